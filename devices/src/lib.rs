@@ -1,0 +1,16 @@
+//! Device models for a virtual machine monitor: virtio over MMIO and the few
+//! legacy devices an arm64 Linux guest wants.
+//!
+//! Nothing here knows a hypervisor. A device owns its registers, queues and
+//! state; whoever embeds it owns memory, threads and wiring, and hands in what
+//! the device needs through the traits of [`seams`].
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod seams;
+
+pub use bus::{Bus, BusError, MmioDevice};
+pub use seams::{Clock, HostClock, IrqLine};
+
+/// Guest RAM as devices see it.
+pub type GuestRam = std::sync::Arc<vm_memory::GuestMemoryMmap<()>>;

@@ -1,0 +1,1 @@
+//! Versioned binary frames between a host and its guest agent.

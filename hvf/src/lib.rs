@@ -1,0 +1,1 @@
+//! Safe binding of Apple's Hypervisor.framework C ABI, as a table of entry points any engine can fill.

@@ -1,0 +1,1 @@
+//! Guest PID 1 and exec agent.

@@ -1,0 +1,1 @@
+//! Guest kernel configuration, build recipe and asset lookup.

@@ -1,0 +1,1 @@
+//! Run any OCI image as a microVM embedded in your app.

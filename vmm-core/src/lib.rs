@@ -1,0 +1,1 @@
+//! The virtual machine: engines, boot, interrupts, devices and lifecycle.
