@@ -17,7 +17,11 @@ use crate::{KernelError, recipe_hash};
 /// # Errors
 /// [`KernelError::NoCacheDir`] if neither variable holds an absolute path.
 pub fn cache_dir() -> Result<PathBuf, KernelError> {
-    resolve(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))
+    resolve(
+        env::consts::OS,
+        env::var_os("XDG_CACHE_HOME"),
+        env::var_os("HOME"),
+    )
 }
 
 /// The cached assets that belong to this version of the recipe, under the
@@ -29,14 +33,18 @@ pub fn assets_dir() -> Result<PathBuf, KernelError> {
     Ok(cache_dir()?.join(format!("assets-{}", recipe_hash())))
 }
 
-fn resolve(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, KernelError> {
+fn resolve(
+    os: &str,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+) -> Result<PathBuf, KernelError> {
     let absolute =
         |value: Option<OsString>| value.map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(dir) = absolute(xdg) {
         return Ok(dir.join("supermachine"));
     }
     let home = absolute(home).ok_or(KernelError::NoCacheDir { variable: "HOME" })?;
-    let below = if cfg!(target_os = "macos") {
+    let below = if os == "macos" {
         Path::new("Library/Caches")
     } else {
         Path::new(".cache")
@@ -50,23 +58,28 @@ mod tests {
 
     #[test]
     fn xdg_cache_home_wins_over_home() {
-        let dir = resolve(Some("/x".into()), Some("/h".into())).unwrap();
+        let dir = resolve("linux", Some("/x".into()), Some("/h".into())).unwrap();
         assert_eq!(dir, Path::new("/x/supermachine"));
     }
 
     #[test]
     fn relative_or_empty_xdg_cache_home_is_ignored() {
         for xdg in ["", "cache"] {
-            let dir = resolve(Some(xdg.into()), Some("/h".into())).unwrap();
-            assert!(dir.starts_with("/h"), "{}", dir.display());
-            assert!(dir.ends_with("supermachine"));
+            let dir = resolve("linux", Some(xdg.into()), Some("/h".into())).unwrap();
+            assert_eq!(dir, Path::new("/h/.cache/supermachine"));
         }
     }
 
     #[test]
+    fn a_mac_has_its_own_place_below_home() {
+        let dir = resolve("macos", None, Some("/h".into())).unwrap();
+        assert_eq!(dir, Path::new("/h/Library/Caches/supermachine"));
+    }
+
+    #[test]
     fn no_home_is_an_error_that_names_the_variable() {
-        let error = resolve(None, None).unwrap_err();
+        let error = resolve("linux", None, None).unwrap_err();
         assert!(error.to_string().contains("HOME"));
-        assert!(resolve(None, Some("".into())).is_err());
+        assert!(resolve("linux", None, Some("".into())).is_err());
     }
 }

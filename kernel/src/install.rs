@@ -84,3 +84,75 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let name = format!("supermachine-install-{}-{name}", process::id());
+            let dir = std::env::temp_dir().join(name);
+            fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<String> = fs::read_dir(&self.0)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_copy_replaces_the_old_file_and_leaves_nothing_else() {
+        let dir = Dir::new("replace");
+        let (from, to) = (dir.0.join("from"), dir.0.join("to"));
+        fs::write(&from, b"new").unwrap();
+        fs::write(&to, b"older and longer").unwrap();
+        copy_durably(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert_eq!(dir.names(), ["from", "to"]);
+    }
+
+    #[test]
+    fn a_source_that_fails_midway_keeps_the_old_file() {
+        struct Broken(bool);
+        impl Read for Broken {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if std::mem::replace(&mut self.0, true) {
+                    return Err(io::Error::other("gone"));
+                }
+                buffer[0] = b'x';
+                Ok(1)
+            }
+        }
+        let dir = Dir::new("midway");
+        let to = dir.0.join("to");
+        fs::write(&to, b"old").unwrap();
+        assert!(write_durably(Broken(false), &to).is_err());
+        assert_eq!(fs::read(&to).unwrap(), b"old");
+        assert_eq!(dir.names(), ["to"]);
+    }
+
+    #[test]
+    fn a_missing_source_or_directory_is_named() {
+        let dir = Dir::new("missing");
+        let absent = dir.0.join("absent");
+        let error = copy_durably(&absent, &dir.0.join("to")).unwrap_err();
+        assert!(error.to_string().contains("absent"), "{error}");
+        let error = write_durably(&b"x"[..], &absent.join("to")).unwrap_err();
+        assert!(error.to_string().contains("absent"), "{error}");
+    }
+}

@@ -43,3 +43,8 @@ pub use error::KernelError;
 pub use image::ImageHeader;
 pub use install::{copy_durably, write_durably};
 pub use recipe::{BASE_COMMAND_LINE, recipe_hash};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

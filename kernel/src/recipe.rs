@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::config::FRAGMENT;
+use crate::config::{FRAGMENT, settings};
 
 /// Raised when the steps change in a way the constants below do not show.
 pub const VERSION: u32 = 1;
@@ -63,8 +63,11 @@ fn digest(more: &[&str]) -> Sha256 {
         SETTLE_TARGET,
         BUILD_TARGET,
         IMAGE,
-        FRAGMENT,
     ];
+    // Settings rather than text: a better comment is no other kernel.
+    for setting in settings(FRAGMENT) {
+        parts.extend([setting.symbol, setting.value.unwrap_or("n")]);
+    }
     for (name, value) in MAKE_VARIABLES {
         parts.extend([name, value]);
     }

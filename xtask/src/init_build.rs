@@ -26,7 +26,7 @@ pub fn ensure() -> Result<PathBuf> {
     let toolchain = match Toolchain::installed()? {
         Some(toolchain) => toolchain,
         None => {
-            packages::ensure(&[&packages::GUEST_RUST])?;
+            packages::ensure(&[&packages::guest_rust()])?;
             Toolchain::distribution()?.context(
                 "no Rust for arm64 guests: `rustup target add aarch64-unknown-linux-musl` installs one",
             )?
@@ -115,7 +115,7 @@ impl Toolchain {
     /// static C library.
     fn distribution() -> Result<Option<Self>> {
         const TARGET: &str = "aarch64-unknown-linux-gnu";
-        let linker = if cfg!(target_arch = "aarch64") {
+        let linker = if workspace::host_is_arm64() {
             "-Clinker=gcc"
         } else {
             "-Clinker=aarch64-linux-gnu-gcc"

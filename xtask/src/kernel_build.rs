@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kernel::{ImageHeader, config, recipe};
 
 use crate::lock::Lock;
-use crate::{packages, process};
+use crate::{packages, process, workspace};
 
 /// The image under this name inside a finished build directory.
 const IMAGE: &str = "Image";
@@ -27,7 +27,7 @@ pub fn ensure() -> Result<PathBuf> {
             return Ok(ready);
         }
     }
-    packages::ensure(&[&packages::KERNEL])?;
+    packages::ensure(&[&packages::kernel()])?;
     let version = packages::installed_version(recipe::SOURCE_PACKAGE)?
         .with_context(|| format!("{} is not installed", recipe::SOURCE_PACKAGE))?;
     let name = format!("kernel-{}", recipe::build_hash(&version));
@@ -125,7 +125,7 @@ impl Work {
         for (name, value) in recipe::MAKE_VARIABLES {
             make.arg(format!("{name}={value}"));
         }
-        if !cfg!(target_arch = "aarch64") {
+        if !workspace::host_is_arm64() {
             make.arg(format!("CROSS_COMPILE={}", recipe::CROSS_COMPILE));
         }
         // A make or cargo above us must not hand down its flags.

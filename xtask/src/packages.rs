@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::process;
+use crate::{process, workspace};
 
 /// Packages that one job needs. Names as apt takes them; `:arm64` ones make
 /// that architecture known to dpkg first.
@@ -17,54 +17,58 @@ pub struct Set {
 }
 
 /// Building the guest kernel from source.
-pub const KERNEL: Set = Set {
-    purpose: "building the guest kernel",
-    names: if cfg!(target_arch = "aarch64") {
-        &[
-            kernel::recipe::SOURCE_PACKAGE,
-            "bc",
-            "bison",
-            "flex",
-            "gcc",
-            "libc6-dev",
-            "libelf-dev",
-            "libssl-dev",
-            "make",
-            "xz-utils",
-        ]
-    } else {
-        &[
-            kernel::recipe::SOURCE_PACKAGE,
-            "bc",
-            "bison",
-            "flex",
-            "gcc",
-            "gcc-aarch64-linux-gnu",
-            "libc6-dev",
-            "libelf-dev",
-            "libssl-dev",
-            "make",
-            "xz-utils",
-        ]
-    },
-};
+pub fn kernel() -> Set {
+    Set {
+        purpose: "building the guest kernel",
+        names: if workspace::host_is_arm64() {
+            &[
+                kernel::recipe::SOURCE_PACKAGE,
+                "bc",
+                "bison",
+                "flex",
+                "gcc",
+                "libc6-dev",
+                "libelf-dev",
+                "libssl-dev",
+                "make",
+                "xz-utils",
+            ]
+        } else {
+            &[
+                kernel::recipe::SOURCE_PACKAGE,
+                "bc",
+                "bison",
+                "flex",
+                "gcc",
+                "gcc-aarch64-linux-gnu",
+                "libc6-dev",
+                "libelf-dev",
+                "libssl-dev",
+                "make",
+                "xz-utils",
+            ]
+        },
+    }
+}
 
 /// Building the guest's init with the distribution's Rust, when rustup has no
 /// arm64 target.
-pub const GUEST_RUST: Set = Set {
-    purpose: "building the guest's init",
-    names: if cfg!(target_arch = "aarch64") {
-        &["cargo-web", "gcc", "libc6-dev", "rustc-web"]
-    } else {
-        &[
-            "cargo-web",
-            "gcc-aarch64-linux-gnu",
-            "libc6-dev-arm64-cross",
-            "libstd-rust-web-dev:arm64",
-            "rustc-web",
-        ]
-    },
-};
+pub fn guest_rust() -> Set {
+    Set {
+        purpose: "building the guest's init",
+        names: if workspace::host_is_arm64() {
+            &["cargo-web", "gcc", "libc6-dev", "rustc-web"]
+        } else {
+            &[
+                "cargo-web",
+                "gcc-aarch64-linux-gnu",
+                "libc6-dev-arm64-cross",
+                "libstd-rust-web-dev:arm64",
+                "rustc-web",
+            ]
+        },
+    }
+}
 
 /// QEMU: oracle of the engine's tests and yardstick of the benches.
 #[allow(dead_code, reason = "used by the test and bench commands")]

@@ -13,6 +13,12 @@ pub fn root() -> &'static Path {
     own.parent().unwrap_or(own)
 }
 
+/// Whether this machine runs the guest's architecture, so that its own
+/// compilers do.
+pub fn host_is_arm64() -> bool {
+    std::env::consts::ARCH == "aarch64"
+}
+
 /// The target directory, as cargo itself resolves it.
 pub fn target_dir() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
