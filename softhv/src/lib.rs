@@ -3,5 +3,10 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod cpu;
+pub mod gic;
 pub mod op;
+pub mod phys;
 pub mod regs;
+pub mod timer;
+pub mod vcpu_link;
+pub mod vm;
