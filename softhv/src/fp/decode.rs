@@ -4,6 +4,7 @@
 //! Half precision exists only as a format to convert from and to: FP16
 //! arithmetic is not advertised, so its encodings are undefined.
 
+use super::decode_simd;
 use super::format::{Double, Half, Single};
 use super::ops::{Add, Div, Max, MaxNum, Min, MinNum, Mul, NegMul, Sqrt, Sub};
 use super::scalar;
@@ -44,7 +45,7 @@ pub fn decode(word: u32) -> Option<Op> {
         // Bits 31, 30 and 29 are M or sf, 0 and S.
         0b11110 if word >> 29 & 3 == 0 => decode_scalar(word),
         0b11111 if word >> 29 == 0 => fused(word),
-        _ => None,
+        _ => decode_simd::decode(word),
     }
 }
 

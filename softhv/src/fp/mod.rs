@@ -11,11 +11,13 @@ pub mod arith;
 pub mod compare;
 pub mod convert;
 pub mod decode;
+mod decode_simd;
 pub mod format;
 mod fused;
 pub mod native;
 pub mod ops;
 pub mod recip;
 mod scalar;
+mod vector;
 
 pub use decode::decode;

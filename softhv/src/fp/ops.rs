@@ -7,6 +7,7 @@ use super::format::{Format, Fpu, IXC};
 use super::native::{CONTROL, Native, is_plain};
 use super::recip;
 use crate::regs::Regs;
+use std::cmp::Ordering;
 
 /// An operation on two operands.
 pub trait Binary: 'static {
@@ -278,4 +279,72 @@ soft_binary! {
     RecipStep = recip::step::<F>;
     /// FRSQRTS.
     RootStep = recip::root_step::<F>;
+}
+
+macro_rules! soft_unary {
+    ($($(#[$doc:meta])* $name:ident = $function:path;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+        impl Unary for $name {
+            fn soft<F: Native>(fpu: &mut Fpu, a: u64) -> u64 {
+                $function(fpu, a)
+            }
+        }
+    )*};
+}
+
+soft_unary! {
+    /// FRECPE.
+    Estimate = recip::estimate::<F>;
+    /// FRSQRTE.
+    RootEstimate = recip::root_estimate::<F>;
+    /// FRECPX.
+    Exponent = recip::exponent::<F>;
+}
+
+/// Comparisons that give all ones or zero. Ordered operands raise nothing, so
+/// the native answer is always exact; NaNs take the integer path.
+macro_rules! comparison {
+    ($($(#[$doc:meta])* $name:ident: $signal:literal, $abs:literal, $holds:expr, $native:expr;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+        impl Binary for $name {
+            fn soft<F: Native>(fpu: &mut Fpu, a: u64, b: u64) -> u64 {
+                let drop = if $abs { F::SIGN } else { 0 };
+                let order = compare::compare::<F>(fpu, a & !drop, b & !drop, $signal);
+                if order.is_some_and($holds) { F::MASK } else { 0 }
+            }
+            #[inline(always)]
+            fn fast<F: Native>(a: u64, b: u64) -> Option<u64> {
+                let drop = if $abs { F::SIGN } else { 0 };
+                let (a, b) = (a & !drop, b & !drop);
+                let native: fn(u64, u64, fn(u64, u64) -> bool, fn(u64, u64) -> bool) -> bool =
+                    $native;
+                if F::is_nan(a) || F::is_nan(b) {
+                    None
+                } else if native(a, b, F::less, F::equal) {
+                    Some(F::MASK)
+                } else {
+                    Some(0)
+                }
+            }
+            #[inline(always)]
+            fn exact<F: Native>(_a: u64, _b: u64, _r: u64) -> bool {
+                true
+            }
+        }
+    )*};
+}
+
+comparison! {
+    /// FCMEQ.
+    CmpEq: false, false, Ordering::is_eq, |a, b, _, equal| equal(a, b);
+    /// FCMGE.
+    CmpGe: true, false, Ordering::is_ge, |a, b, less, _| !less(a, b);
+    /// FCMGT.
+    CmpGt: true, false, Ordering::is_gt, |a, b, less, _| less(b, a);
+    /// FACGE.
+    AbsGe: true, true, Ordering::is_ge, |a, b, less, _| !less(a, b);
+    /// FACGT.
+    AbsGt: true, true, Ordering::is_gt, |a, b, less, _| less(b, a);
 }

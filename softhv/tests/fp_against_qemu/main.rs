@@ -97,3 +97,18 @@ fn count() -> usize {
 fn scalar_instructions_agree_with_qemu() {
     compare("fp-scalar", &forms::scalar(), 1, count());
 }
+
+#[test]
+fn vector_instructions_on_three_registers_agree_with_qemu() {
+    compare("fp-three", &forms::three_same(), 2, count());
+}
+
+#[test]
+fn vector_instructions_on_one_register_agree_with_qemu() {
+    compare("fp-misc", &forms::two_misc(), 3, count());
+}
+
+#[test]
+fn by_element_and_fixed_point_instructions_agree_with_qemu() {
+    compare("fp-element", &forms::by_element_and_fixed(), 4, count());
+}
