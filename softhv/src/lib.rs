@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod cpu;
+pub mod fp;
 pub mod gic;
 pub mod op;
 pub mod phys;
