@@ -5,3 +5,4 @@
 pub mod cpu;
 pub mod op;
 pub mod regs;
+pub mod simd;
