@@ -117,12 +117,7 @@ impl V {
     /// `f` of each triple of lanes of `self`, `second` and `third`.
     #[inline(always)]
     #[must_use]
-    pub fn zip3<T: Lane>(
-        self,
-        second: Self,
-        third: Self,
-        mut f: impl FnMut(T, T, T) -> T,
-    ) -> Self {
+    pub fn zip3<T: Lane>(self, second: Self, third: Self, mut f: impl FnMut(T, T, T) -> T) -> Self {
         let mut lanes = self.lanes::<T>();
         let (second, third) = (second.lanes::<T>(), third.lanes::<T>());
         let rest = second.as_ref().iter().zip(third.as_ref());
