@@ -12,6 +12,11 @@ mod by_element;
 mod copy;
 mod crypto;
 mod forms;
+#[cfg(target_arch = "x86_64")]
+mod host_crypto;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "host_crypto_none.rs"]
+mod host_crypto;
 mod int;
 mod lane_ops;
 pub mod lanes;
@@ -87,6 +92,7 @@ const CLASSES: &[Class] = &[
     class(0x9f20_0c00, 0x0e20_0000, three_diff::vector),
     class(0x9f00_0400, 0x0f00_0000, by_element::vector),
     class(0x9f20_8400, 0x0e00_8400, three_same::extra_vector),
+    class(0xfffe_0c00, 0x4e28_0800, crypto::aes),
     class(0xdf20_0400, 0x5e20_0400, three_same::scalar),
     class(0xdf80_0400, 0x5f00_0400, shift_imm::scalar),
     class(0xdfe0_8400, 0x5e00_0400, copy::scalar),
@@ -95,6 +101,8 @@ const CLASSES: &[Class] = &[
     class(0xdf20_0c00, 0x5e20_0000, three_diff::scalar),
     class(0xdf00_0400, 0x5f00_0000, by_element::scalar),
     class(0xdf20_8400, 0x5e00_8400, three_same::extra_scalar),
+    class(0xffe0_8c00, 0x5e00_0000, crypto::sha_three),
+    class(0xfffe_0c00, 0x5e28_0800, crypto::sha_two),
 ];
 
 /// The op for `word`, if it is an allocated AdvSIMD data-processing encoding
