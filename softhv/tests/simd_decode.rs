@@ -4,9 +4,8 @@
 
 mod simd_harness;
 
-use simd_harness::Random;
+use simd_harness::{CLASSES, Random, disassemble};
 use std::collections::HashSet;
-use std::process::Command;
 use supermachine_softhv::simd;
 use supermachine_softhv::simd::ldst::{Lanes, MAX_BYTES, StructAccess, Writeback, decode_struct};
 
@@ -31,74 +30,6 @@ const MNEMONICS: &str = "
     aese aesd aesmc aesimc sha1c sha1p sha1m sha1h sha1su0 sha1su1
     sha256h sha256su0 sha256su1
 ";
-
-/// Fixed bits and their values in the encoding classes of AdvSIMD, Arm ARM
-/// C4.1.96: in random words the small classes would be too rare.
-const CLASSES: [(u32, u32); 23] = [
-    (0x9f20_0400, 0x0e20_0400), // three same
-    (0x9f20_8400, 0x0e00_8400), // three same extra
-    (0x9f20_0c00, 0x0e20_0000), // three different
-    (0x9f3e_0c00, 0x0e20_0800), // two-register miscellaneous
-    (0x9f3e_0c00, 0x0e30_0800), // across lanes
-    (0x9f00_0400, 0x0f00_0000), // by element
-    (0x9f80_0400, 0x0f00_0400), // shift by immediate
-    (0x9ff8_0400, 0x0f00_0400), // modified immediate
-    (0x9fe0_8400, 0x0e00_0400), // copy
-    (0xbf20_8c00, 0x0e00_0800), // permute
-    (0xbf20_8400, 0x2e00_0000), // extract
-    (0xbf20_8c00, 0x0e00_0000), // table lookup
-    (0xff3e_0c00, 0x4e28_0800), // AES
-    (0xff20_8c00, 0x5e00_0000), // three-register SHA
-    (0xff3e_0c00, 0x5e28_0800), // two-register SHA
-    (0xdf20_0400, 0x5e20_0400), // scalar three same
-    (0xdf20_8400, 0x5e00_8400), // scalar three same extra
-    (0xdf20_0c00, 0x5e20_0000), // scalar three different
-    (0xdf3e_0c00, 0x5e20_0800), // scalar two-register miscellaneous
-    (0xdf3e_0c00, 0x5e30_0800), // scalar pairwise
-    (0xdf00_0400, 0x5f00_0000), // scalar by element
-    (0xdf80_0400, 0x5f00_0400), // scalar shift by immediate
-    (0xdfe0_8400, 0x5e00_0400), // scalar copy
-];
-
-/// Disassembles `words`, one mnemonic and operand string each; `None` where
-/// the disassembler knows no instruction.
-fn disassemble(words: &[u32], name: &str) -> Vec<Option<(String, String)>> {
-    let path = std::env::temp_dir().join(format!("softhv-{name}-{}", std::process::id()));
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    std::fs::write(&path, bytes).expect("write the words");
-    let output = Command::new("aarch64-linux-gnu-objdump")
-        .args([
-            "-D",
-            "-z",
-            "-b",
-            "binary",
-            "-m",
-            "aarch64",
-            "-M",
-            "no-aliases",
-        ])
-        .arg(&path)
-        .output()
-        .expect("run aarch64-linux-gnu-objdump");
-    std::fs::remove_file(&path).expect("remove the words");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let parsed: Vec<_> = text
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split('\t');
-            fields.next()?.trim().strip_suffix(':')?;
-            fields.next()?;
-            let mnemonic = fields.next()?.trim();
-            let operands = fields.next().unwrap_or("").to_owned();
-            Some(
-                (mnemonic != ".inst" && !operands.contains("undefined"))
-                    .then(|| (mnemonic.to_owned(), operands)),
-            )
-        })
-        .collect();
-    assert_eq!(parsed.len(), words.len(), "one line per word");
-    parsed
-}
 
 #[test]
 fn decoder_allocates_what_the_disassembler_knows() {
