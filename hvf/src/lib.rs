@@ -24,3 +24,14 @@ pub use framework::system_api;
 pub use gic::{Gic, GicAddresses, GicGeometry};
 pub use vcpu::{Vcpu, VcpuKick};
 pub use vm::{Capabilities, Vm, feature_reg};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Vm>();
+    crosses_threads::<Gic>();
+    crosses_threads::<VcpuKick>();
+};

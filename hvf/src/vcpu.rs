@@ -12,6 +12,11 @@ use crate::vm::VmInner;
 
 /// One virtual CPU. It belongs to the thread that created it, so it is
 /// neither `Send` nor `Sync`; other threads reach it through its [`VcpuKick`].
+///
+/// ```compile_fail
+/// fn crosses_threads<T: Send>() {}
+/// crosses_threads::<supermachine_hvf::Vcpu>();
+/// ```
 #[derive(Debug)]
 pub struct Vcpu {
     id: VcpuId,
