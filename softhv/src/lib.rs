@@ -4,6 +4,7 @@
 
 pub mod alarm;
 pub mod cpu;
+pub mod faults;
 pub mod gic;
 pub mod op;
 pub mod phys;

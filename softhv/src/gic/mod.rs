@@ -20,6 +20,7 @@ pub use distributor::{SPI_BASE, SPI_COUNT};
 pub use icc::IccReg;
 pub use state::StateError;
 
+use crate::faults::FAULTS;
 use crate::vcpu_link::VcpuShared;
 use crate::vm::MAX_VCPUS;
 use cpu_interface::{SPURIOUS, Slot};
@@ -375,6 +376,7 @@ impl Gic {
                 .slots
                 .get(index)
                 .filter(|slot| slot.is_attached())
+                .filter(|_| !FAULTS.redistributor_exits.load(Ordering::Relaxed))
                 .map(|_| Frame::Redistributor(index, offset % REDISTRIBUTOR_BYTES));
         }
         let offset = pa.wrapping_sub(self.config.msi?.base);
