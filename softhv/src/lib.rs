@@ -5,6 +5,7 @@
 pub mod alarm;
 pub mod cpu;
 pub mod faults;
+pub mod fp;
 pub mod gic;
 pub mod op;
 pub mod phys;
