@@ -121,6 +121,8 @@ impl Cpu {
             ss: false,
         };
         self.monitor.host = 0;
+        // The branch that led here, if any, was not followed.
+        self.link_from = std::ptr::null();
         self.pc = self.sys.vbar.wrapping_add(from + kind);
         self.refresh_context();
     }

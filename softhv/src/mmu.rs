@@ -257,7 +257,10 @@ impl Cpu {
             Access::Write => MemoryFlags::WRITE,
             Access::Fetch => MemoryFlags::EXEC,
         };
-        backing.flags.contains(needed).then_some(backing.host as u64)
+        backing
+            .flags
+            .contains(needed)
+            .then_some(backing.host as u64)
     }
 
     /// Walks the tables for `va`, tag included.
@@ -302,10 +305,8 @@ impl Cpu {
     }
 
     fn fill(&mut self, page: u64, host: u64, mapping: &Mapping, privilege: Privilege) {
-        let may = |access| {
-            mapping.allows(access, privilege)
-                && self.host(mapping.page, access).is_some()
-        };
+        let may =
+            |access| mapping.allows(access, privilege) && self.host(mapping.page, access).is_some();
         let fill = Fill {
             page,
             host,

@@ -72,6 +72,7 @@ impl Cpu {
     /// Executes guest code until something is for the caller.
     pub fn run(&mut self) -> RunExit {
         self.shared.enter();
+        self.link_from = std::ptr::null();
         if self.timers.poll() {
             self.shared.leave();
             return RunExit::VtimerActivated;
@@ -106,6 +107,8 @@ impl Cpu {
 
     /// Serves the attention word.
     fn attend(&mut self) -> Option<RunExit> {
+        // Mail may remap the page of the branch that led here.
+        self.link_from = std::ptr::null();
         let bits = self.shared.attention.load(Ordering::SeqCst);
         if bits & attention::MAIL != 0 {
             self.take_mail();

@@ -107,7 +107,16 @@ macro_rules! plain {
 
 macro_rules! effect {
     ($op0:literal, $op1:literal, $crn:literal, $crm:literal, $op2:literal, $read:expr, $write:expr) => {
-        effect!($op0, $op1, $crn, $crm, $op2, UserAccess::Never, $read, $write)
+        effect!(
+            $op0,
+            $op1,
+            $crn,
+            $crm,
+            $op2,
+            UserAccess::Never,
+            $read,
+            $write
+        )
     };
     ($op0:literal, $op1:literal, $crn:literal, $crm:literal, $op2:literal, $user:expr, $read:expr, $write:expr) => {
         Register {
@@ -135,7 +144,11 @@ macro_rules! read_only {
 macro_rules! timer {
     ($crm:literal, $op2:literal, $bit:literal) => {
         effect!(
-            3, 3, 14, $crm, $op2,
+            3,
+            3,
+            14,
+            $crm,
+            $op2,
             UserAccess::Cntkctl($bit),
             |cpu| cpu.read_timer(key(3, 3, 14, $crm, $op2)),
             |cpu, value| cpu.write_timer(key(3, 3, 14, $crm, $op2), value)
@@ -149,7 +162,6 @@ pub const FPCR_MASK: u64 = 0x07c0_0000;
 pub const FPSR_MASK: u64 = 0x0800_009f;
 /// CPACR_EL1.FPEN.
 pub const CPACR_FPEN: u64 = 3 << 20;
-
 
 fn set_translation(cpu: &mut Cpu, set: impl FnOnce(&mut SysRegs)) {
     set(&mut cpu.sys);

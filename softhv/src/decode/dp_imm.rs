@@ -25,7 +25,9 @@ fn or_sp(r: u32) -> u8 {
 fn pc_relative(word: u32) -> Decoded {
     let imm = signed(word, 5, 19) << 2 | u64::from(bits(word, 29, 2));
     if bit(word, 31) {
-        Decoded::new(pure_op!(int::adrp)).rd(dst(word)).imm(imm << 12)
+        Decoded::new(pure_op!(int::adrp))
+            .rd(dst(word))
+            .imm(imm << 12)
     } else {
         Decoded::new(pure_op!(int::adr)).rd(dst(word)).imm(imm)
     }
@@ -62,7 +64,11 @@ pub fn bit_mask(n: u32, imms: u32, immr: u32, wide: bool) -> Option<u64> {
         return None;
     }
     let ones = (1u64 << (s + 1)) - 1;
-    let mask = if size == 64 { u64::MAX } else { (1 << size) - 1 };
+    let mask = if size == 64 {
+        u64::MAX
+    } else {
+        (1 << size) - 1
+    };
     let rotated = if r == 0 {
         ones
     } else {
@@ -79,7 +85,12 @@ pub fn bit_mask(n: u32, imms: u32, immr: u32, wide: bool) -> Option<u64> {
 
 fn logical(word: u32) -> Decoded {
     let wide = bit(word, 31);
-    let mask = bit_mask(bits(word, 22, 1), bits(word, 10, 6), bits(word, 16, 6), wide);
+    let mask = bit_mask(
+        bits(word, 22, 1),
+        bits(word, 10, 6),
+        bits(word, 16, 6),
+        wide,
+    );
     let Some(imm) = mask else {
         return undefined();
     };

@@ -56,11 +56,7 @@ fn logical(word: u32) -> Decoded {
         2 => logic!(kind, wide, not, eor),
         _ => logic!(kind, wide, not, ands),
     };
-    Decoded::new(run)
-        .rd(dst(word))
-        .rn(rn)
-        .rm(rm)
-        .aux(by as u16)
+    Decoded::new(run).rd(dst(word)).rn(rn).rm(rm).aux(by as u16)
 }
 
 fn add_sub_shifted(word: u32) -> Decoded {

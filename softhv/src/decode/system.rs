@@ -71,9 +71,7 @@ fn maintenance(word: u32, context: Context) -> Decoded {
     let (op1, crn) = (bits(word, 16, 3), bits(word, 12, 4));
     let (crm, op2) = (bits(word, 8, 4), bits(word, 5, 3));
     let user = context.mode.user;
-    let on_address = |run: Handler| {
-        Decoded::new(run).rd(src(word)).imm(u64::from(word))
-    };
+    let on_address = |run: Handler| Decoded::new(run).rd(src(word)).imm(u64::from(word));
     match (op1, crn, crm, op2) {
         (3, 7, 4, 1) if user => on_address(exec::zero_block_user),
         (3, 7, 4, 1) => on_address(crate::exec::ldst::zero_block),

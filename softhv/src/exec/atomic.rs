@@ -304,7 +304,10 @@ unsafe fn ordered_device<T: Atom>(cpu: *mut Cpu, op: *const Op, access: Access) 
             bytes = (*cpu).regs.get((*op).rd).to_le_bytes();
             return (*cpu).store(&request, &bytes[..T::BYTES as usize]).is_ok();
         }
-        if (*cpu).load(&request, &mut bytes[..T::BYTES as usize]).is_err() {
+        if (*cpu)
+            .load(&request, &mut bytes[..T::BYTES as usize])
+            .is_err()
+        {
             return false;
         }
         (*cpu).regs.set((*op).rd, u64::from_le_bytes(bytes));

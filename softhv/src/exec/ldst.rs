@@ -145,13 +145,9 @@ general!(B, u8, 0, false, false, |raw| u64::from(raw));
 general!(H, u16, 1, false, false, |raw| u64::from(raw));
 general!(W, u32, 2, false, false, |raw| u64::from(raw));
 general!(X, u64, 3, false, true, |raw| raw);
-general!(SbW, u8, 0, true, false, |raw| u64::from(
-    raw as i8 as u32
-));
+general!(SbW, u8, 0, true, false, |raw| u64::from(raw as i8 as u32));
 general!(SbX, u8, 0, true, true, |raw| raw as i8 as u64);
-general!(ShW, u16, 1, true, false, |raw| u64::from(
-    raw as i16 as u32
-));
+general!(ShW, u16, 1, true, false, |raw| u64::from(raw as i16 as u32));
 general!(ShX, u16, 1, true, true, |raw| raw as i16 as u64);
 general!(SwX, u32, 2, true, true, |raw| raw as i32 as u64);
 
