@@ -4,7 +4,6 @@
 //! slices: no sockets, no clocks, no allocation that the peer can size beyond
 //! the limits below. [`client::Session`] is the host's end, [`server::Parser`]
 //! the agent's. The wire format is written down in `docs/protocol.md`.
-#![doc = "\n"]
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![no_std]
