@@ -205,14 +205,14 @@ fn parse(
             "it has the fields of an index and of a manifest".into(),
         ));
     }
-    if let Some(inside) = &document.media_type {
-        if !allowed.contains(&inside.as_str()) || declared.is_some_and(|d| d != inside) {
-            return Err(confused(format!(
-                "it calls itself `{}` and was referred to as `{}`",
-                crate::error::show(inside.as_bytes()),
-                crate::error::show(declared.unwrap_or(allowed[0]).as_bytes()),
-            )));
-        }
+    if let Some(inside) = &document.media_type
+        && (!allowed.contains(&inside.as_str()) || declared.is_some_and(|d| d != inside))
+    {
+        return Err(confused(format!(
+            "it calls itself `{}` and was referred to as `{}`",
+            crate::error::show(inside.as_bytes()),
+            crate::error::show(declared.unwrap_or(allowed[0]).as_bytes()),
+        )));
     }
     Ok(document)
 }

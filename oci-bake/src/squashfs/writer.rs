@@ -367,10 +367,10 @@ fn write_data<W: Write + Seek>(
     let mut written = BTreeMap::new();
     let mut buffer = vec![0u8; BLOCK_BYTES];
     for &id in &plan.order {
-        if let Kind::File(data) = &tree.node(id).kind {
-            if data.size > 0 {
-                written.insert(id, write_file(data, sink, compression, &mut buffer)?);
-            }
+        if let Kind::File(data) = &tree.node(id).kind
+            && data.size > 0
+        {
+            written.insert(id, write_file(data, sink, compression, &mut buffer)?);
         }
     }
     Ok(written)

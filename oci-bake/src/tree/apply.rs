@@ -23,6 +23,9 @@ const NAME_OVERHEAD: u64 = 64;
 /// What overlayfs reads as "opaque".
 const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
+/// Extended attributes by full name.
+type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The layers below the one being applied.
 pub(crate) trait Lower {
     /// The node at `path` as the merged layers below show it.
@@ -88,14 +91,6 @@ impl Tree {
 
     pub(crate) fn applied(&self) -> Applied {
         self.applied
-    }
-
-    /// The node at `path`, following no symlinks.
-    #[cfg(test)]
-    pub(crate) fn lookup(&self, path: &[Vec<u8>]) -> Option<NodeId> {
-        path.iter().try_fold(self.root(), |id, name| {
-            self.nodes[id].as_dir()?.children.get(name).copied()
-        })
     }
 
     /// Applies one archive entry whose data lies in `source`.
@@ -211,12 +206,12 @@ impl Tree {
             return Ok(());
         }
         self.applied.used_lower = true;
-        if let Some(below) = lower.find(path)? {
-            if below.as_dir().is_some() {
-                self.nodes[id].meta = below.meta;
-                self.nodes[id].xattrs = below.xattrs;
-                self.nodes[id].xattrs.remove(OVERLAY_OPAQUE);
-            }
+        if let Some(below) = lower.find(path)?
+            && below.as_dir().is_some()
+        {
+            self.nodes[id].meta = below.meta;
+            self.nodes[id].xattrs = below.xattrs;
+            self.nodes[id].xattrs.remove(OVERLAY_OPAQUE);
         }
         Ok(())
     }
@@ -335,10 +330,7 @@ impl Tree {
         Ok(self.nodes.len() - 1)
     }
 
-    fn attributes(
-        &mut self,
-        entry: Entry,
-    ) -> Result<(Meta, BTreeMap<Vec<u8>, Vec<u8>>), LayerError> {
+    fn attributes(&mut self, entry: Entry) -> Result<(Meta, Xattrs), LayerError> {
         let mut xattrs = BTreeMap::new();
         for (name, value) in entry.xattrs {
             // The overlay attributes are how we talk to the guest's
