@@ -21,3 +21,8 @@ mod scalar;
 mod vector;
 
 pub use decode::decode;
+
+#[cfg(test)]
+mod handler_tests;
+#[cfg(test)]
+mod tests;

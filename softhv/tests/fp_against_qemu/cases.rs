@@ -20,10 +20,14 @@ impl Case {
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +40,7 @@ impl Random {
     }
 
     /// One of `from`.
-    fn choose<T: Copy, const N: usize>(&mut self, from: [T; N]) -> T {
+    pub fn choose<T: Copy, const N: usize>(&mut self, from: [T; N]) -> T {
         let at = usize::try_from(self.next() % N as u64).expect("an index");
         from[at]
     }
