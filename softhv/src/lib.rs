@@ -2,11 +2,13 @@
 // An emulator cuts registers to operand width everywhere, on purpose.
 #![allow(clippy::cast_possible_truncation)]
 
+pub mod alarm;
 pub mod code;
 pub mod cpu;
 pub mod decode;
 pub mod exception;
 pub mod exec;
+pub mod faults;
 pub mod fp;
 pub mod gic;
 pub mod idregs;

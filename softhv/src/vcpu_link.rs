@@ -147,6 +147,8 @@ pub struct VcpuShared {
     pub(crate) deadline: AtomicU64,
     /// The vCPU has executed guest code.
     pub(crate) has_run: AtomicBool,
+    /// `MPIDR_EL1` was set through the ABI.
+    affinity_set: AtomicBool,
 }
 
 impl VcpuShared {
@@ -161,6 +163,7 @@ impl VcpuShared {
             applied: AtomicU64::new(0),
             deadline: AtomicU64::new(u64::MAX),
             has_run: AtomicBool::new(false),
+            affinity_set: AtomicBool::new(false),
         }
     }
 
@@ -173,6 +176,16 @@ impl VcpuShared {
     /// Whether `thread` is the one that created the vCPU.
     pub fn is_owned_by(&self, thread: std::thread::ThreadId) -> bool {
         self.owner.id() == thread
+    }
+
+    /// Notes that `MPIDR_EL1` was set, which fixes the redistributor.
+    pub fn note_affinity(&self) {
+        self.affinity_set.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `MPIDR_EL1` was set.
+    pub fn has_affinity(&self) -> bool {
+        self.affinity_set.load(Ordering::Relaxed)
     }
 
     /// Where the owning thread is now.

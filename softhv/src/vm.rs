@@ -1,8 +1,9 @@
 //! The parts of a VM that its vCPUs and device threads share.
 
+use crate::alarm::Alarm;
 use crate::gic::Gic;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
-use crate::timer::Alarm;
+
 use crate::vcpu_link::{AckWait, CodeRange, TlbInvalidate, VcpuShared, attention};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -82,6 +83,7 @@ impl VmShared {
         list.insert(index, Arc::clone(&link));
         self.count.store(list.len(), Ordering::Relaxed);
         *guard = Arc::new(list);
+        self.alarm.add(&link);
         if let Some(gic) = self.gic() {
             gic.attach(&link);
         }
@@ -98,6 +100,7 @@ impl VmShared {
             .collect();
         self.count.store(list.len(), Ordering::Relaxed);
         *guard = Arc::new(list);
+        self.alarm.remove(link);
         if let Some(gic) = self.gic() {
             gic.detach(link.index());
         }
