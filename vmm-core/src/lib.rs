@@ -1,1 +1,12 @@
 //! The virtual machine: engines, boot, interrupts, devices and lifecycle.
+
+pub mod arch;
+pub mod backend;
+pub mod boot;
+pub mod hypervisor;
+pub mod memory;
+pub mod resources;
+
+pub use resources::{
+    EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
+};
