@@ -1,0 +1,80 @@
+//! Bitwise operations on whole registers.
+
+use super::forms::{self, Keep};
+use super::word::Word;
+use super::{Pure, run};
+use crate::op::{Handler, Op};
+use crate::regs::{Regs, V};
+
+/// Result bits from the destination's old ones and both sources'.
+trait Bits {
+    fn of(d: u64, a: u64, b: u64) -> u64;
+}
+
+macro_rules! bits {
+    ($($name:ident($d:ident, $a:ident, $b:ident) = $body:expr;)*) => {$(
+        struct $name;
+        impl Bits for $name {
+            #[inline(always)]
+            fn of($d: u64, $a: u64, $b: u64) -> u64 { $body }
+        }
+    )*};
+}
+
+bits! {
+    And(_d, a, b) = a & b;
+    Bic(_d, a, b) = a & !b;
+    Orr(_d, a, b) = a | b;
+    Orn(_d, a, b) = a | !b;
+    Eor(_d, a, b) = a ^ b;
+    Bsl(d, a, b) = b ^ ((a ^ b) & d);
+    Bit(d, a, b) = d ^ ((d ^ a) & b);
+    Bif(d, a, b) = d ^ ((d ^ a) & !b);
+}
+
+struct Logic<F, const FULL: bool>(F);
+
+impl<F: Bits, const FULL: bool> Pure for Logic<F, FULL> {
+    #[inline(always)]
+    fn exec(regs: &mut Regs, op: &Op) {
+        let (d, a, b) = (forms::d(regs, op), forms::n(regs, op), forms::m(regs, op));
+        let low = F::of(d.0[0], a.0[0], b.0[0]);
+        let high = if FULL {
+            F::of(d.0[1], a.0[1], b.0[1])
+        } else {
+            0
+        };
+        forms::put(regs, op, V([low, high]));
+    }
+}
+
+/// Vd = Vn: ORR of a register with itself.
+struct Move;
+
+impl Pure for Move {
+    #[inline(always)]
+    fn exec(regs: &mut Regs, op: &Op) {
+        let a = forms::n(regs, op);
+        forms::put(regs, op, a);
+    }
+}
+
+/// The logical group of "three same": size and U choose the operation.
+pub fn registers(w: Word) -> Op {
+    let (plain, full): (Handler, Handler) = match w.bits(29, 1) << 2 | w.size() {
+        0 => (run::<Logic<And, false>>(), run::<Logic<And, true>>()),
+        1 => (run::<Logic<Bic, false>>(), run::<Logic<Bic, true>>()),
+        2 => (run::<Logic<Orr, false>>(), run::<Logic<Orr, true>>()),
+        3 => (run::<Logic<Orn, false>>(), run::<Logic<Orn, true>>()),
+        4 => (run::<Logic<Eor, false>>(), run::<Logic<Eor, true>>()),
+        5 => (run::<Logic<Bsl, false>>(), run::<Logic<Bsl, true>>()),
+        6 => (run::<Logic<Bit, false>>(), run::<Logic<Bit, true>>()),
+        _ => (run::<Logic<Bif, false>>(), run::<Logic<Bif, true>>()),
+    };
+    let mut op = w.vector_op(if w.q() { full } else { plain });
+    let is_move = op.rn == op.rm && !w.u() && w.size() == 2;
+    if is_move && op.aux == Keep::Q as u16 {
+        op.run = run::<Move>();
+    }
+    op
+}
