@@ -4,6 +4,7 @@ pub mod arch;
 pub mod backend;
 pub mod boot;
 pub mod hypervisor;
+pub mod machine;
 pub mod memory;
 pub mod resources;
 

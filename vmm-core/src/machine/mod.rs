@@ -125,7 +125,9 @@ impl Machine {
         let devices = assembly::attach(&vm, memory.ram(), resources, Box::new(sink))?;
         let machine = RunningMachine::new(engine.name(), devices, tail);
         machine.create_vcpus(&vm, resources.vcpus)?;
-        machine.control.cpu_on(affinity(0), loaded.entry, loaded.fdt);
+        machine
+            .control
+            .cpu_on(affinity(0), loaded.entry, loaded.fdt);
         machine.control.resume();
         Ok(machine)
     }
