@@ -287,7 +287,7 @@ fn a_thread_has_one_vcpu_and_others_may_not_touch_it() {
     let (id, _) = engine.create_vcpu().unwrap();
     assert_eq!(engine.create_vcpu(), Err(Return::BUSY));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             assert_eq!(
                 engine.sys_reg(id, SysReg::MPIDR_EL1),
                 Err(Return::BAD_ARGUMENT)
@@ -297,8 +297,10 @@ fn a_thread_has_one_vcpu_and_others_may_not_touch_it() {
             assert_eq!(unsafe { (engine.0.vcpu_run)(id) }, Return::BAD_ARGUMENT);
             let (mine, _) = engine.create_vcpu().unwrap();
             assert_ne!(mine, id);
-            // The thread ends without destroying it: the engine does.
+            // The thread ends without destroying it: the engine does, at the
+            // very end of the thread, which only a join of its own awaits.
         });
+        other.join().unwrap();
     });
     assert_eq!(engine.destroy_vcpu(id), Return::SUCCESS);
     let (again, _) = engine.create_vcpu().unwrap();
