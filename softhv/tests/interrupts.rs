@@ -182,11 +182,11 @@ fn thread_time() -> Duration {
         tv_nsec: 0,
     };
     // SAFETY: `time` is a valid place to write to.
-    assert_eq!(
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) },
-        0
-    );
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(result, 0);
+    let seconds = u64::try_from(time.tv_sec).unwrap();
+    let nanos = u64::try_from(time.tv_nsec).unwrap();
+    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
 #[test]
@@ -238,14 +238,14 @@ fn a_kick_ends_a_wait_and_an_endless_loop() {
 
 #[test]
 fn vcpus_wake_each_other_by_software_interrupts() {
-    const VCPUS: u64 = 4;
+    const VCPUS: u32 = 4;
     with_machine(|vm, _| {
-        let ready = Barrier::new(VCPUS as usize);
+        let ready = Barrier::new(VCPUS.try_into().unwrap());
         std::thread::scope(|scope| {
             for number in 0..VCPUS {
                 let ready = &ready;
                 scope.spawn(move || {
-                    let mut vcpu = boot(vm, number);
+                    let mut vcpu = boot(vm, number.into());
                     // Everyone exists before anyone sends: SGI 3 to the next.
                     let next = (number + 1) % VCPUS;
                     vcpu.set_general(7, 3 << 24 | 1 << next).unwrap();
