@@ -100,14 +100,18 @@ impl Drop for Ram {
 
 /// Runs `test` on a fresh VM with memory and interrupt controller.
 fn with_machine(test: impl FnOnce(&Vm, &Gic)) {
+    with_vm(|vm| test(vm, &vm.create_gic(ADDRESSES).unwrap()));
+}
+
+/// Runs `test` on a fresh VM with memory.
+fn with_vm(test: impl FnOnce(&Vm)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ram = Ram::new();
     let vm = Vm::new(api(), None).unwrap();
     // SAFETY: `ram` outlives the VM and is as long.
     unsafe { vm.map(ram.0, RAM, RAM_BYTES, MemoryFlags::RWX) }.unwrap();
-    let gic = vm.create_gic(ADDRESSES).unwrap();
-    test(&vm, &gic);
-    drop((gic, vm));
+    test(&vm);
+    drop(vm);
     drop(ram);
 }
 
@@ -255,6 +259,42 @@ fn vcpus_wake_each_other_by_software_interrupts() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn without_an_interrupt_controller_waiting_and_the_timer_are_the_monitors() {
+    with_vm(|vm| {
+        let mut vcpu = vm.create_vcpu().unwrap();
+        vcpu.set_reg(Reg::CPSR, 0x3c5).unwrap();
+        vcpu.set_reg(Reg::PC, RAM + 4 * 20).unwrap();
+        for _ in 0..3 {
+            let exit = vcpu.run().unwrap();
+            assert_eq!(exit.exception_class(), Some(ExceptionClass::WFX));
+            assert_eq!(exit.exception.syndrome & 3, 0, "WFI, not WFE");
+            assert_eq!(vcpu.reg(Reg::PC).unwrap(), RAM + 4 * 20);
+            vcpu.skip_instruction(ExceptionClass::WFX).unwrap();
+        }
+        // A timer in the past exits once, and again when unmasked.
+        vcpu.set_sys_reg(SysReg::CNTV_CVAL_EL0, 0).unwrap();
+        vcpu.set_sys_reg(SysReg::CNTV_CTL_EL0, 1).unwrap();
+        for _ in 0..2 {
+            assert_eq!(vcpu.run().unwrap().reason, ExitReason::VTIMER_ACTIVATED);
+            assert!(vcpu.vtimer_mask().unwrap());
+            let exit = vcpu.run().unwrap();
+            assert_eq!(exit.exception_class(), Some(ExceptionClass::WFX));
+            vcpu.set_vtimer_mask(false).unwrap();
+        }
+        // The timer interrupt itself is the monitor's to assert.
+        vcpu.set_sys_reg(SysReg::CNTV_CTL_EL0, 0).unwrap();
+        vcpu.set_sys_reg(SysReg::VBAR_EL1, RAM + 0x800).unwrap();
+        vcpu.set_reg(Reg::CPSR, 0x345).unwrap();
+        vcpu.set_pending_interrupt(hvf::sys::InterruptType::IRQ, true)
+            .unwrap();
+        let exit = vcpu.run().unwrap();
+        // The handler reads ICC_IAR1_EL1, which is the monitor's too.
+        assert_ne!(exit.exception_class(), Some(ExceptionClass::WFX));
+        assert_eq!(vcpu.reg(Reg::PC).unwrap(), RAM + 0x800 + 0x280);
     });
 }
 
