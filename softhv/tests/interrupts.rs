@@ -59,8 +59,22 @@ const IRQ: [u32; 8] = [
     0xd400_00e2, // hvc  #7
     0xd69f_03e0, // eret
 ];
+/// Another IRQ vector: arms the timer again by X6 ticks and counts in X10;
+/// reports when that has reached X11.
+const REARM: [u32; 8] = [
+    0xd538_cc00, // mrs  x0, icc_iar1_el1
+    0xd51b_e306, // msr  cntv_tval_el0, x6
+    0xd518_cc20, // msr  icc_eoir1_el1, x0
+    0x9100_054a, // add  x10, x10, #1
+    0xeb0b_015f, // cmp  x10, x11
+    0x5400_0043, // b.lo +8
+    0xd400_00e2, // hvc  #7
+    0xd69f_03e0, // eret
+];
 /// Offset of the IRQ vector of EL1 with its own stack.
 const IRQ_AT: usize = 0x800 + 0x280;
+/// Offset of the other one, with a copy of [`START`] before it.
+const REARM_AT: usize = 0x4000 + IRQ_AT;
 
 /// Memory with the program in it.
 struct Ram(NonNull<u8>);
@@ -86,7 +100,9 @@ impl Ram {
             }
         };
         put(0, &START);
+        put(0x4000, &START);
         put(IRQ_AT, &IRQ);
+        put(REARM_AT, &REARM);
         Self(base)
     }
 }
@@ -164,6 +180,37 @@ fn a_timer_interrupts_a_guest_that_never_exits() {
         vcpu.set_general(9, 1).unwrap();
         assert_eq!(next_interrupt(&mut vcpu), 27);
         assert_eq!(vcpu.general(8).unwrap(), RAM + 4 * 19);
+    });
+}
+
+#[test]
+fn short_timers_set_again_and_again_are_never_lost() {
+    with_machine(|vm, gic| {
+        // Device interrupts disturb both kinds of guest at random moments.
+        gic.set_distributor_reg(GicDistributorReg(0xc08), 0xaaaa_aaaa)
+            .unwrap();
+        let ready = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for busy in [0, 1] {
+                let ready = &ready;
+                scope.spawn(move || {
+                    let mut vcpu = boot(vm, busy);
+                    vcpu.set_reg(Reg::PC, RAM + 0x4000).unwrap();
+                    vcpu.set_general(6, 100 + 900 * busy).unwrap();
+                    vcpu.set_general(9, busy).unwrap();
+                    vcpu.set_general(10, 0).unwrap();
+                    vcpu.set_general(11, 3000).unwrap();
+                    ready.wait();
+                    next_interrupt(&mut vcpu);
+                    assert_eq!(vcpu.general(10).unwrap(), 3000);
+                    ready.wait();
+                });
+            }
+            for round in 0..200 {
+                gic.set_spi(40 + round % 8, true).unwrap();
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
     });
 }
 
