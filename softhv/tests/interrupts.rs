@@ -59,8 +59,22 @@ const IRQ: [u32; 8] = [
     0xd400_00e2, // hvc  #7
     0xd69f_03e0, // eret
 ];
+/// Another IRQ vector: arms the timer again by X6 ticks and counts in X10;
+/// reports when that has reached X11.
+const REARM: [u32; 8] = [
+    0xd538_cc00, // mrs  x0, icc_iar1_el1
+    0xd51b_e306, // msr  cntv_tval_el0, x6
+    0xd518_cc20, // msr  icc_eoir1_el1, x0
+    0x9100_054a, // add  x10, x10, #1
+    0xeb0b_015f, // cmp  x10, x11
+    0x5400_0043, // b.lo +8
+    0xd400_00e2, // hvc  #7
+    0xd69f_03e0, // eret
+];
 /// Offset of the IRQ vector of EL1 with its own stack.
 const IRQ_AT: usize = 0x800 + 0x280;
+/// Offset of the other one, with a copy of [`START`] before it.
+const REARM_AT: usize = 0x4000 + IRQ_AT;
 
 /// Memory with the program in it.
 struct Ram(NonNull<u8>);
@@ -86,7 +100,9 @@ impl Ram {
             }
         };
         put(0, &START);
+        put(0x4000, &START);
         put(IRQ_AT, &IRQ);
+        put(REARM_AT, &REARM);
         Self(base)
     }
 }
@@ -100,14 +116,18 @@ impl Drop for Ram {
 
 /// Runs `test` on a fresh VM with memory and interrupt controller.
 fn with_machine(test: impl FnOnce(&Vm, &Gic)) {
+    with_vm(|vm| test(vm, &vm.create_gic(ADDRESSES).unwrap()));
+}
+
+/// Runs `test` on a fresh VM with memory.
+fn with_vm(test: impl FnOnce(&Vm)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let ram = Ram::new();
     let vm = Vm::new(api(), None).unwrap();
     // SAFETY: `ram` outlives the VM and is as long.
     unsafe { vm.map(ram.0, RAM, RAM_BYTES, MemoryFlags::RWX) }.unwrap();
-    let gic = vm.create_gic(ADDRESSES).unwrap();
-    test(&vm, &gic);
-    drop((gic, vm));
+    test(&vm);
+    drop(vm);
     drop(ram);
 }
 
@@ -164,6 +184,37 @@ fn a_timer_interrupts_a_guest_that_never_exits() {
 }
 
 #[test]
+fn short_timers_set_again_and_again_are_never_lost() {
+    with_machine(|vm, gic| {
+        // Device interrupts disturb both kinds of guest at random moments.
+        gic.set_distributor_reg(GicDistributorReg(0xc08), 0xaaaa_aaaa)
+            .unwrap();
+        let ready = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for busy in [0, 1] {
+                let ready = &ready;
+                scope.spawn(move || {
+                    let mut vcpu = boot(vm, busy);
+                    vcpu.set_reg(Reg::PC, RAM + 0x4000).unwrap();
+                    vcpu.set_general(6, 100 + 900 * busy).unwrap();
+                    vcpu.set_general(9, busy).unwrap();
+                    vcpu.set_general(10, 0).unwrap();
+                    vcpu.set_general(11, 3000).unwrap();
+                    ready.wait();
+                    next_interrupt(&mut vcpu);
+                    assert_eq!(vcpu.general(10).unwrap(), 3000);
+                    ready.wait();
+                });
+            }
+            for round in 0..200 {
+                gic.set_spi(40 + round % 8, true).unwrap();
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+    });
+}
+
+#[test]
 fn a_sleeping_guest_costs_next_to_no_processor_time() {
     with_machine(|vm, _| {
         let mut vcpu = boot(vm, 0);
@@ -182,11 +233,11 @@ fn thread_time() -> Duration {
         tv_nsec: 0,
     };
     // SAFETY: `time` is a valid place to write to.
-    assert_eq!(
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) },
-        0
-    );
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(result, 0);
+    let seconds = u64::try_from(time.tv_sec).unwrap();
+    let nanos = u64::try_from(time.tv_nsec).unwrap();
+    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
 #[test]
@@ -238,14 +289,14 @@ fn a_kick_ends_a_wait_and_an_endless_loop() {
 
 #[test]
 fn vcpus_wake_each_other_by_software_interrupts() {
-    const VCPUS: u64 = 4;
+    const VCPUS: u32 = 4;
     with_machine(|vm, _| {
-        let ready = Barrier::new(VCPUS as usize);
+        let ready = Barrier::new(VCPUS.try_into().unwrap());
         std::thread::scope(|scope| {
             for number in 0..VCPUS {
                 let ready = &ready;
                 scope.spawn(move || {
-                    let mut vcpu = boot(vm, number);
+                    let mut vcpu = boot(vm, number.into());
                     // Everyone exists before anyone sends: SGI 3 to the next.
                     let next = (number + 1) % VCPUS;
                     vcpu.set_general(7, 3 << 24 | 1 << next).unwrap();
@@ -255,6 +306,42 @@ fn vcpus_wake_each_other_by_software_interrupts() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn without_an_interrupt_controller_waiting_and_the_timer_are_the_monitors() {
+    with_vm(|vm| {
+        let mut vcpu = vm.create_vcpu().unwrap();
+        vcpu.set_reg(Reg::CPSR, 0x3c5).unwrap();
+        vcpu.set_reg(Reg::PC, RAM + 4 * 20).unwrap();
+        for _ in 0..3 {
+            let exit = vcpu.run().unwrap();
+            assert_eq!(exit.exception_class(), Some(ExceptionClass::WFX));
+            assert_eq!(exit.exception.syndrome & 3, 0, "WFI, not WFE");
+            assert_eq!(vcpu.reg(Reg::PC).unwrap(), RAM + 4 * 20);
+            vcpu.skip_instruction(ExceptionClass::WFX).unwrap();
+        }
+        // A timer in the past exits once, and again when unmasked.
+        vcpu.set_sys_reg(SysReg::CNTV_CVAL_EL0, 0).unwrap();
+        vcpu.set_sys_reg(SysReg::CNTV_CTL_EL0, 1).unwrap();
+        for _ in 0..2 {
+            assert_eq!(vcpu.run().unwrap().reason, ExitReason::VTIMER_ACTIVATED);
+            assert!(vcpu.vtimer_mask().unwrap());
+            let exit = vcpu.run().unwrap();
+            assert_eq!(exit.exception_class(), Some(ExceptionClass::WFX));
+            vcpu.set_vtimer_mask(false).unwrap();
+        }
+        // The timer interrupt itself is the monitor's to assert.
+        vcpu.set_sys_reg(SysReg::CNTV_CTL_EL0, 0).unwrap();
+        vcpu.set_sys_reg(SysReg::VBAR_EL1, RAM + 0x800).unwrap();
+        vcpu.set_reg(Reg::CPSR, 0x345).unwrap();
+        vcpu.set_pending_interrupt(hvf::sys::InterruptType::IRQ, true)
+            .unwrap();
+        let exit = vcpu.run().unwrap();
+        // The handler reads ICC_IAR1_EL1, which is the monitor's too.
+        assert_ne!(exit.exception_class(), Some(ExceptionClass::WFX));
+        assert_eq!(vcpu.reg(Reg::PC).unwrap(), RAM + 0x800 + 0x280);
     });
 }
 
