@@ -144,7 +144,7 @@ fn many_commands_at_once_do_not_mix() {
     let agent = agent_with_groups().unwrap_or_else(plain_agent);
     let threads: Vec<_> = (0..32)
         .map(|number| {
-            let agent = Arc::clone(&agent);
+            let agent = Arc::clone(&agent.agent);
             thread::spawn(move || {
                 for round in 0..3 {
                     let script = format!("echo {number}; cat; echo {round} >&2; exit {number}");
