@@ -1,4 +1,5 @@
 //! An agent in this process and a blocking client for it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
