@@ -221,11 +221,44 @@ form! {
     AcrossSum<T>;
 }
 
+/// Writes Vd = f(lane), cut to the form. Cutting lane by lane keeps the whole
+/// loop in one lane type, which LLVM then turns into vector instructions.
+#[inline(always)]
+fn put_lanes<T: Int>(regs: &mut Regs, op: &Op, f: impl Fn(usize) -> T) {
+    let kept = KEEP[usize::from(op.aux & 7)].lanes::<T>();
+    put(regs, op, V::build::<T>(|i| f(i) & kept.as_ref()[i]));
+}
+
+/// Writes Vd = f(lane) and notes the saturation that `f` reports.
+#[inline(always)]
+fn put_saturated<T: Int>(regs: &mut Regs, op: &Op, f: impl Fn(usize) -> (T, bool)) {
+    let mut lost = V::default().lanes::<T>();
+    let result = V::build::<T>(|i| {
+        let (lane, saturated) = f(i);
+        lost.as_mut()[i] = T::mask(saturated);
+        lane
+    });
+    put(regs, op, result);
+    if V::from_lanes::<T>(lost) != V::default() {
+        regs.fpsr |= FPSR_QC;
+    }
+}
+
+/// The lanes of `v` that exist in the form, the others zero: those cannot set
+/// QC, and every saturating operation maps zeros to zero.
+#[inline(always)]
+fn existing<T: Int>(op: &Op, v: V) -> T::Array {
+    let kept = KEEP[usize::from(op.aux & 7)].lanes::<T>();
+    let lanes = v.lanes::<T>();
+    V::build::<T>(|i| lanes.as_ref()[i] & kept.as_ref()[i]).lanes::<T>()
+}
+
 impl<F: Two, S: Sources> Pure for Lanes2<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        put(regs, op, keep(op, a.zip::<S::T>(b, F::of)));
+        let (a, b) = (a.lanes::<S::T>(), b.lanes::<S::T>());
+        put_lanes(regs, op, |i| F::of(a.as_ref()[i], b.as_ref()[i]));
     }
 }
 
@@ -241,26 +274,20 @@ impl<F: Three, S: Sources> Pure for Lanes3<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let result = d(regs, op).zip3::<S::T>(a, b, F::of);
-        put(regs, op, keep(op, result));
+        let (a, b) = (a.lanes::<S::T>(), b.lanes::<S::T>());
+        let old = d(regs, op).lanes::<S::T>();
+        put_lanes(regs, op, |i| {
+            F::of(old.as_ref()[i], a.as_ref()[i], b.as_ref()[i])
+        });
     }
 }
-
-// The saturating forms mask their inputs, so that lanes which do not exist are
-// zero and cannot set QC; every one of these operations maps zeros to zero.
 
 impl<F: TwoSat, S: Sources> Pure for Lanes2Sat<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let mut saturated = false;
-        let result = keep(op, a).zip::<S::T>(keep(op, b), |a, b| {
-            let (lane, lost) = F::of(a, b);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
+        let (a, b) = (existing::<S::T>(op, a), existing::<S::T>(op, b));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i], b.as_ref()[i]));
     }
 }
 
@@ -268,37 +295,27 @@ impl<F: ThreeSat, S: Sources> Pure for Lanes3Sat<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let mut saturated = false;
-        let old = keep(op, d(regs, op));
-        let result = old.zip3::<S::T>(keep(op, a), keep(op, b), |d, a, b| {
-            let (lane, lost) = F::of(d, a, b);
-            saturated |= lost;
-            lane
+        let (a, b) = (existing::<S::T>(op, a), existing::<S::T>(op, b));
+        let old = existing::<S::T>(op, d(regs, op));
+        put_saturated(regs, op, |i| {
+            F::of(old.as_ref()[i], a.as_ref()[i], b.as_ref()[i])
         });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
     }
 }
 
 impl<F: One, T: Int> Pure for Lanes1<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let result = n(regs, op).map::<T>(F::of);
-        put(regs, op, keep(op, result));
+        let a = n(regs, op).lanes::<T>();
+        put_lanes(regs, op, |i| F::of(a.as_ref()[i]));
     }
 }
 
 impl<F: OneSat, T: Int> Pure for Lanes1Sat<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let mut saturated = false;
-        let result = keep(op, n(regs, op)).map::<T>(|a| {
-            let (lane, lost) = F::of(a);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
+        let a = existing::<T>(op, n(regs, op));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i]));
     }
 }
 
@@ -306,8 +323,8 @@ impl<F: Shift, T: Int> Pure for Shifted<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let count = op.imm as u32;
-        let result = d(regs, op).zip::<T>(n(regs, op), |d, a| F::of(d, a, count));
-        put(regs, op, keep(op, result));
+        let (old, a) = (d(regs, op).lanes::<T>(), n(regs, op).lanes::<T>());
+        put_lanes(regs, op, |i| F::of(old.as_ref()[i], a.as_ref()[i], count));
     }
 }
 
@@ -315,14 +332,8 @@ impl<F: ShiftSat, T: Int> Pure for ShiftedSat<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let count = op.imm as u32;
-        let mut saturated = false;
-        let result = keep(op, n(regs, op)).map::<T>(|a| {
-            let (lane, lost) = F::of(a, count);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
+        let a = existing::<T>(op, n(regs, op));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i], count));
     }
 }
 
