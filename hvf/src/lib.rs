@@ -1,1 +1,37 @@
-//! Safe binding of Apple's Hypervisor.framework C ABI, as a table of entry points any engine can fill.
+//! Safe binding of Apple's Hypervisor.framework C ABI, as a table of entry
+//! points any engine can fill.
+//!
+//! [`sys`] is the ABI. [`system_api`] is the table of the host's own framework,
+//! where there is one. [`Vm`], [`Vcpu`] and [`Gic`] own what a table creates
+//! and keep its rules: which thread may call what, what must outlive what, and
+//! which register numbers do not mean what they seem to.
+
+mod error;
+mod exception;
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+mod framework;
+#[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
+#[path = "no_framework.rs"]
+mod framework;
+mod gic;
+pub mod sys;
+mod vcpu;
+mod vm;
+
+pub use error::HvfError;
+pub use exception::ExceptionClass;
+pub use framework::system_api;
+pub use gic::{Gic, GicAddresses, GicGeometry};
+pub use vcpu::{Vcpu, VcpuKick};
+pub use vm::{Capabilities, Vm, feature_reg};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Vm>();
+    crosses_threads::<Gic>();
+    crosses_threads::<VcpuKick>();
+};

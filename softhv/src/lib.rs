@@ -2,7 +2,26 @@
 // An emulator cuts registers to operand width everywhere, on purpose.
 #![allow(clippy::cast_possible_truncation)]
 
+pub mod alarm;
+pub mod code;
 pub mod cpu;
+pub mod decode;
+pub mod exception;
+pub mod exec;
+pub mod faults;
+pub mod fp;
+pub mod gic;
+pub mod idregs;
+pub mod mem;
+pub mod mmu;
 pub mod op;
+pub mod phys;
 pub mod regs;
+pub mod run;
 pub mod simd;
+pub mod sysreg;
+pub mod timer;
+pub mod tlb;
+pub mod vcpu_link;
+pub mod vm;
+pub mod walk;

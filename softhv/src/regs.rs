@@ -50,6 +50,36 @@ impl Default for Regs {
 }
 
 impl Regs {
+    /// The value of register slot `slot` (see [`crate::op::src`]).
+    #[inline(always)]
+    pub fn get(&self, slot: u8) -> u64 {
+        self.x[usize::from(slot)]
+    }
+
+    /// Sets register slot `slot` (see [`crate::op::dst`]).
+    #[inline(always)]
+    pub fn set(&mut self, slot: u8, value: u64) {
+        self.x[usize::from(slot)] = value;
+    }
+
+    /// Whether condition code `cond` (bits 3:0 of b.cond, C1.2.4) holds.
+    #[inline(always)]
+    pub fn cond_holds(&self, cond: u16) -> bool {
+        let negative = self.nf >> 63 != 0;
+        let overflow = self.vf >> 63 != 0;
+        let base = match cond >> 1 & 7 {
+            0 => self.zf == 0,
+            1 => self.cf != 0,
+            2 => negative,
+            3 => overflow,
+            4 => self.cf != 0 && self.zf != 0,
+            5 => negative == overflow,
+            6 => negative == overflow && self.zf != 0,
+            _ => return true,
+        };
+        base != (cond & 1 != 0)
+    }
+
     /// NZCV in bits 31:28, the layout of the NZCV and SPSR registers.
     #[inline]
     pub fn nzcv(&self) -> u64 {

@@ -1,0 +1,174 @@
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::error::{HvfError, check};
+use crate::gic::{Gic, GicAddresses};
+use crate::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, VcpuConfig, VmConfig};
+use crate::vcpu::Vcpu;
+
+/// The process's one virtual machine.
+///
+/// It ends when this and the last [`Vcpu`] and [`Gic`] of it are dropped.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    pub(crate) inner: Arc<VmInner>,
+}
+
+/// Everything that needs the machine to stay holds one of these.
+#[derive(Debug)]
+pub(crate) struct VmInner {
+    pub(crate) api: Api,
+}
+
+impl Drop for VmInner {
+    fn drop(&mut self) {
+        // SAFETY: the engine has a virtual machine (`Vm::new` succeeded) and no
+        // vCPU is left, because each holds an `Arc` of this.
+        // A failure leaves nothing to do: the process ends with its machine.
+        let _ = unsafe { (self.api.vm_destroy)() };
+    }
+}
+
+/// What an engine can do, known before there is a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Most vCPUs one machine may have.
+    pub max_vcpus: u32,
+    /// Guest physical address width without asking for more, in bits.
+    pub default_ipa_bits: u32,
+    /// Largest guest physical address width, in bits.
+    pub max_ipa_bits: u32,
+}
+
+impl Capabilities {
+    /// Asks the engine.
+    pub fn query(api: &Api) -> Result<Self, HvfError> {
+        let (mut max_vcpus, mut default_ipa_bits, mut max_ipa_bits) = (0, 0, 0);
+        // SAFETY: each call writes one integer through a valid pointer.
+        unsafe {
+            check(
+                "vm_get_max_vcpu_count",
+                (api.vm_get_max_vcpu_count)(&raw mut max_vcpus),
+            )?;
+            check(
+                "vm_config_get_default_ipa_size",
+                (api.vm_config_get_default_ipa_size)(&raw mut default_ipa_bits),
+            )?;
+            check(
+                "vm_config_get_max_ipa_size",
+                (api.vm_config_get_max_ipa_size)(&raw mut max_ipa_bits),
+            )?;
+        }
+        Ok(Self {
+            max_vcpus,
+            default_ipa_bits,
+            max_ipa_bits,
+        })
+    }
+}
+
+/// Reads an identification register as vCPUs will see it.
+pub fn feature_reg(api: &Api, reg: FeatureReg) -> Result<u64, HvfError> {
+    // SAFETY: creating a configuration has no precondition.
+    let config = unsafe { (api.vcpu_config_create)() };
+    let mut value = 0;
+    // SAFETY: `config` is ours and `value` is valid for a write.
+    let code = unsafe { (api.vcpu_config_get_feature_reg)(config, reg, &raw mut value) };
+    if config != VcpuConfig::NULL {
+        // SAFETY: we own the one reference and do not use it again.
+        unsafe { (api.os_release)(config.0) };
+    }
+    check("vcpu_config_get_feature_reg", code).map(|()| value)
+}
+
+impl Vm {
+    /// Creates the machine, with guest physical addresses of `ipa_bits` bits
+    /// or the engine's default.
+    pub fn new(api: Api, ipa_bits: Option<u32>) -> Result<Self, HvfError> {
+        let config = match ipa_bits {
+            None => VmConfig::NULL,
+            // SAFETY: creating a configuration has no precondition.
+            Some(_) => unsafe { (api.vm_config_create)() },
+        };
+        let created = ipa_bits
+            .map_or(Ok(()), |bits| {
+                // SAFETY: `config` was created above.
+                check("vm_config_set_ipa_size", unsafe {
+                    (api.vm_config_set_ipa_size)(config, bits)
+                })
+            })
+            // SAFETY: `config` is null or a live configuration.
+            .and_then(|()| check("vm_create", unsafe { (api.vm_create)(config) }));
+        if config != VmConfig::NULL {
+            // SAFETY: we own the one reference and do not use it again.
+            unsafe { (api.os_release)(config.0) };
+        }
+        created.map(|()| Self {
+            inner: Arc::new(VmInner { api }),
+        })
+    }
+
+    /// The engine behind this machine.
+    pub fn api(&self) -> &Api {
+        &self.inner.api
+    }
+
+    /// Lets the guest reach `size` bytes of host memory at `ipa`.
+    ///
+    /// # Safety
+    /// `host` must be valid for reads and writes of `size` bytes, within one
+    /// mapping of this process, until the range is unmapped or the machine has
+    /// ended, and the rest of the program must expect the guest to change it
+    /// at any moment.
+    pub unsafe fn map(
+        &self,
+        host: NonNull<u8>,
+        ipa: u64,
+        size: usize,
+        flags: MemoryFlags,
+    ) -> Result<(), HvfError> {
+        check_alignment(ipa, size)?;
+        if !host.addr().get().is_multiple_of(PAGE_BYTES) {
+            return Err(HvfError::Misaligned { ipa, size });
+        }
+        // SAFETY: the caller vouches for the host range.
+        check("vm_map", unsafe {
+            (self.inner.api.vm_map)(host.as_ptr().cast(), ipa, size, flags)
+        })
+    }
+
+    /// Takes a range away from the guest.
+    pub fn unmap(&self, ipa: u64, size: usize) -> Result<(), HvfError> {
+        check_alignment(ipa, size)?;
+        // SAFETY: taking guest mappings away frees no host memory.
+        check("vm_unmap", unsafe { (self.inner.api.vm_unmap)(ipa, size) })
+    }
+
+    /// Changes what the guest may do with a mapped range.
+    pub fn protect(&self, ipa: u64, size: usize, flags: MemoryFlags) -> Result<(), HvfError> {
+        check_alignment(ipa, size)?;
+        // SAFETY: the host range stays as the caller of `map` vouched for.
+        check("vm_protect", unsafe {
+            (self.inner.api.vm_protect)(ipa, size, flags)
+        })
+    }
+
+    /// Creates the interrupt controller; before any vCPU.
+    pub fn create_gic(&self, addresses: GicAddresses) -> Result<Gic, HvfError> {
+        Gic::new(self.inner.clone(), addresses)
+    }
+
+    /// Creates a vCPU that belongs to the calling thread.
+    pub fn create_vcpu(&self) -> Result<Vcpu, HvfError> {
+        Vcpu::new(self.inner.clone())
+    }
+}
+
+fn check_alignment(ipa: u64, size: usize) -> Result<(), HvfError> {
+    let page = PAGE_BYTES as u64;
+    if ipa.is_multiple_of(page) && size.is_multiple_of(PAGE_BYTES) && size > 0 {
+        Ok(())
+    } else {
+        Err(HvfError::Misaligned { ipa, size })
+    }
+}

@@ -1,0 +1,151 @@
+//! `hv_vm_*`: the one VM of the process and its memory.
+
+use super::objects::{self, Object};
+use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, put};
+use crate::faults::{FAULTS, Faults};
+use crate::phys::{MemoryFlags, PhysError};
+use crate::vm::{MAX_VCPUS, VmShared};
+use hvf::sys::{self, Return, VmConfig};
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The VM, while there is one.
+static MACHINE: Mutex<Option<Arc<VmShared>>> = Mutex::new(None);
+
+fn machine() -> MutexGuard<'static, Option<Arc<VmShared>>> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The VM, or what a call without one returns.
+pub(super) fn current() -> Result<Arc<VmShared>, Return> {
+    machine().clone().ok_or(Return::NO_DEVICE)
+}
+
+/// Runs `f` on the VM while it cannot be destroyed.
+pub(super) fn with_current<R>(f: impl FnOnce(&Arc<VmShared>) -> R) -> Result<R, Return> {
+    machine().as_ref().map(f).ok_or(Return::NO_DEVICE)
+}
+
+/// Flattens a result into the ABI's code.
+pub(super) fn code(result: Result<Return, Return>) -> Return {
+    result.unwrap_or_else(|error| error)
+}
+
+fn map_code(result: Result<(), PhysError>) -> Return {
+    match result {
+        Ok(()) => Return::SUCCESS,
+        Err(PhysError::BadArgument) => Return::BAD_ARGUMENT,
+        Err(PhysError::Overlap | PhysError::Hole) => Return::ERROR,
+    }
+}
+
+pub(super) unsafe extern "C" fn get_max_vcpu_count(out: *mut u32) -> Return {
+    // SAFETY: the caller gives null or a place for the value.
+    unsafe { put(out, MAX_VCPUS as u32) }
+}
+
+pub(super) unsafe extern "C" fn create(config: VmConfig) -> Return {
+    let mut ipa_bits = 0;
+    if config != VmConfig::NULL {
+        let set = objects::with(config.0, |object| match object {
+            Object::Vm { ipa_bits } => Some(*ipa_bits),
+            _ => None,
+        });
+        match set.flatten() {
+            Some(bits) => ipa_bits = bits,
+            None => return Return::BAD_ARGUMENT,
+        }
+    }
+    if ipa_bits == 0 {
+        ipa_bits = DEFAULT_IPA_BITS;
+    }
+    let mut slot = machine();
+    if slot.is_some() {
+        return Return::BUSY;
+    }
+    if Faults::take(&FAULTS.no_resources) {
+        return Return::NO_RESOURCES;
+    }
+    *slot = Some(Arc::new(VmShared::new(ipa_bits)));
+    Return::SUCCESS
+}
+
+pub(super) unsafe extern "C" fn destroy() -> Return {
+    let mut slot = machine();
+    match slot.as_ref() {
+        None => return Return::NO_DEVICE,
+        Some(vm) if vm.vcpu_count() != 0 => return Return::BUSY,
+        Some(_) => {}
+    }
+    let vm = slot.take();
+    drop(slot);
+    drop(vm);
+    Return::SUCCESS
+}
+
+pub(super) unsafe extern "C" fn map(
+    host: *mut c_void,
+    ipa: u64,
+    size: usize,
+    flags: sys::MemoryFlags,
+) -> Return {
+    let vm = match current() {
+        Ok(vm) => vm,
+        Err(error) => return error,
+    };
+    if !is_mapped(host, size) {
+        return Return::BAD_ARGUMENT;
+    }
+    map_code(vm.map(host.addr(), ipa, size as u64, MemoryFlags(flags.0)))
+}
+
+/// Whether the whole range is memory of this process.
+fn is_mapped(host: *mut c_void, size: usize) -> bool {
+    if host.is_null() || host.addr().checked_add(size).is_none() {
+        return false;
+    }
+    // MS_ASYNC writes nothing back here, it only walks the mappings; a gap is
+    // ENOMEM, an unaligned address EINVAL.
+    // SAFETY: the call does not change memory.
+    unsafe { libc::msync(host, size, libc::MS_ASYNC) == 0 }
+}
+
+pub(super) unsafe extern "C" fn unmap(ipa: u64, size: usize) -> Return {
+    code(current().map(|vm| map_code(vm.unmap(ipa, size as u64))))
+}
+
+pub(super) unsafe extern "C" fn protect(ipa: u64, size: usize, flags: sys::MemoryFlags) -> Return {
+    code(current().map(|vm| map_code(vm.protect(ipa, size as u64, MemoryFlags(flags.0)))))
+}
+
+pub(super) unsafe extern "C" fn config_create() -> VmConfig {
+    VmConfig(objects::insert(Object::Vm { ipa_bits: 0 }))
+}
+
+pub(super) unsafe extern "C" fn config_get_max_ipa_size(bits: *mut u32) -> Return {
+    // SAFETY: the caller gives null or a place for the value.
+    unsafe { put(bits, MAX_IPA_BITS) }
+}
+
+pub(super) unsafe extern "C" fn config_get_default_ipa_size(bits: *mut u32) -> Return {
+    // SAFETY: the caller gives null or a place for the value.
+    unsafe { put(bits, DEFAULT_IPA_BITS) }
+}
+
+pub(super) unsafe extern "C" fn config_set_ipa_size(config: VmConfig, bits: u32) -> Return {
+    if bits > MAX_IPA_BITS {
+        return Return::UNSUPPORTED;
+    }
+    let done = objects::with(config.0, |object| match object {
+        Object::Vm { ipa_bits } => {
+            *ipa_bits = bits;
+            Return::SUCCESS
+        }
+        _ => Return::BAD_ARGUMENT,
+    });
+    done.unwrap_or(Return::BAD_ARGUMENT)
+}
+
+pub(super) unsafe extern "C" fn os_release(object: *mut c_void) {
+    objects::release(object);
+}

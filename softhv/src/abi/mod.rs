@@ -1,0 +1,111 @@
+//! Hypervisor.framework's C ABI over this engine.
+//!
+//! What the framework leaves open and this engine decides is in the crate's
+//! README. No function unwinds: none panics, and what callers pass is checked
+//! before it is used, as far as a C ABI allows.
+
+mod gic;
+mod machine;
+mod objects;
+mod registers;
+mod vcpu;
+
+use crate::timer;
+use hvf::sys::{Api, GicApi, Return};
+
+/// Guest physical address bits without configuration, as on most Macs.
+pub const DEFAULT_IPA_BITS: u32 = 36;
+/// Most guest physical address bits: ID_AA64MMFR0_EL1.PARange.
+pub const MAX_IPA_BITS: u32 = 40;
+
+/// This engine, as the table that `hvf` and everything above it use.
+pub fn api() -> Api {
+    Api {
+        name: "soft",
+        gic: Some(gic_api()),
+        counter: timer::counter,
+        counter_hz: timer::COUNTER_HZ,
+        os_release: machine::os_release,
+        vm_get_max_vcpu_count: machine::get_max_vcpu_count,
+        vm_create: machine::create,
+        vm_destroy: machine::destroy,
+        vm_map: machine::map,
+        vm_unmap: machine::unmap,
+        vm_protect: machine::protect,
+        vm_config_create: machine::config_create,
+        vm_config_get_max_ipa_size: machine::config_get_max_ipa_size,
+        vm_config_get_default_ipa_size: machine::config_get_default_ipa_size,
+        vm_config_set_ipa_size: machine::config_set_ipa_size,
+        vcpu_create: vcpu::create,
+        vcpu_destroy: vcpu::destroy,
+        vcpu_run: vcpu::run,
+        vcpus_exit: vcpu::exit_all,
+        vcpu_get_reg: vcpu::get_reg,
+        vcpu_set_reg: vcpu::set_reg,
+        vcpu_get_simd_fp_reg: vcpu::get_simd_fp_reg,
+        vcpu_set_simd_fp_reg: vcpu::set_simd_fp_reg,
+        vcpu_get_sys_reg: vcpu::get_sys_reg,
+        vcpu_set_sys_reg: vcpu::set_sys_reg,
+        vcpu_get_pending_interrupt: vcpu::get_pending_interrupt,
+        vcpu_set_pending_interrupt: vcpu::set_pending_interrupt,
+        vcpu_set_trap_debug_exceptions: vcpu::set_trap_debug,
+        vcpu_set_trap_debug_reg_accesses: vcpu::set_trap_debug,
+        vcpu_get_exec_time: vcpu::get_exec_time,
+        vcpu_get_vtimer_mask: vcpu::get_vtimer_mask,
+        vcpu_set_vtimer_mask: vcpu::set_vtimer_mask,
+        vcpu_get_vtimer_offset: vcpu::get_vtimer_offset,
+        vcpu_set_vtimer_offset: vcpu::set_vtimer_offset,
+        vcpu_config_create: vcpu::config_create,
+        vcpu_config_get_feature_reg: vcpu::config_get_feature_reg,
+    }
+}
+
+fn gic_api() -> GicApi {
+    GicApi {
+        config_create: gic::config_create,
+        config_set_distributor_base: gic::config_set_distributor_base,
+        config_set_redistributor_base: gic::config_set_redistributor_base,
+        config_set_msi_region_base: gic::config_set_msi_region_base,
+        config_set_msi_interrupt_range: gic::config_set_msi_interrupt_range,
+        create: gic::create,
+        set_spi: gic::set_spi,
+        send_msi: gic::send_msi,
+        get_distributor_reg: gic::get_distributor_reg,
+        set_distributor_reg: gic::set_distributor_reg,
+        get_redistributor_base: gic::get_redistributor_base,
+        get_redistributor_reg: gic::get_redistributor_reg,
+        set_redistributor_reg: gic::set_redistributor_reg,
+        get_icc_reg: gic::get_icc_reg,
+        set_icc_reg: gic::set_icc_reg,
+        get_msi_reg: gic::get_msi_reg,
+        set_msi_reg: gic::set_msi_reg,
+        get_distributor_size: gic::get_distributor_size,
+        get_distributor_base_alignment: gic::get_base_alignment,
+        get_redistributor_region_size: gic::get_redistributor_region_size,
+        get_redistributor_size: gic::get_redistributor_size,
+        get_redistributor_base_alignment: gic::get_base_alignment,
+        get_msi_region_size: gic::get_msi_region_size,
+        get_msi_region_base_alignment: gic::get_base_alignment,
+        get_spi_interrupt_range: gic::get_spi_interrupt_range,
+        get_intid: gic::get_intid,
+        state_create: gic::state_create,
+        state_get_size: gic::state_get_size,
+        state_get_data: gic::state_get_data,
+        set_state: gic::set_state,
+        reset: gic::reset,
+    }
+}
+
+/// Writes an out-parameter.
+///
+/// # Safety
+/// `out` must be null or valid for a write of `T`.
+unsafe fn put<T>(out: *mut T, value: T) -> Return {
+    if out.is_null() {
+        return Return::BAD_ARGUMENT;
+    }
+    // SAFETY: not null, so valid by the caller's promise; C callers may have
+    // less alignment than Rust wants.
+    unsafe { out.write_unaligned(value) };
+    Return::SUCCESS
+}

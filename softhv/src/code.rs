@@ -1,0 +1,257 @@
+//! Decoded blocks: where they live, how they are found and how they go stale.
+//!
+//! A block is a run of ops inside one guest page, ending in an op that does not
+//! continue to the next. Blocks are keyed by physical address, so processes
+//! share those of a library, and by what they were decoded for ([`Mode`]).
+
+use crate::cpu::Cpu;
+use crate::decode;
+use crate::exec::branch::stale;
+use crate::op::Op;
+use crate::tlb::{PAGE_MASK, PAGE_SIZE};
+use crate::vcpu_link::CodeRange;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Entries of the jump cache; a power of two.
+pub const JUMP_ENTRIES: usize = 16384;
+/// Instructions per block at most.
+const MAX_BLOCK: usize = 64;
+/// Ops per arena chunk: 256 KiB.
+const CHUNK_OPS: usize = 8192;
+/// Chunks before the arena starts over: 32 MiB of decoded code.
+const MAX_CHUNKS: usize = 128;
+
+/// Where a virtual address continues, if the context is the same.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct JumpEntry {
+    /// Virtual address of the block.
+    pub pc: u64,
+    /// [`Cpu::context`] of that half of the address space at the time.
+    pub context: u64,
+    /// First op.
+    pub op: *const Op,
+}
+
+const NO_JUMP: JumpEntry = JumpEntry {
+    pc: 1,
+    context: 0,
+    op: std::ptr::null(),
+};
+
+/// What a block was decoded for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mode {
+    /// At EL0.
+    pub user: bool,
+    /// FP and vector instructions trap (CPACR_EL1.FPEN).
+    pub fp_traps: bool,
+}
+
+impl Mode {
+    /// Instruction addresses are multiples of 4, which leaves two bits.
+    fn key(self, physical: u64) -> u64 {
+        physical | u64::from(self.user) | u64::from(self.fp_traps) << 1
+    }
+}
+
+/// Multiplicative hash for keys that are addresses.
+#[derive(Default, Clone, Copy)]
+pub struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 29;
+    }
+}
+
+type AddressMap<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
+
+#[derive(Clone, Copy)]
+struct Block {
+    key: u64,
+    entry: *mut Op,
+    /// Offsets in the page of the first byte and after the last.
+    start: u16,
+    end: u16,
+}
+
+/// All decoded code of one vCPU.
+pub struct CodeCache {
+    jump: Box<[JumpEntry]>,
+    blocks: AddressMap<*const Op>,
+    pages: AddressMap<Vec<Block>>,
+    chunks: Vec<Box<[Op]>>,
+    used: usize,
+    /// Counts restarts, after which no op pointer from before is valid.
+    pub epoch: u64,
+}
+
+impl CodeCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self {
+            jump: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
+            blocks: AddressMap::default(),
+            pages: AddressMap::default(),
+            chunks: Vec::new(),
+            used: 0,
+            epoch: 0,
+        }
+    }
+
+    /// Where handlers index from; valid as long as the cache lives.
+    pub fn jump_ptr(&mut self) -> *mut JumpEntry {
+        self.jump.as_mut_ptr()
+    }
+
+    /// What the jump cache knows in `pc`'s place.
+    pub fn jump_at(&self, pc: u64) -> JumpEntry {
+        self.jump[jump_index(pc)]
+    }
+
+    /// Remembers that `pc` continues at `op`.
+    pub fn remember(&mut self, pc: u64, context: u64, op: *const Op) {
+        self.jump[jump_index(pc)] = JumpEntry { pc, context, op };
+    }
+
+    /// Drops everything. No op may be executing.
+    pub fn clear(&mut self) {
+        self.jump.fill(NO_JUMP);
+        self.blocks.clear();
+        self.pages.clear();
+        self.chunks.clear();
+        self.used = 0;
+        self.epoch += 1;
+    }
+
+    /// Drops the blocks that overlap `range`.
+    pub fn invalidate(&mut self, range: CodeRange) {
+        let end = range.pa.saturating_add(range.bytes);
+        let pages = (end - range.pa).div_ceil(PAGE_SIZE) + 1;
+        if pages > self.pages.len() as u64 {
+            let all: Vec<u64> = self.pages.keys().copied().collect();
+            for page in all {
+                self.invalidate_in_page(page, range.pa, end);
+            }
+            return;
+        }
+        let mut page = range.pa & PAGE_MASK;
+        while page < end {
+            self.invalidate_in_page(page, range.pa, end);
+            page += PAGE_SIZE;
+        }
+    }
+
+    fn invalidate_in_page(&mut self, page: u64, start: u64, end: u64) {
+        let Some(list) = self.pages.get_mut(&page) else {
+            return;
+        };
+        let blocks = &mut self.blocks;
+        list.retain(|block| {
+            let from = page + u64::from(block.start);
+            let to = page + u64::from(block.end);
+            if to <= start || from >= end {
+                return true;
+            }
+            // Chained branches and the jump cache may still lead here: the
+            // entry now sends them to the run loop. The memory stays.
+            // SAFETY: blocks of this epoch live in chunks that are never freed
+            // or moved before `clear`, which also drops this list, and the
+            // owning thread, the only one to touch ops, is the caller.
+            unsafe { (*block.entry).run = stale };
+            blocks.remove(&block.key);
+            false
+        });
+    }
+
+    fn find(&self, mode: Mode, physical: u64) -> Option<*const Op> {
+        self.blocks.get(&mode.key(physical)).copied()
+    }
+
+    /// Adds a block for the code at `physical`.
+    fn insert(&mut self, mode: Mode, physical: u64, ops: &[Op], instructions: usize) -> *const Op {
+        if self.chunks.is_empty() || self.used + ops.len() > CHUNK_OPS {
+            if self.chunks.len() >= MAX_CHUNKS {
+                self.clear();
+            }
+            let chunk = vec![Op::new(stale); CHUNK_OPS].into_boxed_slice();
+            self.chunks.push(chunk);
+            self.used = 0;
+        }
+        let at = self.used;
+        self.used += ops.len();
+        let last = self.chunks.len() - 1;
+        let place = &mut self.chunks[last][at..at + ops.len()];
+        place.clone_from_slice(ops);
+        let entry = place.as_mut_ptr();
+        let key = mode.key(physical);
+        let start = (physical & !PAGE_MASK) as u16;
+        self.blocks.insert(key, entry);
+        self.pages
+            .entry(physical & PAGE_MASK)
+            .or_default()
+            .push(Block {
+                key,
+                entry,
+                start,
+                end: start + 4 * instructions as u16,
+            });
+        entry
+    }
+}
+
+impl Default for CodeCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The jump cache index of `pc`.
+#[inline(always)]
+pub fn jump_index(pc: u64) -> usize {
+    (pc >> 2) as usize & (JUMP_ENTRIES - 1)
+}
+
+impl Cpu {
+    /// What code is decoded for now.
+    pub fn mode(&self) -> Mode {
+        let user = self.pstate.el == 0;
+        // FPEN: 0b01 traps EL0 only, 0b11 nothing, the others both.
+        let fp_traps = match self.sys.cpacr >> 20 & 3 {
+            3 => false,
+            1 => user,
+            _ => true,
+        };
+        Mode { user, fp_traps }
+    }
+
+    /// The block at physical address `physical`, whose host copy is at `host`.
+    pub fn block_at(&mut self, physical: u64, host: u64) -> *const Op {
+        let mode = self.mode();
+        if let Some(op) = self.code.find(mode, physical) {
+            return op;
+        }
+        let offset = physical & !PAGE_MASK;
+        let room = ((PAGE_SIZE - offset) / 4) as usize;
+        let mut ops = Vec::with_capacity(MAX_BLOCK + 1);
+        let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+            let at = (host + 4 * n as u64) as *const u32;
+            // SAFETY: `host` backs `physical`, mapped in whole pages, and
+            // `room` ends at the page's end. Volatile, as the guest may be
+            // writing there from another thread.
+            unsafe { at.read_volatile() }
+        });
+        self.code.insert(mode, physical, &ops, count)
+    }
+}

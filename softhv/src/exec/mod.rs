@@ -1,0 +1,9 @@
+//! Instruction semantics: pure ones over the register file, and handlers for
+//! those that reach memory, other blocks or the system.
+
+pub mod atomic;
+pub mod branch;
+pub mod int;
+pub mod ldst;
+pub mod simd_ldst;
+pub mod system;

@@ -1,0 +1,23 @@
+//! Floating point: Arm semantics over bit patterns, and the instructions.
+//!
+//! [`format`] holds the formats, the control and status words and the one
+//! rounding routine; [`arith`], [`compare`], [`convert`] and [`recip`] compute
+//! every operation in integers, bit-exact in each FPCR mode. [`native`] answers
+//! the common case with the host's own floating point, only where no status
+//! flag other than IXC could change. [`decode`] turns instruction words into
+//! ops whose handlers are in [`scalar`] and [`vector`].
+
+pub mod arith;
+pub mod compare;
+pub mod convert;
+pub mod decode;
+mod decode_simd;
+pub mod format;
+mod fused;
+pub mod native;
+pub mod ops;
+pub mod recip;
+mod scalar;
+mod vector;
+
+pub use decode::decode;

@@ -1,0 +1,157 @@
+//! The host's floating point, used where it must agree with the Arm result.
+//!
+//! Under default FPCR controls a native result that is finite and clearly
+//! normal proves that no flag but IXC can be due: NaN, infinite, zero and tiny
+//! results (also those that rounding may have lifted to the smallest normal)
+//! are left to the integer code. Whether IXC is due is known if it is set
+//! already, or from an error-free transformation that shows a result exact.
+
+use super::format::{DN, Double, FZ, Format, RMODE, Single};
+use super::fused::{fused, fused_single};
+
+/// FPCR bits that must be clear for native arithmetic to apply.
+pub const CONTROL: u64 = RMODE | FZ | DN;
+
+/// Whether a native result can have raised no flag other than IXC: finite,
+/// and at least twice the smallest normal number.
+#[inline(always)]
+pub fn is_plain<F: Format>(bits: u64) -> bool {
+    let floor = 2 << F::FRAC;
+    (bits & F::INF).wrapping_sub(floor) < F::INF - floor
+}
+
+/// A format the host computes in. All results round to nearest even.
+pub trait Native: Format {
+    /// `a + b`.
+    fn add(a: u64, b: u64) -> u64;
+    /// `a - b`.
+    fn sub(a: u64, b: u64) -> u64;
+    /// `a × b`.
+    fn mul(a: u64, b: u64) -> u64;
+    /// `a ÷ b`.
+    fn div(a: u64, b: u64) -> u64;
+    /// Square root.
+    fn sqrt(a: u64) -> u64;
+    /// `a × b + c`, rounded once.
+    fn mul_add(a: u64, b: u64, c: u64) -> u64;
+    /// Whether plain `r` is exactly `a + b`; false if unsure.
+    fn sum_is(a: u64, b: u64, r: u64) -> bool;
+    /// Whether plain `r` is exactly `a × b`; false if unsure.
+    fn product_is(a: u64, b: u64, r: u64) -> bool;
+    /// `a < b`, false for NaNs.
+    fn less(a: u64, b: u64) -> bool;
+    /// `a == b`, false for NaNs.
+    fn equal(a: u64, b: u64) -> bool;
+    /// The nearest number to an integer.
+    fn from_i64(a: i64) -> u64;
+    /// The nearest number to an integer.
+    fn from_u64(a: u64) -> u64;
+    /// Toward zero, saturating.
+    fn to_i64(a: u64) -> i64;
+    /// Toward zero, saturating.
+    fn to_u64(a: u64) -> u64;
+}
+
+macro_rules! native {
+    ($format:ty, $float:ty, $bits:ty, $fused:ident, $product_is:expr) => {
+        impl Native for $format {
+            #[inline(always)]
+            fn add(a: u64, b: u64) -> u64 {
+                u64::from((float(a as $bits) + float(b as $bits)).to_bits())
+            }
+            #[inline(always)]
+            fn sub(a: u64, b: u64) -> u64 {
+                u64::from((float(a as $bits) - float(b as $bits)).to_bits())
+            }
+            #[inline(always)]
+            fn mul(a: u64, b: u64) -> u64 {
+                u64::from((float(a as $bits) * float(b as $bits)).to_bits())
+            }
+            #[inline(always)]
+            fn div(a: u64, b: u64) -> u64 {
+                u64::from((float(a as $bits) / float(b as $bits)).to_bits())
+            }
+            #[inline(always)]
+            fn sqrt(a: u64) -> u64 {
+                u64::from(float(a as $bits).sqrt().to_bits())
+            }
+            #[inline(always)]
+            fn mul_add(a: u64, b: u64, c: u64) -> u64 {
+                u64::from($fused(float(a as $bits), float(b as $bits), float(c as $bits)).to_bits())
+            }
+            fn sum_is(a: u64, b: u64, r: u64) -> bool {
+                // Knuth's error term of a sum; an overflow inside makes it NaN.
+                let (a, b, r) = (float(a as $bits), float(b as $bits), float(r as $bits));
+                let part = r - a;
+                let error = (a - (r - part)) + (b - part);
+                error == 0.0
+            }
+            fn product_is(a: u64, b: u64, r: u64) -> bool {
+                $product_is(float(a as $bits), float(b as $bits), float(r as $bits))
+            }
+            #[inline(always)]
+            fn less(a: u64, b: u64) -> bool {
+                float(a as $bits) < float(b as $bits)
+            }
+            #[inline(always)]
+            fn equal(a: u64, b: u64) -> bool {
+                float(a as $bits) == float(b as $bits)
+            }
+            #[inline(always)]
+            fn from_i64(a: i64) -> u64 {
+                u64::from((a as $float).to_bits())
+            }
+            #[inline(always)]
+            fn from_u64(a: u64) -> u64 {
+                u64::from((a as $float).to_bits())
+            }
+            #[inline(always)]
+            fn to_i64(a: u64) -> i64 {
+                float(a as $bits) as i64
+            }
+            #[inline(always)]
+            fn to_u64(a: u64) -> u64 {
+                float(a as $bits) as u64
+            }
+        }
+    };
+}
+
+/// Bit patterns read as the float type of their width.
+trait Bits {
+    type Float;
+    fn to_float(self) -> Self::Float;
+}
+impl Bits for u32 {
+    type Float = f32;
+    #[inline(always)]
+    fn to_float(self) -> f32 {
+        f32::from_bits(self)
+    }
+}
+impl Bits for u64 {
+    type Float = f64;
+    #[inline(always)]
+    fn to_float(self) -> f64 {
+        f64::from_bits(self)
+    }
+}
+#[inline(always)]
+fn float<B: Bits>(bits: B) -> B::Float {
+    bits.to_float()
+}
+
+/// A product of two singles has at most 48 bits: exact in double precision.
+fn single_product_is(a: f32, b: f32, r: f32) -> bool {
+    f64::from(a) * f64::from(b) == f64::from(r)
+}
+
+/// The error of a product is a double itself, unless its 106 bits reach below
+/// 2^-1074, the smallest denormal.
+fn double_product_is(a: f64, b: f64, r: f64) -> bool {
+    const SAFE: f64 = f64::from_bits((1023 - 960) << 52);
+    r.abs() >= SAFE && fused(a, b, -r) == 0.0
+}
+
+native!(Single, f32, u32, fused_single, single_product_is);
+native!(Double, f64, u64, fused, double_product_is);

@@ -1,0 +1,346 @@
+//! Translation contexts: which TLB bank is in use, how it is filled, and what
+//! TLB maintenance drops.
+
+use crate::cpu::Cpu;
+use crate::phys::MemoryFlags;
+use crate::tlb::{Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
+use crate::vcpu_link::TlbInvalidate;
+use crate::walk::{Access, Controls, Fault, Mapping, Privilege, fsc, strip_tag, walk};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Address spaces a vCPU keeps translations of at once.
+const USER_BANKS: usize = 6;
+
+/// TLB banks and the generations that name their code.
+pub struct Mmu {
+    kernel: Bank,
+    /// EL1 with PSTATE.PAN = 0: the kernel's short windows onto user memory.
+    pan_off: Bank,
+    users: Vec<Bank>,
+    /// Always misses; in use between a TTBR write and the next user access.
+    none: Bank,
+    current_user: Option<usize>,
+    clock: u64,
+    next_generation: u64,
+    /// Code of the low half executed at EL1 (identity-mapped boot code).
+    low_kernel: u64,
+    /// Code of the high half executed at EL0.
+    high_user: u64,
+}
+
+impl Mmu {
+    /// Empty banks.
+    pub fn new() -> Self {
+        let mut mmu = Self {
+            kernel: Bank::new(),
+            pan_off: Bank::new(),
+            users: (0..USER_BANKS).map(|_| Bank::new()).collect(),
+            none: Bank::new(),
+            current_user: None,
+            clock: 0,
+            next_generation: 0,
+            low_kernel: 0,
+            high_user: 0,
+        };
+        mmu.flush_all();
+        mmu
+    }
+
+    fn generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation
+    }
+
+    fn flush_kernel(&mut self) {
+        self.kernel.flush();
+        self.pan_off.flush();
+        self.kernel.generation = self.generation();
+        self.high_user = self.generation();
+        self.low_kernel = self.generation();
+    }
+
+    fn flush_user(&mut self, at: usize) {
+        self.users[at].flush();
+        self.users[at].generation = self.generation();
+    }
+
+    /// Drops every translation and renews every generation.
+    pub fn flush_all(&mut self) {
+        self.flush_kernel();
+        for at in 0..self.users.len() {
+            self.flush_user(at);
+        }
+    }
+
+    /// Takes direct write access from every page of every bank.
+    pub fn revoke_writes(&mut self) {
+        self.kernel.revoke_writes();
+        self.pan_off.revoke_writes();
+        for bank in &mut self.users {
+            bank.revoke_writes();
+        }
+    }
+
+    fn flush_space(&mut self, asid: u16) {
+        for at in 0..self.users.len() {
+            if self.users[at].space.is_some_and(|space| space.asid == asid) {
+                self.flush_user(at);
+            }
+        }
+        // Low-half entries of the PAN window carry the current ASID.
+        self.pan_off.flush();
+        self.low_kernel = self.generation();
+    }
+
+    fn flush_page(&mut self, va: u64, asid: Option<u16>) {
+        if self.pan_off.flush_page(va) {
+            self.low_kernel = self.generation();
+        }
+        if self.kernel.flush_page(va) {
+            self.kernel.generation = self.generation();
+            self.high_user = self.generation();
+            self.low_kernel = self.generation();
+            self.kernel.clear_exec_filter();
+        }
+        for at in 0..self.users.len() {
+            let ours = match (self.users[at].space, asid) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(space), Some(asid)) => space.asid == asid,
+            };
+            if ours && self.users[at].flush_page(va) {
+                self.users[at].generation = self.generation();
+                self.users[at].clear_exec_filter();
+            }
+        }
+    }
+
+    /// The bank of `space`, taking over the least recently used one if new.
+    fn user_bank(&mut self, space: Space) -> usize {
+        self.clock += 1;
+        let found = self.users.iter().position(|bank| bank.space == Some(space));
+        let at = found.unwrap_or_else(|| {
+            let at = (0..self.users.len())
+                .min_by_key(|&at| self.users[at].used)
+                .unwrap_or(0);
+            self.users[at].space = Some(space);
+            self.flush_user(at);
+            at
+        });
+        self.users[at].used = self.clock;
+        at
+    }
+}
+
+impl Default for Mmu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Above this many pages a range invalidation drops whole contexts instead.
+const MAX_PAGES: u64 = 512;
+
+/// Where an access goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Physical address.
+    pub physical: u64,
+    /// Host address, or `None` where no RAM is mapped for this access.
+    pub host: Option<u64>,
+    /// RAM is mapped there, but not for this access.
+    pub denied: bool,
+    /// The mapping is of a Device memory type.
+    pub device: bool,
+}
+
+impl Cpu {
+    fn controls(&self) -> Controls {
+        Controls {
+            sctlr: self.sys.sctlr,
+            tcr: self.sys.tcr,
+            ttbr0: self.sys.ttbr0,
+            ttbr1: self.sys.ttbr1,
+            mair: self.sys.mair,
+        }
+    }
+
+    /// The address space that the translation registers name now.
+    fn space(&self) -> Space {
+        // TCR.A1 chooses the register, TCR.AS the width of the ASID.
+        let from = if self.sys.tcr >> 22 & 1 != 0 {
+            self.sys.ttbr1
+        } else {
+            self.sys.ttbr0
+        };
+        let asid = (from >> 48) as u16;
+        Space {
+            table: self.sys.ttbr0 & 0x0000_ffff_ffff_fffe,
+            asid: if self.sys.tcr >> 36 & 1 != 0 {
+                asid
+            } else {
+                asid & 0xff
+            },
+        }
+    }
+
+    /// Points the handlers' views at the banks of the current context. Called
+    /// whenever the exception level, PAN or the address space changed.
+    pub fn refresh_context(&mut self) {
+        if self.pstate.el == 0 {
+            let at = self.current_user();
+            self.tlb = self.mmu.users[at].as_mut_ptr();
+            self.context = [self.mmu.users[at].generation, self.mmu.high_user];
+        } else {
+            let bank = if self.pstate.pan {
+                &mut self.mmu.kernel
+            } else {
+                &mut self.mmu.pan_off
+            };
+            self.tlb = bank.as_mut_ptr();
+            self.context = [self.mmu.low_kernel, self.mmu.kernel.generation];
+        }
+    }
+
+    fn current_user(&mut self) -> usize {
+        if let Some(at) = self.mmu.current_user {
+            return at;
+        }
+        let space = self.space();
+        let at = self.mmu.user_bank(space);
+        self.mmu.current_user = Some(at);
+        self.tlb_user = self.mmu.users[at].as_mut_ptr();
+        at
+    }
+
+    /// After a write to a translation table base register.
+    pub fn space_changed(&mut self) {
+        self.mmu.current_user = None;
+        self.tlb_user = self.mmu.none.as_mut_ptr();
+        self.mmu.pan_off.flush();
+        self.mmu.low_kernel = self.mmu.generation();
+        self.refresh_context();
+    }
+
+    /// After a write that changes how everything is translated.
+    pub fn translation_changed(&mut self) {
+        self.mmu.flush_all();
+        self.space_changed();
+    }
+
+    /// Applies a TLB maintenance operation to this vCPU.
+    pub fn invalidate(&mut self, what: TlbInvalidate) {
+        match what {
+            TlbInvalidate::Asid(asid) => self.mmu.flush_space(asid),
+            TlbInvalidate::Va { va, asid, pages } if pages <= MAX_PAGES => {
+                self.invalidate_pages(va, pages, Some(asid));
+            }
+            TlbInvalidate::VaAllAsids { va, pages } if pages <= MAX_PAGES => {
+                self.invalidate_pages(va, pages, None);
+            }
+            _ => self.mmu.flush_all(),
+        }
+        self.refresh_context();
+    }
+
+    fn invalidate_pages(&mut self, va: u64, pages: u64, asid: Option<u16>) {
+        for page in 0..pages {
+            self.mmu.flush_page(va.wrapping_add(page * PAGE_SIZE), asid);
+        }
+    }
+
+    /// Host address of `pa` if RAM there allows `access`.
+    fn host(&self, pa: u64, access: Access) -> Option<u64> {
+        let backing = self.view.lookup(pa)?;
+        let needed = match access {
+            Access::Read => MemoryFlags::READ,
+            Access::Write => MemoryFlags::WRITE,
+            Access::Fetch => MemoryFlags::EXEC,
+        };
+        backing
+            .flags
+            .contains(needed)
+            .then_some(backing.host as u64)
+    }
+
+    /// Walks the tables for `va`, tag included.
+    pub fn walk(&self, va: u64, user: bool) -> Result<Mapping, Fault> {
+        let stripped = strip_tag(va, self.sys.tcr);
+        walk(stripped, user, &self.controls(), |at| {
+            let host = self.host(at, Access::Read)?;
+            // SAFETY: the map's view says that readable memory is there, in
+            // units of 16 KiB, so 8 bytes at an address aligned to 8, as
+            // descriptors are, lie in it. Guest RAM is shared
+            // with other threads, hence the atomic.
+            Some(unsafe { (*(host as *const AtomicU64)).load(Ordering::Relaxed) })
+        })
+    }
+
+    /// Translates an access that does not leave its page, fills the TLB.
+    /// `user` asks for EL0 rights (at EL0, and for LDTR and STTR).
+    pub fn translate(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
+        let privilege = Privilege {
+            user,
+            pan: self.pstate.pan,
+        };
+        let mapping = self.walk(va, user)?;
+        if !mapping.allows(access, privilege) {
+            return Err(Fault(fsc::PERMISSION | mapping.level));
+        }
+        let physical = mapping.page | (va & !PAGE_MASK);
+        let device = mapping.attribute & 0xf0 == 0;
+        let host = self.host(physical, access);
+        let denied = host.is_none() && self.view.lookup(physical).is_some();
+        if let (Some(host), false) = (host, device) {
+            // Filled under the untagged address, the one that TLBI names.
+            let page = strip_tag(va, self.sys.tcr) & PAGE_MASK;
+            self.fill(page, host & PAGE_MASK, &mapping, privilege);
+        }
+        Ok(Target {
+            physical,
+            host,
+            denied,
+            device,
+        })
+    }
+
+    fn fill(&mut self, page: u64, host: u64, mapping: &Mapping, privilege: Privilege) {
+        let may =
+            |access| mapping.allows(access, privilege) && self.host(mapping.page, access).is_some();
+        let fill = Fill {
+            page,
+            host,
+            read: may(Access::Read),
+            write: may(Access::Write),
+            exec: may(Access::Fetch),
+            block_bytes: mapping.block_bytes,
+        };
+        let bank = if privilege.user {
+            let at = self.current_user();
+            &mut self.mmu.users[at]
+        } else if privilege.pan {
+            &mut self.mmu.kernel
+        } else {
+            &mut self.mmu.pan_off
+        };
+        bank.fill(&fill);
+    }
+
+    /// AT S1E0R and its kin: the value for PAR_EL1.
+    pub fn address_translate(&self, va: u64, write: bool, user: bool) -> u64 {
+        let access = if write { Access::Write } else { Access::Read };
+        let privilege = Privilege { user, pan: false };
+        let result = self.walk(va, user).and_then(|mapping| {
+            if mapping.allows(access, privilege) {
+                Ok(mapping)
+            } else {
+                Err(Fault(fsc::PERMISSION | mapping.level))
+            }
+        });
+        match result {
+            // PA at 47:12, memory attribute at 63:56, RES1 bit 11, SH inner.
+            Ok(mapping) => mapping.page | u64::from(mapping.attribute) << 56 | 1 << 11 | 3 << 7,
+            Err(Fault(code)) => 1 | u64::from(code) << 1 | 1 << 11,
+        }
+    }
+}

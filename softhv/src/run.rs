@@ -1,0 +1,303 @@
+//! The run loop of a vCPU: attention, interrupts, and finding blocks.
+
+use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
+use crate::exception::class;
+use crate::gic::IccReg;
+use crate::mmu::Mmu;
+use crate::op::Op;
+use crate::regs::Regs;
+use crate::sysreg::SysRegs;
+use crate::timer::{TimerReg, VcpuTimers};
+use crate::tlb::PAGE_MASK;
+use crate::vcpu_link::{AckWait, Batch, CodeRange, TlbInvalidate, VcpuShared, attention};
+use crate::vm::VmShared;
+use crate::walk::{Access, fsc, strip_tag};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// SCTLR_EL1 after reset: RES1 bits, everything off.
+const SCTLR_RESET: u64 = 0x30d0_0800;
+/// All physical addresses.
+const EVERYTHING: CodeRange = CodeRange {
+    pa: 0,
+    bytes: u64::MAX,
+};
+
+impl Cpu {
+    /// A vCPU in reset state. Boxed, because handlers keep addresses into it.
+    pub fn new(vm: Arc<VmShared>, shared: Arc<VcpuShared>) -> Box<Self> {
+        let index = shared.index();
+        let view = vm.phys.view();
+        let mut cpu = Box::new(Self {
+            regs: Regs::default(),
+            tlb: std::ptr::null_mut(),
+            tlb_user: std::ptr::null_mut(),
+            attention: &raw const shared.attention,
+            jump: std::ptr::null_mut(),
+            context: [0; 2],
+            monitor: Monitor::default(),
+            pc: 0,
+            link_from: std::ptr::null(),
+            exit: None,
+            waiting: false,
+            pstate: Pstate {
+                el: 1,
+                sp_sel: true,
+                daif: DAIF_MASK,
+                pan: false,
+                il: false,
+                ss: false,
+            },
+            sys: SysRegs {
+                sctlr: SCTLR_RESET,
+                // Aff0 in clusters of 16, so that SGI target lists reach all.
+                mpidr: 1 << 31 | (index as u64 >> 4) << 8 | (index as u64 & 15),
+                ..SysRegs::default()
+            },
+            mmu: Mmu::new(),
+            code: crate::code::CodeCache::new(),
+            timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),
+            pending_lines: [false; 2],
+            index,
+            view,
+            acks: AckWait::default(),
+            shared,
+            vm,
+        });
+        cpu.jump = cpu.code.jump_ptr();
+        cpu.space_changed();
+        cpu
+    }
+
+    /// Executes guest code until something is for the caller.
+    pub fn run(&mut self) -> RunExit {
+        self.shared.enter();
+        self.link_from = std::ptr::null();
+        if self.timers.poll() {
+            self.shared.leave();
+            return RunExit::VtimerActivated;
+        }
+        self.interrupts_changed();
+        let exit = loop {
+            if self.shared.attention.load(Ordering::SeqCst) != 0
+                && let Some(exit) = self.attend()
+            {
+                break exit;
+            }
+            if let Some(op) = self.next_block() {
+                // SAFETY: a live block of this vCPU, owned by this thread.
+                unsafe { ((*op).run)(self, op) };
+            }
+            if let Some(exit) = self.exit.take() {
+                break exit;
+            }
+            if self.waiting {
+                self.waiting = false;
+                self.wait_for_interrupt();
+            }
+            if self.may_interrupt() {
+                self.take_irq();
+            }
+        };
+        // Lines asserted through the ABI hold for one run.
+        self.pending_lines = [false; 2];
+        self.shared.leave();
+        exit
+    }
+
+    /// Serves the attention word.
+    fn attend(&mut self) -> Option<RunExit> {
+        // Mail may remap the page of the branch that led here.
+        self.link_from = std::ptr::null();
+        let bits = self.shared.attention.load(Ordering::SeqCst);
+        if bits & attention::MAIL != 0 {
+            self.take_mail();
+        }
+        if bits & attention::TIMER != 0 {
+            self.shared.take(attention::TIMER);
+            if self.timers.poll() {
+                return Some(RunExit::VtimerActivated);
+            }
+        }
+        if bits & attention::KICK != 0 {
+            self.shared.take(attention::KICK);
+            return Some(RunExit::Canceled);
+        }
+        if bits & attention::IRQ != 0 {
+            self.shared.take(attention::IRQ);
+        }
+        self.interrupts_changed();
+        None
+    }
+
+    /// Takes a pending interrupt if it is not masked.
+    fn interrupts_changed(&mut self) {
+        if self.may_interrupt() || (self.pending_lines[0] && self.pstate.daif & DAIF_I == 0) {
+            self.take_irq();
+        } else if self.pending_lines[1] && self.pstate.daif & DAIF_I >> 1 == 0 {
+            self.take_fiq();
+        }
+    }
+
+    /// Applies what other threads sent.
+    pub fn take_mail(&mut self) {
+        if self.shared.attention.load(Ordering::SeqCst) & attention::MAIL == 0 {
+            return;
+        }
+        let mail = self.shared.take_mail();
+        if mail.map_changed {
+            self.view.refresh(&self.vm.phys);
+            self.monitor.host = 0;
+            self.translation_changed();
+        }
+        match &mail.tlb {
+            Batch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
+            Batch::Everything => self.invalidate(TlbInvalidate::All),
+        }
+        match &mail.code {
+            Batch::Each(list) => list.iter().for_each(|range| self.code.invalidate(*range)),
+            Batch::Everything => self.code.invalidate(EVERYTHING),
+        }
+        self.shared.acknowledge(mail);
+    }
+
+    fn wait_for_interrupt(&mut self) {
+        loop {
+            if self.timers.poll() {
+                // Without an interrupt controller: the exit follows at once.
+                self.exit = Some(RunExit::VtimerActivated);
+                return;
+            }
+            let woken = self.vm.gic().is_some_and(|gic| gic.wakes(self.index));
+            let bits = self.shared.attention.load(Ordering::SeqCst);
+            if woken || bits & attention::KICK != 0 || self.pending_lines != [false; 2] {
+                return;
+            }
+            self.shared.take(attention::IRQ | attention::TIMER);
+            // A wake between the look above and here set its bit again, and
+            // parking looks at the bits.
+            if self.vm.gic().is_some_and(|gic| gic.wakes(self.index)) {
+                return;
+            }
+            self.shared.park(self.timers.until_deadline());
+            self.take_mail();
+        }
+    }
+
+    /// The block at the program counter; `None` if an exception was taken
+    /// instead, which moved the program counter.
+    fn next_block(&mut self) -> Option<*const Op> {
+        let from = std::mem::replace(&mut self.link_from, std::ptr::null());
+        let pc = self.pc;
+        if self.pstate.il {
+            self.raise(class::ILLEGAL_STATE, 0, pc);
+            return None;
+        }
+        let cached = self.code.jump_at(pc);
+        let context = self.context[(pc >> 63) as usize];
+        let epoch = self.code.epoch;
+        let op = if cached.pc == pc && cached.context == context {
+            cached.op
+        } else {
+            self.look_up(pc)?
+        };
+        self.regs.page = self.pc & PAGE_MASK;
+        // The branch may have been served an interrupt first, or its block may
+        // be gone with a cache restart: then this is not its successor.
+        if !from.is_null() && epoch == self.code.epoch {
+            // SAFETY: set by the branch that returned to the run loop, whose
+            // block lives until the epoch changes.
+            unsafe { (*from).link.set(op) };
+        }
+        Some(op)
+    }
+
+    #[cold]
+    fn look_up(&mut self, pc: u64) -> Option<*const Op> {
+        let canonical = strip_tag(pc, self.sys.tcr);
+        self.pc = canonical;
+        if canonical & 3 != 0 {
+            self.raise_pc_alignment(canonical);
+            return None;
+        }
+        let user = self.pstate.el == 0;
+        let target = match self.translate(canonical, Access::Fetch, user) {
+            Ok(target) => target,
+            Err(fault) => {
+                self.raise_instruction_abort(canonical, fault.0);
+                return None;
+            }
+        };
+        let Some(host) = target.host else {
+            self.fetch_exit(canonical, target.physical);
+            return None;
+        };
+        let op = self.block_at(target.physical, host);
+        let context = self.context[(canonical >> 63) as usize];
+        self.code.remember(canonical, context, op);
+        Some(op)
+    }
+
+    /// A fetch from where no memory is mapped: the monitor's, as a stage 2
+    /// translation fault.
+    fn fetch_exit(&mut self, pc: u64, physical: u64) {
+        self.exit = Some(RunExit::Exception {
+            syndrome: class::INSTRUCTION_ABORT << 26
+                | crate::mem::ESR_IL
+                | u64::from(fsc::TRANSLATION | 3),
+            virtual_address: pc,
+            physical_address: physical,
+        });
+    }
+
+    /// ISR_EL1: pending interrupts, masked or not.
+    pub fn interrupt_status(&self) -> u64 {
+        let irq = self.vm.gic().is_some_and(|gic| gic.irq_line(self.index));
+        u64::from(irq || self.pending_lines[0]) << 7 | u64::from(self.pending_lines[1]) << 6
+    }
+
+    /// Reads an ICC register; `None` without an interrupt controller.
+    pub fn read_icc(&mut self, key: u16) -> Option<u64> {
+        let register = IccReg::from_key(key)?;
+        let gic = self.vm.gic()?;
+        Some(gic.icc_read(self.index, register))
+    }
+
+    /// Writes an ICC register; false without an interrupt controller.
+    pub fn write_icc(&mut self, key: u16, value: u64) -> bool {
+        match (IccReg::from_key(key), self.vm.gic()) {
+            (Some(register), Some(gic)) => {
+                gic.icc_write(self.index, register, value);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads the timer register `key`.
+    pub fn read_timer(&mut self, key: u16) -> u64 {
+        timer_register(key).map_or(0, |register| self.timers.read_sysreg(register))
+    }
+
+    /// Writes the timer register `key`.
+    pub fn write_timer(&mut self, key: u16, value: u64) {
+        if let Some(register) = timer_register(key) {
+            self.timers.write_sysreg(register, value);
+        }
+    }
+}
+
+/// CRm and op2 of a generic timer register name it.
+fn timer_register(key: u16) -> Option<TimerReg> {
+    Some(match (key >> 3 & 15, key & 7) {
+        (0, 1) => TimerReg::Cntpct,
+        (0, 2) => TimerReg::Cntvct,
+        (2, 0) => TimerReg::CntpTval,
+        (2, 1) => TimerReg::CntpCtl,
+        (2, 2) => TimerReg::CntpCval,
+        (3, 0) => TimerReg::CntvTval,
+        (3, 1) => TimerReg::CntvCtl,
+        (3, 2) => TimerReg::CntvCval,
+        _ => return None,
+    })
+}

@@ -1,0 +1,229 @@
+//! The software TLB: direct-mapped banks, one per translation context.
+//!
+//! A bank stands for one context (the kernel's, or one address space's), so an
+//! entry needs no ASID: switching address spaces swaps a pointer.
+
+/// Entries per bank; a power of two.
+pub const ENTRIES: usize = 1024;
+/// Bytes per page (4 KiB granule).
+pub const PAGE_SIZE: u64 = 4096;
+/// Mask of the page-number bits of an address.
+pub const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
+/// A tag that no masked address equals: bit 11 is outside every mask used.
+const INVALID: u64 = 0x800;
+
+/// One translation: three tags, so that a compare checks page and right at once.
+#[repr(C, align(32))]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Page address if readable, else invalid.
+    pub read: u64,
+    /// Page address if writable without a detour, else invalid.
+    pub write: u64,
+    /// Page address if executable, else invalid.
+    pub exec: u64,
+    /// Added to a virtual address to get the host address.
+    pub addend: u64,
+}
+
+const EMPTY: Entry = Entry {
+    read: INVALID,
+    write: INVALID,
+    exec: INVALID,
+    addend: 0,
+};
+
+/// What a fill puts into an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// Page-aligned virtual address.
+    pub page: u64,
+    /// Page-aligned host address.
+    pub host: u64,
+    /// Readable in this context.
+    pub read: bool,
+    /// Writable in this context.
+    pub write: bool,
+    /// Executable in this context.
+    pub exec: bool,
+    /// Bytes that the translation covers: more than a page for block entries.
+    pub block_bytes: u64,
+}
+
+/// Page numbers hashed into this many bits tell which pages ran code.
+const FILTER_BITS: u64 = 4096;
+
+/// One translation context's entries.
+pub struct Bank {
+    entries: Box<[Entry; ENTRIES]>,
+    /// Address space this bank holds, for user banks.
+    pub space: Option<Space>,
+    /// Names this content to the jump cache; renewed when code pages go.
+    pub generation: u64,
+    /// Last use, for replacement.
+    pub used: u64,
+    /// Virtual range covered by block mappings: a TLBI inside drops the bank.
+    blocks: (u64, u64),
+    exec_filter: [u64; FILTER_BITS as usize / 64],
+    empty: bool,
+}
+
+/// What tells one address space from another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// TTBR0_EL1.BADDR.
+    pub table: u64,
+    /// Address space identifier.
+    pub asid: u16,
+}
+
+impl Bank {
+    /// An empty bank.
+    pub fn new() -> Self {
+        let entries = vec![EMPTY; ENTRIES].into_boxed_slice();
+        let entries = match entries.try_into() {
+            Ok(entries) => entries,
+            Err(_) => unreachable!("the vector has ENTRIES entries"),
+        };
+        Self {
+            entries,
+            space: None,
+            generation: 0,
+            used: 0,
+            blocks: (u64::MAX, 0),
+            exec_filter: [0; FILTER_BITS as usize / 64],
+            empty: true,
+        }
+    }
+
+    /// Where handlers index from; valid as long as the bank lives.
+    pub fn as_mut_ptr(&mut self) -> *mut Entry {
+        self.entries.as_mut_ptr()
+    }
+
+    /// The entry that `va` maps to.
+    pub fn entry(&self, va: u64) -> &Entry {
+        &self.entries[index(va)]
+    }
+
+    /// Adds a translation, keeping rights already known for the same page.
+    pub fn fill(&mut self, fill: &Fill) {
+        let page = fill.page;
+        let addend = fill.host.wrapping_sub(page);
+        let tag = |allowed: bool| if allowed { page } else { INVALID };
+        self.entries[index(page)] = Entry {
+            read: tag(fill.read),
+            write: tag(fill.write),
+            exec: tag(fill.exec),
+            addend,
+        };
+        if fill.exec {
+            let bit = filter_bit(page);
+            self.exec_filter[bit / 64] |= 1 << (bit % 64);
+        }
+        if fill.block_bytes > PAGE_SIZE {
+            let start = page & !(fill.block_bytes - 1);
+            self.blocks.0 = self.blocks.0.min(start);
+            self.blocks.1 = self.blocks.1.max(start | (fill.block_bytes - 1));
+        }
+        self.empty = false;
+    }
+
+    /// Drops everything.
+    pub fn flush(&mut self) {
+        if !self.empty {
+            self.entries.fill(EMPTY);
+            self.exec_filter.fill(0);
+            self.blocks = (u64::MAX, 0);
+            self.empty = true;
+        }
+    }
+
+    /// Drops the page at `va`; true if code of this context may be affected,
+    /// in which case the caller renews [`Bank::generation`].
+    #[must_use]
+    pub fn flush_page(&mut self, va: u64) -> bool {
+        if self.blocks.0 <= va && va <= self.blocks.1 {
+            self.flush();
+            return true;
+        }
+        let page = va & PAGE_MASK;
+        let entry = &mut self.entries[index(page)];
+        if entry.read == page || entry.write == page || entry.exec == page {
+            *entry = EMPTY;
+        }
+        let bit = filter_bit(page);
+        self.exec_filter[bit / 64] & (1 << (bit % 64)) != 0
+    }
+
+    /// Forgets which pages ran code, after the generation was renewed.
+    pub fn clear_exec_filter(&mut self) {
+        self.exec_filter.fill(0);
+        for entry in self.entries.iter_mut() {
+            entry.exec = INVALID;
+        }
+    }
+
+    /// Takes the direct write right from every entry, so that the next store
+    /// to each page takes the slow path.
+    pub fn revoke_writes(&mut self) {
+        for entry in self.entries.iter_mut() {
+            entry.write = INVALID;
+        }
+    }
+}
+
+impl Default for Bank {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The index of `va`'s page.
+#[inline(always)]
+pub fn index(va: u64) -> usize {
+    (va >> 12) as usize & (ENTRIES - 1)
+}
+
+fn filter_bit(page: u64) -> usize {
+    ((page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(page: u64) -> Fill {
+        Fill {
+            page,
+            host: 0x7000_0000,
+            read: true,
+            write: false,
+            exec: true,
+            block_bytes: PAGE_SIZE,
+        }
+    }
+
+    #[test]
+    fn page_flush_drops_one_page_and_reports_code() {
+        let mut bank = Bank::new();
+        bank.fill(&fill(0x1000));
+        bank.fill(&fill(0x2000));
+        assert!(bank.flush_page(0x1abc));
+        assert_ne!(bank.entry(0x1000).read, 0x1000);
+        assert_eq!(bank.entry(0x2000).read, 0x2000);
+        assert_ne!(bank.entry(0x2000).write, 0x2000);
+    }
+
+    #[test]
+    fn a_page_inside_a_block_mapping_drops_the_bank() {
+        let mut bank = Bank::new();
+        bank.fill(&fill(0x1000));
+        bank.fill(&Fill {
+            block_bytes: 0x20_0000,
+            ..fill(0x40_3000)
+        });
+        assert!(bank.flush_page(0x41_0000));
+        assert_ne!(bank.entry(0x1000).read, 0x1000);
+    }
+}

@@ -1,0 +1,345 @@
+//! What other threads share with a vCPU: its attention word, the place it
+//! sleeps in during WFI, and its mailbox of TLB and code invalidations.
+//!
+//! # The shoot-down protocol
+//! A TLBI or IC to the inner shareable domain is applied locally and posted to
+//! every other vCPU; the sender waits for it at its next DSB (Arm ARM D8.14),
+//! through [`AckWait`]. A vCPU that is outside guest execution or parked counts
+//! as done: it takes its mail before it executes the next guest instruction.
+//! The two sides meet in sequentially consistent order: a sender posts, then
+//! reads the state; a vCPU writes [`State::Running`], then reads its attention.
+//! So a sender that saw "not running" has its message seen on entry. While a
+//! sender waits it keeps taking its own mail, so two senders cannot deadlock.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+/// Bits of [`VcpuShared::attention`].
+pub mod attention {
+    /// `hv_vcpus_exit`: latched until a run returns `CANCELED`.
+    pub const KICK: u32 = 1;
+    /// The virtual IRQ line went high: read `Gic::irq_line` again.
+    pub const IRQ: u32 = 1 << 1;
+    /// A timer deadline passed: call `VcpuTimers::poll`.
+    pub const TIMER: u32 = 1 << 2;
+    /// TLB invalidations are in the mailbox.
+    pub const TLB: u32 = 1 << 3;
+    /// Code invalidations are in the mailbox.
+    pub const CODE: u32 = 1 << 4;
+    /// The IPA map changed: refresh the view and flush the whole TLB.
+    pub const MAP: u32 = 1 << 5;
+
+    /// What [`super::VcpuShared::take_mail`] clears.
+    pub const MAIL: u32 = TLB | CODE | MAP;
+    /// What ends a WFI. Mail does not: a parked vCPU takes it when it wakes.
+    pub const WAKE: u32 = KICK | IRQ | TIMER;
+}
+
+/// A TLB invalidation for the inner shareable domain. Addresses have bits
+/// 11:0 clear and the top byte as the guest's half requires (sign-extended).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbInvalidate {
+    /// Everything (VMALLE1IS).
+    All,
+    /// All non-global entries of an address space (ASIDE1IS).
+    Asid(u16),
+    /// `pages` pages of 4 KiB from `va` in one address space, and global ones
+    /// (VAE1IS, VALE1IS, RVAE1IS, ...).
+    Va {
+        /// First page.
+        va: u64,
+        /// Address space.
+        asid: u16,
+        /// Number of 4 KiB pages.
+        pages: u64,
+    },
+    /// `pages` pages of 4 KiB from `va` in every address space (VAAE1IS, ...).
+    VaAllAsids {
+        /// First page.
+        va: u64,
+        /// Number of 4 KiB pages.
+        pages: u64,
+    },
+}
+
+/// Decoded code of this physical range is stale (IC IVAU, map changes).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodeRange {
+    /// First intermediate physical address.
+    pub pa: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Messages of one kind, or the order to drop everything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Batch<T> {
+    /// Apply these in order.
+    Each(Vec<T>),
+    /// There were too many: apply the strongest form.
+    Everything,
+}
+
+impl<T> Batch<T> {
+    /// More than this many make [`Batch::Everything`].
+    pub const LIMIT: usize = 16;
+
+    fn push(&mut self, message: T) {
+        match self {
+            Self::Each(list) if list.len() < Self::LIMIT => list.push(message),
+            _ => *self = Self::Everything,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Each(list) if list.is_empty())
+    }
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
+}
+
+/// What a vCPU took out of its mailbox. Apply all of it, then
+/// [`VcpuShared::acknowledge`] it.
+#[derive(Debug, Default)]
+#[must_use = "senders wait until the mail is applied and acknowledged"]
+pub struct Mail {
+    /// TLB invalidations.
+    pub tlb: Batch<TlbInvalidate>,
+    /// Code invalidations.
+    pub code: Batch<CodeRange>,
+    /// The IPA map changed: refresh the view and flush the whole TLB.
+    pub map_changed: bool,
+    ticket: u64,
+}
+
+/// Where the owning thread of a vCPU is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Not in `hv_vcpu_run`.
+    Outside = 0,
+    /// Executing guest code.
+    Running = 1,
+    /// Asleep in WFI.
+    Parked = 2,
+}
+
+/// The part of a vCPU that other threads see.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct VcpuShared {
+    /// Reasons to leave the fast path, bits of [`attention`]. The run loop
+    /// reads it relaxed at every block boundary.
+    pub attention: AtomicU32,
+    state: AtomicU8,
+    index: usize,
+    owner: Thread,
+    mailbox: Mutex<Mail>,
+    applied: AtomicU64,
+    /// Host counter value of the earliest timer deadline; `u64::MAX` for none.
+    pub(crate) deadline: AtomicU64,
+    /// The vCPU has executed guest code.
+    pub(crate) has_run: AtomicBool,
+    /// `MPIDR_EL1` was set through the ABI.
+    affinity_set: AtomicBool,
+}
+
+impl VcpuShared {
+    /// The shared part of vCPU `index`, owned by the calling thread.
+    pub fn new(index: usize) -> Self {
+        Self {
+            attention: AtomicU32::new(0),
+            state: AtomicU8::new(State::Outside as u8),
+            index,
+            owner: std::thread::current(),
+            mailbox: Mutex::default(),
+            applied: AtomicU64::new(0),
+            deadline: AtomicU64::new(u64::MAX),
+            has_run: AtomicBool::new(false),
+            affinity_set: AtomicBool::new(false),
+        }
+    }
+
+    /// Index of the vCPU in its VM, which is also its `hv_vcpu_t`.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether `thread` is the one that created the vCPU.
+    pub fn is_owned_by(&self, thread: std::thread::ThreadId) -> bool {
+        self.owner.id() == thread
+    }
+
+    /// Notes that `MPIDR_EL1` was set, which fixes the redistributor.
+    pub fn note_affinity(&self) {
+        self.affinity_set.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `MPIDR_EL1` was set.
+    pub fn has_affinity(&self) -> bool {
+        self.affinity_set.load(Ordering::Relaxed)
+    }
+
+    /// Where the owning thread is now.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::SeqCst) {
+            1 => State::Running,
+            2 => State::Parked,
+            _ => State::Outside,
+        }
+    }
+
+    /// Marks the start of guest execution. The caller must look at
+    /// [`Self::attention`] after this and before the first guest instruction.
+    pub fn enter(&self) {
+        self.has_run.store(true, Ordering::Relaxed);
+        self.state.store(State::Running as u8, Ordering::SeqCst);
+    }
+
+    /// Marks the end of guest execution: no cached host address may be used
+    /// until after the next [`Self::enter`] and [`Self::take_mail`].
+    pub fn leave(&self) {
+        self.state.store(State::Outside as u8, Ordering::SeqCst);
+    }
+
+    /// Sets attention bits and ends a WFI if they are of [`attention::WAKE`].
+    pub fn raise(&self, bits: u32) {
+        self.attention.fetch_or(bits, Ordering::SeqCst);
+        if bits & attention::WAKE != 0 && self.state.load(Ordering::SeqCst) == State::Parked as u8 {
+            self.owner.unpark();
+        }
+    }
+
+    /// Clears attention bits and returns those of them that were set.
+    pub fn take(&self, bits: u32) -> u32 {
+        self.attention.fetch_and(!bits, Ordering::SeqCst) & bits
+    }
+
+    /// Sleeps until a bit of [`attention::WAKE`] is set or `timeout` passed
+    /// (`None` never does). Owner only, between [`Self::enter`] and
+    /// [`Self::leave`]. On return the state is Running again and the caller
+    /// must look at its attention before the next guest instruction.
+    pub fn park(&self, timeout: Option<Duration>) {
+        self.state.store(State::Parked as u8, Ordering::SeqCst);
+        if self.attention.load(Ordering::SeqCst) & attention::WAKE == 0 {
+            match timeout {
+                Some(limit) => std::thread::park_timeout(limit),
+                None => std::thread::park(),
+            }
+        }
+        self.state.store(State::Running as u8, Ordering::SeqCst);
+    }
+
+    /// Posts a TLB invalidation. Returns the ticket to wait for.
+    pub fn post_tlb(&self, message: TlbInvalidate) -> u64 {
+        self.post(attention::TLB, |mail| mail.tlb.push(message))
+    }
+
+    /// Posts a code invalidation. Returns the ticket to wait for.
+    pub fn post_code(&self, message: CodeRange) -> u64 {
+        self.post(attention::CODE, |mail| mail.code.push(message))
+    }
+
+    /// Posts that the IPA map changed in `range`. Returns the ticket to wait for.
+    pub fn post_map(&self, range: CodeRange) -> u64 {
+        self.post(attention::MAP, |mail| {
+            mail.map_changed = true;
+            mail.code.push(range);
+        })
+    }
+
+    fn post(&self, bit: u32, add: impl FnOnce(&mut Mail)) -> u64 {
+        let ticket = {
+            let mut mail = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+            add(&mut mail);
+            mail.ticket += 1;
+            mail.ticket
+        };
+        self.raise(bit);
+        ticket
+    }
+
+    /// Empties the mailbox. Owner only.
+    pub fn take_mail(&self) -> Mail {
+        self.take(attention::MAIL);
+        let mut mail = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = mail.ticket;
+        let taken = std::mem::take(&mut *mail);
+        mail.ticket = ticket;
+        taken
+    }
+
+    /// Tells senders that everything in `mail` is applied. Owner only.
+    pub fn acknowledge(&self, mail: Mail) {
+        self.applied.store(mail.ticket, Ordering::SeqCst);
+    }
+
+    /// Whether message `ticket` is applied or will be before the next guest
+    /// instruction of this vCPU.
+    pub fn is_settled(&self, ticket: u64) -> bool {
+        self.state.load(Ordering::SeqCst) != State::Running as u8
+            || self.applied.load(Ordering::SeqCst) >= ticket
+    }
+}
+
+/// Messages a sender has posted and not yet seen settled. One per vCPU; also
+/// used by threads that edit the IPA map.
+#[derive(Debug, Default)]
+pub struct AckWait {
+    open: Vec<(Arc<VcpuShared>, u64)>,
+}
+
+impl AckWait {
+    /// Notes that `target` must settle `ticket`.
+    pub fn add(&mut self, target: &Arc<VcpuShared>, ticket: u64) {
+        for (known, last) in &mut self.open {
+            if Arc::ptr_eq(known, target) {
+                *last = ticket;
+                return;
+            }
+        }
+        self.open.push((Arc::clone(target), ticket));
+    }
+
+    /// Whether nothing is outstanding: the fast check of a DSB.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Forgets what has settled; `true` if nothing is left. A vCPU calls this
+    /// in a loop and takes its own mail between calls; see [`Self::pause`].
+    pub fn poll(&mut self) -> bool {
+        self.open
+            .retain(|(target, ticket)| !target.is_settled(*ticket));
+        self.open.is_empty()
+    }
+
+    /// Waits a moment before poll number `round`: spinning at first, then
+    /// giving the host core away, since the other vCPU may need it.
+    pub fn pause(round: u32) {
+        if round < 64 {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until everything settled. Only for threads that are no vCPU or
+    /// whose vCPU is outside guest execution.
+    pub fn wait_outside(&mut self) {
+        let mut round = 0;
+        while !self.poll() {
+            Self::pause(round);
+            round = round.saturating_add(1);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The parts of a VM that its vCPUs and device threads share.
+
+use crate::alarm::Alarm;
+use crate::gic::Gic;
+use crate::phys::{MemoryFlags, PhysError, PhysMap};
+
+use crate::vcpu_link::{AckWait, CodeRange, TlbInvalidate, VcpuShared, attention};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// Most vCPUs a VM can have.
+pub const MAX_VCPUS: usize = 64;
+
+/// One VM: its memory map, interrupt controller, alarm clock and vCPUs.
+#[derive(Debug)]
+pub struct VmShared {
+    /// The IPA map. Edit it through [`Self::map`], [`Self::unmap`] and
+    /// [`Self::protect`], which also tell the vCPUs.
+    pub phys: PhysMap,
+    /// Wakes running vCPUs at their timer deadlines.
+    pub alarm: Alarm,
+    gic: OnceLock<Gic>,
+    vcpus: RwLock<Arc<Vec<Arc<VcpuShared>>>>,
+    count: AtomicUsize,
+    ipa_bits: u32,
+}
+
+impl VmShared {
+    /// A VM without memory, interrupt controller and vCPUs.
+    pub fn new(ipa_bits: u32) -> Self {
+        Self {
+            phys: PhysMap::new(ipa_bits),
+            alarm: Alarm::new(),
+            gic: OnceLock::new(),
+            vcpus: RwLock::default(),
+            count: AtomicUsize::new(0),
+            ipa_bits,
+        }
+    }
+
+    /// Guest physical address bits.
+    pub fn ipa_bits(&self) -> u32 {
+        self.ipa_bits
+    }
+
+    /// The interrupt controller, if the VM has one.
+    #[inline]
+    pub fn gic(&self) -> Option<&Gic> {
+        self.gic.get()
+    }
+
+    /// Gives the VM its interrupt controller; `false` if it already has one.
+    pub fn install_gic(&self, gic: Gic) -> bool {
+        self.gic.set(gic).is_ok()
+    }
+
+    /// The vCPUs that exist now, in order of their index.
+    pub fn vcpus(&self) -> Arc<Vec<Arc<VcpuShared>>> {
+        let guard = self.vcpus.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&guard)
+    }
+
+    /// How many vCPUs exist.
+    #[inline]
+    pub fn vcpu_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The vCPU with this index.
+    pub fn vcpu(&self, index: usize) -> Option<Arc<VcpuShared>> {
+        let list = self.vcpus();
+        let at = list.binary_search_by_key(&index, |v| v.index()).ok()?;
+        list.get(at).cloned()
+    }
+
+    /// Makes the shared part of a new vCPU owned by the calling thread, with
+    /// the lowest free index; `None` if the VM has [`MAX_VCPUS`] already.
+    pub fn add_vcpu(&self) -> Option<Arc<VcpuShared>> {
+        let mut guard = self.vcpus.write().unwrap_or_else(PoisonError::into_inner);
+        let index = (0..MAX_VCPUS).find(|i| guard.get(*i).is_none_or(|v| v.index() != *i))?;
+        let link = Arc::new(VcpuShared::new(index));
+        let mut list = Vec::clone(&guard);
+        list.insert(index, Arc::clone(&link));
+        self.count.store(list.len(), Ordering::Relaxed);
+        *guard = Arc::new(list);
+        self.alarm.add(&link);
+        if let Some(gic) = self.gic() {
+            gic.attach(&link);
+        }
+        Some(link)
+    }
+
+    /// Removes a vCPU.
+    pub fn remove_vcpu(&self, link: &Arc<VcpuShared>) {
+        let mut guard = self.vcpus.write().unwrap_or_else(PoisonError::into_inner);
+        let list: Vec<_> = guard
+            .iter()
+            .filter(|v| !Arc::ptr_eq(v, link))
+            .cloned()
+            .collect();
+        self.count.store(list.len(), Ordering::Relaxed);
+        *guard = Arc::new(list);
+        self.alarm.remove(link);
+        if let Some(gic) = self.gic() {
+            gic.detach(link.index());
+        }
+    }
+
+    /// Posts a TLB invalidation to every vCPU but `sender`, which must wait
+    /// for `acks` at its next DSB.
+    pub fn broadcast_tlb(&self, sender: usize, message: TlbInvalidate, acks: &mut AckWait) {
+        if self.vcpu_count() == 1 {
+            return;
+        }
+        for target in self.vcpus().iter().filter(|v| v.index() != sender) {
+            acks.add(target, target.post_tlb(message));
+        }
+    }
+
+    /// Posts a code invalidation to every vCPU but `sender`, which must wait
+    /// for `acks` at its next DSB.
+    pub fn broadcast_code(&self, sender: usize, range: CodeRange, acks: &mut AckWait) {
+        if self.vcpu_count() == 1 {
+            return;
+        }
+        for target in self.vcpus().iter().filter(|v| v.index() != sender) {
+            acks.add(target, target.post_code(range));
+        }
+    }
+
+    /// Maps host memory; see [`PhysMap::map`].
+    ///
+    /// # Errors
+    /// As [`PhysMap::map`].
+    pub fn map(
+        &self,
+        host: usize,
+        ipa: u64,
+        size: u64,
+        flags: MemoryFlags,
+    ) -> Result<(), PhysError> {
+        self.phys.map(host, ipa, size, flags)?;
+        // Nothing cached can be wrong but "no memory here", which vCPUs forget
+        // at their next block: no need to wait.
+        drop(self.tell_map_change(ipa, size));
+        Ok(())
+    }
+
+    /// Unmaps memory. On return no vCPU uses it and the host may free it, so
+    /// this must not be called by a vCPU that is executing guest code.
+    ///
+    /// # Errors
+    /// As [`PhysMap::unmap`].
+    pub fn unmap(&self, ipa: u64, size: u64) -> Result<(), PhysError> {
+        self.phys.unmap(ipa, size)?;
+        self.tell_map_change(ipa, size).wait_outside();
+        Ok(())
+    }
+
+    /// Changes permissions. On return every vCPU obeys them.
+    ///
+    /// # Errors
+    /// As [`PhysMap::protect`].
+    pub fn protect(&self, ipa: u64, size: u64, flags: MemoryFlags) -> Result<(), PhysError> {
+        self.phys.protect(ipa, size, flags)?;
+        self.tell_map_change(ipa, size).wait_outside();
+        Ok(())
+    }
+
+    fn tell_map_change(&self, pa: u64, bytes: u64) -> AckWait {
+        let mut acks = AckWait::default();
+        for target in self.vcpus().iter() {
+            acks.add(target, target.post_map(CodeRange { pa, bytes }));
+        }
+        acks
+    }
+
+    /// Makes the runs of `indices` return `CANCELED`, now or at their next
+    /// start. `false` if one of them does not exist; the others are kicked.
+    pub fn kick(&self, indices: &[u64]) -> bool {
+        let list = self.vcpus();
+        let mut all = true;
+        for wanted in indices {
+            match list.iter().find(|v| v.index() as u64 == *wanted) {
+                Some(vcpu) => vcpu.raise(attention::KICK),
+                None => all = false,
+            }
+        }
+        all
+    }
+}
