@@ -2,9 +2,11 @@
 //! same", its scalar twin, and the RDM and DotProd parts of "three same extra".
 
 use super::Pure;
-use super::forms::{self, Lanes2, Lanes2Full, Lanes2Sat, Lanes3, Lanes3Sat, Pairwise, Same};
+use super::forms::{self, Lanes2, Lanes2Full, Lanes2Sat, Lanes3, Lanes3Sat, Same};
+use super::int::{Int, Widen};
 use super::lane_ops::*;
 use super::logic;
+use super::reshape::{Pairwise, pair_sums};
 use super::word::{Word, by_size, with_imm};
 use crate::op::{Handler, Op};
 use crate::regs::{Regs, V};
@@ -154,7 +156,7 @@ pub fn dot_by_element(w: Word, index: u32) -> Op {
 /// Vd.4S += sums of four products of bytes.
 struct Dot<T, const BY_ELEMENT: bool>(std::marker::PhantomData<T>);
 
-impl<T: super::int::Int, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
+impl<T: Widen<Wide: Widen>, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let a = forms::n(regs, op);
@@ -162,15 +164,13 @@ impl<T: super::int::Int, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
         if BY_ELEMENT {
             b = V::splat(b.lane::<u32>(op.imm as usize));
         }
-        let (a, b) = (a.lanes::<T>(), b.lanes::<T>());
-        let mut sums = forms::d(regs, op).lanes::<u32>();
-        let groups = a.as_ref().chunks_exact(4).zip(b.as_ref().chunks_exact(4));
-        for (sum, (a, b)) in sums.iter_mut().zip(groups) {
-            for (a, b) in a.iter().zip(b) {
-                *sum = sum.wrapping_add((a.wide() * b.wide()) as u32);
-            }
-        }
-        let result = V::from_lanes::<u32>(sums);
+        // products fit lanes of twice the width, unsigned ones as well
+        let product =
+            |half: fn(T::Wide) -> T::Wide| a.zip::<T::Wide>(b, |a, b| half(a).times(half(b)));
+        let even = product(|lane| lane << T::BITS >> T::BITS);
+        let odd = product(|lane| lane >> T::BITS);
+        let sums = pair_sums::<T::Wide>(even).zip::<u32>(pair_sums::<T::Wide>(odd), Int::plus);
+        let result = forms::d(regs, op).zip::<u32>(sums, Int::plus);
         forms::put(regs, op, forms::keep(op, result));
     }
 }

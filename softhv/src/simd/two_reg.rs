@@ -1,12 +1,12 @@
 //! One source register. Arm ARM C4.1.96, "Advanced SIMD two-register
 //! miscellaneous", "across lanes", "scalar pairwise" and the scalar twins.
 
-use super::forms::{
-    self, Accumulate, Across, AcrossSum, Clamp, Floor, Keep, Lanes1, Lanes1Sat, Lanes2Sat, PairSum,
-    PairSumAdd, Truncate, WidenShift,
-};
+use super::forms::{self, Accumulate, Keep, Lanes1, Lanes1Sat, Lanes2Sat};
 use super::int::Int;
 use super::lane_ops::*;
+use super::reshape::{
+    Across, AcrossSum, Clamp, PairSum, PairSumAdd, Truncate, Unshifted, WidenShift,
+};
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
 use crate::op::{Handler, Op};
@@ -90,24 +90,24 @@ fn vector_only(code: u32, size: u32) -> Option<Handler> {
 fn narrowing(code: u32, size: u32) -> Option<Handler> {
     let table = match code {
         0b10010_0 => [
-            run::<Truncate<u16, u8, Floor>>(),
-            run::<Truncate<u32, u16, Floor>>(),
-            run::<Truncate<u64, u32, Floor>>(),
+            run::<Truncate<u16, u8, Unshifted>>(),
+            run::<Truncate<u32, u16, Unshifted>>(),
+            run::<Truncate<u64, u32, Unshifted>>(),
         ],
         0b10010_1 => [
-            run::<Clamp<i16, u8, Floor>>(),
-            run::<Clamp<i32, u16, Floor>>(),
-            run::<Clamp<i64, u32, Floor>>(),
+            run::<Clamp<i16, u8, Unshifted>>(),
+            run::<Clamp<i32, u16, Unshifted>>(),
+            run::<Clamp<i64, u32, Unshifted>>(),
         ],
         0b10100_0 => [
-            run::<Clamp<i16, i8, Floor>>(),
-            run::<Clamp<i32, i16, Floor>>(),
-            run::<Clamp<i64, i32, Floor>>(),
+            run::<Clamp<i16, i8, Unshifted>>(),
+            run::<Clamp<i32, i16, Unshifted>>(),
+            run::<Clamp<i64, i32, Unshifted>>(),
         ],
         _ => [
-            run::<Clamp<u16, u8, Floor>>(),
-            run::<Clamp<u32, u16, Floor>>(),
-            run::<Clamp<u64, u32, Floor>>(),
+            run::<Clamp<u16, u8, Unshifted>>(),
+            run::<Clamp<u32, u16, Unshifted>>(),
+            run::<Clamp<u64, u32, Unshifted>>(),
         ],
     };
     table.get(size as usize).copied()
