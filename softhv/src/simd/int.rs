@@ -158,7 +158,7 @@ macro_rules! narrow {
     ($($wide:ident to $type:ident;)*) => {$(
         impl Narrow<$type> for $wide {
             #[inline(always)]
-            fn near(self) -> Self { self.clamp($type::MIN as $wide, $type::MAX as $wide) }
+            fn near(self) -> Self { self.max($type::MIN as $wide).min($type::MAX as $wide) }
         }
     )*};
 }

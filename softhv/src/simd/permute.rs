@@ -3,7 +3,7 @@
 
 use super::forms::{Keep, d, keep, m, n, put};
 use super::int::Int;
-use super::shuffle::{evens, interleave_high, interleave_low, odds};
+use super::shuffle::{self, evens, interleave_high, interleave_low, odds};
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
 use crate::op::Op;
@@ -167,7 +167,8 @@ pub fn table(w: Word) -> Option<Op> {
             run::<Lookup<4, true>>(),
         ],
     ];
-    let run = table[w.bits(12, 1) as usize][w.bits(13, 2) as usize];
+    let (keeps_old, more) = (w.bits(12, 1) as usize, w.bits(13, 2) as usize);
+    let run = shuffle::lookup(more, keeps_old == 1, table[keeps_old][more]);
     Some(w.vector_op(run))
 }
 

@@ -161,7 +161,7 @@ fn reduce<F: Two, T: Int>(v: V) -> V {
     let mut v = v.zip::<T>(V([v.0[1], v.0[0]]), F::of);
     for shift in [32, 16, 8] {
         if T::BITS <= shift {
-            v = v.zip::<T>(V([v.0[0] >> shift, 0]), F::of);
+            v = v.zip::<T>(v.map::<u64>(|half| half >> shift), F::of);
         }
     }
     V::scalar(v.lanes::<T>().as_ref()[0])

@@ -1,6 +1,7 @@
 //! Lane movements, for any host.
 
 use super::int::Int;
+use crate::op::Handler;
 use crate::regs::V;
 
 /// The register whose lane `i` is lane `source(i)` of `a` followed by `b`.
@@ -36,4 +37,9 @@ pub fn evens<T: Int>(a: V, b: V) -> V {
 #[inline(always)]
 pub fn odds<T: Int>(a: V, b: V) -> V {
     pick::<T>(a, b, |i| 2 * i + 1)
+}
+
+/// The handler of a table lookup, which is always `portable` here.
+pub fn lookup(_more: usize, _keeps_old: bool, portable: Handler) -> Handler {
+    portable
 }
