@@ -5,8 +5,8 @@
 use super::Pure;
 use super::forms::{Keep, d, existing, form, keep, m, n, note_saturation, put, widen_half};
 use super::int::{Int, Narrow, Widen};
-use super::lane_ops::{Add, Max, Min, Two};
-use super::shuffle::{evens, odds};
+use super::lane_ops::{Add, Two};
+use super::shuffle::{differ, evens, odds};
 use crate::op::Op;
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
@@ -28,6 +28,8 @@ form! {
     PairSumAdd<T>;
     /// Scalar f over all lanes of Vn.
     Across<F, T>;
+    /// Scalar f over the lanes of the low half of Vn.
+    AcrossHalf<F, T>;
     /// Scalar sum of all lanes of Vn, widened.
     AcrossSum<T>;
 }
@@ -116,7 +118,7 @@ impl<W: Narrow<T>, T: Int, R: Rounding> Pure for Clamp<W, T, R> {
         let shifted = source.map::<W>(|a| R::right(a, count));
         let near = shifted.map::<W>(Narrow::<T>::near);
         put_narrowed::<T>(regs, op, near);
-        note_saturation(regs, near != shifted);
+        note_saturation(regs, differ(near, shifted));
     }
 }
 
@@ -131,7 +133,7 @@ impl<T: Widen> Pure for WidenShift<T> {
 
 /// Sums of neighbouring lanes in lanes of twice the width.
 #[inline(always)]
-pub fn pair_sums<T: Widen>(v: V) -> V {
+fn pair_sums<T: Widen>(v: V) -> V {
     v.map::<T::Wide>(|pair| {
         let low = pair << T::BITS >> T::BITS;
         low.plus(pair >> T::BITS)
@@ -155,51 +157,26 @@ impl<T: Widen> Pure for PairSumAdd<T> {
     }
 }
 
-/// `F` over all lanes, by halving: the result is the lowest lane.
+/// `F` over all lanes: the result is the lowest lane.
 #[inline(always)]
-fn reduce<F: Two, T: Int>(v: V) -> V {
-    let mut v = v.zip::<T>(V([v.0[1], v.0[0]]), F::of);
-    for shift in [32, 16, 8] {
-        if T::BITS <= shift {
-            v = v.zip::<T>(v.map::<u64>(|half| half >> shift), F::of);
-        }
-    }
-    V::scalar(v.lanes::<T>().as_ref()[0])
+fn reduce<F: Two, T: Int>(lanes: &[T]) -> V {
+    let (first, rest) = (lanes[0], &lanes[1..]);
+    V::scalar(rest.iter().fold(first, |sum, &lane| F::of(sum, lane)))
 }
 
-/// How a reduction treats the high half of a 64-bit vector.
-pub trait Reduce: Two {
-    /// A 64-bit vector extended so that the reduction does not see it.
-    fn extend(low: u64) -> V;
-}
-
-impl Reduce for Add {
-    #[inline(always)]
-    fn extend(low: u64) -> V {
-        V([low, 0])
-    }
-}
-
-macro_rules! reduce_idempotent {
-    ($($op:ident)*) => {$(
-        impl Reduce for $op {
-            #[inline(always)]
-            fn extend(low: u64) -> V {
-                V([low, low])
-            }
-        }
-    )*};
-}
-reduce_idempotent!(Max Min);
-
-impl<F: Reduce, T: Int> Pure for Across<F, T> {
+impl<F: Two, T: Int> Pure for Across<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let mut v = n(regs, op);
-        if op.aux != Keep::Q as u16 {
-            v = F::extend(v.0[0]);
-        }
-        put(regs, op, reduce::<F, T>(v));
+        let lanes = n(regs, op).lanes::<T>();
+        put(regs, op, reduce::<F, T>(lanes.as_ref()));
+    }
+}
+
+impl<F: Two, T: Int> Pure for AcrossHalf<F, T> {
+    #[inline(always)]
+    fn exec(regs: &mut Regs, op: &Op) {
+        let lanes = n(regs, op).lanes::<T>();
+        put(regs, op, reduce::<F, T>(&lanes.as_ref()[..T::LANES / 2]));
     }
 }
 
@@ -207,6 +184,7 @@ impl<T: Widen> Pure for AcrossSum<T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let sums = pair_sums::<T>(keep(op, n(regs, op)));
-        put(regs, op, reduce::<Add, T::Wide>(sums));
+        let sums = sums.lanes::<T::Wide>();
+        put(regs, op, reduce::<Add, T::Wide>(sums.as_ref()));
     }
 }

@@ -1,4 +1,4 @@
-//! Lane movements, for any host.
+//! Lane operations, for any host.
 
 use super::int::Int;
 use crate::op::Handler;
@@ -37,6 +37,20 @@ pub fn evens<T: Int>(a: V, b: V) -> V {
 #[inline(always)]
 pub fn odds<T: Int>(a: V, b: V) -> V {
     pick::<T>(a, b, |i| 2 * i + 1)
+}
+
+/// Sums of neighbouring products of signed 16-bit lanes, in 32-bit lanes.
+#[inline(always)]
+pub fn multiply_add_pairs(a: V, b: V) -> V {
+    let (a, b) = (a.lanes::<i16>(), b.lanes::<i16>());
+    let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
+    V::build::<i32>(|i| product(2 * i).wrapping_add(product(2 * i + 1)))
+}
+
+/// Whether any bit differs.
+#[inline(always)]
+pub fn differ(a: V, b: V) -> bool {
+    a != b
 }
 
 /// The handler of a table lookup, which is always `portable` here.

@@ -1,4 +1,4 @@
-//! Lane movements as SSE2 instructions, which every x86-64 host has and which
+//! Lane operations as SSE2 instructions, which every x86-64 host has and which
 //! LLVM does not find in the loops of `shuffle_portable.rs`.
 
 use super::forms::{d, keep, m, put};
@@ -71,6 +71,20 @@ moves! {
             32 => words::<0b11_01_11_01>(a, b),
             _ => _mm_unpackhi_epi64(a, b),
     };
+}
+
+/// Sums of neighbouring products of signed 16-bit lanes, in 32-bit lanes.
+#[inline(always)]
+pub fn multiply_add_pairs(a: V, b: V) -> V {
+    // SAFETY: every x86-64 host has SSE2.
+    store(unsafe { _mm_madd_epi16(load(a), load(b)) })
+}
+
+/// Whether any bit differs.
+#[inline(always)]
+pub fn differ(a: V, b: V) -> bool {
+    // SAFETY: every x86-64 host has SSE2.
+    unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(load(a), load(b))) != 0xffff }
 }
 
 #[inline]

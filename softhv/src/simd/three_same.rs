@@ -6,7 +6,8 @@ use super::forms::{self, Lanes2, Lanes2Full, Lanes2Sat, Lanes3, Lanes3Sat, Same}
 use super::int::{Int, Widen};
 use super::lane_ops::*;
 use super::logic;
-use super::reshape::{Pairwise, pair_sums};
+use super::reshape::Pairwise;
+use super::shuffle::multiply_add_pairs;
 use super::word::{Word, by_size, with_imm};
 use crate::op::{Handler, Op};
 use crate::regs::{Regs, V};
@@ -156,7 +157,7 @@ pub fn dot_by_element(w: Word, index: u32) -> Op {
 /// Vd.4S += sums of four products of bytes.
 struct Dot<T, const BY_ELEMENT: bool>(std::marker::PhantomData<T>);
 
-impl<T: Widen<Wide: Widen>, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
+impl<T: Widen, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let a = forms::n(regs, op);
@@ -164,13 +165,12 @@ impl<T: Widen<Wide: Widen>, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> 
         if BY_ELEMENT {
             b = V::splat(b.lane::<u32>(op.imm as usize));
         }
-        // products fit lanes of twice the width, unsigned ones as well
-        let product =
-            |half: fn(T::Wide) -> T::Wide| a.zip::<T::Wide>(b, |a, b| half(a).times(half(b)));
-        let even = product(|lane| lane << T::BITS >> T::BITS);
-        let odd = product(|lane| lane >> T::BITS);
-        let sums = pair_sums::<T::Wide>(even).zip::<u32>(pair_sums::<T::Wide>(odd), Int::plus);
-        let result = forms::d(regs, op).zip::<u32>(sums, Int::plus);
+        // bytes extended to halfwords, in which they are not negative if unsigned
+        let low = |v: V| v.map::<T::Wide>(|lane| lane << T::BITS >> T::BITS);
+        let high = |v: V| v.map::<T::Wide>(|lane| lane >> T::BITS);
+        let even = multiply_add_pairs(low(a), low(b));
+        let odd = multiply_add_pairs(high(a), high(b));
+        let result = forms::d(regs, op).zip3::<u32>(even, odd, |d, a, b| d.plus(a).plus(b));
         forms::put(regs, op, forms::keep(op, result));
     }
 }

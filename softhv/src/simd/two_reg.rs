@@ -5,7 +5,7 @@ use super::forms::{self, Accumulate, Keep, Lanes1, Lanes1Sat, Lanes2Sat};
 use super::int::Int;
 use super::lane_ops::*;
 use super::reshape::{
-    Across, AcrossSum, Clamp, PairSum, PairSumAdd, Truncate, Unshifted, WidenShift,
+    Across, AcrossHalf, AcrossSum, Clamp, PairSum, PairSumAdd, Truncate, Unshifted, WidenShift,
 };
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
@@ -119,14 +119,19 @@ pub fn across(w: Word) -> Option<Op> {
     if size == 2 && !w.q() {
         return None;
     }
-    let run = match code {
-        0b00011_0 => by_size!(size, AcrossSum, 0: i8 i16 i32),
-        0b00011_1 => by_size!(size, AcrossSum, 0: u8 u16 u32),
-        0b01010_0 => by_size!(size, Across<Max>, 0: i8 i16 i32),
-        0b01010_1 => by_size!(size, Across<Max>, 0: u8 u16 u32),
-        0b11010_0 => by_size!(size, Across<Min>, 0: i8 i16 i32),
-        0b11010_1 => by_size!(size, Across<Min>, 0: u8 u16 u32),
-        0b11011_0 => by_size!(size, Across<Add>, 0: u8 u16 u32),
+    let run = match (code, w.q()) {
+        (0b00011_0, _) => by_size!(size, AcrossSum, 0: i8 i16 i32),
+        (0b00011_1, _) => by_size!(size, AcrossSum, 0: u8 u16 u32),
+        (0b01010_0, true) => by_size!(size, Across<Max>, 0: i8 i16 i32),
+        (0b01010_1, true) => by_size!(size, Across<Max>, 0: u8 u16 u32),
+        (0b11010_0, true) => by_size!(size, Across<Min>, 0: i8 i16 i32),
+        (0b11010_1, true) => by_size!(size, Across<Min>, 0: u8 u16 u32),
+        (0b11011_0, true) => by_size!(size, Across<Add>, 0: u8 u16 u32),
+        (0b01010_0, false) => by_size!(size, AcrossHalf<Max>, 0: i8 i16),
+        (0b01010_1, false) => by_size!(size, AcrossHalf<Max>, 0: u8 u16),
+        (0b11010_0, false) => by_size!(size, AcrossHalf<Min>, 0: i8 i16),
+        (0b11010_1, false) => by_size!(size, AcrossHalf<Min>, 0: u8 u16),
+        (0b11011_0, false) => by_size!(size, AcrossHalf<Add>, 0: u8 u16),
         _ => None,
     };
     Some(w.vector_op(run?))
