@@ -174,7 +174,7 @@ pub fn table(w: Word) -> Option<Op> {
 
 /// Vd.B\[i\] = byte Vm.B\[i\] of `REGS` registers from Vn on, wrapping after
 /// V31. Out of range gives 0, or with `KEEP_OLD` (TBX) leaves the byte.
-struct Lookup<const REGS: usize, const KEEP_OLD: bool>;
+pub(super) struct Lookup<const REGS: usize, const KEEP_OLD: bool>;
 
 impl<const REGS: usize, const KEEP_OLD: bool> Pure for Lookup<REGS, KEEP_OLD> {
     // Not inlined: the table lives on the stack, which a tail call gives up.
