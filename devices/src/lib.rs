@@ -7,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod legacy;
+pub mod reactor;
 pub mod seams;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod virtio;
 
 pub use bus::{Bus, BusError, MmioDevice};
 pub use seams::{Clock, HostClock, IrqLine};

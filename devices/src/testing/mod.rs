@@ -1,0 +1,99 @@
+//! Fakes for the seams and the driver's side of virtio, for tests of these
+//! devices and of whoever embeds them. Panics on misuse, as tests want.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::{Clock, GuestRam, IrqLine};
+
+mod driver;
+
+pub use driver::{Buffer, Driver, DriverQueue};
+
+/// Guest RAM of `len` bytes at address 0.
+pub fn guest_ram(len: usize) -> GuestRam {
+    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), len)]);
+    Arc::new(ram.expect("test memory can be mapped"))
+}
+
+/// An interrupt line that remembers what was done to it.
+#[derive(Debug, Default)]
+pub struct CountingIrq {
+    level: AtomicBool,
+    changes: AtomicUsize,
+    pulses: Mutex<usize>,
+    pulsed: Condvar,
+}
+
+impl CountingIrq {
+    /// Edges signalled so far.
+    pub fn pulses(&self) -> usize {
+        *self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The level last driven.
+    pub fn level(&self) -> bool {
+        self.level.load(Ordering::SeqCst)
+    }
+
+    /// How often a level was driven.
+    pub fn level_calls(&self) -> usize {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there were more than `seen` edges, at most `timeout`;
+    /// returns how many there were.
+    pub fn wait_beyond(&self, seen: usize, timeout: Duration) -> usize {
+        let deadline = Instant::now() + timeout;
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        while *pulses <= seen {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            pulses = self
+                .pulsed
+                .wait_timeout(pulses, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        *pulses
+    }
+}
+
+impl IrqLine for CountingIrq {
+    fn set_level(&self, high: bool) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.level.store(high, Ordering::SeqCst);
+    }
+
+    fn pulse(&self) {
+        *self.pulses.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.pulsed.notify_all();
+    }
+}
+
+/// A clock that shows what the test says.
+#[derive(Debug, Default)]
+pub struct FixedClock(AtomicU64);
+
+impl FixedClock {
+    /// A clock at `seconds` since the Unix epoch.
+    pub fn new(seconds: u64) -> Self {
+        Self(AtomicU64::new(seconds))
+    }
+
+    /// Moves the clock.
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for FixedClock {
+    fn now_unix_seconds(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}

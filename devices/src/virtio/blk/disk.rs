@@ -1,0 +1,84 @@
+//! The file behind the device: positioned I/O on checked ranges.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::{ID_BYTES, SECTOR_BYTES, host};
+
+/// Zeroes written at once where the host cannot punch holes.
+const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A file seen as sectors.
+pub(super) struct Disk {
+    pub(super) file: File,
+    /// Length of the file when it was opened.
+    pub(super) len_bytes: u64,
+    /// Sectors shown to the guest.
+    pub(super) sectors: u64,
+    pub(super) read_only: bool,
+    pub(super) id: [u8; ID_BYTES],
+}
+
+impl Disk {
+    /// Byte offset of `sector` if `len` bytes from there are whole sectors of
+    /// the disk.
+    pub(super) fn offset_of(&self, sector: u64, len: u64) -> Option<u64> {
+        if !len.is_multiple_of(SECTOR_BYTES) {
+            return None;
+        }
+        let end = sector.checked_add(len / SECTOR_BYTES)?;
+        if end > self.sectors {
+            return None;
+        }
+        sector.checked_mul(SECTOR_BYTES)
+    }
+
+    /// Fills `buf` from `offset`; past the end of a file whose last sector is
+    /// not whole there are zeroes.
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let in_file = self.len_bytes.saturating_sub(offset);
+        let in_file = usize::try_from(in_file).map_or(buf.len(), |len| len.min(buf.len()));
+        let (data, tail) = buf.split_at_mut(in_file);
+        self.file.read_exact_at(data, offset)?;
+        tail.fill(0);
+        Ok(())
+    }
+
+    pub(super) fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    pub(super) fn flush(&self) -> io::Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.file.sync_data()
+    }
+
+    /// Tells the file system that the content is not needed; a hint.
+    pub(super) fn discard(&self, offset: u64, len: u64) {
+        // A file system that cannot do it keeps the content, which is fine.
+        let _ = host::punch(&self.file, offset, len);
+    }
+
+    /// Makes a range read as zeroes, giving the space back if `may_unmap`.
+    pub(super) fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
+        let outcome = if may_unmap {
+            host::punch(&self.file, offset, len)
+        } else {
+            host::zero(&self.file, offset, len)
+        };
+        if outcome.is_ok() {
+            return Ok(());
+        }
+        let end = offset.saturating_add(len);
+        let mut at = offset;
+        while at < end {
+            let count = usize::try_from(end - at).map_or(ZEROES.len(), |n| n.min(ZEROES.len()));
+            self.write(&ZEROES[..count], at)?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+}

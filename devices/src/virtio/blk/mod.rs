@@ -1,0 +1,262 @@
+//! Block device (virtio 1.2 §5.2) over a file.
+//!
+//! Requests run on a few worker threads that take chains straight off the
+//! queues, so as many are in flight as there are workers and no request is
+//! buffered twice. Threads start when there is work for them.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
+
+use virtio_queue::{Queue, QueueState};
+
+use self::disk::Disk;
+use self::worker::Workers;
+use super::{
+    ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
+    RestoreError, VirtioDevice, read_config_space,
+};
+
+mod disk;
+mod host;
+mod request;
+mod worker;
+
+/// Device type of a block device.
+const DEVICE_ID: u32 = 2;
+/// Bytes in a sector, whatever the block size (virtio 1.2 §5.2.4).
+pub const SECTOR_BYTES: u64 = 512;
+/// Entries of each queue.
+const QUEUE_SIZE: u16 = 256;
+/// Data segments a request may have: a queue's worth without the header and
+/// the status byte.
+const SEG_MAX: u32 = 254;
+/// Bytes a segment may have.
+const SIZE_MAX: u32 = 1 << 20;
+/// Sectors one DISCARD or WRITE_ZEROES range may cover (64 MiB), so that a
+/// worker is never busy for long when the host must write the zeroes.
+const MAX_ZERO_SECTORS: u32 = 1 << 17;
+/// Ranges one DISCARD or WRITE_ZEROES request may have.
+const MAX_ZERO_SEGMENTS: u32 = 16;
+/// Length of the identity string (virtio 1.2 §5.2.6).
+pub const ID_BYTES: usize = 20;
+/// Most queues a device may have.
+const MAX_QUEUES: u16 = 16;
+/// Most worker threads a device may have.
+const MAX_WORKERS: usize = 16;
+
+/// Feature bits (virtio 1.2 §5.2.3).
+mod feature {
+    pub(super) const SIZE_MAX: u64 = 1 << 1;
+    pub(super) const SEG_MAX: u64 = 1 << 2;
+    pub(super) const RO: u64 = 1 << 5;
+    pub(super) const BLK_SIZE: u64 = 1 << 6;
+    pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const MQ: u64 = 1 << 12;
+    pub(super) const DISCARD: u64 = 1 << 13;
+    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// What a block device is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlkConfig {
+    /// Refuse every change on the host side, whatever the guest tries.
+    pub read_only: bool,
+    /// Identity the guest reads with `GET_ID`: at most [`ID_BYTES`] bytes of
+    /// ASCII. Linux shows it as the disk's serial number.
+    pub id: String,
+    /// Number of request queues, 1 to 16.
+    pub queues: u16,
+    /// Most requests worked on at the same time, 1 to 16.
+    pub workers: usize,
+}
+
+impl Default for BlkConfig {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            id: String::new(),
+            queues: 1,
+            workers: 4,
+        }
+    }
+}
+
+/// Why a block device could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlkError {
+    /// The size of the file could not be found out.
+    #[error("could not read the size of the disk file")]
+    Size(#[source] std::io::Error),
+    /// There is not even one sector.
+    #[error("disk file of {0} bytes is smaller than a sector")]
+    TooSmall(u64),
+    /// The identity does not fit its field.
+    #[error("disk id {0:?} is not ASCII of at most 20 bytes")]
+    BadId(String),
+    /// The number of queues is out of range.
+    #[error("number of disk queues {0} is not within 1 to 16")]
+    BadQueues(u16),
+    /// The number of workers is out of range.
+    #[error("number of disk workers {0} is not within 1 to 16")]
+    BadWorkers(usize),
+}
+
+/// Saved state of a [`Blk`]: what the driver saw of the disk, so that another
+/// one is not put in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlkState {
+    /// Capacity in sectors of 512 bytes.
+    pub capacity_sectors: u64,
+    /// Whether the disk was read-only.
+    pub read_only: bool,
+}
+
+/// A block device over a file.
+pub struct Blk {
+    disk: Arc<Disk>,
+    queue_sizes: Vec<u16>,
+    features: u64,
+    config_space: [u8; 60],
+    workers: Workers,
+}
+
+impl Blk {
+    /// A device over `file`, which must be open for writing unless
+    /// `config.read_only`. A tail shorter than a sector is padded with zeroes
+    /// for a read-only disk and out of reach for a writable one.
+    pub fn new(mut file: File, config: BlkConfig) -> Result<Self, BlkError> {
+        if !config.id.is_ascii() || config.id.len() > ID_BYTES {
+            return Err(BlkError::BadId(config.id));
+        }
+        if !(1..=MAX_QUEUES).contains(&config.queues) {
+            return Err(BlkError::BadQueues(config.queues));
+        }
+        if !(1..=MAX_WORKERS).contains(&config.workers) {
+            return Err(BlkError::BadWorkers(config.workers));
+        }
+        // Seeking finds the size of block devices too, metadata does not.
+        let len = file.seek(SeekFrom::End(0)).map_err(BlkError::Size)?;
+        let sectors = if config.read_only {
+            len.div_ceil(SECTOR_BYTES)
+        } else {
+            len / SECTOR_BYTES
+        };
+        if sectors == 0 {
+            return Err(BlkError::TooSmall(len));
+        }
+        let mut id = [0; ID_BYTES];
+        id[..config.id.len()].copy_from_slice(config.id.as_bytes());
+        let disk = Arc::new(Disk {
+            file,
+            len_bytes: len,
+            sectors,
+            read_only: config.read_only,
+            id,
+        });
+        Ok(Self {
+            features: features(&config),
+            config_space: config_space(sectors, config.queues),
+            queue_sizes: vec![QUEUE_SIZE; usize::from(config.queues)],
+            workers: Workers::new(disk.clone(), config.workers),
+            disk,
+        })
+    }
+}
+
+fn features(config: &BlkConfig) -> u64 {
+    let mut features = F_VERSION_1
+        | F_RING_EVENT_IDX
+        | F_RING_INDIRECT_DESC
+        | feature::SIZE_MAX
+        | feature::SEG_MAX
+        | feature::BLK_SIZE
+        | feature::FLUSH;
+    if config.read_only {
+        features |= feature::RO;
+    } else {
+        features |= feature::DISCARD | feature::WRITE_ZEROES;
+    }
+    if config.queues > 1 {
+        features |= feature::MQ;
+    }
+    features
+}
+
+/// `struct virtio_blk_config` (virtio 1.2 §5.2.4).
+fn config_space(sectors: u64, queues: u16) -> [u8; 60] {
+    let mut space = [0; 60];
+    let mut put = |offset: usize, bytes: &[u8]| {
+        space[offset..offset + bytes.len()].copy_from_slice(bytes);
+    };
+    put(0, &sectors.to_le_bytes());
+    put(8, &SIZE_MAX.to_le_bytes());
+    put(12, &SEG_MAX.to_le_bytes());
+    put(20, &512u32.to_le_bytes()); // blk_size
+    put(34, &queues.to_le_bytes());
+    put(36, &MAX_ZERO_SECTORS.to_le_bytes()); // max_discard_sectors
+    put(40, &MAX_ZERO_SEGMENTS.to_le_bytes()); // max_discard_seg
+    put(44, &8u32.to_le_bytes()); // discard_sector_alignment: 4 KiB
+    put(48, &MAX_ZERO_SECTORS.to_le_bytes()); // max_write_zeroes_sectors
+    put(52, &MAX_ZERO_SEGMENTS.to_le_bytes()); // max_write_zeroes_seg
+    put(56, &[1]); // write_zeroes_may_unmap
+    space
+}
+
+impl VirtioDevice for Blk {
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_space(&self.config_space, offset, data);
+    }
+
+    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+        self.workers.start(activation)
+    }
+
+    fn reset(&self) -> Vec<Queue> {
+        self.workers.stop()
+    }
+
+    fn notify(&self, _queue: u16) {
+        self.workers.wake();
+    }
+
+    fn queue_states(&self) -> Vec<QueueState> {
+        self.workers.drain()
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Blk(BlkState {
+            capacity_sectors: self.disk.sectors,
+            read_only: self.disk.read_only,
+        })
+    }
+
+    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Blk(state) if state.capacity_sectors != self.disk.sectors => {
+                Err(RestoreError::Invalid("capacity_sectors"))
+            }
+            DeviceState::Blk(state) if state.read_only != self.disk.read_only => {
+                Err(RestoreError::Invalid("read_only"))
+            }
+            DeviceState::Blk(_) => Ok(()),
+            _ => Err(RestoreError::Invalid("device")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

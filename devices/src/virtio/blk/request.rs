@@ -1,0 +1,187 @@
+//! One block request: parsed from a chain, checked, carried out.
+
+use vm_memory::GuestMemoryMmap;
+
+use super::disk::Disk;
+use super::{MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS, SECTOR_BYTES};
+use crate::virtio::chain::{Chain, QueueError};
+
+/// Bytes of the request header (virtio 1.2 §5.2.6).
+const HEADER_BYTES: usize = 16;
+/// Bytes of a DISCARD or WRITE_ZEROES range.
+const RANGE_BYTES: usize = 16;
+/// WRITE_ZEROES flag: the space may be given back.
+const FLAG_UNMAP: u32 = 1;
+/// Bytes moved between file and guest at once; each worker has one buffer.
+pub(super) const BUFFER_BYTES: usize = 128 << 10;
+
+/// Request types (virtio 1.2 §5.2.6).
+mod kind {
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
+}
+
+/// What goes into the status byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// `VIRTIO_BLK_S_IOERR`
+    Io = 1,
+    /// `VIRTIO_BLK_S_UNSUPP`
+    Unsupported = 2,
+}
+
+/// Bytes written for the guest, or why not.
+type Outcome = Result<usize, Failure>;
+
+/// How requests of one activation are carried out.
+pub(super) struct Executor<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) ram: &'a GuestMemoryMmap,
+    /// The driver did not take FLUSH, so writes are durable on completion.
+    pub(super) write_through: bool,
+}
+
+impl Executor<'_> {
+    /// Carries out the request in `chain` and writes its status byte; returns
+    /// the bytes written. An error means that the chain is no request at all.
+    pub(super) fn run(&self, chain: &Chain, buffer: &mut [u8]) -> Result<usize, QueueError> {
+        let mut header = [0; HEADER_BYTES];
+        let Some(room) = chain.writable.len().checked_sub(1) else {
+            return Err(QueueError::BrokenChain);
+        };
+        if !chain.readable.read(self.ram, 0, &mut header)? {
+            return Err(QueueError::BrokenChain);
+        }
+        let kind = le32(&header, 0);
+        let sector = le64(&header, 8);
+        let outcome = match kind {
+            kind::IN => self.read(chain, sector, room, buffer)?,
+            kind::FLUSH => self.disk.flush().map(|()| 0).map_err(|_| Failure::Io),
+            kind::GET_ID => {
+                let len = room.min(self.disk.id.len());
+                chain.writable.write(self.ram, 0, &self.disk.id[..len])?;
+                Ok(len)
+            }
+            kind::OUT | kind::DISCARD | kind::WRITE_ZEROES if self.disk.read_only => {
+                Err(Failure::Io)
+            }
+            kind::OUT => self.write(chain, sector, buffer)?,
+            kind::DISCARD | kind::WRITE_ZEROES => self.zero(chain, kind)?,
+            _ => Err(Failure::Unsupported),
+        };
+        let (status, len) = match outcome {
+            Ok(len) => (0, len),
+            Err(failure) => (failure as u8, 0),
+        };
+        chain.writable.write(self.ram, room, &[status])?;
+        // The used length covers the data only if all of it is there, as
+        // drivers take it for a prefix; the status byte comes last.
+        Ok(if len == room { room + 1 } else { len })
+    }
+
+    fn read(
+        &self,
+        chain: &Chain,
+        sector: u64,
+        len: usize,
+        buffer: &mut [u8],
+    ) -> Result<Outcome, QueueError> {
+        let Some(offset) = self.disk.offset_of(sector, len as u64) else {
+            return Ok(Err(Failure::Io));
+        };
+        let mut done = 0;
+        while done < len {
+            let part = &mut buffer[..(len - done).min(BUFFER_BYTES)];
+            if self.disk.read(part, offset + done as u64).is_err() {
+                return Ok(Err(Failure::Io));
+            }
+            chain.writable.write(self.ram, done, part)?;
+            done += part.len();
+        }
+        Ok(Ok(len))
+    }
+
+    fn write(&self, chain: &Chain, sector: u64, buffer: &mut [u8]) -> Result<Outcome, QueueError> {
+        let len = chain.readable.len() - HEADER_BYTES;
+        let Some(offset) = self.disk.offset_of(sector, len as u64) else {
+            return Ok(Err(Failure::Io));
+        };
+        let mut done = 0;
+        while done < len {
+            let part = &mut buffer[..(len - done).min(BUFFER_BYTES)];
+            chain.readable.read(self.ram, HEADER_BYTES + done, part)?;
+            if self.disk.write(part, offset + done as u64).is_err() {
+                return Ok(Err(Failure::Io));
+            }
+            done += part.len();
+        }
+        if self.write_through && self.disk.flush().is_err() {
+            return Ok(Err(Failure::Io));
+        }
+        Ok(Ok(0))
+    }
+
+    /// DISCARD and WRITE_ZEROES: all ranges are checked before the first is
+    /// touched.
+    fn zero(&self, chain: &Chain, kind: u32) -> Result<Outcome, QueueError> {
+        let len = chain.readable.len() - HEADER_BYTES;
+        let count = len / RANGE_BYTES;
+        let max = MAX_ZERO_SEGMENTS as usize;
+        if len == 0 || len % RANGE_BYTES != 0 || count > max {
+            return Ok(Err(Failure::Io));
+        }
+        let mut ranges = [0; RANGE_BYTES * MAX_ZERO_SEGMENTS as usize];
+        let ranges = &mut ranges[..len];
+        chain.readable.read(self.ram, HEADER_BYTES, ranges)?;
+        let mut checked = Vec::with_capacity(count);
+        for range in ranges.chunks_exact(RANGE_BYTES) {
+            let (sector, sectors, flags) = (le64(range, 0), le32(range, 8), le32(range, 12));
+            let known = if kind == kind::WRITE_ZEROES {
+                FLAG_UNMAP
+            } else {
+                0
+            };
+            if flags & !known != 0 {
+                return Ok(Err(Failure::Unsupported));
+            }
+            let bytes = u64::from(sectors) * SECTOR_BYTES;
+            match self.disk.offset_of(sector, bytes) {
+                Some(offset) if sectors <= MAX_ZERO_SECTORS => {
+                    checked.push((offset, bytes, flags));
+                }
+                _ => return Ok(Err(Failure::Io)),
+            }
+        }
+        for (offset, bytes, flags) in checked {
+            if bytes == 0 {
+                continue;
+            }
+            if kind == kind::DISCARD {
+                self.disk.discard(offset, bytes);
+            } else if self
+                .disk
+                .zero(offset, bytes, flags & FLAG_UNMAP != 0)
+                .is_err()
+            {
+                return Ok(Err(Failure::Io));
+            }
+        }
+        Ok(Ok(0))
+    }
+}
+
+fn le32(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn le64(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}

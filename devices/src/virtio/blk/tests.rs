@@ -1,0 +1,410 @@
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::GuestRam;
+use crate::testing::{Buffer, CountingIrq, Driver, guest_ram};
+use crate::virtio::mmio::{VirtioMmio, status};
+
+const RINGS: u64 = 0x1_0000;
+const HEADERS: u64 = 0x8_0000;
+const STATUSES: u64 = 0x9_0000;
+const DATA: u64 = 0x10_0000;
+
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPP: u8 = 2;
+
+pub(super) struct Disk {
+    pub(super) ram: GuestRam,
+    pub(super) driver: Driver,
+    pub(super) file: File,
+    next: u64,
+}
+
+/// A disk of `len` bytes, byte n of sector s being s + n.
+pub(super) fn disk(len: usize, config: BlkConfig) -> Disk {
+    let mut file = tempfile::tempfile().unwrap();
+    let content: Vec<u8> = (0..len).map(|at| pattern(at as u64)).collect();
+    file.write_all(&content).unwrap();
+    disk_on(file, config)
+}
+
+fn pattern(at: u64) -> u8 {
+    ((at / 512 + at % 512) % 251) as u8
+}
+
+pub(super) fn disk_on(file: File, config: BlkConfig) -> Disk {
+    let ram = guest_ram(8 << 20);
+    let irq = Arc::new(CountingIrq::default());
+    let queues = usize::from(config.queues);
+    let blk = Blk::new(file.try_clone().unwrap(), config).unwrap();
+    let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), Box::new(blk)));
+    let driver = Driver::start(&ram, device, irq, RINGS, &vec![64; queues]);
+    Disk {
+        ram,
+        driver,
+        file,
+        next: 0,
+    }
+}
+
+impl Disk {
+    /// Submits a request with `data` between header and status.
+    fn submit(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> (u16, u64) {
+        let slot = self.next % 64;
+        self.next += 1;
+        let header = HEADERS + slot * 16;
+        let status = STATUSES + slot;
+        let ram = &self.ram;
+        ram.write_obj(kind.to_le(), GuestAddress(header)).unwrap();
+        ram.write_obj(0u32, GuestAddress(header + 4)).unwrap();
+        ram.write_obj(sector.to_le(), GuestAddress(header + 8))
+            .unwrap();
+        ram.write_obj(0xffu8, GuestAddress(status)).unwrap();
+        let mut chain = vec![Buffer::Readable {
+            addr: header,
+            len: 16,
+        }];
+        chain.extend(data);
+        chain.push(Buffer::Writable {
+            addr: status,
+            len: 1,
+        });
+        let head = self.driver.queues[0].push(&chain);
+        self.driver.notify(0);
+        (head, status)
+    }
+
+    /// Submits a request and waits for it: its status, and the used length.
+    fn run(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> (u8, u32) {
+        let (head, status) = self.submit(kind, sector, data);
+        let (done, len) = self.driver.wait_used(0);
+        assert_eq!(done, head);
+        (self.ram.read_obj(GuestAddress(status)).unwrap(), len)
+    }
+
+    fn bytes(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        self.ram.read_slice(&mut data, GuestAddress(addr)).unwrap();
+        data
+    }
+}
+
+fn writable(addr: u64, len: u32) -> Buffer {
+    Buffer::Writable { addr, len }
+}
+
+fn readable(addr: u64, len: u32) -> Buffer {
+    Buffer::Readable { addr, len }
+}
+
+fn on_disk(file: &File, offset: u64, len: usize) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let mut data = vec![0; len];
+    file.read_exact_at(&mut data, offset).unwrap();
+    data
+}
+
+#[test]
+fn read_scatters_over_segments_of_any_size() {
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    let parts = [
+        writable(DATA, 100),
+        writable(DATA + 0x1000, 1),
+        writable(DATA + 0x2000, 923),
+    ];
+    assert_eq!(disk.run(0, 3, &parts), (OK, 1025));
+    let mut got = disk.bytes(DATA, 100);
+    got.extend(disk.bytes(DATA + 0x1000, 1));
+    got.extend(disk.bytes(DATA + 0x2000, 923));
+    let want: Vec<u8> = (1536..1536 + 1024).map(pattern).collect();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn read_larger_than_the_bounce_buffer_is_whole() {
+    let mut disk = disk(1 << 20, BlkConfig::default());
+    assert_eq!(
+        disk.run(0, 0, &[writable(DATA, 1 << 20)]),
+        (OK, (1 << 20) + 1)
+    );
+    let want: Vec<u8> = (0..1 << 20).map(pattern).collect();
+    assert!(disk.bytes(DATA, 1 << 20) == want);
+}
+
+#[test]
+fn write_reaches_the_file_and_reads_back() {
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    disk.ram
+        .write_slice(&[0xab; 1024], GuestAddress(DATA))
+        .unwrap();
+    let parts = [readable(DATA, 700), readable(DATA + 700, 324)];
+    assert_eq!(disk.run(1, 5, &parts), (OK, 1));
+    assert_eq!(disk.run(4, 0, &[]), (OK, 1));
+    assert_eq!(on_disk(&disk.file, 5 * 512, 1024), [0xab; 1024]);
+    assert_eq!(on_disk(&disk.file, 7 * 512, 1), [pattern(7 * 512)]);
+}
+
+#[test]
+fn header_split_over_descriptors_is_understood() {
+    let mut disk = disk(4096, BlkConfig::default());
+    let mut header = [0; 16];
+    header[8] = 1;
+    disk.ram
+        .write_slice(&header, GuestAddress(HEADERS))
+        .unwrap();
+    disk.driver.queues[0].push(&[
+        readable(HEADERS, 5),
+        readable(HEADERS + 5, 11),
+        writable(DATA, 513),
+    ]);
+    disk.driver.notify(0);
+    assert_eq!(disk.driver.wait_used(0).1, 513);
+    assert_eq!(disk.bytes(DATA, 1), [pattern(512)]);
+    assert_eq!(disk.bytes(DATA + 512, 1), [OK]);
+}
+
+#[test]
+fn sectors_past_the_end_are_errors() {
+    let mut disk = disk(4096, BlkConfig::default());
+    let one = [writable(DATA, 512)];
+    assert_eq!(disk.run(0, 7, &one).0, OK);
+    assert_eq!(disk.run(0, 8, &one).0, IOERR);
+    assert_eq!(disk.run(0, 7, &[writable(DATA, 1024)]).0, IOERR);
+    assert_eq!(disk.run(0, u64::MAX, &one).0, IOERR);
+    assert_eq!(disk.run(0, u64::MAX / 512, &one).0, IOERR);
+    assert_eq!(disk.run(1, 8, &[readable(DATA, 512)]).0, IOERR);
+    assert_eq!(disk.run(0, 0, &[writable(DATA, 511)]).0, IOERR);
+    assert_eq!(on_disk(&disk.file, 0, 1), [0]);
+    assert_eq!(disk.file.metadata().unwrap().len(), 4096);
+}
+
+#[test]
+fn read_only_disk_refuses_every_change() {
+    let config = BlkConfig {
+        read_only: true,
+        ..BlkConfig::default()
+    };
+    let mut disk = disk(4096, config);
+    assert_ne!(disk.driver.offered() & feature::RO, 0);
+    assert_eq!(disk.driver.offered() & feature::DISCARD, 0);
+    disk.ram.write_slice(&[9; 512], GuestAddress(DATA)).unwrap();
+    assert_eq!(disk.run(1, 0, &[readable(DATA, 512)]).0, IOERR);
+    put_range(&disk, 0, 8, 0);
+    assert_eq!(disk.run(11, 0, &[readable(DATA, 16)]).0, IOERR);
+    assert_eq!(disk.run(13, 0, &[readable(DATA, 16)]).0, IOERR);
+    assert_eq!(disk.run(4, 0, &[]).0, OK);
+    let want: Vec<u8> = (0..4096).map(pattern).collect();
+    assert_eq!(on_disk(&disk.file, 0, 4096), want);
+}
+
+#[test]
+fn partial_last_sector_of_a_read_only_disk_is_padded() {
+    let config = BlkConfig {
+        read_only: true,
+        ..BlkConfig::default()
+    };
+    let mut disk = disk(1000, config);
+    assert_eq!(disk.run(0, 1, &[writable(DATA, 512)]).0, OK);
+    let mut want: Vec<u8> = (512..1000).map(pattern).collect();
+    want.resize(512, 0);
+    assert_eq!(disk.bytes(DATA, 512), want);
+    assert_eq!(disk.run(0, 2, &[writable(DATA, 512)]).0, IOERR);
+}
+
+fn put_range(disk: &Disk, sector: u64, sectors: u32, flags: u32) {
+    let ram = &disk.ram;
+    ram.write_obj(sector, GuestAddress(DATA)).unwrap();
+    ram.write_obj(sectors, GuestAddress(DATA + 8)).unwrap();
+    ram.write_obj(flags, GuestAddress(DATA + 12)).unwrap();
+}
+
+#[test]
+fn write_zeroes_clears_just_its_range() {
+    for flags in [0, 1] {
+        let mut disk = disk(64 << 10, BlkConfig::default());
+        put_range(&disk, 16, 16, flags);
+        assert_eq!(disk.run(13, 0, &[readable(DATA, 16)]).0, OK);
+        assert_eq!(on_disk(&disk.file, 16 * 512, 8192), vec![0; 8192]);
+        assert_eq!(on_disk(&disk.file, 15 * 512, 1), [pattern(15 * 512)]);
+        assert_eq!(on_disk(&disk.file, 32 * 512, 1), [pattern(32 * 512)]);
+        assert_eq!(disk.file.metadata().unwrap().len(), 64 << 10);
+    }
+}
+
+#[test]
+fn bad_zero_ranges_are_refused() {
+    let mut disk = disk(4096, BlkConfig::default());
+    let one = [readable(DATA, 16)];
+    put_range(&disk, 0, 9, 0);
+    assert_eq!(disk.run(13, 0, &one).0, IOERR);
+    put_range(&disk, u64::MAX, 1, 0);
+    assert_eq!(disk.run(11, 0, &one).0, IOERR);
+    put_range(&disk, 0, u32::MAX, 0);
+    assert_eq!(disk.run(13, 0, &one).0, IOERR);
+    put_range(&disk, 0, 1, 2);
+    assert_eq!(disk.run(13, 0, &one).0, UNSUPP);
+    put_range(&disk, 0, 1, 1);
+    assert_eq!(disk.run(11, 0, &one).0, UNSUPP);
+    put_range(&disk, 0, 8, 0);
+    assert_eq!(disk.run(11, 0, &[readable(DATA, 15)]).0, IOERR);
+    assert_eq!(disk.run(11, 0, &[]).0, IOERR);
+    assert_eq!(disk.run(11, 0, &[readable(DATA, 17 * 16)]).0, IOERR);
+    assert_eq!(disk.run(11, 0, &one).0, OK);
+}
+
+#[test]
+fn identity_is_told() {
+    let config = BlkConfig {
+        id: "layer-0".into(),
+        ..BlkConfig::default()
+    };
+    let mut disk = disk(4096, config);
+    assert_eq!(disk.run(8, 0, &[writable(DATA, 20)]).0, OK);
+    assert_eq!(disk.bytes(DATA, 20), b"layer-0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+}
+
+#[test]
+fn unknown_requests_are_unsupported() {
+    let mut disk = disk(4096, BlkConfig::default());
+    assert_eq!(disk.run(2, 0, &[]).0, UNSUPP);
+    assert_eq!(disk.run(u32::MAX, 0, &[writable(DATA, 64)]).0, UNSUPP);
+}
+
+#[test]
+fn chains_that_are_no_requests_need_a_reset() {
+    let shapes: [&[Buffer]; 4] = [
+        &[readable(HEADERS, 16)],
+        &[writable(STATUSES, 1)],
+        &[readable(HEADERS, 15), writable(STATUSES, 1)],
+        &[readable(HEADERS, 16), writable(1 << 40, 1)],
+    ];
+    for shape in shapes {
+        let mut disk = disk(4096, BlkConfig::default());
+        let seen = disk.driver.irq.pulses();
+        disk.driver.queues[0].push(shape);
+        disk.driver.notify(0);
+        let patience = std::time::Duration::from_secs(10);
+        assert!(disk.driver.irq.wait_beyond(seen, patience) > seen);
+        assert_ne!(disk.driver.status() & status::NEEDS_RESET, 0);
+        assert_eq!(disk.driver.acknowledge(), 2);
+    }
+}
+
+#[test]
+fn many_requests_in_flight_all_complete() {
+    let config = BlkConfig {
+        queues: 2,
+        ..BlkConfig::default()
+    };
+    let mut disk = disk(1 << 20, config);
+    for round in 0..8u64 {
+        let mut expected = Vec::new();
+        for slot in 0..20u64 {
+            let sector = (round * 131 + slot * 17) % 2048;
+            let addr = DATA + slot * 512;
+            let (head, status) = disk.submit(0, sector, &[writable(addr, 512)]);
+            expected.push((head, status, sector, addr));
+        }
+        for _ in 0..20 {
+            let (head, len) = disk.driver.wait_used(0);
+            assert_eq!(len, 513);
+            let at = expected.iter().position(|e| e.0 == head).unwrap();
+            let (_, status, sector, addr) = expected.swap_remove(at);
+            assert_eq!(disk.bytes(status, 1), [OK]);
+            assert_eq!(disk.bytes(addr, 1), [pattern(sector * 512)]);
+        }
+    }
+}
+
+#[test]
+fn reset_with_requests_in_flight_leaves_ram_alone_afterwards() {
+    let mut disk = disk(1 << 20, BlkConfig::default());
+    for _ in 0..20 {
+        disk.submit(0, 0, &[writable(DATA, 1 << 19)]);
+    }
+    disk.driver.write(0x070, 0);
+    assert_eq!(disk.driver.status(), 0);
+    disk.ram
+        .write_slice(&[0x77; 4096], GuestAddress(DATA))
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    assert_eq!(disk.bytes(DATA, 4096), [0x77; 4096]);
+}
+
+#[test]
+fn writes_are_durable_at_once_without_the_flush_feature() {
+    let ram = guest_ram(8 << 20);
+    let irq = Arc::new(CountingIrq::default());
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    let blk = Blk::new(file.try_clone().unwrap(), BlkConfig::default()).unwrap();
+    let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), Box::new(blk)));
+    let driver = Driver::start_without(&ram, device, irq, RINGS, &[64], feature::FLUSH);
+    let mut disk = Disk {
+        ram,
+        driver,
+        file,
+        next: 0,
+    };
+    disk.ram.write_slice(&[3; 512], GuestAddress(DATA)).unwrap();
+    assert_eq!(disk.run(1, 0, &[readable(DATA, 512)]).0, OK);
+    assert_eq!(on_disk(&disk.file, 0, 512), [3; 512]);
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
+    let file = || {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        file
+    };
+    let long = BlkConfig {
+        id: "x".repeat(21),
+        ..BlkConfig::default()
+    };
+    assert!(matches!(Blk::new(file(), long), Err(BlkError::BadId(_))));
+    let none = BlkConfig {
+        queues: 0,
+        ..BlkConfig::default()
+    };
+    assert!(matches!(
+        Blk::new(file(), none),
+        Err(BlkError::BadQueues(0))
+    ));
+    let lazy = BlkConfig {
+        workers: 0,
+        ..BlkConfig::default()
+    };
+    assert!(matches!(
+        Blk::new(file(), lazy),
+        Err(BlkError::BadWorkers(0))
+    ));
+    let empty = Blk::new(tempfile::tempfile().unwrap(), BlkConfig::default());
+    assert!(matches!(empty, Err(BlkError::TooSmall(0))));
+}
+
+#[test]
+fn saved_disk_continues_and_another_disk_is_refused() {
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    assert_eq!(disk.run(0, 0, &[writable(DATA, 512)]).0, OK);
+    let state = disk.driver.device.state();
+    let other = |len: u64| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        let blk = Blk::new(file, BlkConfig::default()).unwrap();
+        VirtioMmio::new(disk.ram.clone(), disk.driver.irq.clone(), Box::new(blk))
+    };
+    assert!(other(32 << 10).restore(&state).is_err());
+    let same = other(64 << 10);
+    same.restore(&state).unwrap();
+    assert_eq!(same.state(), state);
+    disk.driver.device = Arc::new(same);
+    disk.ram.write_slice(&[1; 512], GuestAddress(DATA)).unwrap();
+    assert_eq!(disk.run(0, 1, &[writable(DATA, 512)]).0, OK);
+    assert_eq!(disk.bytes(DATA, 512), [0; 512]);
+}

@@ -1,0 +1,270 @@
+//! Worker threads that take chains off the queues.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use virtio_queue::{Queue, QueueState, QueueT};
+
+use super::disk::Disk;
+use super::feature;
+use super::request::{BUFFER_BYTES, Executor};
+use crate::GuestRam;
+use crate::virtio::chain::{Chain, QueueError, add_used, wants_interrupt};
+use crate::virtio::{ActivateError, Activation};
+
+/// Most descriptors in one request; more than `SEG_MAX` asks for, since
+/// drivers may split header and status as they like.
+const MAX_SEGMENTS: usize = 512;
+
+/// The pool of one device.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+    max: usize,
+}
+
+struct Shared {
+    disk: Arc<Disk>,
+    state: Mutex<State>,
+    /// A queue may have something to do, or the workers are to stop.
+    work: Condvar,
+    /// Some worker has nothing to do any more.
+    quiet: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    active: Option<Activation>,
+    threads: Vec<JoinHandle<()>>,
+    /// Threads that wait for work.
+    waiting: usize,
+    /// Requests being carried out.
+    busy: usize,
+    /// Queue to look at first, for fairness among them.
+    next_queue: usize,
+    stopping: bool,
+}
+
+/// A request taken off a queue.
+struct Job {
+    queue: usize,
+    chain: Chain,
+}
+
+impl State {
+    /// The next request, and whether there may be one more.
+    fn take(&mut self) -> Option<(Job, bool)> {
+        let active = self.active.as_mut()?;
+        let count = active.queues.len();
+        for step in 0..count {
+            let index = (self.next_queue + step) % count;
+            match take_from(&mut active.queues[index], &active.ram) {
+                Ok(None) => {}
+                Ok(Some((chain, more))) => {
+                    self.next_queue = (index + 1) % count;
+                    let job = Job {
+                        queue: index,
+                        chain,
+                    };
+                    return Some((job, more || count > 1));
+                }
+                Err(_) => {
+                    active.queues[index].set_ready(false);
+                    active.irq.needs_reset();
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a driver left something in a queue.
+    fn has_work(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            active.queues.iter().any(|queue| {
+                queue.ready()
+                    && queue
+                        .avail_idx(&*active.ram, Ordering::Acquire)
+                        .is_ok_and(|index| index.0 != queue.next_avail())
+            })
+        })
+    }
+
+    fn complete(&mut self, job: &Job, outcome: Result<usize, QueueError>) {
+        self.busy -= 1;
+        let Some(active) = self.active.as_mut() else {
+            return;
+        };
+        let queue = &mut active.queues[job.queue];
+        if !queue.ready() {
+            return;
+        }
+        let done = outcome.and_then(|len| {
+            add_used(queue, &active.ram, job.chain.head, len)?;
+            wants_interrupt(queue, &active.ram)
+        });
+        match done {
+            Ok(true) => {
+                let index = u16::try_from(job.queue).unwrap_or(u16::MAX);
+                active.irq.used_buffers(index);
+            }
+            Ok(false) => {}
+            Err(_) => {
+                queue.set_ready(false);
+                active.irq.needs_reset();
+            }
+        }
+    }
+}
+
+/// Takes a chain, leaving notifications on: the driver must be able to wake
+/// the next worker while this one is busy.
+fn take_from(queue: &mut Queue, ram: &GuestRam) -> Result<Option<(Chain, bool)>, QueueError> {
+    if !queue.ready() {
+        return Ok(None);
+    }
+    let mut chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
+    let mut more = queue
+        .enable_notification(&**ram)
+        .map_err(QueueError::Ring)?;
+    if chain.is_none() && more {
+        // Made available just before notifications were on again.
+        chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
+        more = true;
+    }
+    Ok(chain.map(|chain| (chain, more)))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut state = self.lock();
+        while !state.stopping {
+            let Some((job, more)) = state.take() else {
+                state.waiting += 1;
+                self.quiet.notify_all();
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                state.waiting -= 1;
+                continue;
+            };
+            state.busy += 1;
+            if more {
+                self.work.notify_one();
+            }
+            let Some(active) = &state.active else { return };
+            let ram = active.ram.clone();
+            let write_through = active.features & feature::FLUSH == 0;
+            drop(state);
+            let executor = Executor {
+                disk: &self.disk,
+                ram: &ram,
+                write_through,
+            };
+            let outcome = executor.run(&job.chain, &mut buffer);
+            state = self.lock();
+            state.complete(&job, outcome);
+        }
+    }
+}
+
+impl Workers {
+    pub(super) fn new(disk: Arc<Disk>, max: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                disk,
+                state: Mutex::default(),
+                work: Condvar::new(),
+                quiet: Condvar::new(),
+            }),
+            max,
+        }
+    }
+
+    pub(super) fn start(&self, activation: Activation) -> Result<(), ActivateError> {
+        let mut state = self.shared.lock();
+        state.active = Some(activation);
+        state.stopping = false;
+        state.next_queue = 0;
+        // One thread from the start, so that a host out of threads is known
+        // now; it also serves what a restored queue still holds.
+        let outcome = self.spawn(&mut state);
+        if outcome.is_err() {
+            state.active = None;
+        }
+        outcome
+    }
+
+    fn spawn(&self, state: &mut State) -> Result<(), ActivateError> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("vm-blk".into())
+            .spawn(move || shared.run())
+            .map_err(ActivateError::Thread)?;
+        state.threads.push(thread);
+        Ok(())
+    }
+
+    /// Has somebody look at the queues.
+    pub(super) fn wake(&self) {
+        let mut state = self.shared.lock();
+        if state.active.is_none() || state.stopping {
+            return;
+        }
+        if state.waiting > 0 {
+            self.shared.work.notify_one();
+        } else if state.threads.len() < self.max {
+            // Without one more thread the busy ones will get to it.
+            let _ = self.spawn(&mut state);
+        }
+    }
+
+    /// Waits until nothing is in flight and the queues are empty, then tells
+    /// where the rings stand.
+    pub(super) fn drain(&self) -> Vec<QueueState> {
+        let mut state = self.shared.lock();
+        loop {
+            let more = state.has_work();
+            if !more && state.busy == 0 {
+                break;
+            }
+            if more {
+                self.shared.work.notify_one();
+            }
+            state = self
+                .shared
+                .quiet
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let queues = state.active.iter().flat_map(|active| &active.queues);
+        queues.map(Queue::state).collect()
+    }
+
+    /// Ends all threads after their current request.
+    pub(super) fn stop(&self) -> Vec<Queue> {
+        let threads = {
+            let mut state = self.shared.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.shared.work.notify_all();
+        for thread in threads {
+            // A worker has no way to panic that could be reported here.
+            let _ = thread.join();
+        }
+        let mut state = self.shared.lock();
+        state.active.take().map_or(Vec::new(), |a| a.queues)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        drop(self.stop());
+    }
+}

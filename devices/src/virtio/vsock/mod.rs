@@ -1,0 +1,230 @@
+//! Socket device (virtio 1.2 §5.10) whose host side is Unix sockets.
+//!
+//! Three ways connect the two sides:
+//! - a [`VsockListener`] bridges every client of its path to one guest port;
+//! - a client of the mux path writes `CONNECT <port>\n` and reads
+//!   `OK <host port>\n` once the guest accepted; if the guest refuses, the
+//!   client's connection is closed;
+//! - a guest that connects to the host (context id 2) on port P reaches the
+//!   Unix socket at `<mux>_<P>`, or gets a reset.
+//!
+//! Clients that come before the guest's driver is ready wait in the listening
+//! sockets' backlogs (128 each). At most [`MAX_CONNECTIONS`] exist at a time,
+//! each holding at most 128 KiB for a slow reader, all together at most
+//! [`MAX_BUFFERED_BYTES`].
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_queue::{Queue, QueueState, QueueT};
+
+use self::mux::Mux;
+use self::socket::Listener;
+use super::{
+    ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
+    RestoreError, VirtioDevice, read_config_space,
+};
+use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, ReactorHandle, Readiness};
+
+mod connection;
+mod mux;
+mod packet;
+mod queues;
+mod socket;
+
+pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS};
+
+/// Device type of a socket device.
+const DEVICE_ID: u32 = 19;
+/// Receive, transmit and event queue (virtio 1.2 §5.10.2).
+const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
+/// First context id a guest may have (virtio 1.2 §5.10.4).
+const MIN_GUEST_CID: u64 = 3;
+
+/// A path whose clients are bridged to one port of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockListener {
+    /// Where to listen; must not exist. Removed with the device.
+    pub path: PathBuf,
+    /// Guest port every client is connected to.
+    pub guest_port: u32,
+}
+
+/// What a socket device is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VsockConfig {
+    /// The guest's context id: at least 3, below 2³² − 1.
+    pub guest_cid: u64,
+    /// Socket on which clients choose the guest port, and prefix of the paths
+    /// the guest reaches; none of both if absent.
+    pub mux: Option<PathBuf>,
+    /// Paths bound to one guest port each.
+    pub listeners: Vec<VsockListener>,
+}
+
+/// Why a socket device could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VsockError {
+    /// The context id is reserved.
+    #[error("guest context id {0} is reserved")]
+    BadCid(u64),
+    /// A path cannot be listened on.
+    #[error("could not listen on {}", path.display())]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The event loop does not take the sockets.
+    #[error("could not watch the sockets")]
+    Reactor(#[source] ReactorError),
+}
+
+/// Saved state of a [`Vsock`]. Connections are not part of it: they end with
+/// the machine, and the restored guest is told so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VsockState {
+    /// The guest's context id.
+    pub guest_cid: u64,
+}
+
+/// A socket device.
+pub struct Vsock {
+    guest_cid: u64,
+    shared: Arc<Shared>,
+    reactor: ReactorHandle,
+    handler: HandlerId,
+}
+
+struct Shared {
+    mux: Mutex<Mux>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Mux> {
+        self.mux.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EventHandler for Shared {
+    fn ready(&self, key: u32, readiness: Readiness) {
+        self.lock().ready(key, readiness);
+    }
+
+    fn woken(&self) {
+        self.lock().start();
+    }
+}
+
+impl Vsock {
+    /// A device that listens from now on and serves its sockets on
+    /// `reactor`'s thread.
+    pub fn new(config: VsockConfig, reactor: &Reactor) -> Result<Self, VsockError> {
+        let guest_cid = config.guest_cid;
+        if !(MIN_GUEST_CID..u64::from(u32::MAX)).contains(&guest_cid) {
+            return Err(VsockError::BadCid(guest_cid));
+        }
+        let mut listeners = Vec::with_capacity(config.listeners.len() + 1);
+        for VsockListener { path, guest_port } in &config.listeners {
+            listeners.push((Listener::bind(path)?, Some(*guest_port)));
+        }
+        if let Some(path) = &config.mux {
+            listeners.push((Listener::bind(path)?, None));
+        }
+        let reactor = reactor.handle();
+        let shared = Arc::new(Shared {
+            mux: Mutex::new(Mux::new(guest_cid, config.mux, reactor.clone())),
+        });
+        let handler = reactor.add_handler(shared.clone());
+        // From here on the drop of `vsock` undoes everything.
+        let vsock = Self {
+            guest_cid,
+            shared,
+            reactor,
+            handler,
+        };
+        vsock
+            .shared
+            .lock()
+            .listen(handler, listeners)
+            .map_err(VsockError::Reactor)?;
+        Ok(vsock)
+    }
+
+    /// Connections there are right now, those still being set up included.
+    pub fn connection_count(&self) -> usize {
+        self.shared.lock().connection_count()
+    }
+}
+
+impl Drop for Vsock {
+    fn drop(&mut self) {
+        self.reactor.remove_handler(self.handler);
+        self.shared.lock().close();
+    }
+}
+
+impl VirtioDevice for Vsock {
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_space(&self.guest_cid.to_le_bytes(), offset, data);
+    }
+
+    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+        // Receive and transmit are needed; a driver may go without events.
+        for (index, queue) in (0u16..).zip(&activation.queues).take(2) {
+            if !queue.ready() {
+                return Err(ActivateError::QueueNotReady(index));
+            }
+        }
+        self.shared.lock().activate(activation);
+        // Waiting clients are accepted on the loop's thread, not this vCPU's.
+        self.reactor.wake(self.handler);
+        Ok(())
+    }
+
+    fn reset(&self) -> Vec<Queue> {
+        self.shared.lock().reset()
+    }
+
+    fn notify(&self, _queue: u16) {
+        self.shared.lock().process();
+    }
+
+    fn queue_states(&self) -> Vec<QueueState> {
+        self.shared.lock().queue_states()
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Vsock(VsockState {
+            guest_cid: self.guest_cid,
+        })
+    }
+
+    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Vsock(state) if state.guest_cid == self.guest_cid => {
+                self.shared.lock().announce_reset();
+                Ok(())
+            }
+            DeviceState::Vsock(_) => Err(RestoreError::Invalid("guest_cid")),
+            _ => Err(RestoreError::Invalid("device")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,489 @@
+//! All connections of one device: who is who, and whose turn it is.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use virtio_queue::{Queue, QueueState};
+
+use super::connection::{Connection, Fate, Filled, Phase};
+use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
+use super::queues::{Offered, Queues, Sent};
+use super::socket::{self, Listener};
+use crate::reactor::{HandlerId, ReactorError, ReactorHandle, Readiness};
+use crate::virtio::Activation;
+
+/// Most connections at a time. More clients wait in the listeners' backlogs;
+/// more connections of the guest are refused.
+pub const MAX_CONNECTIONS: usize = 8192;
+/// Most bytes held for slow host readers over all connections. A connection
+/// that would go beyond is reset.
+pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
+/// Resets kept for packets without a connection; beyond that the guest must
+/// take some before it may send more.
+const MAX_RESETS: usize = 256;
+/// Keys below belong to listeners, the others to connections.
+const FIRST_CONNECTION_KEY: u32 = 1 << 16;
+/// First port given to connections that start on the host, well away from
+/// those a guest would connect to.
+const FIRST_HOST_PORT: u32 = 1 << 30;
+
+/// A host port and a guest port name a connection: both context ids are fixed.
+type Ports = (u32, u32);
+
+struct Door {
+    listener: Listener,
+    /// The port its clients get; `None` if they choose.
+    guest_port: Option<u32>,
+}
+
+/// See the module's documentation.
+pub(super) struct Mux {
+    guest_cid: u64,
+    path: Option<PathBuf>,
+    reactor: ReactorHandle,
+    handler: Option<HandlerId>,
+    doors: Vec<Door>,
+    queues: Option<Queues>,
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    by_ports: HashMap<Ports, usize>,
+    /// Connections with something to send, each at most once.
+    turn: VecDeque<usize>,
+    resets: VecDeque<Header>,
+    next_host_port: u32,
+    buffered: usize,
+    /// The event queue owes the guest a TRANSPORT_RESET.
+    reset_event_due: bool,
+    payload: Vec<u8>,
+}
+
+impl Mux {
+    pub(super) fn new(guest_cid: u64, path: Option<PathBuf>, reactor: ReactorHandle) -> Self {
+        Self {
+            guest_cid,
+            path,
+            reactor,
+            handler: None,
+            doors: Vec::new(),
+            queues: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_ports: HashMap::new(),
+            turn: VecDeque::new(),
+            resets: VecDeque::new(),
+            next_host_port: FIRST_HOST_PORT,
+            buffered: 0,
+            reset_event_due: false,
+            payload: Vec::new(),
+        }
+    }
+
+    pub(super) fn listen(
+        &mut self,
+        handler: HandlerId,
+        listeners: Vec<(Listener, Option<u32>)>,
+    ) -> Result<(), ReactorError> {
+        self.handler = Some(handler);
+        for (key, (listener, guest_port)) in (0..FIRST_CONNECTION_KEY).zip(listeners) {
+            self.reactor.register(handler, key, &listener.socket)?;
+            self.doors.push(Door {
+                listener,
+                guest_port,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn connection_count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn activate(&mut self, activation: Activation) {
+        self.queues = Some(Queues::new(activation));
+    }
+
+    /// On the loop's thread after activation: lets in who waits.
+    pub(super) fn start(&mut self) {
+        if self.queues.is_some() {
+            self.accept_all();
+            self.process();
+        }
+    }
+
+    pub(super) fn queue_states(&self) -> Vec<QueueState> {
+        self.queues.as_ref().map_or(Vec::new(), Queues::states)
+    }
+
+    /// Ends every connection; the listeners stay.
+    pub(super) fn reset(&mut self) -> Vec<Queue> {
+        for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
+            self.reactor.deregister(&slot.stream);
+        }
+        self.free.clear();
+        self.by_ports.clear();
+        self.turn.clear();
+        self.resets.clear();
+        self.buffered = 0;
+        self.reset_event_due = false;
+        self.queues.take().map_or(Vec::new(), Queues::into_queues)
+    }
+
+    /// Ends the listeners too.
+    pub(super) fn close(&mut self) {
+        drop(self.reset());
+        for door in std::mem::take(&mut self.doors) {
+            self.reactor.deregister(&door.listener.socket);
+        }
+    }
+
+    pub(super) fn announce_reset(&mut self) {
+        self.reset_event_due = true;
+        self.process();
+    }
+
+    /// Something happened to a socket.
+    pub(super) fn ready(&mut self, key: u32, readiness: Readiness) {
+        if self.queues.is_none() {
+            return;
+        }
+        match key.checked_sub(FIRST_CONNECTION_KEY) {
+            None => self.accept_all(),
+            Some(index) => self.socket_ready(index as usize, readiness),
+        }
+        self.process();
+    }
+
+    fn accept_all(&mut self) {
+        for index in 0..self.doors.len() {
+            while self.connection_count() < MAX_CONNECTIONS {
+                let door = &self.doors[index];
+                let guest_port = door.guest_port;
+                // Nobody there, or no descriptor left: the next connection
+                // that ends, or the next client, brings us back here.
+                let Ok(stream) = door.listener.accept() else {
+                    break;
+                };
+                self.admit(stream, guest_port);
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, guest_port: Option<u32>) {
+        let connection = match guest_port {
+            Some(guest_port) => {
+                let Some(host_port) = self.free_host_port(guest_port) else {
+                    return;
+                };
+                let phase = Phase::Connecting { via_mux: false };
+                let mut connection = Connection::new(stream, host_port, guest_port, phase);
+                connection.request(false);
+                connection
+            }
+            None => Connection::new(stream, 0, 0, Phase::Handshake(Vec::new())),
+        };
+        if let Some(index) = self.insert(connection) {
+            self.handshake(index);
+            self.settle(index, Fate::Keep);
+        }
+    }
+
+    fn free_host_port(&mut self, guest_port: u32) -> Option<u32> {
+        // There are more ports than connections, so one of these is free.
+        for _ in 0..=MAX_CONNECTIONS {
+            let port = self.next_host_port;
+            self.next_host_port = match port.checked_add(1) {
+                // The last is VMADDR_PORT_ANY.
+                Some(u32::MAX) | None => FIRST_HOST_PORT,
+                Some(next) => next,
+            };
+            if !self.by_ports.contains_key(&(port, guest_port)) {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Stores a connection and has its socket watched.
+    fn insert(&mut self, connection: Connection) -> Option<usize> {
+        let handler = self.handler?;
+        let index = self.free.pop().unwrap_or(self.slots.len());
+        let key = FIRST_CONNECTION_KEY.checked_add(u32::try_from(index).ok()?)?;
+        if self
+            .reactor
+            .register(handler, key, &connection.stream)
+            .is_err()
+        {
+            // Out of kernel memory for it; the client sees a close.
+            if index < self.slots.len() {
+                self.free.push(index);
+            }
+            return None;
+        }
+        if !matches!(connection.phase, Phase::Handshake(_)) {
+            let ports = (connection.host_port, connection.guest_port);
+            self.by_ports.insert(ports, index);
+        }
+        if index == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[index] = Some(connection);
+        Some(index)
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].take() else {
+            return;
+        };
+        self.unmap(&connection, index);
+        self.buffered -= connection.buffered();
+        self.reactor.deregister(&connection.stream);
+        if connection.queued {
+            self.turn.retain(|&other| other != index);
+        }
+        drop(connection);
+        self.free.push(index);
+    }
+
+    /// Takes a connection out of the port table, if it is still there.
+    fn unmap(&mut self, connection: &Connection, index: usize) {
+        let ports = (connection.host_port, connection.guest_port);
+        if self.by_ports.get(&ports) == Some(&index) {
+            self.by_ports.remove(&ports);
+        }
+    }
+
+    fn connection(&mut self, index: usize) -> Option<&mut Connection> {
+        self.slots.get_mut(index)?.as_mut()
+    }
+
+    fn socket_ready(&mut self, index: usize, readiness: Readiness) {
+        let Some(connection) = self.connection(index) else {
+            return;
+        };
+        let before = connection.buffered();
+        connection.set_readiness(readiness.readable, readiness.writable);
+        let mut fate = Fate::Keep;
+        if readiness.writable {
+            fate = connection.flush();
+        }
+        if readiness.write_closed {
+            connection.host_stopped_receiving();
+        }
+        let after = connection.buffered();
+        self.buffered = self.buffered - before + after;
+        self.handshake(index);
+        self.settle(index, fate);
+        // A slot or a descriptor may have become free for who waits.
+        if fate != Fate::Keep {
+            self.accept_all();
+        }
+    }
+
+    /// Goes on with the first line of a mux client.
+    fn handshake(&mut self, index: usize) {
+        let Some(connection) = self.connection(index) else {
+            return;
+        };
+        if !matches!(connection.phase, Phase::Handshake(_)) {
+            return;
+        }
+        let guest_port = match connection.read_handshake() {
+            Ok(None) => return,
+            Ok(Some(port)) => port,
+            Err(()) => return self.remove(index),
+        };
+        let Some(host_port) = self.free_host_port(guest_port) else {
+            return self.remove(index);
+        };
+        self.by_ports.insert((host_port, guest_port), index);
+        if let Some(connection) = self.connection(index) {
+            connection.host_port = host_port;
+            connection.guest_port = guest_port;
+            connection.request(true);
+        }
+    }
+
+    /// Acts on a connection's fate, or puts it in line if it has to send.
+    fn settle(&mut self, index: usize, fate: Fate) {
+        let Some(connection) = self.slots.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let ports = (connection.host_port, connection.guest_port);
+        let draining = connection.phase == Phase::Draining;
+        if draining && self.by_ports.get(&ports) == Some(&index) {
+            self.by_ports.remove(&ports);
+        }
+        match fate {
+            Fate::Keep => {
+                if !connection.queued && connection.wants_to_send() {
+                    connection.queued = true;
+                    self.turn.push_back(index);
+                }
+            }
+            Fate::Reset => {
+                self.reset_ports(ports);
+                if !draining {
+                    self.remove(index);
+                }
+            }
+            Fate::Close => self.remove(index),
+        }
+    }
+
+    fn reset_ports(&mut self, (host_port, guest_port): Ports) {
+        self.resets.push_back(Header {
+            src_cid: HOST_CID,
+            dst_cid: self.guest_cid,
+            src_port: host_port,
+            dst_port: guest_port,
+            kind: TYPE_STREAM,
+            op: op::RST,
+            ..Header::default()
+        });
+    }
+
+    /// Moves packets both ways until there is nothing more to do.
+    pub(super) fn process(&mut self) {
+        let connections = self.connection_count();
+        loop {
+            let stalled = self.take_all_sent();
+            self.give_all_received();
+            // Sending may have made room for resets, and with that the guest
+            // may go on; otherwise it has to offer buffers first.
+            if !stalled || self.resets.len() >= MAX_RESETS {
+                break;
+            }
+        }
+        if let Some(queues) = &mut self.queues {
+            if self.reset_event_due && queues.send_transport_reset() {
+                self.reset_event_due = false;
+            }
+            queues.interrupt();
+        }
+        if self.connection_count() < connections {
+            self.accept_all();
+        }
+    }
+
+    /// Handles what the guest sent; true if it stopped for want of room for
+    /// resets.
+    fn take_all_sent(&mut self) -> bool {
+        let mut payload = std::mem::take(&mut self.payload);
+        let stalled = loop {
+            if self.resets.len() >= MAX_RESETS {
+                break true;
+            }
+            let sent = self.queues.as_mut().and_then(|q| q.take_sent(&mut payload));
+            match sent {
+                None => break false,
+                Some(Sent::Packet(header)) => self.receive(&header, &payload),
+                Some(Sent::BadLength(header)) => self.refuse(&header),
+                Some(Sent::Garbage) => {}
+            }
+        };
+        self.payload = payload;
+        stalled
+    }
+
+    /// Resets whatever a bad packet is about.
+    fn refuse(&mut self, header: &Header) {
+        if header.src_cid != self.guest_cid || header.op == op::RST {
+            return;
+        }
+        if header.dst_cid == HOST_CID
+            && let Some(&index) = self.by_ports.get(&(header.dst_port, header.src_port))
+        {
+            return self.settle(index, Fate::Reset);
+        }
+        self.resets.push_back(header.reset());
+    }
+
+    fn receive(&mut self, header: &Header, payload: &[u8]) {
+        let known_kind = header.kind == TYPE_STREAM;
+        if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID || !known_kind {
+            return self.refuse(header);
+        }
+        let ports = (header.dst_port, header.src_port);
+        let found = self.by_ports.get(&ports).copied();
+        match (found, header.op) {
+            (None, op::REQUEST) => self.connect_host(header),
+            (None, _) | (Some(_), op::REQUEST) => self.refuse(header),
+            (Some(index), _) => self.deliver(index, header, payload),
+        }
+    }
+
+    fn deliver(&mut self, index: usize, header: &Header, payload: &[u8]) {
+        let total = self.buffered;
+        let Some(connection) = self.connection(index) else {
+            return;
+        };
+        let before = connection.buffered();
+        let mut fate = connection.receive(header, payload);
+        let after = connection.buffered();
+        let total = total - before + after;
+        if total > MAX_BUFFERED_BYTES {
+            fate = Fate::Reset;
+        }
+        self.buffered = total;
+        self.settle(index, fate);
+    }
+
+    /// The guest connects to a port of the host.
+    fn connect_host(&mut self, header: &Header) {
+        let stream = match &self.path {
+            Some(path) if self.connection_count() < MAX_CONNECTIONS => {
+                let mut target = OsString::from(path);
+                target.push(format!("_{}", header.dst_port));
+                socket::connect(target.as_ref()).ok()
+            }
+            _ => None,
+        };
+        let Some(stream) = stream else {
+            return self.resets.push_back(header.reset());
+        };
+        let phase = Phase::Open;
+        let mut connection = Connection::new(stream, header.dst_port, header.src_port, phase);
+        connection.accept(header);
+        match self.insert(connection) {
+            Some(index) => self.settle(index, Fate::Keep),
+            None => self.resets.push_back(header.reset()),
+        }
+    }
+
+    /// Fills the guest's receive buffers: resets first, then one packet of
+    /// each connection in turn.
+    fn give_all_received(&mut self) {
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        while let Some(&header) = self.resets.front() {
+            if queues.give_received(|_, _| Ok(Some((header, 0)))) == Offered::NoBuffer {
+                return;
+            }
+            self.resets.pop_front();
+        }
+        while let Some(&index) = self.turn.front() {
+            let Some(connection) = self.slots.get_mut(index).and_then(Option::as_mut) else {
+                self.turn.pop_front();
+                continue;
+            };
+            let cid = self.guest_cid;
+            let offered =
+                queues.give_received(|ram, buffer| match connection.fill(cid, ram, buffer) {
+                    Filled::Packet(header, len) => Ok(Some((header, len))),
+                    Filled::Nothing => Ok(None),
+                    Filled::Fault => Err(()),
+                });
+            if offered == Offered::NoBuffer {
+                return;
+            }
+            self.turn.pop_front();
+            connection.queued = connection.wants_to_send();
+            if connection.queued {
+                self.turn.push_back(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The three virtqueues, seen as packets.
+
+use std::sync::Arc;
+
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+
+use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
+use crate::GuestRam;
+use crate::virtio::chain::{Chain, QueueError, Segments, add_used, wants_interrupt};
+use crate::virtio::{Activation, Interrupt};
+
+const RX: usize = 0;
+const TX: usize = 1;
+const EVENT: usize = 2;
+/// Most descriptors in one packet: 64 KiB in pages, and some to spare.
+const MAX_SEGMENTS: usize = 64;
+
+/// What stands in a transmit chain.
+pub(super) enum Sent {
+    /// A header whose payload is all there, now in the caller's buffer.
+    Packet(Header),
+    /// A header that promises more payload than there is, or than may be.
+    BadLength(Header),
+    /// Not even a header.
+    Garbage,
+}
+
+/// Queues of an active device.
+pub(super) struct Queues {
+    ram: GuestRam,
+    queues: Vec<Queue>,
+    irq: Arc<dyn Interrupt>,
+    /// Which queues had buffers used since the driver was last told.
+    used: [bool; 3],
+    broken: bool,
+}
+
+impl Queues {
+    pub(super) fn new(activation: Activation) -> Self {
+        Self {
+            ram: activation.ram,
+            queues: activation.queues,
+            irq: activation.irq,
+            used: [false; 3],
+            broken: false,
+        }
+    }
+
+    pub(super) fn into_queues(self) -> Vec<Queue> {
+        self.queues
+    }
+
+    pub(super) fn states(&self) -> Vec<QueueState> {
+        self.queues.iter().map(Queue::state).collect()
+    }
+
+    /// Keeps the value, or gives up on the driver.
+    fn check<T>(&mut self, outcome: Result<T, QueueError>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(_) => {
+                self.fail();
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self) {
+        self.broken = true;
+        self.irq.needs_reset();
+    }
+
+    fn pop(&mut self, index: usize) -> Option<Chain> {
+        if self.broken || !self.queues[index].ready() {
+            return None;
+        }
+        let queue = &mut self.queues[index];
+        let outcome = pop_or_listen(queue, &self.ram);
+        self.check(outcome)?
+    }
+
+    fn give_back(&mut self, index: usize, head: u16, len: usize) {
+        let outcome = add_used(&mut self.queues[index], &self.ram, head, len);
+        if self.check(outcome).is_some() {
+            self.used[index] = true;
+        }
+    }
+
+    /// Takes the next packet the guest sent; its payload goes to `payload`.
+    pub(super) fn take_sent(&mut self, payload: &mut Vec<u8>) -> Option<Sent> {
+        let chain = self.pop(TX)?;
+        let outcome = read_packet(&chain.readable, &self.ram, payload);
+        let sent = self.check(outcome)?;
+        self.give_back(TX, chain.head, 0);
+        Some(sent)
+    }
+
+    /// Offers the next receive buffer to `fill`, which returns the header of
+    /// the packet whose payload it put there, or nothing to leave the buffer
+    /// for later. False if there is no buffer, or `fill` had no use for it.
+    pub(super) fn give_received(
+        &mut self,
+        fill: impl FnOnce(&GuestRam, &Segments) -> Result<Option<(Header, usize)>, ()>,
+    ) -> Offered {
+        let Some(chain) = self.pop(RX) else {
+            return Offered::NoBuffer;
+        };
+        // A buffer without room for payload would stall every stream.
+        if chain.writable.len() <= HEADER_BYTES {
+            self.fail();
+            return Offered::NoBuffer;
+        }
+        match fill(&self.ram, &chain.writable) {
+            Ok(Some((header, len))) => {
+                let outcome = chain.writable.write(&self.ram, 0, &header.encode());
+                if self.check(outcome).is_some() {
+                    self.give_back(RX, chain.head, HEADER_BYTES + len);
+                }
+                Offered::Used
+            }
+            Ok(None) => {
+                self.queues[RX].go_to_previous_position();
+                Offered::Declined
+            }
+            Err(()) => {
+                self.fail();
+                Offered::NoBuffer
+            }
+        }
+    }
+
+    /// Tells the guest that all connections are gone
+    /// (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, virtio 1.2 §5.10.6.7); false
+    /// if it left no buffer for that yet.
+    pub(super) fn send_transport_reset(&mut self) -> bool {
+        let Some(chain) = self.pop(EVENT) else {
+            return false;
+        };
+        let outcome = chain.writable.write(&self.ram, 0, &0u32.to_le_bytes());
+        match self.check(outcome) {
+            Some(true) => {
+                self.give_back(EVENT, chain.head, 4);
+                true
+            }
+            Some(false) => {
+                self.fail();
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// One interrupt at most for each queue, after a batch.
+    pub(super) fn interrupt(&mut self) {
+        for index in [RX, TX, EVENT] {
+            if !std::mem::take(&mut self.used[index]) || self.broken {
+                continue;
+            }
+            let outcome = wants_interrupt(&mut self.queues[index], &self.ram);
+            if self.check(outcome) == Some(true) {
+                // One of 0, 1 and 2.
+                self.irq.used_buffers(u16::try_from(index).unwrap_or(0));
+            }
+        }
+    }
+}
+
+/// What became of a receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// The guest has no buffer to offer.
+    NoBuffer,
+    /// A packet went out in it.
+    Used,
+    /// Nothing was sent; the buffer is still the next.
+    Declined,
+}
+
+/// The next chain; if there is none, the driver will notify of the next one.
+fn pop_or_listen(queue: &mut Queue, ram: &GuestRam) -> Result<Option<Chain>, QueueError> {
+    if let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? {
+        return Ok(Some(chain));
+    }
+    if queue
+        .enable_notification(&**ram)
+        .map_err(QueueError::Ring)?
+    {
+        return Chain::pop(queue, ram, MAX_SEGMENTS);
+    }
+    Ok(None)
+}
+
+fn read_packet(
+    chain: &Segments,
+    ram: &GuestRam,
+    payload: &mut Vec<u8>,
+) -> Result<Sent, QueueError> {
+    let mut header = [0; HEADER_BYTES];
+    if !chain.read(ram, 0, &mut header)? {
+        return Ok(Sent::Garbage);
+    }
+    let header = Header::decode(&header);
+    let len = header.len as usize;
+    if len > MAX_PAYLOAD_BYTES {
+        return Ok(Sent::BadLength(header));
+    }
+    payload.resize(len, 0);
+    if !chain.read(ram, HEADER_BYTES, payload)? {
+        return Ok(Sent::BadLength(header));
+    }
+    Ok(Sent::Packet(header))
+}

@@ -1,0 +1,64 @@
+//! Unix sockets of the host side.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+
+use super::VsockError;
+
+/// Connections the kernel keeps for us while the guest is not ready.
+const BACKLOG: i32 = 128;
+
+/// A listening socket that removes its path at its end.
+pub(super) struct Listener {
+    pub(super) socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens at `path`, which must not exist, for this user only.
+    pub(super) fn bind(path: &Path) -> Result<Self, VsockError> {
+        let failed = |source: io::Error| VsockError::Bind {
+            path: path.to_owned(),
+            source,
+        };
+        let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
+        let fd =
+            socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(|e| failed(e.into()))?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        bind(&fd, &address).map_err(|e| failed(e.into()))?;
+        let listener = Self {
+            socket: UnixListener::from(fd),
+            path: path.to_owned(),
+        };
+        // Before it listens nobody can connect, so the mode is never too wide.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        listen(&listener.socket, BACKLOG).map_err(|e| failed(e.into()))?;
+        listener.socket.set_nonblocking(true).map_err(failed)?;
+        Ok(listener)
+    }
+
+    /// The next client, if one waits.
+    pub(super) fn accept(&self) -> io::Result<UnixStream> {
+        let (stream, _) = self.socket.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Connects to `path` without ever blocking: a full backlog is a refusal.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = mio::net::UnixStream::connect(path)?;
+    Ok(UnixStream::from(OwnedFd::from(stream)))
+}

@@ -1,0 +1,3 @@
+//! Engines behind [`crate::hypervisor`].
+
+pub mod hvf;
