@@ -16,9 +16,10 @@ fn registers(seed: u64) -> Regs {
             .wrapping_add(0x1405_7b7e_f767_814f);
         state ^ state >> 29
     };
-    let mut regs = Regs::default();
-    regs.v = std::array::from_fn(|_| V([next(), next()]));
-    regs
+    Regs {
+        v: std::array::from_fn(|_| V([next(), next()])),
+        ..Regs::default()
+    }
 }
 
 unsafe extern "C" fn stop(_cpu: *mut Cpu, _op: *const Op) {}
