@@ -30,7 +30,6 @@ const FIXED_VIRTIO: usize = 2;
 pub(super) struct Devices {
     pub(super) bus: Bus,
     pub(super) uart: Arc<Pl011>,
-    pub(super) virtio_count: u32,
     /// Ends after the devices that use it.
     pub(super) reactor: Arc<Reactor>,
 }
@@ -71,7 +70,6 @@ pub(super) fn attach<V: Vm>(
     resources: &VmResources,
     console: Box<dyn Write + Send>,
 ) -> Result<Devices, MachineError> {
-    let virtio_count = virtio_count(resources)?;
     let line = |intid| -> Arc<dyn IrqLine> {
         Arc::new(VmLine {
             vm: vm.clone(),
@@ -98,12 +96,7 @@ pub(super) fn attach<V: Vm>(
         bus.insert(base, len, device)
             .expect("the layout's windows are apart");
     }
-    Ok(Devices {
-        bus,
-        uart,
-        virtio_count,
-        reactor,
-    })
+    Ok(Devices { bus, uart, reactor })
 }
 
 fn virtio_devices(
