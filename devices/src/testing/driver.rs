@@ -1,12 +1,14 @@
 //! A virtio driver: registers and queues as a guest would use them.
+//!
+//! `virtio-queue`'s mock wipes its rings each time it is created over them and
+//! lays them out overlapping, so it cannot play a driver that goes on; the
+//! rings are written here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use virtio_queue::desc::RawDescriptor;
-use virtio_queue::desc::split::Descriptor;
-use virtio_queue::mock::MockSplitQueue;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use super::CountingIrq;
 use crate::virtio::mmio::{VirtioMmio, status};
@@ -18,7 +20,7 @@ const NEXT: u16 = 1;
 /// Descriptor flag: the device writes.
 const WRITE: u16 = 2;
 /// How long the driver waits for the device before it calls a test failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One descriptor of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub enum Buffer {
 /// The driver's side of one split virtqueue.
 pub struct DriverQueue {
     ram: GuestRam,
-    base: GuestAddress,
+    base: u64,
     size: u16,
     free: Vec<u16>,
     /// Descriptors of each chain in flight, by head.
@@ -52,11 +54,14 @@ pub struct DriverQueue {
 
 impl DriverQueue {
     /// A queue of `size` entries whose rings start at `base`, a multiple of
-    /// 4096, and take at most [`DriverQueue::RING_BYTES`].
+    /// 4096, and take at most [`DriverQueue::RING_BYTES`], which are wiped.
     pub fn new(ram: GuestRam, base: u64, size: u16) -> Self {
+        let zeroes = vec![0; 0x4000];
+        ram.write_slice(&zeroes, GuestAddress(base))
+            .expect("rings are in guest memory");
         Self {
             ram,
-            base: GuestAddress(base),
+            base,
             size,
             free: (0..size).rev().collect(),
             chains: vec![Vec::new(); usize::from(size)],
@@ -67,18 +72,24 @@ impl DriverQueue {
     /// Room to leave for the rings of one queue of up to 256 entries.
     pub const RING_BYTES: u64 = 0x4000;
 
-    fn mock(&self) -> MockSplitQueue<'_, GuestMemoryMmap> {
-        MockSplitQueue::create(&self.ram, self.base, self.size)
-    }
-
     /// Addresses of descriptor table, available ring and used ring.
     pub fn addresses(&self) -> [u64; 3] {
-        let mock = self.mock();
-        [
-            mock.desc_table_addr().0,
-            mock.avail_addr().0,
-            mock.used_addr().0,
-        ]
+        [self.base, self.base + 0x1000, self.base + 0x2000]
+    }
+
+    fn get<T: ByteValued>(&self, addr: u64) -> T {
+        let value = self.ram.read_obj(GuestAddress(addr));
+        value.expect("ring is in guest memory")
+    }
+
+    fn put<T: ByteValued>(&self, addr: u64, value: T) {
+        let outcome = self.ram.write_obj(value, GuestAddress(addr));
+        outcome.expect("ring is in guest memory");
+    }
+
+    fn load_index(&self, addr: u64) -> u16 {
+        let value = self.ram.load(GuestAddress(addr), Ordering::Acquire);
+        u16::from_le(value.expect("ring is in guest memory"))
     }
 
     /// Entries.
@@ -114,44 +125,61 @@ impl DriverQueue {
 
     /// Writes one descriptor as it is, valid or not.
     pub fn set_descriptor(&self, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
-        let descriptor = RawDescriptor::from(Descriptor::new(addr, len, flags, next));
-        self.mock()
-            .desc_table()
-            .store(index, descriptor)
-            .expect("descriptor index is within the table");
+        let [table, ..] = self.addresses();
+        let at = table + 16 * u64::from(index);
+        self.put(at, addr.to_le());
+        self.put(at + 8, len.to_le());
+        self.put(at + 12, flags.to_le());
+        self.put(at + 14, next.to_le());
     }
 
     /// Puts `head` into the available ring, whatever stands there.
     pub fn make_available(&self, head: u16) {
-        let mock = self.mock();
-        let index = u16::from_le(mock.avail().idx().load());
-        let slot = usize::from(index % self.size);
-        let entry = mock.avail().ring().ref_at(slot).expect("slot is in the ring");
-        entry.store(head.to_le());
-        // Asks for an interrupt on each used buffer (virtio 1.2 §2.7.7.1).
-        self.set_used_event(self.next_used);
-        mock.avail().idx().store(index.wrapping_add(1).to_le());
+        let [_, avail, _] = self.addresses();
+        let index = self.load_index(avail + 2);
+        self.put(avail + 4 + 2 * u64::from(index % self.size), head.to_le());
+        self.set_avail_index(index.wrapping_add(1));
     }
 
-    /// Writes `used_event`.
-    pub fn set_used_event(&self, value: u16) {
-        let at = self.mock().avail_addr().0 + 4 + 2 * u64::from(self.size);
+    /// Sets the index of the available ring, whatever it was.
+    pub fn set_avail_index(&self, index: u16) {
+        let [_, avail, _] = self.addresses();
         self.ram
-            .write_obj(value.to_le(), GuestAddress(at))
+            .store(index.to_le(), GuestAddress(avail + 2), Ordering::SeqCst)
             .expect("ring is in guest memory");
+    }
+
+    /// Asks for an interrupt when used buffer number `value` is there
+    /// (`used_event`, virtio 1.2 §2.7.7.1).
+    pub fn set_used_event(&self, value: u16) {
+        let [_, avail, _] = self.addresses();
+        self.ram
+            .store(
+                value.to_le(),
+                GuestAddress(avail + 4 + 2 * u64::from(self.size)),
+                Ordering::SeqCst,
+            )
+            .expect("ring is in guest memory");
+    }
+
+    /// Whether the device wants to hear of buffers from `old` up to now
+    /// (`avail_event`, virtio 1.2 §2.7.10).
+    pub fn wants_notification(&self, old: u16) -> bool {
+        let [_, avail, used] = self.addresses();
+        let new = self.load_index(avail + 2);
+        let event = self.load_index(used + 4 + 8 * u64::from(self.size));
+        new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
     }
 
     /// The next used chain: its head and the bytes the device wrote.
     pub fn poll(&mut self) -> Option<(u16, u32)> {
-        let mock = self.mock();
-        if u16::from_le(mock.used().idx().load()) == self.next_used {
+        let [_, _, used] = self.addresses();
+        if self.load_index(used + 2) == self.next_used {
             return None;
         }
-        let slot = usize::from(self.next_used % self.size);
-        let element = mock.used().ring().ref_at(slot).expect("slot is in the ring");
-        let element = element.load();
-        let head = u16::try_from(element.id()).expect("head is an index");
-        let len = element.len();
+        let at = used + 4 + 8 * u64::from(self.next_used % self.size);
+        let head = u16::try_from(u32::from_le(self.get(at))).expect("head is an index");
+        let len = u32::from_le(self.get(at + 4));
         self.next_used = self.next_used.wrapping_add(1);
         self.set_used_event(self.next_used);
         let chain = std::mem::take(&mut self.chains[usize::from(head)]);

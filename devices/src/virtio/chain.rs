@@ -229,7 +229,10 @@ pub(crate) fn add_used(
 }
 
 /// Whether the driver wants an interrupt for what was added to the used ring.
-pub(crate) fn wants_interrupt(queue: &mut Queue, ram: &GuestMemoryMmap) -> Result<bool, QueueError> {
+pub(crate) fn wants_interrupt(
+    queue: &mut Queue,
+    ram: &GuestMemoryMmap,
+) -> Result<bool, QueueError> {
     let wanted = queue.needs_notification(ram).map_err(QueueError::Ring)?;
     if queue.event_idx_enabled() {
         return Ok(wanted);

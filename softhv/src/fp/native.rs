@@ -6,7 +6,7 @@
 //! are left to the integer code. Whether IXC is due is known if it is set
 //! already, or from an error-free transformation that shows a result exact.
 
-use super::format::{DN, Double, FZ, Format, RMODE, Single};
+use super::format::{DN, Double, FZ, Format, Fpu, IXC, RMODE, Single};
 use super::fused::{fused, fused_single};
 
 /// FPCR bits that must be clear for native arithmetic to apply.
@@ -155,3 +155,56 @@ fn double_product_is(a: f64, b: f64, r: f64) -> bool {
 
 native!(Single, f32, u32, fused_single, single_product_is);
 native!(Double, f64, u64, fused, double_product_is);
+
+/// An integer in format `F`, if that is exact, or if it is known how it rounds
+/// and that IXC is set. `int` holds 64 bits of either signedness.
+#[inline(always)]
+pub fn from_int<F: Native>(fpu: Fpu, int: i64, unsigned: bool) -> Option<u64> {
+    // Every integer up to 2^24 or 2^53 is exact in every mode.
+    let exact = int.unsigned_abs() <= 1 << (F::FRAC + 1) && (!unsigned || int >= 0);
+    if !exact && (fpu.fpcr & CONTROL != 0 || fpu.fpsr & IXC == 0) {
+        return None;
+    }
+    Some(if unsigned {
+        F::from_u64(int as u64)
+    } else {
+        F::from_i64(int)
+    })
+}
+
+/// `a` toward zero as an integer of `bits` bits, if it fits and raises nothing
+/// new. Zero is left out: it may come from a NaN or a flushed denormal.
+#[inline(always)]
+pub fn truncate<F: Native>(fpu: Fpu, a: u64, bits: u32, unsigned: bool) -> Option<u64> {
+    let (int, fits, back);
+    if unsigned {
+        int = F::to_u64(a);
+        // The greatest value may be a saturated one.
+        fits = int != 0 && int < u64::MAX >> (64 - bits);
+        back = F::from_u64(int);
+    } else {
+        let signed = F::to_i64(a);
+        let limit = i64::MAX >> (64 - bits);
+        fits = signed != 0 && -limit <= signed && signed < limit;
+        back = F::from_i64(signed);
+        int = signed as u64 & u64::MAX >> (64 - bits);
+    }
+    (fits && (back == a || fpu.fpsr & IXC != 0)).then_some(int)
+}
+
+/// A single as a double, if that raises nothing.
+#[inline(always)]
+pub fn widen(fpu: Fpu, a: u64) -> Option<u64> {
+    let value = f32::from_bits(a as u32);
+    (fpu.fpcr & FZ == 0 && !value.is_nan()).then(|| f64::from(value).to_bits())
+}
+
+/// A double as a single, if that raises nothing new.
+#[inline(always)]
+pub fn narrow(fpu: Fpu, a: u64) -> Option<u64> {
+    let value = f64::from_bits(a);
+    let result = value as f32;
+    let bits = u64::from(result.to_bits());
+    let known = fpu.fpsr & IXC != 0 || f64::from(result) == value;
+    (fpu.fpcr & CONTROL == 0 && known && is_plain::<Single>(bits)).then_some(bits)
+}

@@ -6,7 +6,7 @@
 
 use super::convert::{self, Integer};
 use super::format::{Double, Format, Fpu, Half, Rounding, Single};
-use super::native::Native;
+use super::native::{self, Native};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::recip;
 use super::scalar::CURRENT;
@@ -172,12 +172,16 @@ pub(super) fn round<F: Format, const N: usize>(regs: &mut Regs, op: &Op) {
 /// FCVT* to integer lanes; `aux` is the rounding code, `imm` the number of
 /// fraction bits.
 #[inline(never)]
-pub(super) fn to_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
+pub(super) fn to_int<F: Native, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
     let to = Integer {
         bits: F::BITS,
         unsigned: UNSIGNED,
     };
+    let plain = op.aux == 3 && op.imm == 0;
     each::<F, N>(regs, op, |fpu, a| {
+        if plain && let Some(int) = native::truncate::<F>(*fpu, a, F::BITS, UNSIGNED) {
+            return int;
+        }
         let rounding = Rounding::from_code(u64::from(op.aux));
         convert::to_integer::<F>(fpu, a, to, op.imm as u32, rounding)
     });
@@ -185,12 +189,23 @@ pub(super) fn to_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut
 
 /// SCVTF and UCVTF; `imm` is the number of fraction bits.
 #[inline(never)]
-pub(super) fn from_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
+pub(super) fn from_int<F: Native, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
     let from = Integer {
         bits: F::BITS,
         unsigned: UNSIGNED,
     };
+    let pad = 64 - F::BITS;
     each::<F, N>(regs, op, |fpu, a| {
+        let int = if UNSIGNED {
+            a as i64
+        } else {
+            (a << pad) as i64 >> pad
+        };
+        if op.imm == 0
+            && let Some(result) = native::from_int::<F>(*fpu, int, UNSIGNED)
+        {
+            return result;
+        }
         convert::from_integer::<F>(fpu, a, from, op.imm as u32)
     });
 }
@@ -213,7 +228,13 @@ pub(super) fn widen_half(regs: &mut Regs, op: &Op) {
 
 #[inline(never)]
 pub(super) fn widen_single(regs: &mut Regs, op: &Op) {
-    widen::<Single, Double, 2>(regs, op);
+    let a = V([reg(regs, op.rn).0[usize::from(op.aux & 1)], 0]);
+    let fpu = ops::fpu(regs);
+    let fast = |i| native::widen(fpu, lane::<Single>(&a, i));
+    match (fast(0), fast(1)) {
+        (Some(low), Some(high)) => put(regs, op.rd, V([low, high])),
+        _ => widen::<Single, Double, 2>(regs, op),
+    }
 }
 
 /// FCVTN to the low half of the register, the high half becoming zero; to the

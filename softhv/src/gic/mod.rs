@@ -124,7 +124,7 @@ impl Gic {
         };
         slot.attach(link, self.lock().forwarding());
         self.slots_used.fetch_max(index + 1, Ordering::Relaxed);
-        self.set_affinity(index, ((index / 16) << 8 | index % 16) as u64);
+        self.set_affinity(index, (((index / 16) << 8) | (index % 16)) as u64);
     }
 
     /// Disconnects a vCPU.

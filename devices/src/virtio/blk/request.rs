@@ -105,12 +105,7 @@ impl Executor<'_> {
         Ok(Ok(len))
     }
 
-    fn write(
-        &self,
-        chain: &Chain,
-        sector: u64,
-        buffer: &mut [u8],
-    ) -> Result<Outcome, QueueError> {
+    fn write(&self, chain: &Chain, sector: u64, buffer: &mut [u8]) -> Result<Outcome, QueueError> {
         let len = chain.readable.len() - HEADER_BYTES;
         let Some(offset) = self.disk.offset_of(sector, len as u64) else {
             return Ok(Err(Failure::Io));

@@ -128,7 +128,10 @@ fn read_scatters_over_segments_of_any_size() {
 #[test]
 fn read_larger_than_the_bounce_buffer_is_whole() {
     let mut disk = disk(1 << 20, BlkConfig::default());
-    assert_eq!(disk.run(0, 0, &[writable(DATA, 1 << 20)]), (OK, (1 << 20) + 1));
+    assert_eq!(
+        disk.run(0, 0, &[writable(DATA, 1 << 20)]),
+        (OK, (1 << 20) + 1)
+    );
     let want: Vec<u8> = (0..1 << 20).map(pattern).collect();
     assert!(disk.bytes(DATA, 1 << 20) == want);
 }
@@ -151,7 +154,9 @@ fn header_split_over_descriptors_is_understood() {
     let mut disk = disk(4096, BlkConfig::default());
     let mut header = [0; 16];
     header[8] = 1;
-    disk.ram.write_slice(&header, GuestAddress(HEADERS)).unwrap();
+    disk.ram
+        .write_slice(&header, GuestAddress(HEADERS))
+        .unwrap();
     disk.driver.queues[0].push(&[
         readable(HEADERS, 5),
         readable(HEADERS + 5, 11),
@@ -324,7 +329,9 @@ fn reset_with_requests_in_flight_leaves_ram_alone_afterwards() {
     }
     disk.driver.write(0x070, 0);
     assert_eq!(disk.driver.status(), 0);
-    disk.ram.write_slice(&[0x77; 4096], GuestAddress(DATA)).unwrap();
+    disk.ram
+        .write_slice(&[0x77; 4096], GuestAddress(DATA))
+        .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(30));
     assert_eq!(disk.bytes(DATA, 4096), [0x77; 4096]);
 }
@@ -365,12 +372,18 @@ fn impossible_configurations_are_refused() {
         queues: 0,
         ..BlkConfig::default()
     };
-    assert!(matches!(Blk::new(file(), none), Err(BlkError::BadQueues(0))));
+    assert!(matches!(
+        Blk::new(file(), none),
+        Err(BlkError::BadQueues(0))
+    ));
     let lazy = BlkConfig {
         workers: 0,
         ..BlkConfig::default()
     };
-    assert!(matches!(Blk::new(file(), lazy), Err(BlkError::BadWorkers(0))));
+    assert!(matches!(
+        Blk::new(file(), lazy),
+        Err(BlkError::BadWorkers(0))
+    ));
     let empty = Blk::new(tempfile::tempfile().unwrap(), BlkConfig::default());
     assert!(matches!(empty, Err(BlkError::TooSmall(0))));
 }

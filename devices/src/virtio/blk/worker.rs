@@ -123,7 +123,9 @@ fn take_from(queue: &mut Queue, ram: &GuestRam) -> Result<Option<(Chain, bool)>,
         return Ok(None);
     }
     let mut chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
-    let mut more = queue.enable_notification(&**ram).map_err(QueueError::Ring)?;
+    let mut more = queue
+        .enable_notification(&**ram)
+        .map_err(QueueError::Ring)?;
     if chain.is_none() && more {
         // Made available just before notifications were on again.
         chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
@@ -144,7 +146,10 @@ impl Shared {
             let Some((job, more)) = state.take() else {
                 state.waiting += 1;
                 self.quiet.notify_all();
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
                 state.waiting -= 1;
                 continue;
             };

@@ -65,7 +65,11 @@ impl Regs {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-            queues: queue_max_sizes.iter().copied().map(QueueRegs::new).collect(),
+            queues: queue_max_sizes
+                .iter()
+                .copied()
+                .map(QueueRegs::new)
+                .collect(),
             active: false,
         }
     }
@@ -86,8 +90,8 @@ impl Regs {
 
     /// Features may be chosen between `DRIVER` and `FEATURES_OK` only.
     pub(super) fn set_driver_features(&mut self, value: u32) {
-        let negotiating = self.has(status::DRIVER)
-            && self.status & (status::FEATURES_OK | status::FAILED) == 0;
+        let negotiating =
+            self.has(status::DRIVER) && self.status & (status::FEATURES_OK | status::FAILED) == 0;
         match self.driver_features_sel {
             0 if negotiating => super::set_low(&mut self.driver_features, value),
             1 if negotiating => super::set_high(&mut self.driver_features, value),

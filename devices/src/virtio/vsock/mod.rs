@@ -24,9 +24,7 @@ use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
     RestoreError, VirtioDevice, read_config_space,
 };
-use crate::reactor::{
-    EventHandler, HandlerId, Reactor, ReactorError, ReactorHandle, Readiness,
-};
+use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, ReactorHandle, Readiness};
 
 mod connection;
 mod mux;

@@ -470,13 +470,12 @@ impl Mux {
                 continue;
             };
             let cid = self.guest_cid;
-            let offered = queues.give_received(|ram, buffer| {
-                match connection.fill(cid, ram, buffer) {
+            let offered =
+                queues.give_received(|ram, buffer| match connection.fill(cid, ram, buffer) {
                     Filled::Packet(header, len) => Ok(Some((header, len))),
                     Filled::Nothing => Ok(None),
                     Filled::Fault => Err(()),
-                }
-            });
+                });
             if offered == Offered::NoBuffer {
                 return;
             }

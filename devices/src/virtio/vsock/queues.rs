@@ -181,7 +181,10 @@ fn pop_or_listen(queue: &mut Queue, ram: &GuestRam) -> Result<Option<Chain>, Que
     if let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? {
         return Ok(Some(chain));
     }
-    if queue.enable_notification(&**ram).map_err(QueueError::Ring)? {
+    if queue
+        .enable_notification(&**ram)
+        .map_err(QueueError::Ring)?
+    {
         return Chain::pop(queue, ram, MAX_SEGMENTS);
     }
     Ok(None)

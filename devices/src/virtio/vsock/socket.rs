@@ -27,10 +27,9 @@ impl Listener {
             source,
         };
         let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
-        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None)
-            .map_err(|e| failed(e.into()))?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-            .map_err(|e| failed(e.into()))?;
+        let fd =
+            socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(|e| failed(e.into()))?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         bind(&fd, &address).map_err(|e| failed(e.into()))?;
         let listener = Self {
             socket: UnixListener::from(fd),
