@@ -519,3 +519,23 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[test]
+fn more_disks_than_interrupts_are_refused() {
+    let files = Files::new("disks");
+    with_engine(|api| {
+        let mut resources = files.machine();
+        resources.block_devices = vec![files.path("Image"); 127];
+        let error = start(api, &resources).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MachineError::TooManyDevices {
+                    devices: 129,
+                    max: 128
+                }
+            ),
+            "{error}"
+        );
+    });
+}

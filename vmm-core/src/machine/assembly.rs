@@ -51,16 +51,17 @@ impl<V: Vm> IrqLine for VmLine<V> {
     }
 }
 
-/// How many virtio devices a description makes.
-pub(super) fn virtio_count(resources: &VmResources) -> Result<u32, MachineError> {
+/// How many virtio devices a description makes, each with an interrupt below
+/// `end_intid`.
+pub(super) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u32, MachineError> {
     let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
+    let max = end_intid
+        .saturating_sub(layout::VIRTIO_INTID)
+        .min(layout::MAX_VIRTIO);
     u32::try_from(devices)
         .ok()
-        .filter(|count| *count <= layout::MAX_VIRTIO)
-        .ok_or(MachineError::TooManyDevices {
-            devices,
-            max: layout::MAX_VIRTIO,
-        })
+        .filter(|count| *count <= max)
+        .ok_or(MachineError::TooManyDevices { devices, max })
 }
 
 /// Makes the devices.
