@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 pub mod legacy;
 pub mod reactor;
 pub mod seams;

@@ -7,4 +7,8 @@
 #[cfg(target_os = "linux")]
 pub mod agent;
 #[cfg(target_os = "linux")]
+pub mod boot;
+#[cfg(target_os = "linux")]
+pub mod selftest;
+#[cfg(target_os = "linux")]
 pub mod sys;

@@ -26,3 +26,5 @@ pub mod tlb;
 pub mod vcpu_link;
 pub mod vm;
 pub mod walk;
+
+pub use abi::api;

@@ -34,7 +34,7 @@ pub fn ensure() -> Result<PathBuf> {
     };
     let name = format!(
         "init-{}",
-        source_hash(workspace::root(), &toolchain.identity)?
+        source_hash(&workspace::root(), &toolchain.identity)?
     );
     let cache = kernel::cache_dir()?;
     let initrd = cache.join(&name).join(Asset::InitOci.file_name());

@@ -120,6 +120,8 @@ pub fn ensure(sets: &[&Set]) -> Result<()> {
     process::shown(root.command("apt-get").args(["update", "-qq"]))?;
     process::shown(
         root.command("apt-get")
+            // A machine fresh from its image is often still updating itself.
+            .args(["-o", "DPkg::Lock::Timeout=300"])
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(&missing),
     )

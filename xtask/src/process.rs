@@ -49,11 +49,13 @@ pub fn logged(command: &mut Command, log: &Path) -> Result<()> {
     )
 }
 
-/// Runs a program whose output the user sees.
+/// Runs a program whose output the user sees, on our standard error: standard
+/// output is for results.
 pub fn shown(command: &mut Command) -> Result<()> {
     let name = describe(command);
     let status = command
         .stdin(Stdio::null())
+        .stdout(std::io::stderr())
         .status()
         .with_context(|| format!("cannot run {name}"))?;
     if !status.success() {

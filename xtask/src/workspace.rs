@@ -8,9 +8,13 @@ use anyhow::{Context, Result};
 use crate::process;
 
 /// The directory of the root `Cargo.toml`.
-pub fn root() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
+///
+/// As `cargo run` tells it; the path compiled in is only for a binary started
+/// by hand, since checkouts that share a target directory share that binary.
+pub fn root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().map_or_else(|| own.clone(), Path::to_path_buf)
 }
 
 /// Whether this machine runs the guest's architecture, so that its own

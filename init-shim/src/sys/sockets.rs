@@ -28,11 +28,9 @@ fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {
     address
 }
 
-const ADDRESS_LEN: libc::socklen_t = {
-    let len = size_of::<libc::sockaddr_vm>();
-    assert!(len < 256);
-    len as libc::socklen_t
-};
+/// Size of a `sockaddr_vm` (`linux/vm_sockets.h` pads it to a `sockaddr`).
+const ADDRESS_LEN: libc::socklen_t = 16;
+const _: () = assert!(size_of::<libc::sockaddr_vm>() == 16);
 
 /// Listens on a vsock port of this guest.
 ///

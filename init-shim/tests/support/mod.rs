@@ -1,9 +1,10 @@
 //! An agent in this process and a blocking client for it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,21 +17,57 @@ use init_shim::agent::{Agent, Buffers, Greeting, serve};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
+/// An agent, and the groups to clean up after it.
+pub struct TestAgent {
+    pub agent: Arc<Agent>,
+    groups: Option<PathBuf>,
+}
+
+impl std::ops::Deref for TestAgent {
+    type Target = Arc<Agent>;
+
+    fn deref(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+}
+
+impl Drop for TestAgent {
+    fn drop(&mut self) {
+        let Some(dir) = &self.groups else { return };
+        // A process killed by the test may need a moment to leave its group.
+        for _ in 0..100 {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            if std::fs::remove_dir(dir).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 /// An agent without control groups.
-pub fn plain_agent() -> Arc<Agent> {
-    Arc::new(Agent::new(None, false).unwrap())
+pub fn plain_agent() -> TestAgent {
+    TestAgent {
+        agent: Arc::new(Agent::new(None, false).unwrap()),
+        groups: None,
+    }
 }
 
 /// An agent with control groups if this machine lets us make some.
-pub fn agent_with_groups() -> Option<Arc<Agent>> {
+pub fn agent_with_groups() -> Option<TestAgent> {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         let dir = Path::new(root).join(format!("sm-test-{}-{serial}", std::process::id()));
         if Path::new(root).join("cgroup.procs").exists()
             && std::fs::create_dir(&dir).is_ok()
-            && let Ok(pool) = GroupPool::new(dir)
+            && let Ok(pool) = GroupPool::new(dir.clone())
         {
-            return Some(Arc::new(Agent::new(Some(pool), false).unwrap()));
+            return Some(TestAgent {
+                agent: Arc::new(Agent::new(Some(pool), false).unwrap()),
+                groups: Some(dir),
+            });
         }
     }
     None
@@ -173,7 +210,8 @@ pub fn with_stdin(request: ExecRequest) -> ExecRequest {
     ExecRequest { flags, ..request }
 }
 
-pub fn scratch(name: &str) -> std::path::PathBuf {
+/// A fresh directory.
+pub fn scratch(name: &str) -> PathBuf {
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("sm-agent-{}-{serial}-{name}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

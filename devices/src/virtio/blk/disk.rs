@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::{ID_BYTES, SECTOR_BYTES, host};
 
 /// Zeroes written at once where the host cannot punch holes.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file seen as sectors.
 pub(super) struct Disk {

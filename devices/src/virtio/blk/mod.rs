@@ -22,6 +22,9 @@ mod host;
 mod request;
 mod worker;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use request::RequestRunner;
+
 /// Device type of a block device.
 const DEVICE_ID: u32 = 2;
 /// Bytes in a sector, whatever the block size (virtio 1.2 §5.2.4).

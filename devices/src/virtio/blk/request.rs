@@ -131,7 +131,7 @@ impl Executor<'_> {
         let len = chain.readable.len() - HEADER_BYTES;
         let count = len / RANGE_BYTES;
         let max = MAX_ZERO_SEGMENTS as usize;
-        if len == 0 || len % RANGE_BYTES != 0 || count > max {
+        if len == 0 || !len.is_multiple_of(RANGE_BYTES) || count > max {
             return Ok(Err(Failure::Io));
         }
         let mut ranges = [0; RANGE_BYTES * MAX_ZERO_SEGMENTS as usize];
@@ -184,4 +184,41 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(field)
+}
+
+/// Runs requests without threads, for fuzzing.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) struct RequestRunner {
+    disk: Disk,
+    write_through: bool,
+    buffer: Vec<u8>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl RequestRunner {
+    pub(crate) fn new(file: &std::fs::File, read_only: bool, write_through: bool) -> Self {
+        let len_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        let file = file.try_clone().expect("a descriptor is free");
+        Self {
+            disk: Disk {
+                file,
+                len_bytes,
+                sectors: len_bytes / SECTOR_BYTES,
+                read_only,
+                id: *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            },
+            write_through,
+            buffer: vec![0; BUFFER_BYTES],
+        }
+    }
+
+    /// Bytes written for the guest; `None` if the chain is no request.
+    pub(crate) fn run(&mut self, ram: &GuestMemoryMmap, chain: &Chain) -> Option<usize> {
+        let executor = Executor {
+            disk: &self.disk,
+            ram,
+            write_through: self.write_through,
+        };
+        executor.run(chain, &mut self.buffer).ok()
+    }
 }

@@ -295,7 +295,7 @@ impl MmioDevice for VirtioMmio {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match (offset.checked_sub(CONFIG), data.len()) {
             (Some(offset), 1 | 2 | 4 | 8) => self.device.read_config(offset, data),
-            (None, 4) if offset % 4 == 0 => {
+            (None, 4) if offset.is_multiple_of(4) => {
                 data.copy_from_slice(&self.read_register(offset).to_le_bytes());
             }
             _ => data.fill(0),
@@ -307,7 +307,7 @@ impl MmioDevice for VirtioMmio {
             (Some(offset), data) if matches!(data.len(), 1 | 2 | 4 | 8) => {
                 self.write_config(offset, data);
             }
-            (None, &[a, b, c, d]) if offset % 4 == 0 => {
+            (None, &[a, b, c, d]) if offset.is_multiple_of(4) => {
                 self.write_register(offset, u32::from_le_bytes([a, b, c, d]));
             }
             _ => {}

@@ -113,6 +113,10 @@ impl VirtioMmio {
         };
         if outcome.is_err() {
             self.reset(&mut regs);
+        } else if state.interrupt_status != 0 {
+            // The edge may have been lost with the old machine; one too many
+            // only makes the driver look once more.
+            self.irq.line.pulse();
         }
         outcome
     }

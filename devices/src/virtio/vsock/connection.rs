@@ -70,6 +70,8 @@ pub(super) enum Fate {
 
 pub(super) struct Connection {
     pub(super) stream: UnixStream,
+    /// Under which the reactor reports its events.
+    pub(super) key: u32,
     pub(super) host_port: u32,
     pub(super) guest_port: u32,
     pub(super) phase: Phase,
@@ -107,6 +109,7 @@ impl Connection {
     pub(super) fn new(stream: UnixStream, host_port: u32, guest_port: u32, phase: Phase) -> Self {
         Self {
             stream,
+            key: 0,
             host_port,
             guest_port,
             phase,
@@ -324,7 +327,7 @@ impl Connection {
             }
         }
         if self.out.is_empty() {
-            self.out.shrink_to(0);
+            self.out.shrink_to_fit();
             if self.phase == Phase::Draining {
                 return Fate::Close;
             }

@@ -26,12 +26,16 @@ use super::{
 };
 use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, ReactorHandle, Readiness};
 
+#[cfg(any(test, feature = "testing"))]
+mod bench;
 mod connection;
 mod mux;
 mod packet;
 mod queues;
 mod socket;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use bench::Bench;
 pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS};
 
 /// Device type of a socket device.

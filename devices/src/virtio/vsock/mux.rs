@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -23,8 +24,12 @@ pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
 /// Resets kept for packets without a connection; beyond that the guest must
 /// take some before it may send more.
 const MAX_RESETS: usize = 256;
-/// Keys below belong to listeners, the others to connections.
-const FIRST_CONNECTION_KEY: u32 = 1 << 16;
+/// Keys with this bit belong to connections, the others to listeners.
+const CONNECTION_KEY: u32 = 1 << 31;
+/// Low bits of a connection's key: its slot. Those above count how often keys
+/// were given out, so that a late event never meets a slot's next tenant.
+const SLOT_BITS: u32 = 13;
+const _: () = assert!(MAX_CONNECTIONS == 1 << SLOT_BITS);
 /// First port given to connections that start on the host, well away from
 /// those a guest would connect to.
 const FIRST_HOST_PORT: u32 = 1 << 30;
@@ -53,6 +58,9 @@ pub(super) struct Mux {
     turn: VecDeque<usize>,
     resets: VecDeque<Header>,
     next_host_port: u32,
+    next_generation: u32,
+    /// A client could not be let in when it came.
+    clients_wait: bool,
     buffered: usize,
     /// The event queue owes the guest a TRANSPORT_RESET.
     reset_event_due: bool,
@@ -74,6 +82,8 @@ impl Mux {
             turn: VecDeque::new(),
             resets: VecDeque::new(),
             next_host_port: FIRST_HOST_PORT,
+            next_generation: 0,
+            clients_wait: false,
             buffered: 0,
             reset_event_due: false,
             payload: Vec::new(),
@@ -86,7 +96,7 @@ impl Mux {
         listeners: Vec<(Listener, Option<u32>)>,
     ) -> Result<(), ReactorError> {
         self.handler = Some(handler);
-        for (key, (listener, guest_port)) in (0..FIRST_CONNECTION_KEY).zip(listeners) {
+        for (key, (listener, guest_port)) in (0..CONNECTION_KEY).zip(listeners) {
             self.reactor.register(handler, key, &listener.socket)?;
             self.doors.push(Door {
                 listener,
@@ -148,29 +158,38 @@ impl Mux {
         if self.queues.is_none() {
             return;
         }
-        match key.checked_sub(FIRST_CONNECTION_KEY) {
-            None => self.accept_all(),
-            Some(index) => self.socket_ready(index as usize, readiness),
+        if key & CONNECTION_KEY == 0 {
+            self.accept_all();
+        } else {
+            self.socket_ready(key, readiness);
         }
         self.process();
     }
 
     fn accept_all(&mut self) {
+        self.clients_wait = false;
         for index in 0..self.doors.len() {
-            while self.connection_count() < MAX_CONNECTIONS {
+            loop {
+                if self.connection_count() >= MAX_CONNECTIONS {
+                    self.clients_wait = true;
+                    break;
+                }
                 let door = &self.doors[index];
                 let guest_port = door.guest_port;
-                // Nobody there, or no descriptor left: the next connection
-                // that ends, or the next client, brings us back here.
-                let Ok(stream) = door.listener.accept() else {
-                    break;
-                };
-                self.admit(stream, guest_port);
+                match door.listener.accept() {
+                    Ok(stream) => self.admit(stream, guest_port),
+                    Err(error) => {
+                        // Anything else is a lack of descriptors or memory:
+                        // the next connection that ends brings us back.
+                        self.clients_wait |= error.kind() != ErrorKind::WouldBlock;
+                        break;
+                    }
+                }
             }
         }
     }
 
-    fn admit(&mut self, stream: UnixStream, guest_port: Option<u32>) {
+    pub(super) fn admit(&mut self, stream: UnixStream, guest_port: Option<u32>) {
         let connection = match guest_port {
             Some(guest_port) => {
                 let Some(host_port) = self.free_host_port(guest_port) else {
@@ -206,13 +225,15 @@ impl Mux {
     }
 
     /// Stores a connection and has its socket watched.
-    fn insert(&mut self, connection: Connection) -> Option<usize> {
+    fn insert(&mut self, mut connection: Connection) -> Option<usize> {
         let handler = self.handler?;
         let index = self.free.pop().unwrap_or(self.slots.len());
-        let key = FIRST_CONNECTION_KEY.checked_add(u32::try_from(index).ok()?)?;
+        let slot = u32::try_from(index).ok()?;
+        connection.key = CONNECTION_KEY | self.next_generation << SLOT_BITS | slot;
+        self.next_generation = (self.next_generation + 1) % (CONNECTION_KEY >> SLOT_BITS);
         if self
             .reactor
-            .register(handler, key, &connection.stream)
+            .register(handler, connection.key, &connection.stream)
             .is_err()
         {
             // Out of kernel memory for it; the client sees a close.
@@ -258,27 +279,24 @@ impl Mux {
         self.slots.get_mut(index)?.as_mut()
     }
 
-    fn socket_ready(&mut self, index: usize, readiness: Readiness) {
+    fn socket_ready(&mut self, key: u32, readiness: Readiness) {
+        let index = (key & ((1 << SLOT_BITS) - 1)) as usize;
         let Some(connection) = self.connection(index) else {
             return;
         };
+        if connection.key != key {
+            return;
+        }
         let before = connection.buffered();
         connection.set_readiness(readiness.readable, readiness.writable);
-        let mut fate = Fate::Keep;
-        if readiness.writable {
-            fate = connection.flush();
-        }
         if readiness.write_closed {
             connection.host_stopped_receiving();
         }
+        let fate = connection.flush();
         let after = connection.buffered();
         self.buffered = self.buffered - before + after;
         self.handshake(index);
         self.settle(index, fate);
-        // A slot or a descriptor may have become free for who waits.
-        if fate != Fate::Keep {
-            self.accept_all();
-        }
     }
 
     /// Goes on with the first line of a mux client.
@@ -346,7 +364,6 @@ impl Mux {
 
     /// Moves packets both ways until there is nothing more to do.
     pub(super) fn process(&mut self) {
-        let connections = self.connection_count();
         loop {
             let stalled = self.take_all_sent();
             self.give_all_received();
@@ -356,14 +373,15 @@ impl Mux {
                 break;
             }
         }
+        if self.clients_wait {
+            self.accept_all();
+            self.give_all_received();
+        }
         if let Some(queues) = &mut self.queues {
             if self.reset_event_due && queues.send_transport_reset() {
                 self.reset_event_due = false;
             }
             queues.interrupt();
-        }
-        if self.connection_count() < connections {
-            self.accept_all();
         }
     }
 
@@ -485,5 +503,43 @@ impl Mux {
                 self.turn.push_back(index);
             }
         }
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Mux {
+    pub(super) fn use_handler(&mut self, handler: HandlerId) {
+        self.handler = Some(handler);
+    }
+
+    /// The key of the connection in a slot.
+    pub(super) fn key_of(&self, slot: u32) -> Option<u32> {
+        let slot = self.slots.get(slot as usize)?.as_ref()?;
+        Some(slot.key)
+    }
+
+    /// Panics if the tables disagree with each other.
+    pub(super) fn check(&self) {
+        let live = || {
+            let slots = self.slots.iter().enumerate();
+            slots.filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+        };
+        assert_eq!(live().count() + self.free.len(), self.slots.len());
+        let buffered: usize = live().map(|(_, c)| c.buffered()).sum();
+        assert_eq!(buffered, self.buffered, "buffered bytes are miscounted");
+        for (index, connection) in live() {
+            let in_turn = self.turn.iter().filter(|&&i| i == index).count();
+            assert_eq!(in_turn, usize::from(connection.queued));
+            let ports = (connection.host_port, connection.guest_port);
+            let mapped = self.by_ports.get(&ports) == Some(&index);
+            let named = !matches!(connection.phase, Phase::Handshake(_) | Phase::Draining);
+            assert_eq!(mapped, named, "port table is wrong");
+            assert!(connection.buffered() <= super::connection::BUFFER_BYTES as usize);
+        }
+        for &index in self.by_ports.values() {
+            assert!(self.slots[index].is_some(), "port of a dead connection");
+        }
+        assert_eq!(self.turn.len(), live().filter(|(_, c)| c.queued).count());
+        assert!(self.resets.len() <= MAX_RESETS + 1, "resets pile up");
     }
 }

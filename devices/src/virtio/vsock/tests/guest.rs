@@ -54,6 +54,7 @@ pub(super) struct Guest {
     pub(super) buf_alloc: u32,
     tx_next: u64,
     rx_addresses: HashMap<u16, u64>,
+    shared: Arc<Shared>,
     /// Dropped last.
     _reactor: Arc<Reactor>,
 }
@@ -79,6 +80,7 @@ impl Guest {
             }],
         };
         let vsock = Vsock::new(config, &reactor).unwrap();
+        let shared = vsock.shared.clone();
         let irq = Arc::new(CountingIrq::default());
         let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), Box::new(vsock)));
         Self {
@@ -95,7 +97,17 @@ impl Guest {
             buf_alloc: 64 << 10,
             tx_next: 0,
             rx_addresses: HashMap::new(),
+            shared,
             _reactor: reactor,
+        }
+    }
+
+    /// Waits until the device holds exactly `count` connections.
+    pub(super) fn wait_for_connections(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.shared.lock().connection_count() != count {
+            assert!(Instant::now() < deadline, "not {count} connections");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -111,6 +123,7 @@ impl Guest {
     pub(super) fn start_driver(&mut self) {
         let (device, irq) = (self.driver.device.clone(), self.driver.irq.clone());
         self.driver = Driver::start(&self.ram, device, irq, RINGS, &[QUEUE, QUEUE, 16]);
+        self.rx_addresses.clear();
     }
 
     pub(super) fn offer(&mut self, addr: u64) {
