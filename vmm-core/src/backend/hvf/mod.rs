@@ -38,7 +38,7 @@ impl HvfEngine {
     /// The software engine, which runs anywhere.
     #[cfg(feature = "softhv")]
     pub fn software() -> Self {
-        Self::new(softhv::abi::api())
+        Self::new(softhv::api())
     }
 }
 
