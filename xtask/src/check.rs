@@ -172,10 +172,10 @@ fn no_c(metadata: &Value, package: &Value, problems: &mut Vec<String>) -> Result
                 text(package, "name")
             ));
         }
-        for dependency in nodes
-            .get(id)
-            .map_or(Ok(&Vec::new()), |node| list(node, "deps"))?
-        {
+        let Some(node) = nodes.get(id) else {
+            continue;
+        };
+        for dependency in list(node, "deps")? {
             let dev_only = list(dependency, "dep_kinds")?
                 .iter()
                 .all(|kind| text(kind, "kind") == "dev");
