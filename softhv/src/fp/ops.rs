@@ -4,6 +4,7 @@
 use super::arith;
 use super::compare;
 use super::format::{Format, Fpu, IXC};
+use super::fused::on_host;
 use super::native::{CONTROL, Native, is_plain};
 use super::recip;
 use crate::regs::Regs;
@@ -47,7 +48,7 @@ pub trait Unary: 'static {
 
 /// Whether native arithmetic applies and IXC is set anyway.
 #[inline(always)]
-fn is_easy(regs: &Regs) -> bool {
+pub fn is_easy(regs: &Regs) -> bool {
     regs.fpcr & CONTROL == 0 && regs.fpsr & IXC != 0
 }
 
@@ -121,7 +122,7 @@ fn unary_slow<O: Unary, F: Native>(regs: &mut Regs, a: u64) -> u64 {
 #[inline(always)]
 pub fn mul_add<F: Native>(regs: &mut Regs, addend: u64, a: u64, b: u64) -> u64 {
     if is_easy(regs) {
-        let result = F::mul_add(a, b, addend);
+        let result = on_host(|| F::mul_add(a, b, addend));
         if is_plain::<F>(result) {
             return result;
         }

@@ -4,7 +4,7 @@
 //! function that is never inlined: see [`super::ops`].
 
 use super::convert::{self, Integer};
-use super::format::{Double, FZ, Format, Rounding, Single};
+use super::format::{Double, FZ, Format, Fpu, IXC, Rounding, Single};
 use super::native::{self, Native};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::{compare, ops::mul_add};
@@ -161,16 +161,27 @@ pub(super) const CURRENT: u16 = 5;
 
 /// FRINT*; `aux` is the rounding code or [`CURRENT`], `imm` set for FRINTX.
 #[inline(never)]
-pub(super) fn round<F: Format>(regs: &mut Regs, op: &Op) {
+pub(super) fn round<F: Native>(regs: &mut Regs, op: &Op) {
     let a = get::<F>(regs, op.rn);
-    let result = with_fpu(regs, |fpu| {
-        let rounding = match op.aux {
-            CURRENT => fpu.rounding(),
-            code => Rounding::from_code(u64::from(code)),
-        };
-        convert::round_integral::<F>(fpu, a, rounding, op.imm != 0)
-    });
+    let result = with_fpu(regs, |fpu| round_one::<F>(fpu, op, a));
     put(regs, op.rd, result);
+}
+
+/// One FRINT*.
+#[inline(always)]
+pub(super) fn round_one<F: Native>(fpu: &mut Fpu, op: &Op, a: u64) -> u64 {
+    let code = match op.aux {
+        CURRENT => fpu.fpcr >> 22 & 3,
+        code => u64::from(code),
+    };
+    let report = op.imm != 0;
+    if fpu.fpcr & FZ == 0
+        && let Some(result) = native::round_integral::<F>(a, code)
+        && (!report || result == a || fpu.fpsr & IXC != 0)
+    {
+        return result;
+    }
+    convert::round_integral::<F>(fpu, a, Rounding::from_code(code), report)
 }
 
 /// FCVT*S and FCVT*U to a general register; `aux` is the rounding code, `imm`
