@@ -20,7 +20,11 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     (
         "supermachine-vmm-core",
         3,
-        &["supermachine-hvf", "supermachine-softhv", "supermachine-devices"],
+        &[
+            "supermachine-hvf",
+            "supermachine-softhv",
+            "supermachine-devices",
+        ],
     ),
     (
         "supermachine",
@@ -168,7 +172,10 @@ fn no_c(metadata: &Value, package: &Value, problems: &mut Vec<String>) -> Result
                 text(package, "name")
             ));
         }
-        for dependency in nodes.get(id).map_or(Ok(&Vec::new()), |node| list(node, "deps"))? {
+        let Some(node) = nodes.get(id) else {
+            continue;
+        };
+        for dependency in list(node, "deps")? {
             let dev_only = list(dependency, "dep_kinds")?
                 .iter()
                 .all(|kind| text(kind, "kind") == "dev");
@@ -193,7 +200,9 @@ fn versions(metadata: &Value, problems: &mut Vec<String>) -> Result<()> {
             .map(|package| text(package, "version"))
             .collect();
         if found.len() > 1 {
-            problems.push(format!("{name} is there in {found:?}; one version is the rule"));
+            problems.push(format!(
+                "{name} is there in {found:?}; one version is the rule"
+            ));
         }
     }
     Ok(())
@@ -203,7 +212,13 @@ fn versions(metadata: &Value, problems: &mut Vec<String>) -> Result<()> {
 fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(
         Command::new("git")
-            .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+            .args([
+                "ls-files",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+                "*.rs",
+            ])
             .current_dir(root),
     )?;
     Ok(listed.lines().map(PathBuf::from).collect())
@@ -217,12 +232,16 @@ fn sources(root: &Path, problems: &mut Vec<String>) -> Result<()> {
         let shown = file.display();
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            problems.push(format!("{shown} has {lines} lines, at most {MAX_LINES} are allowed"));
+            problems.push(format!(
+                "{shown} has {lines} lines, at most {MAX_LINES} are allowed"
+            ));
         }
         let path = file.to_string_lossy();
         let allowed = UNSAFE_ALLOWED.iter().any(|prefix| path.starts_with(prefix));
         if !allowed && text.lines().any(opens_unsafe) {
-            problems.push(format!("{shown} has unsafe code, which is not for this place"));
+            problems.push(format!(
+                "{shown} has unsafe code, which is not for this place"
+            ));
         }
     }
     Ok(())

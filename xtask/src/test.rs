@@ -42,7 +42,12 @@ fn cargo(arguments: &[&str]) -> Command {
 }
 
 fn setup() -> Result<()> {
-    packages::ensure(&[&packages::kernel(), &packages::guest_rust(), &QEMU, &IMAGE_TOOLS])?;
+    packages::ensure(&[
+        &packages::kernel(),
+        &packages::guest_rust(),
+        &QEMU,
+        &IMAGE_TOOLS,
+    ])?;
     let assets = assets::ensure()?;
     eprintln!("kernel: {}", assets.kernel.display());
     eprintln!("init-oci: {}", assets.init_oci.display());
