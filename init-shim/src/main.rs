@@ -1,7 +1,8 @@
 //! The guest's first process. Boots the machine, then serves commands.
 //!
-//! With `--serve-unix PATH` it is an ordinary process that serves the same
-//! protocol on a Unix socket, for tests and for embedding.
+//! With `--serve-unix PATH [CGROUP]` it is an ordinary process that serves the
+//! same protocol on a Unix socket, for tests and for embedding; commands are
+//! confined below the cgroup2 directory if one is given.
 //!
 //! The entry point is C's `main`: Rust's own would open `/dev/null` before
 //! there is a `/dev`, and abort without it.
@@ -14,6 +15,7 @@ mod entry {
     use std::path::PathBuf;
 
     use exec_proto::{EXEC_PORT, READY_PORT};
+    use init_shim::agent::groups::GroupPool;
     use init_shim::agent::{Agent, Doorway, Greeting, Workers};
     use init_shim::{boot, selftest, sys};
 
@@ -31,9 +33,9 @@ mod entry {
         if arguments.next().is_some_and(|a| a == "--serve-unix")
             && let Some(path) = arguments.next()
         {
-            return serve_unix(path.into());
+            return serve_unix(path.into(), arguments.next().map(PathBuf::from));
         }
-        eprintln!("usage: init-shim --serve-unix PATH, or as PID 1 of a guest");
+        eprintln!("usage: init-shim --serve-unix PATH [CGROUP], or as PID 1 of a guest");
         2
     }
 
@@ -84,14 +86,17 @@ mod entry {
         }
     }
 
-    fn serve_unix(path: PathBuf) -> i32 {
+    fn serve_unix(path: PathBuf, cgroup: Option<PathBuf>) -> i32 {
         let open = move || {
             // A name left over from an earlier run.
             let _ = std::fs::remove_file(&path);
             UnixListener::bind(&path).map(OwnedFd::from)
         };
-        let started =
-            Agent::new(None, false).and_then(|agent| Workers::start(agent, Doorway::new(open)?));
+        let started = cgroup
+            .map(GroupPool::new)
+            .transpose()
+            .and_then(|groups| Agent::new(groups, false))
+            .and_then(|agent| Workers::start(agent, Doorway::new(open)?));
         match started {
             Ok(_) => reap(),
             Err(error) => {
