@@ -44,19 +44,9 @@ mod entry {
             Ok(up) => up,
             Err(error) => boot::give_up(&error),
         };
-        if let Some(argv) = &options.selftest {
-            let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
-            boot::say(&format!("booted in {booted} us"));
-            match selftest::run(&agent, argv) {
-                Ok(text) => {
-                    for line in String::from_utf8_lossy(&text).lines() {
-                        boot::say(line);
-                    }
-                }
-                Err(error) => boot::say(&format!("selftest: {error}")),
-            }
-            sys::sync_all();
-            sys::power_off();
+        if !options.selftest.is_empty() {
+            std::thread::spawn(move || run_selftest(&agent, &options.selftest, started_ns));
+            reap();
         }
         let workers = Doorway::new(|| sys::vsock_listen(EXEC_PORT))
             .and_then(|doorway| Workers::start(agent, doorway));
@@ -78,6 +68,23 @@ mod entry {
         reap()
     }
 
+    fn run_selftest(agent: &Agent, commands: &[Vec<String>], started_ns: u64) -> ! {
+        let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
+        boot::say(&format!("booted in {booted} us"));
+        for argv in commands {
+            match selftest::run(agent, argv) {
+                Ok(text) => {
+                    for line in String::from_utf8_lossy(&text).lines() {
+                        boot::say(line);
+                    }
+                }
+                Err(error) => boot::say(&format!("selftest: {error}")),
+            }
+        }
+        sys::sync_all();
+        sys::power_off()
+    }
+
     /// PID 1's other duty: orphans. Children of serving threads are theirs.
     fn reap() -> ! {
         loop {
@@ -93,7 +100,7 @@ mod entry {
             UnixListener::bind(&path).map(OwnedFd::from)
         };
         let started = cgroup
-            .map(GroupPool::new)
+            .map(|parent| GroupPool::new(parent, None))
             .transpose()
             .and_then(|groups| Agent::new(groups, false))
             .and_then(|agent| Workers::start(agent, Doorway::new(open)?));
