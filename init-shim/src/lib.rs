@@ -1,8 +1,9 @@
 //! Guest PID 1 and exec agent, as a library so that its parts can be tested
 //! and embedded. The binary of the same package is what boots in a guest.
 //!
-//! `unsafe` lives in [`sys`] alone. Linux only; on other systems the library
-//! is empty.
+//! `unsafe` lives in `sys` alone. Linux only; on other systems the library is
+//! empty.
+#![cfg_attr(target_os = "linux", doc = include_str!("../README.md"))]
 
 #[cfg(target_os = "linux")]
 pub mod agent;
