@@ -4,6 +4,7 @@
 //! `unsafe` lives in `sys` alone. Linux only; on other systems the library is
 //! empty.
 #![cfg_attr(target_os = "linux", doc = include_str!("../README.md"))]
+#![deny(unsafe_code)]
 
 #[cfg(target_os = "linux")]
 pub mod agent;
@@ -12,4 +13,5 @@ pub mod boot;
 #[cfg(target_os = "linux")]
 pub mod selftest;
 #[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the one place for system calls")]
 pub mod sys;

@@ -45,13 +45,12 @@ const LINKS: [(&str, &str); 4] = [
 
 /// Settings a container runtime would give, and the link protections that keep
 /// one guest user from leading another's writes astray.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("vm/max_map_count", "262144"),
-    ("kernel/sysrq", "0"),
 ];
 
 pub(super) fn prepare(options: &Options) -> Option<GroupPool> {
