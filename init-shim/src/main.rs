@@ -44,13 +44,12 @@ mod entry {
             Ok(up) => up,
             Err(error) => boot::give_up(&error),
         };
-        if !options.selftest.is_empty() {
-            std::thread::spawn(move || run_selftest(&agent, &options.selftest, started_ns));
-            reap();
-        }
         let workers = Doorway::new(|| sys::vsock_listen(EXEC_PORT))
             .and_then(|doorway| Workers::start(agent, doorway));
         match workers {
+            Ok(_) if !options.selftest.is_empty() => {
+                std::thread::spawn(move || run_selftest(&options.selftest, started_ns));
+            }
             Ok(workers) => {
                 let ready_ns = sys::monotonic_ns();
                 // A host that does not listen there will connect when it likes.
@@ -68,11 +67,13 @@ mod entry {
         reap()
     }
 
-    fn run_selftest(agent: &Agent, commands: &[Vec<String>], started_ns: u64) -> ! {
+    fn run_selftest(commands: &[Vec<String>], started_ns: u64) -> ! {
         let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
         boot::say(&format!("booted in {booted} us"));
         for argv in commands {
-            match selftest::run(agent, argv) {
+            let result = sys::vsock_connect_self(EXEC_PORT)
+                .and_then(|connection| selftest::run(connection, argv));
+            match result {
                 Ok(text) => {
                     for line in String::from_utf8_lossy(&text).lines() {
                         boot::say(line);

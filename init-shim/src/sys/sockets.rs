@@ -10,6 +10,8 @@ use super::{check, check_len};
 const CID_HOST: u32 = libc::VMADDR_CID_HOST;
 /// `VMADDR_CID_ANY`: every context id of this machine.
 const CID_ANY: u32 = libc::VMADDR_CID_ANY;
+/// `VMADDR_CID_LOCAL`: this machine itself, if its kernel has the loopback.
+const CID_LOCAL: u32 = libc::VMADDR_CID_LOCAL;
 /// Connections waiting for a worker.
 const BACKLOG: libc::c_int = 1024;
 
@@ -51,8 +53,20 @@ pub fn vsock_listen(port: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// As the socket calls; `ECONNRESET` if the host does not listen.
 pub fn vsock_connect_host(port: u32) -> io::Result<OwnedFd> {
+    vsock_connect(CID_HOST, port)
+}
+
+/// Connects to a vsock port of this machine.
+///
+/// # Errors
+/// As the socket calls; `ENODEV` in a kernel without vsock loopback.
+pub fn vsock_connect_self(port: u32) -> io::Result<OwnedFd> {
+    vsock_connect(CID_LOCAL, port)
+}
+
+fn vsock_connect(cid: u32, port: u32) -> io::Result<OwnedFd> {
     let socket = vsock_socket()?;
-    let address = vsock_address(CID_HOST, port);
+    let address = vsock_address(cid, port);
     // SAFETY: the address is valid for its length.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
     Ok(socket)
