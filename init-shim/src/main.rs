@@ -10,7 +10,9 @@
 
 #[cfg(target_os = "linux")]
 mod entry {
+    use std::ffi::OsString;
     use std::os::fd::OwnedFd;
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
@@ -29,7 +31,7 @@ mod entry {
         if std::process::id() == 1 {
             run_machine(started_ns)
         }
-        let mut arguments = std::env::args_os().skip(1);
+        let mut arguments = arguments().into_iter().skip(1);
         if arguments.next().is_some_and(|a| a == "--serve-unix")
             && let Some(path) = arguments.next()
         {
@@ -37,6 +39,16 @@ mod entry {
         }
         eprintln!("usage: init-shim --serve-unix PATH [CGROUP], or as PID 1 of a guest");
         2
+    }
+
+    /// Rust's own list stays empty behind a C `main` with some C libraries.
+    fn arguments() -> Vec<OsString> {
+        let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+        let words = bytes.split(|byte| *byte == 0);
+        words
+            .map(|word| OsString::from_vec(word.to_vec()))
+            .collect()
     }
 
     fn run_machine(started_ns: u64) -> ! {

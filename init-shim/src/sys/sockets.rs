@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use super::descriptors::own;
 use super::{check, check_len};
 
+/// Address family of vsock (`linux/socket.h`); libc lacks it for musl.
+const AF_VSOCK: libc::c_int = 40;
 /// `VMADDR_CID_HOST`: the host's context id.
 const CID_HOST: u32 = libc::VMADDR_CID_HOST;
 /// `VMADDR_CID_ANY`: every context id of this machine.
@@ -17,14 +19,13 @@ const BACKLOG: libc::c_int = 1024;
 
 fn vsock_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
-    check(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })
-        .map(own)
+    check(unsafe { libc::socket(AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }).map(own)
 }
 
 fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {
     // SAFETY: sockaddr_vm is plain data for which all zeroes are valid.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).unwrap_or_default();
+    address.svm_family = libc::sa_family_t::try_from(AF_VSOCK).unwrap_or_default();
     address.svm_cid = cid;
     address.svm_port = port;
     address
