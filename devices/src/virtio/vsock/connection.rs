@@ -1,12 +1,13 @@
 //! One stream: the guest's packets on one side, a Unix socket on the other.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use vm_memory::{GuestMemory, GuestMemoryMmap, ReadVolatile, VolatileMemoryError};
 
+use super::host;
 use super::packet::{
     HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND,
     TYPE_STREAM, op,
@@ -237,7 +238,7 @@ impl Connection {
             let line = format!("OK {}\n", self.host_port);
             // The socket is new and empty: a line that does not fit at once
             // means that the client is gone.
-            match (&self.stream).write(line.as_bytes()) {
+            match host::send(&self.stream, line.as_bytes()) {
                 Ok(len) if len == line.len() => {}
                 _ => return Fate::Reset,
             }
@@ -280,7 +281,7 @@ impl Connection {
     /// One write to the socket; `None` if it takes nothing now or ever again.
     fn write(&mut self, bytes: &[u8]) -> Option<usize> {
         loop {
-            match (&self.stream).write(bytes) {
+            match host::send(&self.stream, bytes) {
                 Ok(len) if len > 0 => return Some(len),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -315,7 +316,7 @@ impl Connection {
         while self.can_write && !self.out.is_empty() {
             let (head, _) = self.out.as_slices();
             // Field by field, since `head` borrows `out`.
-            let outcome = (&self.stream).write(head);
+            let outcome = host::send(&self.stream, head);
             match outcome {
                 Ok(len) if len > 0 => {
                     self.out.drain(..len);

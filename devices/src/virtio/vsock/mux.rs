@@ -178,6 +178,7 @@ impl Mux {
                 let guest_port = door.guest_port;
                 match door.listener.accept() {
                     Ok(stream) => self.admit(stream, guest_port),
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         // Anything else is a lack of descriptors or memory:
                         // the next connection that ends brings us back.
