@@ -1,1 +1,14 @@
-//! Guest PID 1 and exec agent.
+//! Guest PID 1 and exec agent, as a library so that its parts can be tested
+//! and embedded. The binary of the same package is what boots in a guest.
+//!
+//! `unsafe` lives in [`sys`] alone. Linux only; on other systems the library
+//! is empty.
+
+#[cfg(target_os = "linux")]
+pub mod agent;
+#[cfg(target_os = "linux")]
+pub mod boot;
+#[cfg(target_os = "linux")]
+pub mod selftest;
+#[cfg(target_os = "linux")]
+pub mod sys;

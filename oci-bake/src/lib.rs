@@ -1,1 +1,32 @@
 //! OCI image layouts and archives to verified squashfs layers.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod bake;
+mod builder;
+mod config;
+mod decompress;
+mod digest;
+mod document;
+mod error;
+mod layer;
+mod limits;
+mod reference;
+mod resolve;
+mod section;
+mod source;
+mod squashfs;
+mod store;
+mod tar;
+mod tree;
+
+pub use bake::{BakeOptions, BakedImage, bake};
+pub use builder::{BuildError, ImageBuilder, LayerBuilder, LayerCompression, Owner};
+pub use config::ImageConfig;
+pub use digest::{Algorithm, Digest};
+pub use error::{BakeError, ImageError, LayerError};
+pub use limits::Limits;
+pub use reference::{Reference, Transport};
+pub use squashfs::{Compression, SquashfsError};
+pub use store::Store;
+pub use tar::TarError;

@@ -34,14 +34,8 @@ impl Watch {
                 continue;
             }
             if deadline <= now {
-                // The vCPU sets the next one when it looks at its timers; if it
-                // has just done so, that one stays.
-                let _ = vcpu.deadline.compare_exchange(
-                    deadline,
-                    NEVER,
-                    Ordering::SeqCst,
-                    Ordering::SeqCst,
-                );
+                // The deadline stays until the vCPU looks at its timers: should
+                // it be about to sleep, it finds that its time has passed.
                 vcpu.raise(attention::TIMER);
             } else {
                 earliest = earliest.min(deadline);

@@ -125,6 +125,11 @@ impl CodeCache {
         self.jump[jump_index(pc)] = JumpEntry { pc, context, op };
     }
 
+    /// Forgets where `pc` continues.
+    pub fn forget(&mut self, pc: u64) {
+        self.jump[jump_index(pc)] = NO_JUMP;
+    }
+
     /// Drops everything. No op may be executing.
     pub fn clear(&mut self) {
         self.jump.fill(NO_JUMP);

@@ -2,6 +2,7 @@
 // An emulator cuts registers to operand width everywhere, on purpose.
 #![allow(clippy::cast_possible_truncation)]
 
+pub mod abi;
 pub mod alarm;
 pub mod code;
 pub mod cpu;
@@ -25,3 +26,5 @@ pub mod tlb;
 pub mod vcpu_link;
 pub mod vm;
 pub mod walk;
+
+pub use abi::api;

@@ -2,6 +2,7 @@
 
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::exception::class;
+use crate::faults::FAULTS;
 use crate::gic::IccReg;
 use crate::mmu::Mmu;
 use crate::op::Op;
@@ -17,6 +18,8 @@ use std::sync::atomic::Ordering;
 
 /// SCTLR_EL1 after reset: RES1 bits, everything off.
 const SCTLR_RESET: u64 = 0x30d0_0800;
+/// ISS of a trapped WFI: CV = 1, COND = always, TI = 0.
+const WFI_ISS: u64 = 0x1e0_0000;
 /// All physical addresses.
 const EVERYTHING: CodeRange = CodeRange {
     pa: 0,
@@ -93,7 +96,9 @@ impl Cpu {
             }
             if self.waiting {
                 self.waiting = false;
-                self.wait_for_interrupt();
+                if let Some(exit) = self.wait_for_interrupt() {
+                    break exit;
+                }
             }
             if self.may_interrupt() {
                 self.take_irq();
@@ -161,27 +166,36 @@ impl Cpu {
         self.shared.acknowledge(mail);
     }
 
-    fn wait_for_interrupt(&mut self) {
+    /// Sleeps until there is something to do. Without an interrupt controller
+    /// waiting is the monitor's, as in the framework.
+    fn wait_for_interrupt(&mut self) -> Option<RunExit> {
+        if self.vm.gic().is_none() || FAULTS.wfi_exits.load(Ordering::Relaxed) {
+            self.pc -= 4;
+            return Some(RunExit::Exception {
+                syndrome: class::WFX << 26 | crate::mem::ESR_IL | WFI_ISS,
+                virtual_address: 0,
+                physical_address: 0,
+            });
+        }
         loop {
-            if self.timers.poll() {
-                // Without an interrupt controller: the exit follows at once.
-                self.exit = Some(RunExit::VtimerActivated);
-                return;
-            }
-            let woken = self.vm.gic().is_some_and(|gic| gic.wakes(self.index));
+            self.timers.poll();
             let bits = self.shared.attention.load(Ordering::SeqCst);
-            if woken || bits & attention::KICK != 0 || self.pending_lines != [false; 2] {
-                return;
+            if self.interrupt_waits() || bits & attention::KICK != 0 {
+                return None;
             }
             self.shared.take(attention::IRQ | attention::TIMER);
             // A wake between the look above and here set its bit again, and
             // parking looks at the bits.
-            if self.vm.gic().is_some_and(|gic| gic.wakes(self.index)) {
-                return;
+            if self.interrupt_waits() {
+                return None;
             }
             self.shared.park(self.timers.until_deadline());
             self.take_mail();
         }
+    }
+
+    fn interrupt_waits(&self) -> bool {
+        self.vm.gic().is_some_and(|gic| gic.wakes(self.index))
     }
 
     /// The block at the program counter; `None` if an exception was taken
@@ -258,14 +272,17 @@ impl Cpu {
 
     /// Reads an ICC register; `None` without an interrupt controller.
     pub fn read_icc(&mut self, key: u16) -> Option<u64> {
-        let register = IccReg::from_key(key)?;
+        let register = IccReg::from_key(key).filter(|r| r.is_readable())?;
         let gic = self.vm.gic()?;
         Some(gic.icc_read(self.index, register))
     }
 
     /// Writes an ICC register; false without an interrupt controller.
     pub fn write_icc(&mut self, key: u16, value: u64) -> bool {
-        match (IccReg::from_key(key), self.vm.gic()) {
+        match (
+            IccReg::from_key(key).filter(|r| r.is_writable()),
+            self.vm.gic(),
+        ) {
             (Some(register), Some(gic)) => {
                 gic.icc_write(self.index, register, value);
                 true

@@ -343,3 +343,145 @@ impl AckWait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
+
+    const PAGE: TlbInvalidate = TlbInvalidate::VaAllAsids {
+        va: 0x1000,
+        pages: 1,
+    };
+
+    #[test]
+    fn mail_comes_in_order_and_overflow_becomes_everything() {
+        let link = VcpuShared::new(0);
+        link.post_tlb(TlbInvalidate::Asid(3));
+        link.post_tlb(PAGE);
+        link.post_code(CodeRange {
+            pa: 0x4000,
+            bytes: 64,
+        });
+        assert_eq!(
+            link.attention.load(Ordering::Relaxed),
+            attention::TLB | attention::CODE
+        );
+        let mail = link.take_mail();
+        assert_eq!(mail.tlb, Batch::Each(vec![TlbInvalidate::Asid(3), PAGE]));
+        assert!(!mail.code.is_empty() && !mail.map_changed);
+        assert_eq!(link.attention.load(Ordering::Relaxed), 0);
+        link.acknowledge(mail);
+        for _ in 0..=Batch::<TlbInvalidate>::LIMIT {
+            link.post_tlb(PAGE);
+        }
+        assert_eq!(link.take_mail().tlb, Batch::Everything);
+        assert!(link.take_mail().tlb.is_empty());
+    }
+
+    #[test]
+    fn only_a_running_vcpu_is_waited_for() {
+        let link = VcpuShared::new(0);
+        let ticket = link.post_tlb(PAGE);
+        assert!(link.is_settled(ticket));
+        link.enter();
+        assert!(!link.is_settled(ticket));
+        let mail = link.take_mail();
+        assert!(!link.is_settled(ticket), "taken is not applied");
+        link.acknowledge(mail);
+        assert!(link.is_settled(ticket));
+        let next = link.post_tlb(PAGE);
+        assert!(!link.is_settled(next));
+        link.leave();
+        assert!(link.is_settled(next));
+    }
+
+    #[test]
+    fn park_returns_at_its_deadline_and_at_once_if_attention_is_due() {
+        let link = VcpuShared::new(0);
+        link.enter();
+        let start = Instant::now();
+        link.park(Some(Duration::from_millis(5)));
+        assert!(start.elapsed() >= Duration::from_millis(5));
+        assert_eq!(link.state(), State::Running);
+        link.raise(attention::KICK);
+        link.park(None);
+        assert_eq!(link.take(attention::KICK), attention::KICK);
+    }
+
+    #[test]
+    fn mail_does_not_wake_a_parked_vcpu_but_an_interrupt_does() {
+        std::thread::scope(|scope| {
+            let (send, receive) = std::sync::mpsc::channel();
+            let sleeper = scope.spawn(move || {
+                let link = Arc::new(VcpuShared::new(0));
+                link.enter();
+                send.send(Arc::clone(&link)).unwrap();
+                while link.attention.load(Ordering::SeqCst) & attention::WAKE == 0 {
+                    link.park(None);
+                }
+                link.take(attention::WAKE)
+            });
+            let link = receive.recv().unwrap();
+            while link.state() != State::Parked {
+                std::thread::yield_now();
+            }
+            let ticket = link.post_tlb(PAGE);
+            assert!(link.is_settled(ticket));
+            std::thread::sleep(Duration::from_millis(2));
+            assert_eq!(link.state(), State::Parked);
+            link.raise(attention::IRQ);
+            assert_eq!(sleeper.join().unwrap(), attention::IRQ);
+        });
+    }
+
+    /// Two vCPUs invalidate each other's "TLB" and wait, both at once, for
+    /// many rounds: neither may deadlock, nor see a stale entry after a wait.
+    #[test]
+    fn two_senders_wait_for_each_other_without_deadlock_or_stale_entries() {
+        const ROUNDS: u64 = 5_000;
+        let links = [0, 1].map(|i| Arc::new(VcpuShared::new(i)));
+        // What "page tables" say, and what each vCPU has cached of them.
+        let truth = AtomicU64::new(0);
+        let cached = [AtomicU64::new(0), AtomicU64::new(0)];
+        let done = [AtomicBool::new(false), AtomicBool::new(false)];
+        let service = |me: usize| {
+            if links[me].attention.load(Ordering::Relaxed) & attention::MAIL != 0 {
+                let mail = links[me].take_mail();
+                if !mail.tlb.is_empty() {
+                    cached[me].store(truth.load(Ordering::SeqCst), Ordering::SeqCst);
+                }
+                links[me].acknowledge(mail);
+            }
+        };
+        std::thread::scope(|scope| {
+            for me in [0, 1] {
+                let (links, truth, cached, done) = (&links, &truth, &cached, &done);
+                scope.spawn(move || {
+                    let other = 1 - me;
+                    let mut acks = AckWait::default();
+                    links[me].enter();
+                    for _ in 0..ROUNDS {
+                        service(me);
+                        let now = truth.fetch_add(1, Ordering::SeqCst) + 1;
+                        acks.add(&links[other], links[other].post_tlb(PAGE));
+                        let mut round = 0;
+                        while !acks.poll() {
+                            service(me);
+                            AckWait::pause(round);
+                            round += 1;
+                        }
+                        assert!(
+                            links[other].state() != State::Running
+                                || cached[other].load(Ordering::SeqCst) >= now
+                        );
+                    }
+                    done[me].store(true, Ordering::SeqCst);
+                    links[me].leave();
+                });
+            }
+        });
+        assert!(done.iter().all(|d| d.load(Ordering::SeqCst)));
+    }
+}

@@ -6,6 +6,7 @@ mod simd_harness;
 
 use simd_harness::elf::{self, Base, Case, GENERAL, INPUTS, Outcome, State};
 use simd_harness::{CLASSES, Random, disassemble, execute};
+use std::collections::HashSet;
 use std::process::Command;
 use supermachine_softhv::op::ZERO;
 use supermachine_softhv::regs::Regs;
@@ -15,6 +16,9 @@ use supermachine_softhv::simd::ldst::{
 use supermachine_softhv::simd::{self, FPSR_QC};
 
 const BASE: u32 = 26;
+
+/// Mnemonics, "2" forms included, that the cases must reach: all that there are.
+const ALL_MNEMONICS: usize = 208;
 
 fn inputs(random: &mut Random) -> Vec<State> {
     (0..400)
@@ -116,7 +120,7 @@ fn data_processing_agrees_with_qemu() {
     for (mask, value) in CLASSES {
         // in proportion to the encodings of the class, within limits
         let free = (!mask & !0x1f_03ff).count_ones();
-        let wanted = (8usize << free).clamp(500, 6000);
+        let wanted = (8usize << free).clamp(800, 10_000);
         let before = cases.len();
         while cases.len() < before + wanted {
             let word = random.next() as u32 & !mask | value;
@@ -129,8 +133,18 @@ fn data_processing_agrees_with_qemu() {
             }
         }
     }
+    let words: Vec<u32> = cases.iter().map(|case| case.word).collect();
+    let forms = disassemble(&words, "forms").into_iter().flatten();
+    let mnemonics: HashSet<String> = forms.map(|(mnemonic, _)| mnemonic).collect();
+    assert!(
+        mnemonics.len() >= ALL_MNEMONICS,
+        "{} mnemonics",
+        mnemonics.len()
+    );
     let mut wrong = Vec::new();
+    let mut saturated = 0;
     for (case, theirs) in cases.iter().zip(reference(&cases, &inputs, "simd")) {
+        saturated += usize::from(theirs.state.fpsr != 0);
         let mut regs = registers(&inputs[case.input]);
         let op = simd::decode(case.word).expect("decoded before");
         execute(&mut regs, &op);
@@ -145,6 +159,7 @@ fn data_processing_agrees_with_qemu() {
             }
         }
     }
+    assert!(saturated > 2000, "{saturated} cases set QC");
     assert!(
         wrong.is_empty(),
         "of {} cases:\n{}",

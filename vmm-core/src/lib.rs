@@ -1,1 +1,13 @@
 //! The virtual machine: engines, boot, interrupts, devices and lifecycle.
+
+pub mod arch;
+pub mod backend;
+pub mod boot;
+pub mod hypervisor;
+pub mod machine;
+pub mod memory;
+pub mod resources;
+
+pub use resources::{
+    EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
+};

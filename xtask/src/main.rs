@@ -1,1 +1,61 @@
-fn main() {}
+//! `cargo xtask`: everything done to this workspace that is more than one cargo
+//! command. Each subcommand is a module; this file is the table of them.
+
+#![forbid(unsafe_code)]
+
+mod assets;
+mod init_build;
+mod kernel_build;
+mod lock;
+mod packages;
+mod process;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// One subcommand: what the user types, what help says, what runs.
+struct Command {
+    name: &'static str,
+    arguments: &'static str,
+    summary: &'static str,
+    run: fn(&[String]) -> anyhow::Result<()>,
+}
+
+const COMMANDS: &[Command] = &[Command {
+    name: "assets",
+    arguments: "[kernel|init]",
+    summary: "build the guest kernel and init, or reuse cached ones, and print where they are",
+    run: assets::run,
+}];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        eprint!("{}", help());
+        return ExitCode::from(2);
+    };
+    if matches!(name.as_str(), "help" | "-h" | "--help") {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        eprint!("no such command: {name}\n\n{}", help());
+        return ExitCode::from(2);
+    };
+    match (command.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("usage: cargo xtask COMMAND\n\n");
+    for command in COMMANDS {
+        let usage = format!("{} {}", command.name, command.arguments);
+        text.push_str(&format!("  {usage:<24}{}\n", command.summary));
+    }
+    text
+}

@@ -2,8 +2,8 @@
 
 use super::machine::{code, current};
 use super::objects::{self, GicSettings, Object};
-use super::vcpu::with_owned;
 use super::put;
+use super::vcpu::with_owned;
 use crate::faults::FAULTS;
 use crate::gic::{
     DISTRIBUTOR_BYTES, Gic, IccReg, MSI_REGION_BYTES, MsiConfig, REDISTRIBUTOR_BYTES,
@@ -229,11 +229,7 @@ fn icc(reg: GicIccReg) -> Result<IccReg, Return> {
         .ok_or(Return::BAD_ARGUMENT)
 }
 
-pub(super) unsafe extern "C" fn get_icc_reg(
-    id: VcpuId,
-    reg: GicIccReg,
-    value: *mut u64,
-) -> Return {
+pub(super) unsafe extern "C" fn get_icc_reg(id: VcpuId, reg: GicIccReg, value: *mut u64) -> Return {
     with_owned_gic(id, |gic, index| match icc(reg) {
         // SAFETY: the caller gives null or a place for the value.
         Ok(reg) => unsafe { put(value, gic.icc_read(index, reg)) },

@@ -1,7 +1,7 @@
 //! `hv_vm_*`: the one VM of the process and its memory.
 
 use super::objects::{self, Object};
-use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, put};
+use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
 use crate::faults::{FAULTS, Faults};
 use crate::phys::{MemoryFlags, PhysError};
 use crate::vm::{MAX_VCPUS, VmShared};
@@ -58,6 +58,9 @@ pub(super) unsafe extern "C" fn create(config: VmConfig) -> Return {
     }
     if ipa_bits == 0 {
         ipa_bits = DEFAULT_IPA_BITS;
+    }
+    if !host::can_run() {
+        return Return::UNSUPPORTED;
     }
     let mut slot = machine();
     if slot.is_some() {

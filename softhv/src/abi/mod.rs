@@ -5,6 +5,9 @@
 //! before it is used, as far as a C ABI allows.
 
 mod gic;
+#[cfg_attr(target_arch = "x86_64", path = "host_x86_64.rs")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "host_any.rs")]
+mod host;
 mod machine;
 mod objects;
 mod registers;

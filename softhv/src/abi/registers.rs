@@ -61,10 +61,20 @@ fn is_absent(reg: SysReg) -> bool {
 /// What `hv_sys_reg_t` has no name for: the framework gives no access, though
 /// the guest has them.
 fn is_private(reg: SysReg) -> bool {
-    matches!(reg.fields(),
+    matches!(
+        reg.fields(),
         // Counter and frequency, PSTATE views, OS lock, ICC, RAS, PMU.
-        [3, 3, 14, 0, _] | [3, 3, 14, 3, 0] | [3, _, 4, 2 | 4, _] | [2, 0, 1, ..] | [3, 0, 4, 6, 0] | [3, 0, 12, 8.., _]
-        | [3, 0, 12, 1, _] | [3, _, 9, ..] | [3, 3, 14, 8.., _] | [3, 0, 10, 4, _])
+        [3, 3, 14, 0, _]
+            | [3, 3, 14, 3, 0]
+            | [3, _, 4, 2 | 4, _]
+            | [2, 0, 1, ..]
+            | [3, 0, 4, 6, 0]
+            | [3, 0, 12, 8..=15, _]
+            | [3, 0, 12, 1, _]
+            | [3, _, 9, ..]
+            | [3, 3, 14, 8..=15, _]
+            | [3, 0, 10, 4, _]
+    )
 }
 
 fn check(cpu: &Cpu, reg: SysReg) -> Result<(), Return> {

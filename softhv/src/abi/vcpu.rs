@@ -133,7 +133,7 @@ fn new_vcpu() -> Result<Vcpu, Return> {
         Ok((std::sync::Arc::clone(vm), link))
     })??;
     Ok(Vcpu {
-        cpu: Cpu::new(link.index(), vm, link),
+        cpu: Cpu::new(vm, link),
         exit: Box::into_raw(Box::new(report(RunExit::Canceled))),
         exec_ticks: 0,
     })
@@ -146,7 +146,9 @@ fn is_config_or_null(config: VcpuConfig) -> bool {
 
 pub(super) unsafe extern "C" fn destroy(id: VcpuId) -> Return {
     let taken = VCPU.try_with(|slot| match slot.try_borrow_mut() {
-        Ok(mut slot) => slot.take_if(|vcpu| vcpu.id() == id).ok_or(Return::BAD_ARGUMENT),
+        Ok(mut slot) => slot
+            .take_if(|vcpu| vcpu.id() == id)
+            .ok_or(Return::BAD_ARGUMENT),
         Err(_) => Err(Return::BUSY),
     });
     match taken {

@@ -105,13 +105,23 @@ atom!(u64, i64, AtomicU64);
 /// `host` is a multiple of 16 and valid for atomic access.
 #[cfg(target_arch = "x86_64")]
 unsafe fn cas_pair(host: u64, old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
-    let join = |v: [u64; 2]| u128::from(v[0]) | u128::from(v[1]) << 64;
-    // SAFETY: by the contract; every x86-64 host with virtualization-era
-    // hardware has CMPXCHG16B, which `crate::abi` checks when a VM is made.
-    let was = unsafe {
-        std::arch::x86_64::cmpxchg16b(host as *mut u128, join(old), join(new), SeqCst, SeqCst)
-    };
-    [was as u64, (was >> 64) as u64]
+    let (mut low, mut high) = (old[0], old[1]);
+    // The standard library's 16-byte operation may be inlined into a caller
+    // without the target feature, which then calls a library that is not there.
+    // SAFETY: by the contract; rbx, which the compiler reserves, is put back.
+    // Hosts without CMPXCHG16B predate everything this crate runs on.
+    unsafe {
+        std::arch::asm!(
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            in("rdi") host,
+            inout("rsi") new[0] => _,
+            in("rcx") new[1],
+            inout("rax") low, inout("rdx") high,
+        );
+    }
+    [low, high]
 }
 
 /// Compares and swaps 16 bytes; returns what was there.

@@ -167,5 +167,9 @@ handler!(
 handler!(
     /// The entry of a block that went stale: back to the run loop, which finds
     /// or decodes what is there now.
-    stale, |cpu, op| { (*cpu).pc = pc_of(cpu, op) }
+    stale, |cpu, op| {
+        let pc = pc_of(cpu, op);
+        (*cpu).code.forget(pc);
+        (*cpu).pc = pc
+    }
 );

@@ -107,7 +107,7 @@ fn three_same(word: u32) -> Option<Op> {
     let run = match code(word, 0) {
         0 => match low {
             0 => vectors!(shape, two, [MaxNum]),
-            1 => vectors!(shape, fused, [], false),
+            1 => vectors!(shape, fused, [], false, false),
             2 => vectors!(shape, two, [Add]),
             3 => shaped!(shape, two, [MulX]),
             4 => shaped!(shape, two, [CmpEq]),
@@ -117,7 +117,7 @@ fn three_same(word: u32) -> Option<Op> {
         },
         O => match low {
             0 => vectors!(shape, two, [MinNum]),
-            1 => vectors!(shape, fused, [], true),
+            1 => vectors!(shape, fused, [], true, false),
             2 => vectors!(shape, two, [Sub]),
             6 => vectors!(shape, two, [Min]),
             7 => shaped!(shape, two, [RootStep]),
@@ -322,8 +322,8 @@ fn by_element(word: u32) -> Option<Op> {
     };
     let shape = shape(word, double)?;
     let run = match key {
-        0b0001 => shaped!(shape, fused_element, [], false),
-        0b0101 => shaped!(shape, fused_element, [], true),
+        0b0001 => shaped!(shape, fused, [], false, true),
+        0b0101 => shaped!(shape, fused, [], true, true),
         0b1001 => shaped!(shape, two_element, [Mul]),
         _ => shaped!(shape, two_element, [MulX]),
     };

@@ -1,11 +1,11 @@
 //! Floating point: Arm semantics over bit patterns, and the instructions.
 //!
-//! [`format`] holds the formats, the control and status words and the one
+//! [`mod@format`] holds the formats, the control and status words and the one
 //! rounding routine; [`arith`], [`compare`], [`convert`] and [`recip`] compute
 //! every operation in integers, bit-exact in each FPCR mode. [`native`] answers
 //! the common case with the host's own floating point, only where no status
-//! flag other than IXC could change. [`decode`] turns instruction words into
-//! ops whose handlers are in [`scalar`] and [`vector`].
+//! flag other than IXC could change. [`decode()`] turns instruction words into
+//! ops whose handlers are in `scalar` and `vector`.
 
 pub mod arith;
 pub mod compare;
@@ -21,3 +21,8 @@ mod scalar;
 mod vector;
 
 pub use decode::decode;
+
+#[cfg(test)]
+mod handler_tests;
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@
 //! are left to the integer code. Whether IXC is due is known if it is set
 //! already, or from an error-free transformation that shows a result exact.
 
-use super::format::{DN, Double, FZ, Format, RMODE, Single};
-use super::fused::{fused, fused_single};
+use super::format::{DN, Double, FZ, Format, Fpu, IXC, RMODE, Single};
+use super::fused::on_host;
 
 /// FPCR bits that must be clear for native arithmetic to apply.
 pub const CONTROL: u64 = RMODE | FZ | DN;
@@ -32,7 +32,8 @@ pub trait Native: Format {
     fn div(a: u64, b: u64) -> u64;
     /// Square root.
     fn sqrt(a: u64) -> u64;
-    /// `a × b + c`, rounded once.
+    /// `a × b + c`, rounded once; fast only in code compiled for FMA, see
+    /// `fused`.
     fn mul_add(a: u64, b: u64, c: u64) -> u64;
     /// Whether plain `r` is exactly `a + b`; false if unsure.
     fn sum_is(a: u64, b: u64, r: u64) -> bool;
@@ -53,7 +54,7 @@ pub trait Native: Format {
 }
 
 macro_rules! native {
-    ($format:ty, $float:ty, $bits:ty, $fused:ident, $product_is:expr) => {
+    ($format:ty, $float:ty, $bits:ty, $product_is:expr) => {
         impl Native for $format {
             #[inline(always)]
             fn add(a: u64, b: u64) -> u64 {
@@ -77,7 +78,8 @@ macro_rules! native {
             }
             #[inline(always)]
             fn mul_add(a: u64, b: u64, c: u64) -> u64 {
-                u64::from($fused(float(a as $bits), float(b as $bits), float(c as $bits)).to_bits())
+                let (a, b, c) = (float(a as $bits), float(b as $bits), float(c as $bits));
+                u64::from(a.mul_add(b, c).to_bits())
             }
             fn sum_is(a: u64, b: u64, r: u64) -> bool {
                 // Knuth's error term of a sum; an overflow inside makes it NaN.
@@ -150,8 +152,88 @@ fn single_product_is(a: f32, b: f32, r: f32) -> bool {
 /// 2^-1074, the smallest denormal.
 fn double_product_is(a: f64, b: f64, r: f64) -> bool {
     const SAFE: f64 = f64::from_bits((1023 - 960) << 52);
-    r.abs() >= SAFE && fused(a, b, -r) == 0.0
+    r.abs() >= SAFE && on_host(|| a.mul_add(b, -r)) == 0.0
 }
 
-native!(Single, f32, u32, fused_single, single_product_is);
-native!(Double, f64, u64, fused, double_product_is);
+native!(Single, f32, u32, single_product_is);
+native!(Double, f64, u64, double_product_is);
+
+/// An integer in format `F`, if that is exact, or if it is known how it rounds
+/// and that IXC is set. `int` holds 64 bits of either signedness.
+#[inline(always)]
+pub fn from_int<F: Native>(fpu: Fpu, int: i64, unsigned: bool) -> Option<u64> {
+    // Every integer up to 2^24 or 2^53 is exact in every mode.
+    let exact = int.unsigned_abs() <= 1 << (F::FRAC + 1) && (!unsigned || int >= 0);
+    if !exact && (fpu.fpcr & CONTROL != 0 || fpu.fpsr & IXC == 0) {
+        return None;
+    }
+    Some(if unsigned {
+        F::from_u64(int as u64)
+    } else {
+        F::from_i64(int)
+    })
+}
+
+/// `a` toward zero as an integer of `bits` bits, if it fits and raises nothing
+/// new. Zero is left out: it may come from a NaN or a flushed denormal.
+#[inline(always)]
+pub fn truncate<F: Native>(fpu: Fpu, a: u64, bits: u32, unsigned: bool) -> Option<u64> {
+    let (int, fits, back);
+    if unsigned {
+        int = F::to_u64(a);
+        // The greatest value may be a saturated one.
+        fits = int != 0 && int < u64::MAX >> (64 - bits);
+        back = F::from_u64(int);
+    } else {
+        let signed = F::to_i64(a);
+        let limit = i64::MAX >> (64 - bits);
+        fits = signed != 0 && -limit <= signed && signed < limit;
+        back = F::from_i64(signed);
+        int = signed as u64 & u64::MAX >> (64 - bits);
+    }
+    (fits && (back == a || fpu.fpsr & IXC != 0)).then_some(int)
+}
+
+/// A single as a double, if that raises nothing.
+#[inline(always)]
+pub fn widen(fpu: Fpu, a: u64) -> Option<u64> {
+    let value = f32::from_bits(a as u32);
+    (fpu.fpcr & FZ == 0 && !value.is_nan()).then(|| f64::from(value).to_bits())
+}
+
+/// A double as a single, if that raises nothing new.
+#[inline(always)]
+pub fn narrow(fpu: Fpu, a: u64) -> Option<u64> {
+    let value = f64::from_bits(a);
+    let result = value as f32;
+    let bits = u64::from(result.to_bits());
+    let known = fpu.fpsr & IXC != 0 || f64::from(result) == value;
+    (fpu.fpcr & CONTROL == 0 && known && is_plain::<Single>(bits)).then_some(bits)
+}
+
+/// `a` rounded to an integral value with rounding code `code` (see
+/// [`super::format::Rounding::from_code`]), unless it is a NaN or so large that
+/// it has no fraction. Denormals must not be flushed.
+#[inline(always)]
+pub fn round_integral<F: Native>(a: u64, code: u64) -> Option<u64> {
+    let number = |exp: u32| (u64::from(exp) + F::BIAS as u64) << F::FRAC;
+    let (sign, magnitude) = (a & F::SIGN, a & !F::SIGN);
+    // From 2^FRAC on the last place is worth one or more.
+    let no_fraction = number(F::FRAC);
+    if magnitude >= no_fraction {
+        return None;
+    }
+    let one = number(0);
+    let half = one - (1 << F::FRAC);
+    let down = F::from_i64(F::to_i64(magnitude));
+    let up = |is| if is { F::add(down, one) } else { down };
+    let rounded = match code {
+        // Up there, adding rounds to an integer, ties to even.
+        0 => F::sub(F::add(magnitude, no_fraction), no_fraction),
+        1 => up(sign == 0 && down != magnitude),
+        2 => up(sign != 0 && down != magnitude),
+        3 => down,
+        _ => up(!F::less(F::sub(magnitude, down), half)),
+    };
+    Some(sign | rounded)
+}

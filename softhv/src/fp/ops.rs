@@ -4,6 +4,7 @@
 use super::arith;
 use super::compare;
 use super::format::{Format, Fpu, IXC};
+use super::fused::on_host;
 use super::native::{CONTROL, Native, is_plain};
 use super::recip;
 use crate::regs::Regs;
@@ -47,17 +48,23 @@ pub trait Unary: 'static {
 
 /// Whether native arithmetic applies and IXC is set anyway.
 #[inline(always)]
-fn is_easy(regs: &Regs) -> bool {
+pub fn is_easy(regs: &Regs) -> bool {
     regs.fpcr & CONTROL == 0 && regs.fpsr & IXC != 0
+}
+
+/// The control and status registers of `regs`.
+#[inline(always)]
+pub fn fpu(regs: &Regs) -> Fpu {
+    Fpu {
+        fpcr: regs.fpcr,
+        fpsr: regs.fpsr,
+    }
 }
 
 /// Runs `f` on the control and status registers of `regs`.
 #[inline(always)]
 pub fn with_fpu<T>(regs: &mut Regs, f: impl FnOnce(&mut Fpu) -> T) -> T {
-    let mut fpu = Fpu {
-        fpcr: regs.fpcr,
-        fpsr: regs.fpsr,
-    };
+    let mut fpu = fpu(regs);
     let result = f(&mut fpu);
     regs.fpsr = fpu.fpsr;
     result
@@ -76,6 +83,7 @@ pub fn binary<O: Binary, F: Native>(regs: &mut Regs, a: u64, b: u64) -> u64 {
 
 // Never inlined: a handler whose frame holds an escaped address could not
 // tail-call its successor.
+#[cold]
 #[inline(never)]
 fn binary_slow<O: Binary, F: Native>(regs: &mut Regs, a: u64, b: u64) -> u64 {
     if regs.fpcr & CONTROL == 0
@@ -98,6 +106,7 @@ pub fn unary<O: Unary, F: Native>(regs: &mut Regs, a: u64) -> u64 {
     unary_slow::<O, F>(regs, a)
 }
 
+#[cold]
 #[inline(never)]
 fn unary_slow<O: Unary, F: Native>(regs: &mut Regs, a: u64) -> u64 {
     if regs.fpcr & CONTROL == 0
@@ -113,7 +122,7 @@ fn unary_slow<O: Unary, F: Native>(regs: &mut Regs, a: u64) -> u64 {
 #[inline(always)]
 pub fn mul_add<F: Native>(regs: &mut Regs, addend: u64, a: u64, b: u64) -> u64 {
     if is_easy(regs) {
-        let result = F::mul_add(a, b, addend);
+        let result = on_host(|| F::mul_add(a, b, addend));
         if is_plain::<F>(result) {
             return result;
         }
@@ -121,8 +130,21 @@ pub fn mul_add<F: Native>(regs: &mut Regs, addend: u64, a: u64, b: u64) -> u64 {
     mul_add_slow::<F>(regs, addend, a, b)
 }
 
+#[cold]
 #[inline(never)]
 fn mul_add_slow<F: Native>(regs: &mut Regs, addend: u64, a: u64, b: u64) -> u64 {
+    if regs.fpcr & CONTROL == 0 {
+        // Exact in both steps is exact at once.
+        let product = F::mul(a, b);
+        let result = F::add(product, addend);
+        if is_plain::<F>(product)
+            && is_plain::<F>(result)
+            && F::product_is(a, b, product)
+            && F::sum_is(product, addend, result)
+        {
+            return result;
+        }
+    }
     with_fpu(regs, |fpu| arith::mul_add::<F>(fpu, addend, a, b))
 }
 
@@ -254,6 +276,44 @@ impl Unary for Sqrt {
     }
 }
 
+/// Selections: ordered operands that are not both zero raise nothing.
+macro_rules! selection {
+    ($($(#[$doc:meta])* $name:ident = $function:path, $greater:literal;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+        impl Binary for $name {
+            fn soft<F: Native>(fpu: &mut Fpu, a: u64, b: u64) -> u64 {
+                $function(fpu, a, b)
+            }
+            #[inline(always)]
+            fn fast<F: Native>(a: u64, b: u64) -> Option<u64> {
+                if F::is_nan(a) || F::is_nan(b) || (a | b) & !F::SIGN == 0 {
+                    None
+                } else if F::less(a, b) == $greater {
+                    Some(b)
+                } else {
+                    Some(a)
+                }
+            }
+            #[inline(always)]
+            fn exact<F: Native>(_a: u64, _b: u64, _r: u64) -> bool {
+                true
+            }
+        }
+    )*};
+}
+
+selection! {
+    /// FMAX.
+    Max = compare::max::<F>, true;
+    /// FMIN.
+    Min = compare::min::<F>, false;
+    /// FMAXNM.
+    MaxNum = compare::max_num::<F>, true;
+    /// FMINNM.
+    MinNum = compare::min_num::<F>, false;
+}
+
 macro_rules! soft_binary {
     ($($(#[$doc:meta])* $name:ident = $function:path;)*) => {$(
         $(#[$doc])*
@@ -267,14 +327,6 @@ macro_rules! soft_binary {
 }
 
 soft_binary! {
-    /// FMAX.
-    Max = compare::max::<F>;
-    /// FMIN.
-    Min = compare::min::<F>;
-    /// FMAXNM.
-    MaxNum = compare::max_num::<F>;
-    /// FMINNM.
-    MinNum = compare::min_num::<F>;
     /// FRECPS.
     RecipStep = recip::step::<F>;
     /// FRSQRTS.

@@ -4,8 +4,8 @@
 //! function that is never inlined: see [`super::ops`].
 
 use super::convert::{self, Integer};
-use super::format::{Double, FZ, Format, IXC, Rounding};
-use super::native::{CONTROL, Native, is_plain};
+use super::format::{Double, FZ, Format, Fpu, IXC, Rounding, Single};
+use super::native::{self, Native};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::{compare, ops::mul_add};
 use crate::op::Op;
@@ -130,7 +130,7 @@ pub(super) fn ccmp<F: Native, const SIGNAL: bool>(regs: &mut Regs, op: &Op) {
     }
 }
 
-/// FCVT between formats, except double to single.
+/// FCVT between any formats.
 #[inline(never)]
 pub(super) fn convert<S: Format, D: Format>(regs: &mut Regs, op: &Op) {
     let a = get::<S>(regs, op.rn);
@@ -138,28 +138,21 @@ pub(super) fn convert<S: Format, D: Format>(regs: &mut Regs, op: &Op) {
     put(regs, op.rd, result);
 }
 
-/// FCVT to double.
+/// FCVT from single to double.
 pub(super) fn widen(regs: &mut Regs, op: &Op) {
-    let a = get::<super::format::Single>(regs, op.rn);
-    let value = f32::from_bits(a as u32);
-    if regs.fpcr & FZ == 0 && !value.is_nan() {
-        put(regs, op.rd, f64::from(value).to_bits());
-    } else {
-        convert::<super::format::Single, Double>(regs, op);
+    let a = get::<Single>(regs, op.rn);
+    match native::widen(ops::fpu(regs), a) {
+        Some(result) => put(regs, op.rd, result),
+        None => convert::<Single, Double>(regs, op),
     }
 }
 
-/// FCVT to single.
+/// FCVT from double to single.
 pub(super) fn narrow(regs: &mut Regs, op: &Op) {
-    use super::format::Single;
-    let value = f64::from_bits(get::<Double>(regs, op.rn));
-    let result = value as f32;
-    let bits = u64::from(result.to_bits());
-    let known = regs.fpsr & IXC != 0 || f64::from(result) == value;
-    if regs.fpcr & CONTROL == 0 && known && is_plain::<Single>(bits) {
-        put(regs, op.rd, bits);
-    } else {
-        convert::<Double, Single>(regs, op);
+    let a = get::<Double>(regs, op.rn);
+    match native::narrow(ops::fpu(regs), a) {
+        Some(result) => put(regs, op.rd, result),
+        None => convert::<Double, Single>(regs, op),
     }
 }
 
@@ -168,16 +161,27 @@ pub(super) const CURRENT: u16 = 5;
 
 /// FRINT*; `aux` is the rounding code or [`CURRENT`], `imm` set for FRINTX.
 #[inline(never)]
-pub(super) fn round<F: Format>(regs: &mut Regs, op: &Op) {
+pub(super) fn round<F: Native>(regs: &mut Regs, op: &Op) {
     let a = get::<F>(regs, op.rn);
-    let result = with_fpu(regs, |fpu| {
-        let rounding = match op.aux {
-            CURRENT => fpu.rounding(),
-            code => Rounding::from_code(u64::from(code)),
-        };
-        convert::round_integral::<F>(fpu, a, rounding, op.imm != 0)
-    });
+    let result = with_fpu(regs, |fpu| round_one::<F>(fpu, op, a));
     put(regs, op.rd, result);
+}
+
+/// One FRINT*.
+#[inline(always)]
+pub(super) fn round_one<F: Native>(fpu: &mut Fpu, op: &Op, a: u64) -> u64 {
+    let code = match op.aux {
+        CURRENT => fpu.fpcr >> 22 & 3,
+        code => u64::from(code),
+    };
+    let report = op.imm != 0;
+    if fpu.fpcr & FZ == 0
+        && let Some(result) = native::round_integral::<F>(a, code)
+        && (!report || result == a || fpu.fpsr & IXC != 0)
+    {
+        return result;
+    }
+    convert::round_integral::<F>(fpu, a, Rounding::from_code(code), report)
 }
 
 /// FCVT*S and FCVT*U to a general register; `aux` is the rounding code, `imm`
@@ -202,32 +206,10 @@ pub(super) fn truncate<F: Native, const WIDE: bool, const UNSIGNED: bool>(
     op: &Op,
 ) {
     let a = get::<F>(regs, op.rn);
-    let (result, exact, fits);
-    if UNSIGNED {
-        let int = F::to_u64(a);
-        let limit = if WIDE { u64::MAX } else { u64::from(u32::MAX) };
-        // Zero and the greatest value may be saturated ones.
-        fits = int != 0 && int < limit;
-        exact = F::from_u64(int) == a;
-        result = int;
-    } else {
-        let int = F::to_i64(a);
-        fits = if WIDE {
-            int > i64::MIN && int < i64::MAX && int != 0
-        } else {
-            i64::from(int as i32) == int && int != 0
-        };
-        exact = F::from_i64(int) == a;
-        result = if WIDE {
-            int as u64
-        } else {
-            int as u64 & 0xffff_ffff
-        };
-    }
-    if fits && (exact || regs.fpsr & IXC != 0) {
-        regs.set(op.rd, result);
-    } else {
-        to_gpr::<F, WIDE, UNSIGNED>(regs, op);
+    let bits = if WIDE { 64 } else { 32 };
+    match native::truncate::<F>(ops::fpu(regs), a, bits, UNSIGNED) {
+        Some(result) => regs.set(op.rd, result),
+        None => to_gpr::<F, WIDE, UNSIGNED>(regs, op),
     }
 }
 
@@ -259,17 +241,9 @@ pub(super) fn from_int<F: Native, const WIDE: bool, const UNSIGNED: bool>(
         (false, true) => i64::from(int as u32),
         (false, false) => i64::from(int as i32),
     };
-    // 2^24 and 2^53: every integer up to there is exact in every mode.
-    let exact = signed.unsigned_abs() <= 1 << (F::FRAC + 1) && (!UNSIGNED || signed >= 0);
-    if exact || regs.fpcr & CONTROL == 0 && regs.fpsr & IXC != 0 {
-        let result = if UNSIGNED {
-            F::from_u64(signed as u64)
-        } else {
-            F::from_i64(signed)
-        };
-        put(regs, op.rd, result);
-    } else {
-        from_gpr::<F, WIDE, UNSIGNED>(regs, op);
+    match native::from_int::<F>(ops::fpu(regs), signed, UNSIGNED) {
+        Some(result) => put(regs, op.rd, result),
+        None => from_gpr::<F, WIDE, UNSIGNED>(regs, op),
     }
 }
 

@@ -6,10 +6,11 @@
 
 use super::convert::{self, Integer};
 use super::format::{Double, Format, Fpu, Half, Rounding, Single};
-use super::native::Native;
+use super::fused::on_host;
+use super::native::{self, Native, is_plain};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::recip;
-use super::scalar::CURRENT;
+use super::scalar::round_one;
 use crate::op::Op;
 use crate::regs::{Regs, V};
 
@@ -42,17 +43,55 @@ fn build<F: Format, const N: usize>(mut f: impl FnMut(usize) -> u64) -> V {
     out
 }
 
+/// Tries `fast` on all lanes at once; any lane that needs more sends the whole
+/// instruction to `slow`.
+#[inline(always)]
+fn together<F: Format, const N: usize>(
+    regs: &mut Regs,
+    op: &Op,
+    fast: impl Fn(usize) -> Option<u64>,
+    slow: fn(&mut Regs, &Op),
+) {
+    let mut all = ops::is_easy(regs);
+    if all {
+        let out = build::<F, N>(|i| {
+            let result = fast(i);
+            all &= result.is_some();
+            result.unwrap_or(0)
+        });
+        if all {
+            return put(regs, op.rd, out);
+        }
+    }
+    slow(regs, op);
+}
+
 /// Lane by lane on two registers.
-#[inline(never)]
 pub(super) fn two<O: Binary, F: Native, const N: usize>(regs: &mut Regs, op: &Op) {
+    let (a, b) = (reg(regs, op.rn), reg(regs, op.rm));
+    let fast = |i| O::fast::<F>(lane::<F>(&a, i), lane::<F>(&b, i));
+    together::<F, N>(regs, op, fast, two_slow::<O, F, N>);
+}
+
+#[cold]
+#[inline(never)]
+fn two_slow<O: Binary, F: Native, const N: usize>(regs: &mut Regs, op: &Op) {
     let (a, b) = (reg(regs, op.rn), reg(regs, op.rm));
     let out = build::<F, N>(|i| ops::binary::<O, F>(regs, lane::<F>(&a, i), lane::<F>(&b, i)));
     put(regs, op.rd, out);
 }
 
 /// Every lane of the first with lane `aux` of the second register.
-#[inline(never)]
 pub(super) fn two_element<O: Binary, F: Native, const N: usize>(regs: &mut Regs, op: &Op) {
+    let a = reg(regs, op.rn);
+    let b = lane::<F>(&reg(regs, op.rm), usize::from(op.aux));
+    let fast = |i| O::fast::<F>(lane::<F>(&a, i), b);
+    together::<F, N>(regs, op, fast, two_element_slow::<O, F, N>);
+}
+
+#[cold]
+#[inline(never)]
+fn two_element_slow<O: Binary, F: Native, const N: usize>(regs: &mut Regs, op: &Op) {
     let a = reg(regs, op.rn);
     let b = lane::<F>(&reg(regs, op.rm), usize::from(op.aux));
     let out = build::<F, N>(|i| ops::binary::<O, F>(regs, lane::<F>(&a, i), b));
@@ -74,27 +113,45 @@ pub(super) fn with_zero<O: Binary, F: Native, const N: usize, const SWAP: bool>(
     put(regs, op.rd, out);
 }
 
-/// FMLA, or FMLS if `NEG`.
+/// FMLA by lane `aux` of the second register if `ELEMENT`, else by its lanes;
+/// FMLS if `NEG`.
 #[inline(never)]
-pub(super) fn fused<F: Native, const N: usize, const NEG: bool>(regs: &mut Regs, op: &Op) {
-    let (a, b, c) = (reg(regs, op.rn), reg(regs, op.rm), reg(regs, op.rd));
-    let out = build::<F, N>(|i| {
-        let a = lane::<F>(&a, i) ^ F::zero(NEG);
-        ops::mul_add::<F>(regs, lane::<F>(&c, i), a, lane::<F>(&b, i))
-    });
-    put(regs, op.rd, out);
+pub(super) fn fused<F: Native, const N: usize, const NEG: bool, const ELEMENT: bool>(
+    regs: &mut Regs,
+    op: &Op,
+) {
+    let done = ops::is_easy(regs)
+        && on_host(|| {
+            let mut all = true;
+            let out = fused_lanes::<F, N, NEG, ELEMENT>(regs, op, |_, c, a, b| {
+                let result = F::mul_add(a, b, c);
+                all &= is_plain::<F>(result);
+                result
+            });
+            if all {
+                put(regs, op.rd, out);
+            }
+            all
+        });
+    if !done {
+        let out = fused_lanes::<F, N, NEG, ELEMENT>(regs, op, ops::mul_add::<F>);
+        put(regs, op.rd, out);
+    }
 }
 
-/// FMLA and FMLS by lane `aux` of the second register.
-#[inline(never)]
-pub(super) fn fused_element<F: Native, const N: usize, const NEG: bool>(regs: &mut Regs, op: &Op) {
-    let (a, c) = (reg(regs, op.rn), reg(regs, op.rd));
-    let b = lane::<F>(&reg(regs, op.rm), usize::from(op.aux));
-    let out = build::<F, N>(|i| {
-        let a = lane::<F>(&a, i) ^ F::zero(NEG);
-        ops::mul_add::<F>(regs, lane::<F>(&c, i), a, b)
-    });
-    put(regs, op.rd, out);
+/// `one(regs, c, ±a, b)` for every lane.
+#[inline(always)]
+fn fused_lanes<F: Native, const N: usize, const NEG: bool, const ELEMENT: bool>(
+    regs: &mut Regs,
+    op: &Op,
+    mut one: impl FnMut(&mut Regs, u64, u64, u64) -> u64,
+) -> V {
+    let (a, b, c) = (reg(regs, op.rn), reg(regs, op.rm), reg(regs, op.rd));
+    let element = lane::<F>(&b, usize::from(op.aux));
+    build::<F, N>(|i| {
+        let b = if ELEMENT { element } else { lane::<F>(&b, i) };
+        one(regs, lane::<F>(&c, i), lane::<F>(&a, i) ^ F::zero(NEG), b)
+    })
 }
 
 /// Neighbouring lanes of the two registers put together.
@@ -157,27 +214,25 @@ fn each<F: Format, const N: usize>(regs: &mut Regs, op: &Op, f: impl Fn(&mut Fpu
     put(regs, op.rd, out);
 }
 
-/// FRINT*; `aux` is the rounding code or [`CURRENT`], `imm` set for FRINTX.
+/// FRINT*; `aux` is the rounding code or that of FPCR, `imm` set for FRINTX.
 #[inline(never)]
-pub(super) fn round<F: Format, const N: usize>(regs: &mut Regs, op: &Op) {
-    each::<F, N>(regs, op, |fpu, a| {
-        let rounding = match op.aux {
-            CURRENT => fpu.rounding(),
-            code => Rounding::from_code(u64::from(code)),
-        };
-        convert::round_integral::<F>(fpu, a, rounding, op.imm != 0)
-    });
+pub(super) fn round<F: Native, const N: usize>(regs: &mut Regs, op: &Op) {
+    each::<F, N>(regs, op, |fpu, a| round_one::<F>(fpu, op, a));
 }
 
 /// FCVT* to integer lanes; `aux` is the rounding code, `imm` the number of
 /// fraction bits.
 #[inline(never)]
-pub(super) fn to_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
+pub(super) fn to_int<F: Native, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
     let to = Integer {
         bits: F::BITS,
         unsigned: UNSIGNED,
     };
+    let plain = op.aux == 3 && op.imm == 0;
     each::<F, N>(regs, op, |fpu, a| {
+        if plain && let Some(int) = native::truncate::<F>(*fpu, a, F::BITS, UNSIGNED) {
+            return int;
+        }
         let rounding = Rounding::from_code(u64::from(op.aux));
         convert::to_integer::<F>(fpu, a, to, op.imm as u32, rounding)
     });
@@ -185,12 +240,23 @@ pub(super) fn to_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut
 
 /// SCVTF and UCVTF; `imm` is the number of fraction bits.
 #[inline(never)]
-pub(super) fn from_int<F: Format, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
+pub(super) fn from_int<F: Native, const N: usize, const UNSIGNED: bool>(regs: &mut Regs, op: &Op) {
     let from = Integer {
         bits: F::BITS,
         unsigned: UNSIGNED,
     };
+    let pad = 64 - F::BITS;
     each::<F, N>(regs, op, |fpu, a| {
+        let int = if UNSIGNED {
+            a as i64
+        } else {
+            (a << pad) as i64 >> pad
+        };
+        if op.imm == 0
+            && let Some(result) = native::from_int::<F>(*fpu, int, UNSIGNED)
+        {
+            return result;
+        }
         convert::from_integer::<F>(fpu, a, from, op.imm as u32)
     });
 }
@@ -213,7 +279,13 @@ pub(super) fn widen_half(regs: &mut Regs, op: &Op) {
 
 #[inline(never)]
 pub(super) fn widen_single(regs: &mut Regs, op: &Op) {
-    widen::<Single, Double, 2>(regs, op);
+    let a = V([reg(regs, op.rn).0[usize::from(op.aux & 1)], 0]);
+    let fpu = ops::fpu(regs);
+    let fast = |i| native::widen(fpu, lane::<Single>(&a, i));
+    match (fast(0), fast(1)) {
+        (Some(low), Some(high)) => put(regs, op.rd, V([low, high])),
+        _ => widen::<Single, Double, 2>(regs, op),
+    }
 }
 
 /// FCVTN to the low half of the register, the high half becoming zero; to the

@@ -19,7 +19,7 @@ const CTLR_ENABLE_GROUP1: u32 = 1 << 1;
 /// GICD_CTLR: affinity routing on, one security state; both read-only.
 const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
 /// GICD_TYPER: ITLinesNumber, 10 INTID bits, A3V.
-const TYPER: u32 = SPI_COUNT / 32 | 9 << 19 | 1 << 24;
+const TYPER: u32 = (SPI_COUNT / 32) | 9 << 19 | 1 << 24;
 /// PIDR2.ArchRev = 3 and the JEP106 bits every GICv3 has.
 pub(super) const PIDR2: u32 = 0x3b;
 /// GICD_IROUTER: affinity fields and Interrupt_Routing_Mode.

@@ -115,13 +115,21 @@ copies! {
     /// One lane = low bits of Xn.
     InsertGeneral(regs, op, T) = {
         let value = T::cut(regs.x[usize::from(op.rn)] as i64);
-        d(regs, op).with_lane(op.imm as usize, value)
+        inserted(d(regs, op), op.imm as usize, value)
     };
     /// One lane = one lane of Vn.
     InsertElement(regs, op, T) = {
         let element: T = n(regs, op).lane(usize::from(op.ra));
-        d(regs, op).with_lane(op.imm as usize, element)
+        inserted(d(regs, op), op.imm as usize, element)
     };
+}
+
+/// `v` with lane `index` replaced. By selection rather than a store to the
+/// lane, which would stall the next read of the whole register.
+#[inline(always)]
+fn inserted<T: Int>(v: V, index: usize, value: T) -> V {
+    let lanes = v.lanes::<T>();
+    V::build::<T>(|i| if i == index { value } else { lanes.as_ref()[i] })
 }
 
 /// How far an element's sign reaches in the general register.

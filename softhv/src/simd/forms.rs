@@ -6,8 +6,9 @@
 //! the "2" forms, which use the high half where the plain ones use the low.
 
 use super::Pure;
-use super::int::{Int, Narrow, Widen};
+use super::int::{Int, Widen};
 use super::lane_ops::{One, OneSat, Shift, ShiftSat, Three, ThreeSat, Two, TwoSat};
+use super::shuffle::interleave_low;
 use crate::op::Op;
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
@@ -70,19 +71,9 @@ pub fn put(regs: &mut Regs, op: &Op, v: V) {
     regs.v[usize::from(op.rd & 31)] = v;
 }
 
-/// Writes 64 bits of result: the low half, or the high one of a "2" form.
+/// Sets QC if `saturated`.
 #[inline(always)]
-fn put_half(regs: &mut Regs, op: &Op, half: u64) {
-    let v = if op.ra & 1 == 1 {
-        V([d(regs, op).0[0], half])
-    } else {
-        V([half, 0])
-    };
-    put(regs, op, v);
-}
-
-#[inline(always)]
-fn note_saturation(regs: &mut Regs, saturated: bool) {
+pub fn note_saturation(regs: &mut Regs, saturated: bool) {
     if saturated {
         regs.fpsr |= FPSR_QC;
     }
@@ -90,13 +81,10 @@ fn note_saturation(regs: &mut Regs, saturated: bool) {
 
 /// The half of `v` that the op reads, widened to fill a register.
 #[inline(always)]
-fn widen_half<T: Widen>(op: &Op, v: V) -> V {
-    let half = V([v.0[usize::from(op.ra & 1)], 0]).lanes::<T>();
-    let mut wide = V::default().lanes::<T::Wide>();
-    for (to, from) in wide.as_mut().iter_mut().zip(half.as_ref()) {
-        *to = from.widen();
-    }
-    V::from_lanes::<T::Wide>(wide)
+pub fn widen_half<T: Widen>(op: &Op, v: V) -> V {
+    let half = V([v.0[usize::from(op.ra & 1)], 0]);
+    // in the high half of each wide lane, from where a shift extends it
+    interleave_low::<T>(V::default(), half).map::<T::Wide>(|lane| lane >> T::BITS)
 }
 
 /// Where the two sources of a form come from.
@@ -107,12 +95,14 @@ pub trait Sources {
     fn fetch(regs: &Regs, op: &Op) -> (V, V);
 }
 
+/// Declares forms: types that only carry their parameters.
 macro_rules! form {
     ($($(#[$doc:meta])* $name:ident<$($param:ident),*>;)*) => {$(
         $(#[$doc])*
         pub struct $name<$($param),*>(PhantomData<($($param,)*)>);
     )*};
 }
+pub(super) use form;
 
 form! {
     /// Vn and Vm.
@@ -201,31 +191,44 @@ form! {
     Shifted<F, T>;
     /// Vd = f(Vn, count) with saturation.
     ShiftedSat<F, T>;
-    /// Vd = f of neighbouring lanes of Vm:Vn.
-    Pairwise<F, T>;
-    /// Vd = high half of each lane of f(Vn, Vm).
-    HighNarrow<F, W, T, R>;
-    /// Vd = low half of each lane of Vn, shifted right.
-    Truncate<W, T, R>;
-    /// Vd = each lane of Vn, shifted right, clamped to half the width.
-    Clamp<W, T, R>;
-    /// Vd = half of Vn, widened and shifted left.
-    WidenShift<T>;
-    /// Vd = sums of neighbouring lanes of Vn, widened.
-    PairSum<T>;
-    /// Vd = Vd + sums of neighbouring lanes of Vn, widened.
-    PairSumAdd<T>;
-    /// Scalar f over all lanes of Vn.
-    Across<F, T>;
-    /// Scalar sum of all lanes of Vn, widened.
-    AcrossSum<T>;
+}
+
+/// Writes Vd = f(lane), cut to the form. Cutting lane by lane keeps the whole
+/// loop in one lane type, which LLVM then turns into vector instructions.
+#[inline(always)]
+fn put_lanes<T: Int>(regs: &mut Regs, op: &Op, f: impl Fn(usize) -> T) {
+    let kept = KEEP[usize::from(op.aux & 7)].lanes::<T>();
+    put(regs, op, V::build::<T>(|i| f(i) & kept.as_ref()[i]));
+}
+
+/// Writes Vd = f(lane) and notes the saturation that `f` reports.
+#[inline(always)]
+fn put_saturated<T: Int>(regs: &mut Regs, op: &Op, f: impl Fn(usize) -> (T, bool)) {
+    let mut lost = V::default().lanes::<T>();
+    let result = V::build::<T>(|i| {
+        let (lane, saturated) = f(i);
+        lost.as_mut()[i] = T::mask(saturated);
+        lane
+    });
+    put(regs, op, result);
+    note_saturation(regs, V::from_lanes::<T>(lost) != V::default());
+}
+
+/// The lanes of `v` that exist in the form, the others zero: those cannot set
+/// QC, and every saturating operation maps zeros to zero.
+#[inline(always)]
+pub fn existing<T: Int>(op: &Op, v: V) -> T::Array {
+    let kept = KEEP[usize::from(op.aux & 7)].lanes::<T>();
+    let lanes = v.lanes::<T>();
+    V::build::<T>(|i| lanes.as_ref()[i] & kept.as_ref()[i]).lanes::<T>()
 }
 
 impl<F: Two, S: Sources> Pure for Lanes2<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        put(regs, op, keep(op, a.zip::<S::T>(b, F::of)));
+        let (a, b) = (a.lanes::<S::T>(), b.lanes::<S::T>());
+        put_lanes(regs, op, |i| F::of(a.as_ref()[i], b.as_ref()[i]));
     }
 }
 
@@ -241,26 +244,20 @@ impl<F: Three, S: Sources> Pure for Lanes3<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let result = d(regs, op).zip3::<S::T>(a, b, F::of);
-        put(regs, op, keep(op, result));
+        let (a, b) = (a.lanes::<S::T>(), b.lanes::<S::T>());
+        let old = d(regs, op).lanes::<S::T>();
+        put_lanes(regs, op, |i| {
+            F::of(old.as_ref()[i], a.as_ref()[i], b.as_ref()[i])
+        });
     }
 }
-
-// The saturating forms mask their inputs, so that lanes which do not exist are
-// zero and cannot set QC; every one of these operations maps zeros to zero.
 
 impl<F: TwoSat, S: Sources> Pure for Lanes2Sat<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let mut saturated = false;
-        let result = keep(op, a).zip::<S::T>(keep(op, b), |a, b| {
-            let (lane, lost) = F::of(a, b);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
+        let (a, b) = (existing::<S::T>(op, a), existing::<S::T>(op, b));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i], b.as_ref()[i]));
     }
 }
 
@@ -268,37 +265,27 @@ impl<F: ThreeSat, S: Sources> Pure for Lanes3Sat<F, S> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let (a, b) = S::fetch(regs, op);
-        let mut saturated = false;
-        let old = keep(op, d(regs, op));
-        let result = old.zip3::<S::T>(keep(op, a), keep(op, b), |d, a, b| {
-            let (lane, lost) = F::of(d, a, b);
-            saturated |= lost;
-            lane
+        let (a, b) = (existing::<S::T>(op, a), existing::<S::T>(op, b));
+        let old = existing::<S::T>(op, d(regs, op));
+        put_saturated(regs, op, |i| {
+            F::of(old.as_ref()[i], a.as_ref()[i], b.as_ref()[i])
         });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
     }
 }
 
 impl<F: One, T: Int> Pure for Lanes1<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let result = n(regs, op).map::<T>(F::of);
-        put(regs, op, keep(op, result));
+        let a = n(regs, op).lanes::<T>();
+        put_lanes(regs, op, |i| F::of(a.as_ref()[i]));
     }
 }
 
 impl<F: OneSat, T: Int> Pure for Lanes1Sat<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let mut saturated = false;
-        let result = keep(op, n(regs, op)).map::<T>(|a| {
-            let (lane, lost) = F::of(a);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
+        let a = existing::<T>(op, n(regs, op));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i]));
     }
 }
 
@@ -306,8 +293,8 @@ impl<F: Shift, T: Int> Pure for Shifted<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let count = op.imm as u32;
-        let result = d(regs, op).zip::<T>(n(regs, op), |d, a| F::of(d, a, count));
-        put(regs, op, keep(op, result));
+        let (old, a) = (d(regs, op).lanes::<T>(), n(regs, op).lanes::<T>());
+        put_lanes(regs, op, |i| F::of(old.as_ref()[i], a.as_ref()[i], count));
     }
 }
 
@@ -315,204 +302,7 @@ impl<F: ShiftSat, T: Int> Pure for ShiftedSat<F, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let count = op.imm as u32;
-        let mut saturated = false;
-        let result = keep(op, n(regs, op)).map::<T>(|a| {
-            let (lane, lost) = F::of(a, count);
-            saturated |= lost;
-            lane
-        });
-        put(regs, op, result);
-        note_saturation(regs, saturated);
-    }
-}
-
-/// `f` of each pair of neighbouring lanes, packed into 64 bits.
-#[inline(always)]
-fn pairs<F: Two, T: Int>(v: V) -> u64 {
-    let lanes = v.lanes::<T>();
-    let mut packed = V::default().lanes::<T>();
-    for (to, pair) in packed
-        .as_mut()
-        .iter_mut()
-        .zip(lanes.as_ref().chunks_exact(2))
-    {
-        *to = F::of(pair[0], pair[1]);
-    }
-    V::from_lanes::<T>(packed).0[0]
-}
-
-impl<F: Two, T: Int> Pure for Pairwise<F, T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let (a, b) = (n(regs, op), m(regs, op));
-        let result = if op.aux == Keep::Q as u16 {
-            V([pairs::<F, T>(a), pairs::<F, T>(b)])
-        } else {
-            V([pairs::<F, T>(V([a.0[0], b.0[0]])), 0])
-        };
-        put(regs, op, result);
-    }
-}
-
-/// Whether a narrowing shift rounds to nearest, ties up.
-pub trait Rounding {
-    /// `a` shifted right by `count` >= 1.
-    fn right<T: Int>(a: T, count: u32) -> T;
-}
-
-/// Rounds toward minus infinity.
-pub struct Floor;
-/// Rounds to nearest, ties up.
-pub struct Nearest;
-
-impl Rounding for Floor {
-    #[inline(always)]
-    fn right<T: Int>(a: T, count: u32) -> T {
-        a.right(count)
-    }
-}
-
-impl Rounding for Nearest {
-    #[inline(always)]
-    fn right<T: Int>(a: T, count: u32) -> T {
-        a.right_rounded(count)
-    }
-}
-
-/// Narrows each lane with `f`, packed into 64 bits.
-#[inline(always)]
-fn narrow<W: Int, T: Int>(v: V, mut f: impl FnMut(W) -> T) -> u64 {
-    let mut packed = V::default().lanes::<T>();
-    for (to, &from) in packed.as_mut().iter_mut().zip(v.lanes::<W>().as_ref()) {
-        *to = f(from);
-    }
-    V::from_lanes::<T>(packed).0[0]
-}
-
-impl<F: Two, W: Narrow<T>, T: Int, R: Rounding> Pure for HighNarrow<F, W, T, R> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let sums = n(regs, op).zip::<W>(m(regs, op), F::of);
-        let half = narrow::<W, T>(sums, |sum| R::right(sum, T::BITS).truncate());
-        put_half(regs, op, half);
-    }
-}
-
-impl<W: Narrow<T>, T: Int, R: Rounding> Pure for Truncate<W, T, R> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let count = op.imm as u32;
-        let half = narrow::<W, T>(n(regs, op), |a| {
-            if count == 0 {
-                a.truncate()
-            } else {
-                R::right(a, count).truncate()
-            }
-        });
-        put_half(regs, op, half);
-    }
-}
-
-impl<W: Narrow<T>, T: Int, R: Rounding> Pure for Clamp<W, T, R> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let count = op.imm as u32;
-        let mut saturated = false;
-        let half = narrow::<W, T>(keep(op, n(regs, op)), |a| {
-            let shifted = if count == 0 { a } else { R::right(a, count) };
-            let (lane, lost) = shifted.clamp_to();
-            saturated |= lost;
-            lane
-        });
-        put_half(regs, op, half);
-        note_saturation(regs, saturated);
-    }
-}
-
-impl<T: Widen> Pure for WidenShift<T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let count = op.imm as u32;
-        let result = widen_half::<T>(op, n(regs, op)).map::<T::Wide>(|a| a.left(count));
-        put(regs, op, result);
-    }
-}
-
-/// Sums of neighbouring lanes in lanes of twice the width.
-#[inline(always)]
-fn pair_sums<T: Widen>(v: V) -> V {
-    let mut sums = V::default().lanes::<T::Wide>();
-    let lanes = v.lanes::<T>();
-    for (to, pair) in sums.as_mut().iter_mut().zip(lanes.as_ref().chunks_exact(2)) {
-        *to = pair[0].widen().plus(pair[1].widen());
-    }
-    V::from_lanes::<T::Wide>(sums)
-}
-
-impl<T: Widen> Pure for PairSum<T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let sums = pair_sums::<T>(n(regs, op));
-        put(regs, op, keep(op, sums));
-    }
-}
-
-impl<T: Widen> Pure for PairSumAdd<T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let sums = pair_sums::<T>(n(regs, op));
-        let result = d(regs, op).zip::<T::Wide>(sums, Int::plus);
-        put(regs, op, keep(op, result));
-    }
-}
-
-/// How a reduction treats the high half of a 64-bit vector.
-pub trait Reduce: Two {
-    /// A 64-bit vector extended so that the reduction does not see it.
-    fn extend(low: u64) -> V;
-}
-
-impl Reduce for super::lane_ops::Add {
-    #[inline(always)]
-    fn extend(low: u64) -> V {
-        V([low, 0])
-    }
-}
-
-macro_rules! reduce_idempotent {
-    ($($op:ident)*) => {$(
-        impl Reduce for super::lane_ops::$op {
-            #[inline(always)]
-            fn extend(low: u64) -> V {
-                V([low, low])
-            }
-        }
-    )*};
-}
-reduce_idempotent!(Max Min);
-
-impl<F: Reduce, T: Int> Pure for Across<F, T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let mut v = n(regs, op);
-        if op.aux != Keep::Q as u16 {
-            v = F::extend(v.0[0]);
-        }
-        let lanes = v.lanes::<T>();
-        let (first, rest) = (lanes.as_ref()[0], &lanes.as_ref()[1..]);
-        let result = rest.iter().fold(first, |sum, &lane| F::of(sum, lane));
-        put(regs, op, V::scalar(result));
-    }
-}
-
-impl<T: Widen> Pure for AcrossSum<T> {
-    #[inline(always)]
-    fn exec(regs: &mut Regs, op: &Op) {
-        let lanes = keep(op, n(regs, op)).lanes::<T>();
-        let sum = lanes
-            .as_ref()
-            .iter()
-            .fold(T::Wide::default(), |sum, &lane| sum.plus(lane.widen()));
-        put(regs, op, V::scalar(sum));
+        let a = existing::<T>(op, n(regs, op));
+        put_saturated(regs, op, |i| F::of(a.as_ref()[i], count));
     }
 }

@@ -118,10 +118,8 @@ pub trait Widen: Int {
 
 /// A lane that the narrowing forms turn into a `T` of half its width.
 pub trait Narrow<T>: Int {
-    /// The low half.
-    fn truncate(self) -> T;
-    /// The nearest value in the range of `T`, and whether it differs.
-    fn clamp_to(self) -> (T, bool);
+    /// The nearest value in the range of `T`.
+    fn near(self) -> Self;
 }
 
 macro_rules! int {
@@ -160,12 +158,7 @@ macro_rules! narrow {
     ($($wide:ident to $type:ident;)*) => {$(
         impl Narrow<$type> for $wide {
             #[inline(always)]
-            fn truncate(self) -> $type { self as $type }
-            #[inline(always)]
-            fn clamp_to(self) -> ($type, bool) {
-                let near = self.clamp($type::MIN as $wide, $type::MAX as $wide);
-                (near as $type, near != self)
-            }
+            fn near(self) -> Self { self.max($type::MIN as $wide).min($type::MAX as $wide) }
         }
     )*};
 }

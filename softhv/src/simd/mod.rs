@@ -24,7 +24,16 @@ pub mod ldst;
 mod logic;
 mod modified_imm;
 mod permute;
+mod reshape;
 mod shift_imm;
+#[cfg_attr(target_arch = "x86_64", path = "shuffle_x86_64.rs")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "shuffle_portable.rs")]
+mod shuffle;
+#[cfg(test)]
+#[allow(dead_code)]
+mod shuffle_portable;
+#[cfg(test)]
+mod tests;
 mod three_diff;
 mod three_same;
 mod two_reg;

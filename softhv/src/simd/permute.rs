@@ -1,8 +1,9 @@
 //! ZIP, UZP, TRN, EXT, TBL, TBX. Arm ARM C4.1.96, "Advanced SIMD permute",
 //! "extract" and "table lookup".
 
-use super::forms::{d, keep, m, n, put};
+use super::forms::{Keep, d, keep, m, n, put};
 use super::int::Int;
+use super::shuffle::{self, evens, interleave_high, interleave_low, odds};
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
 use crate::op::Op;
@@ -15,50 +16,89 @@ pub fn zip(w: Word) -> Option<Op> {
     if w.is_1d(size) {
         return None;
     }
-    let run = match w.bits(12, 3) {
-        1 => by_size!(size, Shuffle<Uzp<0>>, 0: u8 u16 u32 u64),
-        2 => by_size!(size, Shuffle<Trn<0>>, 0: u8 u16 u32 u64),
-        3 => by_size!(size, Shuffle<Zip<0>>, 0: u8 u16 u32 u64),
-        5 => by_size!(size, Shuffle<Uzp<1>>, 0: u8 u16 u32 u64),
-        6 => by_size!(size, Shuffle<Trn<1>>, 0: u8 u16 u32 u64),
-        7 => by_size!(size, Shuffle<Zip<1>>, 0: u8 u16 u32 u64),
+    let run = match (w.bits(12, 3), w.q()) {
+        (1, _) => by_size!(size, Shuffle<Uzp1>, 0: u8 u16 u32 u64),
+        (2, _) => by_size!(size, Shuffle<Trn1>, 0: u8 u16 u32 u64),
+        (3, true) => by_size!(size, Shuffle<Zip1>, 0: u8 u16 u32 u64),
+        (3, false) => by_size!(size, Shuffle<Zip1Half>, 0: u8 u16 u32),
+        (5, _) => by_size!(size, Shuffle<Uzp2>, 0: u8 u16 u32 u64),
+        (6, _) => by_size!(size, Shuffle<Trn2>, 0: u8 u16 u32 u64),
+        (7, true) => by_size!(size, Shuffle<Zip2>, 0: u8 u16 u32 u64),
+        (7, false) => by_size!(size, Shuffle<Zip2Half>, 0: u8 u16 u32),
         _ => None,
     };
-    let mut op = w.vector_op(run?);
-    op.ra = u8::from(w.q());
-    Some(op)
+    Some(w.vector_op(run?))
 }
 
-/// A two-source permutation with fixed lanes.
+/// A permutation of the lanes of two registers.
 trait Pattern {
-    /// For result lane `i` of `lanes`: the source lane, counted through the
-    /// first source and then the second.
-    fn source(i: usize, lanes: usize) -> usize;
+    /// The result for Vn = `a`, Vm = `b`.
+    fn of<T: Int>(op: &Op, a: V, b: V) -> V;
 }
 
-struct Zip<const PART: usize>;
-struct Uzp<const PART: usize>;
-struct Trn<const PART: usize>;
+macro_rules! patterns {
+    ($($name:ident<$t:ident>($op:ident, $a:ident, $b:ident) = $body:expr;)*) => {$(
+        struct $name;
+        impl Pattern for $name {
+            #[inline(always)]
+            fn of<$t: Int>($op: &Op, $a: V, $b: V) -> V { $body }
+        }
+    )*};
+}
 
-impl<const PART: usize> Pattern for Zip<PART> {
-    #[inline(always)]
-    fn source(i: usize, lanes: usize) -> usize {
-        i / 2 + PART * lanes / 2 + (i & 1) * lanes
+patterns! {
+    Zip1<T>(_op, a, b) = interleave_low::<T>(a, b);
+    Zip2<T>(_op, a, b) = interleave_high::<T>(a, b);
+    // of 64-bit registers, the halves of one interleaving
+    Zip1Half<T>(_op, a, b) = interleave_low::<T>(a, b).low();
+    Zip2Half<T>(_op, a, b) = interleave_low::<T>(a, b).high();
+    Uzp1<T>(op, a, b) = {
+        let (a, b) = side_by_side(op, a, b);
+        evens::<T>(a, b)
+    };
+    Uzp2<T>(op, a, b) = {
+        let (a, b) = side_by_side(op, a, b);
+        odds::<T>(a, b)
+    };
+    Trn1<T>(op, a, b) = {
+        let odd = keep(op, odd_lanes::<T>());
+        let b = match T::BITS {
+            64 => V([0, b.0[0]]),
+            bits => b.map::<u64>(|half| half << bits),
+        };
+        select(odd, b, keep(op, a))
+    };
+    Trn2<T>(op, a, b) = {
+        let odd = keep(op, odd_lanes::<T>());
+        let a = match T::BITS {
+            64 => V([a.0[1], 0]),
+            bits => a.map::<u64>(|half| half >> bits),
+        };
+        select(odd, b, keep(op, a))
+    };
+}
+
+/// 64-bit sources together in one register: the result then has what belongs
+/// to them in its low half, and zero above.
+#[inline(always)]
+fn side_by_side(op: &Op, a: V, b: V) -> (V, V) {
+    if op.aux == Keep::Q as u16 {
+        (a, b)
+    } else {
+        (V([a.0[0], b.0[0]]), V::default())
     }
 }
 
-impl<const PART: usize> Pattern for Uzp<PART> {
-    #[inline(always)]
-    fn source(i: usize, _lanes: usize) -> usize {
-        2 * i + PART
-    }
+/// All bits of the odd lanes.
+#[inline(always)]
+fn odd_lanes<T: Int>() -> V {
+    V::build::<T>(|i| T::mask(i & 1 == 1))
 }
 
-impl<const PART: usize> Pattern for Trn<PART> {
-    #[inline(always)]
-    fn source(i: usize, lanes: usize) -> usize {
-        (i & !1) + PART + (i & 1) * lanes
-    }
+/// Bits of `a` where `mask` has ones, of `b` elsewhere.
+#[inline(always)]
+fn select(mask: V, a: V, b: V) -> V {
+    mask.zip3::<u64>(a, b, |mask, a, b| b ^ ((a ^ b) & mask))
 }
 
 struct Shuffle<P, T>(PhantomData<(P, T)>);
@@ -66,25 +106,7 @@ struct Shuffle<P, T>(PhantomData<(P, T)>);
 impl<P: Pattern, T: Int> Pure for Shuffle<P, T> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
-        let (a, b) = (n(regs, op), m(regs, op));
-        let result = if op.ra == 1 {
-            let (a, b) = (a.lanes::<T>(), b.lanes::<T>());
-            V::build::<T>(|i| {
-                let from = P::source(i, T::LANES);
-                let source = if from < T::LANES { &a } else { &b };
-                source.as_ref()[from & (T::LANES - 1)]
-            })
-        } else {
-            // both 64-bit sources side by side, their result in the low half
-            let both = V([a.0[0], b.0[0]]).lanes::<T>();
-            V::build::<T>(|i| {
-                if i < T::LANES / 2 {
-                    both.as_ref()[P::source(i, T::LANES / 2) & (T::LANES - 1)]
-                } else {
-                    T::default()
-                }
-            })
-        };
+        let result = P::of::<T>(op, n(regs, op), m(regs, op));
         put(regs, op, result);
     }
 }
@@ -145,13 +167,14 @@ pub fn table(w: Word) -> Option<Op> {
             run::<Lookup<4, true>>(),
         ],
     ];
-    let run = table[w.bits(12, 1) as usize][w.bits(13, 2) as usize];
+    let (keeps_old, more) = (w.bits(12, 1) as usize, w.bits(13, 2) as usize);
+    let run = shuffle::lookup(more, keeps_old == 1, table[keeps_old][more]);
     Some(w.vector_op(run))
 }
 
 /// Vd.B\[i\] = byte Vm.B\[i\] of `REGS` registers from Vn on, wrapping after
 /// V31. Out of range gives 0, or with `KEEP_OLD` (TBX) leaves the byte.
-struct Lookup<const REGS: usize, const KEEP_OLD: bool>;
+pub(super) struct Lookup<const REGS: usize, const KEEP_OLD: bool>;
 
 impl<const REGS: usize, const KEEP_OLD: bool> Pure for Lookup<REGS, KEEP_OLD> {
     // Not inlined: the table lives on the stack, which a tail call gives up.

@@ -2,8 +2,9 @@
 //! and its scalar twin. The fixed-point conversions of the same class are
 //! floating-point instructions.
 
-use super::forms::{Clamp, Floor, Nearest, Shifted, ShiftedSat, Truncate, WidenShift};
+use super::forms::{Shifted, ShiftedSat};
 use super::lane_ops::*;
+use super::reshape::{Clamp, Floor, Nearest, Truncate, WidenShift};
 use super::run;
 use super::word::{Word, by_size, with_imm};
 use crate::op::{Handler, Op};

@@ -1,8 +1,9 @@
 //! Three registers of different lanes: long, wide and narrowing arithmetic.
 //! Arm ARM C4.1.96, "Advanced SIMD three different" and its scalar twin.
 
-use super::forms::{Floor, HighNarrow, Lanes2, Lanes2Sat, Lanes3, Lanes3Sat, Long, Nearest, Wide};
+use super::forms::{Lanes2, Lanes2Sat, Lanes3, Lanes3Sat, Long, Wide};
 use super::lane_ops::*;
+use super::reshape::{Floor, HighNarrow, Nearest};
 use super::word::{Word, by_size};
 use super::{crypto, run};
 use crate::op::{Handler, Op};

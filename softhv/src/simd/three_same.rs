@@ -2,9 +2,12 @@
 //! same", its scalar twin, and the RDM and DotProd parts of "three same extra".
 
 use super::Pure;
-use super::forms::{self, Lanes2, Lanes2Full, Lanes2Sat, Lanes3, Lanes3Sat, Pairwise, Same};
+use super::forms::{self, Lanes2, Lanes2Full, Lanes2Sat, Lanes3, Lanes3Sat, Same};
+use super::int::{Int, Widen};
 use super::lane_ops::*;
 use super::logic;
+use super::reshape::Pairwise;
+use super::shuffle::multiply_add_pairs;
 use super::word::{Word, by_size, with_imm};
 use crate::op::{Handler, Op};
 use crate::regs::{Regs, V};
@@ -154,7 +157,7 @@ pub fn dot_by_element(w: Word, index: u32) -> Op {
 /// Vd.4S += sums of four products of bytes.
 struct Dot<T, const BY_ELEMENT: bool>(std::marker::PhantomData<T>);
 
-impl<T: super::int::Int, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
+impl<T: Widen, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
     #[inline(always)]
     fn exec(regs: &mut Regs, op: &Op) {
         let a = forms::n(regs, op);
@@ -162,15 +165,12 @@ impl<T: super::int::Int, const BY_ELEMENT: bool> Pure for Dot<T, BY_ELEMENT> {
         if BY_ELEMENT {
             b = V::splat(b.lane::<u32>(op.imm as usize));
         }
-        let (a, b) = (a.lanes::<T>(), b.lanes::<T>());
-        let mut sums = forms::d(regs, op).lanes::<u32>();
-        let groups = a.as_ref().chunks_exact(4).zip(b.as_ref().chunks_exact(4));
-        for (sum, (a, b)) in sums.iter_mut().zip(groups) {
-            for (a, b) in a.iter().zip(b) {
-                *sum = sum.wrapping_add((a.wide() * b.wide()) as u32);
-            }
-        }
-        let result = V::from_lanes::<u32>(sums);
+        // bytes extended to halfwords, in which they are not negative if unsigned
+        let low = |v: V| v.map::<T::Wide>(|lane| lane << T::BITS >> T::BITS);
+        let high = |v: V| v.map::<T::Wide>(|lane| lane >> T::BITS);
+        let even = multiply_add_pairs(low(a), low(b));
+        let odd = multiply_add_pairs(high(a), high(b));
+        let result = forms::d(regs, op).zip3::<u32>(even, odd, |d, a, b| d.plus(a).plus(b));
         forms::put(regs, op, forms::keep(op, result));
     }
 }

@@ -1,12 +1,12 @@
 //! One source register. Arm ARM C4.1.96, "Advanced SIMD two-register
 //! miscellaneous", "across lanes", "scalar pairwise" and the scalar twins.
 
-use super::forms::{
-    self, Accumulate, Across, AcrossSum, Clamp, Floor, Keep, Lanes1, Lanes1Sat, Lanes2Sat, PairSum,
-    PairSumAdd, Truncate, WidenShift,
-};
+use super::forms::{self, Accumulate, Keep, Lanes1, Lanes1Sat, Lanes2Sat};
 use super::int::Int;
 use super::lane_ops::*;
+use super::reshape::{
+    Across, AcrossHalf, AcrossSum, Clamp, PairSum, PairSumAdd, Truncate, Unshifted, WidenShift,
+};
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
 use crate::op::{Handler, Op};
@@ -90,24 +90,24 @@ fn vector_only(code: u32, size: u32) -> Option<Handler> {
 fn narrowing(code: u32, size: u32) -> Option<Handler> {
     let table = match code {
         0b10010_0 => [
-            run::<Truncate<u16, u8, Floor>>(),
-            run::<Truncate<u32, u16, Floor>>(),
-            run::<Truncate<u64, u32, Floor>>(),
+            run::<Truncate<u16, u8, Unshifted>>(),
+            run::<Truncate<u32, u16, Unshifted>>(),
+            run::<Truncate<u64, u32, Unshifted>>(),
         ],
         0b10010_1 => [
-            run::<Clamp<i16, u8, Floor>>(),
-            run::<Clamp<i32, u16, Floor>>(),
-            run::<Clamp<i64, u32, Floor>>(),
+            run::<Clamp<i16, u8, Unshifted>>(),
+            run::<Clamp<i32, u16, Unshifted>>(),
+            run::<Clamp<i64, u32, Unshifted>>(),
         ],
         0b10100_0 => [
-            run::<Clamp<i16, i8, Floor>>(),
-            run::<Clamp<i32, i16, Floor>>(),
-            run::<Clamp<i64, i32, Floor>>(),
+            run::<Clamp<i16, i8, Unshifted>>(),
+            run::<Clamp<i32, i16, Unshifted>>(),
+            run::<Clamp<i64, i32, Unshifted>>(),
         ],
         _ => [
-            run::<Clamp<u16, u8, Floor>>(),
-            run::<Clamp<u32, u16, Floor>>(),
-            run::<Clamp<u64, u32, Floor>>(),
+            run::<Clamp<u16, u8, Unshifted>>(),
+            run::<Clamp<u32, u16, Unshifted>>(),
+            run::<Clamp<u64, u32, Unshifted>>(),
         ],
     };
     table.get(size as usize).copied()
@@ -119,14 +119,19 @@ pub fn across(w: Word) -> Option<Op> {
     if size == 2 && !w.q() {
         return None;
     }
-    let run = match code {
-        0b00011_0 => by_size!(size, AcrossSum, 0: i8 i16 i32),
-        0b00011_1 => by_size!(size, AcrossSum, 0: u8 u16 u32),
-        0b01010_0 => by_size!(size, Across<Max>, 0: i8 i16 i32),
-        0b01010_1 => by_size!(size, Across<Max>, 0: u8 u16 u32),
-        0b11010_0 => by_size!(size, Across<Min>, 0: i8 i16 i32),
-        0b11010_1 => by_size!(size, Across<Min>, 0: u8 u16 u32),
-        0b11011_0 => by_size!(size, Across<Add>, 0: u8 u16 u32),
+    let run = match (code, w.q()) {
+        (0b00011_0, _) => by_size!(size, AcrossSum, 0: i8 i16 i32),
+        (0b00011_1, _) => by_size!(size, AcrossSum, 0: u8 u16 u32),
+        (0b01010_0, true) => by_size!(size, Across<Max>, 0: i8 i16 i32),
+        (0b01010_1, true) => by_size!(size, Across<Max>, 0: u8 u16 u32),
+        (0b11010_0, true) => by_size!(size, Across<Min>, 0: i8 i16 i32),
+        (0b11010_1, true) => by_size!(size, Across<Min>, 0: u8 u16 u32),
+        (0b11011_0, true) => by_size!(size, Across<Add>, 0: u8 u16 u32),
+        (0b01010_0, false) => by_size!(size, AcrossHalf<Max>, 0: i8 i16),
+        (0b01010_1, false) => by_size!(size, AcrossHalf<Max>, 0: u8 u16),
+        (0b11010_0, false) => by_size!(size, AcrossHalf<Min>, 0: i8 i16),
+        (0b11010_1, false) => by_size!(size, AcrossHalf<Min>, 0: u8 u16),
+        (0b11011_0, false) => by_size!(size, AcrossHalf<Add>, 0: u8 u16),
         _ => None,
     };
     Some(w.vector_op(run?))

@@ -20,10 +20,14 @@ impl Case {
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,11 +36,13 @@ impl Random {
     }
 
     fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(n) >> 64) as u64
+        self.next() % n
     }
 
-    fn pick(&mut self, from: &[u64]) -> u64 {
-        from[self.below(from.len() as u64) as usize]
+    /// One of `from`.
+    pub fn choose<T: Copy, const N: usize>(&mut self, from: [T; N]) -> T {
+        let at = usize::try_from(self.next() % N as u64).expect("an index");
+        from[at]
     }
 }
 
@@ -70,8 +76,8 @@ fn number(random: &mut Random, exp_bits: u32, frac_bits: u32) -> u64 {
         8 => (bias + 29 + random.below(5)).min(exp_max),
         9 => (bias + 61 + random.below(5)).min(exp_max),
         // Around the limits of the narrower formats and of the estimates.
-        10 => bias.saturating_sub([13, 15, 24, 25, 126, 127, 149, 150][random.below(8) as usize]),
-        11 => (bias + [15, 16, 126, 127, 128][random.below(5) as usize]).min(exp_max - 1),
+        10 => bias.saturating_sub(random.choose([13, 15, 24, 25, 126, 127, 149, 150])),
+        11 => (bias + random.choose([15, 16, 126, 127, 128])).min(exp_max - 1),
         12 => bias.saturating_sub(random.below(60)),
         13 => random.below(u64::from(frac_bits)) + 1,
         14 => bias + frac_bits as u64 - random.below(4),
@@ -97,7 +103,7 @@ fn integer(random: &mut Random) -> u64 {
         0 => random.next() >> random.below(64),
         1 => u64::MAX << random.below(64),
         2 => 1 << random.below(64),
-        _ => random.pick(&[0, 0xffff_ffff, 0x7fff_ffff, 0x8000_0000, u64::MAX >> 1]),
+        _ => random.choose([0, 0xffff_ffff, 0x7fff_ffff, 0x8000_0000, u64::MAX >> 1]),
     };
     base.wrapping_add(random.below(3)).wrapping_sub(1)
 }
@@ -123,7 +129,7 @@ pub fn generate(seed: u64, count: usize) -> Vec<Case> {
     (0..count)
         .map(|_| {
             let (fpcr, fpsr) = control(random);
-            let format = [0, 1, 1, 1, 2, 2, 2][random.below(7) as usize];
+            let format = random.choose([0, 1, 1, 1, 2, 2, 2]);
             let mut v = [(); 4].map(|()| lanes(random, format));
             match random.below(8) {
                 // Equal, opposite and neighbouring operands.

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 pub const RECORD_IN: usize = 96;
 /// Bytes of one output record.
 pub const RECORD_OUT: usize = 48;
+const RECORD_OUT_BYTES: u32 = 48;
 
-const CODE: u64 = 0x40_0000;
-const INPUT: u64 = 0x1000_0000;
-const OUTPUT: u64 = 0x2000_0000;
+const CODE: u32 = 0x40_0000;
+const INPUT: u32 = 0x1000_0000;
+const OUTPUT: u32 = 0x2000_0000;
 
 /// What an instruction may change.
 #[derive(PartialEq, Eq, Debug)]
@@ -45,8 +46,8 @@ fn load(code: &mut Vec<u32>, r: u32, value: u32) {
 
 /// The loop that runs `word` over all records, then writes the results out.
 fn routine(code: &mut Vec<u32>, word: u32, count: u32) {
-    load(code, 20, INPUT as u32);
-    load(code, 21, OUTPUT as u32);
+    load(code, 20, INPUT);
+    load(code, 21, OUTPUT);
     load(code, 22, count);
     code.extend([
         0xa940_1a85, // ldp x5, x6, [x20]
@@ -68,8 +69,8 @@ fn routine(code: &mut Vec<u32>, word: u32, count: u32) {
         0xf100_06d6, // subs x22, x22, #1
         0x54ff_fde1, // b.ne to the first ldp
     ]);
-    load(code, 1, OUTPUT as u32);
-    load(code, 2, count * RECORD_OUT as u32);
+    load(code, 1, OUTPUT);
+    load(code, 2, count * RECORD_OUT_BYTES);
     code.extend([
         0xd280_0020, // mov x0, #1: standard output
         0xd280_0808, // mov x8, #64: write
@@ -121,14 +122,15 @@ fn header(at: &mut [u8]) {
     for (offset, half) in [(16, 2u16), (18, 183), (20, 1), (52, 64), (54, 56), (56, 3)] {
         at[offset..offset + 2].copy_from_slice(&half.to_le_bytes());
     }
-    for (offset, word) in [(24, CODE), (32, 64)] {
+    for (offset, word) in [(24, u64::from(CODE)), (32, 64)] {
         at[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
     }
 }
 
-fn segment(at: &mut [u8], flags: u32, offset: u64, address: u64, in_file: u64, in_memory: u64) {
+fn segment(at: &mut [u8], flags: u32, offset: u64, address: u32, in_file: u64, in_memory: u64) {
     at[..4].copy_from_slice(&1u32.to_le_bytes());
     at[4..8].copy_from_slice(&flags.to_le_bytes());
+    let address = u64::from(address);
     let words = [offset, address, address, in_file, in_memory, 4096];
     for (slot, word) in at[8..].chunks_exact_mut(8).zip(words) {
         slot.copy_from_slice(&word.to_le_bytes());

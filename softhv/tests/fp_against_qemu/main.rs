@@ -4,6 +4,7 @@
 //! operands in all FPCR modes and dumps vector result, general result, FPSR and
 //! NZCV; the decoder's handlers must give the same.
 
+mod allocation;
 mod cases;
 mod forms;
 mod guest;
@@ -111,4 +112,9 @@ fn vector_instructions_on_one_register_agree_with_qemu() {
 #[test]
 fn by_element_and_fixed_point_instructions_agree_with_qemu() {
     compare("fp-element", &forms::by_element_and_fixed(), 4, count());
+}
+
+#[test]
+fn allocated_words_are_those_objdump_knows() {
+    allocation::compare(5, 200_000);
 }

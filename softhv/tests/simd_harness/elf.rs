@@ -100,7 +100,7 @@ fn assemble(cases: &[Case], inputs: &[State]) -> Vec<u32> {
     let mut code = Vec::new();
     // over both subroutines
     let start = 2 * (16 + 13 + 4);
-    code.push(0x1400_0000 | start as u32 + 1);
+    code.push(0x1400_0000 | (start as u32 + 1));
     let load = code.len();
     for i in (0..32).step_by(2) {
         // ldp q<i>, q<i+1>, [x27], #32

@@ -7,6 +7,7 @@ use std::process::Command;
 use supermachine_softhv::cpu::Cpu;
 use supermachine_softhv::op::{Handler, Op};
 use supermachine_softhv::regs::{Regs, V};
+use supermachine_softhv::simd::{self, FPSR_QC};
 
 /// SplitMix64: seeded, so that every run sees the same cases.
 pub struct Random(pub u64);
@@ -139,4 +140,30 @@ pub fn execute(regs: &mut Regs, op: &Op) {
     // and here of the stage, and continues with the next op, which returns.
     unsafe { (ops[0].run)((&raw mut stage).cast::<Cpu>(), ops.as_ptr()) };
     *regs = stage.0;
+}
+
+/// Registers with something in every bit of V0, the usual destination.
+pub fn registers(sources: &[V]) -> Regs {
+    let mut regs = Regs::default();
+    regs.v[0] = V([0x1111_1111_1111_1111, 0x2222_2222_2222_2222]);
+    regs.v[1..=sources.len()].copy_from_slice(sources);
+    regs
+}
+
+/// Executes the instruction `word`.
+pub fn run(word: u32, regs: &mut Regs) {
+    let op = simd::decode(word).expect("an allocated encoding");
+    execute(regs, &op);
+}
+
+/// V0 after `word` with V1.. as given, and whether it saturated.
+pub fn result(word: u32, sources: &[V]) -> (V, bool) {
+    let mut regs = registers(sources);
+    run(word, &mut regs);
+    (regs.v[0], regs.fpsr & FPSR_QC != 0)
+}
+
+/// A register of bytes, lowest first.
+pub fn bytes(lanes: [u8; 16]) -> V {
+    V::from_lanes::<u8>(lanes)
 }

@@ -1,0 +1,374 @@
+//! The host's end: calls in, bytes out; bytes in, events out.
+//!
+//! A session is one connection. It can carry any number of control requests
+//! and commands one after the other. Control requests and staged files may be
+//! pipelined in front of a command, all in one write; the agent works in
+//! order, answers in order, and closes after the first failure, so nothing
+//! runs behind a failed request.
+
+mod conversation;
+
+use alloc::vec::Vec;
+
+use crate::{
+    AgentReady, Deframer, Direction, ExecRequest, Exited, Failure, FileChunk, Hello, Kind,
+    MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES, ProtoError,
+    Request, STDIN_WINDOW_BYTES, WinSize, encode_header,
+};
+use conversation::{Conversation, Owed, Stdin};
+
+/// What a session tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The agent introduced itself on a connection the host opened.
+    Hello(Hello),
+    /// The agent introduced itself on a connection it opened.
+    Ready(AgentReady),
+    /// The command runs.
+    Started {
+        /// Guest process id.
+        pid: u32,
+    },
+    /// Bytes of standard output or of the terminal.
+    Stdout(Vec<u8>),
+    /// Bytes of standard error.
+    Stderr(Vec<u8>),
+    /// [`Session::write_stdin`] takes bytes again.
+    StdinReady,
+    /// The command reads no more stdin; [`Session::write_stdin`] drops bytes.
+    StdinClosed,
+    /// The command ended; the session is free for the next request.
+    Exited(Exited),
+    /// The oldest unanswered request failed; the agent will close.
+    Failed(Failure),
+    /// Answer to [`Session::ping`].
+    Pong(u64),
+    /// The whole file asked for with [`Session::read_file`].
+    File(Vec<u8>),
+    /// The file of [`Session::write_file`] is in place.
+    FileWritten {
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// A `set_time`, `reseed`, `sync` or `shutdown` succeeded.
+    Done,
+}
+
+/// State of one connection, as the host sees it.
+#[derive(Debug)]
+pub struct Session {
+    frames: Deframer,
+    out: Vec<u8>,
+    sent: usize,
+    state: Conversation,
+    failed: Option<ProtoError>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// A session for a fresh connection, opened by either side. Its hello is
+    /// already in [`Self::outgoing`]; there is no need to wait for the agent's.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut out = Vec::new();
+        Hello::new(0).encode(&mut out);
+        Self {
+            frames: Deframer::new(Direction::ToClient),
+            out,
+            sent: 0,
+            state: Conversation::default(),
+            failed: None,
+        }
+    }
+
+    /// Bytes to write to the connection. Call [`Self::sent`] for those written.
+    #[must_use]
+    pub fn outgoing(&self) -> &[u8] {
+        self.out.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Tells that the first `count` bytes of [`Self::outgoing`] are written.
+    pub fn sent(&mut self, count: usize) {
+        self.sent = self.sent.saturating_add(count).min(self.out.len());
+        if self.sent == self.out.len() {
+            self.sent = 0;
+            if self.out.capacity() > 4 * MAX_DATA_BYTES {
+                self.out = Vec::new();
+            } else {
+                self.out.clear();
+            }
+        }
+    }
+
+    /// True while an answer is outstanding.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.state.owed.is_empty()
+    }
+
+    /// True once the agent reported a failure: it serves this connection no more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state.over || self.failed.is_some()
+    }
+
+    fn ready_for_request(&self) -> Result<(), ProtoError> {
+        if self.is_over() {
+            return Err(ProtoError::Misuse {
+                what: "the session is over",
+            });
+        }
+        if self.state.has_command() {
+            return Err(ProtoError::Misuse {
+                what: "a command occupies the session",
+            });
+        }
+        Ok(())
+    }
+
+    /// Queues a command. Ends in [`Event::Started`], output, [`Event::Exited`],
+    /// or in [`Event::Failed`].
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] for a request the agent would refuse, while a
+    /// command runs, or when the session is over.
+    pub fn exec(&mut self, request: &ExecRequest) -> Result<(), ProtoError> {
+        self.ready_for_request()?;
+        request.check()?;
+        Request::Exec(request.clone()).encode(&mut self.out);
+        self.state.owed.push_back(Owed::Exec { started: false });
+        self.state.stdin_starved = false;
+        if request.flags.stdin {
+            self.state.stdin = Stdin::Open;
+            self.state.stdin_window = STDIN_WINDOW_BYTES;
+        } else {
+            self.state.stdin = Stdin::None;
+            self.state.stdin_window = 0;
+        }
+        Ok(())
+    }
+
+    /// Queues a file to be in place before the commands queued after it.
+    /// Success has no event of its own.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] for a path that is not absolute, contains NUL or
+    /// is too long, for more than [`MAX_STAGED_BYTES`], or at a bad moment.
+    pub fn stage_file(&mut self, path: &[u8], mode: u32, data: &[u8]) -> Result<(), ProtoError> {
+        self.put_file(path, mode, data, false, MAX_STAGED_BYTES)
+    }
+
+    /// Queues a file write answered by [`Event::FileWritten`].
+    ///
+    /// # Errors
+    /// As [`Self::stage_file`], with a limit of [`MAX_FILE_BYTES`].
+    pub fn write_file(&mut self, path: &[u8], mode: u32, data: &[u8]) -> Result<(), ProtoError> {
+        self.put_file(path, mode, data, true, MAX_FILE_BYTES)?;
+        self.state.owed.push_back(Owed::FileWritten);
+        Ok(())
+    }
+
+    fn put_file(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+        data: &[u8],
+        ack: bool,
+        max: usize,
+    ) -> Result<(), ProtoError> {
+        self.ready_for_request()?;
+        check_path(path)?;
+        if data.len() > max {
+            return Err(ProtoError::Misuse {
+                what: "the file is larger than its limit",
+            });
+        }
+        let mode = mode & 0o7777;
+        let pieces = data.len().div_ceil(MAX_DATA_BYTES).max(1);
+        for index in 0..pieces {
+            let start = index * MAX_DATA_BYTES;
+            let end = data.len().min(start + MAX_DATA_BYTES);
+            let first = index == 0;
+            Request::FileChunk(FileChunk {
+                path: if first { path } else { &[] },
+                mode: if first { mode } else { 0 },
+                first,
+                last: index + 1 == pieces,
+                ack,
+                data: data.get(start..end).unwrap_or_default(),
+            })
+            .encode(&mut self.out);
+        }
+        Ok(())
+    }
+
+    /// Queues stdin for the command and returns how many bytes were taken;
+    /// the rest must wait for [`Event::StdinReady`]. Once the command has
+    /// closed its stdin all bytes are taken and dropped.
+    pub fn write_stdin(&mut self, data: &[u8]) -> usize {
+        match self.state.stdin {
+            Stdin::None | Stdin::Closed => return data.len(),
+            Stdin::Open => {}
+        }
+        let take = data.len().min(self.state.stdin_window);
+        for piece in data.get(..take).unwrap_or_default().chunks(MAX_DATA_BYTES) {
+            self.out
+                .extend_from_slice(&encode_header(Kind::Stdin, piece.len()));
+            self.out.extend_from_slice(piece);
+        }
+        self.state.stdin_window -= take;
+        self.state.stdin_starved |= take < data.len();
+        take
+    }
+
+    /// How many bytes [`Self::write_stdin`] would send now.
+    #[must_use]
+    pub fn stdin_capacity(&self) -> usize {
+        match self.state.stdin {
+            Stdin::Open => self.state.stdin_window,
+            Stdin::None | Stdin::Closed => 0,
+        }
+    }
+
+    /// Ends the command's stdin. Later calls do nothing.
+    pub fn close_stdin(&mut self) {
+        if self.state.stdin == Stdin::Open {
+            Request::StdinEof.encode(&mut self.out);
+            self.state.stdin = Stdin::Closed;
+        }
+    }
+
+    /// Sends a signal to the command's process group; nothing happens without
+    /// a command.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] for a number outside 1 to 64.
+    pub fn signal(&mut self, number: u32) -> Result<(), ProtoError> {
+        if !(1..=64).contains(&number) {
+            return Err(ProtoError::Misuse {
+                what: "no such signal",
+            });
+        }
+        if self.state.has_command() {
+            Request::Signal(number).encode(&mut self.out);
+        }
+        Ok(())
+    }
+
+    /// Tells the command's terminal its new size; nothing happens without a command.
+    pub fn resize(&mut self, size: WinSize) {
+        if self.state.has_command() {
+            Request::Resize(size).encode(&mut self.out);
+        }
+    }
+
+    /// Queues a ping answered by [`Event::Pong`] with the same number.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] while a command occupies the session, or when it is over.
+    pub fn ping(&mut self, nonce: u64) -> Result<(), ProtoError> {
+        self.control(&Request::Ping(nonce), Owed::Pong(nonce))
+    }
+
+    /// Queues a step of the guest's wall clock to `unix_ns` nanoseconds since
+    /// the epoch, answered by [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn set_time(&mut self, unix_ns: u64) -> Result<(), ProtoError> {
+        self.control(&Request::SetTime(unix_ns), Owed::Done)
+    }
+
+    /// Queues entropy for the guest kernel, answered by [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for an empty seed or one over [`MAX_SEED_BYTES`].
+    pub fn reseed(&mut self, seed: &[u8]) -> Result<(), ProtoError> {
+        if seed.is_empty() || seed.len() > MAX_SEED_BYTES {
+            return Err(ProtoError::Misuse {
+                what: "a seed has 1 to 512 bytes",
+            });
+        }
+        self.control(&Request::Reseed(seed), Owed::Done)
+    }
+
+    /// Queues a read of a whole file of at most [`MAX_FILE_BYTES`], answered by
+    /// [`Event::File`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for a path that is not absolute, contains NUL or
+    /// is too long.
+    pub fn read_file(&mut self, path: &[u8]) -> Result<(), ProtoError> {
+        check_path(path)?;
+        self.control(&Request::ReadFile(path), Owed::File(Vec::new()))
+    }
+
+    /// Queues a flush of all file systems, answered by [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn sync(&mut self) -> Result<(), ProtoError> {
+        self.control(&Request::Sync, Owed::Done)
+    }
+
+    /// Queues a clean power-off. [`Event::Done`] means that it has begun.
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn shutdown(&mut self) -> Result<(), ProtoError> {
+        self.control(&Request::Shutdown, Owed::Done)
+    }
+
+    fn control(&mut self, request: &Request<'_>, owed: Owed) -> Result<(), ProtoError> {
+        self.ready_for_request()?;
+        request.encode(&mut self.out);
+        self.state.owed.push_back(owed);
+        Ok(())
+    }
+
+    /// Adds received bytes. Take all events before feeding again, to keep
+    /// memory bounded.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.frames.feed(bytes);
+    }
+
+    /// The next event, if one is complete.
+    ///
+    /// # Errors
+    /// A breach of the protocol by the agent; final, the connection is of no
+    /// more use.
+    pub fn next_event(&mut self) -> Result<Option<Event>, ProtoError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.advance();
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    fn advance(&mut self) -> Result<Option<Event>, ProtoError> {
+        while let Some((kind, payload)) = self.frames.next_frame()? {
+            if let Some(event) = self.state.accept(kind, payload)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn check_path(path: &[u8]) -> Result<(), ProtoError> {
+    if path.first() != Some(&b'/') || path.contains(&0) || path.len() >= MAX_PATH_BYTES {
+        return Err(ProtoError::Misuse {
+            what: "a path is absolute, shorter than 4096 bytes and without NUL",
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Replays the corpus and a fixed-seed mutator through the fuzz functions.
+
+use std::time::{Duration, Instant};
+
+use supermachine_exec_proto::client::Session;
+use supermachine_exec_proto::fuzzing::{fuzz_client, fuzz_frames, fuzz_server};
+use supermachine_exec_proto::{
+    AgentReady, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited, Failure, Hello, Reply,
+};
+
+/// Upper bound on the mutator's run time; its count is what normally ends it.
+const BUDGET: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 40_000;
+
+fn corpus() -> Vec<Vec<u8>> {
+    let mut session = Session::new();
+    session.ping(1).unwrap();
+    session.set_time(2).unwrap();
+    session.reseed(&[3; 32]).unwrap();
+    session.read_file(b"/etc/passwd").unwrap();
+    session.write_file(b"/tmp/w", 0o755, b"payload").unwrap();
+    session
+        .exec(&ExecRequest {
+            env: vec![b"PATH=/bin".to_vec()],
+            cwd: b"/".to_vec(),
+            user: b"0:0".to_vec(),
+            flags: ExecFlags {
+                stdin: true,
+                tty: true,
+                ..ExecFlags::default()
+            },
+            chain: vec![vec![b"true".to_vec()]],
+            ..ExecRequest::new(["sh", "-c", "cat"])
+        })
+        .unwrap();
+    session.write_stdin(b"input");
+    session.signal(2).unwrap();
+    session.resize(supermachine_exec_proto::WinSize::default());
+    session.close_stdin();
+    let requests = session.outgoing().to_vec();
+
+    let replies = [
+        Reply::Hello(Hello::new(1)),
+        Reply::Started { pid: 2 },
+        Reply::Stdout(b"out"),
+        Reply::StdinWindow(100),
+        Reply::Stderr(b"err"),
+        Reply::StdinClosed,
+        Reply::Exited(Exited {
+            status: ExitStatus::Code(1),
+            duration_ns: 1,
+            peak_rss_kib: 2,
+            timed_out: false,
+            step: 0,
+        }),
+    ];
+    let controls = [
+        Reply::Ready(AgentReady {
+            hello: Hello::new(1),
+            started_ns: 1,
+            ready_ns: 2,
+            kernel_release: b"6.12".to_vec(),
+        }),
+        Reply::Pong(7),
+        Reply::Done,
+        Reply::FileData {
+            last: true,
+            data: b"file",
+        },
+        Reply::FileWritten(4),
+        Reply::Error(Failure {
+            kind: ErrorKind::Io,
+            errno: 5,
+            message: "input/output error".into(),
+        }),
+    ];
+    let encode = |list: &[Reply<'_>]| {
+        let mut out = Vec::new();
+        list.iter().for_each(|reply| reply.encode(&mut out));
+        out
+    };
+    let mut all = Vec::new();
+    for stream in [requests, encode(&replies), encode(&controls)] {
+        for seed in 0..6 {
+            all.push([&[seed], &stream[..]].concat());
+        }
+    }
+    all.push(Vec::new());
+    all
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit.max(1) as u64).unwrap()
+    }
+}
+
+fn mutate(rng: &mut Rng, data: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..=rng.below(4) {
+        let at = rng.below(data.len());
+        match rng.below(6) {
+            0 if !data.is_empty() => data[at] ^= 1 << rng.below(8),
+            1 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0xff][rng.below(4)],
+            2 => data.truncate(at),
+            3 => data.insert(at, u8::try_from(rng.below(256)).unwrap()),
+            4 => {
+                let from = rng.below(other.len());
+                let to = from + rng.below(other.len() - from);
+                data.splice(at..at, other[from..to].iter().copied());
+            }
+            _ => {
+                let to = at + rng.below(data.len() - at);
+                data.drain(at..to);
+            }
+        }
+    }
+}
+
+fn run_all(data: &[u8]) {
+    fuzz_server(data);
+    fuzz_client(data);
+    fuzz_frames(data.get(1..).unwrap_or_default());
+}
+
+#[test]
+fn corpus_holds_every_invariant() {
+    for entry in corpus() {
+        run_all(&entry);
+        for cut in 0..entry.len() {
+            run_all(&entry[..cut]);
+        }
+    }
+}
+
+#[test]
+fn mutated_corpus_holds_every_invariant() {
+    let corpus = corpus();
+    let mut rng = Rng(0x5eed_5eed_5eed_5eed);
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while rounds < ROUNDS && begin.elapsed() < BUDGET {
+        let mut data = corpus[rng.below(corpus.len())].clone();
+        let other = corpus[rng.below(corpus.len())].clone();
+        mutate(&mut rng, &mut data, &other);
+        run_all(&data);
+        rounds += 1;
+    }
+    assert!(rounds > 1_000, "only {rounds} rounds in {BUDGET:?}");
+}

@@ -1,0 +1,496 @@
+//! Runs one command, or a chain, between a connection and the guest.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use exec_proto::{ExecRequest, ExitStatus, Exited, MAX_DATA_BYTES, Reply, Request};
+
+use super::connection::breach;
+use super::groups::Group;
+use super::link::{Link, Received};
+use super::output::{Output, Stream};
+use super::stdin::{Accepted, Stdin};
+use super::{Agent, Stop, launch, tree};
+use crate::sys::{self, Outcome, Plan, Pty, SpawnError, Stage, Waited};
+
+/// Output queued for the host at which the command's pipes are left alone.
+pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
+/// How long the first frames wait for the command's output or end, so that a
+/// short command is answered in one packet instead of three.
+const FIRST_FLUSH: u64 = 4_000_000;
+/// The same, once the first output is there; in ns, as the above.
+const OUTPUT_FLUSH: u64 = 1_000_000;
+/// How long a killed tree may take to be gone before the answer leaves.
+const KILL_WAIT: Duration = Duration::from_secs(2);
+
+struct Child {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// The commands' ends of pipes, kept until the last of a chain has started.
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+struct Command<'a> {
+    agent: &'a Agent,
+    plans: std::vec::IntoIter<Plan>,
+    step: u32,
+    tty: bool,
+    size: (u16, u16),
+    wants_stdin: bool,
+    create_cwd: bool,
+    keep: bool,
+    stdin: Stdin,
+    outputs: [Output; 2],
+    ends: Option<Ends>,
+    child: Option<Child>,
+    group: Option<Group>,
+    started_ns: u64,
+    deadline_ns: Option<u64>,
+    timed_out: bool,
+    last: Waited,
+    host_gone: bool,
+    hold_ns: Option<u64>,
+}
+
+/// Runs `request` to its end and queues and sends everything about it.
+pub(super) fn run(agent: &Agent, link: &mut Link<'_>, request: ExecRequest) -> Result<(), Stop> {
+    let mut command = Command::new(agent, request)?;
+    let pid = command.start_next()?.unwrap_or_default();
+    link.queue(&Reply::Started { pid });
+    command.serve(link)?;
+    command.finish(link)
+}
+
+fn resources(error: &io::Error) -> Stop {
+    Stop::Refused(exec_proto::Failure {
+        kind: exec_proto::ErrorKind::Resources,
+        errno: error.raw_os_error().unwrap_or(0),
+        message: format!("cannot set up the command: {error}"),
+    })
+}
+
+impl<'a> Command<'a> {
+    fn new(agent: &'a Agent, request: ExecRequest) -> Result<Self, Stop> {
+        let flags = request.flags;
+        let size = (request.winsize.cols, request.winsize.rows);
+        let timeout_ms = request.timeout_ms;
+        let plans = launch::plans(request)?.into_iter();
+        let started_ns = sys::monotonic_ns();
+        let mut command = Self {
+            agent,
+            plans,
+            step: 0,
+            tty: flags.tty,
+            size,
+            wants_stdin: flags.stdin,
+            create_cwd: flags.create_cwd,
+            keep: flags.keep_on_disconnect,
+            stdin: Stdin::new(None, flags.tty),
+            outputs: [
+                Output::new(Stream::Stdout, None, flags.tty),
+                Output::new(Stream::Stderr, None, false),
+            ],
+            ends: None,
+            child: None,
+            group: agent.groups.as_ref().and_then(|pool| pool.take().ok()),
+            started_ns,
+            deadline_ns: (timeout_ms != 0)
+                .then(|| started_ns.saturating_add(timeout_ms.saturating_mul(1_000_000))),
+            timed_out: false,
+            last: Waited {
+                outcome: Outcome::Code(0),
+                peak_rss_kib: 0,
+            },
+            host_gone: false,
+            hold_ns: Some(started_ns.saturating_add(FIRST_FLUSH)),
+        };
+        if !command.tty {
+            command.open_pipes().map_err(|error| resources(&error))?;
+        }
+        Ok(command)
+    }
+
+    fn open_pipes(&mut self) -> io::Result<()> {
+        let (stdout_source, stdout) = sys::pipe()?;
+        let (stderr_source, stderr) = sys::pipe()?;
+        let stdin = if self.wants_stdin {
+            let (source, target) = sys::pipe()?;
+            sys::set_nonblocking(target.as_fd())?;
+            self.stdin = Stdin::new(Some(target), false);
+            Some(source)
+        } else {
+            None
+        };
+        self.outputs = [
+            Output::new(Stream::Stdout, Some(stdout_source), false),
+            Output::new(Stream::Stderr, Some(stderr_source), false),
+        ];
+        self.ends = Some(Ends {
+            stdin,
+            stdout,
+            stderr,
+        });
+        Ok(())
+    }
+
+    /// A new terminal for the next command: the one before died with its
+    /// session's leader.
+    fn open_terminal(&mut self) -> io::Result<OwnedFd> {
+        let places = &self.agent.places;
+        let pty = Pty::open(
+            (places.terminals.as_fd(), places.ptmx),
+            self.size.0,
+            self.size.1,
+        )?;
+        sys::set_nonblocking(pty.master.as_fd())?;
+        if self.wants_stdin {
+            let target = Some(pty.master.try_clone()?);
+            if self.step == 0 {
+                self.stdin = Stdin::new(target, true);
+            } else {
+                self.stdin.retarget(target);
+            }
+        }
+        let [stdout, _] = &mut self.outputs;
+        *stdout = Output::new(Stream::Stdout, Some(pty.master), true);
+        Ok(pty.slave)
+    }
+
+    /// Starts the next command of the chain and gives its process id; `None`
+    /// after the last.
+    fn start_next(&mut self) -> Result<Option<u32>, Stop> {
+        let Some(plan) = self.plans.next() else {
+            return Ok(None);
+        };
+        let slave = if self.tty {
+            Some(self.open_terminal().map_err(|error| resources(&error))?)
+        } else {
+            None
+        };
+        let mut result = self.spawn(&plan, slave.as_ref());
+        if self.create_cwd
+            && let Err(SpawnError {
+                stage: Stage::Cwd,
+                errno: libc::ENOENT,
+            }) = result
+            && let Some(cwd) = &plan.cwd
+            && std::fs::create_dir_all(super::files::guest_path(cwd.as_bytes())).is_ok()
+        {
+            result = self.spawn(&plan, slave.as_ref());
+        }
+        let child = result.map_err(|error| launch::explain(&plan, error))?;
+        let pid = u32::try_from(child.pid).unwrap_or_default();
+        self.child = Some(child);
+        if self.plans.as_slice().is_empty() {
+            self.ends = None;
+        }
+        Ok(Some(pid))
+    }
+
+    fn spawn(&mut self, plan: &Plan, slave: Option<&OwnedFd>) -> Result<Child, SpawnError> {
+        let null = self.agent.places.null.as_fd();
+        let stdio = match (slave, &self.ends) {
+            (Some(slave), _) => [slave.as_fd(); 3],
+            (None, Some(ends)) => [
+                ends.stdin.as_ref().map_or(null, AsFd::as_fd),
+                ends.stdout.as_fd(),
+                ends.stderr.as_fd(),
+            ],
+            (None, None) => [null; 3],
+        };
+        let tty = slave.is_some();
+        let directory = self.group.as_ref().map(Group::directory);
+        let mut result = sys::spawn(plan, stdio, tty, directory);
+        // A guest's root may have made the group unfit for processes (threaded,
+        // with controllers, removed). Another one, then; at worst none.
+        if let Err(SpawnError {
+            stage: Stage::Clone,
+            errno: libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT | libc::EACCES,
+        }) = result
+            && self.group.take().is_some()
+        {
+            self.group = self.agent.groups.as_ref().and_then(|pool| pool.take().ok());
+            let directory = self.group.as_ref().map(Group::directory);
+            result = sys::spawn(plan, stdio, tty, directory);
+            if result.is_err() && self.group.take().is_some() {
+                result = sys::spawn(plan, stdio, tty, None);
+            }
+        }
+        result.map(|(pid, pidfd)| Child { pid, pidfd })
+    }
+
+    /// Moves bytes and waits until the command has ended and its output is queued.
+    fn serve(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+        loop {
+            if !self.host_gone {
+                self.take_requests(link)?;
+            }
+            self.report_stdin(link);
+            if self.child.is_none() && !self.outputs.iter().any(Output::is_open) {
+                return Ok(());
+            }
+            let now = sys::monotonic_ns();
+            self.check_deadline(now);
+            self.send(link, now)?;
+            self.wait(link, now)?;
+        }
+    }
+
+    fn take_requests(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+        while let Some(request) = link.parser.next_request().map_err(|e| breach(&e))? {
+            match request {
+                Request::Stdin(data) => {
+                    if self.stdin.accept(data) == Accepted::BeyondWindow {
+                        return Err(breach(&exec_proto::ProtoError::Misuse {
+                            what: "more stdin than the window allows",
+                        })
+                        .into());
+                    }
+                }
+                Request::StdinEof => self.stdin.end(),
+                Request::Signal(number) => {
+                    if let Some(child) = &self.child {
+                        let number = i32::try_from(number).unwrap_or_default();
+                        sys::kill_group(child.pid, number);
+                    }
+                }
+                Request::Resize(size) => {
+                    self.size = (size.cols, size.rows);
+                    let [stdout, _] = &self.outputs;
+                    if let Some(master) = stdout.source()
+                        && self.tty
+                    {
+                        // A terminal that is gone needs no size.
+                        let _ = sys::set_winsize(master.as_fd(), size.cols, size.rows);
+                    }
+                }
+                _ => {
+                    return Err(breach(&exec_proto::ProtoError::Misuse {
+                        what: "a command occupies the connection",
+                    })
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn report_stdin(&mut self, link: &mut Link<'_>) {
+        let grant = self.stdin.take_grant();
+        let closed = self.stdin.take_closed();
+        if self.host_gone {
+            return;
+        }
+        if let Some(bytes) = grant {
+            link.queue(&Reply::StdinWindow(bytes));
+        }
+        if closed {
+            link.queue(&Reply::StdinClosed);
+        }
+    }
+
+    fn check_deadline(&mut self, now: u64) {
+        if self.deadline_ns.is_some_and(|deadline| now >= deadline) {
+            self.deadline_ns = None;
+            if self.child.is_some() {
+                self.timed_out = true;
+                self.kill_tree();
+            }
+        }
+    }
+
+    /// Sends what is queued unless the first frames still wait for company.
+    fn send(&mut self, link: &mut Link<'_>, now: u64) -> Result<(), Stop> {
+        if self.host_gone || link.pending() == 0 {
+            return Ok(());
+        }
+        let held = self.hold_ns.is_some_and(|until| now < until);
+        if held && link.pending() < MAX_DATA_BYTES / 4 {
+            return Ok(());
+        }
+        self.hold_ns = None;
+        match link.send_some() {
+            Ok(()) => Ok(()),
+            Err(_) => self.lose_host(),
+        }
+    }
+
+    /// The host is gone: the command goes too, unless it was asked to stay.
+    fn lose_host(&mut self) -> Result<(), Stop> {
+        if !self.keep {
+            return Err(Stop::Gone);
+        }
+        self.host_gone = true;
+        self.stdin.abandon();
+        Ok(())
+    }
+
+    fn wait(&mut self, link: &mut Link<'_>, now: u64) -> Result<(), Stop> {
+        // Order: host, command's end, stdin, stdout, stderr. A negative
+        // descriptor makes poll skip the entry.
+        let skip = sys::Watch {
+            fd: -1,
+            events: 0,
+            revents: 0,
+        };
+        let sending = !self.host_gone && self.hold_ns.is_none() && link.pending() > 0;
+        let room = self.host_gone || link.pending() < OUTPUT_LIMIT;
+        let host_events = if sending {
+            sys::POLLIN | sys::POLLOUT
+        } else {
+            sys::POLLIN
+        };
+        let [stdout, stderr] = &self.outputs;
+        let output = |output: &Output| output.watch().filter(|_| room).unwrap_or(skip);
+        let child = self.child.as_ref();
+        let mut watches = [
+            if self.host_gone {
+                skip
+            } else {
+                super::watch(link.socket(), host_events)
+            },
+            child.map_or(skip, |c| super::watch(c.pidfd.as_fd(), sys::POLLIN)),
+            self.stdin.watch().unwrap_or(skip),
+            output(stdout),
+            output(stderr),
+        ];
+        let alarm = if link.pending() > 0 {
+            self.hold_ns
+        } else {
+            None
+        };
+        let until = [self.deadline_ns, alarm].into_iter().flatten().min();
+        let limit = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
+        sys::poll(&mut watches, limit)?;
+        let [host, ended, stdin, stdout, stderr] = watches.map(|watch| watch.revents);
+        if stdin != 0 {
+            self.stdin.handle(stdin);
+        }
+        let deliver = !self.host_gone;
+        for (events, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
+            if events != 0 && output.read(link, deliver) > 0 {
+                let soon = now.saturating_add(OUTPUT_FLUSH);
+                self.hold_ns = self.hold_ns.map(|until| until.min(soon));
+            }
+        }
+        if host & (sys::POLLIN | sys::POLLHUP | sys::POLLERR) != 0
+            && link.receive(false) == Received::End
+        {
+            self.lose_host()?;
+        }
+        if ended != 0 {
+            self.collect(link)?;
+        }
+        Ok(())
+    }
+
+    /// The running command has ended: goes on with the chain or winds up.
+    fn collect(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+        let Some(child) = &self.child else {
+            return Ok(());
+        };
+        let waited = match sys::wait_nonblocking(child.pid) {
+            Ok(Some(waited)) => waited,
+            Ok(None) => return Ok(()),
+            // Cannot happen unless someone traces us; there is no status then.
+            Err(_) => Waited {
+                outcome: Outcome::Code(255),
+                peak_rss_kib: 0,
+            },
+        };
+        self.child = None;
+        self.last = Waited {
+            outcome: waited.outcome,
+            peak_rss_kib: self.last.peak_rss_kib.max(waited.peak_rss_kib),
+        };
+        let deliver = !self.host_gone;
+        let [stdout, _] = &mut self.outputs;
+        stdout.drain_terminal(link, deliver);
+        if waited.outcome == Outcome::Code(0)
+            && !self.timed_out
+            && !self.plans.as_slice().is_empty()
+        {
+            self.step = self.step.saturating_add(1);
+            match self.start_next() {
+                Ok(_) => return Ok(()),
+                Err(Stop::Refused(failure)) => {
+                    // As a shell would: earlier commands did run.
+                    let text = format!("{failure}\n");
+                    link.queue(&Reply::Stderr(text.as_bytes()));
+                    self.last.outcome = Outcome::Code(failure.kind.exit_status());
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+        self.ends = None;
+        for output in &mut self.outputs {
+            output.limit_to_pending();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+        if self.timed_out
+            && let Some(group) = &self.group
+        {
+            group.wait_until_empty(KILL_WAIT);
+        }
+        if self.host_gone {
+            return Err(Stop::Gone);
+        }
+        let now = sys::monotonic_ns();
+        link.queue(&Reply::Exited(Exited {
+            status: match self.last.outcome {
+                Outcome::Code(code) => ExitStatus::Code(code),
+                Outcome::Signal(signal) => ExitStatus::Signal(signal),
+            },
+            duration_ns: now.saturating_sub(self.started_ns),
+            peak_rss_kib: self.last.peak_rss_kib,
+            timed_out: self.timed_out,
+            step: self.step,
+        }));
+        link.flush()?;
+        self.release_group();
+        Ok(())
+    }
+
+    fn kill_tree(&self) {
+        let killed = self.group.as_ref().is_some_and(|g| g.kill().is_ok());
+        if let Some(child) = &self.child {
+            if !killed {
+                tree::kill_tree(child.pid);
+            }
+            // Also reaches a leader that was moved out of its group.
+            sys::kill_group(child.pid, libc::SIGKILL);
+        }
+    }
+
+    fn release_group(&mut self) {
+        if let (Some(group), Some(pool)) = (self.group.take(), &self.agent.groups) {
+            pool.give_back(group);
+        }
+    }
+}
+
+impl Drop for Command<'_> {
+    /// Whatever ends a command early, host gone, breach or panic: nothing of it
+    /// stays behind.
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            self.kill_tree();
+            let mut ended = [super::watch(child.pidfd.as_fd(), sys::POLLIN)];
+            let _ = sys::poll(&mut ended, Some(KILL_WAIT));
+            let _ = sys::wait_nonblocking(child.pid);
+            if let Some(group) = &self.group {
+                group.wait_until_empty(KILL_WAIT);
+            }
+        }
+        self.release_group();
+    }
+}

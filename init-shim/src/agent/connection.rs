@@ -1,0 +1,248 @@
+//! What happens on one connection: greeting, control requests, commands.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use exec_proto::{
+    AgentReady, CAP_TREE_KILL, ErrorKind, Failure, Hello, MAX_FILE_BYTES, MAX_STAGED_BYTES,
+    ProtoError, Reply, Request,
+};
+
+use super::command;
+use super::files::{Reading, Writing, guest_path};
+use super::link::{Buffers, Link, Received};
+use super::{Agent, Stop};
+use crate::sys;
+
+/// How long a failed connection may take to be closed by the host.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a connection begins.
+#[derive(Debug)]
+pub enum Greeting {
+    /// The host opened it.
+    Hello,
+    /// The agent opened it, with facts about the boot.
+    Ready {
+        /// `CLOCK_MONOTONIC` at the start of `main`, in ns.
+        started_ns: u64,
+        /// `CLOCK_MONOTONIC` when listening began, in ns.
+        ready_ns: u64,
+    },
+}
+
+/// What a finished request asks of the connection's loop.
+enum After {
+    GoOn,
+    PowerOff,
+}
+
+/// Serves one connection to its end. Never panics for anything the peer or the
+/// guest does.
+pub fn serve(agent: &Agent, socket: OwnedFd, greeting: &Greeting, buffers: &mut Buffers) {
+    let mut link = Link::new(socket, buffers);
+    let hello = Hello::new(if agent.groups.is_some() {
+        CAP_TREE_KILL
+    } else {
+        0
+    });
+    match greeting {
+        Greeting::Hello => link.queue(&Reply::Hello(hello)),
+        Greeting::Ready {
+            started_ns,
+            ready_ns,
+        } => {
+            link.queue(&Reply::Ready(AgentReady {
+                hello,
+                started_ns: *started_ns,
+                ready_ns: *ready_ns,
+                kernel_release: sys::kernel_release(),
+            }));
+            if link.send_some().is_err() {
+                return;
+            }
+        }
+    }
+    let mut connection = Connection {
+        agent,
+        link,
+        writing: None,
+    };
+    match connection.run() {
+        Ok(After::GoOn) | Err(Stop::Gone) => {}
+        Ok(After::PowerOff) => {
+            connection.link.close_gently(LINGER);
+            sys::kill_everything();
+            sys::sync_all();
+            sys::power_off();
+        }
+        Err(Stop::Refused(failure)) => {
+            connection.link.queue(&Reply::Error(failure));
+            connection.link.close_gently(LINGER);
+        }
+    }
+}
+
+/// Turns one connection away because no worker can serve it.
+pub(super) fn refuse(socket: OwnedFd, failure: Failure, buffers: &mut Buffers) {
+    let mut link = Link::new(socket, buffers);
+    link.queue(&Reply::Hello(Hello::new(0)));
+    link.queue(&Reply::Error(failure));
+    // Without waiting: this runs where the next connection is accepted.
+    if link.send_some().is_ok() {
+        sys::shutdown_write(link.socket());
+    }
+}
+
+struct Connection<'a> {
+    agent: &'a Agent,
+    link: Link<'a>,
+    writing: Option<Incoming>,
+}
+
+struct Incoming {
+    file: Writing,
+    ack: bool,
+}
+
+/// The failure that answers a breach of the protocol.
+pub(super) fn breach(error: &ProtoError) -> Failure {
+    let kind = match error {
+        ProtoError::VersionMismatch { .. } | ProtoError::NotThisProtocol => ErrorKind::Version,
+        _ => ErrorKind::BadRequest,
+    };
+    Failure {
+        kind,
+        errno: 0,
+        message: error.to_string(),
+    }
+}
+
+fn bad_request(message: &str) -> Failure {
+    Failure {
+        kind: ErrorKind::BadRequest,
+        errno: 0,
+        message: message.to_owned(),
+    }
+}
+
+impl Connection<'_> {
+    fn run(&mut self) -> Result<After, Stop> {
+        loop {
+            while let Some(request) = self.link.parser.next_request().map_err(|e| breach(&e))? {
+                if let Request::Exec(exec) = request {
+                    if self.writing.is_some() {
+                        return Err(bad_request("a command inside a file").into());
+                    }
+                    command::run(self.agent, &mut self.link, exec)?;
+                    continue;
+                }
+                let reply = control(self.agent, &mut self.writing, &request)?;
+                let powers_off = request == Request::Shutdown;
+                if let Request::ReadFile(path) = request {
+                    let path = path.to_vec();
+                    self.send_file(&path)?;
+                }
+                if let Some(reply) = reply {
+                    self.link.queue(&reply);
+                }
+                if powers_off {
+                    return Ok(After::PowerOff);
+                }
+                // A host that asks without reading must not grow our buffer.
+                if self.link.pending() > command::OUTPUT_LIMIT {
+                    self.link.flush()?;
+                }
+            }
+            self.link.flush()?;
+            if self.link.receive(true) == Received::End {
+                return Ok(After::GoOn);
+            }
+        }
+    }
+
+    fn send_file(&mut self, path: &[u8]) -> Result<(), Stop> {
+        let mut file = Reading::open(guest_path(path), MAX_FILE_BYTES)?;
+        loop {
+            let len = file.next(&mut self.link.buffers.chunk)?;
+            let last = len == 0;
+            self.link
+                .queue_chunk(len, |data| Reply::FileData { last, data });
+            if last {
+                return Ok(());
+            }
+            if self.link.pending() > command::OUTPUT_LIMIT {
+                self.link.flush()?;
+            }
+        }
+    }
+}
+
+/// Does what a request asks, except for commands and file reads, and gives the
+/// answer it deserves.
+fn control(
+    agent: &Agent,
+    writing: &mut Option<Incoming>,
+    request: &Request<'_>,
+) -> Result<Option<Reply<'static>>, Failure> {
+    if writing.is_some() && !matches!(request, Request::FileChunk(_)) {
+        return Err(bad_request("another request inside a file"));
+    }
+    let done = |result: std::io::Result<()>, what: &str| match result {
+        Ok(()) => Ok(Some(Reply::Done)),
+        Err(error) => Err(Failure {
+            kind: ErrorKind::NotPermitted,
+            errno: error.raw_os_error().unwrap_or(0),
+            message: format!("{what}: {error}"),
+        }),
+    };
+    match request {
+        Request::FileChunk(chunk) => {
+            let mut incoming = match (writing.take(), chunk.first) {
+                (None, true) => {
+                    let limit = if chunk.ack {
+                        MAX_FILE_BYTES
+                    } else {
+                        MAX_STAGED_BYTES
+                    };
+                    Incoming {
+                        file: Writing::begin(guest_path(chunk.path), chunk.mode, limit)?,
+                        ack: chunk.ack,
+                    }
+                }
+                (Some(incoming), false) => incoming,
+                (None, false) => return Err(bad_request("a file without a beginning")),
+                (Some(_), true) => return Err(bad_request("a file inside a file")),
+            };
+            incoming.file.append(chunk.data)?;
+            if !chunk.last {
+                *writing = Some(incoming);
+                return Ok(None);
+            }
+            let ack = incoming.ack;
+            let bytes = incoming.file.finish()?;
+            Ok(ack.then_some(Reply::FileWritten(bytes)))
+        }
+        Request::Ping(nonce) => Ok(Some(Reply::Pong(*nonce))),
+        Request::SetTime(ns) => {
+            agent.require_machine_control()?;
+            done(sys::set_clock(*ns), "cannot set the clock")
+        }
+        Request::Reseed(seed) => {
+            agent.require_machine_control()?;
+            let random = agent.places.random.as_fd();
+            done(sys::reseed_kernel(random, seed), "cannot reseed")
+        }
+        Request::Sync => {
+            sys::sync_all();
+            Ok(Some(Reply::Done))
+        }
+        Request::Shutdown => {
+            agent.require_machine_control()?;
+            Ok(Some(Reply::Done))
+        }
+        // Late words to a command that has ended meanwhile; and files, commands
+        // and hellos, which others handle.
+        _ => Ok(None),
+    }
+}

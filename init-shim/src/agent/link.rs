@@ -1,0 +1,155 @@
+//! One connection: bytes in through the parser, bytes out through a buffer
+//! whose size its users keep bounded.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use exec_proto::server::Parser;
+use exec_proto::{MAX_DATA_BYTES, Reply};
+
+use crate::sys;
+
+/// Buffers of a worker, used by one connection after the other so that their
+/// pages fault in only once.
+#[derive(Debug)]
+pub struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    pub(super) chunk: Vec<u8>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            input: vec![0; MAX_DATA_BYTES],
+            output: Vec::new(),
+            chunk: vec![0; MAX_DATA_BYTES],
+        }
+    }
+}
+
+/// What one receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    Data,
+    Nothing,
+    /// The peer closed, half-closed or is gone.
+    End,
+}
+
+pub(super) struct Link<'a> {
+    socket: OwnedFd,
+    pub(super) parser: Parser,
+    pub(super) buffers: &'a mut Buffers,
+    sent: usize,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn new(socket: OwnedFd, buffers: &'a mut Buffers) -> Self {
+        buffers.output.clear();
+        Self {
+            socket,
+            parser: Parser::new(),
+            buffers,
+            sent: 0,
+        }
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn queue(&mut self, reply: &Reply<'_>) {
+        reply.encode(&mut self.buffers.output);
+    }
+
+    /// Queues the first `len` bytes of the chunk buffer.
+    pub(super) fn queue_chunk(&mut self, len: usize, reply: impl FnOnce(&[u8]) -> Reply<'_>) {
+        let Buffers { output, chunk, .. } = &mut *self.buffers;
+        reply(chunk.get(..len).unwrap_or_default()).encode(output);
+    }
+
+    /// Bytes queued and not yet taken by the socket.
+    pub(super) fn pending(&self) -> usize {
+        self.buffers.output.len() - self.sent
+    }
+
+    /// Sends what the socket takes without waiting.
+    pub(super) fn send_some(&mut self) -> io::Result<()> {
+        while self.pending() > 0 {
+            let rest = self.buffers.output.get(self.sent..).unwrap_or_default();
+            match sys::send(self.socket.as_fd(), rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Bounds the buffer while a slow peer takes it piecemeal.
+                    if self.sent >= MAX_DATA_BYTES {
+                        self.buffers.output.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.buffers.output.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Sends everything, waiting for a peer that is slow.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        loop {
+            self.send_some()?;
+            if self.pending() == 0 {
+                return Ok(());
+            }
+            let mut watch = [super::watch(self.socket.as_fd(), sys::POLLOUT)];
+            sys::poll(&mut watch, None)?;
+        }
+    }
+
+    /// Receives once into the parser.
+    pub(super) fn receive(&mut self, wait: bool) -> Received {
+        match sys::receive(self.socket.as_fd(), &mut self.buffers.input, wait) {
+            Ok(0) => Received::End,
+            Ok(count) => {
+                self.parser
+                    .feed(self.buffers.input.get(..count).unwrap_or_default());
+                Received::Data
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Nothing,
+                _ => Received::End,
+            },
+        }
+    }
+
+    /// Ends the connection so that what was sent arrives: closing with unread
+    /// input would make the peer lose the tail of our output.
+    pub(super) fn close_gently(mut self, limit: Duration) {
+        if self.flush().is_err() {
+            return;
+        }
+        sys::shutdown_write(self.socket.as_fd());
+        let end =
+            sys::monotonic_ns().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        loop {
+            let left = end.saturating_sub(sys::monotonic_ns());
+            let mut watch = [super::watch(self.socket.as_fd(), sys::POLLIN)];
+            let ready = sys::poll(&mut watch, Some(Duration::from_nanos(left)));
+            if left == 0 || ready.is_err() {
+                return;
+            }
+            if watch[0].revents != 0 {
+                match sys::receive(self.socket.as_fd(), &mut self.buffers.input, false) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The exec agent: connections in, commands run, results out.
+//!
+//! A thread serves a connection and accepts the next when it is done; there is
+//! always one waiting in `accept`. So a command that hangs (in a guest's FUSE
+//! mount, say) holds up nothing but itself, and in the steady state a command
+//! costs no thread start.
+
+mod command;
+mod connection;
+pub mod files;
+pub mod groups;
+pub mod identity;
+mod launch;
+mod link;
+mod output;
+mod stdin;
+mod tree;
+mod workers;
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use exec_proto::{ErrorKind, Failure};
+
+use crate::sys;
+use groups::GroupPool;
+
+pub use connection::{Greeting, serve};
+pub use link::Buffers;
+pub use workers::{Doorway, Workers};
+
+/// A descriptor with the events to wait for.
+fn watch(fd: BorrowedFd<'_>, events: i16) -> sys::Watch {
+    sys::Watch {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    }
+}
+
+/// Files that every command may need, opened before a guest can hide them.
+#[derive(Debug)]
+struct Places {
+    /// Directory with the terminal multiplexer.
+    terminals: File,
+    ptmx: &'static CStr,
+    null: File,
+    random: File,
+}
+
+impl Places {
+    fn open() -> io::Result<Self> {
+        // In a guest /dev/pts is ours; its ptmx works even if /dev is replaced.
+        let own = sys::open_at(File::open("/dev/pts")?.as_fd(), c"ptmx", libc::O_RDWR);
+        let (terminals, ptmx) = match own {
+            Ok(_) => ("/dev/pts", c"ptmx"),
+            Err(_) => ("/dev", c"ptmx"),
+        };
+        Ok(Self {
+            terminals: File::open(Path::new(terminals))?,
+            ptmx,
+            null: File::options().read(true).write(true).open("/dev/null")?,
+            random: File::open("/dev/urandom")?,
+        })
+    }
+}
+
+/// State shared by all connections.
+#[derive(Debug)]
+pub struct Agent {
+    places: Places,
+    groups: Option<GroupPool>,
+    machine_control: bool,
+}
+
+/// Why a connection ends before its time.
+#[derive(Debug)]
+enum Stop {
+    /// The peer is gone.
+    Gone,
+    /// The peer is told why, then the connection is closed.
+    Refused(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+/// Only socket operations fail with a plain I/O error here.
+impl From<io::Error> for Stop {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Agent {
+    /// An agent that confines commands to groups below the directory of
+    /// `groups`, if given. `machine_control` lets requests set the clock, feed
+    /// the kernel's generator and power off: for a guest of its own only.
+    ///
+    /// # Errors
+    /// If one of `/dev/null`, `/dev/urandom` and `/dev/pts` cannot be opened.
+    pub fn new(groups: Option<GroupPool>, machine_control: bool) -> io::Result<Self> {
+        Ok(Self {
+            places: Places::open()?,
+            groups,
+            machine_control,
+        })
+    }
+
+    fn require_machine_control(&self) -> Result<(), Failure> {
+        if self.machine_control {
+            return Ok(());
+        }
+        Err(Failure {
+            kind: ErrorKind::NotPermitted,
+            errno: 0,
+            message: "this agent does not control its machine".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! One of a command's output streams.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use exec_proto::Reply;
+
+use super::link::Link;
+use crate::sys;
+
+/// Most that is taken from a terminal after its command has ended: more than
+/// its buffers hold, so only a background writer can reach it.
+const TERMINAL_TAIL_BYTES: usize = 256 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug)]
+pub(super) struct Output {
+    stream: Stream,
+    source: Option<OwnedFd>,
+    is_terminal: bool,
+    /// A terminal that nothing in the guest has open at the moment. Closing it
+    /// would hang up a command that has only turned its back on it.
+    parked: Option<OwnedFd>,
+    /// After the command's end: how much of its output is still in the pipe.
+    left: Option<usize>,
+}
+
+impl Output {
+    pub(super) fn new(stream: Stream, source: Option<OwnedFd>, is_terminal: bool) -> Self {
+        Self {
+            stream,
+            source,
+            is_terminal,
+            parked: None,
+            left: None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.source.is_some()
+    }
+
+    pub(super) fn source(&self) -> Option<&OwnedFd> {
+        self.source.as_ref()
+    }
+
+    pub(super) fn watch(&self) -> Option<sys::Watch> {
+        self.source
+            .as_ref()
+            .map(|source| super::watch(source.as_fd(), sys::POLLIN))
+    }
+
+    /// Called when the command has ended: what it wrote is in the pipe by now,
+    /// and only that much will be taken from it. A background process that
+    /// holds the other end delays nothing.
+    pub(super) fn limit_to_pending(&mut self) {
+        if let Some(source) = &self.source
+            && !self.is_terminal
+        {
+            match sys::pending_bytes(source.as_fd()) {
+                0 => self.source = None,
+                left => self.left = Some(left),
+            }
+        }
+    }
+
+    /// Reads once what is there and queues it, or drops it without a link.
+    /// Call only when the source is readable.
+    pub(super) fn read(&mut self, link: &mut Link<'_>, deliver: bool) -> usize {
+        let Some(source) = &self.source else {
+            return 0;
+        };
+        let chunk = &mut link.buffers.chunk;
+        let want = self.left.unwrap_or(usize::MAX).min(chunk.len());
+        let got = sys::read(source.as_fd(), chunk.get_mut(..want).unwrap_or_default());
+        let count = match got {
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => return 0,
+                // A terminal reports EIO when its other side is closed.
+                _ => 0,
+            },
+        };
+        if count == 0 {
+            let source = self.source.take();
+            self.parked = source.filter(|_| self.is_terminal);
+            return 0;
+        }
+        if deliver {
+            let stream = self.stream;
+            link.queue_chunk(count, |data| match stream {
+                Stream::Stdout => Reply::Stdout(data),
+                Stream::Stderr => Reply::Stderr(data),
+            });
+        }
+        if let Some(left) = &mut self.left {
+            *left -= count;
+            if *left == 0 {
+                self.source = None;
+            }
+        }
+        count
+    }
+
+    /// Takes the rest of a terminal's output after its command has ended. The
+    /// kernel moves it between buffers in the background, which `poll` waits for.
+    pub(super) fn drain_terminal(&mut self, link: &mut Link<'_>, deliver: bool) {
+        if !self.is_terminal {
+            return;
+        }
+        let mut taken = 0;
+        while let Some(mut watch) = self.watch().map(|w| [w]) {
+            let ready = sys::poll(&mut watch, Some(Duration::ZERO));
+            if !matches!(ready, Ok(1)) || taken >= TERMINAL_TAIL_BYTES {
+                break;
+            }
+            taken += self.read(link, deliver);
+        }
+        self.source = None;
+        self.parked = None;
+    }
+}

@@ -1,0 +1,170 @@
+//! A command's standard input.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use exec_proto::STDIN_WINDOW_BYTES;
+
+use crate::sys;
+
+/// End-of-file character of a terminal in its default settings (`VEOF`, ^D).
+const TERMINAL_EOF: u8 = 4;
+/// Grants are collected to this size before they are worth a frame.
+const GRANT_BYTES: usize = STDIN_WINDOW_BYTES / 4;
+
+/// What has become of bytes that came too early or too late.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    Yes,
+    /// More than the window: the host breaks the protocol.
+    BeyondWindow,
+}
+
+/// Buffers at most one window of input between host and command.
+#[derive(Debug)]
+pub(super) struct Stdin {
+    target: Option<OwnedFd>,
+    is_terminal: bool,
+    buffer: Vec<u8>,
+    written: usize,
+    window: usize,
+    /// Bytes passed on and not yet granted back.
+    grant: usize,
+    at_end: bool,
+    /// The host is to be told that nobody reads any more.
+    closed_by_command: bool,
+}
+
+impl Stdin {
+    /// `target` must not block.
+    pub(super) fn new(target: Option<OwnedFd>, is_terminal: bool) -> Self {
+        Self {
+            target,
+            window: STDIN_WINDOW_BYTES,
+            is_terminal,
+            buffer: Vec::new(),
+            written: 0,
+            grant: 0,
+            at_end: false,
+            closed_by_command: false,
+        }
+    }
+
+    /// Replaces a terminal by the next command's.
+    pub(super) fn retarget(&mut self, target: Option<OwnedFd>) {
+        if self.target.is_some() {
+            self.target = target;
+        }
+    }
+
+    /// Takes bytes from the host. What nobody will read is dropped.
+    pub(super) fn accept(&mut self, data: &[u8]) -> Accepted {
+        if self.target.is_none() || self.at_end {
+            return Accepted::Yes;
+        }
+        let Some(left) = self.window.checked_sub(data.len()) else {
+            return Accepted::BeyondWindow;
+        };
+        self.window = left;
+        self.buffer.extend_from_slice(data);
+        self.pump();
+        Accepted::Yes
+    }
+
+    pub(super) fn end(&mut self) {
+        if !self.at_end {
+            self.at_end = true;
+            if self.is_terminal {
+                self.buffer.push(TERMINAL_EOF);
+            }
+            self.pump();
+        }
+    }
+
+    /// Gives up without a word, as when the host is gone.
+    pub(super) fn abandon(&mut self) {
+        self.target = None;
+        self.buffer = Vec::new();
+        self.written = 0;
+    }
+
+    /// The descriptor and events to wait for: room if there is something to
+    /// write, otherwise only the reader's end.
+    pub(super) fn watch(&self) -> Option<sys::Watch> {
+        let events = if self.buffer.is_empty() {
+            0
+        } else {
+            sys::POLLOUT
+        };
+        // A terminal whose other side nobody has open reports a hang-up that
+        // the output side handles.
+        let target = self.target.as_ref()?;
+        (events != 0 || !self.is_terminal).then(|| super::watch(target.as_fd(), events))
+    }
+
+    pub(super) fn handle(&mut self, events: i16) {
+        if events & sys::POLLERR != 0 && !self.is_terminal {
+            self.close_by_command();
+        } else if events != 0 {
+            self.pump();
+        }
+    }
+
+    fn close_by_command(&mut self) {
+        self.abandon();
+        self.closed_by_command = true;
+    }
+
+    fn write_once(target: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match sys::write(target, bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn pump(&mut self) {
+        while let Some(target) = &self.target {
+            let rest = self.buffer.get(self.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.buffer.clear();
+                self.written = 0;
+                if self.at_end {
+                    self.target = None;
+                }
+                return;
+            }
+            match Self::write_once(target.as_fd(), rest) {
+                Ok(count) => {
+                    self.written += count;
+                    self.grant += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Keeps the buffer to one window.
+                    self.buffer.drain(..self.written);
+                    self.written = 0;
+                    return;
+                }
+                Err(_) => return self.close_by_command(),
+            }
+        }
+    }
+
+    /// Bytes to grant to the host now, if any are worth a frame.
+    pub(super) fn take_grant(&mut self) -> Option<u32> {
+        // The end-of-file character was not the host's.
+        let grant = self.grant.min(STDIN_WINDOW_BYTES - self.window);
+        if grant < GRANT_BYTES || self.at_end {
+            return None;
+        }
+        self.grant -= grant;
+        self.window += grant;
+        u32::try_from(grant).ok()
+    }
+
+    /// True once, after the command closed its input with the host still sending.
+    pub(super) fn take_closed(&mut self) -> bool {
+        std::mem::take(&mut self.closed_by_command)
+    }
+}

@@ -1,0 +1,195 @@
+//! The threads that accept and serve.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use exec_proto::{ErrorKind, Failure};
+
+use super::connection::{self, Greeting};
+use super::link::Buffers;
+use super::{Agent, serve};
+use crate::sys;
+
+/// Connections served at once; each has a thread.
+const MAX_WORKERS: usize = 1024;
+/// Idle threads kept for the next connections.
+const KEPT_IDLE: usize = 8;
+/// Threads started at once, so that two commands in a row start none.
+const STARTED: usize = 2;
+/// A worker's stack. Its deepest user formats one message; the rest is on the heap.
+const STACK_BYTES: usize = 256 * 1024;
+/// Pause before trying again what has no chance to work at once.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where connections come from, and how to open it again: a guest's root can
+/// break a socket of ours (with `pidfd_getfd` and `shutdown`, for one).
+pub struct Doorway {
+    listener: Mutex<Arc<OwnedFd>>,
+    open: Box<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>,
+}
+
+impl Doorway {
+    /// Opens the listening socket.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn new(open: impl Fn() -> io::Result<OwnedFd> + Send + Sync + 'static) -> io::Result<Self> {
+        Ok(Self {
+            listener: Mutex::new(Arc::new(open()?)),
+            open: Box::new(open),
+        })
+    }
+
+    fn current(&self) -> Arc<OwnedFd> {
+        let listener = self.listener.lock();
+        Arc::clone(&listener.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces `broken` unless another thread already has.
+    fn reopen(&self, broken: &Arc<OwnedFd>) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&listener, broken)
+            && let Ok(fresh) = (self.open)()
+        {
+            *listener = Arc::new(fresh);
+        }
+    }
+
+    /// Waits for a connection, whatever happens to the socket.
+    fn next(&self) -> OwnedFd {
+        loop {
+            let listener = self.current();
+            match sys::accept(listener.as_fd()) {
+                Ok(socket) => return socket,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::ECONNABORTED | libc::EAGAIN) => {}
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                        thread::sleep(PAUSE);
+                    }
+                    _ => {
+                        self.reopen(&listener);
+                        thread::sleep(PAUSE);
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// The pool of serving threads.
+pub struct Workers {
+    agent: Agent,
+    doorway: Doorway,
+    total: AtomicUsize,
+    idle: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts serving in the background.
+    ///
+    /// # Errors
+    /// If not a single thread can be started.
+    pub fn start(agent: Agent, doorway: Doorway) -> io::Result<Arc<Self>> {
+        let workers = Arc::new(Self {
+            agent,
+            doorway,
+            total: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+        });
+        let first = workers.add(None);
+        for _ in 1..STARTED {
+            // One is enough to live with.
+            let _ = workers.add(None);
+        }
+        first.map(|()| workers)
+    }
+
+    /// Serves a connection that the agent itself opened, on a thread of its own.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn serve_outgoing(
+        self: &Arc<Self>,
+        connect: impl FnOnce() -> Option<(OwnedFd, Greeting)> + Send + 'static,
+    ) -> io::Result<()> {
+        self.add(Some(Box::new(connect)))
+    }
+
+    fn add(self: &Arc<Self>, first: Option<Connect>) -> io::Result<()> {
+        if self.total.fetch_add(1, Ordering::SeqCst) >= MAX_WORKERS {
+            self.total.fetch_sub(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        // Counted as idle from here on, or two connections in a row would both
+        // find nobody and start a thread each.
+        self.idle.fetch_add(1, Ordering::SeqCst);
+        let workers = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || workers.work(first));
+        if let Err(error) = spawned {
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+            self.total.fetch_sub(1, Ordering::SeqCst);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn work(self: Arc<Self>, first: Option<Connect>) {
+        let mut buffers = Buffers::default();
+        let mut next = first.map(|connect| self.guarded(connect).flatten());
+        loop {
+            let (socket, greeting) = match next.take() {
+                Some(Some(outgoing)) => outgoing,
+                Some(None) => continue,
+                None => (self.doorway.next(), Greeting::Hello),
+            };
+            let was_last = self.idle.fetch_sub(1, Ordering::SeqCst) == 1;
+            if was_last && let Err(error) = self.add(None) {
+                self.turn_away(socket, &error, &mut buffers);
+                self.idle.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            let served = self.guarded(|| serve(&self.agent, socket, &greeting, &mut buffers));
+            if served.is_none() {
+                // A panic may have left anything in there.
+                buffers = Buffers::default();
+            }
+            if self.idle.fetch_add(1, Ordering::SeqCst) >= KEPT_IDLE {
+                self.idle.fetch_sub(1, Ordering::SeqCst);
+                self.total.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+        }
+    }
+
+    /// A panic ends one connection, never PID 1.
+    fn guarded<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(run)).ok()
+    }
+
+    fn turn_away(&self, socket: OwnedFd, error: &io::Error, buffers: &mut Buffers) {
+        let full = self.total.load(Ordering::SeqCst) >= MAX_WORKERS;
+        let failure = Failure {
+            kind: if full {
+                ErrorKind::Busy
+            } else {
+                ErrorKind::Resources
+            },
+            errno: error.raw_os_error().unwrap_or(0),
+            message: if full {
+                "the agent serves as many connections as it can".to_owned()
+            } else {
+                format!("cannot start a thread: {error}")
+            },
+        };
+        self.guarded(|| connection::refuse(socket, failure, buffers));
+    }
+}
+
+type Connect = Box<dyn FnOnce() -> Option<(OwnedFd, Greeting)> + Send>;

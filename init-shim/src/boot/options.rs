@@ -1,0 +1,200 @@
+//! The `sm.*` keys of the kernel command line.
+
+use std::path::PathBuf;
+
+/// Where the writable upper layer lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upper {
+    /// Memory, up to this many MiB; by default half of what the guest has.
+    Memory {
+        /// Size limit in MiB.
+        limit_mib: Option<u64>,
+    },
+    /// A block device with an ext4 file system.
+    Disk(PathBuf),
+}
+
+/// What the host wants of the boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Number of read-only squashfs layers, on `/dev/vda` upwards, lowest first.
+    /// Without any the initramfs stays the root.
+    pub layers: usize,
+    /// The writable layer.
+    pub upper: Upper,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Name servers for `/etc/resolv.conf`.
+    pub dns: Vec<String>,
+    /// A command to run instead of serving, its output to the console.
+    pub selftest: Option<Vec<String>>,
+}
+
+/// Most layers: the kernel's limit for an overlay (`OVL_MAX_STACK`).
+const MAX_LAYERS: usize = 500;
+
+/// A value on the command line that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadOption {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}
+
+impl std::fmt::Display for BadOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "bad value for {}: {:?}", self.key, self.value)
+    }
+}
+
+impl std::error::Error for BadOption {}
+
+/// True for what may stand in a host name or address.
+fn is_plain(value: &str) -> bool {
+    !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'%'))
+}
+
+fn list(value: &str) -> Vec<String> {
+    value.split(',').map(str::to_owned).collect()
+}
+
+impl Options {
+    /// Reads a kernel command line; keys of others are ignored, as is anything
+    /// the kernel itself understands.
+    ///
+    /// # Errors
+    /// The first `sm.*` key that is unknown or has a bad value.
+    pub fn parse(command_line: &str) -> Result<Self, BadOption> {
+        let mut options = Self {
+            layers: 0,
+            upper: Upper::Memory { limit_mib: None },
+            hostname: None,
+            dns: Vec::new(),
+            selftest: None,
+        };
+        let mut memory_limit = None;
+        for word in command_line.split_ascii_whitespace() {
+            let Some((key, value)) = word.split_once('=') else {
+                continue;
+            };
+            let Some(name) = key.strip_prefix("sm.") else {
+                continue;
+            };
+            let bad = || BadOption {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            };
+            match name {
+                "layers" => {
+                    let count = value.parse().ok();
+                    options.layers = count.filter(|n| *n <= MAX_LAYERS).ok_or_else(bad)?;
+                }
+                "upper" if value == "tmpfs" => options.upper = Upper::Memory { limit_mib: None },
+                "upper" => {
+                    let name = value.strip_prefix("/dev/").filter(|n| is_plain(n));
+                    name.ok_or_else(bad)?;
+                    options.upper = Upper::Disk(value.into());
+                }
+                "upper_mib" => {
+                    let mib = value.parse().ok().filter(|mib| *mib > 0);
+                    memory_limit = Some(mib.ok_or_else(bad)?);
+                }
+                "hostname" if is_plain(value) && value.len() <= 64 => {
+                    options.hostname = Some(value.to_owned());
+                }
+                "dns" => {
+                    options.dns = list(value);
+                    if !options.dns.iter().all(|server| is_plain(server)) {
+                        return Err(bad());
+                    }
+                }
+                "selftest" if !value.is_empty() => options.selftest = Some(list(value)),
+                _ => return Err(bad()),
+            }
+        }
+        if let Upper::Memory { limit_mib } = &mut options.upper {
+            *limit_mib = memory_limit;
+        }
+        Ok(options)
+    }
+}
+
+/// Name of the `index`-th virtio disk: vda to vdz, then vdaa and so on.
+#[must_use]
+pub fn disk_name(index: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = index;
+    loop {
+        letters.push(char::from(b"abcdefghijklmnopqrstuvwxyz"[rest % 26]));
+        rest /= 26;
+        if rest == 0 {
+            break;
+        }
+        rest -= 1;
+    }
+    letters.push('d');
+    letters.push('v');
+    letters.iter().rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_among_those_of_others() {
+        let line = "console=ttyAMA0 quiet sm.layers=3 sm.upper=/dev/vdd sm.hostname=box-1 \
+                    sm.dns=1.1.1.1,fe80::1%eth0 root=/dev/ram sm.selftest=/bin/uname,-a\n";
+        let options = Options::parse(line).unwrap();
+        assert_eq!(options.layers, 3);
+        assert_eq!(options.upper, Upper::Disk("/dev/vdd".into()));
+        assert_eq!(options.hostname.as_deref(), Some("box-1"));
+        assert_eq!(options.dns, ["1.1.1.1", "fe80::1%eth0"]);
+        assert_eq!(options.selftest.unwrap(), ["/bin/uname", "-a"]);
+    }
+
+    #[test]
+    fn nothing_given_means_initramfs_and_memory() {
+        let options = Options::parse("quiet").unwrap();
+        assert_eq!(options.layers, 0);
+        assert_eq!(options.upper, Upper::Memory { limit_mib: None });
+        let options = Options::parse("sm.upper_mib=64 sm.upper=tmpfs").unwrap();
+        assert_eq!(
+            options.upper,
+            Upper::Memory {
+                limit_mib: Some(64)
+            }
+        );
+    }
+
+    #[test]
+    fn bad_values_and_unknown_keys_are_named() {
+        for word in [
+            "sm.layers=x",
+            "sm.layers=501",
+            "sm.layers=-1",
+            "sm.upper=vdb",
+            "sm.upper=/dev/../etc",
+            "sm.upper_mib=0",
+            "sm.hostname=",
+            "sm.hostname=a/b",
+            "sm.dns=a,,b",
+            "sm.selftest=",
+            "sm.nonsense=1",
+        ] {
+            let error = Options::parse(word).unwrap_err();
+            assert!(word.starts_with(&error.key), "{error}");
+        }
+    }
+
+    #[test]
+    fn disks_are_named_as_the_kernel_names_them() {
+        let names = [0, 1, 25, 26, 27, 51, 52, 499].map(disk_name);
+        let expected = ["vda", "vdb", "vdz", "vdaa", "vdab", "vdaz", "vdba", "vdsf"];
+        assert_eq!(names, expected);
+    }
+}

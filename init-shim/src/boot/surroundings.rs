@@ -1,0 +1,119 @@
+//! What programs expect around them: kernel file systems, names, network,
+//! settings. Nothing here is worth failing a boot for.
+
+use std::ffi::CStr;
+use std::fs;
+use std::path::Path;
+
+use super::options::Options;
+use super::root::real_directory;
+use super::{make_groups, mount_virtual};
+use crate::agent::files::replace_file;
+use crate::agent::groups::GroupPool;
+use crate::sys;
+
+/// Processes that commands together leave to the agent, so that a fork bomb
+/// does not keep it from starting a thread or another command.
+const RESERVED_PROCESSES: u64 = 128;
+
+const NO_EXEC: sys::MountFlags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+const NO_DEV: sys::MountFlags = libc::MS_NOSUID | libc::MS_NODEV;
+const DEVICES: sys::MountFlags = libc::MS_NOSUID | libc::MS_NOEXEC;
+
+/// File system, place, mode of the place, flags, options.
+const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 6] = [
+    (c"sysfs", "/sys", 0o755, NO_EXEC, c""),
+    (
+        c"devpts",
+        "/dev/pts",
+        0o755,
+        DEVICES,
+        c"gid=5,mode=0620,ptmxmode=0666",
+    ),
+    (c"tmpfs", "/dev/shm", 0o1777, NO_EXEC, c"mode=1777"),
+    (c"mqueue", "/dev/mqueue", 0o1777, NO_EXEC, c""),
+    (c"tmpfs", "/run", 0o755, NO_DEV, c"mode=0755"),
+    (c"cgroup2", "/sys/fs/cgroup", 0o755, NO_EXEC, c""),
+];
+
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
+/// Settings a container runtime would give, and the link protections that keep
+/// one guest user from leading another's writes astray.
+const SETTINGS: [(&str, &str); 6] = [
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_symlinks", "1"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("vm/max_map_count", "262144"),
+    ("kernel/sysrq", "0"),
+];
+
+pub(super) fn prepare(options: &Options) -> Option<GroupPool> {
+    for (fs_type, target, mode, flags, data) in MOUNTS {
+        // sysfs brings its directory along; mkdir there would only fail.
+        if target == "/sys/fs/cgroup" || real_directory(Path::new(target), mode).is_ok() {
+            let _ = mount_virtual(fs_type, target, flags, data);
+        }
+    }
+    for (target, link) in LINKS {
+        let _ = std::os::unix::fs::symlink(target, link);
+    }
+    let _ = real_directory(Path::new("/tmp"), 0o1777);
+    for (name, value) in SETTINGS {
+        let _ = fs::write(Path::new("/proc/sys").join(name), value);
+    }
+    let _ = sys::loopback_up();
+    names(options);
+    confine()
+}
+
+/// Host name and the files that go with it. Links that an image has there are
+/// replaced, never followed.
+fn names(options: &Options) {
+    let _ = real_directory(Path::new("/etc"), 0o755);
+    let hostname = options.hostname.as_deref().unwrap_or("supermachine");
+    let _ = sys::set_hostname(hostname.as_bytes());
+    let hosts = format!(
+        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
+    );
+    let _ = replace_file(Path::new("/etc/hosts"), 0o644, hosts.as_bytes());
+    let line = format!("{hostname}\n");
+    let _ = replace_file(Path::new("/etc/hostname"), 0o644, line.as_bytes());
+    if !options.dns.is_empty() {
+        let servers: String = options
+            .dns
+            .iter()
+            .map(|server| format!("nameserver {server}\n"))
+            .collect();
+        let _ = replace_file(Path::new("/etc/resolv.conf"), 0o644, servers.as_bytes());
+    }
+}
+
+/// Sets up the control groups of commands, with a limit on processes that
+/// leaves the agent some.
+fn confine() -> Option<GroupPool> {
+    let base = Path::new("/sys/fs/cgroup");
+    let parent = base.join("exec");
+    let _ = fs::create_dir(&parent);
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let most = [
+        read("/proc/sys/kernel/pid_max"),
+        read("/proc/sys/kernel/threads-max"),
+    ];
+    if let Some(most) = most.into_iter().flatten().min()
+        && fs::write(base.join("cgroup.subtree_control"), "+pids").is_ok()
+    {
+        let limit = most.saturating_sub(RESERVED_PROCESSES).max(1);
+        let _ = fs::write(parent.join("pids.max"), limit.to_string());
+    }
+    make_groups(&parent)
+}

@@ -1,0 +1,47 @@
+//! The system calls the shim needs, as safe functions. All `unsafe` of this
+//! crate is in this module and its children.
+
+mod descriptors;
+mod machine;
+mod mounts;
+mod process;
+mod sockets;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "clone_aarch64.rs"]
+mod clone;
+#[cfg(target_arch = "x86_64")]
+#[path = "clone_x86_64.rs"]
+mod clone;
+
+use std::io;
+
+pub use descriptors::{
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, Pty, Watch, fill_standard_descriptors, open_at,
+    pending_bytes, pipe, poll, read, set_nonblocking, set_winsize, write,
+};
+pub use machine::{
+    block_child_signals, disable_malloc_arenas, kernel_release, kill_everything, loopback_up,
+    monotonic_ns, power_off, reseed_kernel, set_clock, set_descriptor_limit, set_hostname,
+    set_umask, sync_all, total_memory_bytes, wait_for_child_signal,
+};
+pub use mounts::{MountFlags, mount, mount_overlay, move_root};
+pub use process::{
+    Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process, reap_orphan,
+    spawn, wait_nonblocking,
+};
+pub use sockets::{accept, receive, send, shutdown_write, vsock_connect_host, vsock_listen};
+
+/// The return value of a C call that reports errors as -1 and `errno`.
+fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
+}
+
+/// As [`check`] for calls that return a byte count.
+fn check_len(ret: isize) -> io::Result<usize> {
+    usize::try_from(ret).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,116 @@
+//! Stream sockets: vsock in a guest, any other kind in tests.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::descriptors::own;
+use super::{check, check_len};
+
+/// `VMADDR_CID_HOST`: the host's context id.
+const CID_HOST: u32 = libc::VMADDR_CID_HOST;
+/// `VMADDR_CID_ANY`: every context id of this machine.
+const CID_ANY: u32 = libc::VMADDR_CID_ANY;
+/// Connections waiting for a worker.
+const BACKLOG: libc::c_int = 1024;
+
+fn vsock_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })
+        .map(own)
+}
+
+fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {
+    // SAFETY: sockaddr_vm is plain data for which all zeroes are valid.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    address.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).unwrap_or_default();
+    address.svm_cid = cid;
+    address.svm_port = port;
+    address
+}
+
+/// Size of a `sockaddr_vm` (`linux/vm_sockets.h` pads it to a `sockaddr`).
+const ADDRESS_LEN: libc::socklen_t = 16;
+const _: () = assert!(size_of::<libc::sockaddr_vm>() == 16);
+
+/// Listens on a vsock port of this guest.
+///
+/// # Errors
+/// As the socket calls.
+pub fn vsock_listen(port: u32) -> io::Result<OwnedFd> {
+    let socket = vsock_socket()?;
+    let address = vsock_address(CID_ANY, port);
+    // SAFETY: the address is valid for its length.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
+    Ok(socket)
+}
+
+/// Connects to a vsock port of the host.
+///
+/// # Errors
+/// As the socket calls; `ECONNRESET` if the host does not listen.
+pub fn vsock_connect_host(port: u32) -> io::Result<OwnedFd> {
+    let socket = vsock_socket()?;
+    let address = vsock_address(CID_HOST, port);
+    // SAFETY: the address is valid for its length.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
+    Ok(socket)
+}
+
+/// Waits for a connection.
+///
+/// # Errors
+/// As `accept4(2)`.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: a null address asks for none.
+    check(unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC,
+        )
+    })
+    .map(own)
+}
+
+/// Receives once; with `wait` unset an empty socket gives `WouldBlock`.
+///
+/// # Errors
+/// As `recv(2)`.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    // SAFETY: the buffer is valid for writes of its length.
+    check_len(unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            flags,
+        )
+    })
+}
+
+/// Sends what fits without waiting and without `SIGPIPE`.
+///
+/// # Errors
+/// As `send(2)`.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the buffer is valid for reads of its length.
+    check_len(unsafe {
+        libc::send(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            flags,
+        )
+    })
+}
+
+/// Tells the peer that nothing more comes.
+pub fn shutdown_write(socket: BorrowedFd<'_>) {
+    // SAFETY: no pointers. A peer that is already gone is the only error.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
+}

@@ -1,0 +1,85 @@
+//! The user's cache directory: the one place where this crate reads the
+//! environment.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::{KernelError, recipe_hash};
+
+/// The directory under which supermachine keeps what it can rebuild.
+///
+/// `$XDG_CACHE_HOME/supermachine` if that variable holds an absolute path (a
+/// relative one is ignored, as the XDG base directory specification asks),
+/// otherwise `$HOME/Library/Caches/supermachine` on macOS and
+/// `$HOME/.cache/supermachine` elsewhere. The directory need not exist.
+///
+/// # Errors
+/// [`KernelError::NoCacheDir`] if neither variable holds an absolute path.
+pub fn cache_dir() -> Result<PathBuf, KernelError> {
+    resolve(
+        env::consts::OS,
+        env::var_os("XDG_CACHE_HOME"),
+        env::var_os("HOME"),
+    )
+}
+
+/// The cached assets that belong to this version of the recipe, under the
+/// published names `kernel` and `init-oci`.
+///
+/// # Errors
+/// As [`cache_dir`].
+pub fn assets_dir() -> Result<PathBuf, KernelError> {
+    Ok(cache_dir()?.join(format!("assets-{}", recipe_hash())))
+}
+
+fn resolve(
+    os: &str,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+) -> Result<PathBuf, KernelError> {
+    let absolute =
+        |value: Option<OsString>| value.map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(dir) = absolute(xdg) {
+        return Ok(dir.join("supermachine"));
+    }
+    let home = absolute(home).ok_or(KernelError::NoCacheDir { variable: "HOME" })?;
+    let below = if os == "macos" {
+        Path::new("Library/Caches")
+    } else {
+        Path::new(".cache")
+    };
+    Ok(home.join(below).join("supermachine"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xdg_cache_home_wins_over_home() {
+        let dir = resolve("linux", Some("/x".into()), Some("/h".into())).unwrap();
+        assert_eq!(dir, Path::new("/x/supermachine"));
+    }
+
+    #[test]
+    fn relative_or_empty_xdg_cache_home_is_ignored() {
+        for xdg in ["", "cache"] {
+            let dir = resolve("linux", Some(xdg.into()), Some("/h".into())).unwrap();
+            assert_eq!(dir, Path::new("/h/.cache/supermachine"));
+        }
+    }
+
+    #[test]
+    fn a_mac_has_its_own_place_below_home() {
+        let dir = resolve("macos", None, Some("/h".into())).unwrap();
+        assert_eq!(dir, Path::new("/h/Library/Caches/supermachine"));
+    }
+
+    #[test]
+    fn no_home_is_an_error_that_names_the_variable() {
+        let error = resolve("linux", None, None).unwrap_err();
+        assert!(error.to_string().contains("HOME"));
+        assert!(resolve("linux", None, Some("".into())).is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Compressed streams, read strictly.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::GzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use crate::error::LayerError;
+
+/// How a layer blob is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// Largest zstd window in bytes, which is the memory a stream can ask for.
+/// The reference decoder's own default is this 128 MiB.
+const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+
+impl Format {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain tar",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The format the first bytes belong to (RFC 1952, RFC 8878).
+    pub(crate) fn sniff(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame may come first (zstd:chunked does that).
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Decompresses all of `input` into `sink`, which may refuse more.
+/// Everything in the input must belong to the stream: bytes after the end
+/// that a decompressor would ignore are an error.
+pub(crate) fn decompress<R: Read>(
+    input: R,
+    format: Format,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let mut input = BufReader::with_capacity(128 * 1024, input);
+    match format {
+        Format::Plain => copy(&mut input, sink),
+        Format::Gzip => gzip(&mut input, sink),
+        Format::Zstd => zstd(&mut input, sink),
+    }
+}
+
+fn copy(
+    input: &mut dyn Read,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => sink(&buffer[..n])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Members one after the other (pigz and eStargz write several).
+fn gzip<R: BufRead>(
+    input: &mut R,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let damaged = |reason: String| LayerError::Compression {
+        format: "gzip",
+        reason,
+    };
+    let mut members = 0u64;
+    loop {
+        let start = input.fill_buf()?;
+        if start.is_empty() {
+            return match members {
+                0 => Err(damaged("it is empty".into())),
+                _ => Ok(()),
+            };
+        }
+        if members > 0 && start[0] != 0x1f {
+            return Err(damaged("there is data after its end".into()));
+        }
+        let mut decoder = GzDecoder::new(&mut *input);
+        copy(&mut decoder, sink).map_err(|error| match error {
+            LayerError::Io(error) => damaged(error.to_string()),
+            other => other,
+        })?;
+        members += 1;
+    }
+}
+
+fn zstd<R: BufRead>(
+    input: &mut R,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let damaged = |reason: String| LayerError::Compression {
+        format: "zstd",
+        reason,
+    };
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+    let mut buffer = vec![0; 128 * 1024];
+    let mut frames = 0u64;
+    while !input.fill_buf()?.is_empty() {
+        match decoder.reset(&mut *input) {
+            Ok(()) => {}
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length,
+                ..
+            })) => {
+                let skipped = io::copy(&mut input.by_ref().take(length.into()), &mut io::sink())?;
+                if skipped != u64::from(length) {
+                    return Err(damaged("it ends inside a skippable frame".into()));
+                }
+                continue;
+            }
+            Err(error) => return Err(damaged(error.to_string())),
+        }
+        frames += 1;
+        loop {
+            let finished = decoder.is_finished();
+            if !finished {
+                decoder
+                    .decode_blocks(&mut *input, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(|error| damaged(error.to_string()))?;
+            }
+            loop {
+                let n = decoder.read(&mut buffer)?;
+                if n == 0 {
+                    break;
+                }
+                sink(&buffer[..n])?;
+            }
+            if finished {
+                break;
+            }
+        }
+        let (stored, actual) = (
+            decoder.get_checksum_from_data(),
+            decoder.get_calculated_checksum(),
+        );
+        if stored.is_some() && stored != actual {
+            return Err(damaged("its checksum does not match".into()));
+        }
+    }
+    match frames {
+        0 => Err(damaged("it has no frame".into())),
+        _ => Ok(()),
+    }
+}

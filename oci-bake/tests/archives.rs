@@ -1,0 +1,192 @@
+//! Every form in which skopeo and umoci, which we did not write, store an
+//! image.
+
+mod support;
+
+use std::fs;
+
+use supermachine_oci_bake::{BakeError, BakedImage, ImageError};
+use support::{Scratch, chain, listing, run, text};
+
+/// An image of two layers made by umoci; returns its `oci:` reference.
+fn umoci_image(scratch: &Scratch) -> String {
+    let layout = scratch.path("umoci");
+    let image = format!("{}:v1", text(&layout));
+    run("umoci", &["init", "--layout", text(&layout)]);
+    run("umoci", &["new", "--image", &image]);
+    run(
+        "umoci",
+        &[
+            "config",
+            "--image",
+            &image,
+            "--architecture",
+            "arm64",
+            "--os",
+            "linux",
+            "--config.entrypoint",
+            "/bin/tool",
+            "--config.cmd",
+            "--help",
+            "--config.env",
+            "A=b=c",
+            "--config.user",
+            "7:8",
+            "--config.workingdir",
+            "/srv",
+            "--config.exposedports",
+            "80/tcp",
+            "--config.volume",
+            "/data",
+            "--config.label",
+            "k=v",
+            "--config.stopsignal",
+            "SIGINT",
+        ],
+    );
+    let tree = scratch.path("tree");
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    fs::create_dir_all(tree.join("etc/old")).unwrap();
+    fs::write(tree.join("bin/tool"), vec![b'x'; 300_000]).unwrap();
+    fs::write(tree.join("etc/old/a"), "a").unwrap();
+    run(
+        "umoci",
+        &[
+            "insert",
+            "--rootless",
+            "--image",
+            &image,
+            text(&tree.join("bin")),
+            "/bin",
+        ],
+    );
+    run(
+        "umoci",
+        &[
+            "insert",
+            "--rootless",
+            "--image",
+            &image,
+            text(&tree.join("etc")),
+            "/etc",
+        ],
+    );
+    let new = scratch.path("new");
+    fs::create_dir_all(&new).unwrap();
+    fs::write(new.join("b"), "b").unwrap();
+    run(
+        "umoci",
+        &[
+            "insert",
+            "--rootless",
+            "--opaque",
+            "--image",
+            &image,
+            text(&new),
+            "/etc/old",
+        ],
+    );
+    run(
+        "umoci",
+        &["insert", "--image", &image, "--whiteout", "/bin/tool"],
+    );
+    format!("oci:{image}")
+}
+
+fn same(left: &BakedImage, right: &BakedImage) {
+    assert_eq!(left.config, right.config);
+    assert_eq!(left.diff_ids, right.diff_ids);
+    assert_eq!(left.layers, right.layers);
+}
+
+#[test]
+fn image_by_umoci_is_baked_with_its_whole_config() {
+    let scratch = Scratch::new();
+    let image = scratch.bake(&umoci_image(&scratch)).unwrap();
+    assert_eq!(
+        image.config.command(None, None).unwrap(),
+        ["/bin/tool", "--help"]
+    );
+    assert_eq!(image.config.env, ["A=b=c"]);
+    assert_eq!(image.config.user, "7:8");
+    assert_eq!(image.config.working_dir, "/srv");
+    assert_eq!(image.config.stop_signal.as_deref(), Some("SIGINT"));
+    assert!(image.config.exposed_ports.contains("80/tcp"));
+    assert!(image.config.volumes.contains("/data"));
+    assert_eq!(image.config.labels["k"], "v");
+    assert_eq!(image.layers.len(), 4);
+    assert!(
+        listing(&image.layers[0])
+            .iter()
+            .any(|l| l.contains(" 300000 "))
+    );
+    let whiteout = listing(&image.layers[3]);
+    assert!(
+        whiteout
+            .iter()
+            .any(|l| l.starts_with("c---------") && l.ends_with("/bin/tool"))
+    );
+}
+
+#[test]
+fn every_archive_form_gives_the_same_layers() {
+    let scratch = Scratch::new();
+    let layout = umoci_image(&scratch);
+    let wanted = scratch.bake(&layout).unwrap();
+    let copies = [
+        ("oci-archive", "a.tar", ":v1", &[][..]),
+        (
+            "oci-archive",
+            "z.tar",
+            ":v1",
+            &["--dest-compress-format", "zstd"],
+        ),
+        ("docker-archive", "d.tar", ":docker.io/library/made:v1", &[]),
+        ("docker-archive", "n.tar", "", &[]),
+        ("oci", "layout", ":v2", &["--dest-compress-format", "zstd"]),
+    ];
+    for (transport, name, tag, options) in copies {
+        let reference = format!("{transport}:{}{tag}", text(&scratch.path(name)));
+        let mut args = vec!["--insecure-policy", "copy", "-q"];
+        args.extend(options);
+        args.extend([layout.as_str(), reference.as_str()]);
+        run("skopeo", &args);
+        same(&scratch.bake(&reference).unwrap(), &wanted);
+        // Without the cache, so that this form's layers are read too.
+        let fresh = Scratch::new();
+        let image = fresh.bake(&reference).unwrap();
+        for (fresh, cached) in image.layers.iter().zip(&wanted.layers) {
+            assert!(
+                fs::read(fresh).unwrap() == fs::read(cached).unwrap(),
+                "{reference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn compressed_archive_of_docker_save_is_read() {
+    let scratch = Scratch::new();
+    let layout = umoci_image(&scratch);
+    let archive = scratch.path("d.tar");
+    let reference = format!("docker-archive:{}", text(&archive));
+    run(
+        "skopeo",
+        &["--insecure-policy", "copy", "-q", &layout, &reference],
+    );
+    run("gzip", &[text(&archive)]);
+    let image = scratch.bake(&format!("{reference}.gz")).unwrap();
+    same(&image, &scratch.bake(&layout).unwrap());
+}
+
+#[test]
+fn wrong_tag_lists_the_tags_there_are() {
+    let scratch = Scratch::new();
+    let reference = umoci_image(&scratch).replace(":v1", ":v9");
+    let error = scratch.bake(&reference).unwrap_err();
+    assert!(matches!(
+        &error,
+        BakeError::Image(ImageError::TagNotFound { .. })
+    ));
+    assert!(chain(&error).contains("there are: v1"), "{}", chain(&error));
+}

@@ -1,0 +1,35 @@
+//! Where the guest kernel and init are.
+
+use crate::Error;
+use std::path::{Path, PathBuf};
+
+/// The files every guest boots from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssetPaths {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initial file system with PID 1.
+    pub init_oci: PathBuf,
+}
+
+impl AssetPaths {
+    /// The files `kernel` and `init-oci` of a directory, as
+    /// `supermachine_kernel::extract_kernel_to` and its sibling put them there.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Self {
+        let dir = dir.as_ref();
+        Self {
+            kernel: dir.join("kernel"),
+            init_oci: dir.join("init-oci"),
+        }
+    }
+
+    /// Looks where `cargo xtask assets` and installations put them: beside the
+    /// executable, then in the user's cache directory.
+    pub fn discover() -> Result<Self, Error> {
+        let found = kernel::discover()?;
+        Ok(Self {
+            kernel: found.kernel,
+            init_oci: found.init_oci,
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! `supermachine doctor`.
+
+use crate::{AssetPaths, Error};
+use serde::Serialize;
+use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::hypervisor::Hypervisor;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What this host has.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    host: Host,
+    engines: Vec<EngineReport>,
+    assets: Assets,
+}
+
+#[derive(Serialize)]
+struct Host {
+    os: &'static str,
+    arch: &'static str,
+    cpus: usize,
+}
+
+#[derive(Serialize)]
+struct EngineReport {
+    name: &'static str,
+    works: bool,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct Assets {
+    found: bool,
+    kernel: Option<String>,
+    init: Option<String>,
+    recipe: String,
+    detail: String,
+}
+
+/// Prints the report; status 0 if a guest can be run, else 1.
+pub fn run(arguments: &Arguments) -> Result<u8, Error> {
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        host: Host {
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        engines: vec![hvf(), kvm(), soft()],
+        assets: assets(),
+    };
+    if arguments.json {
+        match serde_json::to_string_pretty(&report) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return Err(Error::connection("writing JSON")(error.into())),
+        }
+    } else {
+        print(&report);
+    }
+    let usable = report.engines.iter().any(|engine| engine.works) && report.assets.found;
+    Ok(u8::from(!usable))
+}
+
+fn print(report: &Report) {
+    let Host { os, arch, cpus } = &report.host;
+    println!(
+        "supermachine {} on {os} {arch}, {cpus} CPUs",
+        report.version
+    );
+    println!("engines:");
+    for engine in &report.engines {
+        let works = if engine.works { "works" } else { "no" };
+        println!("  {:<5} {works:<6} {}", engine.name, engine.detail);
+    }
+    println!("guest kernel and init (recipe {}):", report.assets.recipe);
+    match (&report.assets.kernel, &report.assets.init) {
+        (Some(kernel), Some(init)) => println!("  {kernel}\n  {init}"),
+        _ => println!("  {}", report.assets.detail),
+    }
+}
+
+fn describe(engine: &HvfEngine) -> Result<String, String> {
+    let capabilities = engine.capabilities().map_err(|error| error.to_string())?;
+    Ok(format!(
+        "up to {} vCPUs, {}-bit guest physical addresses",
+        capabilities.max_vcpus, capabilities.default_ipa_bits
+    ))
+}
+
+fn report(name: &'static str, result: Result<String, String>) -> EngineReport {
+    EngineReport {
+        name,
+        works: result.is_ok(),
+        detail: result.unwrap_or_else(|reason| reason),
+    }
+}
+
+fn hvf() -> EngineReport {
+    let result = HvfEngine::system()
+        .map_err(|error| error.to_string())
+        .and_then(|engine| describe(&engine));
+    report("hvf", result)
+}
+
+fn soft() -> EngineReport {
+    report("soft", describe(&HvfEngine::new(softhv::api())))
+}
+
+/// Guests do not run on KVM yet; what it could do is told all the same.
+fn kvm() -> EngineReport {
+    let detail = vmm_core::backend::kvm_probe::probe().to_string();
+    EngineReport {
+        name: "kvm",
+        works: false,
+        detail,
+    }
+}
+
+fn assets() -> Assets {
+    let recipe = kernel::recipe_hash();
+    match AssetPaths::discover() {
+        Ok(paths) => Assets {
+            found: true,
+            kernel: Some(paths.kernel.display().to_string()),
+            init: Some(paths.init_oci.display().to_string()),
+            recipe,
+            detail: String::new(),
+        },
+        Err(error) => Assets {
+            found: false,
+            kernel: None,
+            init: None,
+            recipe,
+            detail: error.to_string(),
+        },
+    }
+}

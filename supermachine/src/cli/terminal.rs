@@ -1,0 +1,55 @@
+//! The user's terminal: raw while a command has it, and restored whatever
+//! happens.
+
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+/// What the terminal was like before; also read by the panic hook.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Standard input as a raw terminal, until dropped.
+pub struct RawTerminal(());
+
+impl RawTerminal {
+    /// Makes standard input raw, if it is a terminal.
+    pub fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !isatty(&stdin) {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            previous(info);
+        }));
+        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        Ok(Some(Self(())))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back, if it was changed.
+pub fn restore() {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(termios) = saved {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &termios);
+    }
+}
+
+/// Columns and rows of the terminal on standard output or input.
+pub fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdout())
+        .or_else(|_| tcgetwinsize(io::stdin()))
+        .ok()?;
+    Some((size.ws_col, size.ws_row))
+}

@@ -1,0 +1,5 @@
+//! The worker: one process per machine, and how it is spoken to.
+
+pub(crate) mod protocol;
+pub(crate) mod spawn;
+pub mod worker;

@@ -1,0 +1,164 @@
+//! The control protocol between an embedder and its worker.
+//!
+//! Each message is a little-endian u32 length and that much JSON, at most
+//! [`MAX_MESSAGE_BYTES`]. The first message of each side is a hello; a version
+//! that is not ours ends the conversation.
+
+use crate::Engine;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Version of this protocol. Both ends come from one build, so it only guards
+/// against an installation that mixes two.
+pub const VERSION: u32 = 1;
+/// Longest message in bytes: a console tail and room.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// What the worker is to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Which engine.
+    pub engine: Engine,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial file system.
+    pub init: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: usize,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Read-only disks, in order.
+    pub layers: Vec<PathBuf>,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+    /// Stem of the socket paths.
+    pub mux: PathBuf,
+    /// Socket bridged to the agent.
+    pub exec: PathBuf,
+    /// Guest kernel messages go to the worker's standard error.
+    pub console: bool,
+}
+
+/// From the embedder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// Make and run this machine.
+    Start(Box<Machine>),
+    /// Tell how the machine is doing.
+    Inspect,
+    /// Stop the machine and end.
+    Stop,
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// First message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// The first vCPU runs.
+    Started {
+        /// Name of the engine chosen.
+        engine: String,
+    },
+    /// The machine could not be made; the worker ends.
+    Failed {
+        /// Why, with all causes.
+        message: String,
+    },
+    /// Answer to [`ToWorker::Inspect`].
+    Status {
+        /// VM exits so far.
+        exits: u64,
+        /// End of the guest's console.
+        console: String,
+    },
+    /// The machine ended; the worker ends.
+    Ended {
+        /// How.
+        reason: String,
+        /// The guest turned itself off or was stopped.
+        orderly: bool,
+        /// End of the guest's console.
+        console: String,
+    },
+}
+
+/// Writes one message.
+pub fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|length| *length as usize <= MAX_MESSAGE_BYTES)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    to.write_all(&frame)
+}
+
+/// Reads one message; `None` at the end of the stream.
+pub fn receive<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("control message of {length} bytes, at most {MAX_MESSAGE_BYTES} are allowed"),
+        ));
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// Checks the version of a peer's hello.
+pub fn check_version(theirs: u32) -> io::Result<()> {
+    if theirs == VERSION {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("control protocol version {theirs}, this side speaks {VERSION}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire_and_lengths_are_bounded() {
+        let message = FromWorker::Ended {
+            reason: "off".into(),
+            orderly: true,
+            console: "line\n".into(),
+        };
+        let mut wire = Vec::new();
+        send(&mut wire, &message).unwrap();
+        assert_eq!(receive::<FromWorker>(&wire[..]).unwrap(), Some(message));
+        assert_eq!(receive::<FromWorker>(&wire[..0]).unwrap(), None);
+        assert!(receive::<FromWorker>(&wire[..7]).is_err());
+        let huge = [0xff; 8];
+        assert!(receive::<FromWorker>(&huge[..]).is_err());
+    }
+
+    #[test]
+    fn another_version_is_refused_naming_both() {
+        let text = check_version(VERSION + 1).unwrap_err().to_string();
+        assert!(text.contains(&(VERSION + 1).to_string()));
+        assert!(text.contains(&format!("speaks {VERSION}")));
+    }
+}

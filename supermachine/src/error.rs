@@ -1,0 +1,134 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image cannot be used: not an image, damaged, or not for arm64.
+    #[error(transparent)]
+    Image(#[from] oci_bake::BakeError),
+    /// The image reference is not one.
+    #[error(transparent)]
+    Reference(#[from] oci_bake::ImageError),
+    /// The guest kernel or init was not found; the text says how to get them.
+    #[error(transparent)]
+    Assets(#[from] kernel::KernelError),
+    /// The worker executable was not found.
+    #[error(
+        "supermachine-worker was not found beside {beside} or in PATH; \
+         install it there or set VmConfig::with_worker"
+    )]
+    NoWorker {
+        /// Directory of the running executable.
+        beside: PathBuf,
+    },
+    /// The worker process could not be started or spoken to.
+    #[error("the worker process failed: {what}")]
+    Worker {
+        /// What was being done.
+        what: &'static str,
+        /// Its last words, if it left any.
+        log: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The worker refused the configuration or could not make the machine.
+    #[error("the machine could not be started: {message}")]
+    Start {
+        /// The worker's reason.
+        message: String,
+    },
+    /// The guest ended or hung before it served commands.
+    #[error("the guest did not come up: {reason}{}", console_excerpt(.console))]
+    BootFailed {
+        /// How it ended.
+        reason: String,
+        /// The end of its console.
+        console: String,
+    },
+    /// The machine has ended, so there is nothing to run commands on.
+    #[error("the machine has ended: {reason}")]
+    Ended {
+        /// How.
+        reason: String,
+    },
+    /// The guest could not start the command.
+    #[error("{message}")]
+    Exec {
+        /// What kind of failure.
+        kind: exec_proto::ErrorKind,
+        /// The guest's words.
+        message: String,
+    },
+    /// The agent broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] exec_proto::ProtoError),
+    /// The connection to the agent broke.
+    #[error("the connection to the guest broke while {what}")]
+    Connection {
+        /// What was being done.
+        what: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The command wrote more than the limit for collected output.
+    #[error("the command wrote more than {limit} bytes; read it as a stream instead")]
+    OutputTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A limit of the caller's passed.
+    #[error("{what} took longer than {after:?}")]
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+    /// A file or directory of the host.
+    #[error("{what}: {}", path.display())]
+    Host {
+        /// What was being done.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn console_excerpt(console: &str) -> String {
+    if console.trim().is_empty() {
+        String::new()
+    } else {
+        format!("\nthe end of its console:\n{}", console.trim_end())
+    }
+}
+
+impl Error {
+    pub(crate) fn host(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Host { what, path, source }
+    }
+
+    pub(crate) fn connection(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Connection { what, source }
+    }
+
+    /// The exit status by which a command line tool reports this error: 127
+    /// for a command that does not exist, 126 for one that cannot be run, 125
+    /// for everything else.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Exec { kind, .. } => kind.exit_status(),
+            _ => 125,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! One connection to the guest's agent, shared by a reader and writers.
+
+use super::ExecStatus;
+use crate::Error;
+use exec_proto::ProtoError;
+use exec_proto::client::{Event, Session};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Bytes read from the connection at once: a full frame.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Where a command's output goes. A sink that blocks slows the command down.
+pub trait Sinks {
+    /// Takes standard output.
+    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error>;
+    /// Takes standard error.
+    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error>;
+}
+
+/// A connection. Reading happens on one thread; requests, stdin and signals
+/// may come from others meanwhile.
+#[derive(Debug)]
+pub struct Channel {
+    stream: UnixStream,
+    session: Mutex<Session>,
+    /// Wakes stdin writers: there is room, or nothing more to write to.
+    stdin_moved: Condvar,
+}
+
+impl Channel {
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            session: Mutex::new(Session::new()),
+            stdin_moved: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues requests and sends them.
+    pub fn request(
+        &self,
+        queue: impl FnOnce(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<(), Error> {
+        let mut session = self.lock();
+        queue(&mut session)?;
+        self.flush(&mut session)
+    }
+
+    fn flush(&self, session: &mut Session) -> Result<(), Error> {
+        while !session.outgoing().is_empty() {
+            match (&self.stream).write(session.outgoing()) {
+                Ok(count) => session.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                // The reader sees why the agent left: its last frames, or none.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    let rest = session.outgoing().len();
+                    session.sent(rest);
+                }
+                Err(error) => return Err(Error::connection("sending")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next event.
+    pub fn next_event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
+        buffer.resize(READ_BYTES, 0);
+        loop {
+            if let Some(event) = self.lock().next_event()? {
+                return Ok(event);
+            }
+            let count = match (&self.stream).read(buffer) {
+                Ok(0) => {
+                    return Err(Error::connection("waiting for it")(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the guest closed it",
+                    )));
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::connection("waiting for it")(error)),
+            };
+            self.lock().feed(&buffer[..count]);
+        }
+    }
+
+    /// Reads output into `sinks` until the command ends. An error of a sink
+    /// ends the command.
+    pub fn read_to_end(&self, sinks: &mut impl Sinks) -> Result<ExecStatus, Error> {
+        let result = self.read_events(sinks);
+        if result.is_err() {
+            self.close();
+        }
+        self.release_writers();
+        result
+    }
+
+    fn read_events(&self, sinks: &mut impl Sinks) -> Result<ExecStatus, Error> {
+        let mut buffer = Vec::new();
+        loop {
+            match self.next_event(&mut buffer)? {
+                Event::Stdout(bytes) => sinks.stdout(&bytes)?,
+                Event::Stderr(bytes) => sinks.stderr(&bytes)?,
+                Event::StdinReady | Event::StdinClosed => self.release_writers(),
+                Event::Exited(exited) => return Ok(ExecStatus::from_wire(&exited)),
+                Event::Failed(failure) => {
+                    return Err(Error::Exec {
+                        kind: failure.kind,
+                        message: failure.message,
+                    });
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// Writes to the command's stdin, waiting while the command does not read.
+    /// What a command that closed its stdin or ended does not take is dropped.
+    pub fn write_stdin(&self, mut bytes: &[u8]) -> Result<(), Error> {
+        let mut session = self.lock();
+        while !bytes.is_empty() {
+            if session.is_over() || !session.is_busy() {
+                return Ok(());
+            }
+            let taken = session.write_stdin(bytes);
+            self.flush(&mut session)?;
+            bytes = &bytes[taken..];
+            if !bytes.is_empty() {
+                session = self
+                    .stdin_moved
+                    .wait(session)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the command's stdin.
+    pub fn close_stdin(&self) -> Result<(), Error> {
+        let mut session = self.lock();
+        session.close_stdin();
+        self.flush(&mut session)
+    }
+
+    /// Sends a signal to the command.
+    pub fn signal(&self, number: u32) -> Result<(), Error> {
+        self.request(|session| session.signal(number))
+    }
+
+    /// Tells the command's terminal its new size.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
+        self.request(|session| {
+            session.resize(exec_proto::WinSize {
+                cols: columns,
+                rows,
+            });
+            Ok(())
+        })
+    }
+
+    /// Wakes stdin writers to look again.
+    pub fn release_writers(&self) {
+        let session = self.lock();
+        drop(session);
+        self.stdin_moved.notify_all();
+    }
+
+    /// Closes the connection, which kills a command that still runs.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,317 @@
+//! Commands in a guest: built, run, streamed.
+
+mod channel;
+mod child;
+
+pub(crate) use channel::{Channel, Sinks};
+pub use child::{ExecChild, ExecStdin};
+
+use crate::{Error, Vm};
+use exec_proto::{ExecFlags, ExecRequest, ExitStatus, Exited, WinSize};
+use std::time::Duration;
+
+/// Default limit of collected output, per stream.
+const MAX_OUTPUT_BYTES: usize = 256 << 20;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecStatus {
+    /// Exit code, if it exited.
+    pub code: Option<i32>,
+    /// Signal number, if one ended it.
+    pub signal: Option<i32>,
+    /// Wall time in the guest, from start to end.
+    pub duration: Duration,
+    /// The time limit ended it.
+    pub timed_out: bool,
+    /// Largest resident set, in KiB.
+    pub peak_rss_kib: u64,
+}
+
+impl ExecStatus {
+    pub(crate) fn from_wire(exited: &Exited) -> Self {
+        let (code, signal) = match exited.status {
+            ExitStatus::Code(code) => (Some(i32::from(code)), None),
+            ExitStatus::Signal(signal) => (None, Some(i32::from(signal))),
+        };
+        Self {
+            code,
+            signal,
+            duration: Duration::from_nanos(exited.duration_ns),
+            timed_out: exited.timed_out,
+            peak_rss_kib: exited.peak_rss_kib,
+        }
+    }
+
+    /// Whether it exited with 0.
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// As shells report it: the exit code, or 128 and the signal's number.
+    pub fn shell_status(&self) -> u8 {
+        let status = match (self.code, self.signal) {
+            (Some(code), _) => code,
+            (None, Some(signal)) => 128 + signal,
+            (None, None) => 255,
+        };
+        u8::try_from(status).unwrap_or(255)
+    }
+}
+
+/// What a command wrote and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecOutcome {
+    /// How it ended.
+    pub status: ExecStatus,
+    /// Standard output; with a terminal, everything.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// Wall time in the guest.
+    pub duration: Duration,
+    /// The time limit ended it.
+    pub timed_out: bool,
+    /// Largest resident set, in KiB.
+    pub peak_rss_kib: u64,
+}
+
+impl ExecOutcome {
+    /// Whether the command exited with 0.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct StagedFile {
+    path: Vec<u8>,
+    mode: u32,
+    bytes: Vec<u8>,
+}
+
+/// A command to run in a machine, with the image's environment, user and
+/// working directory unless said otherwise.
+#[derive(Debug)]
+#[must_use = "nothing runs before output, spawn or one of their kin is called"]
+pub struct ExecBuilder<'vm> {
+    vm: &'vm Vm,
+    request: ExecRequest,
+    env: Vec<(String, String)>,
+    staged: Vec<StagedFile>,
+    stdin: Option<Vec<u8>>,
+    max_output_bytes: usize,
+}
+
+impl<'vm> ExecBuilder<'vm> {
+    pub(crate) fn new(vm: &'vm Vm) -> Self {
+        let config = vm.image_config();
+        Self {
+            vm,
+            request: ExecRequest {
+                cwd: config.working_dir.clone().into_bytes(),
+                user: config.user.clone().into_bytes(),
+                flags: ExecFlags {
+                    create_cwd: true,
+                    ..ExecFlags::default()
+                },
+                ..ExecRequest::default()
+            },
+            env: Vec::new(),
+            staged: Vec::new(),
+            stdin: None,
+            max_output_bytes: MAX_OUTPUT_BYTES,
+        }
+    }
+
+    /// Program and arguments. The program is looked up in the guest's PATH.
+    pub fn argv<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.request.argv = argv.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a variable, over the image's.
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Working directory, instead of the image's.
+    pub fn cwd(mut self, cwd: impl Into<Vec<u8>>) -> Self {
+        self.request.cwd = cwd.into();
+        self
+    }
+
+    /// `USER[:GROUP]`, names or numbers, instead of the image's.
+    pub fn user(mut self, user: impl Into<Vec<u8>>) -> Self {
+        self.request.user = user.into();
+        self
+    }
+
+    /// Kills the command with all its descendants after this long.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        self
+    }
+
+    /// Runs the command on a terminal of its own.
+    pub fn tty(mut self, tty: bool) -> Self {
+        self.request.flags.tty = tty;
+        self
+    }
+
+    /// Size of the terminal.
+    pub fn winsize(mut self, columns: u16, rows: u16) -> Self {
+        self.request.winsize = WinSize {
+            cols: columns,
+            rows,
+        };
+        self
+    }
+
+    /// Writes a file (mode 0644) before the command starts, in the same round
+    /// trip.
+    pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stage_file_mode(path, bytes, 0o644)
+    }
+
+    /// Writes a file with these permission bits before the command starts.
+    pub fn stage_file_mode(
+        mut self,
+        path: impl Into<Vec<u8>>,
+        bytes: impl Into<Vec<u8>>,
+        mode: u32,
+    ) -> Self {
+        self.staged.push(StagedFile {
+            path: path.into(),
+            mode,
+            bytes: bytes.into(),
+        });
+        self
+    }
+
+    /// Runs this after the previous command if that exited with 0.
+    pub fn chain<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.request
+            .chain
+            .push(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Bytes for standard input; without this it is empty.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// The most that [`ExecBuilder::output`] collects per stream; 256 MiB if
+    /// not set. A command that writes more is killed.
+    pub fn max_output_bytes(mut self, bytes: usize) -> Self {
+        self.max_output_bytes = bytes;
+        self
+    }
+
+    /// Runs the command and collects what it writes.
+    pub fn output(mut self) -> Result<ExecOutcome, Error> {
+        self.request.flags.stdin = self.stdin.is_some();
+        let stdin = self.stdin.take();
+        let limit = self.max_output_bytes;
+        let channel = self.start()?;
+        let mut collect = Collect {
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            limit,
+        };
+        let status = std::thread::scope(|scope| {
+            if let Some(stdin) = stdin {
+                let channel = &channel;
+                scope.spawn(move || {
+                    // Failures show on the reading side too.
+                    let _ = channel.write_stdin(&stdin).and_then(|()| channel.close_stdin());
+                });
+            }
+            let status = channel.read_to_end(&mut collect);
+            channel.release_writers();
+            status
+        })?;
+        Ok(ExecOutcome {
+            status,
+            stdout: collect.stdout,
+            stderr: collect.stderr,
+            duration: status.duration,
+            timed_out: status.timed_out,
+            peak_rss_kib: status.peak_rss_kib,
+        })
+    }
+
+    /// Starts the command with its streams open.
+    pub fn spawn(mut self) -> Result<ExecChild, Error> {
+        self.request.flags.stdin = true;
+        let channel = self.start()?;
+        ExecChild::new(channel)
+    }
+
+    /// Connects and sends everything that comes before the command's output.
+    pub(crate) fn start(mut self) -> Result<Channel, Error> {
+        self.request.env = self.environment();
+        let channel = self.vm.connect_agent()?;
+        channel.request(|session| {
+            for file in &self.staged {
+                session.stage_file(&file.path, file.mode, &file.bytes)?;
+            }
+            session.exec(&self.request)
+        })?;
+        Ok(channel)
+    }
+
+    pub(crate) fn keep_stdin_open(&mut self) {
+        self.request.flags.stdin = true;
+    }
+
+    /// The image's variables under ours; a later setting of a name wins.
+    fn environment(&self) -> Vec<Vec<u8>> {
+        let mut merged: Vec<(String, String)> = Vec::new();
+        let image = self.vm.image_config().env.iter().filter_map(|entry| {
+            let (key, value) = entry.split_once('=')?;
+            Some((key.to_owned(), value.to_owned()))
+        });
+        for (key, value) in image.chain(self.env.iter().cloned()) {
+            match merged.iter_mut().find(|(known, _)| *known == key) {
+                Some(slot) => slot.1 = value,
+                None => merged.push((key, value)),
+            }
+        }
+        merged
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}").into_bytes())
+            .collect()
+    }
+}
+
+struct Collect {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    limit: usize,
+}
+
+impl Collect {
+    fn push(buffer: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<(), Error> {
+        if buffer.len() + bytes.len() > limit {
+            return Err(Error::OutputTooLarge { limit });
+        }
+        buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Sinks for Collect {
+    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Self::push(&mut self.stdout, bytes, self.limit)
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Self::push(&mut self.stderr, bytes, self.limit)
+    }
+}

@@ -1,0 +1,187 @@
+//! Any engine with the table of Hypervisor.framework: Apple's own or the
+//! software engine.
+
+mod gic_window;
+mod saved;
+mod vcpu;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hvf::sys::{Api, MemoryFlags, PAGE_BYTES};
+use hvf::{GicAddresses, GicGeometry};
+
+use crate::hypervisor::{
+    Access, Capabilities, DirtyTracking, EngineError, GicKind, Hypervisor, Vm, VmSpec,
+};
+use crate::memory::MemoryLease;
+
+pub use vcpu::{HvfKick, HvfVcpu};
+
+/// An engine, by its table.
+#[derive(Clone, Copy, Debug)]
+pub struct HvfEngine {
+    api: Api,
+}
+
+impl HvfEngine {
+    /// The engine that fills `api`.
+    pub fn new(api: Api) -> Self {
+        Self { api }
+    }
+
+    /// The framework of this Mac.
+    pub fn system() -> Result<Self, EngineError> {
+        Ok(Self::new(hvf::system_api()?))
+    }
+}
+
+impl Hypervisor for HvfEngine {
+    type Vm = HvfVm;
+
+    fn name(&self) -> &'static str {
+        self.api.name
+    }
+
+    fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        let engine = hvf::Capabilities::query(&self.api)?;
+        let gic = GicGeometry::query(&self.api)?;
+        // As many redistributors as the engine claims room for.
+        let frames = gic.redistributor_region_bytes / gic.redistributor_bytes.max(1);
+        Ok(Capabilities {
+            max_ipa_bits: engine.max_ipa_bits,
+            default_ipa_bits: engine.default_ipa_bits,
+            page_bytes: PAGE_BYTES,
+            max_vcpus: engine
+                .max_vcpus
+                .min(u32::try_from(frames).unwrap_or(u32::MAX)),
+            dirty_tracking: DirtyTracking::WriteProtection,
+            gic: GicKind::V3 {
+                first_spi: gic.first_spi,
+                spi_count: gic.spi_count,
+                distributor_bytes: gic.distributor_bytes as u64,
+                redistributor_bytes: gic.redistributor_bytes as u64,
+            },
+        })
+    }
+
+    fn create_vm(&self, spec: &VmSpec) -> Result<HvfVm, EngineError> {
+        let geometry = GicGeometry::query(&self.api)?;
+        let vm = hvf::Vm::new(self.api, spec.ipa_bits)?;
+        let gic = vm.create_gic(GicAddresses {
+            distributor: spec.distributor,
+            redistributors: spec.redistributors,
+        })?;
+        Ok(HvfVm {
+            shared: Arc::new(Shared {
+                gic,
+                vm,
+                leases: Mutex::default(),
+                spec: *spec,
+                geometry,
+                first_counter: (self.api.counter)(),
+            }),
+        })
+    }
+}
+
+/// The process's machine.
+#[derive(Debug)]
+pub struct HvfVm {
+    shared: Arc<Shared>,
+}
+
+/// What a machine and its vCPUs share. Fields are dropped in this order: the
+/// engine's machine ends before the memory it maps goes.
+#[derive(Debug)]
+struct Shared {
+    gic: hvf::Gic,
+    vm: hvf::Vm,
+    /// Mapped memory by guest physical address.
+    leases: Mutex<BTreeMap<u64, MemoryLease>>,
+    spec: VmSpec,
+    geometry: GicGeometry,
+    /// The engine's counter when the machine was made; guests count from it.
+    first_counter: u64,
+}
+
+impl Shared {
+    fn leases(&self) -> MutexGuard<'_, BTreeMap<u64, MemoryLease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether memory is mapped at this guest address, whatever the guest may
+    /// do with it.
+    fn is_mapped(&self, ipa: u64) -> bool {
+        self.leases()
+            .range(..=ipa)
+            .next_back()
+            .is_some_and(|(base, lease)| ipa - base < lease.bytes() as u64)
+    }
+}
+
+fn flags(access: Access) -> MemoryFlags {
+    match access {
+        Access::ReadExecute => MemoryFlags::READ | MemoryFlags::EXEC,
+        Access::ReadWriteExecute => MemoryFlags::RWX,
+    }
+}
+
+impl Vm for HvfVm {
+    type Vcpu = HvfVcpu;
+
+    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
+        let mut leases = self.shared.leases();
+        // SAFETY: the lease keeps the host memory in place. It is dropped only
+        // after the range is unmapped, or after the engine's machine: `Shared`
+        // drops `vm` first, and no vCPU keeps the machine longer, because each
+        // drops its `hvf::Vcpu` before its `Arc<Shared>`. All other access to
+        // guest memory is volatile.
+        unsafe {
+            self.shared
+                .vm
+                .map(memory.host(), memory.ipa(), memory.bytes(), flags(access))?;
+        }
+        leases.insert(memory.ipa(), memory);
+        Ok(())
+    }
+
+    fn protect(&self, ipa: u64, bytes: usize, access: Access) -> Result<(), EngineError> {
+        Ok(self.shared.vm.protect(ipa, bytes, flags(access))?)
+    }
+
+    fn unmap(&self, ipa: u64) -> Result<(), EngineError> {
+        let mut leases = self.shared.leases();
+        let bytes = leases
+            .get(&ipa)
+            .ok_or(EngineError::NotMapped { ipa })?
+            .bytes();
+        self.shared.vm.unmap(ipa, bytes)?;
+        leases.remove(&ipa);
+        Ok(())
+    }
+
+    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError> {
+        Ok(self.shared.gic.set_spi(intid, level)?)
+    }
+
+    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(self.shared.gic.capture()?)
+    }
+
+    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError> {
+        Ok(self.shared.gic.restore(state)?)
+    }
+
+    fn counter(&self) -> u64 {
+        (self.shared.vm.api().counter)()
+    }
+
+    fn counter_hz(&self) -> u64 {
+        self.shared.vm.api().counter_hz
+    }
+
+    fn create_vcpu(&self, index: u32) -> Result<HvfVcpu, EngineError> {
+        HvfVcpu::new(self.shared.clone(), index)
+    }
+}

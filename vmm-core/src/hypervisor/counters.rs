@@ -1,0 +1,66 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Reasons the counters tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCount {
+    /// A device was read.
+    MmioRead,
+    /// A device was written.
+    MmioWrite,
+    /// A system register was emulated.
+    SystemRegister,
+    /// A firmware call.
+    Firmware,
+    /// The guest waited for an interrupt.
+    WaitForInterrupt,
+    /// Another thread kicked.
+    Kicked,
+    /// The virtual timer fired.
+    Vtimer,
+    /// Anything else.
+    Other,
+}
+
+impl ExitCount {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::MmioRead,
+        Self::MmioWrite,
+        Self::SystemRegister,
+        Self::Firmware,
+        Self::WaitForInterrupt,
+        Self::Kicked,
+        Self::Vtimer,
+        Self::Other,
+    ];
+}
+
+/// How often an engine stopped running the guest. Clones share the counts;
+/// reading them never disturbs a vCPU.
+#[derive(Clone, Debug, Default)]
+pub struct ExitCounters {
+    counts: Arc<[AtomicU64; ExitCount::ALL.len()]>,
+}
+
+impl ExitCounters {
+    /// Counts one exit.
+    pub(crate) fn add(&self, kind: ExitCount) {
+        // One thread writes each vCPU's counters: no need for an atomic add.
+        let slot = &self.counts[kind as usize];
+        slot.store(
+            slot.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Exits of one kind.
+    pub fn get(&self, kind: ExitCount) -> u64 {
+        self.counts[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Exits of every kind.
+    pub fn total(&self) -> u64 {
+        ExitCount::ALL.iter().map(|kind| self.get(*kind)).sum()
+    }
+}

@@ -1,0 +1,322 @@
+//! What the machine needs from an engine, and nothing else.
+//!
+//! Implementations live in [`crate::backend`]. Words here are the machine's,
+//! not any engine's: an [`Exit`] is something the machine must act on, and
+//! what an engine or its adapter can settle alone never becomes one.
+
+mod counters;
+mod state;
+
+use hvf::HvfError;
+
+pub use counters::{ExitCount, ExitCounters};
+pub use state::VcpuState;
+
+use crate::memory::MemoryLease;
+
+/// An engine that can make virtual machines.
+pub trait Hypervisor: Send + Sync {
+    /// Its machines.
+    type Vm: Vm;
+
+    /// Name for people, like `hvf` or `soft`.
+    fn name(&self) -> &'static str;
+
+    /// What it can do on this host.
+    fn capabilities(&self) -> Result<Capabilities, EngineError>;
+
+    /// Makes a machine without memory or vCPUs.
+    fn create_vm(&self, spec: &VmSpec) -> Result<Self::Vm, EngineError>;
+}
+
+/// What an engine can do on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Largest guest physical address width, in bits.
+    pub max_ipa_bits: u32,
+    /// Width a machine gets without asking, in bits.
+    pub default_ipa_bits: u32,
+    /// Unit of guest mappings, in bytes.
+    pub page_bytes: usize,
+    /// Most vCPUs in one machine.
+    pub max_vcpus: u32,
+    /// How writes to guest memory can be followed.
+    pub dirty_tracking: DirtyTracking,
+    /// The interrupt controller inside the engine.
+    pub gic: GicKind,
+}
+
+/// How an engine lets the machine follow writes to guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyTracking {
+    /// By taking write access away: the next write is a
+    /// [`GuestFault::Access`].
+    WriteProtection,
+}
+
+/// The interrupt controller inside an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicKind {
+    /// A GICv3 without message-signalled interrupts.
+    V3 {
+        /// First shared peripheral interrupt.
+        first_spi: u32,
+        /// Number of shared peripheral interrupts.
+        spi_count: u32,
+        /// Bytes of the distributor's window.
+        distributor_bytes: u64,
+        /// Bytes of one vCPU's redistributor.
+        redistributor_bytes: u64,
+    },
+}
+
+/// What must be decided when a machine is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Guest physical address width in bits, or the engine's default.
+    pub ipa_bits: Option<u32>,
+    /// Number of vCPUs that will be created.
+    pub vcpus: u32,
+    /// Guest physical address of the interrupt distributor.
+    pub distributor: u64,
+    /// Guest physical address of the first redistributor.
+    pub redistributors: u64,
+}
+
+/// What the guest may do with mapped memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read and fetch instructions.
+    ReadExecute,
+    /// Ordinary RAM.
+    ReadWriteExecute,
+}
+
+/// A machine. Usable from any thread.
+pub trait Vm: Send + Sync + 'static {
+    /// Its vCPUs.
+    type Vcpu: Vcpu;
+
+    /// Gives the guest memory; the machine keeps the lease while it is mapped.
+    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError>;
+
+    /// Changes what the guest may do with mapped memory, in whole pages.
+    fn protect(&self, ipa: u64, bytes: usize, access: Access) -> Result<(), EngineError>;
+
+    /// Takes away what one [`Vm::map`] gave at `ipa`. No vCPU may run.
+    fn unmap(&self, ipa: u64) -> Result<(), EngineError>;
+
+    /// Drives an interrupt by its absolute number. On a line the guest set to
+    /// edge-triggered, `true` is one edge.
+    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError>;
+
+    /// Captures the interrupt controller but not its CPU interfaces. No vCPU
+    /// may run.
+    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
+
+    /// Restores it: after all vCPUs are created, before any runs.
+    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
+
+    /// The engine's counter, which guest counters are offset from.
+    fn counter(&self) -> u64;
+
+    /// Ticks per second of the counter and of guest timers.
+    fn counter_hz(&self) -> u64;
+
+    /// Creates vCPU number `index` on the calling thread. The machine creates
+    /// all of them before the first runs.
+    fn create_vcpu(&self, index: u32) -> Result<Self::Vcpu, EngineError>;
+}
+
+/// A vCPU, on the thread that created it.
+pub trait Vcpu {
+    /// Its handle for other threads.
+    type Kick: Kick;
+
+    /// A handle that interrupts [`Vcpu::run`].
+    fn kick(&self) -> Self::Kick;
+
+    /// Puts the vCPU into the state in which a kernel or a `CPU_ON` starts:
+    /// EL1, interrupts masked, address translation off.
+    fn reset(&mut self, entry: u64, argument: u64) -> Result<(), EngineError>;
+
+    /// Runs the guest until something needs the machine.
+    ///
+    /// What the last exit asked for must have been [completed](Vcpu::complete).
+    fn run(&mut self) -> Result<Exit, EngineError>;
+
+    /// Answers the last exit, if it was one that [expects](Exit::expects_value)
+    /// a value. After this the vCPU's state is whole again.
+    fn complete(&mut self, value: u64) -> Result<(), EngineError>;
+
+    /// Captures everything but the engine's interrupt controller.
+    fn save(&mut self) -> Result<VcpuState, EngineError>;
+
+    /// Restores what [`Vcpu::save`] captured. `counter` is the engine's
+    /// [counter](Vm::counter) at which the guest's is `state.counter`: the
+    /// same value for all vCPUs.
+    fn load(&mut self, state: &VcpuState, counter: u64) -> Result<(), EngineError>;
+
+    /// How often the engine stopped running the guest, by reason.
+    fn exits(&self) -> &ExitCounters;
+}
+
+/// Makes a vCPU leave [`Vcpu::run`] with [`Exit::Kicked`], now or the next
+/// time it runs.
+pub trait Kick: Clone + Send + Sync + 'static {
+    /// Asks for the exit. One that comes too late, for a vCPU that is gone,
+    /// does nothing.
+    fn kick(&self);
+}
+
+/// Why [`Vcpu::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A read of a device; expects the value.
+    MmioRead {
+        /// Guest physical address.
+        address: u64,
+        /// Length in bytes: 1, 2, 4 or 8.
+        bytes: u8,
+    },
+    /// A write to a device.
+    MmioWrite {
+        /// Guest physical address.
+        address: u64,
+        /// Length in bytes: 1, 2, 4 or 8.
+        bytes: u8,
+        /// The value, zero-extended.
+        value: u64,
+    },
+    /// The guest starts another vCPU; expects a [`PowerReply`].
+    CpuOn {
+        /// Affinity of the other vCPU.
+        target: u64,
+        /// Guest physical address to start at.
+        entry: u64,
+        /// What its first register is to hold.
+        argument: u64,
+    },
+    /// The guest asks whether a vCPU is on; expects a [`PowerReply`].
+    CpuStatus {
+        /// Affinity of that vCPU.
+        target: u64,
+    },
+    /// This vCPU turned itself off.
+    CpuOff,
+    /// This vCPU waits for an interrupt, which the engine leaves to us.
+    WaitForInterrupt,
+    /// The guest turned the machine off.
+    Shutdown,
+    /// The guest asked for a restart.
+    Reset,
+    /// Somebody kicked, perhaps long ago: look around and run again.
+    Kicked,
+    /// The virtual timer fired, which the engine has told the guest.
+    VtimerFired,
+    /// The guest did what no machine can go on from.
+    GuestFault(GuestFault),
+}
+
+impl Exit {
+    /// Whether [`Vcpu::complete`] must answer this exit.
+    pub const fn expects_value(self) -> bool {
+        matches!(
+            self,
+            Self::MmioRead { .. } | Self::CpuOn { .. } | Self::CpuStatus { .. }
+        )
+    }
+}
+
+/// What the guest did wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuestFault {
+    /// An access to memory that cannot be served as a device access: page
+    /// tables in a hole, a device read by an instruction that moves several
+    /// registers, code in a device.
+    #[error("guest access to {address:#x} at pc {pc:#x} cannot be served, syndrome {syndrome:#x}")]
+    Access {
+        /// Guest physical address.
+        address: u64,
+        /// Guest program counter.
+        pc: u64,
+        /// What the engine said, as `ESR_EL2`.
+        syndrome: u64,
+    },
+    /// An exception no one expects from a guest.
+    #[error("unexpected guest exception at pc {pc:#x}, syndrome {syndrome:#x}")]
+    Exception {
+        /// Guest program counter.
+        pc: u64,
+        /// What the engine said, as `ESR_EL2`.
+        syndrome: u64,
+    },
+    /// The engine stopped for a reason unknown to us.
+    #[error("engine stopped the guest at pc {pc:#x} for unknown reason {reason}")]
+    Unknown {
+        /// Guest program counter.
+        pc: u64,
+        /// The engine's number.
+        reason: u32,
+    },
+}
+
+/// Answers to [`Exit::CpuOn`] and [`Exit::CpuStatus`], as PSCI numbers them
+/// (Arm DEN 0022, §5.2.2 and §5.1.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerReply {
+    /// `CpuOn`: done. `CpuStatus`: on.
+    Done,
+    /// `CpuStatus`: off.
+    Off,
+    /// `CpuStatus`: about to start.
+    Pending,
+    /// There is no such vCPU.
+    InvalidParameters,
+    /// `CpuOn`: it is on.
+    AlreadyOn,
+    /// `CpuOn`: it is about to start.
+    OnPending,
+}
+
+impl PowerReply {
+    /// The value the guest sees.
+    pub const fn value(self) -> u64 {
+        match self {
+            Self::Done => 0,
+            Self::Off => 1,
+            Self::Pending => 2,
+            Self::InvalidParameters => (-2_i64).cast_unsigned(),
+            Self::AlreadyOn => (-4_i64).cast_unsigned(),
+            Self::OnPending => (-5_i64).cast_unsigned(),
+        }
+    }
+}
+
+/// What an engine or its adapter refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The engine itself.
+    #[error(transparent)]
+    Hvf(#[from] HvfError),
+    /// An exit was completed that expects no value, or not completed.
+    #[error("a vCPU exit was answered out of turn")]
+    OutOfTurn,
+    /// A saved vCPU does not fit this engine or host.
+    #[error("saved vCPU state does not fit: register {register} is {saved:#x}, here {here:#x}")]
+    IncompatibleState {
+        /// The register that differs.
+        register: &'static str,
+        /// Its saved value.
+        saved: u64,
+        /// Its value on this engine.
+        here: u64,
+    },
+    /// A range is not mapped.
+    #[error("no memory is mapped at guest address {ipa:#x}")]
+    NotMapped {
+        /// Guest physical address.
+        ipa: u64,
+    },
+}

@@ -1,0 +1,219 @@
+//! Puts devices behind windows and interrupts, as the description asks.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use devices::legacy::pl011::Pl011;
+use devices::legacy::pl031::Pl031;
+use devices::reactor::Reactor;
+use devices::virtio::VirtioDevice;
+use devices::virtio::blk::{Blk, BlkConfig};
+use devices::virtio::mmio::VirtioMmio;
+use devices::virtio::rng::Rng;
+use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener};
+use devices::{Bus, GuestRam, HostClock, IrqLine, MmioDevice};
+
+use super::error::MachineError;
+use crate::arch::aarch64::layout;
+use crate::hypervisor::Vm;
+use crate::resources::{DEFAULT_EXEC_GUEST_PORT, EndpointResources, VmResources, VolumeSpec};
+
+/// The guest's vsock context id: the first that is not reserved. Each machine
+/// has its own host side, so that all can have the same.
+pub const GUEST_CID: u64 = 3;
+/// Devices that every machine has: sockets and random numbers.
+const FIXED_VIRTIO: usize = 2;
+
+/// The devices of a machine.
+pub(super) struct Devices {
+    pub(super) bus: Bus,
+    pub(super) uart: Arc<Pl011>,
+    pub(super) virtio_count: u32,
+    /// Ends after the devices that use it.
+    pub(super) reactor: Arc<Reactor>,
+}
+
+/// An interrupt line that leads to a machine.
+struct VmLine<V: Vm> {
+    vm: Arc<V>,
+    intid: u32,
+}
+
+impl<V: Vm> IrqLine for VmLine<V> {
+    fn set_level(&self, high: bool) {
+        // It fails only for numbers outside the range checked at the start.
+        let _ = self.vm.set_irq(self.intid, high);
+    }
+
+    fn pulse(&self) {
+        let _ = self.vm.set_irq(self.intid, true);
+    }
+}
+
+/// How many virtio devices a description makes.
+pub(super) fn virtio_count(resources: &VmResources) -> Result<u32, MachineError> {
+    let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
+    u32::try_from(devices)
+        .ok()
+        .filter(|count| *count <= layout::MAX_VIRTIO)
+        .ok_or(MachineError::TooManyDevices {
+            devices,
+            max: layout::MAX_VIRTIO,
+        })
+}
+
+/// Makes the devices.
+pub(super) fn attach<V: Vm>(
+    vm: &Arc<V>,
+    ram: &GuestRam,
+    resources: &VmResources,
+    console: Box<dyn Write + Send>,
+) -> Result<Devices, MachineError> {
+    let virtio_count = virtio_count(resources)?;
+    let line = |intid| -> Arc<dyn IrqLine> {
+        Arc::new(VmLine {
+            vm: vm.clone(),
+            intid,
+        })
+    };
+    let reactor = Reactor::spawn()?;
+    let uart = Arc::new(Pl011::new(line(layout::UART_INTID), console));
+    let rtc = Pl031::new(line(layout::RTC_INTID), Arc::new(HostClock));
+    let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = vec![
+        (layout::UART, layout::PRIMECELL_BYTES, uart.clone()),
+        (layout::RTC, layout::PRIMECELL_BYTES, Arc::new(rtc)),
+    ];
+    for (slot, device) in (0..).zip(virtio_devices(resources, &reactor)?) {
+        let transport = VirtioMmio::new(ram.clone(), line(layout::virtio_intid(slot)), device);
+        windows.push((
+            layout::virtio_address(slot),
+            layout::VIRTIO_BYTES,
+            Arc::new(transport),
+        ));
+    }
+    let mut bus = Bus::new();
+    for (base, len, device) in windows {
+        bus.insert(base, len, device)
+            .expect("the layout's windows are apart");
+    }
+    Ok(Devices {
+        bus,
+        uart,
+        virtio_count,
+        reactor,
+    })
+}
+
+fn virtio_devices(
+    resources: &VmResources,
+    reactor: &Reactor,
+) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    // Disks come first to fail first: sockets would be left to clean up.
+    let mut disks: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for (n, path) in resources.block_devices.iter().enumerate() {
+        let path = Path::new(path);
+        let file = File::open(path)
+            .and_then(disk_file)
+            .map_err(|source| disk_error(path, source))?;
+        disks.push(disk(path, file, true, format!("block{n}"))?);
+    }
+    for (n, volume) in resources.volumes.iter().enumerate() {
+        let file = open_volume(volume)?;
+        let path = Path::new(&volume.host_path);
+        disks.push(disk(path, file, false, format!("volume{n}"))?);
+    }
+    let vsock = Vsock::new(vsock_config(&resources.endpoints), reactor)?;
+    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(vsock), Box::new(Rng::host())];
+    devices.append(&mut disks);
+    Ok(devices)
+}
+
+fn vsock_config(endpoints: &EndpointResources) -> VsockConfig {
+    let guest_port = endpoints
+        .vsock_exec_guest_port
+        .unwrap_or(DEFAULT_EXEC_GUEST_PORT);
+    VsockConfig {
+        guest_cid: GUEST_CID,
+        mux: endpoints.vsock_mux.as_ref().map(PathBuf::from),
+        listeners: endpoints
+            .vsock_exec
+            .iter()
+            .map(|path| VsockListener {
+                path: path.into(),
+                guest_port,
+            })
+            .collect(),
+    }
+}
+
+fn disk(
+    path: &Path,
+    file: File,
+    read_only: bool,
+    id: String,
+) -> Result<Box<dyn VirtioDevice>, MachineError> {
+    let config = BlkConfig {
+        read_only,
+        id,
+        ..BlkConfig::default()
+    };
+    match Blk::new(file, config) {
+        Ok(blk) => Ok(Box::new(blk)),
+        Err(source) => Err(MachineError::Blk {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Opens a volume for this machine alone; a new one gets its size.
+fn open_volume(volume: &VolumeSpec) -> Result<File, MachineError> {
+    let path = Path::new(&volume.host_path);
+    let open = |create_new| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(create_new)
+            .open(path)
+    };
+    let (file, is_new) = match open(true) {
+        Ok(file) => (Ok(file), true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (open(false), false),
+        Err(error) => (Err(error), false),
+    };
+    let file = file
+        .and_then(disk_file)
+        .map_err(|source| disk_error(path, source))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(MachineError::VolumeInUse {
+                path: path.to_owned(),
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(disk_error(path, source)),
+    }
+    if is_new && let Err(source) = file.set_len(volume.size_bytes) {
+        // An empty file would be taken for a volume the next time.
+        let _ = std::fs::remove_file(path);
+        return Err(disk_error(path, source));
+    }
+    Ok(file)
+}
+
+/// Refuses what has no length, like a terminal or a directory.
+fn disk_file(file: File) -> io::Result<File> {
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
+}
+
+fn disk_error(path: &Path, source: io::Error) -> MachineError {
+    MachineError::Disk {
+        path: path.to_owned(),
+        source,
+    }
+}

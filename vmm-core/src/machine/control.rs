@@ -1,0 +1,301 @@
+//! What the vCPUs of a machine are to do, and what they are doing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::ExitReason;
+use crate::arch::aarch64::index_of;
+use crate::hypervisor::{ExitCounters, PowerReply};
+
+/// How long a vCPU may take to notice a kick before it gets another.
+const KICK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a vCPU sleeps whose engine leaves waiting to us. The engine knows
+/// when an interrupt comes and we do not, so it may not be long.
+const IDLE_SLICE: Duration = Duration::from_millis(1);
+
+/// Interrupts one vCPU.
+pub(super) type KickFn = Box<dyn Fn() + Send + Sync>;
+
+pub(super) struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether vCPUs must look at `state` before they run again.
+    attention: AtomicBool,
+}
+
+struct State {
+    wanted: Wanted,
+    cpus: Vec<Cpu>,
+    ended: Option<ExitReason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Running,
+    Paused,
+    Stopped,
+}
+
+struct Cpu {
+    power: Power,
+    place: Place,
+    kick: KickFn,
+    exits: ExitCounters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    Off,
+    /// To be reset to this entry and argument when it next runs.
+    Starting(u64, u64),
+    On,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Holding still, its state whole.
+    Resting,
+    /// In the guest or on the way there or back.
+    Running,
+    /// The thread has ended.
+    Gone,
+}
+
+/// What a vCPU thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Run,
+    /// Reset to this entry and argument, then run.
+    Start(u64, u64),
+    Leave,
+}
+
+impl Control {
+    /// Of a machine whose vCPUs are being created; it is paused.
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                wanted: Wanted::Paused,
+                cpus: Vec::new(),
+                ended: None,
+            }),
+            changed: Condvar::new(),
+            attention: AtomicBool::new(true),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the next vCPU, turned off.
+    pub(super) fn add_cpu(&self, kick: KickFn, exits: ExitCounters) {
+        self.lock().cpus.push(Cpu {
+            power: Power::Off,
+            place: Place::Resting,
+            kick,
+            exits,
+        });
+    }
+
+    /// Exit counters of each vCPU.
+    pub(super) fn exits(&self) -> Vec<ExitCounters> {
+        self.lock()
+            .cpus
+            .iter()
+            .map(|cpu| cpu.exits.clone())
+            .collect()
+    }
+
+    /// Whether a vCPU must ask [`Control::next`] before it runs again.
+    pub(super) fn wants_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    /// What vCPU `index` does next; waits while there is nothing.
+    pub(super) fn next(&self, index: u32) -> Next {
+        let mut state = self.lock();
+        loop {
+            let Some(cpu) = state.cpus.get(index as usize) else {
+                return Next::Leave;
+            };
+            let next = match (state.wanted, cpu.power) {
+                (Wanted::Stopped, _) => Some(Next::Leave),
+                (Wanted::Paused, _) | (_, Power::Off) => None,
+                (_, Power::Starting(entry, argument)) => Some(Next::Start(entry, argument)),
+                (_, Power::On) => Some(Next::Run),
+            };
+            let cpu = &mut state.cpus[index as usize];
+            if let Some(next) = next {
+                if next != Next::Leave {
+                    cpu.power = Power::On;
+                    cpu.place = Place::Running;
+                }
+                return next;
+            }
+            cpu.place = Place::Resting;
+            self.changed.notify_all();
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets a waiting vCPU sleep a little.
+    pub(super) fn idle(&self) {
+        let state = self.lock();
+        if state.wanted == Wanted::Running {
+            let _ = self.changed.wait_timeout(state, IDLE_SLICE);
+        }
+    }
+
+    /// Starts the vCPU of an affinity.
+    pub(super) fn cpu_on(&self, target: u64, entry: u64, argument: u64) -> PowerReply {
+        let mut state = self.lock();
+        let Some(cpu) = find(&mut state.cpus, target) else {
+            return PowerReply::InvalidParameters;
+        };
+        match cpu.power {
+            Power::On => PowerReply::AlreadyOn,
+            Power::Starting(..) => PowerReply::OnPending,
+            Power::Off => {
+                cpu.power = Power::Starting(entry, argument);
+                self.changed.notify_all();
+                PowerReply::Done
+            }
+        }
+    }
+
+    /// Whether the vCPU of an affinity is on.
+    pub(super) fn cpu_status(&self, target: u64) -> PowerReply {
+        match find(&mut self.lock().cpus, target).map(|cpu| cpu.power) {
+            None => PowerReply::InvalidParameters,
+            Some(Power::On) => PowerReply::Done,
+            Some(Power::Off) => PowerReply::Off,
+            Some(Power::Starting(..)) => PowerReply::Pending,
+        }
+    }
+
+    /// Turns vCPU `index` off; its thread then asks for [`Control::next`].
+    pub(super) fn cpu_off(&self, index: u32) {
+        if let Some(cpu) = self.lock().cpus.get_mut(index as usize) {
+            cpu.power = Power::Off;
+        }
+    }
+
+    /// The thread of vCPU `index` has ended.
+    pub(super) fn gone(&self, index: u32) {
+        if let Some(cpu) = self.lock().cpus.get_mut(index as usize) {
+            cpu.place = Place::Gone;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Ends the machine; the first reason counts.
+    pub(super) fn end(&self, reason: ExitReason) {
+        let mut state = self.lock();
+        state.ended.get_or_insert(reason);
+        state.wanted = Wanted::Stopped;
+        self.call(&state);
+    }
+
+    /// Lets the vCPUs run. Without effect once the machine has ended.
+    pub(super) fn resume(&self) {
+        let mut state = self.lock();
+        if state.wanted == Wanted::Paused {
+            state.wanted = Wanted::Running;
+            self.attention.store(false, Ordering::Release);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Asks the vCPUs to rest and waits until they do; false if they do not
+    /// in time.
+    pub(super) fn pause(&self, timeout: Duration) -> bool {
+        let mut state = self.lock();
+        if state.wanted == Wanted::Running {
+            state.wanted = Wanted::Paused;
+        }
+        self.until(state, timeout, |place| place != Place::Running)
+    }
+
+    /// Waits until every thread has ended; false if they do not in time.
+    pub(super) fn wait_gone(&self, timeout: Duration) -> bool {
+        self.until(self.lock(), timeout, |place| place == Place::Gone)
+    }
+
+    /// Waits until the machine ends, or not longer than `timeout`.
+    pub(super) fn wait_ended(&self, timeout: Option<Duration>) -> Option<ExitReason> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = self.lock();
+        loop {
+            if let Some(reason) = &state.ended {
+                return Some(reason.clone());
+            }
+            state = match deadline {
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    self.wait_for(state, left)
+                }
+            };
+        }
+    }
+
+    fn until(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        timeout: Duration,
+        reached: impl Fn(Place) -> bool,
+    ) -> bool {
+        let start = Instant::now();
+        loop {
+            if state.cpus.iter().all(|cpu| reached(cpu.place)) {
+                return true;
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            // Again and again: a kick may have come while its vCPU was busy
+            // with an exit and been taken for an older one.
+            self.call(&state);
+            state = self.wait_for(state, left.min(KICK_AGAIN));
+        }
+    }
+
+    fn wait_for<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, State> {
+        self.changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    /// Makes every vCPU look at the state.
+    fn call(&self, state: &State) {
+        self.attention.store(true, Ordering::Release);
+        self.changed.notify_all();
+        for cpu in state.cpus.iter().filter(|c| c.place == Place::Running) {
+            (cpu.kick)();
+        }
+    }
+}
+
+fn find(cpus: &mut [Cpu], affinity: u64) -> Option<&mut Cpu> {
+    cpus.get_mut(index_of(affinity)? as usize)
+}
+
+#[cfg(test)]
+mod tests;

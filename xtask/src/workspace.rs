@@ -1,0 +1,75 @@
+//! Where this workspace and its build output are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// The directory of the root `Cargo.toml`.
+///
+/// As `cargo run` tells it; the path compiled in is only for a binary started
+/// by hand, since checkouts that share a target directory share that binary.
+pub fn root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().map_or_else(|| own.clone(), Path::to_path_buf)
+}
+
+/// Whether this machine runs the guest's architecture, so that its own
+/// compilers do.
+pub fn host_is_arm64() -> bool {
+    std::env::consts::ARCH == "aarch64"
+}
+
+/// The target directory, as cargo itself resolves it.
+pub fn target_dir() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let metadata = process::output(Command::new(cargo).current_dir(root()).args([
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version",
+        "1",
+    ]))?;
+    json_string(&metadata, "target_directory")
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
+}
+
+/// The value of a string member in machine-written JSON. Enough for one path,
+/// and cheaper than compiling a JSON crate before every command.
+fn json_string(json: &str, name: &str) -> Option<String> {
+    let key = format!("\"{name}\":\"");
+    let (_, rest) = json.rsplit_once(&key)?;
+    let mut value = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(value),
+            '\\' => match chars.next()? {
+                escaped @ ('"' | '\\' | '/') => value.push(escaped),
+                // Control characters and \u escapes: not in a sane path.
+                _ => return None,
+            },
+            plain => value.push(plain),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_directory_is_read_from_metadata() {
+        let json = r#"{"packages":[],"target_directory":"/a \"b\"/c\\d","version":1}"#;
+        assert_eq!(
+            json_string(json, "target_directory").as_deref(),
+            Some(r#"/a "b"/c\d"#)
+        );
+        assert_eq!(json_string(json, "absent"), None);
+        assert_eq!(json_string(r#"{"x":"unterminated"#, "x"), None);
+    }
+}
