@@ -66,7 +66,12 @@ fn hypercalls_keep_their_program_counter_and_other_exits_advance_it() {
             (ExceptionClass::INSTRUCTION_ABORT, 0),
         ];
         for (class, advance) in cases {
-            engine(|e| e.script.push_back(exception(class)));
+            engine(|e| {
+                e.scripts
+                    .entry(0)
+                    .or_default()
+                    .push_back(exception(class).into())
+            });
             vcpu.set_reg(Reg::PC, 0x1000).unwrap();
             let exit = vcpu.run().unwrap();
             assert_eq!(exit.exception_class(), Some(class));

@@ -11,6 +11,7 @@ pub mod exception;
 pub mod exec;
 pub mod faults;
 pub mod fp;
+pub mod fuzzing;
 pub mod gic;
 pub mod idregs;
 pub mod mem;

@@ -192,6 +192,8 @@ pub fn walk(
         let user = descriptor >> 6 & 1 != 0 && !no_user;
         let writable = descriptor >> 7 & 1 == 0 && !read_only;
         let wxn = controls.sctlr & SCTLR_WXN != 0 && writable;
+        // PXN, and: a page writable at EL0 is never executable at EL1.
+        let never_privileged = descriptor >> 53 & 1 != 0 || (user && writable);
         let attribute = controls.mair >> (8 * (descriptor >> 2 & 7));
         return Ok(Mapping {
             page: base | (va & (block_bytes - 1) & !(PAGE_SIZE - 1)),
@@ -201,8 +203,7 @@ pub fn walk(
             writable,
             // Execute-only pages are not readable at EL0 (AP[1] = 0) yet run there.
             user_exec: descriptor >> 54 & 1 == 0 && !uxn && !wxn,
-            // A page writable at EL0 is never executable at EL1.
-            kernel_exec: descriptor >> 53 & 1 == 0 && !pxn && !wxn && !(user && writable),
+            kernel_exec: !(never_privileged || pxn || wxn),
             attribute: (attribute & 0xff) as u8,
         });
     }

@@ -113,7 +113,10 @@ fn console_excerpt(console: &str) -> String {
 }
 
 impl Error {
-    pub(crate) fn host(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn host(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Host { what, path, source }
     }

@@ -18,8 +18,8 @@
 #![forbid(unsafe_code)]
 
 mod assets;
-mod config;
 pub mod cli;
+mod config;
 pub mod engine;
 mod error;
 mod exec;

@@ -11,3 +11,7 @@ pub mod resources;
 pub use resources::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
 };
+
+#[cfg(all(doctest, feature = "softhv"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,11 @@
 //! Guest RAM, and the leases that keep it alive while a guest can reach it.
 
+use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use hvf::sys::PAGE_BYTES;
 
@@ -18,7 +20,7 @@ pub enum MemoryError {
         bytes: u64,
         /// What the host said.
         #[source]
-        source: vm_memory::mmap::MmapRegionError,
+        source: io::Error,
     },
     /// The host does not have this much at all.
     #[error("the guest is to have {bytes} bytes of memory, the host has {host_bytes}")]
@@ -44,18 +46,122 @@ pub enum MemoryError {
         /// The least there can be.
         min_bytes: u64,
     },
-    /// The host kept giving memory at addresses that cannot be mapped.
-    #[error("the host gave no memory on a 16 KiB boundary")]
-    Misaligned,
+    /// The host's memory cannot be used as guest memory.
+    #[error("the host's memory cannot be used for a guest")]
+    Unusable(#[source] MmapRegionError),
 }
 
 /// The guest's RAM: one range, anonymous, not reserved until it is touched.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
+    /// Dropped before `mapping`, so that its end finds the region unused.
     ram: Arc<GuestMemoryMmap<()>>,
-    region: Arc<GuestRegionMmap<()>>,
+    mapping: Arc<Mapping>,
+}
+
+/// Owns host memory on a 16 KiB boundary, which hosts with smaller pages do
+/// not promise and `vm-memory` cannot be told to ask for.
+#[derive(Debug)]
+struct Mapping {
+    /// The one way to the memory: everything that can reach it holds a clone
+    /// of this `Arc`. Taken only when this is dropped.
+    region: Option<Arc<GuestRegionMmap<()>>>,
+    host: NonNull<u8>,
+    bytes: usize,
     base: u64,
-    bytes: u64,
+}
+
+// SAFETY: `host` is only an address; the memory behind it may be reached from
+// any thread, by volatile accesses through `region`.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; nothing here changes through a shared reference.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(base: u64, bytes: usize) -> Result<Self, MemoryError> {
+        let host = map_aligned(bytes).map_err(|source| MemoryError::HostRefused {
+            bytes: bytes as u64,
+            source,
+        })?;
+        // From here on, dropping unmaps.
+        let mut mapping = Self {
+            region: None,
+            host,
+            bytes,
+            base,
+        };
+        // SAFETY: the range was mapped just now and stays until `mapping` is
+        // dropped, which leaves it in place as long as the region is in use.
+        let region = unsafe {
+            MmapRegionBuilder::new(bytes)
+                .with_raw_mmap_pointer(host.as_ptr())
+                .with_mmap_prot(PROTECTION)
+                .with_mmap_flags(FLAGS)
+                .build()
+        }
+        .map_err(MemoryError::Unusable)?;
+        let Some(region) = GuestRegionMmap::new(region, GuestAddress(base)) else {
+            return Err(MemoryError::TooLarge {
+                bytes: bytes as u64,
+                max_bytes: u64::MAX - base,
+            });
+        };
+        mapping.region = Some(Arc::new(region));
+        Ok(mapping)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let unused = match self.region.take() {
+            None => true,
+            Some(region) => Arc::into_inner(region).is_some(),
+        };
+        let host = self.host.as_ptr().cast();
+        if unused {
+            // SAFETY: the range is ours, and no one else holds the region.
+            unsafe { libc::munmap(host, self.bytes) };
+        } else {
+            // Somebody kept the RAM longer than the machine. They must find
+            // memory there, but its content can go.
+            // SAFETY: the range is ours and private; it stays mapped.
+            unsafe { libc::madvise(host, self.bytes, RELEASE) };
+        }
+    }
+}
+
+const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+#[cfg(target_os = "linux")]
+const RELEASE: i32 = libc::MADV_DONTNEED;
+#[cfg(not(target_os = "linux"))]
+const RELEASE: i32 = libc::MADV_FREE;
+
+/// Maps `bytes` of anonymous memory on a [`PAGE_BYTES`] boundary.
+fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
+    let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let whole = bytes.checked_add(PAGE_BYTES).ok_or_else(too_large)?;
+    // SAFETY: an anonymous mapping at an address of the host's choice.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), whole, PROTECTION, FLAGS, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let start: *mut u8 = start.cast();
+    let before = start.align_offset(PAGE_BYTES);
+    let after = PAGE_BYTES - before;
+    // SAFETY: `before + bytes + after` is the mapping's length, and no one
+    // uses any of it yet. The pieces are whole host pages.
+    let host = unsafe {
+        let host = start.add(before);
+        if before > 0 {
+            libc::munmap(start.cast(), before);
+        }
+        if after > 0 {
+            libc::munmap(host.add(bytes).cast(), after);
+        }
+        host
+    };
+    NonNull::new(host).ok_or_else(too_large)
 }
 
 impl GuestMemory {
@@ -70,44 +176,41 @@ impl GuestMemory {
             bytes,
             max_bytes: isize::MAX.unsigned_abs() as u64,
         };
-        let Ok(size) = usize::try_from(bytes) else {
+        let Some(size) = usize::try_from(bytes)
+            .ok()
+            .filter(|size| size.is_multiple_of(PAGE_BYTES) && *size > 0)
+        else {
             return Err(too_large);
         };
-        let mapping = aligned_mapping(size)?;
-        let Some(region) = GuestRegionMmap::new(mapping, GuestAddress(base)) else {
-            return Err(too_large);
-        };
-        let region = Arc::new(region);
-        let ram = GuestMemoryMmap::from_arc_regions(vec![region.clone()])
-            .expect("one region overlaps no other");
+        let mapping = Arc::new(Mapping::new(base, size)?);
+        let ram = GuestMemoryMmap::from_arc_regions(mapping.region.iter().cloned().collect())
+            .map_err(|_| too_large)?;
         Ok(Self {
             ram: Arc::new(ram),
-            region,
-            base,
-            bytes,
+            mapping,
         })
     }
 
-    /// The RAM as devices see it.
+    /// The RAM as devices see it. Who keeps it longer than the machine finds
+    /// it empty.
     pub fn ram(&self) -> &Arc<GuestMemoryMmap<()>> {
         &self.ram
     }
 
     /// Guest physical address of the first byte.
     pub fn base(&self) -> u64 {
-        self.base
+        self.mapping.base
     }
 
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.mapping.bytes as u64
     }
 
     /// A lease of all of it.
     pub fn lease(&self) -> MemoryLease {
         MemoryLease {
-            region: self.region.clone(),
-            base: self.base,
+            mapping: self.mapping.clone(),
         }
     }
 }
@@ -116,52 +219,24 @@ impl GuestMemory {
 /// show it to a guest.
 #[derive(Debug)]
 pub struct MemoryLease {
-    region: Arc<GuestRegionMmap<()>>,
-    base: u64,
+    mapping: Arc<Mapping>,
 }
 
 impl MemoryLease {
     /// Guest physical address of the first byte.
     pub fn ipa(&self) -> u64 {
-        self.base
+        self.mapping.base
     }
 
     /// First byte on the host.
     pub fn host(&self) -> NonNull<u8> {
-        NonNull::new(self.region.as_ptr()).expect("mappings are never at address zero")
+        self.mapping.host
     }
 
     /// Length in bytes.
     pub fn bytes(&self) -> usize {
-        self.region.size()
+        self.mapping.bytes
     }
-}
-
-/// Maps anonymous memory on a 16 KiB boundary, which hosts with smaller pages
-/// do not promise.
-fn aligned_mapping(size: usize) -> Result<MmapRegion<()>, MemoryError> {
-    /// Other threads may map memory between two attempts.
-    const ATTEMPTS: usize = 64;
-    let map = |size| {
-        MmapRegion::new(size).map_err(|source| MemoryError::HostRefused {
-            bytes: size as u64,
-            source,
-        })
-    };
-    // Hosts place mappings right below the last one, so a filler of as many
-    // bytes as we are off moves the next attempt onto the boundary.
-    let mut fillers = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let mapping = map(size)?;
-        match mapping.as_ptr().addr() % PAGE_BYTES {
-            0 => return Ok(mapping),
-            off => {
-                drop(mapping);
-                fillers.push(map(off)?);
-            }
-        }
-    }
-    Err(MemoryError::Misaligned)
 }
 
 /// Physical memory of the host, if it says.
@@ -186,9 +261,11 @@ mod tests {
 
     #[test]
     fn memory_starts_on_a_page_the_engines_can_map() {
-        for mib in [1, 3, 64] {
+        let mut leases = Vec::new();
+        for mib in [1, 3, 64, 1, 2, 5] {
             let memory = GuestMemory::allocate(0x8000_0000, mib << 20).unwrap();
             let lease = memory.lease();
+            leases.push(memory.lease());
             assert!(lease.host().addr().get().is_multiple_of(PAGE_BYTES));
             assert_eq!(lease.bytes() as u64, mib << 20);
         }
@@ -205,6 +282,17 @@ mod tests {
         drop(memory);
         // SAFETY: the lease keeps the mapping; nothing else uses it now.
         assert_eq!(unsafe { lease.host().as_ptr().read() }, 0x5a);
+    }
+
+    #[test]
+    fn ram_kept_too_long_is_empty_but_there() {
+        let memory = GuestMemory::allocate(0x8000_0000, 1 << 20).unwrap();
+        let ram = memory.ram().clone();
+        ram.write_obj(0x5a_u8, GuestAddress(0x8000_0000)).unwrap();
+        drop(memory);
+        let kept: u8 = ram.read_obj(GuestAddress(0x8000_0000)).unwrap();
+        assert!(kept == 0 || cfg!(not(target_os = "linux")));
+        ram.write_obj(1_u8, GuestAddress(0x8000_0000)).unwrap();
     }
 
     #[test]

@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod check;
 mod init_build;
 mod kernel_build;
 mod lock;
+mod macos;
 mod packages;
 mod process;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,12 +24,32 @@ struct Command {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    name: "assets",
-    arguments: "[kernel|init]",
-    summary: "build the guest kernel and init, or reuse cached ones, and print where they are",
-    run: assets::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "test",
+        arguments: "[STEP…]",
+        summary: "check everything that must hold, or the named steps of it",
+        run: test::run,
+    },
+    Command {
+        name: "assets",
+        arguments: "[kernel|init]",
+        summary: "build the guest kernel and init, or reuse cached ones, and print where they are",
+        run: assets::run,
+    },
+    Command {
+        name: "check",
+        arguments: "",
+        summary: "check layers, versions and sources against the house rules",
+        run: check::run,
+    },
+    Command {
+        name: "macos",
+        arguments: "",
+        summary: "type-check for macOS and link the worker as a Mach-O executable",
+        run: macos::run,
+    },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,7 @@
+#![allow(dead_code)] // Each test file uses a part of it.
 //! An engine that only remembers: enough of the contract to see what the safe
-//! owners do with a table. It runs no guest; `vcpu_run` returns scripted exits.
+//! owners do with a table. It runs no guest; `vcpu_run` plays a script and
+//! then sleeps like an idle guest until it is kicked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
@@ -20,7 +22,27 @@ pub struct Engine {
     pub fail_create: Option<Return>,
     /// The one number of `MDCR_EL2` this engine knows.
     pub mdcr_number: u16,
-    pub script: VecDeque<VcpuExit>,
+    /// What each vCPU does, by its number.
+    pub scripts: BTreeMap<u64, VecDeque<Step>>,
+    /// Registers of each vCPU whenever it started to run.
+    pub runs: Vec<(u64, [u64; 35])>,
+    /// Calls with a GIC register write: offset and value.
+    pub gic_writes: Vec<(u32, u64)>,
+}
+
+/// One thing a guest does.
+#[derive(Clone)]
+pub enum Step {
+    /// It leaves with these general registers changed.
+    Exit(VcpuExit, Vec<(usize, u64)>),
+    /// The engine fails.
+    Fail(Return),
+}
+
+impl From<VcpuExit> for Step {
+    fn from(exit: VcpuExit) -> Self {
+        Self::Exit(exit, Vec::new())
+    }
 }
 
 pub struct FakeVcpu {
@@ -187,20 +209,41 @@ unsafe extern "C" fn vcpu_destroy(id: VcpuId) -> Return {
     })
 }
 unsafe extern "C" fn vcpu_run(id: VcpuId) -> Return {
-    let scripted = engine(|e| e.script.pop_front());
-    owned(id, |v| {
-        let canceled = VcpuExit {
-            reason: ExitReason::CANCELED,
-            exception: ExitException::default(),
-        };
-        *v.exit = match scripted {
-            _ if v.kicked => canceled,
-            Some(exit) => exit,
-            None => return Return::ILLEGAL_GUEST_STATE,
-        };
-        v.kicked = false;
-        Return::SUCCESS
-    })
+    let step = engine(|e| {
+        if let Some(vcpu) = e.vcpus.get(&id.0) {
+            e.runs.push((id.0, vcpu.regs));
+        }
+        e.scripts.get_mut(&id.0).and_then(VecDeque::pop_front)
+    });
+    match step {
+        Some(Step::Fail(code)) => code,
+        Some(Step::Exit(exit, changes)) => owned(id, |v| {
+            for (register, value) in changes {
+                v.regs[register] = value;
+            }
+            *v.exit = exit;
+            Return::SUCCESS
+        }),
+        None => sleep_until_kicked(id),
+    }
+}
+fn sleep_until_kicked(id: VcpuId) -> Return {
+    loop {
+        let code = owned(id, |v| {
+            if !std::mem::take(&mut v.kicked) {
+                return Return::BUSY;
+            }
+            *v.exit = VcpuExit {
+                reason: ExitReason::CANCELED,
+                exception: ExitException::default(),
+            };
+            Return::SUCCESS
+        });
+        if code != Return::BUSY {
+            return code;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 unsafe extern "C" fn vcpus_exit(ids: *const VcpuId, count: u32) -> Return {
     assert_eq!(count, 1);
@@ -279,6 +322,9 @@ unsafe extern "C" fn set_flag(_: VcpuId, _: bool) -> Return {
 unsafe extern "C" fn get_flag(_: VcpuId, out: *mut bool) -> Return {
     put(out, true)
 }
+unsafe extern "C" fn gicr_base(id: VcpuId, out: *mut u64) -> Return {
+    put(out, 0x80a_0000 + id.0 * 0x2_0000)
+}
 unsafe extern "C" fn get_u64(_: VcpuId, out: *mut u64) -> Return {
     put(out, 7)
 }
@@ -314,13 +360,15 @@ unsafe extern "C" fn gic_send_msi(_: u64, _: u32) -> Return {
 unsafe extern "C" fn gicd_get(reg: GicDistributorReg, out: *mut u64) -> Return {
     put(out, u64::from(reg.0))
 }
-unsafe extern "C" fn gicd_set(_: GicDistributorReg, _: u64) -> Return {
+unsafe extern "C" fn gicd_set(reg: GicDistributorReg, value: u64) -> Return {
+    engine(|e| e.gic_writes.push((u32::from(reg.0), value)));
     Return::SUCCESS
 }
 unsafe extern "C" fn gicr_get(id: VcpuId, reg: GicRedistributorReg, out: *mut u64) -> Return {
     owned(id, |_| put(out, u64::from(reg.0)))
 }
-unsafe extern "C" fn gicr_set(id: VcpuId, _: GicRedistributorReg, _: u64) -> Return {
+unsafe extern "C" fn gicr_set(id: VcpuId, reg: GicRedistributorReg, value: u64) -> Return {
+    engine(|e| e.gic_writes.push((reg.0, value)));
     owned(id, |_| Return::SUCCESS)
 }
 unsafe extern "C" fn icc_get(id: VcpuId, reg: GicIccReg, out: *mut u64) -> Return {
@@ -393,7 +441,7 @@ pub fn api() -> Api {
             send_msi: gic_send_msi,
             get_distributor_reg: gicd_get,
             set_distributor_reg: gicd_set,
-            get_redistributor_base: get_u64,
+            get_redistributor_base: gicr_base,
             get_redistributor_reg: gicr_get,
             set_redistributor_reg: gicr_set,
             get_icc_reg: icc_get,

@@ -1,8 +1,29 @@
 //! Hypervisor.framework's C ABI over this engine.
 //!
-//! What the framework leaves open and this engine decides is in the crate's
-//! README. No function unwinds: none panics, and what callers pass is checked
-//! before it is used, as far as a C ABI allows.
+//! Who may call what, and which argument is refused how, follows the framework.
+//! Where its documentation is silent, this engine decides:
+//!
+//! | Case | Result |
+//! |---|---|
+//! | no VM; no interrupt controller for an `hv_gic` call | `HV_NO_DEVICE` |
+//! | mapping over a mapping; unmapping or protecting a hole | `HV_ERROR` |
+//! | part of a mapping unmapped or protected | done |
+//! | host range of a mapping not in this process | `HV_BAD_ARGUMENT` |
+//! | vCPU used by another thread, or unknown | `HV_BAD_ARGUMENT` |
+//! | second vCPU on a thread; VM destroyed with vCPUs | `HV_BUSY` |
+//! | thread ends with its vCPU | the vCPU is destroyed |
+//! | system register of EL2, SME or pointer authentication; `CNTP_*` without interrupt controller | `HV_UNSUPPORTED` |
+//! | other unknown register; read-only one written with a new value | `HV_BAD_ARGUMENT` |
+//! | second interrupt controller | `HV_EXISTS` |
+//! | interrupt controller after a vCPU | `HV_BUSY` |
+//! | redistributor address before `MPIDR_EL1` is set | `HV_ERROR` |
+//! | interrupt controller state restored after a run | `HV_DENIED` |
+//! | state with other vCPUs than the VM has | `HV_BAD_ARGUMENT` |
+//! | debug traps asked for | `HV_UNSUPPORTED` |
+//!
+//! There are 96 SPIs instead of the architecture's 988: see
+//! [`crate::gic::SPI_COUNT`]. No function unwinds: none panics, and what
+//! callers pass is checked before it is used, as far as a C ABI allows.
 
 mod gic;
 #[cfg_attr(target_arch = "x86_64", path = "host_x86_64.rs")]

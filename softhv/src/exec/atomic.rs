@@ -367,7 +367,7 @@ generic!(
 );
 
 generic!(
-    /// LDADD, LDCLR, LDEOR, LDSET, LD[SU]MAX, LD[SU]MIN, SWP; operand `rm`.
+    /// LDADD, LDCLR, LDEOR, LDSET, LDSMAX, LDSMIN, LDUMAX, LDUMIN, SWP; operand `rm`.
     update<T, const WHAT: u8>, |cpu, op| {
         if let Some(host) = locate(cpu, op, T::BYTES, Access::Write) {
             let operand = T::from_reg((*cpu).regs.get((*op).rm));

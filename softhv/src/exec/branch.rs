@@ -69,11 +69,11 @@ unsafe fn take<const KIND: u8>(cpu: *mut Cpu, op: *const Op) {
             return jump(cpu, pc_of(cpu, op).wrapping_add((*op).imm));
         }
         let link = (*op).link.get();
-        if !link.is_null() && !(KIND == BACK && wanted(cpu)) {
-            ((*link).run)(cpu, link)
-        } else {
+        if link.is_null() || (KIND == BACK && wanted(cpu)) {
             (*cpu).pc = pc_of(cpu, op).wrapping_add((*op).imm);
             (*cpu).link_from = op;
+        } else {
+            ((*link).run)(cpu, link)
         }
     }
 }

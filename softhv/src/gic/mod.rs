@@ -20,6 +20,7 @@ mod tests;
 pub use distributor::{SPI_BASE, SPI_COUNT};
 pub use icc::IccReg;
 pub use state::StateError;
+pub(crate) use state::fix_checksum;
 
 use crate::vcpu_link::VcpuShared;
 use crate::vm::MAX_VCPUS;
@@ -236,6 +237,19 @@ impl Gic {
             }
             distributor.route_all(affinities);
         });
+    }
+
+    /// Checks that every cached line is what the state says: what fuzzing calls
+    /// after each step.
+    pub(crate) fn check_lines(&self) {
+        let distributor = self.lock();
+        for (_, index) in self.affinities() {
+            let slot = &self.slots[usize::from(index)];
+            let interface = slot.lock();
+            assert_eq!(interface.spi, distributor.best_for(index));
+            assert_eq!(interface.forwarding, distributor.forwarding());
+            assert_eq!(slot.line(), interface.signalled().is_some());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Distributor> {

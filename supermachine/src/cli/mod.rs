@@ -31,7 +31,11 @@ pub fn main() -> u8 {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { EXIT_OWN_ERROR } else { 0 };
+            return if error.use_stderr() {
+                EXIT_OWN_ERROR
+            } else {
+                0
+            };
         }
     };
     let result = match arguments.command {

@@ -208,10 +208,8 @@ struct Forwarder {
 
 impl Forwarder {
     fn install() -> Result<Self, Error> {
-        let signals = Signals::new([
-            SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH,
-        ])
-        .map_err(Error::connection("setting signal handlers up"))?;
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
+            .map_err(Error::connection("setting signal handlers up"))?;
         let handle = signals.handle();
         Ok(Self { signals, handle })
     }

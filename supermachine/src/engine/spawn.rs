@@ -40,7 +40,9 @@ impl RuntimeDir {
                 // A process of the same number left one behind.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => {
-                    return Err(Error::host("cannot create a runtime directory", path)(error));
+                    return Err(Error::host("cannot create a runtime directory", path)(
+                        error,
+                    ));
                 }
             }
         }
@@ -67,7 +69,10 @@ fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
     // Test executables are one directory below the ones they test.
-    for dir in [Some(beside.as_path()), beside.parent()].into_iter().flatten() {
+    for dir in [Some(beside.as_path()), beside.parent()]
+        .into_iter()
+        .flatten()
+    {
         let candidate = dir.join(NAME);
         if candidate.is_file() {
             return Ok(candidate);

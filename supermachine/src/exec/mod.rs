@@ -152,7 +152,9 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// Kills the command with all its descendants after this long.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.request.timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.request.timeout_ms = u64::try_from(timeout.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         self
     }
 
@@ -229,7 +231,9 @@ impl<'vm> ExecBuilder<'vm> {
                 let channel = &channel;
                 scope.spawn(move || {
                     // Failures show on the reading side too.
-                    let _ = channel.write_stdin(&stdin).and_then(|()| channel.close_stdin());
+                    let _ = channel
+                        .write_stdin(&stdin)
+                        .and_then(|()| channel.close_stdin());
                 });
             }
             let status = channel.read_to_end(&mut collect);

@@ -30,7 +30,6 @@ const FIXED_VIRTIO: usize = 2;
 pub(super) struct Devices {
     pub(super) bus: Bus,
     pub(super) uart: Arc<Pl011>,
-    pub(super) virtio_count: u32,
     /// Ends after the devices that use it.
     pub(super) reactor: Arc<Reactor>,
 }
@@ -52,16 +51,17 @@ impl<V: Vm> IrqLine for VmLine<V> {
     }
 }
 
-/// How many virtio devices a description makes.
-pub(super) fn virtio_count(resources: &VmResources) -> Result<u32, MachineError> {
+/// How many virtio devices a description makes, each with an interrupt below
+/// `end_intid`.
+pub(super) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u32, MachineError> {
     let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
+    let max = end_intid
+        .saturating_sub(layout::VIRTIO_INTID)
+        .min(layout::MAX_VIRTIO);
     u32::try_from(devices)
         .ok()
-        .filter(|count| *count <= layout::MAX_VIRTIO)
-        .ok_or(MachineError::TooManyDevices {
-            devices,
-            max: layout::MAX_VIRTIO,
-        })
+        .filter(|count| *count <= max)
+        .ok_or(MachineError::TooManyDevices { devices, max })
 }
 
 /// Makes the devices.
@@ -71,7 +71,6 @@ pub(super) fn attach<V: Vm>(
     resources: &VmResources,
     console: Box<dyn Write + Send>,
 ) -> Result<Devices, MachineError> {
-    let virtio_count = virtio_count(resources)?;
     let line = |intid| -> Arc<dyn IrqLine> {
         Arc::new(VmLine {
             vm: vm.clone(),
@@ -98,12 +97,7 @@ pub(super) fn attach<V: Vm>(
         bus.insert(base, len, device)
             .expect("the layout's windows are apart");
     }
-    Ok(Devices {
-        bus,
-        uart,
-        virtio_count,
-        reactor,
-    })
+    Ok(Devices { bus, uart, reactor })
 }
 
 fn virtio_devices(

@@ -76,7 +76,6 @@ impl Machine {
             .as_deref()
             .ok_or(ResourceError::MissingKernel)?;
         let cmdline = command_line(&resources.cmdline, &options.extra_cmdline)?;
-        let virtio_devices = assembly::virtio_count(resources)?;
         let capabilities = engine.capabilities()?;
         if resources.vcpus > capabilities.max_vcpus {
             return Err(MachineError::TooManyVcpus {
@@ -86,6 +85,15 @@ impl Machine {
             });
         }
 
+        let GicKind::V3 {
+            first_spi,
+            spi_count,
+            distributor_bytes,
+            redistributor_bytes,
+        } = capabilities.gic;
+        let virtio_devices =
+            assembly::virtio_count(resources, first_spi.saturating_add(spi_count))?;
+
         let memory = allocate(resources)?;
         let loaded = boot::load(
             &memory,
@@ -93,11 +101,6 @@ impl Machine {
             resources.initrd_path.as_deref().map(Path::new),
         )?;
         let random = random(options.randomize_kernel)?;
-        let GicKind::V3 {
-            distributor_bytes,
-            redistributor_bytes,
-            ..
-        } = capabilities.gic;
         let blob = fdt::build(&FdtSpec {
             cmdline: &cmdline,
             vcpus: resources.vcpus,

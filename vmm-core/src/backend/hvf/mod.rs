@@ -34,6 +34,12 @@ impl HvfEngine {
     pub fn system() -> Result<Self, EngineError> {
         Ok(Self::new(hvf::system_api()?))
     }
+
+    /// The software engine, which runs anywhere.
+    #[cfg(feature = "softhv")]
+    pub fn software() -> Self {
+        Self::new(softhv::api())
+    }
 }
 
 impl Hypervisor for HvfEngine {

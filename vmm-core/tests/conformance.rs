@@ -1,0 +1,50 @@
+//! The conformance suite, on every engine present.
+
+mod conformance_suite;
+
+use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::hypervisor::EngineError;
+
+/// The suite's cases on one engine; `None` says why it is not present.
+macro_rules! suite {
+    ($module:ident, $engine:expr, [$($case:ident)*]) => {
+        mod $module {
+            use super::*;
+            $(
+                #[test]
+                fn $case() {
+                    let engine: Result<HvfEngine, EngineError> = $engine;
+                    match engine {
+                        Ok(engine) => conformance_suite::on(&engine, conformance_suite::$case),
+                        Err(reason) => println!("skipped: {reason}"),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! every_engine {
+    ($cases:tt) => {
+        #[cfg(feature = "softhv")]
+        suite!(soft, Ok(HvfEngine::software()), $cases);
+        suite!(framework, HvfEngine::system(), $cases);
+    };
+}
+
+every_engine!([
+    capabilities_are_plausible
+    device_accesses_have_every_width
+    firmware_calls_work_by_either_instruction
+    hidden_registers_read_as_zero
+    kicks_latch_and_interrupt_every_kind_of_guest
+    accesses_no_device_can_serve_are_faults
+    protected_memory_faults_until_it_is_given_back
+    mappings_neither_overlap_nor_vanish_twice
+    interrupts_wake_a_waiting_guest
+    the_virtual_timer_wakes_a_waiting_guest
+    secondary_vcpus_run_on_their_own_threads
+    a_saved_vcpu_goes_on_in_a_new_machine
+    a_vcpu_of_another_processor_is_refused
+    machines_follow_each_other_and_are_one_at_a_time
+]);

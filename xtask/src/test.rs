@@ -1,0 +1,103 @@
+//! `cargo xtask test`: everything that must hold, in the order that fails
+//! fastest.
+
+use crate::packages::{self, IMAGE_TOOLS, QEMU};
+use crate::{assets, check, macos, process, workspace};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::time::Instant;
+
+/// One step: its name and what runs.
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("setup", setup),
+    ("format", format),
+    ("check", || check::run(&[])),
+    ("clippy", clippy),
+    ("docs", docs),
+    ("release", release),
+    ("unit and integration tests", tests),
+    ("macos", || macos::run(&[])),
+];
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    for (name, step) in STEPS {
+        let wanted = arguments.is_empty() || arguments.iter().any(|a| name.starts_with(a.as_str()));
+        if !wanted {
+            continue;
+        }
+        eprintln!("== {name}");
+        let start = Instant::now();
+        step().with_context(|| format!("step {name}"))?;
+        eprintln!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(workspace::root());
+    command
+}
+
+fn setup() -> Result<()> {
+    packages::ensure(&[
+        &packages::kernel(),
+        &packages::guest_rust(),
+        &QEMU,
+        &IMAGE_TOOLS,
+    ])?;
+    let assets = assets::ensure()?;
+    eprintln!("kernel: {}", assets.kernel.display());
+    eprintln!("init-oci: {}", assets.init_oci.display());
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    process::shown(&mut cargo(&["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    process::shown(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn docs() -> Result<()> {
+    process::shown(
+        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+/// The executables that guest tests start.
+fn release() -> Result<()> {
+    process::shown(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "-p",
+        "supermachine",
+        "--bins",
+    ]))
+}
+
+fn tests() -> Result<()> {
+    let status = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+        .stdin(std::process::Stdio::null())
+        .status()
+        .context("cannot run cargo test")?;
+    if !status.success() {
+        bail!("cargo test: {status}");
+    }
+    Ok(())
+}
