@@ -71,7 +71,8 @@ fn damaged_files_are_rebuilt() {
     let good = fs::read(&layer).unwrap();
     let used = u64::from_le_bytes(good[40..48].try_into().unwrap());
     let used = usize::try_from(used).unwrap();
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [(&str, Damage<'_>); 7] = [
         ("superblock", &|bytes| bytes[4] ^= 1),
         ("inode or directory table", &|bytes| bytes[used - 60] ^= 1),
         ("truncated", &|bytes| bytes.truncate(bytes.len() - 4096)),

@@ -22,11 +22,11 @@ fn tree(dir: &Path) {
     // Data, hole, data, hole: more pieces than the old header holds.
     let sparse = fs::File::create(dir.join("sparse")).unwrap();
     for i in 0..40u64 {
-        sparse
-            .write_all_at(&[b'a' + u8::try_from(i % 26).unwrap(); 4096], i * 1_000_000)
-            .unwrap();
+        let byte = b'a' + u8::try_from(i % 26).unwrap();
+        let offset = (i / 10) * 3_000_000 + (i % 10) * 16_384;
+        sparse.write_all_at(&[byte; 4096], offset).unwrap();
     }
-    sparse.set_len(50_000_000).unwrap();
+    sparse.set_len(12_000_000).unwrap();
     let hole = fs::File::create(dir.join("hole")).unwrap();
     hole.set_len(1 << 20).unwrap();
 }
@@ -102,10 +102,8 @@ fn every_format_of_gnu_tar_unpacks_to_the_same_tree() {
         run("unsquashfs", &["-d", text(&out), text(&layer)]);
         assert_same(&dir, &out);
         // Blocks without data stay holes.
-        assert!(
-            fs::metadata(&layer).unwrap().len() < 2_000_000,
-            "{format:?}"
-        );
+        let len = fs::metadata(&layer).unwrap().len();
+        assert!(len < 3_000_000, "{format:?}: {len}");
     }
 }
 
