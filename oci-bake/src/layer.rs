@@ -111,16 +111,23 @@ struct Below<'s, 'a> {
 
 impl Lower for Below<'_, '_> {
     fn find(&mut self, path: &[Vec<u8>]) -> Result<Option<Node>, LayerError> {
-        for at in (0..self.at).rev() {
-            let tree = self.stack.tree(at)?;
-            match find_in(&tree, path) {
-                Found::Here(node) => return Ok(Some(node)),
-                Found::Hidden => return Ok(None),
-                Found::Deeper => {}
-            }
-        }
-        Ok(None)
+        find_below(&mut (0..self.at).rev().map(|at| self.stack.tree(at)), path)
     }
+}
+
+/// The node at `path` in a stack of trees, which come topmost first.
+pub(crate) fn find_below(
+    trees: &mut dyn Iterator<Item = Result<Rc<Tree>, LayerError>>,
+    path: &[Vec<u8>],
+) -> Result<Option<Node>, LayerError> {
+    for tree in trees {
+        match find_in(&*tree?, path) {
+            Found::Here(node) => return Ok(Some(node)),
+            Found::Hidden => return Ok(None),
+            Found::Deeper => {}
+        }
+    }
+    Ok(None)
 }
 
 enum Found {
