@@ -312,3 +312,15 @@ fn whiteout_beside_a_directory_of_the_same_name_makes_it_opaque() {
     has(&baked, 0, "-rw-r--r--", "/f");
     assert_eq!(listing(&baked.layers[0]).len(), 2);
 }
+
+#[test]
+fn implied_directory_beside_its_own_whiteout_starts_afresh() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().dir("d", 0o700).dir("d/e", 0o711);
+    let top = LayerBuilder::new().whiteout("d").file("d/e/f", 0o644, "x");
+    let baked = scratch
+        .bake(&image(&scratch, "a", vec![base, top]))
+        .unwrap();
+    has(&baked, 1, "drwxr-xr-x 0/0", "/d");
+    has(&baked, 1, "drwxr-xr-x 0/0", "/d/e");
+}

@@ -58,7 +58,7 @@ fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Runs the seeds, then mutants until the time is up; returns how many.
-fn run(target: fn(&[u8]), seeds: &[Vec<u8>], fix: fn(&mut Vec<u8>)) -> u64 {
+fn run(target: fn(&[u8]), seeds: &[Vec<u8>], fix: fn(&mut [u8])) -> u64 {
     for seed in seeds {
         target(seed);
     }
@@ -74,11 +74,11 @@ fn run(target: fn(&[u8]), seeds: &[Vec<u8>], fix: fn(&mut Vec<u8>)) -> u64 {
     runs
 }
 
-fn leave(_: &mut Vec<u8>) {}
+fn leave(_: &mut [u8]) {}
 
 /// Makes the checksum of every plausible header right, so that mutants get
 /// past it half of the time.
-fn fix_checksums(input: &mut Vec<u8>) {
+fn fix_checksums(input: &mut [u8]) {
     if input.len() % 2 == 1 {
         return;
     }
@@ -148,7 +148,9 @@ fn layer_stack_equals_the_model() {
     let mut seeds: Vec<Vec<u8>> = (0..64)
         .map(|_| (0..60).map(|_| random.byte()).collect())
         .collect();
-    seeds.push(vec![0, 65, 1, 69, 8, 5, 65, 4, 64, 69]);
+    // Found by this target: an implied directory took its attributes from
+    // one that the same layer removes.
+    seeds.push(vec![0, 1, 8, 5, 1, 6, 0x85]);
     assert!(run(fuzz_layer_stack, &seeds, leave) > 200);
 }
 
