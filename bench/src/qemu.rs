@@ -31,7 +31,8 @@ const UP: &str = "@@init";
 const DONE: &str = "@@done ";
 
 /// PID 1 of a machine with a disk: mounts it as init-shim would, then runs the
-/// lines it reads from its console.
+/// lines it reads from its console. Output goes through a file, because programs
+/// write otherwise to a terminal.
 const SERVE: &str = r#"#!/bin/busybox sh
 b=/bin/busybox
 $b mount -t devtmpfs dev /dev
@@ -48,7 +49,10 @@ $b stty -echo -onlcr
 exec $b chroot /root /bench/busybox sh -c '
 export PATH=/usr/bin:/bin HOME=/root
 echo @@init
-while IFS= read -r line; do eval "$line" </dev/null; echo "@@done $?"; done'
+while IFS= read -r line; do
+    eval "$line" </dev/null >/tmp/output 2>&1; status=$?
+    /bench/busybox cat /tmp/output; echo "@@done $status"
+done'
 "#;
 
 /// QEMU as installed here, and the files it boots from.
