@@ -9,12 +9,11 @@ const ROUNDS: usize = 15;
 const MUST: f64 = 1.5;
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
-    let image = context.guest.small_image()?;
     let (mut agent, mut exec, mut init) =
         (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         let begun = Instant::now();
-        let vm = context.start(&image, SMALL)?;
+        let vm = context.start(&context.small, SMALL)?;
         agent.push(milliseconds(begun));
         crate::context::text("echo hi", vm.exec(["echo", "hi"])?)?;
         exec.push(milliseconds(begun));

@@ -43,7 +43,7 @@ const WORKLOADS: &[(&str, &str)] = &[
 ];
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
-    let image = context.guest.large_image()?;
+    let image = context.large()?;
     let mut pair = Pair::start(context, &image, MACHINE)?;
     let wanted: Vec<_> = WORKLOADS
         .iter()

@@ -1,12 +1,12 @@
 //! What all benches share.
 
-use crate::guest::Guest;
+use crate::guest::Programs;
 use crate::metric::{Bound, Metric};
 use crate::pairs::Both;
 use crate::qemu::{Machine, Qemu};
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use supermachine::{AssetPaths, Engine, ExecOutcome, Image, Vm, VmConfig};
 
 /// The machine that most benches use, on both sides.
@@ -26,45 +26,66 @@ pub enum Side {
     Both,
 }
 
+/// Where everything is that a bench needs.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// Scratch files.
+    pub dir: &'a Path,
+    /// Kernel and init, if not those found as usual.
+    pub assets: Option<&'a Path>,
+    /// Layout of an image with busybox.
+    pub small: &'a Path,
+    /// Layout of an image with what `compute` runs.
+    pub large: &'a Path,
+}
+
 /// Files, programs and choices of one invocation.
 #[derive(Debug)]
 pub struct Context {
-    /// Guest programs and images.
-    pub guest: Guest,
+    /// The image of most benches: busybox.
+    pub small: Image,
     /// The peer.
     pub qemu: Qemu,
+    /// Guest programs.
+    pub programs: Programs,
     /// How often to measure, instead of what each bench thinks is enough.
     pub rounds: Option<usize>,
     /// Only the parts whose name starts with this.
     pub only: Option<String>,
     /// Which of the two to measure.
     pub side: Side,
+    large: PathBuf,
     assets: AssetPaths,
 }
 
 impl Context {
-    /// Prepares everything in `dir`.
-    pub fn prepare(dir: &Path, assets: Option<&Path>) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let assets = match assets {
+    /// Builds guest programs, loads the small image and boots it once.
+    pub fn prepare(places: &Places<'_>) -> Result<Self> {
+        std::fs::create_dir_all(places.dir)?;
+        let assets = match places.assets {
             Some(dir) => AssetPaths::from_dir(dir),
             None => AssetPaths::discover()?,
         };
-        let guest = Guest::prepare(dir)?;
-        let qemu = Qemu::prepare(
-            &assets.kernel,
-            &guest.program("busybox"),
-            &guest.program("marker"),
-            dir,
-        )?;
+        let small = load(places.small)?;
+        let vm = small.start(&config(&assets, SMALL))?;
+        let programs = Programs::prepare(places.dir, vm.read_file("/bin/busybox")?)?;
+        vm.stop()?;
+        let qemu = Qemu::prepare(&assets.kernel, &programs, places.dir)?;
         Ok(Self {
-            guest,
+            small,
             qemu,
+            programs,
             rounds: None,
             only: None,
             side: Side::Both,
+            large: places.large.to_owned(),
             assets,
         })
+    }
+
+    /// The image with what `compute` runs.
+    pub fn large(&self) -> Result<Image> {
+        load(&self.large)
     }
 
     /// Whether a part of a bench is to run.
@@ -107,19 +128,23 @@ impl Context {
         Ok(metrics)
     }
 
-    /// Our configuration of `machine`.
-    pub fn config(&self, machine: Machine) -> VmConfig {
-        VmConfig::new()
-            .with_engine(Engine::Soft)
-            .with_assets(self.assets.clone())
-            .with_memory_mib(machine.memory_mib)
-            .with_vcpus(machine.vcpus)
-    }
-
     /// Boots a machine of ours.
     pub fn start(&self, image: &Image, machine: Machine) -> Result<Vm> {
-        Ok(image.start(&self.config(machine))?)
+        Ok(image.start(&config(&self.assets, machine))?)
     }
+}
+
+fn load(layout: &Path) -> Result<Image> {
+    let reference = format!("oci:{}", layout.display());
+    Image::load(&reference).with_context(|| format!("cannot load {reference}"))
+}
+
+fn config(assets: &AssetPaths, machine: Machine) -> VmConfig {
+    VmConfig::new()
+        .with_engine(Engine::Soft)
+        .with_assets(assets.clone())
+        .with_memory_mib(machine.memory_mib)
+        .with_vcpus(machine.vcpus)
 }
 
 /// Runs a shell command in a machine of ours and returns what it wrote.

@@ -12,8 +12,7 @@ const MUST_MS: f64 = 15.0;
 const MUST_EXITS: f64 = 60.0;
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
-    let image = context.guest.small_image()?;
-    let vm = context.start(&image, SMALL)?;
+    let vm = context.start(&context.small, SMALL)?;
     let echo = || -> Result<f64> {
         let begun = Instant::now();
         let said = text("echo hi", vm.exec(["echo", "hi"])?)?;

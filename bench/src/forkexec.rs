@@ -12,8 +12,7 @@ const MUST: f64 = 1.5;
 const EVENTS: &[&str] = &["forkexec", "syscall", "fault", "mmap", "pipe", "fork"];
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
-    let image = context.guest.small_image()?;
-    let mut pair = Pair::start(context, &image, SMALL)?;
+    let mut pair = Pair::start(context, &context.small, SMALL)?;
     let events: Vec<&str> = EVENTS
         .iter()
         .copied()

@@ -16,20 +16,17 @@ const MUST_PERCENT: f64 = 1.0;
 const FOUR: Machine = Machine { vcpus: 4, ..SMALL };
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
-    let image = context.guest.small_image()?;
-    let [disk] = image.layers() else {
-        anyhow::bail!("the bench's image must have one layer");
-    };
+    let image = &context.small;
     // At rest they do not disturb each other, so all are measured at once.
     let mut machines = Vec::new();
     for machine in [SMALL, FOUR] {
         let before = children()?;
-        let ours = context.start(&image, machine)?;
+        let ours = context.start(image, machine)?;
         let worker = *children()?
             .iter()
             .find(|pid| !before.contains(pid))
             .context("the machine has no worker process")?;
-        let peer = context.qemu.start(machine, disk)?;
+        let peer = context.qemu.start(machine, image.layers())?;
         machines.push((
             machine,
             ours,

@@ -14,7 +14,7 @@ mod pairs;
 mod qemu;
 
 use anyhow::{Context as _, Result, bail};
-use context::{Context, Side};
+use context::{Context, Places, Side};
 use metric::Metric;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +34,9 @@ const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
   NAME           boot, forkexec, compute, exec or idle; all without one
   --json FILE    write the metrics there as well
-  --dir DIR      where guest files are kept between runs
+  --dir DIR      where scratch files go
+  --small DIR    OCI layout of an image with busybox
+  --large DIR    OCI layout of an image with what compute runs
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
   --rounds N     measure this often instead of as often as is adequate
@@ -46,7 +48,9 @@ usage: bench [OPTIONS] [NAME…]
 struct Arguments {
     names: Vec<String>,
     json: Option<PathBuf>,
-    dir: Option<PathBuf>,
+    dir: PathBuf,
+    small: PathBuf,
+    large: PathBuf,
     assets: Option<PathBuf>,
     at: String,
     rounds: Option<usize>,
@@ -55,7 +59,12 @@ struct Arguments {
 }
 
 fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
-    let mut arguments = Arguments::default();
+    let mut arguments = Arguments {
+        dir: "target/bench".into(),
+        small: "target/demo/busybox".into(),
+        large: "target/guest-images/bench".into(),
+        ..Arguments::default()
+    };
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let mut value = || {
@@ -65,7 +74,9 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
         };
         match word.as_str() {
             "--json" => arguments.json = Some(value()?.into()),
-            "--dir" => arguments.dir = Some(value()?.into()),
+            "--dir" => arguments.dir = value()?.into(),
+            "--small" => arguments.small = value()?.into(),
+            "--large" => arguments.large = value()?.into(),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
             "--only" => arguments.only = Some(value()?),
@@ -90,11 +101,18 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let dir = match &arguments.dir {
-        Some(dir) => dir.clone(),
-        None => std::env::current_exe()?.with_file_name("bench-files"),
-    };
-    let mut context = Context::prepare(&dir, arguments.assets.as_deref())?;
+    if let Some(file) = &arguments.json
+        && file.exists()
+    {
+        // What an earlier run wrote must not pass for the result of a failed one.
+        std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
+    }
+    let mut context = Context::prepare(&Places {
+        dir: &arguments.dir,
+        assets: arguments.assets.as_deref(),
+        small: &arguments.small,
+        large: &arguments.large,
+    })?;
     context.rounds = arguments.rounds;
     context.only.clone_from(&arguments.only);
     context.side = arguments.side.unwrap_or(Side::Both);

@@ -7,7 +7,7 @@ use crate::qemu::{Machine, Session};
 use anyhow::{Context as _, Result, bail};
 use supermachine::{Image, Vm};
 
-/// A machine of ours and one of the peer's, on the same disk.
+/// A machine of ours and one of the peer's, on the same disks.
 #[derive(Debug)]
 pub struct Pair {
     ours: Option<Vm>,
@@ -17,16 +17,17 @@ pub struct Pair {
 impl Pair {
     /// Boots both, or the one that is wanted.
     pub fn start(context: &Context, image: &Image, machine: Machine) -> Result<Self> {
-        let [disk] = image.layers() else {
-            bail!("the bench's image must have one layer");
-        };
         let ours = match context.side {
             Side::Peer => None,
-            _ => Some(context.start(image, machine)?),
+            _ => {
+                let vm = context.start(image, machine)?;
+                context.programs.install(&vm)?;
+                Some(vm)
+            }
         };
         let peer = match context.side {
             Side::Ours => None,
-            _ => Some(context.qemu.start(machine, disk)?),
+            _ => Some(context.qemu.start(machine, image.layers())?),
         };
         Ok(Self { ours, peer })
     }

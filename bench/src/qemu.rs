@@ -1,5 +1,6 @@
 //! The peer: QEMU's system emulation with its own translator.
 
+use crate::guest::{GUEST_DIR, Programs};
 use anyhow::{Context, Result, bail};
 use kernel::initrd::Archive;
 use std::fs;
@@ -30,21 +31,28 @@ const UP: &str = "@@init";
 /// What ends the output of a command, before its exit status.
 const DONE: &str = "@@done ";
 
-/// PID 1 of a machine with a disk: mounts it as init-shim would, then runs the
+/// PID 1 of a machine with disks: mounts them as init-shim would, then runs the
 /// lines it reads from its console. Output goes through a file, because programs
 /// write otherwise to a terminal.
-const SERVE: &str = r#"#!/bin/busybox sh
-b=/bin/busybox
+const SERVE: &str = r#"#!/bench/busybox sh
+b=/bench/busybox
 $b mount -t devtmpfs dev /dev
-$b mount -t squashfs -o ro /dev/vda /lower
+$b mount -t sysfs sys /sys
+for disk in /sys/block/vd*; do
+    layer=$($b cat $disk/serial)
+    $b mkdir /layers/$layer
+    $b mount -t squashfs -o ro /dev/${disk##*/} /layers/$layer
+done
+lower=
+for layer in $($b ls /layers | $b sort -r); do lower=$lower:/layers/$layer; done
 $b mount -t tmpfs tmpfs /upper
 $b mkdir /upper/files /upper/work
-$b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /root
-for dir in dev proc sys tmp; do $b mkdir -p /root/$dir; done
+$b mount -t overlay -o lowerdir=${lower#:},upperdir=/upper/files,workdir=/upper/work overlay /root
+for dir in bench dev proc sys tmp; do $b mkdir -p /root/$dir; done
 $b mount -t devtmpfs dev /root/dev
 $b mount -t proc proc /root/proc
 $b mount -t sysfs sys /root/sys
-$b mount -t tmpfs tmpfs /root/tmp
+$b cp /bench/* /root/bench
 $b stty -echo -onlcr
 exec $b chroot /root /bench/busybox sh -c '
 export PATH=/usr/bin:/bin HOME=/root
@@ -74,8 +82,8 @@ pub struct Machine {
 }
 
 impl Qemu {
-    /// Prepares initial file systems in `dir` from the guest programs there.
-    pub fn prepare(kernel: &Path, busybox: &Path, marker: &Path, dir: &Path) -> Result<Self> {
+    /// Prepares initial file systems in `dir`.
+    pub fn prepare(kernel: &Path, programs: &Programs, dir: &Path) -> Result<Self> {
         let said = Command::new(PROGRAM)
             .arg("--version")
             .output()
@@ -87,24 +95,23 @@ impl Qemu {
             .nth(1)
             .with_context(|| format!("{PROGRAM} --version says no version"))?
             .to_owned();
-        let busybox = fs::read(busybox)?;
-        let write = |name: &str, init: &[u8]| -> Result<PathBuf> {
-            let mut archive = Archive::new();
-            for name in ["bin", "dev", "lower", "upper", "root"] {
-                archive.directory(name, 0o755)?;
-            }
-            archive.character_device("dev/console", 0o600, 5, 1)?;
-            archive.file("bin/busybox", 0o755, &busybox)?;
-            archive.file("init", 0o755, init)?;
+        let busybox = programs.get("busybox")?;
+        let marker = initrd(programs.get("marker")?, &[("busybox", busybox)])?;
+        let all: Vec<_> = programs
+            .iter()
+            .map(|program| (program.name, program.bytes.as_slice()))
+            .collect();
+        let serve = initrd(SERVE.as_bytes(), &all)?;
+        let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
             let path = dir.join(name);
-            fs::write(&path, archive.finish())?;
+            fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(path)
         };
         Ok(Self {
             version,
             kernel: kernel.to_owned(),
-            marker_initrd: write("qemu-marker.cpio", &fs::read(marker)?)?,
-            serve_initrd: write("qemu-serve.cpio", SERVE.as_bytes())?,
+            marker_initrd: write("qemu-marker.cpio", &marker)?,
+            serve_initrd: write("qemu-serve.cpio", &serve)?,
         })
     }
 
@@ -123,19 +130,20 @@ impl Qemu {
     /// long that took from the start of the process.
     pub fn time_to_init(&self, machine: Machine) -> Result<Duration> {
         let begun = Instant::now();
-        let mut session = self.spawn(machine, &self.marker_initrd, None)?;
+        let mut session = self.spawn(machine, &self.marker_initrd, &[])?;
         let reached = session.wait_for_up()?;
         Ok(reached - begun)
     }
 
-    /// Starts a machine whose root file system is `disk`, a squashfs.
-    pub fn start(&self, machine: Machine, disk: &Path) -> Result<Session> {
-        let mut session = self.spawn(machine, &self.serve_initrd, Some(disk))?;
+    /// Starts a machine whose root file system is the squashfs files of
+    /// `layers`, bottom first.
+    pub fn start(&self, machine: Machine, layers: &[PathBuf]) -> Result<Session> {
+        let mut session = self.spawn(machine, &self.serve_initrd, layers)?;
         session.wait_for_up()?;
         Ok(session)
     }
 
-    fn spawn(&self, machine: Machine, initrd: &Path, disk: Option<&Path>) -> Result<Session> {
+    fn spawn(&self, machine: Machine, initrd: &Path, layers: &[PathBuf]) -> Result<Session> {
         let mut command = Command::new(PROGRAM);
         command
             .args(MACHINE)
@@ -148,14 +156,12 @@ impl Qemu {
             .arg(initrd)
             .arg("-append")
             .arg(format!("{} console=ttyAMA0", kernel::BASE_COMMAND_LINE));
-        if let Some(disk) = disk {
-            let drive = format!(
-                "file={},format=raw,if=none,id=root,readonly=on",
-                disk.display()
-            );
-            command
-                .args(["-drive", &drive])
-                .args(["-device", "virtio-blk-device,drive=root"]);
+        for (index, layer) in layers.iter().enumerate() {
+            let file = layer.display();
+            let drive = format!("file={file},format=raw,if=none,id=d{index},readonly=on");
+            // The order in which Linux finds them is not that of the options.
+            let device = format!("virtio-blk-device,drive=d{index},serial=layer{index:03}");
+            command.args(["-drive", &drive, "-device", &device]);
         }
         let mut child = command
             .stdin(Stdio::piped())
@@ -184,6 +190,20 @@ impl Qemu {
             lines,
         })
     }
+}
+
+/// An initial file system with this PID 1 and these programs.
+fn initrd(init: &[u8], programs: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    for name in ["dev", "sys", "layers", "upper", "root", GUEST_DIR] {
+        archive.directory(name, 0o755)?;
+    }
+    archive.character_device("dev/console", 0o600, 5, 1)?;
+    for (name, bytes) in programs {
+        archive.file(&format!("{GUEST_DIR}/{name}"), 0o755, bytes)?;
+    }
+    archive.file("init", 0o755, init)?;
+    Ok(archive.finish())
 }
 
 /// A running machine of QEMU's. Dropping it ends it.
