@@ -97,6 +97,9 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             _ => bail!("neither a bench nor an option: {word}\n{USAGE}"),
         }
     }
+    if arguments.json.is_some() && arguments.side.is_some() {
+        bail!("--json is for comparisons, and --side makes none");
+    }
     Ok(arguments)
 }
 
@@ -163,7 +166,13 @@ mod tests {
 
     #[test]
     fn unknown_benches_and_senseless_values_are_refused() {
-        for bad in ["bot", "--rounds 0", "--side left", "--json"] {
+        for bad in [
+            "bot",
+            "--rounds 0",
+            "--side left",
+            "--json",
+            "--side ours --json f",
+        ] {
             assert!(parse(words(bad)).is_err(), "{bad}");
         }
     }
