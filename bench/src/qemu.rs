@@ -118,11 +118,12 @@ impl Qemu {
     /// Name in reports: version and flags.
     pub fn name(&self, machine: Machine) -> String {
         format!(
-            "QEMU {} TCG {} -smp {} -m {}",
+            "QEMU {} TCG {} -smp {} -m {} {}",
             self.version,
             MACHINE.join(" "),
             machine.vcpus,
-            machine.memory_mib
+            machine.memory_mib,
+            DEVICES.join(" ")
         )
     }
 
