@@ -21,3 +21,8 @@ pub use seams::{Clock, HostClock, IrqLine};
 
 /// Guest RAM as devices see it.
 pub type GuestRam = std::sync::Arc<vm_memory::GuestMemoryMmap<()>>;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

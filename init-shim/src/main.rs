@@ -1,7 +1,8 @@
 //! The guest's first process. Boots the machine, then serves commands.
 //!
-//! With `--serve-unix PATH` it is an ordinary process that serves the same
-//! protocol on a Unix socket, for tests and for embedding.
+//! With `--serve-unix PATH [CGROUP]` it is an ordinary process that serves the
+//! same protocol on a Unix socket, for tests and for embedding; commands are
+//! confined below the cgroup2 directory if one is given.
 //!
 //! The entry point is C's `main`: Rust's own would open `/dev/null` before
 //! there is a `/dev`, and abort without it.
@@ -9,11 +10,14 @@
 
 #[cfg(target_os = "linux")]
 mod entry {
+    use std::ffi::OsString;
     use std::os::fd::OwnedFd;
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
     use exec_proto::{EXEC_PORT, READY_PORT};
+    use init_shim::agent::groups::GroupPool;
     use init_shim::agent::{Agent, Doorway, Greeting, Workers};
     use init_shim::{boot, selftest, sys};
 
@@ -27,14 +31,24 @@ mod entry {
         if std::process::id() == 1 {
             run_machine(started_ns)
         }
-        let mut arguments = std::env::args_os().skip(1);
+        let mut arguments = arguments().into_iter().skip(1);
         if arguments.next().is_some_and(|a| a == "--serve-unix")
             && let Some(path) = arguments.next()
         {
-            return serve_unix(path.into());
+            return serve_unix(path.into(), arguments.next().map(PathBuf::from));
         }
-        eprintln!("usage: init-shim --serve-unix PATH, or as PID 1 of a guest");
+        eprintln!("usage: init-shim --serve-unix PATH [CGROUP], or as PID 1 of a guest");
         2
+    }
+
+    /// Rust's own list stays empty behind a C `main` with some C libraries.
+    fn arguments() -> Vec<OsString> {
+        let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+        let words = bytes.split(|byte| *byte == 0);
+        words
+            .map(|word| OsString::from_vec(word.to_vec()))
+            .collect()
     }
 
     fn run_machine(started_ns: u64) -> ! {
@@ -42,23 +56,12 @@ mod entry {
             Ok(up) => up,
             Err(error) => boot::give_up(&error),
         };
-        if let Some(argv) = &options.selftest {
-            let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
-            boot::say(&format!("booted in {booted} us"));
-            match selftest::run(&agent, argv) {
-                Ok(text) => {
-                    for line in String::from_utf8_lossy(&text).lines() {
-                        boot::say(line);
-                    }
-                }
-                Err(error) => boot::say(&format!("selftest: {error}")),
-            }
-            sys::sync_all();
-            sys::power_off();
-        }
         let workers = Doorway::new(|| sys::vsock_listen(EXEC_PORT))
             .and_then(|doorway| Workers::start(agent, doorway));
         match workers {
+            Ok(_) if !options.selftest.is_empty() => {
+                std::thread::spawn(move || run_selftest(&options.selftest, started_ns));
+            }
             Ok(workers) => {
                 let ready_ns = sys::monotonic_ns();
                 // A host that does not listen there will connect when it likes.
@@ -76,6 +79,25 @@ mod entry {
         reap()
     }
 
+    fn run_selftest(commands: &[Vec<String>], started_ns: u64) -> ! {
+        let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
+        boot::say(&format!("booted in {booted} us"));
+        for argv in commands {
+            let result = sys::vsock_connect_self(EXEC_PORT)
+                .and_then(|connection| selftest::run(connection, argv));
+            match result {
+                Ok(text) => {
+                    for line in String::from_utf8_lossy(&text).lines() {
+                        boot::say(line);
+                    }
+                }
+                Err(error) => boot::say(&format!("selftest: {error}")),
+            }
+        }
+        sys::sync_all();
+        sys::power_off()
+    }
+
     /// PID 1's other duty: orphans. Children of serving threads are theirs.
     fn reap() -> ! {
         loop {
@@ -84,14 +106,17 @@ mod entry {
         }
     }
 
-    fn serve_unix(path: PathBuf) -> i32 {
+    fn serve_unix(path: PathBuf, cgroup: Option<PathBuf>) -> i32 {
         let open = move || {
             // A name left over from an earlier run.
             let _ = std::fs::remove_file(&path);
             UnixListener::bind(&path).map(OwnedFd::from)
         };
-        let started =
-            Agent::new(None, false).and_then(|agent| Workers::start(agent, Doorway::new(open)?));
+        let started = cgroup
+            .map(|parent| GroupPool::new(parent, None))
+            .transpose()
+            .and_then(|groups| Agent::new(groups, false))
+            .and_then(|agent| Workers::start(agent, Doorway::new(open)?));
         match started {
             Ok(_) => reap(),
             Err(error) => {

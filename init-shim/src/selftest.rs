@@ -1,34 +1,20 @@
-//! Runs one command through the agent and prints what it did, for machines
-//! that have a console but no vsock.
+//! Runs one command through the agent and tells what it did, for machines
+//! that have a console but no host on the other side of their vsock.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
 use exec_proto::ExecRequest;
 use exec_proto::client::{Event, Session};
 
-use crate::agent::{Agent, Buffers, Greeting, serve};
-
-/// Runs `argv` over a socket pair, the same way a host would over vsock.
-/// Returns its output with a last line about its end.
+/// Runs `argv` over a connection to an agent, as a host would. Returns its
+/// output with a last line about its end.
 ///
 /// # Errors
-/// If there is no socket pair, or the agent and its client disagree.
-pub fn run(agent: &Agent, argv: &[String]) -> io::Result<Vec<u8>> {
-    let (client, server) = UnixStream::pair()?;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let socket = OwnedFd::from(server);
-            serve(agent, socket, &Greeting::Hello, &mut Buffers::default());
-        });
-        let output = talk(&client, argv);
-        drop(client);
-        output
-    })
-}
-
-fn talk(mut stream: &UnixStream, argv: &[String]) -> io::Result<Vec<u8>> {
+/// If the connection fails or the agent and its client disagree.
+pub fn run(connection: OwnedFd, argv: &[String]) -> io::Result<Vec<u8>> {
+    let mut stream = File::from(connection);
     let mut session = Session::new();
     let request = ExecRequest::new(argv.iter().map(|a| a.as_bytes().to_vec()));
     session.exec(&request).map_err(io::Error::other)?;

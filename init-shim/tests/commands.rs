@@ -415,7 +415,7 @@ fn command_that_closes_stdin_lets_the_host_know() {
     let mut client = Client::new(&plain_agent());
     client
         .session
-        .exec(&with_stdin(sh("echo go; exec 0<&-; sleep 0.5")))
+        .exec(&with_stdin(sh("echo go; sleep 0.2; exec 0<&-; sleep 0.5")))
         .unwrap();
     client.wait_for_output("go");
     assert_eq!(client.event(), Some(Event::StdinClosed));

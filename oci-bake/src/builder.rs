@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -242,8 +243,24 @@ fn write_layer(
     source: LayerSource,
     compression: LayerCompression,
 ) -> Result<(Digest, u64, Digest), BuildError> {
-    let temporary = blobs.join(format!(".layer.{}.tmp", std::process::id()));
-    let file = File::create(&temporary).map_err(at(&temporary))?;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = blobs.join(format!(".layer.{}.{count}.tmp", std::process::id()));
+    let result = write_layer_to(&temporary, blobs, source, compression);
+    if result.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn write_layer_to(
+    temporary: &Path,
+    blobs: &Path,
+    source: LayerSource,
+    compression: LayerCompression,
+) -> Result<(Digest, u64, Digest), BuildError> {
+    let file = File::create(temporary).map_err(at(temporary))?;
     let blob = Hashing::new(BufWriter::new(file));
     let (blob, diff_id) = match compression {
         LayerCompression::None => {
@@ -259,9 +276,9 @@ fn write_layer(
         }
     };
     let (mut out, digest, size) = blob.finish();
-    out.flush().map_err(at(&temporary))?;
+    out.flush().map_err(at(temporary))?;
     let path = blobs.join(digest.hex());
-    fs::rename(&temporary, &path).map_err(at(&path))?;
+    fs::rename(temporary, &path).map_err(at(&path))?;
     Ok((digest, size, diff_id))
 }
 

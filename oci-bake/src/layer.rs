@@ -12,6 +12,10 @@ use crate::store::Store;
 use crate::tar::Reader;
 use crate::tree::{Dir, Kind, Lower, Node, Tree};
 
+/// Trees of layers up to this many uncompressed bytes are kept while the image
+/// is baked.
+const KEEP_BYTES: u64 = 256 << 20;
+
 /// The layers of an image, their trees made when something asks for them.
 pub(crate) struct Stack<'a> {
     blobs: &'a [LayerBlob],
@@ -30,9 +34,22 @@ impl<'a> Stack<'a> {
         }
     }
 
-    /// Reads layer `at` into a tree.
-    pub(crate) fn build(&mut self, at: usize) -> Result<Tree, LayerError> {
+    /// The tree of layer `at`, to be written. Kept for the layers above if
+    /// its spool does not take much room; they rarely ask.
+    pub(crate) fn build(&mut self, at: usize) -> Result<Rc<Tree>, LayerError> {
+        if let Some(tree) = &self.trees[at] {
+            return Ok(Rc::clone(tree));
+        }
         let content = self.spool(&self.blobs[at])?;
+        let small = content.len() <= KEEP_BYTES;
+        let tree = Rc::new(self.read(at, content)?);
+        if small {
+            self.trees[at] = Some(Rc::clone(&tree));
+        }
+        Ok(tree)
+    }
+
+    fn read(&mut self, at: usize, content: Section) -> Result<Tree, LayerError> {
         let source: Arc<dyn ReadAt + Send + Sync> = Arc::new(content.clone());
         read_tree(
             &content,
@@ -81,7 +98,9 @@ impl<'a> Stack<'a> {
         if let Some(tree) = &self.trees[at] {
             return Ok(Rc::clone(tree));
         }
-        let tree = Rc::new(self.build(at)?);
+        // Whatever its size: asked for once, it will be asked for again.
+        let content = self.spool(&self.blobs[at])?;
+        let tree = Rc::new(self.read(at, content)?);
         self.trees[at] = Some(Rc::clone(&tree));
         Ok(tree)
     }
@@ -111,16 +130,23 @@ struct Below<'s, 'a> {
 
 impl Lower for Below<'_, '_> {
     fn find(&mut self, path: &[Vec<u8>]) -> Result<Option<Node>, LayerError> {
-        for at in (0..self.at).rev() {
-            let tree = self.stack.tree(at)?;
-            match find_in(&tree, path) {
-                Found::Here(node) => return Ok(Some(node)),
-                Found::Hidden => return Ok(None),
-                Found::Deeper => {}
-            }
-        }
-        Ok(None)
+        find_below(&mut (0..self.at).rev().map(|at| self.stack.tree(at)), path)
     }
+}
+
+/// The node at `path` in a stack of trees, which come topmost first.
+pub(crate) fn find_below(
+    trees: &mut dyn Iterator<Item = Result<Rc<Tree>, LayerError>>,
+    path: &[Vec<u8>],
+) -> Result<Option<Node>, LayerError> {
+    for tree in trees {
+        match find_in(&*tree?, path) {
+            Found::Here(node) => return Ok(Some(node)),
+            Found::Hidden => return Ok(None),
+            Found::Deeper => {}
+        }
+    }
+    Ok(None)
 }
 
 enum Found {

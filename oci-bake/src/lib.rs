@@ -9,6 +9,8 @@ mod decompress;
 mod digest;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod layer;
 mod limits;
 mod reference;

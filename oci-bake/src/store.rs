@@ -212,7 +212,9 @@ impl Store {
         let path = self.layers().join(format!("{name}.squashfs"));
         fs::rename(&temporary, &path)?;
         std::mem::forget(guard);
-        File::open(self.layers())?.sync_all()?;
+        // Should this fail, a crash may lose the new name, and the layer is
+        // baked again.
+        let _ = File::open(self.layers()).and_then(|dir| dir.sync_all());
         Ok(CachedLayer { path, root_opaque })
     }
 

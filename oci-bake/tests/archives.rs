@@ -5,8 +5,8 @@ mod support;
 
 use std::fs;
 
-use supermachine_oci_bake::{BakeError, BakedImage, ImageError};
-use support::{Scratch, chain, listing, run, text};
+use supermachine_oci_bake::{BakeError, BakedImage, Digest, ImageError, LayerBuilder};
+use support::{Scratch, chain, header, listing, padded, run, text};
 
 /// An image of two layers made by umoci; returns its `oci:` reference.
 fn umoci_image(scratch: &Scratch) -> String {
@@ -177,6 +177,53 @@ fn compressed_archive_of_docker_save_is_read() {
     run("gzip", &[text(&archive)]);
     let image = scratch.bake(&format!("{reference}.gz")).unwrap();
     same(&image, &scratch.bake(&layout).unwrap());
+}
+
+#[test]
+fn legacy_archive_with_linked_layers_is_read() {
+    let scratch = Scratch::new();
+    let layer = LayerBuilder::new().file("f", 0o644, "x").to_tar().unwrap();
+    let diff_id = Digest::sha256_of(&layer).to_string();
+    let config = serde_json::json!({
+        "os": "linux", "architecture": "arm64",
+        "rootfs": { "type": "layers", "diff_ids": [diff_id, diff_id] },
+    })
+    .to_string();
+    let name = format!("{}.json", Digest::sha256_of(config.as_bytes()).hex());
+    let saved = serde_json::json!([{
+        "Config": name, "RepoTags": ["a:1"], "Layers": ["one/layer.tar", "two/layer.tar"],
+    }])
+    .to_string();
+    let mut archive = Vec::new();
+    let mut file = |name: &str, bytes: &[u8]| {
+        archive.extend(header(name, b'0', bytes.len(), ""));
+        archive.extend(padded(bytes));
+    };
+    file("manifest.json", saved.as_bytes());
+    file(&name, config.as_bytes());
+    file("one/layer.tar", &layer);
+    // Docker stored a repeated layer once and linked to it.
+    archive.extend(header("two/layer.tar", b'2', 0, "../one/layer.tar"));
+    archive.extend([0; 1024]);
+    let path = scratch.path("saved.tar");
+    fs::write(&path, &archive).unwrap();
+    let image = scratch
+        .bake(&format!("docker-archive:{}:a:1", text(&path)))
+        .unwrap();
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!(image.layers[0], image.layers[1]);
+
+    // The config's name is its digest, which must match.
+    let wrong = String::from_utf8_lossy(&archive).replace("\"linux\"", "\"Linux\"");
+    fs::write(&path, wrong).unwrap();
+    let error = scratch
+        .bake(&format!("docker-archive:{}", text(&path)))
+        .unwrap_err();
+    assert!(
+        chain(&error).contains("digest mismatch"),
+        "{}",
+        chain(&error)
+    );
 }
 
 #[test]

@@ -16,11 +16,10 @@ use crate::sys::{self, Outcome, Plan, Pty, SpawnError, Stage, Waited};
 
 /// Output queued for the host at which the command's pipes are left alone.
 pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
-/// How long the first frames wait for the command's output or end, so that a
-/// short command is answered in one packet instead of three.
-const FIRST_FLUSH: u64 = 4_000_000;
-/// The same, once the first output is there; in ns, as the above.
-const OUTPUT_FLUSH: u64 = 1_000_000;
+/// How long a command may run before its output is looked at and the first
+/// frames leave, in ns. One that ends sooner costs a single wake-up and is
+/// answered in a single packet; its pipes hold what it writes meanwhile.
+const QUIET_NS: u64 = 4_000_000;
 /// How long a killed tree may take to be gone before the answer leaves.
 const KILL_WAIT: Duration = Duration::from_secs(2);
 
@@ -55,13 +54,14 @@ struct Command<'a> {
     timed_out: bool,
     last: Waited,
     host_gone: bool,
-    hold_ns: Option<u64>,
+    quiet_until: Option<u64>,
 }
 
 /// Runs `request` to its end and queues and sends everything about it.
 pub(super) fn run(agent: &Agent, link: &mut Link<'_>, request: ExecRequest) -> Result<(), Stop> {
     let mut command = Command::new(agent, request)?;
     let pid = command.start_next()?.unwrap_or_default();
+    command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
     link.queue(&Reply::Started { pid });
     command.serve(link)?;
     command.finish(link)
@@ -108,7 +108,7 @@ impl<'a> Command<'a> {
                 peak_rss_kib: 0,
             },
             host_gone: false,
-            hold_ns: Some(started_ns.saturating_add(FIRST_FLUSH)),
+            quiet_until: None,
         };
         if !command.tty {
             command.open_pipes().map_err(|error| resources(&error))?;
@@ -305,16 +305,14 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Sends what is queued unless the first frames still wait for company.
+    /// Sends what is queued unless it still waits for the command's end.
     fn send(&mut self, link: &mut Link<'_>, now: u64) -> Result<(), Stop> {
-        if self.host_gone || link.pending() == 0 {
+        if self.quiet_until.is_some_and(|until| now >= until) || self.child.is_none() {
+            self.quiet_until = None;
+        }
+        if self.host_gone || link.pending() == 0 || self.quiet_until.is_some() {
             return Ok(());
         }
-        let held = self.hold_ns.is_some_and(|until| now < until);
-        if held && link.pending() < MAX_DATA_BYTES / 4 {
-            return Ok(());
-        }
-        self.hold_ns = None;
         match link.send_some() {
             Ok(()) => Ok(()),
             Err(_) => self.lose_host(),
@@ -339,15 +337,16 @@ impl<'a> Command<'a> {
             events: 0,
             revents: 0,
         };
-        let sending = !self.host_gone && self.hold_ns.is_none() && link.pending() > 0;
-        let room = self.host_gone || link.pending() < OUTPUT_LIMIT;
+        let quiet = self.quiet_until.is_some();
+        let sending = !self.host_gone && !quiet && link.pending() > 0;
+        let listening = !quiet && (self.host_gone || link.pending() < OUTPUT_LIMIT);
         let host_events = if sending {
             sys::POLLIN | sys::POLLOUT
         } else {
             sys::POLLIN
         };
         let [stdout, stderr] = &self.outputs;
-        let output = |output: &Output| output.watch().filter(|_| room).unwrap_or(skip);
+        let output = |output: &Output| output.watch().filter(|_| listening).unwrap_or(skip);
         let child = self.child.as_ref();
         let mut watches = [
             if self.host_gone {
@@ -360,12 +359,10 @@ impl<'a> Command<'a> {
             output(stdout),
             output(stderr),
         ];
-        let alarm = if link.pending() > 0 {
-            self.hold_ns
-        } else {
-            None
-        };
-        let until = [self.deadline_ns, alarm].into_iter().flatten().min();
+        let until = [self.deadline_ns, self.quiet_until]
+            .into_iter()
+            .flatten()
+            .min();
         let limit = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
         sys::poll(&mut watches, limit)?;
         let [host, ended, stdin, stdout, stderr] = watches.map(|watch| watch.revents);
@@ -374,9 +371,8 @@ impl<'a> Command<'a> {
         }
         let deliver = !self.host_gone;
         for (events, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
-            if events != 0 && output.read(link, deliver) > 0 {
-                let soon = now.saturating_add(OUTPUT_FLUSH);
-                self.hold_ns = self.hold_ns.map(|until| until.min(soon));
+            if events != 0 {
+                output.read(link, deliver);
             }
         }
         if host & (sys::POLLIN | sys::POLLHUP | sys::POLLERR) != 0
@@ -431,6 +427,13 @@ impl<'a> Command<'a> {
         self.ends = None;
         for output in &mut self.outputs {
             output.limit_to_pending();
+            // What is there can be read without waiting; a host too slow for
+            // it gets the rest from the loop.
+            while output.is_open() && link.pending() < OUTPUT_LIMIT {
+                if output.read(link, deliver) == 0 {
+                    break;
+                }
+            }
         }
         Ok(())
     }

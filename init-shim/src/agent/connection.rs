@@ -128,6 +128,9 @@ fn bad_request(message: &str) -> Failure {
 
 impl Connection<'_> {
     fn run(&mut self) -> Result<After, Stop> {
+        // The host speaks first; our hello waits to share a packet with the
+        // answer.
+        let mut heard = false;
         loop {
             while let Some(request) = self.link.parser.next_request().map_err(|e| breach(&e))? {
                 if let Request::Exec(exec) = request {
@@ -154,10 +157,13 @@ impl Connection<'_> {
                     self.link.flush()?;
                 }
             }
-            self.link.flush()?;
+            if heard {
+                self.link.flush()?;
+            }
             if self.link.receive(true) == Received::End {
                 return Ok(After::GoOn);
             }
+            heard = true;
         }
     }
 

@@ -23,6 +23,7 @@ const KEPT: usize = 32;
 #[derive(Debug)]
 pub struct GroupPool {
     parent: PathBuf,
+    process_limit: Option<u64>,
     next: AtomicU32,
     free: Mutex<Vec<Group>>,
 }
@@ -37,13 +38,15 @@ pub struct Group {
 
 impl GroupPool {
     /// Uses `parent`, a directory of a cgroup2 file system that will hold no
-    /// processes itself.
+    /// processes itself. No command gets more than `process_limit` processes,
+    /// so that one which forks without end leaves some to the next.
     ///
     /// # Errors
     /// If a group cannot be made and opened there.
-    pub fn new(parent: PathBuf) -> io::Result<Self> {
+    pub fn new(parent: PathBuf, process_limit: Option<u64>) -> io::Result<Self> {
         let pool = Self {
             parent,
+            process_limit,
             next: AtomicU32::new(0),
             free: Mutex::new(Vec::new()),
         };
@@ -71,7 +74,13 @@ impl GroupPool {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let path = self.parent.join(format!("exec-{number}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Group::open(&path),
+                Ok(()) => {
+                    if let Some(limit) = self.process_limit {
+                        // Without the controller there is no limit to set.
+                        let _ = fs::write(path.join("pids.max"), limit.to_string());
+                    }
+                    return Group::open(&path);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

@@ -54,7 +54,8 @@ struct Places {
 impl Places {
     fn open() -> io::Result<Self> {
         // In a guest /dev/pts is ours; its ptmx works even if /dev is replaced.
-        let own = sys::open_at(File::open("/dev/pts")?.as_fd(), c"ptmx", libc::O_RDWR);
+        let own =
+            File::open("/dev/pts").and_then(|dir| sys::open_at(dir.as_fd(), c"ptmx", libc::O_RDWR));
         let (terminals, ptmx) = match own {
             Ok(_) => ("/dev/pts", c"ptmx"),
             Err(_) => ("/dev", c"ptmx"),
@@ -104,7 +105,7 @@ impl Agent {
     /// the kernel's generator and power off: for a guest of its own only.
     ///
     /// # Errors
-    /// If one of `/dev/null`, `/dev/urandom` and `/dev/pts` cannot be opened.
+    /// If `/dev/null` or `/dev/urandom` cannot be opened.
     pub fn new(groups: Option<GroupPool>, machine_control: bool) -> io::Result<Self> {
         Ok(Self {
             places: Places::open()?,

@@ -142,20 +142,24 @@ impl Workers {
 
     fn work(self: Arc<Self>, first: Option<Connect>) {
         let mut buffers = Buffers::default();
-        let mut next = first.map(|connect| self.guarded(connect).flatten());
+        if let Some(connect) = first {
+            // Not idle meanwhile: nobody could rely on this thread to accept.
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+            if let Some(Some((socket, greeting))) = self.guarded(connect) {
+                self.guarded(|| serve(&self.agent, socket, &greeting, &mut buffers));
+            }
+            self.idle.fetch_add(1, Ordering::SeqCst);
+        }
         loop {
-            let (socket, greeting) = match next.take() {
-                Some(Some(outgoing)) => outgoing,
-                Some(None) => continue,
-                None => (self.doorway.next(), Greeting::Hello),
-            };
+            let socket = self.doorway.next();
             let was_last = self.idle.fetch_sub(1, Ordering::SeqCst) == 1;
             if was_last && let Err(error) = self.add(None) {
                 self.turn_away(socket, &error, &mut buffers);
                 self.idle.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
-            let served = self.guarded(|| serve(&self.agent, socket, &greeting, &mut buffers));
+            let served =
+                self.guarded(|| serve(&self.agent, socket, &Greeting::Hello, &mut buffers));
             if served.is_none() {
                 // A panic may have left anything in there.
                 buffers = Buffers::default();

@@ -9,12 +9,12 @@ mod root;
 mod surroundings;
 
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::agent::Agent;
-use crate::agent::groups::GroupPool;
 use crate::sys;
 use options::Options;
 
@@ -105,6 +105,7 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     let dev = mount_virtual(c"devtmpfs", "/dev", libc::MS_NOSUID, c"mode=0755");
     require(dev, "devtmpfs", "/dev")?;
     sys::fill_standard_descriptors().map_err(BootError::Agent)?;
+    open_console();
     let safe = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let proc = mount_virtual(c"proc", "/proc", safe, c"");
     require(proc, "proc", "/proc")?;
@@ -122,18 +123,29 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     Ok((agent, options))
 }
 
-/// Prints one line where a person watching the boot sees it.
-pub fn say(message: &str) {
-    let line = format!("supermachine-init: {message}\n");
-    // The kernel's log reaches the console of every configuration; a console
-    // device that is missing must not hide why the boot failed.
-    let targets = ["/dev/console", "/dev/kmsg"];
-    for target in targets {
-        if let Ok(mut console) = fs::OpenOptions::new().write(true).open(target)
-            && console.write_all(line.as_bytes()).is_ok()
-        {
+/// The console, opened before a guest can cover `/dev`.
+static CONSOLE: OnceLock<File> = OnceLock::new();
+
+/// Finds where a person watching the boot looks: the console, or the kernel's
+/// log, which reaches the console of every configuration.
+fn open_console() {
+    for name in ["/dev/console", "/dev/kmsg"] {
+        if let Ok(file) = File::options().write(true).open(name) {
+            let _ = CONSOLE.set(file);
             return;
         }
+    }
+}
+
+/// Prints one line on the console.
+pub fn say(message: &str) {
+    if CONSOLE.get().is_none() {
+        open_console();
+    }
+    if let Some(mut console) = CONSOLE.get() {
+        let line = format!("supermachine-init: {message}\n");
+        // Nobody is left to tell.
+        let _ = console.write_all(line.as_bytes());
     }
 }
 
@@ -142,9 +154,4 @@ pub fn give_up(error: &BootError) -> ! {
     say(&format!("boot failed: {error}"));
     sys::sync_all();
     sys::power_off()
-}
-
-/// The pool of control groups below `parent`, if the kernel has what it takes.
-fn make_groups(parent: &Path) -> Option<GroupPool> {
-    GroupPool::new(parent.to_path_buf()).ok()
 }

@@ -26,8 +26,9 @@ pub struct Options {
     pub hostname: Option<String>,
     /// Name servers for `/etc/resolv.conf`.
     pub dns: Vec<String>,
-    /// A command to run instead of serving, its output to the console.
-    pub selftest: Option<Vec<String>>,
+    /// Commands to run one after the other instead of serving, their output to
+    /// the console. Given as `sm.selftest=PROGRAM,ARG,…`, any number of times.
+    pub selftest: Vec<Vec<String>>,
 }
 
 /// Most layers: the kernel's limit for an overlay (`OVL_MAX_STACK`).
@@ -74,7 +75,7 @@ impl Options {
             upper: Upper::Memory { limit_mib: None },
             hostname: None,
             dns: Vec::new(),
-            selftest: None,
+            selftest: Vec::new(),
         };
         let mut memory_limit = None;
         for word in command_line.split_ascii_whitespace() {
@@ -112,7 +113,7 @@ impl Options {
                         return Err(bad());
                     }
                 }
-                "selftest" if !value.is_empty() => options.selftest = Some(list(value)),
+                "selftest" if !value.is_empty() => options.selftest.push(list(value)),
                 _ => return Err(bad()),
             }
         }
@@ -154,7 +155,7 @@ mod tests {
         assert_eq!(options.upper, Upper::Disk("/dev/vdd".into()));
         assert_eq!(options.hostname.as_deref(), Some("box-1"));
         assert_eq!(options.dns, ["1.1.1.1", "fe80::1%eth0"]);
-        assert_eq!(options.selftest.unwrap(), ["/bin/uname", "-a"]);
+        assert_eq!(options.selftest, [["/bin/uname", "-a"]]);
     }
 
     #[test]

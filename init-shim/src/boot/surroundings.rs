@@ -5,9 +5,9 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
+use super::mount_virtual;
 use super::options::Options;
 use super::root::real_directory;
-use super::{make_groups, mount_virtual};
 use crate::agent::files::replace_file;
 use crate::agent::groups::GroupPool;
 use crate::sys;
@@ -45,13 +45,12 @@ const LINKS: [(&str, &str); 4] = [
 
 /// Settings a container runtime would give, and the link protections that keep
 /// one guest user from leading another's writes astray.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("vm/max_map_count", "262144"),
-    ("kernel/sysrq", "0"),
 ];
 
 pub(super) fn prepare(options: &Options) -> Option<GroupPool> {
@@ -109,11 +108,14 @@ fn confine() -> Option<GroupPool> {
         read("/proc/sys/kernel/pid_max"),
         read("/proc/sys/kernel/threads-max"),
     ];
-    if let Some(most) = most.into_iter().flatten().min()
-        && fs::write(base.join("cgroup.subtree_control"), "+pids").is_ok()
-    {
-        let limit = most.saturating_sub(RESERVED_PROCESSES).max(1);
+    let most = most.into_iter().flatten().min();
+    let together = most.map(|most| most.saturating_sub(RESERVED_PROCESSES).max(1));
+    if let Some(limit) = together {
+        for group in [base, &parent] {
+            let _ = fs::write(group.join("cgroup.subtree_control"), "+pids");
+        }
         let _ = fs::write(parent.join("pids.max"), limit.to_string());
     }
-    make_groups(&parent)
+    let alone = together.map(|limit| limit - limit / 4);
+    GroupPool::new(parent, alone).ok()
 }

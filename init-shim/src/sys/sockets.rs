@@ -6,23 +6,26 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use super::descriptors::own;
 use super::{check, check_len};
 
+/// Address family of vsock (`linux/socket.h`); libc lacks it for musl.
+const AF_VSOCK: libc::c_int = 40;
 /// `VMADDR_CID_HOST`: the host's context id.
 const CID_HOST: u32 = libc::VMADDR_CID_HOST;
 /// `VMADDR_CID_ANY`: every context id of this machine.
 const CID_ANY: u32 = libc::VMADDR_CID_ANY;
+/// `VMADDR_CID_LOCAL`: this machine itself, if its kernel has the loopback.
+const CID_LOCAL: u32 = libc::VMADDR_CID_LOCAL;
 /// Connections waiting for a worker.
 const BACKLOG: libc::c_int = 1024;
 
 fn vsock_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
-    check(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })
-        .map(own)
+    check(unsafe { libc::socket(AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }).map(own)
 }
 
 fn vsock_address(cid: u32, port: u32) -> libc::sockaddr_vm {
     // SAFETY: sockaddr_vm is plain data for which all zeroes are valid.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::sa_family_t::try_from(libc::AF_VSOCK).unwrap_or_default();
+    address.svm_family = libc::sa_family_t::try_from(AF_VSOCK).unwrap_or_default();
     address.svm_cid = cid;
     address.svm_port = port;
     address
@@ -51,8 +54,20 @@ pub fn vsock_listen(port: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// As the socket calls; `ECONNRESET` if the host does not listen.
 pub fn vsock_connect_host(port: u32) -> io::Result<OwnedFd> {
+    vsock_connect(CID_HOST, port)
+}
+
+/// Connects to a vsock port of this machine.
+///
+/// # Errors
+/// As the socket calls; `ENODEV` in a kernel without vsock loopback.
+pub fn vsock_connect_self(port: u32) -> io::Result<OwnedFd> {
+    vsock_connect(CID_LOCAL, port)
+}
+
+fn vsock_connect(cid: u32, port: u32) -> io::Result<OwnedFd> {
     let socket = vsock_socket()?;
-    let address = vsock_address(CID_HOST, port);
+    let address = vsock_address(cid, port);
     // SAFETY: the address is valid for its length.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
     Ok(socket)

@@ -62,7 +62,7 @@ pub fn agent_with_groups() -> Option<TestAgent> {
         let dir = Path::new(root).join(format!("sm-test-{}-{serial}", std::process::id()));
         if Path::new(root).join("cgroup.procs").exists()
             && std::fs::create_dir(&dir).is_ok()
-            && let Ok(pool) = GroupPool::new(dir.clone())
+            && let Ok(pool) = GroupPool::new(dir.clone(), None)
         {
             return Some(TestAgent {
                 agent: Arc::new(Agent::new(Some(pool), false).unwrap()),

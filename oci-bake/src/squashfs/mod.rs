@@ -11,6 +11,7 @@
 //!   compression (the last block of a file may be short) and makes the guest
 //!   read a whole block to get at a small file.
 
+mod data;
 mod directory;
 mod inode;
 mod table;

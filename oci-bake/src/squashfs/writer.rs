@@ -1,19 +1,16 @@
 //! Lays a tree out as an image.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, Write};
 
-use sha2::Digest as _;
-
+use super::data::{BLOCK_BYTES, Sink, write_file};
 use super::directory::{self, Entry, Listing};
 use super::inode::{self, Blocks, Header, kind};
 use super::table::{Address, Table, write_indexed};
 use super::xattr::Xattrs;
-use super::{BLOCK_UNCOMPRESSED, MAGIC, SUPERBLOCK_BYTES, SquashfsError};
-use crate::tree::{FileData, Kind, NodeId, Tree};
+use super::{MAGIC, SquashfsError};
+use crate::tree::{Kind, NodeId, Tree};
 
-/// Size of a data block in bytes.
-const BLOCK_BYTES: usize = 128 * 1024;
 /// log2 of [`BLOCK_BYTES`], which the superblock repeats.
 const BLOCK_LOG: u16 = 17;
 
@@ -374,137 +371,4 @@ fn write_data<W: Write + Seek>(
         }
     }
     Ok(written)
-}
-
-fn write_file<W: Write + Seek>(
-    data: &FileData,
-    sink: &mut Sink<'_, W>,
-    compression: Compression,
-    buffer: &mut [u8],
-) -> Result<Blocks, SquashfsError> {
-    let mut blocks = Blocks {
-        start: sink.position,
-        size: data.size,
-        ..Blocks::default()
-    };
-    let mut offset = 0u64;
-    let mut extent = 0;
-    while offset < data.size {
-        let left = usize::try_from(data.size - offset).unwrap_or(usize::MAX);
-        let block = &mut buffer[..left.min(BLOCK_BYTES)];
-        let end = offset + block.len() as u64;
-        let has_data = fill(data, offset, block, &mut extent)?;
-        if has_data && block.iter().any(|byte| *byte != 0) {
-            blocks.sizes.push(store(block, sink, compression)?);
-        } else {
-            blocks.sizes.push(0);
-            blocks.sparse += block.len() as u64;
-        }
-        offset = end;
-    }
-    Ok(blocks)
-}
-
-/// Fills `block` with the file's bytes from `offset`; false when no extent
-/// touches it. `extent` is the first extent that may still matter.
-fn fill(data: &FileData, offset: u64, block: &mut [u8], extent: &mut usize) -> io::Result<bool> {
-    let end = offset + block.len() as u64;
-    while let Some(e) = data.extents.get(*extent) {
-        if e.logical + e.len > offset {
-            break;
-        }
-        *extent += 1;
-    }
-    let mut touched = false;
-    for e in &data.extents[*extent..] {
-        if e.logical >= end {
-            break;
-        }
-        if !touched {
-            block.fill(0);
-            touched = true;
-        }
-        let from = e.logical.max(offset);
-        let to = (e.logical + e.len).min(end);
-        let range = usize::try_from(from - offset).map_err(io::Error::other)?
-            ..usize::try_from(to - offset).map_err(io::Error::other)?;
-        data.source
-            .read_exact_at(&mut block[range], e.source + (from - e.logical))?;
-    }
-    Ok(touched)
-}
-
-fn store<W: Write + Seek>(
-    block: &[u8],
-    sink: &mut Sink<'_, W>,
-    compression: Compression,
-) -> Result<u32, SquashfsError> {
-    if compression == Compression::Lz4 {
-        let packed = lz4_flex::block::compress(block);
-        if packed.len() < block.len() {
-            sink.write_all(&packed)?;
-            return u32::try_from(packed.len()).map_err(|_| SquashfsError::TooLarge {
-                what: "block bytes",
-                limit: BLOCK_BYTES as u64,
-            });
-        }
-    }
-    sink.write_all(block)?;
-    let len = u32::try_from(block.len()).map_err(|_| SquashfsError::TooLarge {
-        what: "block bytes",
-        limit: BLOCK_BYTES as u64,
-    })?;
-    Ok(len | BLOCK_UNCOMPRESSED)
-}
-
-/// Sequential output that checksums what passes and patches the superblock in
-/// at the end.
-struct Sink<'a, W: Write + Seek> {
-    out: &'a mut W,
-    position: u64,
-    crc: crc32fast::Hasher,
-    /// Runs once the data is complete: metadata gets the stronger hash.
-    metadata: Option<sha2::Sha256>,
-}
-
-impl<'a, W: Write + Seek> Sink<'a, W> {
-    fn new(out: &'a mut W) -> io::Result<Self> {
-        out.seek(SeekFrom::Start(0))?;
-        out.write_all(&[0; 96])?;
-        Ok(Self {
-            out,
-            position: SUPERBLOCK_BYTES,
-            crc: crc32fast::Hasher::new(),
-            metadata: None,
-        })
-    }
-
-    fn start_metadata(&mut self) {
-        self.metadata = Some(sha2::Sha256::new());
-    }
-
-    fn finish(mut self, superblock: &[u8]) -> io::Result<([u8; 32], u32)> {
-        let mut sha = self.metadata.take().unwrap_or_default();
-        sha.update(superblock);
-        self.out.seek(SeekFrom::Start(0))?;
-        self.out.write_all(superblock)?;
-        self.out.seek(SeekFrom::Start(self.position))?;
-        Ok((sha.finalize().into(), self.crc.finalize()))
-    }
-}
-
-impl<W: Write + Seek> Write for Sink<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.out.write_all(buf)?;
-        self.position += buf.len() as u64;
-        match &mut self.metadata {
-            Some(metadata) => metadata.update(buf),
-            None => self.crc.update(buf),
-        }
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

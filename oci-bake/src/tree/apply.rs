@@ -10,8 +10,6 @@ use crate::section::ReadAt;
 use crate::squashfs::split_name;
 use crate::tar::{Entry, EntryKind};
 
-/// Linux gives up after this many symlinks in one path walk.
-const MAX_SYMLINKS: u32 = 40;
 /// Prefix of whiteout entries (OCI image spec, layer.md "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 /// Marks a directory as hiding everything below.
@@ -20,8 +18,6 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS_META: &[u8] = b".wh..wh.";
 /// What holding a name costs besides its bytes.
 const NAME_OVERHEAD: u64 = 64;
-/// What overlayfs reads as "opaque".
-const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// Extended attributes by full name.
 type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -34,13 +30,13 @@ pub(crate) trait Lower {
 
 /// A tree with the counters that bound it.
 pub(crate) struct Tree {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     max_nodes: u64,
     max_data_bytes: u64,
     data_bytes: u64,
     max_metadata_bytes: u64,
     metadata_bytes: u64,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
 /// What applying found out about the layer as a whole.
@@ -130,90 +126,6 @@ impl Tree {
         }
         let node = self.node_from(entry, source)?;
         self.place(parent, name, node)
-    }
-
-    /// Turns what only this module knows (whiteouts, opaque directories) into
-    /// nodes and attributes, and settles directories nothing described.
-    pub(crate) fn finish(&mut self, lower: &mut dyn Lower) -> Result<Applied, LayerError> {
-        let mut stack = vec![(self.root(), Vec::new())];
-        while let Some((id, path)) = stack.pop() {
-            if !self.nodes[id].explicit {
-                self.adopt_lower(id, &path, lower)?;
-            }
-            let Kind::Dir(dir) = &mut self.nodes[id].kind else {
-                continue;
-            };
-            let whiteouts = std::mem::take(&mut dir.whiteouts);
-            let opaque = dir.opaque;
-            let children: Vec<_> = dir.children.iter().map(|(n, c)| (n.clone(), *c)).collect();
-            for name in whiteouts {
-                self.settle_whiteout(id, name)?;
-            }
-            if opaque && id != self.root() {
-                self.nodes[id]
-                    .xattrs
-                    .insert(OVERLAY_OPAQUE.to_vec(), b"y".to_vec());
-            }
-            for (name, child) in children {
-                if self.nodes[child].as_dir().is_some() {
-                    let mut path = path.clone();
-                    path.push(name);
-                    stack.push((child, path));
-                }
-            }
-        }
-        Ok(self.applied)
-    }
-
-    /// A whiteout beside an entry of the same name concerns the layers below
-    /// only (layer.md): a file hides them anyway, a directory must be opaque.
-    fn settle_whiteout(&mut self, id: NodeId, name: Vec<u8>) -> Result<(), LayerError> {
-        let present = self.nodes[id]
-            .as_dir()
-            .and_then(|dir| dir.children.get(&name).copied());
-        if let Some(child) = present {
-            if let Kind::Dir(dir) = &mut self.nodes[child].kind {
-                dir.opaque = true;
-            }
-            return Ok(());
-        }
-        // overlayfs: a whiteout is a character device with number 0:0.
-        let node = self.add(Node {
-            meta: Meta {
-                mode: 0,
-                ..Meta::IMPLICIT_DIR
-            },
-            xattrs: BTreeMap::new(),
-            kind: Kind::Char(0),
-            explicit: true,
-        })?;
-        if let Kind::Dir(dir) = &mut self.nodes[id].kind {
-            dir.children.insert(name, node);
-        }
-        Ok(())
-    }
-
-    /// A directory that is only implied must not change the one below it.
-    fn adopt_lower(
-        &mut self,
-        id: NodeId,
-        path: &[Vec<u8>],
-        lower: &mut dyn Lower,
-    ) -> Result<(), LayerError> {
-        // Seldom does a layer describe the root, and it need not: the guest
-        // sees the attributes of the writable directory on top.
-        if id == self.root() {
-            return Ok(());
-        }
-        self.applied.used_lower = true;
-        if let Some(below) = lower.find(path)?
-            && below.as_dir().is_some()
-        {
-            self.nodes[id].meta = below.meta;
-            self.nodes[id].xattrs = below.xattrs;
-            self.nodes[id].xattrs.remove(OVERLAY_OPAQUE);
-        }
-        Ok(())
     }
 
     fn apply_root(&mut self, entry: Entry) -> Result<(), LayerError> {
@@ -319,7 +231,7 @@ impl Tree {
         Ok(())
     }
 
-    fn add(&mut self, node: Node) -> Result<NodeId, LayerError> {
+    pub(super) fn add(&mut self, node: Node) -> Result<NodeId, LayerError> {
         if self.nodes.len() as u64 >= self.max_nodes {
             return Err(LayerError::LimitExceeded {
                 what: "files and directories",
@@ -413,7 +325,12 @@ impl Tree {
         self.attach(parent, name, id)
     }
 
-    fn attach(&mut self, parent: NodeId, name: &[u8], id: NodeId) -> Result<(), LayerError> {
+    pub(super) fn attach(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        id: NodeId,
+    ) -> Result<(), LayerError> {
         self.charge(name.len() as u64 + NAME_OVERHEAD)?;
         self.dir_mut(parent, name)?
             .children
@@ -426,133 +343,6 @@ impl Tree {
             Kind::Dir(dir) => Ok(dir),
             _ => Err(LayerError::NotADirectory { path: show(path) }),
         }
-    }
-
-    /// As [`Self::walk`], but creates nothing.
-    fn resolve(&self, parents: &[Vec<u8>], path: &[u8]) -> Result<Option<NodeId>, LayerError> {
-        let mut walk = Walk::new(self.root(), parents, path);
-        while let Some(part) = walk.next_part() {
-            let here = walk.here();
-            match self.step(here, &part) {
-                Step::Dir(id) => walk.enter(id),
-                Step::Link(target) => walk.follow(self.root(), &target)?,
-                Step::Missing | Step::Other => return Ok(None),
-            }
-        }
-        Ok(Some(walk.here()))
-    }
-
-    /// The directory at `parents`, made if need be. Symlinks that this layer
-    /// itself has are followed inside the tree, as they are when a runtime
-    /// unpacks in a chroot; `..` in their targets stops at the root.
-    fn walk(&mut self, parents: &[Vec<u8>], path: &[u8]) -> Result<NodeId, LayerError> {
-        let mut walk = Walk::new(self.root(), parents, path);
-        while let Some(part) = walk.next_part() {
-            let here = walk.here();
-            match self.step(here, &part) {
-                Step::Dir(id) => walk.enter(id),
-                Step::Link(target) => walk.follow(self.root(), &target)?,
-                Step::Other => return Err(LayerError::NotADirectory { path: show(path) }),
-                Step::Missing => {
-                    let id = self.add(Node {
-                        meta: Meta::IMPLICIT_DIR,
-                        xattrs: BTreeMap::new(),
-                        kind: Kind::Dir(Dir::default()),
-                        explicit: false,
-                    })?;
-                    self.attach(here, &part, id)?;
-                    walk.enter(id);
-                }
-            }
-        }
-        Ok(walk.here())
-    }
-
-    fn step(&self, here: NodeId, part: &[u8]) -> Step {
-        let child = self.nodes[here]
-            .as_dir()
-            .and_then(|dir| dir.children.get(part).copied());
-        match child {
-            None => Step::Missing,
-            Some(id) => match &self.nodes[id].kind {
-                Kind::Dir(_) => Step::Dir(id),
-                Kind::Symlink(target) => Step::Link(target.clone()),
-                _ => Step::Other,
-            },
-        }
-    }
-}
-
-enum Step {
-    Missing,
-    Dir(NodeId),
-    Link(Vec<u8>),
-    Other,
-}
-
-/// A path walk: the directories passed, for `..`, and the parts to come.
-struct Walk<'a> {
-    passed: Vec<NodeId>,
-    /// In reverse, the next part last.
-    todo: Vec<Vec<u8>>,
-    symlinks: u32,
-    path: &'a [u8],
-}
-
-impl<'a> Walk<'a> {
-    fn new(root: NodeId, parents: &[Vec<u8>], path: &'a [u8]) -> Self {
-        Self {
-            passed: vec![root],
-            todo: parents.iter().rev().cloned().collect(),
-            symlinks: 0,
-            path,
-        }
-    }
-
-    fn here(&self) -> NodeId {
-        self.passed.last().copied().unwrap_or_default()
-    }
-
-    fn enter(&mut self, id: NodeId) {
-        self.passed.push(id);
-    }
-
-    /// The next name to look up, `..` already acted on.
-    fn next_part(&mut self) -> Option<Vec<u8>> {
-        while let Some(part) = self.todo.pop() {
-            if part != b".." {
-                return Some(part);
-            }
-            if self.passed.len() > 1 {
-                self.passed.pop();
-            }
-        }
-        None
-    }
-
-    fn follow(&mut self, root: NodeId, target: &[u8]) -> Result<(), LayerError> {
-        self.symlinks += 1;
-        if self.symlinks > MAX_SYMLINKS {
-            return Err(LayerError::UnsafePath {
-                path: show(self.path),
-                reason: "passes more than 40 symlinks",
-            });
-        }
-        if target.first() == Some(&b'/') {
-            self.passed = vec![root];
-        }
-        for part in target.rsplit(|byte| *byte == b'/') {
-            if part.len() > crate::squashfs::NAME_MAX {
-                return Err(LayerError::UnsafePath {
-                    path: show(self.path),
-                    reason: "passes a symlink with a component longer than 255 bytes",
-                });
-            }
-            if !part.is_empty() && part != b"." {
-                self.todo.push(part.to_vec());
-            }
-        }
-        Ok(())
     }
 }
 

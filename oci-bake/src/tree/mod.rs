@@ -5,7 +5,9 @@
 //! layer can reach the host: there is nothing to escape from.
 
 mod apply;
+mod finish;
 mod path;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

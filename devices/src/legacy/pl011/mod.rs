@@ -1,7 +1,7 @@
 //! Arm PL011 serial port (DDI 0183), as Linux's `amba-pl011` driver uses it.
 //!
 //! Characters leave at once as far as the guest can tell: they go to a
-//! bounded [`Output`] whose own thread does the writing, so a slow reader
+//! bounded buffer whose own thread does the writing, so a slow reader
 //! never holds up a vCPU. What does not fit pushes out the oldest.
 
 use std::io::Write;

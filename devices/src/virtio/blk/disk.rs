@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{ID_BYTES, SECTOR_BYTES, host};
 
@@ -18,6 +19,8 @@ pub(super) struct Disk {
     pub(super) sectors: u64,
     pub(super) read_only: bool,
     pub(super) id: [u8; ID_BYTES],
+    /// The host or the file system cannot read from the cache alone.
+    pub(super) never_cached: AtomicBool,
 }
 
 impl Disk {
@@ -43,6 +46,22 @@ impl Disk {
         self.file.read_exact_at(data, offset)?;
         tail.fill(0);
         Ok(())
+    }
+
+    /// Fills `buf` if all of it is in the host's page cache.
+    pub(super) fn read_cached(&self, buf: &mut [u8], offset: u64) -> bool {
+        if self.never_cached.load(Ordering::Relaxed) {
+            return false;
+        }
+        match host::read_cached(&self.file, buf, offset) {
+            Ok(len) => len == buf.len(),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::Unsupported {
+                    self.never_cached.store(true, Ordering::Relaxed);
+                }
+                false
+            }
+        }
     }
 
     pub(super) fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {

@@ -2,11 +2,14 @@
 //!
 //! Requests run on a few worker threads that take chains straight off the
 //! queues, so as many are in flight as there are workers and no request is
-//! buffered twice. Threads start when there is work for them.
+//! buffered twice. Threads start when there is work for them. Small reads that
+//! the host has in its page cache are served at once on the thread that
+//! notifies: that costs less than waking another.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use virtio_queue::{Queue, QueueState};
 
@@ -157,6 +160,7 @@ impl Blk {
             sectors,
             read_only: config.read_only,
             id,
+            never_cached: AtomicBool::new(false),
         });
         Ok(Self {
             features: features(&config),

@@ -16,6 +16,9 @@ use crate::virtio::{ActivateError, Activation};
 /// Most descriptors in one request; more than `SEG_MAX` asks for, since
 /// drivers may split header and status as they like.
 const MAX_SEGMENTS: usize = 512;
+/// Bytes a notification may read from the page cache before it leaves the
+/// rest to the threads, so that the vCPU is back soon.
+const INLINE_BYTES: usize = 4 * BUFFER_BYTES;
 
 /// The pool of one device.
 pub(super) struct Workers {
@@ -38,8 +41,12 @@ struct State {
     threads: Vec<JoinHandle<()>>,
     /// Threads that wait for work.
     waiting: usize,
-    /// Requests being carried out.
+    /// Requests taken off a queue and not yet completed.
     busy: usize,
+    /// One that a notification took, but could not serve without waiting.
+    deferred: Option<Job>,
+    /// Room for reads served by notifications.
+    buffer: Vec<u8>,
     /// Queue to look at first, for fairness among them.
     next_queue: usize,
     stopping: bool,
@@ -54,6 +61,9 @@ struct Job {
 impl State {
     /// The next request, and whether there may be one more.
     fn take(&mut self) -> Option<(Job, bool)> {
+        if let Some(job) = self.deferred.take() {
+            return Some((job, true));
+        }
         let active = self.active.as_mut()?;
         let count = active.queues.len();
         for step in 0..count {
@@ -62,6 +72,7 @@ impl State {
                 Ok(None) => {}
                 Ok(Some((chain, more))) => {
                     self.next_queue = (index + 1) % count;
+                    self.busy += 1;
                     let job = Job {
                         queue: index,
                         chain,
@@ -79,14 +90,42 @@ impl State {
 
     /// Whether a driver left something in a queue.
     fn has_work(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| {
+        let queued = self.active.as_ref().is_some_and(|active| {
             active.queues.iter().any(|queue| {
                 queue.ready()
                     && queue
                         .avail_idx(&*active.ram, Ordering::Acquire)
                         .is_ok_and(|index| index.0 != queue.next_avail())
             })
-        })
+        });
+        queued || self.deferred.is_some()
+    }
+
+    /// Serves requests that take no waiting; true if there may be others.
+    fn serve_cached(&mut self, disk: &Disk) -> bool {
+        let Some(ram) = self.active.as_ref().map(|active| active.ram.clone()) else {
+            return false;
+        };
+        let executor = Executor {
+            disk,
+            ram: &ram,
+            write_through: false,
+        };
+        let mut served = 0;
+        while served < INLINE_BYTES && self.deferred.is_none() {
+            let Some((job, _)) = self.take() else {
+                return false;
+            };
+            self.buffer.resize(BUFFER_BYTES, 0);
+            match executor.run_cached(&job.chain, &mut self.buffer) {
+                Some(len) => {
+                    self.complete(&job, Ok(len));
+                    served += len;
+                }
+                None => self.deferred = Some(job),
+            }
+        }
+        true
     }
 
     fn complete(&mut self, job: &Job, outcome: Result<usize, QueueError>) {
@@ -153,7 +192,6 @@ impl Shared {
                 state.waiting -= 1;
                 continue;
             };
-            state.busy += 1;
             if more {
                 self.work.notify_one();
             }
@@ -213,7 +251,7 @@ impl Workers {
     /// Has somebody look at the queues.
     pub(super) fn wake(&self) {
         let mut state = self.shared.lock();
-        if state.active.is_none() || state.stopping {
+        if state.active.is_none() || state.stopping || !state.serve_cached(&self.shared.disk) {
             return;
         }
         if state.waiting > 0 {
@@ -259,6 +297,8 @@ impl Workers {
             let _ = thread.join();
         }
         let mut state = self.shared.lock();
+        state.deferred = None;
+        state.busy = 0;
         state.active.take().map_or(Vec::new(), |a| a.queues)
     }
 }

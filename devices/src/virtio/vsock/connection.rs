@@ -1,21 +1,20 @@
 //! One stream: the guest's packets on one side, a Unix socket on the other.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use vm_memory::{GuestMemory, GuestMemoryMmap, ReadVolatile, VolatileMemoryError};
 
+use super::credit::{BUFFER_BYTES, ReceiveCredit, SendCredit};
+use super::host;
 use super::packet::{
     HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND,
     TYPE_STREAM, op,
 };
 use crate::virtio::chain::Segments;
 
-/// Bytes the guest may have on the way to a host reader that does not read;
-/// our `buf_alloc`.
-pub(super) const BUFFER_BYTES: u32 = 128 << 10;
 /// Longest first line of a client of the mux socket, newline included.
 const MAX_HANDSHAKE_BYTES: usize = 32;
 
@@ -81,23 +80,14 @@ pub(super) struct Connection {
 
     /// Guest to host: received, but not taken by the socket.
     out: VecDeque<u8>,
-    /// Bytes received from the guest, modulo 2³².
-    received: u32,
-    /// Bytes the socket took of those: our `fwd_cnt`.
-    forwarded: u32,
-    /// What the guest last heard of `forwarded`.
-    announced: u32,
+    receive_credit: ReceiveCredit,
     can_write: bool,
     /// The guest sends nothing more.
     guest_send_done: bool,
     /// The host's reader is gone.
     host_receive_done: bool,
 
-    /// Host to guest: bytes sent, modulo 2³².
-    sent: u32,
-    peer_buf_alloc: u32,
-    peer_fwd_cnt: u32,
-    credit_requested: bool,
+    send_credit: SendCredit,
     can_read: bool,
     /// The guest receives nothing more.
     guest_receive_done: bool,
@@ -116,16 +106,11 @@ impl Connection {
             queued: false,
             pending: Pending::default(),
             out: VecDeque::new(),
-            received: 0,
-            forwarded: 0,
-            announced: 0,
+            receive_credit: ReceiveCredit::default(),
             can_write: true,
             guest_send_done: false,
             host_receive_done: false,
-            sent: 0,
-            peer_buf_alloc: 0,
-            peer_fwd_cnt: 0,
-            credit_requested: false,
+            send_credit: SendCredit::default(),
             can_read: true,
             guest_receive_done: false,
             host_send_done: false,
@@ -142,7 +127,7 @@ impl Connection {
     pub(super) fn accept(&mut self, request: &Header) {
         self.phase = Phase::Open;
         self.pending.response = true;
-        self.learn_credit(request);
+        self.send_credit.learn(request.buf_alloc, request.fwd_cnt);
     }
 
     /// Bytes held for the host's reader.
@@ -180,29 +165,12 @@ impl Connection {
         Ok(Some(port))
     }
 
-    fn learn_credit(&mut self, header: &Header) {
-        self.peer_buf_alloc = header.buf_alloc;
-        self.peer_fwd_cnt = header.fwd_cnt;
-        // Asking again before there is room would only make the guest repeat
-        // itself; it tells by itself when its reader takes something.
-        if self.credit() > 0 {
-            self.credit_requested = false;
-        }
-    }
-
-    /// Bytes the guest has room for. A guest that lies about what it took
-    /// only makes this 0.
-    fn credit(&self) -> usize {
-        let in_flight = self.sent.wrapping_sub(self.peer_fwd_cnt);
-        self.peer_buf_alloc.saturating_sub(in_flight) as usize
-    }
-
     /// Handles a packet of the guest for this connection.
     pub(super) fn receive(&mut self, header: &Header, payload: &[u8]) -> Fate {
         if header.op == op::RST {
             return self.receive_reset();
         }
-        self.learn_credit(header);
+        self.send_credit.learn(header.buf_alloc, header.fwd_cnt);
         match (header.op, &self.phase) {
             (op::RESPONSE, &Phase::Connecting { via_mux }) => self.receive_response(via_mux),
             (op::RW, Phase::Open) => self.receive_data(payload),
@@ -237,7 +205,7 @@ impl Connection {
             let line = format!("OK {}\n", self.host_port);
             // The socket is new and empty: a line that does not fit at once
             // means that the client is gone.
-            match (&self.stream).write(line.as_bytes()) {
+            match host::send(&self.stream, line.as_bytes()) {
                 Ok(len) if len == line.len() => {}
                 _ => return Fate::Reset,
             }
@@ -246,13 +214,9 @@ impl Connection {
     }
 
     fn receive_data(&mut self, payload: &[u8]) -> Fate {
-        // At most MAX_PAYLOAD_BYTES.
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let held = self.received.wrapping_sub(self.forwarded);
-        if self.guest_send_done || len > BUFFER_BYTES.saturating_sub(held) {
+        if self.guest_send_done || !self.receive_credit.receive(payload.len()) {
             return Fate::Reset;
         }
-        self.received = self.received.wrapping_add(len);
         if self.host_receive_done {
             self.forward(payload.len());
             return Fate::Keep;
@@ -280,7 +244,7 @@ impl Connection {
     /// One write to the socket; `None` if it takes nothing now or ever again.
     fn write(&mut self, bytes: &[u8]) -> Option<usize> {
         loop {
-            match (&self.stream).write(bytes) {
+            match host::send(&self.stream, bytes) {
                 Ok(len) if len > 0 => return Some(len),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -297,17 +261,7 @@ impl Connection {
 
     /// Counts bytes as taken, and tells the guest once that matters to it.
     fn forward(&mut self, len: usize) {
-        // At most BUFFER_BYTES.
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.forwarded = self.forwarded.wrapping_add(len);
-        let known_used = self.received.wrapping_sub(self.announced);
-        let unannounced = self.forwarded.wrapping_sub(self.announced);
-        // While the guest knows of half a buffer it does not wait for us.
-        if known_used > BUFFER_BYTES / 2
-            && (unannounced >= BUFFER_BYTES / 4 || self.forwarded == self.received)
-        {
-            self.pending.credit_update = true;
-        }
+        self.pending.credit_update |= self.receive_credit.forward(len);
     }
 
     /// Writes what waits for the host's reader.
@@ -315,7 +269,7 @@ impl Connection {
         while self.can_write && !self.out.is_empty() {
             let (head, _) = self.out.as_slices();
             // Field by field, since `head` borrows `out`.
-            let outcome = (&self.stream).write(head);
+            let outcome = host::send(&self.stream, head);
             match outcome {
                 Ok(len) if len > 0 => {
                     self.out.drain(..len);
@@ -382,7 +336,7 @@ impl Connection {
             credit_request,
             shutdown,
         } = self.pending;
-        let data = self.may_read() && (self.credit() > 0 || !self.credit_requested);
+        let data = self.may_read() && self.send_credit.can_go_on();
         let shutdown = self.phase == Phase::Open && shutdown != 0;
         request || response || credit_update || credit_request || shutdown || data
     }
@@ -395,7 +349,6 @@ impl Connection {
     }
 
     fn header(&mut self, guest_cid: u64, op: u16) -> Header {
-        self.announced = self.forwarded;
         self.pending.credit_update = false;
         Header {
             src_cid: HOST_CID,
@@ -407,7 +360,7 @@ impl Connection {
             op,
             flags: 0,
             buf_alloc: BUFFER_BYTES,
-            fwd_cnt: self.forwarded,
+            fwd_cnt: self.receive_credit.announce(),
         }
     }
 
@@ -425,7 +378,7 @@ impl Connection {
             return Filled::Packet(self.header(guest_cid, op::RESPONSE), 0);
         }
         if self.may_read() {
-            let credit = self.credit();
+            let credit = self.send_credit.available();
             if credit > 0 {
                 match self.read_into(ram, buffer, credit.min(MAX_PAYLOAD_BYTES)) {
                     Ok(0) => {}
@@ -433,13 +386,12 @@ impl Connection {
                         let mut header = self.header(guest_cid, op::RW);
                         // At most MAX_PAYLOAD_BYTES.
                         header.len = u32::try_from(len).unwrap_or(u32::MAX);
-                        self.sent = self.sent.wrapping_add(header.len);
+                        self.send_credit.send(header.len);
                         return Filled::Packet(header, len);
                     }
                     Err(()) => return Filled::Fault,
                 }
-            } else if !self.credit_requested {
-                self.credit_requested = true;
+            } else if self.send_credit.should_request() {
                 self.pending.credit_request = true;
             }
         }

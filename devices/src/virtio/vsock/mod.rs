@@ -29,6 +29,8 @@ use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, ReactorHand
 #[cfg(any(test, feature = "testing"))]
 mod bench;
 mod connection;
+mod credit;
+mod host;
 mod mux;
 mod packet;
 mod queues;

@@ -15,6 +15,9 @@ use super::socket::{self, Listener};
 use crate::reactor::{HandlerId, ReactorError, ReactorHandle, Readiness};
 use crate::virtio::Activation;
 
+#[cfg(any(test, feature = "testing"))]
+mod check;
+
 /// Most connections at a time. More clients wait in the listeners' backlogs;
 /// more connections of the guest are refused.
 pub const MAX_CONNECTIONS: usize = 8192;
@@ -178,6 +181,7 @@ impl Mux {
                 let guest_port = door.guest_port;
                 match door.listener.accept() {
                     Ok(stream) => self.admit(stream, guest_port),
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         // Anything else is a lack of descriptors or memory:
                         // the next connection that ends brings us back.
@@ -503,43 +507,5 @@ impl Mux {
                 self.turn.push_back(index);
             }
         }
-    }
-}
-
-#[cfg(any(test, feature = "testing"))]
-impl Mux {
-    pub(super) fn use_handler(&mut self, handler: HandlerId) {
-        self.handler = Some(handler);
-    }
-
-    /// The key of the connection in a slot.
-    pub(super) fn key_of(&self, slot: u32) -> Option<u32> {
-        let slot = self.slots.get(slot as usize)?.as_ref()?;
-        Some(slot.key)
-    }
-
-    /// Panics if the tables disagree with each other.
-    pub(super) fn check(&self) {
-        let live = || {
-            let slots = self.slots.iter().enumerate();
-            slots.filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
-        };
-        assert_eq!(live().count() + self.free.len(), self.slots.len());
-        let buffered: usize = live().map(|(_, c)| c.buffered()).sum();
-        assert_eq!(buffered, self.buffered, "buffered bytes are miscounted");
-        for (index, connection) in live() {
-            let in_turn = self.turn.iter().filter(|&&i| i == index).count();
-            assert_eq!(in_turn, usize::from(connection.queued));
-            let ports = (connection.host_port, connection.guest_port);
-            let mapped = self.by_ports.get(&ports) == Some(&index);
-            let named = !matches!(connection.phase, Phase::Handshake(_) | Phase::Draining);
-            assert_eq!(mapped, named, "port table is wrong");
-            assert!(connection.buffered() <= super::connection::BUFFER_BYTES as usize);
-        }
-        for &index in self.by_ports.values() {
-            assert!(self.slots[index].is_some(), "port of a dead connection");
-        }
-        assert_eq!(self.turn.len(), live().filter(|(_, c)| c.queued).count());
-        assert!(self.resets.len() <= MAX_RESETS + 1, "resets pile up");
     }
 }

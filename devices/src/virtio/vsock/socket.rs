@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 
-use super::VsockError;
+use super::{VsockError, host};
 
 /// Connections the kernel keeps for us while the guest is not ready.
 const BACKLOG: i32 = 128;
@@ -46,6 +46,9 @@ impl Listener {
     pub(super) fn accept(&self) -> io::Result<UnixStream> {
         let (stream, _) = self.socket.accept()?;
         stream.set_nonblocking(true)?;
+        // This fails for a client that has left again, and must not look
+        // like a lack of resources.
+        host::prepare(&stream).map_err(|_| io::ErrorKind::ConnectionAborted)?;
         Ok(stream)
     }
 }
@@ -60,5 +63,7 @@ impl Drop for Listener {
 /// Connects to `path` without ever blocking: a full backlog is a refusal.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = mio::net::UnixStream::connect(path)?;
-    Ok(UnixStream::from(OwnedFd::from(stream)))
+    let stream = UnixStream::from(OwnedFd::from(stream));
+    host::prepare(&stream)?;
+    Ok(stream)
 }

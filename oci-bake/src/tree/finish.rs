@@ -1,0 +1,105 @@
+//! From OCI's marker files to what overlayfs understands.
+
+use std::collections::BTreeMap;
+
+use super::apply::{Applied, Lower};
+use super::{Kind, Meta, Node, NodeId, Tree};
+use crate::error::LayerError;
+
+/// What overlayfs reads as "opaque".
+const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+impl Tree {
+    /// Turns whiteouts and opaque directories into nodes and attributes, and settles directories nothing described.
+    pub(crate) fn finish(&mut self, lower: &mut dyn Lower) -> Result<Applied, LayerError> {
+        // The last field: this layer hides what the layers below have there,
+        // so there is nothing to adopt.
+        let mut stack = vec![(self.root(), Vec::new(), false)];
+        while let Some((id, path, hidden)) = stack.pop() {
+            if !self.nodes[id].explicit && !hidden {
+                self.adopt_lower(id, &path, lower)?;
+            }
+            let Some(dir) = self.nodes[id].as_dir() else {
+                continue;
+            };
+            for (name, &child) in &dir.children {
+                if self.nodes[child].as_dir().is_some() {
+                    let hidden = hidden || dir.opaque || dir.whiteouts.contains(name);
+                    let mut path = path.clone();
+                    path.push(name.clone());
+                    stack.push((child, path, hidden));
+                }
+            }
+            self.settle(id)?;
+        }
+        Ok(self.applied)
+    }
+
+    /// Expresses a directory's whiteouts and opacity as overlayfs reads them.
+    fn settle(&mut self, id: NodeId) -> Result<(), LayerError> {
+        let Kind::Dir(dir) = &mut self.nodes[id].kind else {
+            return Ok(());
+        };
+        let opaque = dir.opaque;
+        for name in std::mem::take(&mut dir.whiteouts) {
+            self.settle_whiteout(id, name)?;
+        }
+        if opaque && id != self.root() {
+            self.nodes[id]
+                .xattrs
+                .insert(OVERLAY_OPAQUE.to_vec(), b"y".to_vec());
+        }
+        Ok(())
+    }
+
+    /// A whiteout beside an entry of the same name concerns the layers below
+    /// only (layer.md): a file hides them anyway, a directory must be opaque.
+    fn settle_whiteout(&mut self, id: NodeId, name: Vec<u8>) -> Result<(), LayerError> {
+        let present = self.nodes[id]
+            .as_dir()
+            .and_then(|dir| dir.children.get(&name).copied());
+        if let Some(child) = present {
+            if let Kind::Dir(dir) = &mut self.nodes[child].kind {
+                dir.opaque = true;
+            }
+            return Ok(());
+        }
+        // overlayfs: a whiteout is a character device with number 0:0.
+        let node = self.add(Node {
+            meta: Meta {
+                mode: 0,
+                ..Meta::IMPLICIT_DIR
+            },
+            xattrs: BTreeMap::new(),
+            kind: Kind::Char(0),
+            explicit: true,
+        })?;
+        if let Kind::Dir(dir) = &mut self.nodes[id].kind {
+            dir.children.insert(name, node);
+        }
+        Ok(())
+    }
+
+    /// A directory that is only implied must not change the one below it.
+    fn adopt_lower(
+        &mut self,
+        id: NodeId,
+        path: &[Vec<u8>],
+        lower: &mut dyn Lower,
+    ) -> Result<(), LayerError> {
+        // Seldom does a layer describe the root, and it need not: the guest
+        // sees the attributes of the writable directory on top.
+        if id == self.root() {
+            return Ok(());
+        }
+        self.applied.used_lower = true;
+        if let Some(below) = lower.find(path)?
+            && below.as_dir().is_some()
+        {
+            self.nodes[id].meta = below.meta;
+            self.nodes[id].xattrs = below.xattrs;
+            self.nodes[id].xattrs.remove(OVERLAY_OPAQUE);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,326 @@
+//! The layer cache: reuse, damage, races, and what layers depend on.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use supermachine_oci_bake::{
+    BakeOptions, BakedImage, Compression, ImageBuilder, LayerBuilder, Reference, Store, bake,
+};
+use support::{Scratch, chain, listing, run, text};
+
+fn image(scratch: &Scratch, name: &str, layers: Vec<LayerBuilder>) -> String {
+    let layout = scratch.path(name);
+    let mut builder = ImageBuilder::new();
+    for layer in layers {
+        builder = builder.layer(layer);
+    }
+    builder.write_layout(&layout).unwrap();
+    format!("oci:{}", text(&layout))
+}
+
+fn sample() -> LayerBuilder {
+    LayerBuilder::new()
+        .dir("d", 0o755)
+        .file("d/f", 0o644, vec![9; 200_000])
+        .file("d/g", 0o644, "x")
+}
+
+fn cache_names(scratch: &Scratch) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(scratch.path("cache/layers"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn second_bake_uses_the_first_ones_file() {
+    let scratch = Scratch::new();
+    let reference = image(&scratch, "i", vec![sample()]);
+    let first = scratch.bake(&reference).unwrap();
+    let inode = fs::metadata(&first.layers[0]).unwrap().ino();
+    let second = scratch.bake(&reference).unwrap();
+    assert_eq!(first.layers, second.layers);
+    assert_eq!(fs::metadata(&second.layers[0]).unwrap().ino(), inode);
+    let digest = &first.diff_ids[0];
+    assert_eq!(
+        cache_names(&scratch),
+        [format!("sha256-{}.squashfs", digest.hex())]
+    );
+}
+
+#[test]
+fn equal_layers_give_equal_bytes() {
+    let (a, b) = (Scratch::new(), Scratch::new());
+    let bytes = |scratch: &Scratch| {
+        let baked = scratch.bake(&image(scratch, "i", vec![sample()])).unwrap();
+        fs::read(&baked.layers[0]).unwrap()
+    };
+    assert!(bytes(&a) == bytes(&b));
+}
+
+#[test]
+fn damaged_files_are_rebuilt() {
+    let scratch = Scratch::new();
+    let reference = image(&scratch, "i", vec![sample()]);
+    let layer = scratch.bake(&reference).unwrap().layers[0].clone();
+    let good = fs::read(&layer).unwrap();
+    let used = u64::from_le_bytes(good[40..48].try_into().unwrap());
+    let used = usize::try_from(used).unwrap();
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [(&str, Damage<'_>); 7] = [
+        ("superblock", &|bytes| bytes[4] ^= 1),
+        ("inode or directory table", &|bytes| bytes[used - 60] ^= 1),
+        ("truncated", &|bytes| bytes.truncate(bytes.len() - 4096)),
+        ("cut short", &|bytes| bytes.truncate(100)),
+        ("empty", &Vec::clear),
+        ("longer", &|bytes| bytes.extend([0; 4096])),
+        ("footer", &|bytes| {
+            let at = bytes.len() - 4096 + 9;
+            bytes[at] ^= 1;
+        }),
+    ];
+    for (what, damage) in damages {
+        let mut bytes = good.clone();
+        damage(&mut bytes);
+        fs::write(&layer, bytes).unwrap();
+        scratch.bake(&reference).unwrap();
+        assert!(fs::read(&layer).unwrap() == good, "{what}");
+    }
+}
+
+#[test]
+fn damaged_data_is_found_when_asked_for() {
+    let scratch = Scratch::new();
+    let reference = image(&scratch, "i", vec![sample()]);
+    let layer = scratch.bake(&reference).unwrap().layers[0].clone();
+    let good = fs::read(&layer).unwrap();
+    let mut bytes = good.clone();
+    bytes[100] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let mut options = BakeOptions::default();
+    options.verify_cached_data = true;
+    bake(
+        &Reference::parse(&reference).unwrap(),
+        &options,
+        &scratch.store(),
+    )
+    .unwrap();
+    assert!(fs::read(&layer).unwrap() == good);
+}
+
+#[test]
+fn file_of_another_layer_is_not_taken_for_this_one() {
+    let scratch = Scratch::new();
+    let one = image(&scratch, "one", vec![sample()]);
+    let two = image(
+        &scratch,
+        "two",
+        vec![LayerBuilder::new().file("other", 0o644, "y")],
+    );
+    let one = scratch.bake(&one).unwrap().layers[0].clone();
+    let layer = scratch.bake(&two).unwrap().layers[0].clone();
+    let good = fs::read(&layer).unwrap();
+    fs::copy(&one, &layer).unwrap();
+    scratch.bake(&two).unwrap();
+    assert!(fs::read(&layer).unwrap() == good);
+}
+
+#[test]
+fn bakers_at_the_same_time_all_succeed() {
+    let scratch = Scratch::new();
+    let reference = image(
+        &scratch,
+        "i",
+        vec![sample(), LayerBuilder::new().file("z", 0o644, "z")],
+    );
+    let cache = scratch.path("cache");
+    std::thread::scope(|scope| {
+        let bakers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let store = Store::open(&cache).unwrap();
+                    let reference = Reference::parse(&reference).unwrap();
+                    bake(&reference, &BakeOptions::default(), &store)
+                        .unwrap()
+                        .layers
+                })
+            })
+            .collect();
+        let results: Vec<Vec<PathBuf>> = bakers.into_iter().map(|b| b.join().unwrap()).collect();
+        assert!(results.iter().all(|layers| *layers == results[0]));
+    });
+    assert_eq!(cache_names(&scratch).len(), 2);
+}
+
+#[test]
+fn failed_write_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    let reference = image(
+        &scratch,
+        "i",
+        vec![LayerBuilder::new().file("../x", 0o644, "")],
+    );
+    scratch.bake(&reference).unwrap_err();
+    assert!(cache_names(&scratch).is_empty());
+}
+
+#[test]
+fn abandoned_temporary_files_are_swept_and_others_kept() {
+    let scratch = Scratch::new();
+    scratch.store();
+    let old = scratch.path("cache/layers/.dead.1-2-3.tmp");
+    let young = scratch.path("cache/layers/.live.1-2-3.tmp");
+    let foreign = scratch.path("cache/layers/notes.txt");
+    for path in [&old, &young, &foreign] {
+        fs::write(path, "x").unwrap();
+    }
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for path in [&old, &foreign] {
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(past)
+            .unwrap();
+    }
+    scratch.store();
+    assert!(!old.exists());
+    assert!(young.exists());
+    assert!(foreign.exists());
+}
+
+#[test]
+fn lz4_layers_hold_the_same_files() {
+    let scratch = Scratch::new();
+    let reference = Reference::parse(&image(&scratch, "i", vec![sample()])).unwrap();
+    let mut options = BakeOptions::default();
+    options.compression = Compression::Lz4;
+    let packed = bake(&reference, &options, &scratch.store()).unwrap();
+    let plain = bake(&reference, &BakeOptions::default(), &scratch.store()).unwrap();
+    assert_ne!(packed.layers, plain.layers);
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    assert!(size(&packed.layers[0]) < size(&plain.layers[0]));
+    let out = scratch.path("out");
+    run("unsquashfs", &["-d", text(&out), text(&packed.layers[0])]);
+    assert!(fs::read(out.join("d/f")).unwrap() == vec![9; 200_000]);
+}
+
+fn has(image: &BakedImage, layer: usize, start: &str, end: &str) {
+    let lines = listing(&image.layers[layer]);
+    let found = lines
+        .iter()
+        .any(|l| l.starts_with(start) && l.ends_with(end));
+    assert!(found, "{start} {end} not in {lines:#?}");
+}
+
+#[test]
+fn hard_link_into_a_lower_layer_brings_the_file_up() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new()
+        .file("bin/tool", 0o4755, "tool")
+        .owned_by(3, 4);
+    let middle = LayerBuilder::new().file("unrelated", 0o644, "");
+    let top = LayerBuilder::new().hard_link("bin/alias", "bin/tool");
+    let baked = scratch
+        .bake(&image(&scratch, "i", vec![base, middle, top]))
+        .unwrap();
+    has(&baked, 2, "-rwsr-xr-x 3/4 4", "/bin/tool");
+    has(&baked, 2, "-rwsr-xr-x 3/4 4", "/bin/alias");
+    let out = scratch.path("out");
+    run("unsquashfs", &["-d", text(&out), text(&baked.layers[2])]);
+    assert_eq!(fs::read(out.join("bin/alias")).unwrap(), b"tool");
+    assert_eq!(fs::metadata(out.join("bin/alias")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn hard_link_to_what_a_layer_removed_is_an_error_that_names_it() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().file("bin/tool", 0o755, "tool");
+    let gone = LayerBuilder::new().whiteout("bin/tool");
+    let opaque = LayerBuilder::new().dir("bin", 0o755).opaque("bin");
+    for (name, middle) in [("a", gone), ("b", opaque)] {
+        let base = LayerBuilder::new().file("bin/tool", 0o755, "tool");
+        let top = LayerBuilder::new().hard_link("alias", "bin/tool");
+        let error = scratch
+            .bake(&image(&scratch, name, vec![base, middle, top]))
+            .unwrap_err();
+        assert!(
+            chain(&error).contains("cannot link `alias` to `bin/tool`"),
+            "{}",
+            chain(&error)
+        );
+    }
+    drop(base);
+}
+
+#[test]
+fn implied_directory_keeps_the_lower_ones_attributes() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().dir("tmp", 0o1777).owned_by(1, 2);
+    let top = || LayerBuilder::new().file("tmp/f", 0o644, "x");
+    let on_base = scratch
+        .bake(&image(&scratch, "a", vec![base, top()]))
+        .unwrap();
+    has(&on_base, 1, "drwxrwxrwt 1/2", "/tmp");
+    // The same layer on something else is another file.
+    let other = LayerBuilder::new().dir("tmp", 0o700);
+    let on_other = scratch
+        .bake(&image(&scratch, "b", vec![other, top()]))
+        .unwrap();
+    has(&on_other, 1, "drwx------ 0/0", "/tmp");
+    let alone = scratch.bake(&image(&scratch, "c", vec![top()])).unwrap();
+    has(&alone, 0, "drwxr-xr-x 0/0", "/tmp");
+}
+
+#[test]
+fn opaque_root_hides_all_layers_below() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().file("old", 0o644, "");
+    let top = || {
+        LayerBuilder::new()
+            .file(".wh..wh..opq", 0o644, "")
+            .file("new", 0o644, "")
+    };
+    let reference = image(&scratch, "i", vec![base, top()]);
+    for _ in 0..2 {
+        let baked = scratch.bake(&reference).unwrap();
+        assert_eq!(baked.layers.len(), 1);
+        assert_eq!(baked.diff_ids.len(), 2);
+        has(&baked, 0, "-rw-r--r--", "/new");
+    }
+}
+
+#[test]
+fn whiteout_beside_a_directory_of_the_same_name_makes_it_opaque() {
+    let scratch = Scratch::new();
+    for (name, layer) in [
+        ("a", LayerBuilder::new().dir("d", 0o755).whiteout("d")),
+        ("b", LayerBuilder::new().whiteout("d").dir("d", 0o755)),
+    ] {
+        let baked = scratch.bake(&image(&scratch, name, vec![layer])).unwrap();
+        has(&baked, 0, "drwxr-xr-x", "/d");
+        let bytes = fs::read(&baked.layers[0]).unwrap();
+        assert!(bytes.windows(14).any(|w| w == b"overlay.opaque"));
+    }
+    let file = LayerBuilder::new().file("f", 0o644, "x").whiteout("f");
+    let baked = scratch.bake(&image(&scratch, "c", vec![file])).unwrap();
+    has(&baked, 0, "-rw-r--r--", "/f");
+    assert_eq!(listing(&baked.layers[0]).len(), 2);
+}
+
+#[test]
+fn implied_directory_beside_its_own_whiteout_starts_afresh() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().dir("d", 0o700).dir("d/e", 0o711);
+    let top = LayerBuilder::new().whiteout("d").file("d/e/f", 0o644, "x");
+    let baked = scratch
+        .bake(&image(&scratch, "a", vec![base, top]))
+        .unwrap();
+    has(&baked, 1, "drwxr-xr-x 0/0", "/d");
+    has(&baked, 1, "drwxr-xr-x 0/0", "/d/e");
+}
