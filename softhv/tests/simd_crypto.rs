@@ -29,7 +29,7 @@ fn aes_steps_match_the_example_of_fips_197() {
 
 /// Bits 32..64 of the fraction of the `degree`-th root of each prime.
 fn root_fractions(count: usize, degree: u32) -> Vec<u32> {
-    let is_prime = |n: &u128| (2..*n).all(|d| n % d != 0);
+    let is_prime = |n: &u128| (2..*n).all(|d| !n.is_multiple_of(d));
     let fraction = |prime: u128| {
         let target = prime << (32 * degree);
         let mut root = 0u128;

@@ -42,7 +42,14 @@ pub fn run(_arguments: &[String]) -> Result<()> {
 fn cargo(verb: &str) -> Result<Command> {
     let mut command = Command::new("/usr/bin/cargo");
     command
-        .args([verb, "-Zbuild-std", "--target", TARGET, "--locked", "--quiet"])
+        .args([
+            verb,
+            "-Zbuild-std",
+            "--target",
+            TARGET,
+            "--locked",
+            "--quiet",
+        ])
         .current_dir(workspace::root())
         // Building the standard library is an unstable feature, also there.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -89,7 +96,11 @@ fn zig() -> Result<PathBuf> {
     if environment.join("complete").is_file() {
         return Ok(python);
     }
-    process::shown(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    process::shown(
+        Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(&environment),
+    )?;
     process::shown(Command::new(&python).args([
         "-m",
         "pip",

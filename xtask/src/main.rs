@@ -5,6 +5,8 @@
 
 mod assets;
 mod check;
+mod demo;
+mod guest_image;
 mod init_build;
 mod kernel_build;
 mod lock;
@@ -26,6 +28,12 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command {
+        name: "demo",
+        arguments: "",
+        summary: "set everything up and run a program in a microVM",
+        run: demo::run,
+    },
+    Command {
         name: "test",
         arguments: "[STEP…]",
         summary: "check everything that must hold, or the named steps of it",
@@ -36,6 +44,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[kernel|init]",
         summary: "build the guest kernel and init, or reuse cached ones, and print where they are",
         run: assets::run,
+    },
+    Command {
+        name: "images",
+        arguments: "[NAME…]",
+        summary: "make the guest images of the tests and benches",
+        run: guest_image::run,
     },
     Command {
         name: "check",

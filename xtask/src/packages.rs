@@ -71,14 +71,12 @@ pub fn guest_rust() -> Set {
 }
 
 /// QEMU: oracle of the engine's tests and yardstick of the benches.
-#[allow(dead_code, reason = "used by the test and bench commands")]
 pub const QEMU: Set = Set {
     purpose: "comparing with QEMU",
     names: &["qemu-system-arm", "qemu-user"],
 };
 
 /// Tools that make and inspect images.
-#[allow(dead_code, reason = "used by the demo and test commands")]
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",
     names: &["skopeo", "squashfs-tools", "umoci"],
@@ -125,6 +123,28 @@ pub fn ensure(sets: &[&Set]) -> Result<()> {
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(&missing),
     )
+}
+
+/// Makes sure that apt knows arm64 packages, which it may then download.
+pub fn ensure_arm64_lists() -> Result<()> {
+    if !has_apt() {
+        bail!("this is no Debian or Ubuntu system: guest images need apt's arm64 packages");
+    }
+    let known = process::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
+    let native = process::output(Command::new("dpkg").arg("--print-architecture"))?;
+    let listed = native.trim() == "arm64" || known.lines().any(|line| line == "arm64");
+    let shown = process::output(Command::new("apt-cache").args(["show", "busybox-static:arm64"]));
+    if listed && shown.is_ok_and(|text| !text.is_empty()) {
+        return Ok(());
+    }
+    let Some(root) = as_root() else {
+        bail!(
+            "not root, and sudo would ask for a password; run this first:\n\
+             sudo dpkg --add-architecture arm64 && sudo apt-get update"
+        );
+    };
+    process::shown(root.command("dpkg").args(["--add-architecture", "arm64"]))?;
+    process::shown(root.command("apt-get").args(["update", "-qq"]))
 }
 
 /// The version of an installed package.

@@ -2,7 +2,7 @@
 //! fastest.
 
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, macos, process, workspace};
+use crate::{assets, check, guest_image, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -51,6 +51,10 @@ fn setup() -> Result<()> {
     let assets = assets::ensure()?;
     eprintln!("kernel: {}", assets.kernel.display());
     eprintln!("init-oci: {}", assets.init_oci.display());
+    for name in guest_image::names() {
+        eprintln!("image: {}", guest_image::ensure(name)?.display());
+    }
+    eprintln!("image: {}", guest_image::busybox()?.display());
     Ok(())
 }
 

@@ -1,0 +1,471 @@
+//! `cargo xtask images`: OCI image layouts made of Debian's arm64 packages, for
+//! the demo, the guest tests and the benches.
+//!
+//! apt resolves and downloads as if for an empty arm64 system. Packages become
+//! layers as they are: no maintainer script runs, nothing is unpacked on the
+//! host, so owners and modes survive without root.
+
+use crate::{packages, process, workspace};
+use anyhow::{Context, Result, bail};
+use oci_bake::{ImageBuilder, LayerBuilder, LayerCompression};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// One image: a base layer that most share, and one of its own.
+struct Image {
+    name: &'static str,
+    base: &'static [&'static str],
+    packages: &'static [&'static str],
+}
+
+const BASE: &[&str] = &[
+    "bash",
+    "coreutils",
+    "findutils",
+    "grep",
+    "gzip",
+    "mawk",
+    "procps",
+    "sed",
+    "tar",
+];
+
+const IMAGES: &[Image] = &[
+    Image {
+        name: "base",
+        base: BASE,
+        packages: &[],
+    },
+    Image {
+        name: "python3",
+        base: BASE,
+        packages: &["python3"],
+    },
+    Image {
+        name: "perl",
+        base: BASE,
+        packages: &["perl"],
+    },
+    Image {
+        name: "redis",
+        base: BASE,
+        packages: &["redis-server", "redis-tools"],
+    },
+    Image {
+        name: "nginx",
+        base: BASE,
+        packages: &["nginx-light", "curl"],
+    },
+    Image {
+        name: "nodejs",
+        base: BASE,
+        packages: &["nodejs"],
+    },
+    Image {
+        name: "gcc",
+        base: BASE,
+        packages: &["gcc", "libc6-dev", "make"],
+    },
+    Image {
+        name: "openssl",
+        base: BASE,
+        packages: &["openssl"],
+    },
+];
+
+/// Programs of busybox that the demo image offers by name.
+const APPLETS: &[&str] = &[
+    "[",
+    "ash",
+    "awk",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nc",
+    "nproc",
+    "od",
+    "ping",
+    "ps",
+    "pwd",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "time",
+    "top",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "uniq",
+    "uptime",
+    "vi",
+    "wc",
+    "wget",
+    "which",
+    "whoami",
+    "xargs",
+    "yes",
+];
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    let names: Vec<&str> = if arguments.is_empty() {
+        IMAGES.iter().map(|image| image.name).collect()
+    } else {
+        arguments.iter().map(String::as_str).collect()
+    };
+    for name in names {
+        println!("{}", ensure(name)?.display());
+    }
+    println!("{}", busybox()?.display());
+    Ok(())
+}
+
+/// The names of all images but the demo's.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    IMAGES.iter().map(|image| image.name)
+}
+
+/// The layout of image `name`, made if it is not there yet.
+pub fn ensure(name: &str) -> Result<PathBuf> {
+    let Some(image) = IMAGES.iter().find(|image| image.name == name) else {
+        bail!("no such image: {name}");
+    };
+    let layout = workspace::target_dir()?.join("guest-images").join(name);
+    let base = debs(image.base)?;
+    let mut all = base.clone();
+    if !image.packages.is_empty() {
+        let wanted: Vec<&str> = image.base.iter().chain(image.packages).copied().collect();
+        all = debs(&wanted)?;
+    }
+    let own: BTreeMap<_, _> = all
+        .iter()
+        .filter(|(file, _)| !base.contains_key(*file))
+        .collect();
+    let stamp = stamp(all.keys().map(String::as_str));
+    make(&layout, &stamp, || {
+        let mut builder = ImageBuilder::new()
+            .compression(LayerCompression::None)
+            .env("PATH", PATH)
+            .cmd(["/bin/bash"])
+            .layer(system_files())
+            .layer_tar(Packages::new(base.values().cloned().collect()));
+        if !own.is_empty() {
+            let own = own.values().map(|path| path.to_path_buf()).collect();
+            builder = builder.layer_tar(Packages::new(own));
+        }
+        Ok(builder)
+    })
+}
+
+/// The demo's image: Debian's static busybox and names for its applets.
+pub fn busybox() -> Result<PathBuf> {
+    let layout = workspace::target_dir()?.join("demo/busybox");
+    let debs = debs(&["busybox-static"])?;
+    let only: Vec<PathBuf> = debs
+        .iter()
+        .filter(|(file, _)| file.starts_with("busybox-static_"))
+        .map(|(_, path)| path.clone())
+        .collect();
+    let stamp = stamp(debs.keys().map(String::as_str));
+    make(&layout, &stamp, || {
+        let links = APPLETS.iter().fold(system_files(), |layer, name| {
+            layer.symlink(&format!("usr/bin/{name}"), "/bin/busybox")
+        });
+        Ok(ImageBuilder::new()
+            .env("PATH", PATH)
+            .cmd(["/bin/sh"])
+            .layer(links.symlink("bin/sh", "busybox"))
+            .layer_tar(Packages::new(only.clone())))
+    })
+}
+
+/// What maintainer scripts would have made.
+fn system_files() -> LayerBuilder {
+    LayerBuilder::new()
+        .file(
+            "etc/passwd",
+            0o644,
+            "root:x:0:0:root:/root:/bin/sh\n\
+             daemon:x:1:1:daemon:/:/bin/false\n\
+             www-data:x:33:33:www-data:/var/www:/bin/false\n\
+             user:x:1000:1000:A User:/home/user:/bin/sh\n\
+             nobody:x:65534:65534:nobody:/:/bin/false\n",
+        )
+        .file(
+            "etc/group",
+            0o644,
+            "root:x:0:\nadm:x:4:\nwww-data:x:33:\nusers:x:100:user\naudio:x:29:user\n\
+             user:x:1000:\nnogroup:x:65534:\n",
+        )
+        .dir("root", 0o700)
+        .dir("tmp", 0o1777)
+        .dir("var/tmp", 0o1777)
+        .symlink("usr/bin/awk", "mawk")
+        .symlink("usr/bin/cc", "gcc")
+}
+
+/// Changes when this module would make other images of the same packages.
+const MAKER: &str = include_str!("guest_image.rs");
+
+fn stamp<'a>(files: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(MAKER);
+    for file in files {
+        hash.update(file);
+        hash.update("\n");
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a layout unless the one there has this stamp. Whole or absent.
+fn make(
+    layout: &Path,
+    stamp: &str,
+    builder: impl FnOnce() -> Result<ImageBuilder>,
+) -> Result<PathBuf> {
+    let mark = layout.join("made-by-xtask");
+    if std::fs::read_to_string(&mark).is_ok_and(|text| text == stamp) {
+        return Ok(layout.to_path_buf());
+    }
+    let parent = layout.parent().context("a layout has a parent")?;
+    std::fs::create_dir_all(parent)?;
+    let temporary = layout.with_extension(format!("tmp{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&temporary);
+    builder()?.write_layout(&temporary)?;
+    std::fs::write(temporary.join("made-by-xtask"), stamp)?;
+    let _ = std::fs::remove_dir_all(layout);
+    std::fs::rename(&temporary, layout)?;
+    Ok(layout.to_path_buf())
+}
+
+/// The packages that `names` need on an empty arm64 system, by file name,
+/// downloaded to the user's cache directory.
+fn debs(names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    packages::ensure_arm64_lists()?;
+    let cache = kernel::cache_dir()?.join("debs");
+    std::fs::create_dir_all(cache.join("partial"))?;
+    let status = cache.join("empty-status");
+    std::fs::write(&status, "")?;
+    let apt = |last: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .args(["-y", "-qq", "-o"])
+            .arg(format!("Dir::State::status={}", status.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", cache.display()))
+            .args(["-o", "APT::Architecture=arm64"])
+            .args(["-o", "APT::Architectures=arm64"])
+            .args(["-o", "APT::Install-Recommends=false"])
+            .args(["-o", "Debug::NoLocking=true"])
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(last)
+            .args(names);
+        command
+    };
+    let listed = process::output(&mut apt(&["install", "--print-uris"]))?;
+    // Lines are: 'URI' FILE SIZE HASH; what is downloaded already has none.
+    let missing: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    if !missing.is_empty() {
+        eprintln!(
+            "downloading {} packages for {}",
+            missing.len(),
+            names.join(" ")
+        );
+        process::output(&mut apt(&["install", "--download-only"]))?;
+    }
+    let plan = process::output(&mut apt(&["install", "--simulate"]))?;
+    // Lines are: Inst NAME (VERSION ARCHIVE [ARCH]).
+    let mut found = BTreeMap::new();
+    for line in plan.lines().filter(|line| line.starts_with("Inst ")) {
+        let mut words = line.split_whitespace().skip(1);
+        let (Some(name), Some(version)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let version = version.trim_start_matches('(').replace(':', "%3a");
+        let architectures = ["arm64", "all"];
+        let file = architectures
+            .iter()
+            .map(|architecture| format!("{name}_{version}_{architecture}.deb"))
+            .find(|file| cache.join(file).is_file())
+            .with_context(|| format!("apt downloaded no {name} {version}"))?;
+        let path = cache.join(&file);
+        found.insert(file, path);
+    }
+    Ok(found)
+}
+
+/// The files of several packages as one tar stream.
+struct Packages {
+    waiting: Vec<PathBuf>,
+    current: Option<(Child, ChildStdout)>,
+    /// Bytes of the current member's content still to pass on.
+    content: u64,
+    /// A block that was read to be looked at.
+    block: Vec<u8>,
+}
+
+const BLOCK: usize = 512;
+
+impl Packages {
+    fn new(mut files: Vec<PathBuf>) -> Self {
+        files.reverse();
+        Self {
+            waiting: files,
+            current: None,
+            content: 0,
+            block: Vec::new(),
+        }
+    }
+
+    /// Starts the next package; false after the last.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.finish()?;
+        let Some(path) = self.waiting.pop() else {
+            return Ok(false);
+        };
+        let mut child = Command::new("dpkg-deb")
+            .arg("--fsys-tarfile")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("no output"))?;
+        self.current = Some((child, stdout));
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let Some((mut child, mut stdout)) = self.current.take() else {
+            return Ok(());
+        };
+        io::copy(&mut stdout, &mut io::sink())?;
+        let status = child.wait()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("dpkg-deb: {status}")));
+        }
+        Ok(())
+    }
+
+    /// Reads the next header into `block`; leaves it empty after the last
+    /// package.
+    fn next_header(&mut self) -> io::Result<()> {
+        loop {
+            if let Some((_, stdout)) = &mut self.current {
+                let mut header = [0; BLOCK];
+                let read = stdout.read_exact(&mut header);
+                // An archive ends with blocks of zeroes, or just ends.
+                if read.is_ok() && header != [0; BLOCK] {
+                    self.content = content_bytes(&header)?;
+                    self.block = header.to_vec();
+                    return Ok(());
+                }
+            }
+            if !self.advance()? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The member's content with its padding, from the octal size field.
+fn content_bytes(header: &[u8; BLOCK]) -> io::Result<u64> {
+    let digits = header[124..136]
+        .iter()
+        .copied()
+        .take_while(|byte| byte.is_ascii_digit());
+    let size = digits.fold(0u64, |size, digit| size << 3 | u64::from(digit - b'0'));
+    if size > 1 << 33 {
+        return Err(io::Error::other("a package member of over 8 GiB"));
+    }
+    Ok(size.next_multiple_of(BLOCK as u64))
+}
+
+impl Read for Packages {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.block.is_empty() && self.content == 0 {
+            self.next_header()?;
+        }
+        if !self.block.is_empty() {
+            let count = self.block.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.block[..count]);
+            self.block.drain(..count);
+            return Ok(count);
+        }
+        let Some((_, stdout)) = &mut self.current else {
+            return Ok(0);
+        };
+        let most = usize::try_from(self.content).unwrap_or(usize::MAX);
+        let room = buffer.len().min(most);
+        let count = stdout.read(&mut buffer[..room])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.content -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn member_sizes_are_octal_and_padded() {
+        let mut header = [0; BLOCK];
+        header[124..136].copy_from_slice(b"00000001001\0");
+        assert_eq!(content_bytes(&header).unwrap(), 1024);
+        header[124..136].copy_from_slice(b"00000000000\0");
+        assert_eq!(content_bytes(&header).unwrap(), 0);
+    }
+}
