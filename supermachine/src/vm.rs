@@ -254,8 +254,10 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         hex.chars().take(12).collect()
     });
+    // The base is quiet, and the later setting wins.
+    let loglevel = if config.console { " loglevel=7" } else { "" };
     format!(
-        "{} sm.layers={} sm.hostname={hostname}",
+        "{}{loglevel} sm.layers={} sm.hostname={hostname}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len()
     )

@@ -87,6 +87,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let begun = Instant::now();
     let result = supervise(&vm, &arguments, argv, &signals);
     let exec_time = begun.elapsed();
+    signals.settle();
     // The signal thread holds the machine too, so that it is not dropped here.
     vm.end();
     let status = result?;

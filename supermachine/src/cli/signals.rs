@@ -26,7 +26,6 @@ const STALL_WATCH: Duration = Duration::from_secs(10);
 /// A running command, as far as signals concern it.
 struct Running {
     vm: Arc<Vm>,
-    channel: Arc<Channel>,
     progress: Arc<Progress>,
     /// A thread sends, so that a connection that takes nothing cannot keep us
     /// from counting.
@@ -69,11 +68,16 @@ impl Forwarder {
         let forward = forwarder(channel.clone(), tty)?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
             vm: vm.clone(),
-            channel: channel.clone(),
             progress: progress.clone(),
             forward,
         });
         Ok(())
+    }
+
+    /// Waits for a signal that is ending the process, if one is: what it
+    /// breaks on the way is no news.
+    pub fn settle(&self) {
+        drop(self.running.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -95,7 +99,7 @@ fn forwarder(channel_to: Arc<Channel>, tty: bool) -> Result<Sender<i32>, Error> 
     Ok(forward)
 }
 
-fn handle(signal: i32, running: &Mutex<Option<Running>>, requests: &mut VecDeque<Instant>) {
+fn handle(signal: i32, running: &Arc<Mutex<Option<Running>>>, requests: &mut VecDeque<Instant>) {
     let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(command) = &*guard else {
         if signal != SIGWINCH {
@@ -112,10 +116,9 @@ fn handle(signal: i32, running: &Mutex<Option<Running>>, requests: &mut VecDeque
     requests.retain(|then| now.duration_since(*then) < IMPATIENCE_SPAN);
     requests.push_back(now);
     if requests.len() >= IMPATIENCE {
-        command.channel.close();
         end_process(signal, Some(&command.vm));
     }
-    let (vm, progress) = (command.vm.clone(), command.progress.clone());
+    let (progress, shared) = (command.progress.clone(), running.clone());
     // Without the thread, three signals still end us.
     let _ = std::thread::Builder::new()
         .name("stall".into())
@@ -123,13 +126,15 @@ fn handle(signal: i32, running: &Mutex<Option<Running>>, requests: &mut VecDeque
             while now.elapsed() < STALL_WATCH {
                 std::thread::sleep(Duration::from_millis(100));
                 if progress.stalled_since(now) > STALLED {
-                    end_process(signal, Some(&vm));
+                    let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    end_process(signal, guard.as_ref().map(|command| &*command.vm));
                 }
             }
         });
 }
 
-/// Ends this process as the signal would have, leaving nothing behind.
+/// Ends this process as the signal would have, leaving nothing behind. The
+/// caller holds the lock that [`Forwarder::settle`] waits for.
 fn end_process(signal: i32, vm: Option<&Vm>) -> ! {
     terminal::restore();
     if let Some(vm) = vm {
