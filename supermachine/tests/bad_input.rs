@@ -279,15 +279,15 @@ fn machine_that_ends_itself_is_news() {
     let sandbox = Sandbox::new();
     for (script, words) in [
         (
-            "echo last; poweroff -f; sleep 100",
+            "echo last; sleep 0.3; poweroff -f; sleep 100",
             &["machine has ended", "turned itself off"][..],
         ),
         (
-            "echo last; reboot -f; sleep 100",
+            "echo last; sleep 0.3; reboot -f; sleep 100",
             &["machine has ended", "restarted itself"],
         ),
         (
-            "echo last; echo 1 > /proc/sys/vm/panic_on_oom; tail /dev/zero",
+            "echo last; sleep 0.3; echo 1 > /proc/sys/vm/panic_on_oom; tail /dev/zero",
             &["machine has ended", "kernel panicked"],
         ),
     ] {
