@@ -1,20 +1,4 @@
-//! Run any OCI image as a microVM with its own Linux kernel, embedded in your
-//! app.
-//!
-//! ```no_run
-//! use supermachine::{Image, VmConfig};
-//!
-//! let image = Image::load("oci:target/demo/busybox")?;
-//! let vm = image.start(&VmConfig::new())?;
-//! let out = vm.exec(["echo", "hello from a microVM"])?;
-//! assert!(out.success());
-//! assert_eq!(out.stdout, b"hello from a microVM\n");
-//! vm.stop()?;
-//! # Ok::<(), supermachine::Error>(())
-//! ```
-//!
-//! Each machine lives in a worker process (`supermachine-worker`), which must
-//! be installed beside the embedding executable or in `PATH`.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod assets;

@@ -30,6 +30,11 @@ fn kind(context: Context, offset: u64) -> u8 {
     }
 }
 
+/// How B.cond `word` reaches its target.
+pub fn kind_of(word: u32, context: Context) -> u8 {
+    kind(context, signed(word, 5, 19) << 2)
+}
+
 macro_rules! by_kind {
     ($kind:expr, $f:ident $(, $arg:expr)*) => {
         match $kind {

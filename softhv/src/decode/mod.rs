@@ -7,6 +7,7 @@
 mod branch;
 mod dp_imm;
 mod dp_reg;
+mod fuse;
 mod ldst;
 mod simd;
 mod system;
@@ -133,14 +134,22 @@ pub fn block(
     fetch: impl Fn(usize) -> u32,
 ) -> usize {
     let mut at = offset;
+    let mut before: Option<(u32, Context)> = None;
     for n in 0..limit {
         let context = Context { mode, offset: at };
-        let mut decoded = instruction(fetch(n), context);
+        let word = fetch(n);
+        let mut decoded = instruction(word, context);
         decoded.op.pc_offset = at;
+        let fused = before.and_then(|(first, context)| fuse::pair(first, word, context));
+        if let (Some(run), Some(first)) = (fused, ops.last_mut()) {
+            first.run = run;
+        }
         ops.push(decoded.op);
         if decoded.ends {
             return n + 1;
         }
+        // An op that does not decode ends its block, so `word` did.
+        before = Some((word, context));
         at += 4;
     }
     let next = if at < 4096 {

@@ -62,7 +62,7 @@ pub unsafe fn jump(cpu: *mut Cpu, target: u64) {
 /// # Safety
 /// As for a handler.
 #[inline(always)]
-unsafe fn take<const KIND: u8>(cpu: *mut Cpu, op: *const Op) {
+pub unsafe fn take<const KIND: u8>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: a link leads to a live block of this vCPU in the same page.
     unsafe {
         if KIND == FAR {

@@ -3,6 +3,7 @@
 
 pub mod atomic;
 pub mod branch;
+pub mod fused;
 pub mod int;
 pub mod ldst;
 pub mod simd_ldst;
