@@ -11,13 +11,14 @@ mod image;
 mod vm;
 
 pub use assets::AssetPaths;
-pub use config::{Engine, VmConfig};
+pub use config::{Engine, MAX_VCPUS, VmConfig};
+pub use engine::spawn::VmStatus;
 pub use error::Error;
 pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecStatus, ExecStdin};
 pub use exec_proto::ErrorKind;
 pub use image::Image;
 pub use oci_bake::ImageConfig;
-pub use vm::{Vm, VmStatus};
+pub use vm::Vm;
 pub use vmm_core::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
 };
