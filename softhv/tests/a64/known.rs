@@ -153,6 +153,9 @@ pub fn excluded(word: u32) -> Option<&'static str> {
     if loads_pair && word & 31 == word >> 10 & 31 {
         return Some("LDP of one register twice is constrained unpredictable");
     }
+    if writes_base_twice(word) {
+        return Some("writeback to a register also transferred is constrained unpredictable");
+    }
     let found = EXCLUDED
         .iter()
         .find(|(mask, value, _)| word & mask == *value);
@@ -210,4 +213,14 @@ pub fn is_cache_maintenance(word: u32) -> bool {
 /// LDAPR, which QEMU 7.2 lets be unaligned.
 pub fn is_load_acquire_pc(word: u32) -> bool {
     word & 0x3fff_fc00 == 0x38bf_c000
+}
+
+/// Loads and stores of general registers with writeback whose base is one of
+/// them, and not the stack pointer.
+fn writes_base_twice(word: u32) -> bool {
+    let base = word >> 5 & 31;
+    let transfers = |low: u32| word >> low & 31 == base && base != 31;
+    let single = word & 0x3f20_0400 == 0x3800_0400;
+    let pair = word & 0x3e80_0000 == 0x2880_0000;
+    single && transfers(0) || pair && (transfers(0) || transfers(10))
 }
