@@ -93,12 +93,14 @@ pub fn agree(stream: &Stream, address: u64, ours: &Outcome, theirs: &Outcome) ->
     let word = word_at(stream, address, ours.pc);
     let (mut theirs, mut torn) = (theirs.clone(), false);
     if let (Some(word), false) = (word, matches!(ours.stop, Stop::Break | Stop::Undefined)) {
-        let elsewhere = theirs.pc != ours.pc;
-        if elsewhere && (known::is_store_exclusive(word) || known::is_cache_maintenance(word)) {
+        if known::is_cache_maintenance(word)
+            || known::is_store_exclusive(word) && theirs.pc != ours.pc
+        {
             return true;
         }
         if known::is_zero_block(word) {
             theirs.pc = ours.pc;
+            theirs.stop = theirs.stop.in_block_of(ours.stop);
         }
         if known::is_load_acquire_pc(word) && matches!(ours.stop, Stop::Unaligned(_)) {
             return true;

@@ -2,6 +2,7 @@
 //! through its C ABI, every register and all memory compared.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
+pub mod assembler;
 pub mod campaign;
 pub mod engine;
 pub mod generate;
@@ -88,6 +89,22 @@ pub enum Stop {
     Unaligned(u64),
     /// Anything else, which is never expected: signal or exception class.
     Other(u64),
+}
+
+impl Stop {
+    /// The same with the address of `other`, if that is in the same 64 bytes:
+    /// user mode sees where DC ZVA begins to store, the architecture reports
+    /// the address given.
+    pub fn in_block_of(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Denied(a), Self::Denied(b)) | (Self::Unmapped(a), Self::Unmapped(b))
+                if a / 64 == b / 64 =>
+            {
+                other
+            }
+            _ => self,
+        }
+    }
 }
 
 /// Sums of the writable pages' 64-bit words, by position modulo 64 bytes, and
