@@ -96,12 +96,12 @@ impl Stop {
     /// user mode sees where DC ZVA begins to store, the architecture reports
     /// the address given.
     pub fn in_block_of(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Denied(a), Self::Denied(b)) | (Self::Unmapped(a), Self::Unmapped(b))
-                if a / 64 == b / 64 =>
-            {
-                other
-            }
+        let (Self::Denied(near) | Self::Unmapped(near)) = other else {
+            return self;
+        };
+        match self {
+            Self::Denied(at) if at / 64 == near / 64 => Self::Denied(near),
+            Self::Unmapped(at) if at / 64 == near / 64 => Self::Unmapped(near),
             _ => self,
         }
     }
