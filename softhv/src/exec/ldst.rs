@@ -601,6 +601,11 @@ unsafe fn zero_block_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
             aligned: false,
             transfer: None,
         };
-        (*cpu).store(&request, &[0; ZVA_BYTES as usize]).is_ok()
+        let stored = (*cpu).store(&request, &[0; ZVA_BYTES as usize]).is_ok();
+        if !stored && (*cpu).exit.is_none() {
+            // FAR_EL1 has the address of the register, not of the block.
+            (*cpu).sys.far = (*cpu).regs.get((*op).rd);
+        }
+        stored
     }
 }
