@@ -1,0 +1,5 @@
+//! Debian's programs in guests, compared with what they must print.
+
+mod base;
+mod perl;
+
