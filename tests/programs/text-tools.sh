@@ -18,7 +18,7 @@ find tree -empty; find tree -type l -exec readlink {} \;
 find tree -type f -print0 | sort -z | xargs -0 cat | wc -l
 tar -C tree -cf tree.tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner .
 tar -tf tree.tar | paste -sd' '
-gzip -9n < tree.tar > tree.tar.gz; gzip -t tree.tar.gz && [ "$(zcat tree.tar.gz | sha256sum)" = "$(sha256sum < tree.tar)" ] && echo same
+gzip -9n < tree.tar > tree.tar.gz; gzip -t tree.tar.gz && [ "$(gzip -dc tree.tar.gz | sha256sum)" = "$(sha256sum < tree.tar)" ] && echo same
 mkdir copy; tar -C copy -xzf tree.tar.gz; (cd copy && find . -type f -exec sha256sum {} + | sort -k2)
-seq 200000 | gzip -1 | zcat | sha256sum
-seq 200000 | gzip -9 | zcat | sha256sum
+seq 200000 | gzip -1 | gzip -dc | sha256sum
+seq 200000 | gzip -9 | gzip -dc | sha256sum

@@ -1,0 +1,1 @@
+//! What the library promises about machines and commands.
