@@ -2,6 +2,7 @@
 //! `.out` files were written by the same programs on a real x86-64 CPU, or by
 //! hand from what each line must be.
 
+mod agent;
 mod base;
 mod boots;
 mod contracts;
