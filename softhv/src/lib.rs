@@ -29,3 +29,7 @@ pub mod vm;
 pub mod walk;
 
 pub use abi::api;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

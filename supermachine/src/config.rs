@@ -1,8 +1,9 @@
 //! How a machine is to be made.
 
-use crate::AssetPaths;
+use crate::{AssetPaths, Error};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use vmm_core::ResourceError;
 use vmm_core::resources::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS};
 
 /// Which engine runs the guest.
@@ -32,6 +33,11 @@ pub struct VmConfig {
     pub(crate) hostname: Option<String>,
 }
 
+/// Most vCPUs a guest can use: what its kernel is built for
+/// (`CONFIG_NR_CPUS`), whatever an engine could do.
+pub const MAX_VCPUS: u32 = 16;
+/// Longest host name in bytes (Linux, `__NEW_UTS_LEN`).
+const MAX_HOSTNAME_BYTES: usize = 64;
 /// How long a guest may take from power-on to its agent's first word.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -56,13 +62,14 @@ impl VmConfig {
         Self::default()
     }
 
-    /// Guest memory in MiB.
+    /// Guest memory in MiB; 256 if not set. It is taken from the host only as
+    /// the guest touches it.
     pub fn with_memory_mib(mut self, memory_mib: usize) -> Self {
         self.memory_mib = memory_mib;
         self
     }
 
-    /// Virtual CPUs.
+    /// Virtual CPUs, 1 to [`MAX_VCPUS`]; 1 if not set.
     pub fn with_vcpus(mut self, vcpus: u32) -> Self {
         self.vcpus = vcpus;
         self
@@ -87,7 +94,8 @@ impl VmConfig {
         self
     }
 
-    /// How long the guest may take to come up.
+    /// How long the guest may take to come up; 60 seconds if not set. A guest
+    /// that takes longer is [`Error::BootFailed`].
     pub fn with_boot_timeout(mut self, timeout: Duration) -> Self {
         self.boot_timeout = timeout;
         self
@@ -99,9 +107,72 @@ impl VmConfig {
         self
     }
 
-    /// The guest's host name; by default a part of the image's digest.
+    /// The guest's host name, 1 to 64 letters, digits, dots and hyphens; by
+    /// default the first 12 digits of the image's digest.
     pub fn with_hostname(mut self, hostname: impl Into<String>) -> Self {
         self.hostname = Some(hostname.into());
         self
+    }
+
+    /// What can be told without a worker.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if self.memory_mib == 0 {
+            return Err(ResourceError::ZeroMemory.into());
+        }
+        if self.vcpus == 0 {
+            return Err(ResourceError::ZeroVcpus.into());
+        }
+        if self.vcpus > MAX_VCPUS {
+            return Err(Error::TooManyVcpus {
+                vcpus: self.vcpus,
+                max: MAX_VCPUS,
+            });
+        }
+        // It becomes a word of the kernel's command line.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        match &self.hostname {
+            Some(name)
+                if name.is_empty()
+                    || name.len() > MAX_HOSTNAME_BYTES
+                    || !name.chars().all(allowed) =>
+            {
+                Err(Error::BadHostname {
+                    hostname: name.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_checked_before_anything_is_started() {
+        let refused = |config: VmConfig| config.validate().unwrap_err().to_string();
+        assert!(VmConfig::new().validate().is_ok());
+        assert!(VmConfig::new().with_vcpus(MAX_VCPUS).validate().is_ok());
+        assert!(refused(VmConfig::new().with_memory_mib(0)).contains("memory"));
+        assert!(refused(VmConfig::new().with_vcpus(0)).contains("vCPU"));
+        let text = refused(VmConfig::new().with_vcpus(17));
+        assert!(text.contains("17") && text.contains("at most 16"), "{text}");
+    }
+
+    #[test]
+    fn hostname_cannot_smuggle_kernel_parameters() {
+        for bad in ["", "a b", "x\ninit=/bin/sh", "a\"b", &"h".repeat(65)] {
+            assert!(
+                VmConfig::new().with_hostname(bad).validate().is_err(),
+                "{bad:?}"
+            );
+        }
+        assert!(
+            VmConfig::new()
+                .with_hostname("web-1.example")
+                .validate()
+                .is_ok()
+        );
     }
 }

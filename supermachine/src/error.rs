@@ -27,7 +27,7 @@ pub enum Error {
         beside: PathBuf,
     },
     /// The worker process could not be started or spoken to.
-    #[error("the worker process failed: {what}")]
+    #[error("the worker process failed while {what}{}", log_excerpt(.log))]
     Worker {
         /// What was being done.
         what: &'static str,
@@ -37,7 +37,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The worker refused the configuration or could not make the machine.
+    /// The configuration asks for a machine without memory or vCPUs.
+    #[error(transparent)]
+    Resources(#[from] vmm_core::ResourceError),
+    /// The configuration asks for more vCPUs than a guest can use.
+    #[error("{vcpus} vCPUs were asked for, a guest has at most {max}")]
+    TooManyVcpus {
+        /// How many were asked for.
+        vcpus: u32,
+        /// How many there can be.
+        max: u32,
+    },
+    /// The host name in the configuration is not one.
+    #[error("`{hostname}` is no host name: 1 to 64 letters, digits, dots and hyphens are allowed")]
+    BadHostname {
+        /// What was given.
+        hostname: String,
+    },
+    /// The worker could not make the machine: no memory for it, no such
+    /// engine here, a kernel that is none.
     #[error("the machine could not be started: {message}")]
     Start {
         /// The worker's reason.
@@ -77,6 +95,22 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The command's output could not be passed on; it was ended for that.
+    #[error("cannot write the command's output")]
+    Output {
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The host refused something that is usually there.
+    #[error("cannot {what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The command wrote more than the limit for collected output.
     #[error("the command wrote more than {limit} bytes; read it as a stream instead")]
     OutputTooLarge {
@@ -104,6 +138,23 @@ pub enum Error {
     },
 }
 
+impl From<exec_proto::Failure> for Error {
+    fn from(failure: exec_proto::Failure) -> Self {
+        Self::Exec {
+            kind: failure.kind,
+            message: failure.message,
+        }
+    }
+}
+
+fn log_excerpt(log: &str) -> String {
+    if log.trim().is_empty() {
+        String::new()
+    } else {
+        format!(" (it said: {})", log.trim())
+    }
+}
+
 fn console_excerpt(console: &str) -> String {
     if console.trim().is_empty() {
         String::new()
@@ -123,6 +174,10 @@ impl Error {
 
     pub(crate) fn connection(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Connection { what, source }
+    }
+
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
     }
 
     /// The exit status by which a command line tool reports this error: 127

@@ -13,12 +13,22 @@ pub struct Image {
 impl Image {
     /// Loads `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`.
     /// Layers not seen before are converted, which needs as much disk as they
-    /// have content.
+    /// have content, in `images` below the user's cache directory.
+    ///
+    /// # Errors
+    /// [`Error::Reference`] if `reference` is malformed or names a registry;
+    /// [`Error::Image`] if there is no image, or it is damaged, not for
+    /// linux/arm64 or beyond the limits; [`Error::Assets`] if the user has no
+    /// cache directory.
     pub fn load(reference: &str) -> Result<Self, Error> {
         Self::load_with_cache(reference, default_cache()?)
     }
 
-    /// As [`Image::load`], with layers cached in `cache`.
+    /// As [`Image::load`], with layers cached in the directory `cache`, which
+    /// is made if it is not there. Any number of processes may share one.
+    ///
+    /// # Errors
+    /// As [`Image::load`].
     pub fn load_with_cache(reference: &str, cache: impl AsRef<Path>) -> Result<Self, Error> {
         let reference = Reference::parse(reference)?;
         let store = Store::open(cache.as_ref())?;
@@ -31,17 +41,22 @@ impl Image {
         &self.baked.config
     }
 
-    /// The layers as squashfs files, bottom first.
+    /// The layers as squashfs files in the cache, bottom first. Layers that a
+    /// later one hides entirely are left out.
     pub fn layers(&self) -> &[PathBuf] {
         &self.baked.layers
     }
 
-    /// Digest of the image's config, which identifies its content.
+    /// Digest of the image's config (`sha256:` and hex digits), which
+    /// identifies its content.
     pub fn digest(&self) -> String {
         self.baked.config_digest.to_string()
     }
 
     /// Boots a machine from the image. Returns when it serves commands.
+    ///
+    /// # Errors
+    /// As [`Vm::start`].
     pub fn start(&self, config: &VmConfig) -> Result<Vm, Error> {
         Vm::start(self, config)
     }

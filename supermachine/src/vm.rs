@@ -1,18 +1,26 @@
 //! One machine.
 
-use crate::engine::protocol::{FromWorker, Machine, ToWorker};
-use crate::engine::spawn::{RuntimeDir, Worker};
+use crate::engine::protocol::{FromWorker, Machine};
+use crate::engine::runtime_dir::RuntimeDir;
+use crate::engine::spawn::{VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
 use crate::{AssetPaths, Error, ExecBuilder, ExecOutcome, Image, VmConfig};
-use exec_proto::READY_PORT;
-use exec_proto::client::Event;
+use exec_proto::client::{Event, Session};
+use exec_proto::{ProtoError, READY_PORT};
 use oci_bake::ImageConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long the agent may refuse connections before that is an error.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
+/// First and longest pause before it is asked again.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+/// Longest single wait, so that it fits every system's clock type.
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 /// A running machine in a worker process of its own. Dropping it stops it.
 #[derive(Debug)]
@@ -23,25 +31,23 @@ pub struct Vm {
     exec_socket: PathBuf,
     /// The connection the agent opened when it came up, for the first command.
     first: Mutex<Option<UnixStream>>,
-    worker: Mutex<Worker>,
-    /// Last field: the sockets go after the worker.
+    worker: Arc<Mutex<Worker>>,
     dir: RuntimeDir,
-}
-
-/// How a machine is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VmStatus {
-    /// VM exits since the start.
-    pub exits: u64,
-    /// End of the guest's console.
-    pub console: String,
 }
 
 impl Vm {
     /// Boots a machine from `image`. Returns when it serves commands.
+    ///
+    /// # Errors
+    /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`]
+    /// for what `config` must not say; [`Error::Assets`] and
+    /// [`Error::NoWorker`] for an incomplete installation; [`Error::Start`]
+    /// when the machine cannot be made here; [`Error::BootFailed`], with the
+    /// end of the guest's console, when the guest ended or hung before it
+    /// served commands.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         let begun = Instant::now();
+        config.validate()?;
         let assets = match &config.assets {
             Some(assets) => assets.clone(),
             None => AssetPaths::discover()?,
@@ -60,19 +66,20 @@ impl Vm {
             vcpus: config.vcpus,
             layers: image.layers().to_vec(),
             cmdline: command_line(image, config),
+            runtime_dir: dir.path().to_path_buf(),
             mux,
             exec: exec_socket.clone(),
             console: config.console,
         };
-        let (worker, engine) = Worker::start(config, machine, &dir)?;
-        let first = await_agent(&worker, &ready, config.boot_timeout)?;
+        let (mut worker, engine) = Worker::start(config, machine, &dir)?;
+        let first = await_agent(&mut worker, &ready, config.boot_timeout)?;
         Ok(Self {
             image: image.config().clone(),
             engine,
             boot_time: begun.elapsed(),
             exec_socket,
             first: Mutex::new(Some(first)),
-            worker: Mutex::new(worker),
+            worker: Arc::new(Mutex::new(worker)),
             dir,
         })
     }
@@ -117,72 +124,122 @@ impl Vm {
         self.exec_builder().argv(argv).output()
     }
 
-    /// Writes a file of at most 4 MiB in the guest, mode 0644.
+    /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
+    /// absolute; its directory must exist.
+    ///
+    /// # Errors
+    /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
+    /// a path or a size that is not allowed.
     pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
-        let channel = self.connect_agent()?;
-        channel.request(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
-        self.answer(&channel, |event| {
+        let channel =
+            self.open_session(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
+        answer(&channel, |event| {
             matches!(event, Event::FileWritten { .. }).then_some(())
         })
     }
 
-    /// Reads a file of at most 4 MiB from the guest.
+    /// Reads a file of at most 4 MiB from the guest. The path is absolute.
+    ///
+    /// # Errors
+    /// [`Error::Exec`] when the guest cannot read it or it is larger.
     pub fn read_file(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let channel = self.connect_agent()?;
-        channel.request(|session| session.read_file(path.as_bytes()))?;
-        self.answer(&channel, |event| match event {
+        let channel = self.open_session(|session| session.read_file(path.as_bytes()))?;
+        answer(&channel, |event| match event {
             Event::File(bytes) => Some(bytes),
             _ => None,
         })
     }
 
-    fn answer<T>(&self, channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
-        let mut buffer = Vec::new();
+    /// Connects to the agent and sends requests. The agent refuses connections
+    /// while many others wait to be accepted, by closing them without a hello;
+    /// then nothing was begun, so trying again is safe.
+    pub(crate) fn open_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let begun = Instant::now();
+        let mut pause = FIRST_RETRY;
         loop {
-            match channel.next_event(&mut buffer)? {
-                Event::Failed(failure) => {
-                    return Err(Error::Exec {
-                        kind: failure.kind,
-                        message: failure.message,
-                    });
-                }
-                event => {
-                    if let Some(answer) = pick(event) {
-                        return Ok(answer);
+            match self.try_session(&queue) {
+                Err(error @ Error::Connection { .. }) => {
+                    if let Some(ended) = lock(&self.worker).end_within(Duration::ZERO) {
+                        return Err(ended);
                     }
+                    if begun.elapsed() > REFUSAL_PATIENCE {
+                        return Err(error);
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LAST_RETRY);
                 }
+                result => return result,
             }
         }
     }
 
-    /// A fresh connection to the agent.
-    pub(crate) fn connect_agent(&self) -> Result<Channel, Error> {
+    fn try_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
         let first = lock(&self.first).take();
         let stream = match first {
             Some(stream) => stream,
             None => UnixStream::connect(&self.exec_socket)
-                .map_err(Error::connection("connecting to the guest"))?,
+                .map_err(Error::connection("connecting to it"))?,
         };
-        Ok(Channel::new(stream))
+        let channel = Channel::new(stream, WeakWorker::new(&self.worker));
+        channel.request(queue)?;
+        channel.greeting()?;
+        Ok(channel)
     }
 
-    /// How the machine is doing; an error once it has ended.
+    /// How the machine is doing.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] once it has ended.
     pub fn status(&self) -> Result<VmStatus, Error> {
-        let worker = lock(&self.worker);
-        worker.send(&ToWorker::Inspect)?;
-        match worker.receive()? {
-            FromWorker::Status { exits, console } => Ok(VmStatus { exits, console }),
-            FromWorker::Ended { reason, .. } => Err(Error::Ended { reason }),
-            _ => Err(Error::Ended {
-                reason: "its worker answered out of turn".into(),
-            }),
-        }
+        lock(&self.worker).inspect()
     }
 
     /// Stops the machine at once, as pulling the plug would.
     pub fn stop(self) -> Result<(), Error> {
-        lock(&self.worker).end();
+        self.end();
         Ok(())
+    }
+
+    /// As [`Vm::stop`], for those who share the machine.
+    pub(crate) fn end(&self) {
+        lock(&self.worker).end();
+        self.dir.remove();
+    }
+
+    /// Kills the worker, for a process that must end now. Whoever holds the
+    /// worker is ending it already.
+    pub(crate) fn abandon(&self) {
+        if let Ok(mut worker) = self.worker.try_lock() {
+            worker.kill();
+        }
+        self.dir.remove();
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits for the one event that answers a request.
+fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
+    let mut buffer = Vec::new();
+    loop {
+        match channel.next_event(&mut buffer)? {
+            Event::Failed(failure) => return Err(failure.into()),
+            event => {
+                if let Some(answer) = pick(event) {
+                    return Ok(answer);
+                }
+            }
+        }
     }
 }
 
@@ -197,8 +254,10 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         hex.chars().take(12).collect()
     });
+    // The base is quiet, and the later setting wins.
+    let loglevel = if config.console { " loglevel=7" } else { "" };
     format!(
-        "{} sm.layers={} sm.hostname={hostname}",
+        "{}{loglevel} sm.layers={} sm.hostname={hostname}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len()
     )
@@ -206,29 +265,29 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
 
 /// Waits for the agent's connection or the machine's end, whichever is first.
 fn await_agent(
-    worker: &Worker,
+    worker: &mut Worker,
     ready: &UnixListener,
     timeout: Duration,
 ) -> Result<UnixStream, Error> {
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = timeout.saturating_sub(begun.elapsed());
         let mut fds = [
             PollFd::new(ready, PollFlags::IN),
             PollFd::new(worker.control(), PollFlags::IN),
         ];
-        let wait = Timespec::try_from(left).unwrap_or(Timespec {
+        let wait = Timespec::try_from(left.min(LONGEST_POLL)).unwrap_or(Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         });
         match poll(&mut fds, Some(&wait)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => (),
-            Err(error) => return Err(Error::connection("waiting for it")(io::Error::from(error))),
+            Err(error) => return Err(Error::system("wait for the guest")(error.into())),
         }
         if !fds[0].revents().is_empty() {
             let (stream, _) = ready
                 .accept()
-                .map_err(Error::connection("accepting the agent"))?;
+                .map_err(Error::system("accept the guest's connection"))?;
             return Ok(stream);
         }
         if !fds[1].revents().is_empty() {
@@ -248,18 +307,9 @@ fn await_agent(
 }
 
 /// The error for a guest that says nothing, with what its console shows.
-fn hung(worker: &Worker, after: Duration) -> Error {
-    let console = worker
-        .send(&ToWorker::Inspect)
-        .and_then(|()| worker.receive())
-        .ok()
-        .and_then(|message| match message {
-            FromWorker::Status { console, .. } | FromWorker::Ended { console, .. } => Some(console),
-            _ => None,
-        })
-        .unwrap_or_default();
+fn hung(worker: &mut Worker, after: Duration) -> Error {
     Error::BootFailed {
         reason: format!("no word from it within {after:?}"),
-        console,
+        console: worker.last_console(),
     }
 }

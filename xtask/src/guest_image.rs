@@ -74,6 +74,11 @@ const IMAGES: &[Image] = &[
         base: BASE,
         packages: &["openssl"],
     },
+    Image {
+        name: "bench",
+        base: BASE,
+        packages: &["nodejs", "python3"],
+    },
 ];
 
 /// Programs of busybox that the demo image offers by name.

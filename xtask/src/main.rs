@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod bench;
 mod check;
 mod demo;
 mod guest_image;
@@ -38,6 +39,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[STEP…]",
         summary: "check everything that must hold, or the named steps of it",
         run: test::run,
+    },
+    Command {
+        name: "bench",
+        arguments: "[NAME…] [--json FILE]",
+        summary: "measure boot, forkexec, compute, exec and idle side by side with QEMU",
+        run: bench::run,
     },
     Command {
         name: "assets",

@@ -70,6 +70,18 @@ pub fn guest_rust() -> Set {
     }
 }
 
+/// Compiling C programs for guests.
+pub fn guest_c() -> Set {
+    Set {
+        purpose: "building guest programs",
+        names: if workspace::host_is_arm64() {
+            &["gcc", "libc6-dev"]
+        } else {
+            &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]
+        },
+    }
+}
+
 /// QEMU: oracle of the engine's tests and yardstick of the benches.
 pub const QEMU: Set = Set {
     purpose: "comparing with QEMU",

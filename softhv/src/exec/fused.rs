@@ -5,7 +5,11 @@
 //! reaches over.
 
 use super::branch::{BACK, FAR, NEAR, take};
-use super::int::{w32, w64};
+use super::int::{self, w32, w64};
+use super::ldst::{
+    B, Index, Kind, Mode, Offset, Post, Pre, W, X, load_fast, load_pair_fast, load_pair_slow,
+    load_slow, store_fast, store_pair_fast, store_pair_slow, store_slow,
+};
 use crate::cpu::Cpu;
 use crate::op::{Handler, Op};
 use crate::regs::Regs;
@@ -40,6 +44,13 @@ pure! {
     Ands64 = w64::ands::<0, false>;
     AddsImm32 = w32::adds_imm;
     AddsImm64 = w64::adds_imm;
+    AddImm32 = w32::add_imm;
+    AddImm64 = w64::add_imm;
+    Add64 = w64::add_plain;
+    Mov32 = w32::mov;
+    Mov64 = w64::mov;
+    Constant = int::constant;
+    Adrp = int::adrp;
 }
 
 /// A flag setter and the conditional branch behind it.
@@ -126,4 +137,254 @@ pub unsafe extern "C" fn adrp_add(cpu: *mut Cpu, op: *const Op) {
         (*cpu).regs.set((*op).rd, page.wrapping_add((*add).imm));
         crate::next_op!(cpu, add)
     }
+}
+
+/// An access whose fast path may fail before it changed anything.
+trait Memory {
+    /// Does the access; false if the TLB does not have it.
+    ///
+    /// # Safety
+    /// As for a handler.
+    unsafe fn fast(cpu: *mut Cpu, op: *const Op) -> bool;
+    /// The whole access and what follows.
+    const SLOW: Handler;
+}
+
+struct Load<M, K>(std::marker::PhantomData<(M, K)>);
+struct Store<M, K>(std::marker::PhantomData<(M, K)>);
+struct LoadPair<M>(std::marker::PhantomData<M>);
+struct StorePair<M>(std::marker::PhantomData<M>);
+
+impl<M: Mode, K: Kind> Memory for Load<M, K> {
+    #[inline(always)]
+    unsafe fn fast(cpu: *mut Cpu, op: *const Op) -> bool {
+        // SAFETY: by the contract.
+        unsafe { load_fast::<M, K>(cpu, op) }
+    }
+    const SLOW: Handler = load_slow::<M, K>;
+}
+
+impl<M: Mode, K: Kind> Memory for Store<M, K> {
+    #[inline(always)]
+    unsafe fn fast(cpu: *mut Cpu, op: *const Op) -> bool {
+        // SAFETY: by the contract.
+        unsafe { store_fast::<M, K>(cpu, op) }
+    }
+    const SLOW: Handler = store_slow::<M, K>;
+}
+
+impl<M: Mode> Memory for LoadPair<M> {
+    #[inline(always)]
+    unsafe fn fast(cpu: *mut Cpu, op: *const Op) -> bool {
+        // SAFETY: by the contract.
+        unsafe { load_pair_fast::<M, X>(cpu, op) }
+    }
+    const SLOW: Handler = load_pair_slow::<M, X>;
+}
+
+impl<M: Mode> Memory for StorePair<M> {
+    #[inline(always)]
+    unsafe fn fast(cpu: *mut Cpu, op: *const Op) -> bool {
+        // SAFETY: by the contract.
+        unsafe { store_pair_fast::<M, X>(cpu, op) }
+    }
+    const SLOW: Handler = store_pair_slow::<M, X>;
+}
+
+/// Two pure operations.
+///
+/// # Safety
+/// As for a handler; the ops are `P` and `Q`.
+unsafe extern "C" fn two_pure<P: Pure, Q: Pure>(cpu: *mut Cpu, op: *const Op) {
+    // SAFETY: by the contract.
+    unsafe {
+        let second = op.add(1);
+        P::exec(&mut (*cpu).regs, &*op);
+        Q::exec(&mut (*cpu).regs, &*second);
+        crate::next_op!(cpu, second)
+    }
+}
+
+/// A pure operation and an access.
+///
+/// # Safety
+/// As for a handler; the ops are `P` and `A`.
+unsafe extern "C" fn pure_memory<P: Pure, A: Memory>(cpu: *mut Cpu, op: *const Op) {
+    // SAFETY: by the contract.
+    unsafe {
+        let second = op.add(1);
+        P::exec(&mut (*cpu).regs, &*op);
+        if A::fast(cpu, second) {
+            crate::next_op!(cpu, second)
+        } else {
+            A::SLOW(cpu, second)
+        }
+    }
+}
+
+/// Two accesses. The slow path of the first goes on to the second's own
+/// handler.
+///
+/// # Safety
+/// As for a handler; the ops are `A` and `C`.
+unsafe extern "C" fn two_memory<A: Memory, C: Memory>(cpu: *mut Cpu, op: *const Op) {
+    // SAFETY: by the contract.
+    unsafe {
+        if !A::fast(cpu, op) {
+            return A::SLOW(cpu, op);
+        }
+        let second = op.add(1);
+        if C::fast(cpu, second) {
+            crate::next_op!(cpu, second)
+        } else {
+            C::SLOW(cpu, second)
+        }
+    }
+}
+
+/// A load and the CBZ or CBNZ behind it.
+///
+/// # Safety
+/// As for a handler; the ops are `A` and such a branch.
+unsafe extern "C" fn load_branch<
+    A: Memory,
+    const WIDE: bool,
+    const NONZERO: bool,
+    const KIND: u8,
+>(
+    cpu: *mut Cpu,
+    op: *const Op,
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        if !A::fast(cpu, op) {
+            return A::SLOW(cpu, op);
+        }
+        let branch = op.add(1);
+        let value = (*cpu).regs.get((*branch).rn);
+        let zero = if WIDE { value == 0 } else { value as u32 == 0 };
+        if zero != NONZERO {
+            take::<KIND>(cpu, branch)
+        } else {
+            crate::next_op!(cpu, branch)
+        }
+    }
+}
+
+/// Operations that fuse with each other, by shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Named after the instructions.
+pub enum Shape {
+    AddImm32,
+    AddImm64,
+    Add64,
+    Mov32,
+    Mov64,
+    Constant,
+    Adrp,
+    Load(Size),
+    LoadPost(Size),
+    LoadIndex(Size),
+    Store(Size),
+    LoadPair { post: bool },
+    StorePair { pre: bool },
+}
+
+/// Size of a fusing transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Size {
+    B,
+    W,
+    X,
+}
+
+type Lo<K> = Load<Offset, K>;
+type St<K> = Store<Offset, K>;
+
+fn after_pure<P: Pure>(second: Shape) -> Option<Handler> {
+    Some(match second {
+        Shape::AddImm32 => two_pure::<P, AddImm32>,
+        Shape::AddImm64 => two_pure::<P, AddImm64>,
+        Shape::Add64 => two_pure::<P, Add64>,
+        Shape::Mov32 => two_pure::<P, Mov32>,
+        Shape::Mov64 => two_pure::<P, Mov64>,
+        Shape::Constant => two_pure::<P, Constant>,
+        Shape::Adrp => two_pure::<P, Adrp>,
+        Shape::Load(Size::B) => pure_memory::<P, Lo<B>>,
+        Shape::Load(Size::W) => pure_memory::<P, Lo<W>>,
+        Shape::Load(Size::X) => pure_memory::<P, Lo<X>>,
+        Shape::Store(Size::B) => pure_memory::<P, St<B>>,
+        Shape::Store(Size::W) => pure_memory::<P, St<W>>,
+        Shape::Store(Size::X) => pure_memory::<P, St<X>>,
+        _ => return None,
+    })
+}
+
+fn after_memory<A: Memory>(second: Shape) -> Option<Handler> {
+    Some(match second {
+        Shape::Load(Size::B) => two_memory::<A, Lo<B>>,
+        Shape::Load(Size::W) => two_memory::<A, Lo<W>>,
+        Shape::Load(Size::X) => two_memory::<A, Lo<X>>,
+        Shape::Store(Size::B) => two_memory::<A, St<B>>,
+        Shape::Store(Size::W) => two_memory::<A, St<W>>,
+        Shape::Store(Size::X) => two_memory::<A, St<X>>,
+        Shape::LoadPair { post: false } => two_memory::<A, LoadPair<Offset>>,
+        Shape::LoadPair { post: true } => two_memory::<A, LoadPair<Post>>,
+        Shape::StorePair { pre: false } => two_memory::<A, StorePair<Offset>>,
+        _ => return None,
+    })
+}
+
+/// The handler for two ops of these shapes, if there is one.
+pub fn two(first: Shape, second: Shape) -> Option<Handler> {
+    match first {
+        Shape::AddImm32 => after_pure::<AddImm32>(second),
+        Shape::AddImm64 => after_pure::<AddImm64>(second),
+        Shape::Add64 => after_pure::<Add64>(second),
+        Shape::Mov32 => after_pure::<Mov32>(second),
+        Shape::Mov64 => after_pure::<Mov64>(second),
+        Shape::Constant => after_pure::<Constant>(second),
+        Shape::Adrp => after_pure::<Adrp>(second),
+        Shape::Load(Size::B) => after_memory::<Lo<B>>(second),
+        Shape::Load(Size::W) => after_memory::<Lo<W>>(second),
+        Shape::Load(Size::X) => after_memory::<Lo<X>>(second),
+        Shape::Store(Size::W) => after_memory::<St<W>>(second),
+        Shape::Store(Size::X) => after_memory::<St<X>>(second),
+        Shape::LoadPair { post: false } => after_memory::<LoadPair<Offset>>(second),
+        Shape::StorePair { pre: false } => after_memory::<StorePair<Offset>>(second),
+        Shape::StorePair { pre: true } => after_memory::<StorePair<Pre>>(second),
+        _ => None,
+    }
+}
+
+fn zero_branch<A: Memory>(wide: bool, nonzero: bool, kind: u8) -> Handler {
+    macro_rules! kinds {
+        ($wide:literal, $nonzero:literal) => {
+            match kind {
+                NEAR => load_branch::<A, $wide, $nonzero, NEAR>,
+                BACK => load_branch::<A, $wide, $nonzero, BACK>,
+                _ => load_branch::<A, $wide, $nonzero, FAR>,
+            }
+        };
+    }
+    match (wide, nonzero) {
+        (false, false) => kinds!(false, false),
+        (false, true) => kinds!(false, true),
+        (true, false) => kinds!(true, false),
+        (true, true) => kinds!(true, true),
+    }
+}
+
+/// The handler for a load and a CBZ or CBNZ.
+pub fn load_zero_branch(load: Shape, wide: bool, nonzero: bool, kind: u8) -> Option<Handler> {
+    Some(match load {
+        Shape::Load(Size::B) => zero_branch::<Lo<B>>(wide, nonzero, kind),
+        Shape::Load(Size::W) => zero_branch::<Lo<W>>(wide, nonzero, kind),
+        Shape::Load(Size::X) => zero_branch::<Lo<X>>(wide, nonzero, kind),
+        Shape::LoadPost(Size::B) => zero_branch::<Load<Post, B>>(wide, nonzero, kind),
+        Shape::LoadIndex(Size::B) => zero_branch::<Load<Index<3>, B>>(wide, nonzero, kind),
+        Shape::LoadIndex(Size::X) => zero_branch::<Load<Index<3>, X>>(wide, nonzero, kind),
+        _ => return None,
+    })
 }

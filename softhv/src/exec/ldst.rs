@@ -244,23 +244,39 @@ unsafe fn request<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op, access: Access
 pub unsafe extern "C" fn load<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
-        let va = M::address(&(*cpu).regs, &*op);
-        match probe_read((*cpu).tlb, va, bytes_of::<K>()) {
-            Some(host) => {
-                K::put(&mut (*cpu).regs, (*op).rd, mem::read(host));
-                M::writeback(&mut (*cpu).regs, &*op);
-                next_op!(cpu, op)
-            }
-            None => load_slow::<M, K>(cpu, op),
+        if load_fast::<M, K>(cpu, op) {
+            next_op!(cpu, op)
+        } else {
+            load_slow::<M, K>(cpu, op)
         }
     }
 }
 
+/// Loads if the TLB has the page; else nothing changed.
+///
+/// # Safety
+/// As for a handler.
+#[inline(always)]
+pub unsafe fn load_fast<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) -> bool {
+    // SAFETY: by the contract.
+    unsafe {
+        let va = M::address(&(*cpu).regs, &*op);
+        let Some(host) = probe_read((*cpu).tlb, va, bytes_of::<K>()) else {
+            return false;
+        };
+        K::put(&mut (*cpu).regs, (*op).rd, mem::read(host));
+        M::writeback(&mut (*cpu).regs, &*op);
+        true
+    }
+}
+
+/// The same through the walker, and what follows.
+///
 /// # Safety
 /// As for a handler.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn load_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
+pub unsafe extern "C" fn load_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
         if load_into::<M, K>(cpu, op, false) {
@@ -297,23 +313,39 @@ unsafe fn load_into<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op, user: bool) 
 pub unsafe extern "C" fn store<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
-        let va = M::address(&(*cpu).regs, &*op);
-        match probe_write((*cpu).tlb, va, bytes_of::<K>()) {
-            Some(host) => {
-                mem::write(host, K::get(&(*cpu).regs, (*op).rd));
-                M::writeback(&mut (*cpu).regs, &*op);
-                next_op!(cpu, op)
-            }
-            None => store_slow::<M, K>(cpu, op),
+        if store_fast::<M, K>(cpu, op) {
+            next_op!(cpu, op)
+        } else {
+            store_slow::<M, K>(cpu, op)
         }
     }
 }
 
+/// Stores if the TLB has the page; else nothing changed.
+///
+/// # Safety
+/// As for a handler.
+#[inline(always)]
+pub unsafe fn store_fast<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) -> bool {
+    // SAFETY: by the contract.
+    unsafe {
+        let va = M::address(&(*cpu).regs, &*op);
+        let Some(host) = probe_write((*cpu).tlb, va, bytes_of::<K>()) else {
+            return false;
+        };
+        mem::write(host, K::get(&(*cpu).regs, (*op).rd));
+        M::writeback(&mut (*cpu).regs, &*op);
+        true
+    }
+}
+
+/// The same through the walker, and what follows.
+///
 /// # Safety
 /// As for a handler.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn store_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
+pub unsafe extern "C" fn store_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
         if store_from::<M, K>(cpu, op, false) {
@@ -392,25 +424,41 @@ pub unsafe extern "C" fn store_user<K: Kind>(cpu: *mut Cpu, op: *const Op) {
 pub unsafe extern "C" fn load_pair<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
-        let va = M::address(&(*cpu).regs, &*op);
-        match probe_read((*cpu).tlb, va, 2 * bytes_of::<K>()) {
-            Some(host) => {
-                let (first, second) = (mem::read(host), mem::read(host + bytes_of::<K>()));
-                K::put(&mut (*cpu).regs, (*op).rd, first);
-                K::put(&mut (*cpu).regs, (*op).ra, second);
-                M::writeback(&mut (*cpu).regs, &*op);
-                next_op!(cpu, op)
-            }
-            None => load_pair_slow::<M, K>(cpu, op),
+        if load_pair_fast::<M, K>(cpu, op) {
+            next_op!(cpu, op)
+        } else {
+            load_pair_slow::<M, K>(cpu, op)
         }
     }
 }
 
+/// Loads a pair if the TLB has the page; else nothing changed.
+///
+/// # Safety
+/// As for a handler.
+#[inline(always)]
+pub unsafe fn load_pair_fast<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) -> bool {
+    // SAFETY: by the contract.
+    unsafe {
+        let va = M::address(&(*cpu).regs, &*op);
+        let Some(host) = probe_read((*cpu).tlb, va, 2 * bytes_of::<K>()) else {
+            return false;
+        };
+        let (first, second) = (mem::read(host), mem::read(host + bytes_of::<K>()));
+        K::put(&mut (*cpu).regs, (*op).rd, first);
+        K::put(&mut (*cpu).regs, (*op).ra, second);
+        M::writeback(&mut (*cpu).regs, &*op);
+        true
+    }
+}
+
+/// The same through the walker, and what follows.
+///
 /// # Safety
 /// As for a handler.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn load_pair_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
+pub unsafe extern "C" fn load_pair_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
         if load_pair_into::<M, K>(cpu, op) {
@@ -450,25 +498,40 @@ unsafe fn load_pair_into<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) -> bool
 pub unsafe extern "C" fn store_pair<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
-        let va = M::address(&(*cpu).regs, &*op);
-        match probe_write((*cpu).tlb, va, 2 * bytes_of::<K>()) {
-            Some(host) => {
-                mem::write(host, K::get(&(*cpu).regs, (*op).rd));
-                let second = host + bytes_of::<K>();
-                mem::write(second, K::get(&(*cpu).regs, (*op).ra));
-                M::writeback(&mut (*cpu).regs, &*op);
-                next_op!(cpu, op)
-            }
-            None => store_pair_slow::<M, K>(cpu, op),
+        if store_pair_fast::<M, K>(cpu, op) {
+            next_op!(cpu, op)
+        } else {
+            store_pair_slow::<M, K>(cpu, op)
         }
     }
 }
 
+/// Stores a pair if the TLB has the page; else nothing changed.
+///
+/// # Safety
+/// As for a handler.
+#[inline(always)]
+pub unsafe fn store_pair_fast<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) -> bool {
+    // SAFETY: by the contract.
+    unsafe {
+        let va = M::address(&(*cpu).regs, &*op);
+        let Some(host) = probe_write((*cpu).tlb, va, 2 * bytes_of::<K>()) else {
+            return false;
+        };
+        mem::write(host, K::get(&(*cpu).regs, (*op).rd));
+        mem::write(host + bytes_of::<K>(), K::get(&(*cpu).regs, (*op).ra));
+        M::writeback(&mut (*cpu).regs, &*op);
+        true
+    }
+}
+
+/// The same through the walker, and what follows.
+///
 /// # Safety
 /// As for a handler.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn store_pair_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
+pub unsafe extern "C" fn store_pair_slow<M: Mode, K: Kind>(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
     unsafe {
         if store_pair_from::<M, K>(cpu, op) {
@@ -538,6 +601,11 @@ unsafe fn zero_block_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
             aligned: false,
             transfer: None,
         };
-        (*cpu).store(&request, &[0; ZVA_BYTES as usize]).is_ok()
+        let stored = (*cpu).store(&request, &[0; ZVA_BYTES as usize]).is_ok();
+        if !stored && (*cpu).exit.is_none() {
+            // FAR_EL1 has the address of the register, not of the block.
+            (*cpu).sys.far = (*cpu).regs.get((*op).rd);
+        }
+        stored
     }
 }

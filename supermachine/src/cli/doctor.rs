@@ -1,5 +1,6 @@
 //! `supermachine doctor`.
 
+use super::output::print;
 use crate::{AssetPaths, Error};
 use serde::Serialize;
 use vmm_core::backend::hvf::HvfEngine;
@@ -58,32 +59,36 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     };
     if arguments.json {
         match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
-            Err(error) => return Err(Error::connection("writing JSON")(error.into())),
+            Ok(text) => print(&format!("{text}\n"))?,
+            Err(error) => return Err(Error::system("write JSON")(error.into())),
         }
     } else {
-        print(&report);
+        print(&text(&report))?;
     }
     let usable = report.engines.iter().any(|engine| engine.works) && report.assets.found;
     Ok(u8::from(!usable))
 }
 
-fn print(report: &Report) {
+fn text(report: &Report) -> String {
     let Host { os, arch, cpus } = &report.host;
-    println!(
-        "supermachine {} on {os} {arch}, {cpus} CPUs",
-        report.version
-    );
-    println!("engines:");
+    let mut lines = vec![
+        format!(
+            "supermachine {} on {os} {arch}, {cpus} CPUs",
+            report.version
+        ),
+        "engines:".to_owned(),
+    ];
     for engine in &report.engines {
         let works = if engine.works { "works" } else { "no" };
-        println!("  {:<5} {works:<6} {}", engine.name, engine.detail);
+        lines.push(format!("  {:<5} {works:<6} {}", engine.name, engine.detail));
     }
-    println!("guest kernel and init (recipe {}):", report.assets.recipe);
+    let recipe = &report.assets.recipe;
+    lines.push(format!("guest kernel and init (recipe {recipe}):"));
     match (&report.assets.kernel, &report.assets.init) {
-        (Some(kernel), Some(init)) => println!("  {kernel}\n  {init}"),
-        _ => println!("  {}", report.assets.detail),
+        (Some(kernel), Some(init)) => lines.push(format!("  {kernel}\n  {init}")),
+        _ => lines.push(format!("  {}", report.assets.detail)),
     }
+    lines.join("\n") + "\n"
 }
 
 fn describe(engine: &HvfEngine) -> Result<String, String> {

@@ -1,17 +1,31 @@
 //! The command line tool.
 
 mod doctor;
+mod output;
 mod run;
+mod signals;
 mod terminal;
 
+use crate::Error;
 use clap::{Parser, Subcommand};
+use std::io;
 
 /// Exit status for errors of this tool, as container tools have it.
 const EXIT_OWN_ERROR: u8 = 125;
+/// Exit status when nobody reads our output: 128 and SIGPIPE.
+const EXIT_CLOSED_OUTPUT: u8 = 128 + 13;
+
+const EXIT_HELP: &str = "\
+Exit status of run: that of the command; 128+n if signal n ended it; 127 if the
+command was not found; 126 if it cannot be run (not executable, no such user or
+working directory); 125 for every other error, and for wrong arguments; 141 if
+nobody reads the output. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2
+go to the command; the third request to end within ten seconds ends the machine.
+Exit status of doctor: 0 if a guest can be run here, else 1.";
 
 /// Run any OCI image as a microVM with its own Linux kernel.
 #[derive(Parser)]
-#[command(name = "supermachine", version)]
+#[command(name = "supermachine", version, after_help = EXIT_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -20,6 +34,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Boot an image and run one command in it
+    #[command(after_help = EXIT_HELP)]
     Run(run::Arguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
@@ -42,19 +57,25 @@ pub fn main() -> u8 {
         Command::Run(arguments) => run::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
-    result.unwrap_or_else(|error| {
-        complain(&error);
-        error.exit_status()
-    })
+    match result {
+        Ok(status) => status,
+        Err(Error::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            EXIT_CLOSED_OUTPUT
+        }
+        Err(error) => {
+            output::complain(&format!("supermachine: {}\n", with_causes(&error)));
+            error.exit_status()
+        }
+    }
 }
 
-/// Prints an error with its causes.
-fn complain(error: &dyn std::error::Error) {
-    eprint!("supermachine: {error}");
+/// An error's text and its causes'.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprint!(": {error}");
+        text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    eprintln!();
+    text
 }

@@ -1,30 +1,27 @@
 //! `supermachine run`.
 
+use super::output::{self, Progress, Standard, complain};
+use super::signals::Forwarder;
 use super::terminal::{self, RawTerminal};
-use crate::exec::{Channel, Sinks};
-use crate::{Engine, Error, Image, Vm, VmConfig};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
-use std::io::{self, Read, Write};
+use crate::exec::Channel;
+use crate::{Engine, Error, ExecStatus, Image, Vm, VmConfig};
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-
 use std::time::{Duration, Instant};
-
-/// Signals in a row that end us even if the guest's command does not care.
-const IMPATIENCE: u32 = 3;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
-    /// Guest memory
+    /// Guest memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     memory: usize,
-    /// Virtual CPUs
+    /// Virtual CPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
-    /// Set an environment variable, over the image's
+    /// Set an environment variable, over the image's; may be repeated
     #[arg(long, value_name = "K=V", value_parser = parse_variable)]
     env: Vec<(String, String)>,
     /// Working directory instead of the image's
@@ -33,13 +30,13 @@ pub struct Arguments {
     /// User instead of the image's
     #[arg(long, value_name = "U[:G]")]
     user: Option<String>,
-    /// Program instead of the image's Entrypoint
+    /// Program instead of the image's Entrypoint; drops the image's Cmd too
     #[arg(long, value_name = "E")]
     entrypoint: Option<String>,
-    /// Pass standard input on
+    /// Pass standard input on; without this the command's is empty
     #[arg(short = 'i')]
     interactive: bool,
-    /// Give the command a terminal
+    /// Give the command a terminal; its standard error joins its output
     #[arg(short = 't')]
     tty: bool,
     /// Show guest kernel messages on standard error
@@ -86,50 +83,56 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         .with_memory_mib(arguments.memory)
         .with_vcpus(arguments.vcpus)
         .with_console(arguments.console);
-    let vm = image.start(&config)?;
+    let vm = Arc::new(image.start(&config)?);
     let begun = Instant::now();
-    let channel = Arc::new(start_command(&vm, &arguments, argv)?);
-    let raw = if arguments.tty {
-        RawTerminal::enter().map_err(Error::connection("setting the terminal up"))?
-    } else {
-        None
-    };
-    signals.attach(&channel, arguments.tty);
-    if arguments.interactive {
-        let channel = channel.clone();
-        // Ends with the process: a read of standard input cannot be ended.
-        std::thread::spawn(move || copy_stdin(&channel));
-    }
-    let result = channel.read_to_end(&mut Standard);
-    drop(raw);
-    let status = match result {
-        Ok(status) => status,
-        Err(error) if is_closed_output(&error) => return Ok(128 + 13),
-        Err(error) => return Err(or_end(&vm, error)),
-    };
+    let result = supervise(&vm, &arguments, argv, &signals);
     let exec_time = begun.elapsed();
-    let (engine, boot_time) = (vm.engine().to_owned(), vm.boot_time());
-    vm.stop()?;
+    signals.settle();
+    // The signal thread holds the machine too, so that it is not dropped here.
+    vm.end();
+    let status = result?;
     if arguments.timings {
-        eprintln!(
-            "engine {engine}, boot {:.1} ms, exec {:.1} ms",
-            milliseconds(boot_time),
+        complain(&format!(
+            "engine {}, boot {:.1} ms, exec {:.1} ms\n",
+            vm.engine(),
+            milliseconds(vm.boot_time()),
             milliseconds(exec_time)
-        );
+        ));
     }
     Ok(status.shell_status())
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+/// Runs the command with our streams, terminal and signals.
+fn supervise(
+    vm: &Arc<Vm>,
+    arguments: &Arguments,
+    argv: Vec<String>,
+    signals: &Forwarder,
+) -> Result<ExecStatus, Error> {
+    // A terminal nobody reads from keeps its Ctrl-C.
+    let raw = if arguments.tty && arguments.interactive {
+        RawTerminal::enter().map_err(Error::system("set the terminal up"))?
+    } else {
+        None
+    };
+    let channel = Arc::new(start_command(vm, arguments, argv)?);
+    let progress = Arc::new(Progress::default());
+    signals.attach(vm, &channel, &progress, arguments.tty)?;
+    if arguments.interactive {
+        let channel = channel.clone();
+        // Ends with the process: a read of standard input cannot be ended.
+        std::thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || copy_stdin(&channel))
+            .map_err(Error::system("start a thread"))?;
+    }
+    let result = channel.read_to_end(&mut Standard(&progress));
+    drop(raw);
+    result
 }
 
-/// If the connection broke because the machine ended, that is the news.
-fn or_end(vm: &Vm, error: Error) -> Error {
-    match (&error, vm.status()) {
-        (Error::Connection { .. }, Err(ended @ Error::Ended { .. })) => ended,
-        _ => error,
-    }
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn start_command(vm: &Vm, arguments: &Arguments, argv: Vec<String>) -> Result<Channel, Error> {
@@ -157,81 +160,17 @@ fn start_command(vm: &Vm, arguments: &Arguments, argv: Vec<String>) -> Result<Ch
     builder.start()
 }
 
+/// Passes our standard input on until it ends or nobody wants it.
 fn copy_stdin(channel: &Channel) {
-    let mut stdin = io::stdin().lock();
+    let stdin = io::stdin();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match stdin.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) if channel.write_stdin(&buffer[..count]).is_ok() => (),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            _ => return,
+        match output::read(stdin.as_fd(), &mut buffer) {
+            // A terminal that went away reads as an error.
+            Ok(0) | Err(_) => break,
+            Ok(count) if matches!(channel.write_stdin(&buffer[..count]), Ok(true)) => (),
+            Ok(_) => return,
         }
     }
     let _ = channel.close_stdin();
-}
-
-/// Our standard output and error, byte for byte.
-struct Standard;
-
-fn pour(mut to: impl Write, bytes: &[u8]) -> Result<(), Error> {
-    to.write_all(bytes)
-        .and_then(|()| to.flush())
-        .map_err(|source| Error::Connection {
-            what: WRITING_OUTPUT,
-            source,
-        })
-}
-
-const WRITING_OUTPUT: &str = "writing its output";
-
-fn is_closed_output(error: &Error) -> bool {
-    matches!(error, Error::Connection { what, source }
-        if *what == WRITING_OUTPUT && source.kind() == io::ErrorKind::BrokenPipe)
-}
-
-impl Sinks for Standard {
-    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        pour(io::stdout().lock(), bytes)
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        pour(io::stderr().lock(), bytes)
-    }
-}
-
-/// Passes signals on to the guest's command. Before there is one, they end us.
-struct Forwarder {
-    signals: Signals,
-    handle: signal_hook::iterator::Handle,
-}
-
-impl Forwarder {
-    fn install() -> Result<Self, Error> {
-        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
-            .map_err(Error::connection("setting signal handlers up"))?;
-        let handle = signals.handle();
-        Ok(Self { signals, handle })
-    }
-
-    fn attach(mut self, channel: &Arc<Channel>, tty: bool) {
-        let channel = channel.clone();
-        std::thread::spawn(move || {
-            let mut ignored = 0;
-            for signal in self.signals.forever() {
-                if signal == SIGWINCH {
-                    if let (true, Some((columns, rows))) = (tty, terminal::size()) {
-                        let _ = channel.resize(columns, rows);
-                    }
-                    continue;
-                }
-                ignored += 1;
-                if ignored > IMPATIENCE || channel.signal(signal.unsigned_abs()).is_err() {
-                    terminal::restore();
-                    channel.close();
-                }
-            }
-            self.handle.close();
-        });
-    }
 }

@@ -27,7 +27,7 @@ impl RawTerminal {
             restore();
             previous(info);
         }));
-        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok(Some(Self(())))
     }
 }
@@ -42,7 +42,8 @@ impl Drop for RawTerminal {
 pub fn restore() {
     let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(termios) = saved {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &termios);
+        // Without waiting for output to drain: nobody may be reading it.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &termios);
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Machine {
     pub layers: Vec<PathBuf>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// Holds the sockets. The worker removes it when it ends, because the
+    /// embedder may be gone by then.
+    pub runtime_dir: PathBuf,
     /// Stem of the socket paths.
     pub mux: PathBuf,
     /// Socket bridged to the agent.

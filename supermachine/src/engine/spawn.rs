@@ -1,63 +1,25 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
 use super::protocol::{self, FromWorker, Machine, ToWorker, VERSION, check_version};
+use super::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
 /// How long a worker may take to end after it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A private directory for one machine's sockets, removed on drop.
-#[derive(Debug)]
-pub struct RuntimeDir(PathBuf);
-
-impl RuntimeDir {
-    /// Makes one in `XDG_RUNTIME_DIR` or the temporary directory. Its path is
-    /// short, because socket paths must be.
-    pub fn create() -> Result<Self, Error> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let base = std::env::var_os("XDG_RUNTIME_DIR")
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_dir())
-            .unwrap_or_else(std::env::temp_dir);
-        let process = std::process::id();
-        loop {
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = base.join(format!("supermachine-{process}-{count}"));
-            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                // A process of the same number left one behind.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => {
-                    return Err(Error::host("cannot create a runtime directory", path)(
-                        error,
-                    ));
-                }
-            }
-        }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for RuntimeDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+/// How long a worker may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The worker executable: the configured one, else the one beside the running
 /// executable, else the one in `PATH`.
@@ -68,11 +30,10 @@ fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
     }
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
-    // Test executables are one directory below the ones they test.
-    for dir in [Some(beside.as_path()), beside.parent()]
-        .into_iter()
-        .flatten()
-    {
+    // Tests and examples are built one directory below the executables.
+    let below = beside.ends_with("deps") || beside.ends_with("examples");
+    let above = beside.parent().filter(|_| below);
+    for dir in [Some(beside.as_path()), above].into_iter().flatten() {
         let candidate = dir.join(NAME);
         if candidate.is_file() {
             return Ok(candidate);
@@ -91,6 +52,41 @@ pub struct Worker {
     child: Child,
     control: UnixStream,
     log: File,
+    /// How the machine ended, once that is known.
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Debug)]
+struct Ended {
+    reason: String,
+    console: String,
+}
+
+/// How a machine is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VmStatus {
+    /// VM exits since the start.
+    pub exits: u64,
+    /// End of the guest's console, at most 64 KiB.
+    pub console: String,
+}
+
+/// A worker for those who may outlive the machine's owner.
+#[derive(Clone, Debug, Default)]
+pub struct WeakWorker(Weak<Mutex<Worker>>);
+
+impl WeakWorker {
+    pub fn new(worker: &Arc<Mutex<Worker>>) -> Self {
+        Self(Arc::downgrade(worker))
+    }
+
+    /// As [`Worker::end_within`]; `None` also if the owner is gone.
+    pub fn end_within(&self, patience: Duration) -> Option<Error> {
+        let worker = self.0.upgrade()?;
+        let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker.end_within(patience)
+    }
 }
 
 impl Worker {
@@ -135,9 +131,20 @@ impl Worker {
             child,
             control,
             log,
+            ended: None,
         };
+        worker.patience(config.boot_timeout)?;
         let engine = worker.handshake(machine)?;
+        worker.patience(ANSWER_TIMEOUT)?;
         Ok((worker, engine))
+    }
+
+    /// How long to wait for each answer.
+    fn patience(&self, patience: Duration) -> Result<(), Error> {
+        let patience = patience.max(Duration::from_millis(1));
+        self.control
+            .set_read_timeout(Some(patience))
+            .map_err(Error::system("set a time limit"))
     }
 
     fn handshake(&mut self, machine: Machine) -> Result<String, Error> {
@@ -168,6 +175,15 @@ impl Worker {
                 "waiting for it",
                 io::Error::new(io::ErrorKind::UnexpectedEof, "it ended"),
             )),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Timeout {
+                what: "an answer of the worker process",
+                after: self
+                    .control
+                    .read_timeout()
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default(),
+            }),
             Err(source) => Err(self.broken("waiting for it", source)),
         }
     }
@@ -201,7 +217,55 @@ impl Worker {
         &self.control
     }
 
-    /// Tells the worker to stop and waits until it is gone.
+    /// How the machine is doing; [`Error::Ended`] once it has ended.
+    pub fn inspect(&mut self) -> Result<VmStatus, Error> {
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone().into());
+        }
+        let sent = self.send(&ToWorker::Inspect);
+        // Its last message is there even if it takes none any more.
+        match self.receive() {
+            Ok(FromWorker::Status { exits, console }) => Ok(VmStatus { exits, console }),
+            Ok(FromWorker::Ended {
+                reason, console, ..
+            }) => {
+                let ended = self.ended.insert(Ended { reason, console });
+                Err(ended.clone().into())
+            }
+            Ok(other) => Err(self.unexpected(&other)),
+            Err(error) => Err(sent.err().unwrap_or(error)),
+        }
+    }
+
+    /// The end of the console of a guest that came up or did not.
+    pub fn last_console(&mut self) -> String {
+        match (self.inspect(), &self.ended) {
+            (Ok(status), _) => status.console,
+            (Err(_), Some(ended)) => ended.console.clone(),
+            (Err(_), None) => String::new(),
+        }
+    }
+
+    /// How the machine or its worker ended, if it has or does within
+    /// `patience`.
+    pub fn end_within(&mut self, patience: Duration) -> Option<Error> {
+        if self.ended.is_none() {
+            let wait = Timespec::try_from(patience).ok()?;
+            let mut fds = [PollFd::new(&self.control, PollFlags::IN)];
+            if !matches!(poll(&mut fds, Some(&wait)), Ok(1..)) {
+                return None;
+            }
+        }
+        self.inspect().err()
+    }
+
+    /// Ends the worker and its machine without a word.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
         let _ = protocol::send(&self.control, &ToWorker::Stop);
         let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
@@ -209,8 +273,7 @@ impl Worker {
         let mut pause = Duration::from_micros(200);
         while let Ok(None) = self.child.try_wait() {
             if start.elapsed() > END_TIMEOUT {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                self.kill();
                 return;
             }
             std::thread::sleep(pause);
@@ -222,5 +285,13 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl From<Ended> for Error {
+    fn from(ended: Ended) -> Self {
+        Self::Ended {
+            reason: ended.reason,
+        }
     }
 }

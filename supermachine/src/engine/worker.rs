@@ -2,8 +2,10 @@
 
 use super::protocol::{FromWorker, Machine as Description, ToWorker, VERSION, check_version};
 use super::protocol::{receive, send};
+use super::runtime_dir;
 use crate::Engine;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,22 +27,18 @@ pub fn run() -> u8 {
 }
 
 fn report(error: &io::Error) -> u8 {
-    eprintln!("supermachine-worker: {error}");
-    if error.kind() == io::ErrorKind::NotConnected || error.kind() == io::ErrorKind::InvalidInput {
-        eprintln!("supermachine-worker: started by supermachine only, not by hand");
+    // Without a standard error there is no one to tell.
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "supermachine-worker: {error}");
+    if error.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error()) {
+        let _ = writeln!(stderr, "it is started by supermachine, not by hand");
     }
     1
 }
 
 fn serve(control: &UnixStream) -> io::Result<()> {
     let replies = Arc::new(Mutex::new(control.try_clone()?));
-    let reply = |message: &FromWorker| {
-        send(
-            &mut *replies.lock().unwrap_or_else(PoisonError::into_inner),
-            message,
-        )
-    };
-    reply(&FromWorker::Hello { version: VERSION })?;
+    say(&replies, &FromWorker::Hello { version: VERSION })?;
     match receive::<ToWorker>(control)? {
         Some(ToWorker::Hello { version }) => check_version(version)?,
         None => return Ok(()),
@@ -51,7 +49,21 @@ fn serve(control: &UnixStream) -> io::Result<()> {
         None | Some(ToWorker::Stop) => return Ok(()),
         Some(_) => return Err(io::Error::other("the second message was no start")),
     };
-    let machine = match start(&description) {
+    // Held against the sweep of other processes, and removed at the end: the
+    // embedder may be gone by then.
+    let _lock = runtime_dir::hold(&description.runtime_dir)?;
+    let result = run_machine(control, &replies, &description);
+    let _ = std::fs::remove_dir_all(&description.runtime_dir);
+    result
+}
+
+fn run_machine(
+    control: &UnixStream,
+    replies: &Arc<Mutex<UnixStream>>,
+    description: &Description,
+) -> io::Result<()> {
+    let reply = |message: &FromWorker| say(replies, message);
+    let machine = match start(description) {
         Ok(machine) => Arc::new(machine),
         Err(error) => {
             let message = with_causes(&error);
@@ -63,29 +75,33 @@ fn serve(control: &UnixStream) -> io::Result<()> {
     })?;
     let watcher = {
         let (machine, replies) = (machine.clone(), replies.clone());
-        std::thread::spawn(move || watch(&machine, &replies))
+        std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || watch(&machine, &replies))?
     };
-    while let Ok(Some(message)) = receive::<ToWorker>(control) {
-        match message {
-            ToWorker::Inspect => reply(&FromWorker::Status {
-                exits: machine.total_exits(),
-                console: machine.console().text(),
-            })?,
-            ToWorker::Stop => break,
-            ToWorker::Hello { .. } | ToWorker::Start(_) => break,
+    while let Ok(Some(ToWorker::Inspect)) = receive::<ToWorker>(control) {
+        let status = FromWorker::Status {
+            exits: machine.total_exits(),
+            console: machine.console().text(),
+        };
+        if reply(&status).is_err() {
+            break;
         }
     }
-    // Told to, or the embedder is gone: either way this machine is over.
+    // Told to, or the embedder is gone, or the machine: either way it is over.
     if machine.stop().is_ok() {
         let _ = watcher.join();
-    }
-    for path in [&description.mux, &description.exec] {
-        let _ = std::fs::remove_file(path);
     }
     Ok(())
 }
 
-/// Reports the machine's end.
+fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
+    let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
+    send(&*stream, message)
+}
+
+/// Reports the machine's end, and ends the worker with it: its sockets close,
+/// so that nobody waits for a guest that is no more.
 fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let reason = machine.wait();
     let message = FromWorker::Ended {
@@ -93,9 +109,10 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
         reason: with_causes(&reason),
         console: machine.console().text(),
     };
-    let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     // The embedder may be gone already.
-    let _ = send(&*stream, &message);
+    let _ = say(replies, &message);
+    let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = stream.shutdown(Shutdown::Read);
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

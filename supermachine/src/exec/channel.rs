@@ -2,15 +2,20 @@
 
 use super::ExecStatus;
 use crate::Error;
+use crate::engine::spawn::WeakWorker;
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bytes read from the connection at once: a full frame.
 const READ_BYTES: usize = 64 * 1024;
+/// How long a machine may take to end after it closed its connections.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a command's output goes. A sink that blocks slows the command down.
 pub trait Sinks {
@@ -28,14 +33,20 @@ pub struct Channel {
     session: Mutex<Session>,
     /// Wakes stdin writers: there is room, or nothing more to write to.
     stdin_moved: Condvar,
+    /// Nobody reads the agent's answers any more, so no writer may wait.
+    unread: AtomicBool,
+    /// Knows whether the machine ended when the connection breaks.
+    worker: WeakWorker,
 }
 
 impl Channel {
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: UnixStream, worker: WeakWorker) -> Self {
         Self {
             stream,
             session: Mutex::new(Session::new()),
             stdin_moved: Condvar::new(),
+            unread: AtomicBool::new(false),
+            worker,
         }
     }
 
@@ -69,8 +80,25 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for the next event.
+    /// Waits for the agent's hello. Until then nothing that was requested has
+    /// begun; an error of [`Error::Connection`] means that it never will.
+    pub fn greeting(&self) -> Result<(), Error> {
+        match self.event(&mut Vec::new())? {
+            Event::Failed(failure) => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the next event. If the machine's end broke the connection,
+    /// the error says so.
     pub fn next_event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
+        self.event(buffer).map_err(|error| match error {
+            Error::Connection { .. } => self.worker.end_within(END_PATIENCE).unwrap_or(error),
+            error => error,
+        })
+    }
+
+    fn event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
         buffer.resize(READ_BYTES, 0);
         loop {
             if let Some(event) = self.lock().next_event()? {
@@ -98,7 +126,8 @@ impl Channel {
         if result.is_err() {
             self.close();
         }
-        self.release_writers();
+        self.unread.store(true, Ordering::SeqCst);
+        self.wake_writers();
         result
     }
 
@@ -108,26 +137,23 @@ impl Channel {
             match self.next_event(&mut buffer)? {
                 Event::Stdout(bytes) => sinks.stdout(&bytes)?,
                 Event::Stderr(bytes) => sinks.stderr(&bytes)?,
-                Event::StdinReady | Event::StdinClosed => self.release_writers(),
+                Event::StdinReady | Event::StdinClosed => self.wake_writers(),
                 Event::Exited(exited) => return Ok(ExecStatus::from_wire(&exited)),
-                Event::Failed(failure) => {
-                    return Err(Error::Exec {
-                        kind: failure.kind,
-                        message: failure.message,
-                    });
-                }
+                Event::Failed(failure) => return Err(failure.into()),
                 _ => (),
             }
         }
     }
 
     /// Writes to the command's stdin, waiting while the command does not read.
-    /// What a command that closed its stdin or ended does not take is dropped.
-    pub fn write_stdin(&self, mut bytes: &[u8]) -> Result<(), Error> {
+    /// What a command that closed its stdin or ended does not take is dropped;
+    /// `false` says that there is no one to write to any more.
+    pub fn write_stdin(&self, mut bytes: &[u8]) -> Result<bool, Error> {
         let mut session = self.lock();
         while !bytes.is_empty() {
-            if session.is_over() || !session.is_busy() {
-                return Ok(());
+            let over = self.unread.load(Ordering::SeqCst);
+            if over || session.is_over() || !session.is_busy() {
+                return Ok(false);
             }
             let taken = session.write_stdin(bytes);
             self.flush(&mut session)?;
@@ -139,7 +165,7 @@ impl Channel {
                     .unwrap_or_else(PoisonError::into_inner);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the command's stdin.
@@ -166,9 +192,9 @@ impl Channel {
     }
 
     /// Wakes stdin writers to look again.
-    pub fn release_writers(&self) {
-        let session = self.lock();
-        drop(session);
+    fn wake_writers(&self) {
+        // Who holds the lock has not decided to wait yet, or waits already.
+        drop(self.lock());
         self.stdin_moved.notify_all();
     }
 

@@ -31,8 +31,11 @@ impl ExecStdin {
 
 impl Write for ExecStdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.channel.write_stdin(bytes).map_err(io::Error::other)?;
-        Ok(bytes.len())
+        match self.channel.write_stdin(bytes) {
+            Ok(true) => Ok(bytes.len()),
+            Ok(false) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -74,18 +77,21 @@ impl Sinks for Pipes {
 
 impl ExecChild {
     pub(super) fn new(channel: Channel) -> Result<Self, Error> {
-        let pipe = || io::pipe().map_err(Error::connection("making pipes"));
+        let pipe = || io::pipe().map_err(Error::system("make pipes"));
         let (stdout, out) = pipe()?;
         let (stderr, err) = pipe()?;
         let channel = Arc::new(channel);
         let reader = {
             let channel = channel.clone();
-            std::thread::spawn(move || {
-                channel.read_to_end(&mut Pipes {
-                    stdout: Some(out),
-                    stderr: Some(err),
+            std::thread::Builder::new()
+                .name("exec-output".into())
+                .spawn(move || {
+                    channel.read_to_end(&mut Pipes {
+                        stdout: Some(out),
+                        stderr: Some(err),
+                    })
                 })
-            })
+                .map_err(Error::system("start a thread"))?
         };
         Ok(Self {
             stdin: Some(ExecStdin {
@@ -133,7 +139,7 @@ impl ExecChild {
         match self.reader.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             _ => Err(Error::connection("waiting for it")(io::Error::other(
-                "its reader failed",
+                "its reader panicked",
             ))),
         }
     }
@@ -141,11 +147,10 @@ impl ExecChild {
 
 impl Drop for ExecChild {
     fn drop(&mut self) {
-        if let Some(reader) = self.reader.take() {
+        if self.reader.is_some() {
+            // The reader ends by itself. It is not waited for: it may be
+            // writing into a pipe whose other end someone took and holds.
             self.channel.close();
-            self.stdout = None;
-            self.stderr = None;
-            let _ = reader.join();
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct ExecStatus {
     pub duration: Duration,
     /// The time limit ended it.
     pub timed_out: bool,
-    /// Largest resident set, in KiB.
+    /// Largest resident set of the command and its descendants, in KiB.
     pub peak_rss_kib: u64,
 }
 
@@ -150,7 +150,9 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Kills the command with all its descendants after this long.
+    /// Kills the command with all its descendants after this long, in guest
+    /// time from its start, to the millisecond. The outcome is no error but
+    /// has `timed_out` set.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout_ms = u64::try_from(timeout.as_millis())
             .unwrap_or(u64::MAX)
@@ -173,8 +175,8 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Writes a file (mode 0644) before the command starts, in the same round
-    /// trip.
+    /// Writes a file (mode 0644, at most 4 MiB, absolute path) before the
+    /// command starts, in the same round trip.
     pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
         self.stage_file_mode(path, bytes, 0o644)
     }
@@ -215,7 +217,13 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Runs the command and collects what it writes.
+    /// Runs the command and collects what it writes. A command that fails is
+    /// no error: see [`ExecOutcome::status`].
+    ///
+    /// # Errors
+    /// [`Error::Exec`] when the command could not be started,
+    /// [`Error::OutputTooLarge`] when it wrote more than the limit,
+    /// [`Error::Ended`] when the machine ended meanwhile.
     pub fn output(mut self) -> Result<ExecOutcome, Error> {
         self.request.flags.stdin = self.stdin.is_some();
         let stdin = self.stdin.take();
@@ -229,16 +237,18 @@ impl<'vm> ExecBuilder<'vm> {
         let status = std::thread::scope(|scope| {
             if let Some(stdin) = stdin {
                 let channel = &channel;
-                scope.spawn(move || {
+                let feed = move || {
                     // Failures show on the reading side too.
                     let _ = channel
                         .write_stdin(&stdin)
-                        .and_then(|()| channel.close_stdin());
-                });
+                        .and_then(|_| channel.close_stdin());
+                };
+                std::thread::Builder::new()
+                    .name("exec-stdin".into())
+                    .spawn_scoped(scope, feed)
+                    .map_err(Error::system("start a thread"))?;
             }
-            let status = channel.read_to_end(&mut collect);
-            channel.release_writers();
-            status
+            channel.read_to_end(&mut collect)
         })?;
         Ok(ExecOutcome {
             status,
@@ -250,7 +260,12 @@ impl<'vm> ExecBuilder<'vm> {
         })
     }
 
-    /// Starts the command with its streams open.
+    /// Starts the command with its streams open. That the command could not
+    /// be started shows in [`ExecChild::wait`].
+    ///
+    /// # Errors
+    /// [`Error::Ended`] when the machine has ended, [`Error::System`] when the
+    /// host has no threads or descriptors left.
     pub fn spawn(mut self) -> Result<ExecChild, Error> {
         self.request.flags.stdin = true;
         let channel = self.start()?;
@@ -260,14 +275,12 @@ impl<'vm> ExecBuilder<'vm> {
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(mut self) -> Result<Channel, Error> {
         self.request.env = self.environment();
-        let channel = self.vm.connect_agent()?;
-        channel.request(|session| {
+        self.vm.open_session(|session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
             }
             session.exec(&self.request)
-        })?;
-        Ok(channel)
+        })
     }
 
     pub(crate) fn keep_stdin_open(&mut self) {
@@ -302,7 +315,7 @@ struct Collect {
 
 impl Collect {
     fn push(buffer: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<(), Error> {
-        if buffer.len() + bytes.len() > limit {
+        if bytes.len() > limit.saturating_sub(buffer.len()) {
             return Err(Error::OutputTooLarge { limit });
         }
         buffer.extend_from_slice(bytes);

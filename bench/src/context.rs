@@ -1,0 +1,167 @@
+//! What all benches share.
+
+use crate::guest::Programs;
+use crate::metric::{Bound, Metric};
+use crate::pairs::Both;
+use crate::qemu::{Machine, Qemu};
+use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use supermachine::{AssetPaths, Engine, ExecOutcome, Image, Vm, VmConfig};
+
+/// The machine that most benches use, on both sides.
+pub const SMALL: Machine = Machine {
+    memory_mib: 256,
+    vcpus: 1,
+};
+
+/// Which of the two to measure; for work on one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Only supermachine.
+    Ours,
+    /// Only the peer.
+    Peer,
+    /// Both in turns, which is the only way to get a ratio.
+    Both,
+}
+
+/// Where everything is that a bench needs.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// Scratch files.
+    pub dir: &'a Path,
+    /// Kernel and init, if not those found as usual.
+    pub assets: Option<&'a Path>,
+    /// Layout of an image with busybox.
+    pub small: &'a Path,
+    /// Layout of an image with what `compute` runs.
+    pub large: &'a Path,
+}
+
+/// Files, programs and choices of one invocation.
+#[derive(Debug)]
+pub struct Context {
+    /// The image of most benches: busybox.
+    pub small: Image,
+    /// The peer.
+    pub qemu: Qemu,
+    /// Guest programs.
+    pub programs: Programs,
+    /// How often to measure, instead of what each bench thinks is enough.
+    pub rounds: Option<usize>,
+    /// Only the parts whose name starts with this.
+    pub only: Option<String>,
+    /// Which of the two to measure.
+    pub side: Side,
+    large: PathBuf,
+    assets: AssetPaths,
+}
+
+impl Context {
+    /// Builds guest programs, loads the small image and boots it once.
+    pub fn prepare(places: &Places<'_>) -> Result<Self> {
+        std::fs::create_dir_all(places.dir)?;
+        let assets = match places.assets {
+            Some(dir) => AssetPaths::from_dir(dir),
+            None => AssetPaths::discover()?,
+        };
+        let small = load(places.small)?;
+        let vm = small.start(&config(&assets, SMALL))?;
+        let programs = Programs::prepare(places.dir, vm.read_file("/bin/busybox")?)?;
+        vm.stop()?;
+        let qemu = Qemu::prepare(&assets.kernel, &programs, places.dir)?;
+        Ok(Self {
+            small,
+            qemu,
+            programs,
+            rounds: None,
+            only: None,
+            side: Side::Both,
+            large: places.large.to_owned(),
+            assets,
+        })
+    }
+
+    /// The image with what `compute` runs.
+    pub fn large(&self) -> Result<Image> {
+        load(&self.large)
+    }
+
+    /// Whether a part of a bench is to run.
+    pub fn wants(&self, part: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| part.starts_with(only.as_str()))
+    }
+
+    /// The metrics of a bench that consists of `parts`, and their geometric
+    /// mean, which the bound is for. A bench of one side or of some parts has
+    /// no mean.
+    pub fn metrics(
+        &self,
+        bench: &'static str,
+        unit: &'static str,
+        parts: &[&str],
+        values: &BTreeMap<&str, Both>,
+        machine: Machine,
+        bound: Bound,
+    ) -> Result<Vec<Metric>> {
+        let name = self.qemu.name(machine);
+        let mut metrics = Vec::new();
+        let mut measured = Vec::new();
+        for part in parts {
+            let both = values
+                .get(part)
+                .with_context(|| format!("{part} was not measured"))?;
+            let (ours, peer) = match self.side {
+                Side::Peer => (&both.peer, None),
+                Side::Ours => (&both.ours, None),
+                Side::Both => (&both.ours, Some((name.as_str(), &both.peer))),
+            };
+            metrics.push(Metric::new(bench, *part, unit, ours, peer, Bound::Part));
+            measured.push((both.ours.clone(), both.peer.clone()));
+        }
+        if self.side == Side::Both && self.only.is_none() {
+            metrics.push(Metric::geometric_mean(bench, &name, &measured, bound));
+        }
+        Ok(metrics)
+    }
+
+    /// Boots a machine of ours.
+    pub fn start(&self, image: &Image, machine: Machine) -> Result<Vm> {
+        Ok(image.start(&config(&self.assets, machine))?)
+    }
+}
+
+fn load(layout: &Path) -> Result<Image> {
+    let reference = format!("oci:{}", layout.display());
+    Image::load(&reference).with_context(|| format!("cannot load {reference}"))
+}
+
+fn config(assets: &AssetPaths, machine: Machine) -> VmConfig {
+    VmConfig::new()
+        .with_engine(Engine::Soft)
+        .with_assets(assets.clone())
+        .with_memory_mib(machine.memory_mib)
+        .with_vcpus(machine.vcpus)
+}
+
+/// Runs a shell command in a machine of ours and returns what it wrote.
+pub fn run(vm: &Vm, command: &str) -> Result<String> {
+    let outcome = vm.exec(["/bench/busybox", "sh", "-c", command])?;
+    text(command, outcome)
+}
+
+/// The output of a command that must have succeeded.
+pub fn text(command: &str, outcome: ExecOutcome) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    if !outcome.success() {
+        bail!(
+            "{command:?} ended with {:?}: {stdout}{}",
+            outcome.status,
+            String::from_utf8_lossy(&outcome.stderr)
+        );
+    }
+    Ok(stdout)
+}

@@ -1,0 +1,179 @@
+//! Measures supermachine side by side with QEMU: `cargo xtask bench`.
+
+#![forbid(unsafe_code)]
+
+mod boot;
+mod compute;
+mod context;
+mod exec;
+mod forkexec;
+mod guest;
+mod idle;
+mod metric;
+mod pairs;
+mod qemu;
+
+use anyhow::{Context as _, Result, bail};
+use context::{Context, Places, Side};
+use metric::Metric;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A bench: its name and what runs.
+type Bench = (&'static str, fn(&Context) -> Result<Vec<Metric>>);
+
+const BENCHES: &[Bench] = &[
+    ("boot", boot::run),
+    ("forkexec", forkexec::run),
+    ("compute", compute::run),
+    ("exec", exec::run),
+    ("idle", idle::run),
+];
+
+const USAGE: &str = "\
+usage: bench [OPTIONS] [NAME…]
+  NAME           boot, forkexec, compute, exec or idle; all without one
+  --json FILE    write the metrics there as well
+  --dir DIR      where scratch files go
+  --small DIR    OCI layout of an image with busybox
+  --large DIR    OCI layout of an image with what compute runs
+  --assets DIR   kernel and init, instead of those found as usual
+  --at COMMIT    what is measured, for the report
+  --rounds N     measure this often instead of as often as is adequate
+  --only PART    only the parts of a bench whose names start so
+  --side SIDE    measure only ours, or only qemu
+";
+
+#[derive(Debug, Default)]
+struct Arguments {
+    names: Vec<String>,
+    json: Option<PathBuf>,
+    dir: PathBuf,
+    small: PathBuf,
+    large: PathBuf,
+    assets: Option<PathBuf>,
+    at: String,
+    rounds: Option<usize>,
+    only: Option<String>,
+    side: Option<Side>,
+}
+
+fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
+    let mut arguments = Arguments {
+        dir: "target/bench".into(),
+        small: "target/demo/busybox".into(),
+        large: "target/guest-images/bench".into(),
+        ..Arguments::default()
+    };
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} needs a value"))
+        };
+        match word.as_str() {
+            "--json" => arguments.json = Some(value()?.into()),
+            "--dir" => arguments.dir = value()?.into(),
+            "--small" => arguments.small = value()?.into(),
+            "--large" => arguments.large = value()?.into(),
+            "--assets" => arguments.assets = Some(value()?.into()),
+            "--at" => arguments.at = value()?,
+            "--only" => arguments.only = Some(value()?),
+            "--rounds" => match value()?.parse()? {
+                0 => bail!("--rounds needs at least 1"),
+                rounds => arguments.rounds = Some(rounds),
+            },
+            "--side" => {
+                arguments.side = Some(match value()?.as_str() {
+                    "ours" => Side::Ours,
+                    "qemu" => Side::Peer,
+                    other => bail!("--side is ours or qemu, not {other}"),
+                });
+            }
+            name if BENCHES.iter().any(|(known, _)| *known == name) => {
+                arguments.names.push(word);
+            }
+            _ => bail!("neither a bench nor an option: {word}\n{USAGE}"),
+        }
+    }
+    if arguments.json.is_some() && arguments.side.is_some() {
+        bail!("--json is for comparisons, and --side makes none");
+    }
+    Ok(arguments)
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(file) = &arguments.json
+        && file.exists()
+    {
+        // What an earlier run wrote must not pass for the result of a failed one.
+        std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
+    }
+    let mut context = Context::prepare(&Places {
+        dir: &arguments.dir,
+        assets: arguments.assets.as_deref(),
+        small: &arguments.small,
+        large: &arguments.large,
+    })?;
+    context.rounds = arguments.rounds;
+    context.only.clone_from(&arguments.only);
+    context.side = arguments.side.unwrap_or(Side::Both);
+    let mut metrics = Vec::new();
+    for (name, bench) in BENCHES {
+        let wanted = arguments.names.is_empty() || arguments.names.iter().any(|n| n == name);
+        if !wanted {
+            continue;
+        }
+        eprintln!("bench {name}");
+        metrics.extend(bench(&context).with_context(|| format!("bench {name}"))?);
+    }
+    print!("{}", metric::table(&metrics));
+    if let Some(file) = &arguments.json {
+        let objects: Vec<_> = metrics.iter().map(|m| m.to_json(&arguments.at)).collect();
+        let text = serde_json::to_string_pretty(&objects)?;
+        std::fs::write(file, text + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn names_and_options_mix() {
+        let arguments = parse(words("boot --json f --rounds 3 idle")).unwrap();
+        assert_eq!(arguments.names, ["boot", "idle"]);
+        assert_eq!(arguments.rounds, Some(3));
+        assert_eq!(arguments.json, Some("f".into()));
+    }
+
+    #[test]
+    fn unknown_benches_and_senseless_values_are_refused() {
+        for bad in [
+            "bot",
+            "--rounds 0",
+            "--side left",
+            "--json",
+            "--side ours --json f",
+        ] {
+            assert!(parse(words(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Compressed layers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| oci_bake::fuzzing::fuzz_compression(data));

@@ -1,0 +1,4 @@
+//! Manifests, indexes, configs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| oci_bake::fuzzing::fuzz_documents(data));

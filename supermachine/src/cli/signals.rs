@@ -1,0 +1,145 @@
+//! What signals to the tool mean: before the command runs they end the tool;
+//! after that they go to the command.
+
+use super::output::Progress;
+use super::terminal;
+use crate::engine::runtime_dir;
+use crate::exec::Channel;
+use crate::{Error, Vm};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// So many requests to end within [`IMPATIENCE_SPAN`] end us even if the
+/// guest's command does not care.
+const IMPATIENCE: usize = 3;
+const IMPATIENCE_SPAN: Duration = Duration::from_secs(10);
+/// A request to end while nobody has taken our output for this long ends us:
+/// the command's own end is stuck behind that output.
+const STALLED: Duration = Duration::from_secs(2);
+/// How long after a request to end that is looked at.
+const STALL_WATCH: Duration = Duration::from_secs(10);
+
+/// A running command, as far as signals concern it.
+struct Running {
+    vm: Arc<Vm>,
+    progress: Arc<Progress>,
+    /// A thread sends, so that a connection that takes nothing cannot keep us
+    /// from counting.
+    forward: Sender<i32>,
+}
+
+/// Handles signals on a thread of its own from the start to the end.
+pub struct Forwarder {
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+impl Forwarder {
+    /// From here on signals are ours.
+    pub fn install() -> Result<Self, Error> {
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
+                .map_err(Error::system("set signal handlers up"))?;
+        let running = Arc::new(Mutex::new(None));
+        let shared = running.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                let mut requests = VecDeque::new();
+                for signal in signals.forever() {
+                    handle(signal, &shared, &mut requests);
+                }
+            })
+            .map_err(Error::system("start a thread"))?;
+        Ok(Self { running })
+    }
+
+    /// From here on signals go to the command.
+    pub fn attach(
+        &self,
+        vm: &Arc<Vm>,
+        channel: &Arc<Channel>,
+        progress: &Arc<Progress>,
+        tty: bool,
+    ) -> Result<(), Error> {
+        let forward = forwarder(channel.clone(), tty)?;
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
+            vm: vm.clone(),
+            progress: progress.clone(),
+            forward,
+        });
+        Ok(())
+    }
+
+    /// Waits for a signal that is ending the process, if one is: what it
+    /// breaks on the way is no news.
+    pub fn settle(&self) {
+        drop(self.running.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn forwarder(channel_to: Arc<Channel>, tty: bool) -> Result<Sender<i32>, Error> {
+    let (forward, signals) = channel::<i32>();
+    std::thread::Builder::new()
+        .name("forward".into())
+        .spawn(move || {
+            for signal in signals {
+                if signal != SIGWINCH {
+                    // A broken connection is the reader's news.
+                    let _ = channel_to.signal(signal.unsigned_abs());
+                } else if let (true, Some((columns, rows))) = (tty, terminal::size()) {
+                    let _ = channel_to.resize(columns, rows);
+                }
+            }
+        })
+        .map_err(Error::system("start a thread"))?;
+    Ok(forward)
+}
+
+fn handle(signal: i32, running: &Arc<Mutex<Option<Running>>>, requests: &mut VecDeque<Instant>) {
+    let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(command) = &*guard else {
+        if signal != SIGWINCH {
+            // Still locked: no command starts any more.
+            end_process(signal, None);
+        }
+        return;
+    };
+    let _ = command.forward.send(signal);
+    if !matches!(signal, SIGINT | SIGTERM | SIGHUP | SIGQUIT) {
+        return;
+    }
+    let now = Instant::now();
+    requests.retain(|then| now.duration_since(*then) < IMPATIENCE_SPAN);
+    requests.push_back(now);
+    if requests.len() >= IMPATIENCE {
+        end_process(signal, Some(&command.vm));
+    }
+    let (progress, shared) = (command.progress.clone(), running.clone());
+    // Without the thread, three signals still end us.
+    let _ = std::thread::Builder::new()
+        .name("stall".into())
+        .spawn(move || {
+            while now.elapsed() < STALL_WATCH {
+                std::thread::sleep(Duration::from_millis(100));
+                if progress.stalled_since(now) > STALLED {
+                    let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    end_process(signal, guard.as_ref().map(|command| &*command.vm));
+                }
+            }
+        });
+}
+
+/// Ends this process as the signal would have, leaving nothing behind. The
+/// caller holds the lock that [`Forwarder::settle`] waits for.
+fn end_process(signal: i32, vm: Option<&Vm>) -> ! {
+    terminal::restore();
+    if let Some(vm) = vm {
+        vm.abandon();
+    }
+    runtime_dir::remove_all_for_exit();
+    std::process::exit(128 + signal)
+}

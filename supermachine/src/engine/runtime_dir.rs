@@ -1,0 +1,186 @@
+//! The directory with one machine's sockets.
+
+use crate::Error;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+const PREFIX: &str = "supermachine-";
+
+/// The directories of this process, for an exit that drops nothing.
+static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn live() -> MutexGuard<'static, Vec<PathBuf>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A private directory for one machine's sockets, removed on drop.
+///
+/// Whoever uses it, embedder and worker, holds a shared lock on it. One that
+/// nobody has locked belonged to processes that were killed.
+#[derive(Debug)]
+pub struct RuntimeDir {
+    path: PathBuf,
+    /// Released when this is closed.
+    _lock: File,
+}
+
+impl RuntimeDir {
+    /// Makes one in `XDG_RUNTIME_DIR` or the temporary directory. Its path is
+    /// short, because socket paths must be.
+    pub fn create() -> Result<Self, Error> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        let base = std::env::var_os("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_dir())
+            .unwrap_or_else(std::env::temp_dir);
+        SWEEP.call_once(|| sweep(&base));
+        let process = std::process::id();
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = base.join(format!("{PREFIX}{process}-{count}"));
+            let mut live = live();
+            let made = fs::DirBuilder::new().mode(0o700).create(&path);
+            match made.and_then(|()| hold(&path)) {
+                Ok(Some(lock)) => {
+                    live.push(path.clone());
+                    return Ok(Self { path, _lock: lock });
+                }
+                // Another process swept it away before it was locked.
+                Ok(None) => {}
+                // A process of the same number left one behind.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(Error::host("cannot create a runtime directory", path)(
+                        error,
+                    ));
+                }
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it now. Safe to call twice.
+    pub fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.path);
+        live().retain(|path| *path != self.path);
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Removes the directories of all machines of this process, which must end
+/// now: no other is made any more.
+pub fn remove_all_for_exit() {
+    let live = live();
+    for path in live.iter() {
+        let _ = fs::remove_dir_all(path);
+    }
+    std::mem::forget(live);
+}
+
+/// Locks a directory against the sweep, as long as the file is open. `None`
+/// if the sweep was faster.
+pub fn hold(path: &Path) -> io::Result<Option<File>> {
+    let dir = match File::open(path) {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    dir.lock_shared()?;
+    let held = dir.metadata()?;
+    let same = fs::symlink_metadata(path)
+        .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+    Ok(same.then_some(dir))
+}
+
+/// Removes what killed processes of this user left in `base`. Failures leave
+/// things as they were.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if is_our_name(entry.file_name().as_encoded_bytes()) {
+            let _ = remove_if_abandoned(&entry.path());
+        }
+    }
+}
+
+/// `supermachine-PID-COUNT`.
+fn is_our_name(name: &[u8]) -> bool {
+    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    let Some(rest) = name.strip_prefix(PREFIX.as_bytes()) else {
+        return false;
+    };
+    let mut parts = rest.split(|byte| *byte == b'-');
+    matches!((parts.next(), parts.next(), parts.next()),
+        (Some(process), Some(count), None) if digits(process) && digits(count))
+}
+
+fn remove_if_abandoned(path: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
+        return Ok(());
+    }
+    let dir = File::open(path)?;
+    match dir.try_lock() {
+        Ok(()) => fs::remove_dir_all(path),
+        // In use.
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_form_are_swept() {
+        for name in ["supermachine-1-0", "supermachine-4194304-12"] {
+            assert!(is_our_name(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "supermachine",
+            "supermachine-",
+            "supermachine-1",
+            "supermachine-1-",
+            "supermachine-1-x",
+            "supermachine-1-0-0",
+            "supermachine-cache-0",
+        ] {
+            assert!(!is_our_name(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn held_directories_survive_a_sweep_and_abandoned_ones_do_not() {
+        let base = RuntimeDir::create().unwrap();
+        let make = |name: &str| {
+            let path = base.path().join(name);
+            fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            path
+        };
+        let (held, abandoned) = (make("supermachine-1-0"), make("supermachine-1-1"));
+        fs::write(abandoned.join("log"), "").unwrap();
+        let lock = hold(&held).unwrap().unwrap();
+        sweep(base.path());
+        assert!(held.exists() && !abandoned.exists());
+        drop(lock);
+        sweep(base.path());
+        assert!(!held.exists());
+        assert!(hold(&held).unwrap().is_none());
+    }
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask bench`: sets up what the benches need and runs them.
+
+use crate::packages::{self, QEMU};
+use crate::{assets, guest_image, process, workspace};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    packages::ensure(&[
+        &packages::kernel(),
+        &packages::guest_rust(),
+        &packages::guest_c(),
+        &QEMU,
+    ])?;
+    assets::ensure()?;
+    let small = guest_image::busybox()?;
+    let large = guest_image::ensure("bench")?;
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["build", "--release", "--locked", "--quiet"])
+            .args(["-p", "supermachine", "-p", "supermachine-bench", "--bins"])
+            .current_dir(workspace::root()),
+    )?;
+    let target = workspace::target_dir()?;
+    let status = Command::new(target.join("release/supermachine-bench"))
+        .args(["--at", &commit()?, "--assets"])
+        .arg(target.join("assets"))
+        .arg("--dir")
+        .arg(target.join("bench"))
+        .arg("--small")
+        .arg(small)
+        .arg("--large")
+        .arg(large)
+        .args(arguments)
+        .status()
+        .context("cannot run the benches")?;
+    if !status.success() {
+        bail!("the benches: {status}");
+    }
+    Ok(())
+}
+
+/// The commit that is measured, and whether the tree differs from it.
+fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        process::output(
+            Command::new("git")
+                .args(arguments)
+                .current_dir(workspace::root()),
+        )
+    };
+    let head = git(&["rev-parse", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    let mark = if changes.is_empty() { "" } else { "-dirty" };
+    Ok(format!("{}{mark}", head.trim()))
+}
