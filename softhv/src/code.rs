@@ -116,18 +116,18 @@ impl CodeCache {
     }
 
     /// What the jump cache knows in `pc`'s place.
-    pub fn jump_at(&self, pc: u64) -> JumpEntry {
-        self.jump[jump_index(pc)]
+    pub fn jump_at(&self, pc: u64, context: u64) -> JumpEntry {
+        self.jump[jump_index(pc, context)]
     }
 
     /// Remembers that `pc` continues at `op`.
     pub fn remember(&mut self, pc: u64, context: u64, op: *const Op) {
-        self.jump[jump_index(pc)] = JumpEntry { pc, context, op };
+        self.jump[jump_index(pc, context)] = JumpEntry { pc, context, op };
     }
 
     /// Forgets where `pc` continues.
-    pub fn forget(&mut self, pc: u64) {
-        self.jump[jump_index(pc)] = NO_JUMP;
+    pub fn forget(&mut self, pc: u64, context: u64) {
+        self.jump[jump_index(pc, context)] = NO_JUMP;
     }
 
     /// Drops everything. No op may be executing.
@@ -222,10 +222,11 @@ impl Default for CodeCache {
     }
 }
 
-/// The jump cache index of `pc`.
+/// The jump cache index of `pc` in `context`. Processes made by fork run the
+/// same addresses in turn and must not throw each other out.
 #[inline(always)]
-pub fn jump_index(pc: u64) -> usize {
-    (pc >> 2) as usize & (JUMP_ENTRIES - 1)
+pub fn jump_index(pc: u64, context: u64) -> usize {
+    (pc >> 2 ^ context) as usize & (JUMP_ENTRIES - 1)
 }
 
 impl Cpu {

@@ -46,22 +46,30 @@ impl Mmu {
         mmu
     }
 
+    /// A number never used before, spread over all bits: the jump cache
+    /// mixes it into its index.
     fn generation(&mut self) -> u64 {
         self.next_generation += 1;
-        self.next_generation
+        self.next_generation.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn renew_kernel(&mut self) {
+        let generation = self.generation();
+        self.kernel.renew(generation);
+        self.high_user = self.generation();
     }
 
     fn flush_kernel(&mut self) {
         self.kernel.flush();
         self.pan_off.flush();
-        self.kernel.generation = self.generation();
-        self.high_user = self.generation();
+        self.renew_kernel();
         self.low_kernel = self.generation();
     }
 
     fn flush_user(&mut self, at: usize) {
+        let generation = self.generation();
         self.users[at].flush();
-        self.users[at].generation = self.generation();
+        self.users[at].renew(generation);
     }
 
     /// Drops every translation and renews every generation.
@@ -93,14 +101,14 @@ impl Mmu {
     }
 
     fn flush_page(&mut self, va: u64, asid: Option<u16>) {
-        if self.pan_off.flush_page(va) {
-            self.low_kernel = self.generation();
-        }
+        // Code of the EL1 banks is known under the kernel's generation, or,
+        // in the low half, under one that is renewed here whatever the page.
+        let _ = self.pan_off.flush_page(va);
         if self.kernel.flush_page(va) {
-            self.kernel.generation = self.generation();
-            self.high_user = self.generation();
+            self.renew_kernel();
+        }
+        if va >> 63 == 0 {
             self.low_kernel = self.generation();
-            self.kernel.clear_exec_filter();
         }
         for at in 0..self.users.len() {
             let ours = match (self.users[at].space, asid) {
@@ -109,8 +117,8 @@ impl Mmu {
                 (Some(space), Some(asid)) => space.asid == asid,
             };
             if ours && self.users[at].flush_page(va) {
-                self.users[at].generation = self.generation();
-                self.users[at].clear_exec_filter();
+                let generation = self.generation();
+                self.users[at].renew(generation);
             }
         }
     }
@@ -310,6 +318,7 @@ impl Cpu {
         let fill = Fill {
             page,
             host,
+            physical: mapping.page,
             read: may(Access::Read),
             write: may(Access::Write),
             exec: may(Access::Fetch),
@@ -324,6 +333,25 @@ impl Cpu {
             &mut self.mmu.pan_off
         };
         bank.fill(&fill);
+    }
+
+    /// Physical and host address of the instruction at `pc`, if the TLB has
+    /// them. Either way the page counts as one with code from now on.
+    pub fn fetch_cached(&mut self, pc: u64) -> Option<(u64, u64)> {
+        let hit = if self.pstate.el == 0 {
+            let at = self.current_user();
+            self.mmu.users[at].note_code(pc);
+            self.mmu.users[at].fetch(pc)
+        } else if self.pstate.pan {
+            self.mmu.kernel.fetch(pc)
+        } else {
+            self.mmu.pan_off.fetch(pc)
+        };
+        // The kernel's generation also covers the high half at EL0.
+        if pc >> 63 != 0 {
+            self.mmu.kernel.note_code(pc);
+        }
+        hit
     }
 
     /// AT S1E0R and its kin: the value for PAR_EL1.

@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::exception::class;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
-use crate::mmu::Mmu;
+use crate::mmu::{Mmu, Target};
 use crate::op::Op;
 use crate::regs::Regs;
 use crate::sysreg::SysRegs;
@@ -207,8 +207,8 @@ impl Cpu {
             self.raise(class::ILLEGAL_STATE, 0, pc);
             return None;
         }
-        let cached = self.code.jump_at(pc);
         let context = self.context[(pc >> 63) as usize];
+        let cached = self.code.jump_at(pc, context);
         let epoch = self.code.epoch;
         let op = if cached.pc == pc && cached.context == context {
             cached.op
@@ -234,22 +234,34 @@ impl Cpu {
             self.raise_pc_alignment(canonical);
             return None;
         }
-        let user = self.pstate.el == 0;
-        let target = match self.translate(canonical, Access::Fetch, user) {
-            Ok(target) => target,
-            Err(fault) => {
-                self.raise_instruction_abort(canonical, fault.0);
-                return None;
-            }
+        let (physical, host) = match self.fetch_cached(canonical) {
+            Some(found) => found,
+            None => self.fetch_walk(canonical)?,
         };
-        let Some(host) = target.host else {
-            self.fetch_exit(canonical, target.physical);
-            return None;
-        };
-        let op = self.block_at(target.physical, host);
+        let op = self.block_at(physical, host);
         let context = self.context[(canonical >> 63) as usize];
         self.code.remember(canonical, context, op);
         Some(op)
+    }
+
+    /// Translates `pc` for a fetch; on a fault takes the exception.
+    fn fetch_walk(&mut self, pc: u64) -> Option<(u64, u64)> {
+        let user = self.pstate.el == 0;
+        match self.translate(pc, Access::Fetch, user) {
+            Ok(Target {
+                physical,
+                host: Some(host),
+                ..
+            }) => Some((physical, host)),
+            Ok(target) => {
+                self.fetch_exit(pc, target.physical);
+                None
+            }
+            Err(fault) => {
+                self.raise_instruction_abort(pc, fault.0);
+                None
+            }
+        }
     }
 
     /// A fetch from where no memory is mapped: the monitor's, as a stage 2

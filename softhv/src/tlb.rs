@@ -3,6 +3,10 @@
 //! A bank stands for one context (the kernel's, or one address space's), so an
 //! entry needs no ASID: switching address spaces swaps a pointer.
 
+use crate::code::AddressHasher;
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
+
 /// Entries per bank; a power of two.
 pub const ENTRIES: usize = 1024;
 /// Bytes per page (4 KiB granule).
@@ -40,6 +44,8 @@ pub struct Fill {
     pub page: u64,
     /// Page-aligned host address.
     pub host: u64,
+    /// Page-aligned physical address.
+    pub physical: u64,
     /// Readable in this context.
     pub read: bool,
     /// Writable in this context.
@@ -50,9 +56,6 @@ pub struct Fill {
     pub block_bytes: u64,
 }
 
-/// Page numbers hashed into this many bits tell which pages ran code.
-const FILTER_BITS: u64 = 4096;
-
 /// One translation context's entries.
 pub struct Bank {
     entries: Box<[Entry; ENTRIES]>,
@@ -62,9 +65,12 @@ pub struct Bank {
     pub generation: u64,
     /// Last use, for replacement.
     pub used: u64,
+    /// Physical page of each entry, for fetches.
+    physical: Box<[u64; ENTRIES]>,
+    /// Pages that the jump cache may know under [`Bank::generation`].
+    code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
     blocks: (u64, u64),
-    exec_filter: [u64; FILTER_BITS as usize / 64],
     empty: bool,
 }
 
@@ -80,18 +86,14 @@ pub struct Space {
 impl Bank {
     /// An empty bank.
     pub fn new() -> Self {
-        let entries = vec![EMPTY; ENTRIES].into_boxed_slice();
-        let entries = match entries.try_into() {
-            Ok(entries) => entries,
-            Err(_) => unreachable!("the vector has ENTRIES entries"),
-        };
         Self {
-            entries,
+            entries: boxed(EMPTY),
             space: None,
             generation: 0,
             used: 0,
+            physical: boxed(0),
+            code_pages: HashSet::default(),
             blocks: (u64::MAX, 0),
-            exec_filter: [0; FILTER_BITS as usize / 64],
             empty: true,
         }
     }
@@ -106,6 +108,20 @@ impl Bank {
         &self.entries[index(va)]
     }
 
+    /// Physical and host address of an instruction, if the bank has its page.
+    pub fn fetch(&self, pc: u64) -> Option<(u64, u64)> {
+        let entry = self.entry(pc);
+        (entry.exec == pc & PAGE_MASK).then(|| {
+            let physical = self.physical[index(pc)] | (pc & !PAGE_MASK);
+            (physical, pc.wrapping_add(entry.addend))
+        })
+    }
+
+    /// Notes that the jump cache is about to know code of `va`'s page.
+    pub fn note_code(&mut self, va: u64) {
+        self.code_pages.insert(va & PAGE_MASK);
+    }
+
     /// Adds a translation, keeping rights already known for the same page.
     pub fn fill(&mut self, fill: &Fill) {
         let page = fill.page;
@@ -117,10 +133,7 @@ impl Bank {
             exec: tag(fill.exec),
             addend,
         };
-        if fill.exec {
-            let bit = filter_bit(page);
-            self.exec_filter[bit / 64] |= 1 << (bit % 64);
-        }
+        self.physical[index(page)] = fill.physical;
         if fill.block_bytes > PAGE_SIZE {
             let start = page & !(fill.block_bytes - 1);
             self.blocks.0 = self.blocks.0.min(start);
@@ -133,14 +146,14 @@ impl Bank {
     pub fn flush(&mut self) {
         if !self.empty {
             self.entries.fill(EMPTY);
-            self.exec_filter.fill(0);
             self.blocks = (u64::MAX, 0);
             self.empty = true;
         }
+        self.code_pages.clear();
     }
 
-    /// Drops the page at `va`; true if code of this context may be affected,
-    /// in which case the caller renews [`Bank::generation`].
+    /// Drops the page at `va`; true if the jump cache may know its code, in
+    /// which case the caller gives [`Bank::renew`] a new generation.
     #[must_use]
     pub fn flush_page(&mut self, va: u64) -> bool {
         if self.blocks.0 <= va && va <= self.blocks.1 {
@@ -152,16 +165,13 @@ impl Bank {
         if entry.read == page || entry.write == page || entry.exec == page {
             *entry = EMPTY;
         }
-        let bit = filter_bit(page);
-        self.exec_filter[bit / 64] & (1 << (bit % 64)) != 0
+        self.code_pages.contains(&page)
     }
 
-    /// Forgets which pages ran code, after the generation was renewed.
-    pub fn clear_exec_filter(&mut self) {
-        self.exec_filter.fill(0);
-        for entry in self.entries.iter_mut() {
-            entry.exec = INVALID;
-        }
+    /// Makes the jump cache forget this context.
+    pub fn renew(&mut self, generation: u64) {
+        self.generation = generation;
+        self.code_pages.clear();
     }
 
     /// Takes the direct write right from every entry, so that the next store
@@ -185,8 +195,11 @@ pub fn index(va: u64) -> usize {
     (va >> 12) as usize & (ENTRIES - 1)
 }
 
-fn filter_bit(page: u64) -> usize {
-    ((page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
+fn boxed<T: Clone>(value: T) -> Box<[T; ENTRIES]> {
+    match vec![value; ENTRIES].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("the vector has ENTRIES elements"),
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +210,7 @@ mod tests {
         Fill {
             page,
             host: 0x7000_0000,
+            physical: 0x4000_0000,
             read: true,
             write: false,
             exec: true,
@@ -208,6 +222,10 @@ mod tests {
     fn page_flush_drops_one_page_and_reports_code() {
         let mut bank = Bank::new();
         bank.fill(&fill(0x1000));
+        bank.fill(&fill(0x2000));
+        bank.note_code(0x1010);
+        assert_eq!(bank.fetch(0x1004), Some((0x4000_0004, 0x7000_0004)));
+        assert!(!bank.flush_page(0x2abc));
         bank.fill(&fill(0x2000));
         assert!(bank.flush_page(0x1abc));
         assert_ne!(bank.entry(0x1000).read, 0x1000);

@@ -159,10 +159,10 @@ pub fn walk(
     let mut shift = 12 + 9 * u32::from(3 - level);
     let mut index_mask = (1u64 << (half.size - shift)) - 1;
     let (mut no_user, mut read_only, mut uxn, mut pxn) = (false, false, false, false);
+    if table >> PA_BITS != 0 {
+        return Err(Fault(fsc::ADDRESS_SIZE));
+    }
     loop {
-        if table >> PA_BITS != 0 {
-            return Err(Fault(fsc::ADDRESS_SIZE | level));
-        }
         let at = table + (va >> shift & index_mask) * 8;
         let descriptor = read(at).ok_or(Fault(fsc::EXTERNAL_WALK | level))?;
         let is_table = descriptor & 2 != 0;
@@ -176,6 +176,9 @@ pub fn walk(
             uxn |= descriptor >> 60 & 1 != 0;
             pxn |= descriptor >> 59 & 1 != 0;
             table = descriptor & DESCRIPTOR_ADDRESS;
+            if table >> PA_BITS != 0 {
+                return Err(Fault(fsc::ADDRESS_SIZE | level));
+            }
             level += 1;
             shift -= 9;
             index_mask = 511;
@@ -318,7 +321,7 @@ mod tests {
         let wide = [(0x1000, 0x0000_8000_0000_0000 | TABLE)];
         assert_eq!(
             walk(0, true, &CONTROLS, tables(&wide)),
-            Err(Fault(fsc::ADDRESS_SIZE | 1))
+            Err(Fault(fsc::ADDRESS_SIZE))
         );
     }
 

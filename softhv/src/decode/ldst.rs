@@ -3,11 +3,10 @@
 use super::{Context, Decoded, bit, bits, signed, undefined};
 use crate::exec::atomic::{self, what};
 use crate::exec::int::nop;
-use crate::exec::ldst::{
-    self, B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W,
-    X,
+use crate::exec::transfer::{
+    B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W, X,
 };
-use crate::exec::{simd_ldst, system};
+use crate::exec::{ldst, simd_ldst, system};
 use crate::op::{Handler, SP, dst, src};
 use crate::pure_op;
 use crate::simd::ldst::decode_struct;

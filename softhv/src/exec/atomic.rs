@@ -195,6 +195,24 @@ unsafe fn locate_slow(cpu: *mut Cpu, op: *const Op, bytes: u64, access: Access) 
     }
 }
 
+/// As [`locate`] for writing, for an instruction that reads first: a misaligned
+/// address is the read's fault (WnR = 0, Arm ARM D24.2.40).
+///
+/// # Safety
+/// As for a handler.
+#[inline(always)]
+unsafe fn locate_update(cpu: *mut Cpu, op: *const Op, bytes: u64) -> Option<u64> {
+    // SAFETY: by the contract.
+    unsafe {
+        let va = (*cpu).regs.get((*op).rn).wrapping_add((*op).imm);
+        if va & (bytes - 1) == 0 {
+            locate(cpu, op, bytes, Access::Write)
+        } else {
+            locate_slow(cpu, op, bytes, Access::Read)
+        }
+    }
+}
+
 macro_rules! generic {
     ($(#[$doc:meta])* $name:ident<$t:ident $(, $(const $p:ident: $c:ty),+)?>, |$cpu:ident, $op:ident| $body:block) => {
         $(#[$doc])*
@@ -369,7 +387,7 @@ generic!(
 generic!(
     /// LDADD, LDCLR, LDEOR, LDSET, LDSMAX, LDSMIN, LDUMAX, LDUMIN, SWP; operand `rm`.
     update<T, const WHAT: u8>, |cpu, op| {
-        if let Some(host) = locate(cpu, op, T::BYTES, Access::Write) {
+        if let Some(host) = locate_update(cpu, op, T::BYTES) {
             let operand = T::from_reg((*cpu).regs.get((*op).rm));
             let was = T::update::<WHAT>(host, operand);
             (*cpu).regs.set((*op).rd, was.to_reg());
@@ -381,7 +399,7 @@ generic!(
 generic!(
     /// CAS; compared and result `rm`, new value `rd`.
     cas<T>, |cpu, op| {
-        if let Some(host) = locate(cpu, op, T::BYTES, Access::Write) {
+        if let Some(host) = locate_update(cpu, op, T::BYTES) {
             let old = T::from_reg((*cpu).regs.get((*op).ra));
             let new = T::from_reg((*cpu).regs.get((*op).rd));
             let was = T::cas(host, old, new);
@@ -400,7 +418,7 @@ fn second(slot: u8) -> u8 {
 generic!(
     /// CASP; compared and result `rm` and the next, new value `rd` and the next.
     cas_two_registers<T>, |cpu, op| {
-        if let Some(host) = locate(cpu, op, 2 * T::BYTES, Access::Write) {
+        if let Some(host) = locate_update(cpu, op, 2 * T::BYTES) {
             let regs = &mut (*cpu).regs;
             let mask = if T::BYTES == 8 { u64::MAX } else { 0xffff_ffff };
             // The sink may hold anything: as a source it is XZR.

@@ -45,8 +45,8 @@ pub unsafe fn jump(cpu: *mut Cpu, target: u64) {
     // SAFETY: the index is inside the jump cache; an entry of the current
     // context leads to a live block of this vCPU.
     unsafe {
-        let entry = (*cpu).jump.add(jump_index(target));
         let context = (*cpu).context[(target >> 63) as usize];
+        let entry = (*cpu).jump.add(jump_index(target, context));
         if (*entry).pc == target && (*entry).context == context && !wanted(cpu) {
             (*cpu).regs.page = target & PAGE_MASK;
             let op = (*entry).op;
@@ -169,7 +169,8 @@ handler!(
     /// or decodes what is there now.
     stale, |cpu, op| {
         let pc = pc_of(cpu, op);
-        (*cpu).code.forget(pc);
+        let context = (*cpu).context[(pc >> 63) as usize];
+        (*cpu).code.forget(pc, context);
         (*cpu).pc = pc
     }
 );

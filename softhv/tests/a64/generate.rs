@@ -1,0 +1,397 @@
+//! Streams of instructions of every group.
+
+use super::known::excluded;
+use super::{Random, STREAM_BYTES, Stream, inputs};
+use supermachine_softhv::code::Mode;
+use supermachine_softhv::decode::{Context, instruction};
+use supermachine_softhv::exec::system::undefined;
+use supermachine_softhv::op::Handler;
+
+/// What a word's fields mean, as far as they must be steered.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    /// Bits 4:0 are a destination; everything else goes.
+    Data,
+    /// Only vector registers.
+    Vector,
+    /// Load or store, base at 9:5, transfer register at 4:0.
+    Memory,
+    /// As `Memory`, with a second transfer register at 14:10.
+    Pair,
+    /// As `Memory`, with an unsigned scaled offset at 21:10.
+    Scaled,
+    /// As `Memory`, with an index register at 20:16.
+    Indexed,
+    /// As `Memory`, with a status or operand register at 20:16.
+    Atomic,
+    /// As `Memory`, with a step register at 20:16 or none.
+    Structure,
+}
+
+/// Encoding classes (Arm ARM C4.1): fixed bits, their values, weight.
+const CLASSES: &[(u32, u32, Kind, u32)] = &[
+    (0x9f00_0000, 0x1000_0000, Kind::Data, 3),    // adr
+    (0x9f00_0000, 0x9000_0000, Kind::Data, 3),    // adrp
+    (0x1f80_0000, 0x1100_0000, Kind::Data, 10),   // add and subtract immediate
+    (0x1f80_0000, 0x1200_0000, Kind::Data, 10),   // logical immediate
+    (0x1f80_0000, 0x1280_0000, Kind::Data, 6),    // move wide
+    (0x1f80_0000, 0x1300_0000, Kind::Data, 10),   // bitfield
+    (0x1f80_0000, 0x1380_0000, Kind::Data, 5),    // extract
+    (0x1f00_0000, 0x0a00_0000, Kind::Data, 10),   // logical shifted
+    (0x1f20_0000, 0x0b00_0000, Kind::Data, 10),   // add and subtract shifted
+    (0x1fe0_0000, 0x0b20_0000, Kind::Data, 8),    // add and subtract extended
+    (0x1fe0_fc00, 0x1a00_0000, Kind::Data, 8),    // with carry
+    (0x3fe0_0410, 0x3a40_0000, Kind::Vector, 8),  // conditional compare
+    (0x3fe0_0800, 0x1a80_0000, Kind::Data, 8),    // conditional select
+    (0x7fe0_8000, 0x1ac0_0000, Kind::Data, 12),   // two sources
+    (0x7fff_c000, 0x5ac0_0000, Kind::Data, 8),    // one source
+    (0x7f00_0000, 0x1b00_0000, Kind::Data, 12),   // three sources
+    (0x3b20_0000, 0x3800_0000, Kind::Memory, 20), // unscaled, pre, post, unprivileged
+    (0x3b20_0c00, 0x3820_0800, Kind::Indexed, 14),
+    (0x3b00_0000, 0x3900_0000, Kind::Scaled, 16),
+    (0x3a00_0000, 0x2800_0000, Kind::Pair, 16),
+    (0x3f20_0c00, 0x3820_0000, Kind::Atomic, 10),
+    (0x3fa0_0000, 0x0880_0000, Kind::Atomic, 6), // ordered
+    (0x3fa0_7c00, 0x08a0_7c00, Kind::Atomic, 6), // cas
+    (0xbfa0_7c00, 0x0820_7c00, Kind::Atomic, 4), // casp
+    (0xbfbf_0000, 0x0c00_0000, Kind::Structure, 5),
+    (0xbfa0_0000, 0x0c80_0000, Kind::Structure, 5),
+    (0xbf9f_0000, 0x0d00_0000, Kind::Structure, 5),
+    (0xbf80_0000, 0x0d80_0000, Kind::Structure, 5),
+    (0x5f20_0c00, 0x1e20_0800, Kind::Vector, 8), // fp two sources
+    (0x5f20_7c00, 0x1e20_4000, Kind::Vector, 6), // fp one source
+    (0x5f20_fc07, 0x1e20_2000, Kind::Vector, 4), // fp compare
+    (0x5f20_1fe0, 0x1e20_1000, Kind::Vector, 2), // fp immediate
+    (0x5f20_0c10, 0x1e20_0400, Kind::Vector, 3), // fp conditional compare
+    (0x5f20_0c00, 0x1e20_0c00, Kind::Vector, 3), // fp select
+    (0x7f20_fc00, 0x1e20_0000, Kind::Data, 8),   // fp and integer
+    (0x7f20_0000, 0x1e00_0000, Kind::Data, 6),   // fp and fixed point
+    (0x5f00_0000, 0x1f00_0000, Kind::Vector, 6), // fp three sources
+    (0x9f20_0400, 0x0e20_0400, Kind::Vector, 14), // three same
+    (0x9f20_8400, 0x0e00_8400, Kind::Vector, 3), // three same extra
+    (0x9f20_0c00, 0x0e20_0000, Kind::Vector, 8), // three different
+    (0x9f3e_0c00, 0x0e20_0800, Kind::Vector, 12), // two registers
+    (0x9f3e_0c00, 0x0e30_0800, Kind::Vector, 5), // across lanes
+    (0x9f00_0400, 0x0f00_0000, Kind::Vector, 8), // by element
+    (0x9f80_0400, 0x0f00_0400, Kind::Vector, 8), // shift by immediate
+    (0x9ff8_0400, 0x0f00_0400, Kind::Vector, 4), // modified immediate
+    (0x9fe0_8400, 0x0e00_0400, Kind::Data, 5),   // copy
+    (0xbf20_8c00, 0x0e00_0800, Kind::Vector, 5), // permute
+    (0xbf20_8400, 0x2e00_0000, Kind::Vector, 3), // extract
+    (0xbf20_8c00, 0x0e00_0000, Kind::Vector, 4), // table
+    (0xff3e_0c00, 0x4e28_0800, Kind::Vector, 4), // aes
+    (0xff20_8c00, 0x5e00_0000, Kind::Vector, 4), // sha, three registers
+    (0xff3e_0c00, 0x5e28_0800, Kind::Vector, 3), // sha, two registers
+    (0xdf20_0400, 0x5e20_0400, Kind::Vector, 6), // scalar three same
+    (0xdf20_8400, 0x5e00_8400, Kind::Vector, 2), // scalar three same extra
+    (0xdf20_0c00, 0x5e20_0000, Kind::Vector, 2), // scalar three different
+    (0xdf3e_0c00, 0x5e20_0800, Kind::Vector, 6), // scalar two registers
+    (0xdf3e_0c00, 0x5e30_0800, Kind::Vector, 3), // scalar pairwise
+    (0xdf00_0400, 0x5f00_0000, Kind::Vector, 4), // scalar by element
+    (0xdf80_0400, 0x5f00_0400, Kind::Vector, 5), // scalar shift by immediate
+    (0xdfe0_8400, 0x5e00_0400, Kind::Vector, 2), // scalar copy
+];
+
+/// Registers that streams must not lose: an index and three bases.
+const KEPT: std::ops::RangeInclusive<u32> = 25..=28;
+
+/// The engine decodes the word as an instruction.
+pub fn is_defined(word: u32) -> bool {
+    let mode = Mode {
+        user: true,
+        fp_traps: false,
+    };
+    let decoded = instruction(word, Context { mode, offset: 0 });
+    !std::ptr::fn_addr_eq(decoded.op.run, undefined as Handler)
+}
+
+fn field(word: u32, low: u32, value: u64) -> u32 {
+    word & !(31 << low) | (value as u32) << low
+}
+
+/// A register that may be overwritten.
+fn spare(random: &mut Random) -> u64 {
+    match random.below(27) {
+        25 => 30,
+        26 => 31,
+        n => n.min(24),
+    }
+}
+
+/// A base: any alignment, or mostly aligned.
+fn base(random: &mut Random, aligned: bool, moves: bool) -> u64 {
+    if random.one_in(256) {
+        return random.below(32);
+    }
+    if moves && !random.one_in(16) {
+        return random.choose(&[28, 31]);
+    }
+    let any: &[u64] = &[26, 27, 28, 31];
+    let from = if aligned && !random.one_in(24) {
+        &[26, 26, 27]
+    } else {
+        any
+    };
+    random.choose(from)
+}
+
+fn steer(random: &mut Random, kind: Kind, mut word: u32) -> u32 {
+    let lost = |word: u32, low: u32| KEPT.contains(&(word >> low & 31));
+    match kind {
+        Kind::Vector => return word,
+        Kind::Data => {
+            // SP is a base too; as a destination of the flag-setting forms and
+            // of the rest it is XZR.
+            let is_sp = word & 31 == 31 && !random.one_in(8);
+            if is_sp || lost(word, 0) && !random.one_in(32) {
+                word = field(word, 0, spare(random) % 31);
+            }
+            return word;
+        }
+        _ => {}
+    }
+    if lost(word, 0) && word >> 26 & 1 == 0 {
+        word = field(word, 0, spare(random));
+    }
+    let aligned = matches!(kind, Kind::Atomic) || word & 0x3f00_0000 == 0x0800_0000;
+    // Forms with writeback, whose bases lose their alignment.
+    let moves = match kind {
+        Kind::Memory => word >> 10 & 1 == 1,
+        Kind::Pair | Kind::Structure => word >> 23 & 1 == 1,
+        _ => false,
+    };
+    word = field(word, 5, base(random, aligned, moves));
+    match kind {
+        Kind::Pair if lost(word, 10) && word >> 26 & 1 == 0 => field(word, 10, spare(random)),
+        Kind::Scaled if !random.one_in(32) => {
+            let scale = if word >> 26 & 1 == 1 && word >> 23 & 1 == 1 {
+                4
+            } else {
+                word >> 30
+            };
+            let offset = random.below(1024 >> scale) as u32;
+            word & !(0xfff << 10) | offset << 10
+        }
+        Kind::Indexed if !random.one_in(32) => field(word, 16, 25),
+        Kind::Structure if word >> 23 & 1 == 1 => field(word, 16, random.choose(&[25, 31])),
+        Kind::Atomic if word & 0xbfa0_7c00 == 0x0820_7c00 => {
+            // casp: even, and away from the bases.
+            let pair = random.below(12) * 2;
+            field(word & !1, 16, pair)
+        }
+        Kind::Atomic if lost(word, 16) => field(word, 16, spare(random)),
+        _ => word,
+    }
+}
+
+/// A random word of a class.
+fn of_class(random: &mut Random) -> u32 {
+    let total: u32 = CLASSES.iter().map(|c| c.3).sum();
+    let mut pick = random.below(u64::from(total)) as u32;
+    let class = CLASSES.iter().find(|c| {
+        let found = pick < c.3;
+        pick = pick.wrapping_sub(if found { 0 } else { c.3 });
+        found
+    });
+    let &(mask, value, kind, _) = class.expect("weights add up");
+    let word = random.next() as u32 & !mask | value;
+    let word = alias(random, word);
+    steer(random, kind, word & !mask | value)
+}
+
+/// Sometimes makes register fields equal, which random ones rarely are.
+fn alias(random: &mut Random, word: u32) -> u32 {
+    match random.below(12) {
+        0 => field(word, 0, u64::from(word >> 5 & 31)),
+        1 => field(word, 16, u64::from(word >> 5 & 31)),
+        2 => field(word, 16, u64::from(word & 31)),
+        _ => word,
+    }
+}
+
+/// An instruction that both sides have.
+fn defined(random: &mut Random) -> u32 {
+    loop {
+        let word = of_class(random);
+        if is_defined(word) && excluded(word).is_none() {
+            return word;
+        }
+    }
+}
+
+/// A branch, to be aimed by [`aim`].
+fn branch(random: &mut Random) -> Vec<u32> {
+    let register = random.below(31) as u32;
+    let (any, condition) = (random.next() as u32, random.below(16) as u32);
+    match random.below(8) {
+        0 => vec![0x1400_0000 | (any & 1) << 31],
+        1..=3 => vec![0x5400_0000 | condition],
+        4 => vec![0x3400_0000 | any & 0x8100_0000 | register],
+        5 => vec![0x3600_0000 | any & 0x81f8_0000 | register],
+        _ => {
+            // adr; br, blr or ret. Bits 1:0 of the target are rarely not zero.
+            let register = spare(random) as u32 % 25;
+            let low = if random.one_in(64) { any & 3 } else { 0 };
+            let how = random.choose(&[0xd61f_0000, 0xd63f_0000, 0xd65f_0000]);
+            vec![0x1000_0000 | low << 29 | register, how | register << 5]
+        }
+    }
+}
+
+/// Sets the target of a branch made by [`branch`] to `ahead` words from its
+/// first word.
+fn aim(words: &mut [u32], ahead: u32) {
+    let narrow = words[0] & 0x7c00_0000 == 0x1400_0000;
+    words[0] |= if narrow { ahead } else { ahead << 5 };
+}
+
+/// Load-exclusive, something on the value, store-exclusive.
+fn exclusive(random: &mut Random, words: &mut Vec<u32>) {
+    let (base, any) = (random.choose(&[26u32, 27]), random.next() as u32);
+    let (value, second, status) = (
+        random.below(8) as u32,
+        8 + random.below(8) as u32,
+        16 + random.below(8) as u32,
+    );
+    let order = any & 0x8000;
+    let size = any & 0xc000_0000;
+    if random.one_in(4) {
+        words.push(0x887f_0000 | order | any & 0x4000_0000 | second << 10 | base << 5 | value);
+        words.push(defined_data(random));
+        words.push(
+            0x8820_0000
+                | order
+                | any & 0x4000_0000
+                | status << 16
+                | second << 10
+                | base << 5
+                | value,
+        );
+    } else {
+        words.push(0x085f_7c00 | order | size | base << 5 | value);
+        words.push(defined_data(random));
+        // Of the same size: QEMU compares values only, the engine sizes too,
+        // and the architecture lets the others fail or succeed.
+        words.push(0x0800_7c00 | order | size | status << 16 | base << 5 | value);
+    }
+}
+
+fn defined_data(random: &mut Random) -> u32 {
+    loop {
+        let word = defined(random);
+        if word >> 25 & 7 == 5 {
+            return word;
+        }
+    }
+}
+
+/// System registers, hints, barriers, cache instructions.
+fn system(random: &mut Random, words: &mut Vec<u32>) {
+    let register = spare(random) as u32 % 25;
+    let any = random.next();
+    match random.below(10) {
+        // movz, movk, msr fpcr or fpsr
+        0 | 1 => {
+            let (bits, msr) = if any & 1 == 0 {
+                (inputs::FPCR_BITS, 0xd51b_4400)
+            } else {
+                (inputs::FPSR_BITS, 0xd51b_4420)
+            };
+            let value = (any >> 8) as u32 & bits;
+            words.push(0xd280_0000 | (value & 0xffff) << 5 | register);
+            words.push(0xf2a0_0000 | value >> 16 << 5 | register);
+            words.push(msr | register);
+        }
+        2 => words.push(0xd53b_4400 | register),
+        3 => words.push(0xd53b_4420 | register),
+        4 => words.push(0xd53b_4200 | register),
+        5 => words.push(0xd51b_4200 | register),
+        6 => words.extend([
+            0xd51b_d040 | register,
+            0xd53b_d040 | random.below(25) as u32,
+        ]),
+        7 => {
+            // Hints without WFI; barriers; clrex.
+            let hint = random.choose(&[0u32, 1, 2, 4, 5, 7, 16, 17, 20, 25, 29, 32, 36, 40]);
+            let option = (any & 15) as u32;
+            let barrier = random.choose(&[0xd503_305f, 0xd503_309f, 0xd503_30bf, 0xd503_30df]);
+            words.push(if any & 16 == 0 {
+                0xd503_201f | hint << 5
+            } else {
+                barrier | option << 8
+            });
+        }
+        // dc zva, anywhere in the window.
+        8 => words.push(0xd50b_7420 | random.choose(&[26, 26, 27, 28])),
+        _ => {
+            // dc cvac, civac, cvau; ic ivau. QEMU's user mode has no cvap.
+            let how = random.choose(&[0xd50b_7a20, 0xd50b_7e20, 0xd50b_7b20, 0xd50b_7520]);
+            words.push(how | 26);
+        }
+    }
+}
+
+/// A stream of 16 to 64 instructions.
+pub fn stream(random: &mut Random) -> Stream {
+    let count = 16 + random.below(49) as usize;
+    let mut words = Vec::with_capacity(count + 3);
+    // Where instructions that belong together start, so that no branch leads
+    // into their middle; and which of them branch.
+    let (mut starts, mut branches) = (Vec::new(), Vec::new());
+    while words.len() < count {
+        starts.push(words.len());
+        match random.below(32) {
+            0..=2 => {
+                branches.push(starts.len() - 1);
+                words.extend(branch(random));
+            }
+            3 => exclusive(random, &mut words),
+            4 => system(random, &mut words),
+            5 => words.push(literal(random, words.len() as u32, count as u32)),
+            _ => words.push(defined(random)),
+        }
+    }
+    let end = words.len();
+    for at in branches {
+        let target = at + 1 + random.below(4) as usize;
+        let target = starts.get(target).copied().unwrap_or(end);
+        let here = starts[at];
+        aim(&mut words[here..], (target - here) as u32);
+    }
+    Stream { words }
+}
+
+/// A load from the stream itself.
+fn literal(random: &mut Random, at: u32, count: u32) -> u32 {
+    let kind = random.choose(&[
+        0x1800_0000,
+        0x5800_0000,
+        0x9800_0000,
+        0xd800_0000,
+        0x1c00_0000,
+        0x5c00_0000,
+        0x9c00_0000,
+    ]);
+    // Two words before the last four of it, since the next stream follows.
+    let target = random.below(u64::from(count)) as u32;
+    let offset = target.wrapping_sub(at) & 0x7_ffff;
+    kind | offset << 5 | spare(random) as u32
+}
+
+/// One random word, allocated or not, anywhere in the encoding space or in a
+/// class of it.
+pub fn raw(random: &mut Random) -> Stream {
+    loop {
+        let word = if random.one_in(2) {
+            of_class(random)
+        } else {
+            random.next() as u32
+        };
+        if excluded(word).is_none() {
+            return Stream { words: vec![word] };
+        }
+    }
+}
+
+/// Streams fit what is reserved for them.
+pub const MAX_STREAMS: usize = STREAM_BYTES as usize / 4 / 80;

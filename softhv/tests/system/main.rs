@@ -1,0 +1,9 @@
+//! The system level: exceptions, translation, traps and exits to the monitor,
+//! by small programs at EL1 and EL0.
+#![allow(dead_code, clippy::cast_possible_truncation)]
+
+#[path = "../a64/assembler.rs"]
+mod assembler;
+mod exceptions;
+mod layout;
+mod machine;

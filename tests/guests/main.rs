@@ -1,0 +1,14 @@
+//! Debian's programs in guests, compared with what they must print. The
+//! `.out` files were written by the same programs on a real x86-64 CPU, or by
+//! hand from what each line must be.
+
+mod agent;
+mod base;
+mod boots;
+mod contracts;
+mod gcc;
+mod nodejs;
+mod openssl;
+mod perl;
+mod python;
+mod servers;
