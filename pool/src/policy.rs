@@ -125,6 +125,8 @@ pub struct Policy {
     closed_until: Option<Duration>,
     /// Memory was refused; not asked again before this time.
     budget_refused_until: Option<Duration>,
+    /// Memory was refused, and no worker has started since.
+    memory_is_short: bool,
     worker_bytes: u64,
     closing: Option<Closing>,
     /// The latest time that was told.
@@ -154,6 +156,7 @@ impl Policy {
             dead_on_arrival: 0,
             closed_until: None,
             budget_refused_until: None,
+            memory_is_short: false,
             closing: None,
             now: Duration::ZERO,
             spawned: 0,
@@ -241,6 +244,7 @@ impl Policy {
     /// A worker's process runs.
     pub fn spawned(&mut self, worker: WorkerId, now: Duration) {
         if self.state(worker) == Some(WorkerState::Spawning) {
+            self.memory_is_short = false;
             self.enter(worker, WorkerState::Restoring, now);
             self.actions.push(Action::Restore(worker));
         }
@@ -272,6 +276,7 @@ impl Policy {
         if self.state(worker) == Some(WorkerState::Spawning) {
             self.workers.remove(&worker);
             self.spawned -= 1;
+            self.memory_is_short = true;
             self.budget_refused_until = Some(now.saturating_add(self.config.budget_retry));
         }
         self.settle(now);
@@ -570,7 +575,7 @@ impl Policy {
             }
             self.waiters.pop_front();
             let waited = now.saturating_sub(waiter.since);
-            let error = if self.budget_refused_until.is_some() {
+            let error = if self.memory_is_short {
                 PoolError::OverBudget {
                     waited,
                     needed_bytes: self.worker_bytes,

@@ -19,7 +19,7 @@ impl Random {
     }
 
     fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        usize::try_from(self.next() % limit as u64).expect("below a usize")
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 mod bakers;
 mod damage;
 mod faults;
+mod fuzz;
 mod life;
 
 pub(crate) const MEMORY_BYTES: usize = 5 << 20;
