@@ -21,8 +21,13 @@ seq 20000 | awk '{print "SET key:" $1 " " $1 * 3}' | c --pipe | tail -n 1
 c dbsize; c get key:12345; c save; c shutdown nosave || true; wait $server
 start no
 c dbsize; c get key:19999; c zscore scores two; c get greeting; c lrange list 0 -1
-c config set appendonly yes; c set kept by-log; c incr n
+c config set appendonly yes
+# Until its first rewrite is over, the log is not what a restart reads.
+for _ in $(seq 600); do
+  c info persistence | grep -qE '^aof_rewrite_(in_progress|scheduled):1' || break
+  sleep 0.1
+done
+c set kept by-log; c incr n
 kill -KILL $server; wait $server 2>/dev/null || true
-for _ in $(seq 3); do :; done
 start yes
 c get kept; c get n; c debug digest >/dev/null; c shutdown nosave || true; wait $server

@@ -24,6 +24,8 @@ struct Image {
 const BASE: &[&str] = &[
     "bash",
     "coreutils",
+    // For /bin/sh, which zcat and many others are scripts of.
+    "dash",
     "findutils",
     "grep",
     "gzip",
