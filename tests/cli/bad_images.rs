@@ -60,21 +60,27 @@ fn what_is_no_image_is_refused_by_name() {
             in_here("oci", "empty"),
             ["empty", "not an OCI image layout"],
         ),
-        (in_here("oci", "text"), ["text", ""]),
+        (in_here("oci", "text"), ["text", "not a directory"]),
         (in_here("oci-archive", "absent"), ["absent", "No such file"]),
         (
             in_here("oci-archive", "text"),
             ["text", "not an image archive"],
         ),
-        (in_here("oci-archive", "nothing"), ["nothing", ""]),
-        (in_here("oci-archive", "empty"), ["empty", ""]),
+        (
+            in_here("oci-archive", "nothing"),
+            ["nothing", "not an OCI image layout"],
+        ),
+        (
+            in_here("oci-archive", "empty"),
+            ["empty", "not a regular file"],
+        ),
         (
             in_here("docker-archive", "text"),
             ["text", "not an image archive"],
         ),
         ("debian:12".to_owned(), ["debian:12", "registry"]),
-        ("".to_owned(), ["", ""]),
-        ("oci:".to_owned(), ["", ""]),
+        ("".to_owned(), ["invalid image reference", "empty"]),
+        ("oci:".to_owned(), ["invalid image reference", "empty"]),
     ] {
         run(&sandbox, &reference).refused(125, &words);
     }
@@ -122,7 +128,7 @@ fn blobs_that_are_not_what_their_digest_says_are_refused() {
         Layout::manifest_path,
     ] {
         refused(&["digest"], |layout| flip_byte(&path(layout)));
-        refused(&[""], |layout| truncate(&path(layout)));
+        refused(&["should have", "bytes"], |layout| truncate(&path(layout)));
     }
 }
 
@@ -153,22 +159,22 @@ fn malformed_documents_are_refused() {
     refused(&["index", "not valid"], |layout| {
         fs::write(layout.dir().join("index.json"), "{]").expect("a file");
     });
-    refused(&[""], |layout| {
+    refused(&["no image inside"], |layout| {
         layout.edit_index(|index| index["manifests"] = json!([]));
     });
-    refused(&[""], |layout| {
+    refused(&["invalid digest"], |layout| {
         layout.edit_index(|index| index["manifests"][0]["digest"] = json!("sha256:../../etc"));
     });
-    refused(&[""], |layout| {
+    refused(&["index is not valid"], |layout| {
         layout.edit_index(|index| index["manifests"][0]["size"] = json!(u64::MAX));
     });
-    refused(&[""], |layout| {
+    refused(&["manifest is not valid"], |layout| {
         layout.edit_index(|index| layout.store(b"not JSON", &mut index["manifests"][0]));
     });
-    refused(&[""], |layout| {
+    refused(&["manifest is not valid"], |layout| {
         layout.edit_manifest(|_, manifest| manifest["layers"] = json!("none"));
     });
-    refused(&[""], |layout| {
+    refused(&["cannot bake layer", "gzip"], |layout| {
         layout.edit_manifest(|layout, manifest| {
             layout.store(b"this is no archive", &mut manifest["layers"][1]);
         });
