@@ -286,44 +286,53 @@ impl Cpu {
     }
 }
 
+/// The widest access that `host` is aligned for and `left` bytes allow: what
+/// the guest accesses as one aligned element must not tear.
+fn piece(host: u64, left: usize) -> usize {
+    let fits = |&bytes: &usize| bytes <= left && host & (bytes as u64 - 1) == 0;
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
 /// # Safety
 /// `host` has `out.len()` readable bytes.
 unsafe fn copy_in(host: u64, out: &mut [u8]) {
-    if out.len() == 8 && host & 7 == 0 {
-        // SAFETY: by the contract. One access, as the guest sees one.
-        out.copy_from_slice(&unsafe { read::<u64>(host) }.to_le_bytes());
-        return;
-    }
-    if out.len() == 4 && host & 3 == 0 {
+    let mut done = 0;
+    while done < out.len() {
+        let at = host + done as u64;
+        let bytes = piece(at, out.len() - done);
+        let to = &mut out[done..done + bytes];
         // SAFETY: by the contract.
-        out.copy_from_slice(&unsafe { read::<u32>(host) }.to_le_bytes());
-        return;
-    }
-    for (offset, byte) in out.iter_mut().enumerate() {
-        // SAFETY: by the contract.
-        *byte = unsafe { read(host + offset as u64) };
+        unsafe {
+            match bytes {
+                8 => to.copy_from_slice(&read::<u64>(at).to_le_bytes()),
+                4 => to.copy_from_slice(&read::<u32>(at).to_le_bytes()),
+                2 => to.copy_from_slice(&read::<u16>(at).to_le_bytes()),
+                _ => to[0] = read(at),
+            }
+        }
+        done += bytes;
     }
 }
 
 /// # Safety
 /// `host` has `data.len()` writable bytes.
 unsafe fn copy_out(host: u64, data: &[u8]) {
-    if host & 7 == 0
-        && let Ok(value) = <[u8; 8]>::try_from(data)
-    {
-        // SAFETY: by the contract. One access, as the guest sees one.
-        unsafe { write(host, u64::from_le_bytes(value)) };
-        return;
-    }
-    if host & 3 == 0
-        && let Ok(value) = <[u8; 4]>::try_from(data)
-    {
+    let mut done = 0;
+    while done < data.len() {
+        let at = host + done as u64;
+        let bytes = piece(at, data.len() - done);
+        let mut value = [0; 8];
+        value[..bytes].copy_from_slice(&data[done..done + bytes]);
+        let value = u64::from_le_bytes(value);
         // SAFETY: by the contract.
-        unsafe { write(host, u32::from_le_bytes(value)) };
-        return;
-    }
-    for (offset, byte) in data.iter().enumerate() {
-        // SAFETY: by the contract.
-        unsafe { write(host + offset as u64, *byte) };
+        unsafe {
+            match bytes {
+                8 => write(at, value),
+                4 => write(at, value as u32),
+                2 => write(at, value as u16),
+                _ => write(at, value as u8),
+            }
+        }
+        done += bytes;
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::spawn::{VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
 use crate::{AssetPaths, Error, ExecBuilder, ExecOutcome, Image, VmConfig};
 use exec_proto::client::{Event, Session};
-use exec_proto::{ProtoError, READY_PORT};
+use exec_proto::{ErrorKind, ProtoError, READY_PORT};
 use oci_bake::ImageConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -151,8 +151,8 @@ impl Vm {
     }
 
     /// Connects to the agent and sends requests. The agent refuses connections
-    /// while many others wait to be accepted, by closing them without a hello;
-    /// then nothing was begun, so trying again is safe.
+    /// while many others wait to be accepted, by closing them without a hello,
+    /// or says that it is busy. Nothing was begun then, so trying again is safe.
     pub(crate) fn open_session(
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
@@ -161,7 +161,13 @@ impl Vm {
         let mut pause = FIRST_RETRY;
         loop {
             match self.try_session(&queue) {
-                Err(error @ Error::Connection { .. }) => {
+                Err(
+                    error @ (Error::Connection { .. }
+                    | Error::Exec {
+                        kind: ErrorKind::Busy,
+                        ..
+                    }),
+                ) => {
                     if let Some(ended) = lock(&self.worker).end_within(Duration::ZERO) {
                         return Err(ended);
                     }

@@ -287,7 +287,8 @@ fn machine_that_ends_itself_is_news() {
             &["machine has ended", "restarted itself"],
         ),
         (
-            "echo last; sleep 0.3; echo 1 > /proc/sys/vm/panic_on_oom; tail /dev/zero",
+            "echo last; sleep 0.3; echo 1 > /proc/sys/vm/panic_on_oom; \
+             for i in 1 2 3; do dd if=/dev/zero bs=150M 2>/dev/null | sleep 100 & done; sleep 100",
             &["machine has ended", "kernel panicked"],
         ),
     ] {

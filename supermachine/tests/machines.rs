@@ -38,6 +38,35 @@ fn assets_with(name: &str, kernel: Option<&[u8]>, init: Option<&[u8]>) -> AssetP
 }
 
 #[test]
+fn stopped_and_dropped_machines_leave_nothing() {
+    for stop in [true, false] {
+        let vm = machine();
+        let dir = vm.exec_path().parent().unwrap().to_path_buf();
+        assert!(dir.join("exec").exists());
+        if stop {
+            vm.stop().unwrap();
+        } else {
+            drop(vm);
+        }
+        assert!(!dir.exists(), "{}", dir.display());
+    }
+}
+
+#[test]
+fn console_of_a_running_guest_can_be_asked_for() {
+    let vm = machine();
+    let first = vm.status().unwrap();
+    assert!(
+        vm.exec(["sh", "-c", "echo from inside > /dev/console"])
+            .unwrap()
+            .success()
+    );
+    let second = vm.status().unwrap();
+    assert!(second.console.contains("from inside"), "{second:?}");
+    assert!(second.exits > first.exits);
+}
+
+#[test]
 fn kernel_that_is_none_is_refused() {
     for (name, bytes) in [("empty", Vec::new()), ("text", b"no kernel".repeat(100))] {
         let (error, _) = start_error(assets_with(&format!("kernel-{name}"), Some(&bytes), None));

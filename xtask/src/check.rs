@@ -14,8 +14,10 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     ("supermachine-hvf", 1, &[]),
     ("supermachine-kernel", 1, &[]),
     ("supermachine-oci-bake", 1, &[]),
+    ("supermachine-pool", 1, &[]),
     ("supermachine-softhv", 2, &["supermachine-hvf"]),
     ("supermachine-devices", 2, &[]),
+    ("supermachine-snapshot", 2, &[]),
     ("supermachine-init-shim", 2, &["supermachine-exec-proto"]),
     (
         "supermachine-vmm-core",
@@ -68,6 +70,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "vmm-core/tests/",
     "init-shim/src/sys",
     "init-shim/src/sys.rs",
+    "snapshot/src/map.rs",
 ];
 
 /// Lines a source file may have.

@@ -3,11 +3,10 @@
 use super::{Context, Decoded, bit, bits, signed, undefined};
 use crate::exec::atomic::{self, what};
 use crate::exec::int::nop;
-use crate::exec::ldst::{
-    self, B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W,
-    X,
+use crate::exec::transfer::{
+    B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W, X,
 };
-use crate::exec::{simd_ldst, system};
+use crate::exec::{ldst, simd_ldst, system};
 use crate::op::{Handler, SP, dst, src};
 use crate::pure_op;
 use crate::simd::ldst::decode_struct;
@@ -325,12 +324,18 @@ fn pair(word: u32) -> Decoded {
 fn structures(word: u32) -> Decoded {
     match decode_struct(word) {
         Some(access) => {
-            let run: Handler = if access.load {
-                simd_ldst::load
-            } else {
-                simd_ldst::store
+            let whole = simd_ldst::whole_registers(&access);
+            let run: Handler = match (access.load, whole.is_some()) {
+                (true, true) => simd_ldst::load_whole,
+                (true, false) => simd_ldst::load,
+                (false, true) => simd_ldst::store_whole,
+                (false, false) => simd_ldst::store,
             };
-            Decoded::new(run).imm(u64::from(word))
+            Decoded::new(run)
+                .rd(access.rt)
+                .rn(access.rn)
+                .aux(whole.unwrap_or(0))
+                .imm(u64::from(word))
         }
         None => undefined(),
     }

@@ -2,7 +2,8 @@
 
 use super::{Context, Decoded, bit, bits, undefined};
 use crate::exec::int::nop;
-use crate::exec::system::{self as exec, tlbi};
+use crate::exec::maintenance::{self, tlbi};
+use crate::exec::system as exec;
 use crate::op::{Handler, dst, src};
 use crate::pure_op;
 use crate::sysreg::{self, Lookup, UserAccess, key};
@@ -11,7 +12,7 @@ pub fn decode(word: u32, context: Context) -> Decoded {
     let read = bit(word, 21);
     match bits(word, 19, 2) {
         0 if !read => special(word, context),
-        1 if !read => maintenance(word, context),
+        1 if !read => operations(word, context),
         2 | 3 if read => move_from(word, context),
         2 | 3 => move_to(word, context),
         _ => undefined(),
@@ -67,26 +68,26 @@ fn pstate(op1: u32, op2: u32, crm: u32, context: Context) -> Decoded {
 }
 
 /// SYS: cache, TLB and address translation instructions.
-fn maintenance(word: u32, context: Context) -> Decoded {
+fn operations(word: u32, context: Context) -> Decoded {
     let (op1, crn) = (bits(word, 16, 3), bits(word, 12, 4));
     let (crm, op2) = (bits(word, 8, 4), bits(word, 5, 3));
     let user = context.mode.user;
     let on_address = |run: Handler| Decoded::new(run).rd(src(word)).imm(u64::from(word));
     match (op1, crn, crm, op2) {
-        (3, 7, 4, 1) if user => on_address(exec::zero_block_user),
+        (3, 7, 4, 1) if user => on_address(maintenance::zero_block_user),
         (3, 7, 4, 1) => on_address(crate::exec::ldst::zero_block),
-        (3, 7, 10..=12 | 14, 1) => on_address(exec::data_cache),
+        (3, 7, 10..=12 | 14, 1) => on_address(maintenance::data_cache),
         (3, 7, 5, 1) => {
-            let mut decoded = on_address(exec::instruction_cache);
+            let mut decoded = on_address(maintenance::instruction_cache);
             decoded.ends = true;
             decoded
         }
         _ if user => undefined(),
-        (0, 7, 6, 1) => on_address(exec::data_cache).aux(1),
+        (0, 7, 6, 1) => on_address(maintenance::data_cache).aux(1),
         // By set and way: caches are not modelled, nothing to do.
         (0, 7, 6 | 10 | 14, 2) => Decoded::new(pure_op!(nop)),
-        (0, 7, 1 | 5, 0) => Decoded::end(exec::instruction_cache_all),
-        (0, 7, 8, 0..=3) => on_address(exec::translate_address).aux(op2 as u16),
+        (0, 7, 1 | 5, 0) => Decoded::end(maintenance::instruction_cache_all),
+        (0, 7, 8, 0..=3) => on_address(maintenance::translate_address).aux(op2 as u16),
         (0, 8, _, _) => tlb(word, crm, op2),
         _ => undefined(),
     }
@@ -108,7 +109,7 @@ fn tlb(word: u32, crm: u32, op2: u32) -> Decoded {
         3 | 7 => tlbi::VA_ALL_ASIDS,
         _ => return undefined(),
     };
-    Decoded::end(exec::tlb_maintenance)
+    Decoded::end(maintenance::tlb_maintenance)
         .rd(src(word))
         .aux(what | if range { tlbi::RANGE } else { 0 })
         .imm(u64::from(shared))

@@ -7,9 +7,10 @@
 use super::branch::{BACK, FAR, NEAR, take};
 use super::int::{self, w32, w64};
 use super::ldst::{
-    B, Index, Kind, Mode, Offset, Post, Pre, W, X, load_fast, load_pair_fast, load_pair_slow,
-    load_slow, store_fast, store_pair_fast, store_pair_slow, store_slow,
+    load_fast, load_pair_fast, load_pair_slow, load_slow, store_fast, store_pair_fast,
+    store_pair_slow, store_slow,
 };
+use super::transfer::{B, Index, Kind, Mode, Offset, Post, Pre, W, X};
 use crate::cpu::Cpu;
 use crate::op::{Handler, Op};
 use crate::regs::Regs;

@@ -6,5 +6,7 @@ pub mod branch;
 pub mod fused;
 pub mod int;
 pub mod ldst;
+pub mod maintenance;
 pub mod simd_ldst;
 pub mod system;
+pub mod transfer;

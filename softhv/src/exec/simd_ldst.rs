@@ -6,7 +6,10 @@ use crate::cpu::Cpu;
 use crate::mem::{Request, probe_read, probe_write};
 use crate::next_op;
 use crate::op::Op;
-use crate::simd::ldst::{MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to};
+use crate::regs::V;
+use crate::simd::ldst::{
+    Lanes, MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to,
+};
 use crate::walk::Access;
 
 handler!(
@@ -23,6 +26,62 @@ handler!(
     store, |cpu, op| {
         if transfer(cpu, op, Access::Write) {
             next_op!(cpu, op)
+        }
+    }
+);
+
+/// Bit of `aux` that says "advance the base by what was transferred".
+const ADVANCE: u16 = 1 << 8;
+
+/// The `aux` of [`load_whole`] and [`store_whole`] for `structure`, if that is
+/// LD1 or ST1 of whole registers that follow each other.
+pub fn whole_registers(structure: &StructAccess) -> Option<u16> {
+    let plain = structure.q && structure.selem == 1 && structure.lanes == Lanes::All;
+    let advance = match structure.writeback {
+        Writeback::None => 0,
+        Writeback::Bytes(_) => ADVANCE,
+        Writeback::Register(_) => return None,
+    };
+    plain.then_some(u16::from(structure.rpt) | advance)
+}
+
+handler!(
+    /// LD1 of whole registers: `rd` the first, `aux` as [`whole_registers`]
+    /// says, `imm` the instruction.
+    load_whole, |cpu, op| {
+        let (va, count) = ((*cpu).regs.get((*op).rn), u64::from((*op).aux & 0xff));
+        match probe_read((*cpu).tlb, va, 16 * count) {
+            Some(host) => {
+                for n in 0..count {
+                    let register = (u64::from((*op).rd) + n) as usize & 31;
+                    (*cpu).regs.v[register] = V(crate::mem::read(host + 16 * n));
+                }
+                if (*op).aux & ADVANCE != 0 {
+                    (*cpu).regs.set((*op).rn, va.wrapping_add(16 * count));
+                }
+                next_op!(cpu, op)
+            }
+            None => load(cpu, op),
+        }
+    }
+);
+
+handler!(
+    /// ST1 of whole registers, as [`load_whole`].
+    store_whole, |cpu, op| {
+        let (va, count) = ((*cpu).regs.get((*op).rn), u64::from((*op).aux & 0xff));
+        match probe_write((*cpu).tlb, va, 16 * count) {
+            Some(host) => {
+                for n in 0..count {
+                    let register = (u64::from((*op).rd) + n) as usize & 31;
+                    crate::mem::write(host + 16 * n, (*cpu).regs.v[register].0);
+                }
+                if (*op).aux & ADVANCE != 0 {
+                    (*cpu).regs.set((*op).rn, va.wrapping_add(16 * count));
+                }
+                next_op!(cpu, op)
+            }
+            None => store(cpu, op),
         }
     }
 );

@@ -7,15 +7,11 @@ use crate::mem::ESR_IL;
 use crate::next_op;
 use crate::op::Op;
 use crate::sysreg::{self, FPCR_MASK, FPSR_MASK, Lookup};
-use crate::vcpu_link::{AckWait, CodeRange, TlbInvalidate};
 use std::sync::atomic::{Ordering, fence};
 
 /// SCTLR_EL1.nTWI and nTWE: WFI and WFE at EL0 do not trap.
 const SCTLR_NTWI: u64 = 1 << 16;
 const SCTLR_NTWE: u64 = 1 << 18;
-/// SCTLR_EL1.UCI: cache maintenance at EL0. DZE: DC ZVA at EL0.
-const SCTLR_UCI: u64 = 1 << 26;
-const SCTLR_DZE: u64 = 1 << 14;
 /// SCTLR_EL1.UMA: DAIF at EL0.
 const SCTLR_UMA: u64 = 1 << 9;
 
@@ -319,96 +315,6 @@ handler!(
     }
 );
 
-handler!(
-    /// DC by address, except ZVA; `aux` 1 may not run at EL0 at all.
-    data_cache, |cpu, op| {
-        let pc = pc_of(cpu, op);
-        if (*cpu).pstate.el == 0 && ((*op).aux != 0 || (*cpu).sys.sctlr & SCTLR_UCI == 0) {
-            return (*cpu).trap_sysreg(pc, (*op).imm as u32);
-        }
-        let va = (*cpu).regs.get((*op).rd);
-        if (*cpu).cache_maintenance(pc, va).is_ok() {
-            next_op!(cpu, op)
-        }
-    }
-);
-
-handler!(
-    /// DC ZVA at EL0 where SCTLR_EL1.DZE may forbid it.
-    zero_block_user, |cpu, op| {
-        if (*cpu).sys.sctlr & SCTLR_DZE == 0 {
-            return (*cpu).trap_sysreg(pc_of(cpu, op), (*op).imm as u32);
-        }
-        super::ldst::zero_block(cpu, op)
-    }
-);
-
-handler!(
-    /// IC IVAU. Ends its block, which may be what it invalidates.
-    instruction_cache, |cpu, op| {
-        let pc = pc_of(cpu, op);
-        if (*cpu).pstate.el == 0 && (*cpu).sys.sctlr & SCTLR_UCI == 0 {
-            return (*cpu).trap_sysreg(pc, (*op).imm as u32);
-        }
-        let va = (*cpu).regs.get((*op).rd);
-        if let Ok(physical) = (*cpu).cache_maintenance(pc, va) {
-            (*cpu).code_changed(CodeRange { pa: physical & !63, bytes: 64 });
-            (*cpu).pc = pc + 4;
-        }
-    }
-);
-
-handler!(
-    /// IC IALLU and IALLUIS.
-    instruction_cache_all, |cpu, op| {
-        (*cpu).code_changed(CodeRange { pa: 0, bytes: u64::MAX });
-        (*cpu).pc = pc_of(cpu, op) + 4;
-    }
-);
-
-handler!(
-    /// AT S1E0R and its kin; `aux` bit 0 writes, bit 1 is EL0.
-    translate_address, |cpu, op| {
-        let va = (*cpu).regs.get((*op).rd);
-        let (write, user) = ((*op).aux & 1 != 0, (*op).aux & 2 != 0);
-        (*cpu).sys.par = (*cpu).address_translate(va, write, user);
-        next_op!(cpu, op)
-    }
-);
-
-handler!(
-    /// TLBI; `aux` is op1..op2 of the encoding, `imm` 1 if inner shareable.
-    tlb_maintenance, |cpu, op| {
-        let operand = (*cpu).regs.get((*op).rd);
-        (*cpu).tlbi((*op).aux, operand, (*op).imm != 0);
-        (*cpu).pc = pc_of(cpu, op) + 4;
-    }
-);
-
-/// TLBI operations, by op2, and whether they name a range.
-#[allow(missing_docs)]
-pub mod tlbi {
-    pub const ALL: u16 = 0;
-    pub const VA: u16 = 1;
-    pub const ASID: u16 = 2;
-    pub const VA_ALL_ASIDS: u16 = 3;
-    pub const RANGE: u16 = 8;
-}
-
-/// The virtual address of a TLBI operand: bits 55:12 in bits 43:0.
-fn operand_address(operand: u64) -> u64 {
-    ((operand << 20) as i64 >> 8) as u64 & !0xfff
-}
-
-/// First page and page count of a range operand (Arm ARM D8.14.5): BaseADDR
-/// 36:0, NUM 43:39, SCALE 45:44, TG 47:46.
-fn operand_range(operand: u64) -> (u64, u64) {
-    let base = ((operand << 27) as i64 >> 27) as u64;
-    let (num, scale) = (operand >> 39 & 31, operand >> 44 & 3);
-    // TG = 0b01 is the 4 KiB granule; others have no translations here.
-    (base << 12, (num + 1) << (5 * scale + 1))
-}
-
 impl Cpu {
     /// Leaves guest execution with an exit that has only a syndrome.
     fn leave(&mut self, syndrome: u64) {
@@ -463,58 +369,6 @@ impl Cpu {
     pub fn may_interrupt(&self) -> bool {
         self.pstate.daif & DAIF_I == 0 && self.vm.gic().is_some_and(|g| g.irq_line(self.index))
     }
-
-    fn tlbi(&mut self, what: u16, operand: u64, shared: bool) {
-        let asid = (operand >> 48) as u16;
-        let message = match what {
-            tlbi::ASID => TlbInvalidate::Asid(asid),
-            tlbi::VA => TlbInvalidate::Va {
-                va: operand_address(operand),
-                asid,
-                pages: 1,
-            },
-            tlbi::VA_ALL_ASIDS => TlbInvalidate::VaAllAsids {
-                va: operand_address(operand),
-                pages: 1,
-            },
-            _ if what & tlbi::RANGE != 0 => {
-                let (va, pages) = operand_range(operand);
-                if what & 7 == tlbi::VA {
-                    TlbInvalidate::Va { va, asid, pages }
-                } else {
-                    TlbInvalidate::VaAllAsids { va, pages }
-                }
-            }
-            _ => TlbInvalidate::All,
-        };
-        self.invalidate(message);
-        if shared {
-            self.vm.broadcast_tlb(self.index, message, &mut self.acks);
-        }
-    }
-
-    /// Drops decoded code here and on the other vCPUs.
-    fn code_changed(&mut self, range: CodeRange) {
-        self.code.invalidate(range);
-        self.vm.broadcast_code(self.index, range, &mut self.acks);
-    }
-
-    /// Waits until the other vCPUs have applied what was sent to them, taking
-    /// own mail meanwhile, since two vCPUs may wait for each other.
-    fn await_acks(&mut self) {
-        let mut round = 0u32;
-        loop {
-            let mut acks = std::mem::take(&mut self.acks);
-            let settled = acks.poll();
-            self.acks = acks;
-            if settled {
-                return;
-            }
-            self.take_mail();
-            AckWait::pause(round);
-            round = round.saturating_add(1);
-        }
-    }
 }
 
 /// The ISS of a trapped system instruction (Arm ARM D24.2.40, EC 0x18).
@@ -528,18 +382,6 @@ fn sysreg_iss(word: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tlbi_operands_name_sign_extended_addresses_and_ranges() {
-        assert_eq!(operand_address(0x0000_0000_0001_2345), 0x1234_5000);
-        assert_eq!(
-            operand_address(0x0000_0fff_ffc0_0010),
-            0xffff_fffc_0001_0000
-        );
-        // NUM = 3, SCALE = 1: (3 + 1) * 2^6 pages from page 0x10.
-        let operand = 0x10 | 3 << 39 | 1 << 44;
-        assert_eq!(operand_range(operand), (0x10000, 256));
-    }
 
     #[test]
     fn sysreg_syndrome_has_the_fields_in_iss_order() {

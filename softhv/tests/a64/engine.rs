@@ -256,7 +256,7 @@ fn stop(esr: u64, far: u64) -> Stop {
         // Undefined, and trapped system instructions.
         (0 | 0x18, _) => Stop::Undefined,
         (0x20 | 0x24, 0x21) | (0x22, _) => Stop::Unaligned(at),
-        (0x20 | 0x24, 4..=7 | 0..=3) => Stop::Unmapped(at),
+        (0x20 | 0x24, 0..=7) => Stop::Unmapped(at),
         (0x20 | 0x24, 0xc..=0xf) => Stop::Denied(at),
         (class, _) => Stop::Other(class),
     }

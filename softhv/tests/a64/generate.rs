@@ -331,26 +331,135 @@ fn system(random: &mut Random, words: &mut Vec<u32>) {
     }
 }
 
-/// A stream of 16 to 64 instructions.
-pub fn stream(random: &mut Random) -> Stream {
-    let count = 16 + random.below(49) as usize;
-    let mut words = Vec::with_capacity(count + 3);
-    // Where instructions that belong together start, so that no branch leads
-    // into their middle; and which of them branch.
-    let (mut starts, mut branches) = (Vec::new(), Vec::new());
-    while words.len() < count {
-        starts.push(words.len());
-        match random.below(32) {
-            0..=2 => {
-                branches.push(starts.len() - 1);
-                words.extend(branch(random));
-            }
-            3 => exclusive(random, &mut words),
-            4 => system(random, &mut words),
-            5 => words.push(literal(random, words.len() as u32, count as u32)),
-            _ => words.push(defined(random)),
+/// Classes of the instructions that compilers put next to each other, and
+/// that the engine serves in pairs.
+const COMMON: &[(u32, u32, Kind)] = &[
+    (0x1f80_0000, 0x1100_0000, Kind::Data), // add and subtract immediate
+    (0x7fe0_fc00, 0x0b00_0000, Kind::Data), // add, no shift
+    (0x7fe0_ffe0, 0x2a00_03e0, Kind::Data), // mov
+    (0x3f80_0000, 0x1280_0000, Kind::Data), // movn, movz
+    (0x9f00_0000, 0x9000_0000, Kind::Data), // adrp
+    (0x3f80_0000, 0x3900_0000, Kind::Scaled), // ldr and str, scaled
+    (0x7e80_0000, 0x2880_0000, Kind::Pair), // ldp and stp with writeback
+    (0x7f80_0000, 0x2900_0000, Kind::Pair), // ldp and stp
+    (0x3fe0_0c00, 0x3840_0400, Kind::Memory), // ldr, post-index
+    (0x3fe0_ec00, 0x3860_6800, Kind::Indexed), // ldr, register offset
+];
+
+/// Flag setters that come before conditional branches.
+const TESTS: &[(u32, u32, Kind)] = &[
+    (0x3f80_0000, 0x3100_0000, Kind::Data), // adds and subs immediate
+    (0x7f80_0000, 0x7200_0000, Kind::Data), // ands immediate
+    (0x7fe0_fc00, 0x6b00_0000, Kind::Data), // subs
+    (0x7fe0_fc00, 0x6a00_0000, Kind::Data), // ands
+];
+
+/// A defined instruction of one of the classes.
+fn one_of(random: &mut Random, classes: &[(u32, u32, Kind)]) -> u32 {
+    loop {
+        let (mask, value, kind) = random.choose(classes);
+        let word = random.next() as u32 & !mask | value;
+        let word = steer(random, kind, word) & !mask | value;
+        if is_defined(word) && excluded(word).is_none() {
+            return word;
         }
     }
+}
+
+/// A stream under construction.
+#[derive(Default)]
+struct Draft {
+    words: Vec<u32>,
+    /// Where instructions that belong together start, so that no branch leads
+    /// into their middle.
+    starts: Vec<usize>,
+    /// Which of them branch.
+    branches: Vec<usize>,
+}
+
+impl Draft {
+    fn add(&mut self, words: &[u32]) {
+        self.starts.push(self.words.len());
+        self.words.extend(words);
+    }
+
+    fn add_branch(&mut self, words: &[u32]) {
+        self.branches.push(self.starts.len());
+        self.add(words);
+    }
+
+    /// Neighbours that the engine may serve together.
+    fn add_common(&mut self, random: &mut Random) {
+        if random.one_in(3) {
+            self.add(&[one_of(random, TESTS)]);
+            return self.add_branch(&[0x5400_0000 | random.below(16) as u32]);
+        }
+        let first = one_of(random, COMMON);
+        self.add(&[first]);
+        match random.below(4) {
+            0 => {
+                let any = random.next() as u32 & 0x8100_0000;
+                self.add_branch(&[0x3400_0000 | any | first & 31]);
+            }
+            1 if first >> 31 == 1 && first & 31 != 31 && !KEPT.contains(&(first & 31)) => {
+                // add xd, xd, #imm
+                let any = random.next() as u32 & 0xfff << 10;
+                self.add(&[0x9100_0000 | any | (first & 31) << 5 | first & 31]);
+            }
+            _ => self.add(&[one_of(random, COMMON)]),
+        }
+    }
+
+    /// A loop of few rounds that X24 counts.
+    fn add_loop(&mut self, random: &mut Random) {
+        let mut words = vec![0xd280_0018 | (1 + random.below(5) as u32) << 5];
+        let counts = |word: u32| [0, 5, 10, 16].iter().any(|low| word >> low & 31 == 24);
+        for _ in 0..1 + random.below(6) {
+            let word = defined(random);
+            words.push(if counts(word) { super::NOP } else { word });
+        }
+        let back = 0u32.wrapping_sub(words.len() as u32) & 0x7_ffff;
+        // subs x24, x24, #1; b.ne, or sub and cbnz: to the first of the body.
+        words.extend(match random.below(2) {
+            0 => [0xf100_0718, 0x5400_0001 | back << 5],
+            _ => [0xd100_0718, 0xb500_0018 | back << 5],
+        });
+        self.add(&words);
+    }
+}
+
+/// A stream of 16 to 64 instructions, and a few more.
+pub fn stream(random: &mut Random) -> Stream {
+    let count = 16 + random.below(49) as usize;
+    let mut draft = Draft::default();
+    while draft.words.len() < count {
+        let mut several = Vec::new();
+        match random.below(40) {
+            0..=2 => {
+                let words = branch(random);
+                draft.add_branch(&words);
+                continue;
+            }
+            3..=8 => {
+                draft.add_common(random);
+                continue;
+            }
+            9 => {
+                draft.add_loop(random);
+                continue;
+            }
+            10 => exclusive(random, &mut several),
+            11 => system(random, &mut several),
+            12 => several.push(literal(random, draft.words.len() as u32, count as u32)),
+            _ => several.push(defined(random)),
+        }
+        draft.add(&several);
+    }
+    let Draft {
+        mut words,
+        starts,
+        branches,
+    } = draft;
     let end = words.len();
     for at in branches {
         let target = at + 1 + random.below(4) as usize;

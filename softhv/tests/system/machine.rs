@@ -82,7 +82,7 @@ impl Machine {
     /// Reads a word at guest physical address `at`.
     pub fn word(&self, at: u64) -> u64 {
         let offset = (at - RAM) as usize;
-        assert!(offset + 8 <= RAM_BYTES && offset % 8 == 0);
+        assert!(offset + 8 <= RAM_BYTES && offset.is_multiple_of(8));
         // SAFETY: inside the block and aligned. Volatile, because a guest may
         // write.
         unsafe { self.ram.as_ptr().add(offset).cast::<u64>().read_volatile() }

@@ -5,5 +5,7 @@
 #[path = "../a64/assembler.rs"]
 mod assembler;
 mod exceptions;
+mod execution;
+mod exits;
 mod layout;
 mod machine;

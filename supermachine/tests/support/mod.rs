@@ -165,7 +165,7 @@ impl Finished {
             text.starts_with("supermachine: ") || text.starts_with("error: "),
             "{text}"
         );
-        assert!(!text.contains("panicked"), "{text}");
+        assert!(!text.contains("panicked at"), "{text}");
     }
 }
 

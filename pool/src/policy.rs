@@ -1,0 +1,589 @@
+//! The decisions of a pool, without a clock, a thread or a worker.
+//!
+//! [`Policy`] is told what happens and at what time, and answers with
+//! [`Action`]s. Times are counted from any fixed moment and never go back.
+//!
+//! ```text
+//! Spawning -> Restoring -> Idle <-> Leased -> Resetting -> Idle
+//!     \___________\__________\________\___________\______> Dead
+//! ```
+//! Everything but `Idle` and `Leased` has a deadline, after which the worker is
+//! killed. A dead worker is forgotten: what is still told about it is ignored.
+
+use crate::{Failure, PoolConfig, PoolError};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// A worker, by the order in which it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(u64);
+
+/// Someone who waits for a worker, by the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TicketId(u64);
+
+/// What has to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start a worker; then tell [`Policy::spawned`] or [`Policy::failed`].
+    Spawn {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether it is started however little memory is left, because the
+        /// pool has no other. If not, [`Policy::not_admitted`] may be the answer.
+        must: bool,
+    },
+    /// Make a started worker usable; then tell [`Policy::ready`] or
+    /// [`Policy::failed`].
+    Restore(WorkerId),
+    /// Bring a used worker back to its beginning; then tell [`Policy::ready`]
+    /// or [`Policy::failed`].
+    Reset(WorkerId),
+    /// End a worker. It no longer counts.
+    Kill(WorkerId),
+    /// Give the worker to whoever waits.
+    Grant(TicketId, WorkerId),
+    /// Tell whoever waits that there will be none.
+    Refuse(TicketId, PoolError),
+}
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Its process is being started.
+    Spawning,
+    /// It is made usable.
+    Restoring,
+    /// It waits.
+    Idle,
+    /// Someone has it.
+    Leased,
+    /// It goes back to its beginning.
+    Resetting,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    state: WorkerState,
+    /// When it came into this state.
+    since: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    ticket: TicketId,
+    since: Duration,
+}
+
+/// How many there are of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Workers in any state: the sum of the four below.
+    pub alive: usize,
+    /// Workers that someone has.
+    pub in_use: usize,
+    /// Workers that wait.
+    pub idle: usize,
+    /// Workers that are started or made usable.
+    pub starting: usize,
+    /// Workers on their way back to their beginning.
+    pub resetting: usize,
+    /// Acquires that wait.
+    pub waiting: usize,
+    /// Workers kept alive even when nobody wants one.
+    pub min: usize,
+    /// Most workers alive at any time.
+    pub max: usize,
+    /// Workers ever started.
+    pub spawned: u64,
+    /// Workers that failed, or were too late, in starting or being reset.
+    pub failed: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Closing {
+    /// When leased workers are killed; nothing waits for them.
+    deadline: Option<Duration>,
+}
+
+/// The state of a pool and the rules by which it changes.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    config: PoolConfig,
+    workers: BTreeMap<WorkerId, Slot>,
+    /// Idle workers, the one that waits longest first.
+    idle: VecDeque<WorkerId>,
+    waiters: VecDeque<Waiter>,
+    next_worker: u64,
+    next_ticket: u64,
+    /// Failures to start since the last success.
+    failures: u32,
+    last_failure: Option<Failure>,
+    /// Workers that were dead when they were to be used, since one was not.
+    dead_on_arrival: u32,
+    /// No worker is started before this time.
+    closed_until: Option<Duration>,
+    /// Memory was refused; not asked again before this time.
+    budget_refused_until: Option<Duration>,
+    /// Memory was refused, and no worker has started since.
+    memory_is_short: bool,
+    worker_bytes: u64,
+    closing: Option<Closing>,
+    /// The latest time that was told.
+    now: Duration,
+    spawned: u64,
+    failed: u64,
+    actions: Vec<Action>,
+}
+
+impl Policy {
+    /// An empty pool; [`Policy::tick`] starts its first workers.
+    ///
+    /// # Errors
+    /// When the configuration is not valid.
+    pub fn new(config: PoolConfig) -> Result<Self, PoolError> {
+        config.validate()?;
+        Ok(Self {
+            worker_bytes: config.worker_bytes,
+            config,
+            workers: BTreeMap::new(),
+            idle: VecDeque::new(),
+            waiters: VecDeque::new(),
+            next_worker: 0,
+            next_ticket: 0,
+            failures: 0,
+            last_failure: None,
+            dead_on_arrival: 0,
+            closed_until: None,
+            budget_refused_until: None,
+            memory_is_short: false,
+            closing: None,
+            now: Duration::ZERO,
+            spawned: 0,
+            failed: 0,
+            actions: Vec::new(),
+        })
+    }
+
+    /// What is to be done because of what was told since the last call.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Numbers of now.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let mut stats = PoolStats {
+            alive: self.workers.len(),
+            waiting: self.waiters.len(),
+            min: self.config.min,
+            max: self.config.max,
+            spawned: self.spawned,
+            failed: self.failed,
+            ..PoolStats::default()
+        };
+        for slot in self.workers.values() {
+            match slot.state {
+                WorkerState::Spawning | WorkerState::Restoring => stats.starting += 1,
+                WorkerState::Idle => stats.idle += 1,
+                WorkerState::Leased => stats.in_use += 1,
+                WorkerState::Resetting => stats.resetting += 1,
+            }
+        }
+        stats
+    }
+
+    /// State of a worker, if it lives.
+    #[must_use]
+    pub fn state(&self, worker: WorkerId) -> Option<WorkerState> {
+        self.workers.get(&worker).map(|slot| slot.state)
+    }
+
+    /// Workers that wait.
+    pub fn idle_workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.idle.iter().copied()
+    }
+
+    /// Whether the pool was shut down.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Memory another worker is expected to need, in bytes.
+    #[must_use]
+    pub fn worker_bytes(&self) -> u64 {
+        self.worker_bytes
+    }
+
+    /// Takes note of what a worker was seen to use. More is believed at once,
+    /// less by and by.
+    pub fn measured(&mut self, bytes: u64) {
+        self.worker_bytes = bytes.max(self.worker_bytes - self.worker_bytes / 8);
+    }
+
+    /// Someone wants a worker.
+    pub fn acquire(&mut self, now: Duration) -> TicketId {
+        let ticket = TicketId(self.next_ticket);
+        self.next_ticket += 1;
+        if self.is_closed() {
+            self.actions.push(Action::Refuse(ticket, PoolError::Closed));
+            return ticket;
+        }
+        self.waiters.push_back(Waiter { ticket, since: now });
+        self.settle(now);
+        ticket
+    }
+
+    /// Someone no longer waits. Nothing happens if the ticket was answered.
+    pub fn cancel(&mut self, ticket: TicketId, now: Duration) {
+        self.waiters.retain(|waiter| waiter.ticket != ticket);
+        self.settle(now);
+    }
+
+    /// A worker's process runs.
+    pub fn spawned(&mut self, worker: WorkerId, now: Duration) {
+        if self.state(worker) == Some(WorkerState::Spawning) {
+            self.memory_is_short = false;
+            self.enter(worker, WorkerState::Restoring, now);
+            self.actions.push(Action::Restore(worker));
+        }
+        self.settle(now);
+    }
+
+    /// A worker can be used: its restore or its reset is done.
+    pub fn ready(&mut self, worker: WorkerId, now: Duration) {
+        match self.state(worker) {
+            Some(WorkerState::Restoring) => {
+                self.failures = 0;
+                self.closed_until = None;
+                self.make_idle(worker, now);
+            }
+            Some(WorkerState::Resetting) => self.make_idle(worker, now),
+            _ => (),
+        }
+        self.settle(now);
+    }
+
+    /// A worker failed in what it was asked to do, or died.
+    pub fn failed(&mut self, worker: WorkerId, failure: Failure, now: Duration) {
+        self.fail(worker, failure, now);
+        self.settle(now);
+    }
+
+    /// A worker was not started because there is no memory for it.
+    pub fn not_admitted(&mut self, worker: WorkerId, now: Duration) {
+        if self.state(worker) == Some(WorkerState::Spawning) {
+            self.workers.remove(&worker);
+            self.spawned -= 1;
+            self.memory_is_short = true;
+            self.budget_refused_until = Some(now.saturating_add(self.config.budget_retry));
+        }
+        self.settle(now);
+    }
+
+    /// A granted worker comes back used.
+    pub fn release(&mut self, worker: WorkerId, now: Duration) {
+        if self.state(worker) == Some(WorkerState::Leased) {
+            self.dead_on_arrival = 0;
+            if self.is_closed() {
+                self.kill(worker);
+            } else if self.config.restore_on_release {
+                self.enter(worker, WorkerState::Resetting, now);
+                self.actions.push(Action::Reset(worker));
+            } else {
+                self.make_idle(worker, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A granted worker comes back that nobody has touched.
+    pub fn give_back(&mut self, worker: WorkerId, now: Duration) {
+        if self.state(worker) == Some(WorkerState::Leased) {
+            self.make_idle(worker, now);
+        }
+        self.settle(now);
+    }
+
+    /// A granted worker is not to be used again.
+    pub fn discard(&mut self, worker: WorkerId, now: Duration) {
+        if self.state(worker) == Some(WorkerState::Leased) {
+            self.kill(worker);
+        }
+        self.settle(now);
+    }
+
+    /// A worker turned out dead when it was handed over: whoever waits is the
+    /// first in line again, since the time they came.
+    pub fn grant_failed(
+        &mut self,
+        ticket: TicketId,
+        worker: WorkerId,
+        since: Duration,
+        now: Duration,
+    ) {
+        if self.state(worker) == Some(WorkerState::Leased) {
+            self.kill(worker);
+            // Else workers that die right after they start would be started
+            // again and again without a pause.
+            self.dead_on_arrival = self.dead_on_arrival.saturating_add(1);
+            self.failures = self.failures.max(self.dead_on_arrival);
+            self.note_failure(Failure::new("worker died before it was used"), now);
+            if self.is_closed() {
+                self.actions.push(Action::Refuse(ticket, PoolError::Closed));
+            } else {
+                let before = self
+                    .waiters
+                    .partition_point(|waiter| waiter.ticket < ticket);
+                self.waiters.insert(before, Waiter { ticket, since });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) {
+        self.settle(now);
+    }
+
+    /// No more workers. Leased ones may be finished until `deadline`, if there
+    /// is one; all others are killed now.
+    pub fn shut_down(&mut self, deadline: Option<Duration>, now: Duration) {
+        let earlier = self.closing.take().and_then(|closing| closing.deadline);
+        let deadline = match (earlier, deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.closing = Some(Closing { deadline });
+        self.settle(now);
+    }
+
+    /// When [`Policy::tick`] is to be called at the latest, if nothing happens
+    /// before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let workers = self.workers.values().filter_map(|slot| self.deadline(slot));
+        let waiter = self
+            .waiters
+            .front()
+            .and_then(|waiter| self.patience(waiter));
+        let evict = self.next_eviction().map(|(_, at)| at);
+        let wanting = self.wanted() > 0;
+        let retries = [self.closed_until, self.budget_refused_until];
+        let retry = retries.into_iter().flatten().max();
+        // In the past: what is wanted waits for something else by now.
+        let retry = retry.filter(|at| wanting && *at > self.now);
+        workers.chain(waiter).chain(evict).chain(retry).min()
+    }
+
+    fn deadline(&self, slot: &Slot) -> Option<Duration> {
+        let after = |timeout| Some(slot.since.saturating_add(timeout));
+        match slot.state {
+            WorkerState::Spawning => after(self.config.spawn_timeout),
+            WorkerState::Restoring => after(self.config.restore_timeout),
+            WorkerState::Resetting => after(self.config.reset_timeout),
+            WorkerState::Idle => None,
+            WorkerState::Leased => self.closing.as_ref().and_then(|closing| closing.deadline),
+        }
+    }
+
+    fn patience(&self, waiter: &Waiter) -> Option<Duration> {
+        let timeout = self.config.acquire_timeout?;
+        Some(waiter.since.saturating_add(timeout))
+    }
+
+    /// The worker that is to go next for being idle, and when.
+    fn next_eviction(&self) -> Option<(WorkerId, Duration)> {
+        let timeout = self.config.idle_timeout?;
+        let worker = *self.idle.front()?;
+        let since = self.workers.get(&worker)?.since;
+        (self.workers.len() > self.config.min).then(|| (worker, since.saturating_add(timeout)))
+    }
+
+    /// Workers that should be started, were nothing in the way.
+    fn wanted(&self) -> usize {
+        if self.is_closed() {
+            return 0;
+        }
+        let stats = self.stats();
+        // One that is being reset is there sooner than a new one.
+        let coming = stats.starting + stats.resetting + stats.idle;
+        let for_waiters = self.waiters.len().saturating_sub(coming);
+        let for_min = self.config.min.saturating_sub(stats.alive);
+        for_waiters
+            .max(for_min)
+            .min(self.config.max - stats.alive.min(self.config.max))
+    }
+
+    fn enter(&mut self, worker: WorkerId, state: WorkerState, now: Duration) {
+        self.workers.insert(worker, Slot { state, since: now });
+    }
+
+    fn make_idle(&mut self, worker: WorkerId, now: Duration) {
+        self.enter(worker, WorkerState::Idle, now);
+        self.idle.push_back(worker);
+    }
+
+    fn kill(&mut self, worker: WorkerId) {
+        if self.workers.remove(&worker).is_some() {
+            self.idle.retain(|idle| *idle != worker);
+            self.actions.push(Action::Kill(worker));
+        }
+    }
+
+    fn fail(&mut self, worker: WorkerId, failure: Failure, now: Duration) {
+        let Some(state) = self.state(worker) else {
+            return;
+        };
+        self.kill(worker);
+        if state == WorkerState::Idle || state == WorkerState::Leased {
+            return;
+        }
+        self.failed += 1;
+        if state == WorkerState::Resetting {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.note_failure(failure, now);
+    }
+
+    /// Decides after a failure whether to stop starting workers for a while.
+    fn note_failure(&mut self, failure: Failure, now: Duration) {
+        self.last_failure = Some(failure);
+        let beyond = self.failures.checked_sub(self.config.failures_to_open);
+        if let Some(doublings) = beyond {
+            let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+            let pause = self.config.first_backoff.saturating_mul(factor);
+            let pause = pause.min(self.config.longest_backoff);
+            self.closed_until = Some(now.saturating_add(pause));
+        }
+    }
+
+    /// Applies every rule until none has anything to say.
+    fn settle(&mut self, now: Duration) {
+        let now = now.max(self.now);
+        self.now = now;
+        self.expire(now);
+        if self.is_closed() {
+            self.close();
+        } else {
+            self.serve(now);
+            self.evict(now);
+            self.start(now);
+            self.refuse(now);
+        }
+        debug_assert!(self.workers.len() <= self.config.max);
+        debug_assert!(self.idle.is_empty() || self.waiters.is_empty());
+    }
+
+    /// Kills what is late.
+    fn expire(&mut self, now: Duration) {
+        let late: Vec<(WorkerId, WorkerState)> = self
+            .workers
+            .iter()
+            .filter(|(_, slot)| self.deadline(slot).is_some_and(|deadline| deadline <= now))
+            .map(|(worker, slot)| (*worker, slot.state))
+            .collect();
+        for (worker, state) in late {
+            let failure = Failure::new(format_args!("worker was too late in {state:?}"));
+            self.fail(worker, failure, now);
+        }
+    }
+
+    fn close(&mut self) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            let refusal = Action::Refuse(waiter.ticket, PoolError::Closed);
+            self.actions.push(refusal);
+        }
+        let useless: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, slot)| slot.state != WorkerState::Leased)
+            .map(|(worker, _)| *worker)
+            .collect();
+        for worker in useless {
+            self.kill(worker);
+        }
+    }
+
+    /// Gives idle workers to those who wait, in the order they came. The
+    /// worker that was used last goes first: its memory is warm.
+    fn serve(&mut self, now: Duration) {
+        while let (Some(worker), Some(waiter)) = (self.idle.back(), self.waiters.front()) {
+            let (worker, ticket) = (*worker, waiter.ticket);
+            self.idle.pop_back();
+            self.waiters.pop_front();
+            self.enter(worker, WorkerState::Leased, now);
+            self.actions.push(Action::Grant(ticket, worker));
+        }
+    }
+
+    fn evict(&mut self, now: Duration) {
+        while let Some((worker, at)) = self.next_eviction() {
+            if at > now {
+                break;
+            }
+            self.kill(worker);
+        }
+    }
+
+    fn start(&mut self, now: Duration) {
+        if self.budget_refused_until.is_some_and(|until| until <= now) {
+            self.budget_refused_until = None;
+        }
+        let over_budget = self.budget_refused_until.is_some();
+        for _ in 0..self.wanted() {
+            let alone = self.workers.is_empty();
+            let starting = self.stats().starting;
+            // After a back-off a single worker shows whether it goes again.
+            let on_trial = self.closed_until.is_some();
+            let too_early = self.closed_until.is_some_and(|until| until > now);
+            if too_early || (on_trial && starting > 0) || (over_budget && !alone) {
+                break;
+            }
+            let worker = WorkerId(self.next_worker);
+            self.next_worker += 1;
+            self.spawned += 1;
+            self.enter(worker, WorkerState::Spawning, now);
+            let must = alone;
+            self.actions.push(Action::Spawn { worker, must });
+        }
+    }
+
+    /// Refuses those who waited too long, or in vain.
+    fn refuse(&mut self, now: Duration) {
+        if let (Some(until), true) = (self.closed_until, self.workers.is_empty())
+            && until > now
+        {
+            let error = PoolError::CircuitOpen {
+                failures: self.failures,
+                retry_in: until - now,
+                failure: self
+                    .last_failure
+                    .clone()
+                    .unwrap_or_else(|| Failure::new("unknown")),
+            };
+            for waiter in std::mem::take(&mut self.waiters) {
+                let refusal = Action::Refuse(waiter.ticket, error.clone());
+                self.actions.push(refusal);
+            }
+        }
+        while let Some(waiter) = self.waiters.front().copied() {
+            if self.patience(&waiter).is_none_or(|until| until > now) {
+                break;
+            }
+            self.waiters.pop_front();
+            let waited = now.saturating_sub(waiter.since);
+            let error = if self.memory_is_short {
+                PoolError::OverBudget {
+                    waited,
+                    needed_bytes: self.worker_bytes,
+                }
+            } else {
+                PoolError::Timeout { waited }
+            };
+            self.actions.push(Action::Refuse(waiter.ticket, error));
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A generation that is being written.
+
+use crate::error::{Context, cap};
+use crate::limits::{MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_STATE_BYTES};
+use crate::manifest::{
+    self, Description, FileEntry, MANIFEST_FORMAT, MEMORY_FILE, Manifest, MemoryTable, STATE_FILE,
+    WORKING_SET_FILE, check_extra_name,
+};
+use crate::memory::{self, PageSource};
+use crate::store::{ImageLock, POINTER, generation_name, temporary_name};
+use crate::{Result, SnapshotError, StateFile, WorkingSet};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// A generation that is being written, under a name nobody looks for. Dropped
+/// before [`Draft::publish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    lock: ImageLock<'a>,
+    number: u64,
+    path: PathBuf,
+    files: BTreeMap<String, FileEntry>,
+    memory: Option<MemoryTable>,
+    stage: Stage,
+}
+
+/// What is to be removed when a draft is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The temporary directory.
+    Writing,
+    /// The generation under its own name.
+    Renamed,
+    /// Nothing: others may see it.
+    Published,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(lock: ImageLock<'a>, number: u64) -> Result<Self> {
+        let name = temporary_name(&generation_name(number));
+        let path = lock.directory().join(name);
+        let created = lock.store().files().create_dir(&path);
+        created.context("create", &path)?;
+        Ok(Self {
+            lock,
+            number,
+            path,
+            files: BTreeMap::new(),
+            memory: None,
+            stage: Stage::Writing,
+        })
+    }
+
+    /// Directory of the draft.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stores guest memory, without its pages of zeros.
+    ///
+    /// # Errors
+    /// When the source or the disk fails, or the memory's size is not one the
+    /// format allows.
+    pub fn memory(&mut self, source: &mut dyn PageSource) -> Result<()> {
+        let path = self.path.join(MEMORY_FILE);
+        let files = self.lock.store().files();
+        let (entry, table) = memory::write(&**files, &path, source)?;
+        self.files.insert(MEMORY_FILE.to_owned(), entry);
+        self.memory = Some(table);
+        Ok(())
+    }
+
+    /// Stores the state of everything else, made by [`crate::StateWriter`].
+    ///
+    /// # Errors
+    /// When a reader would refuse it, or the disk fails.
+    pub fn state(&mut self, state: &[u8]) -> Result<()> {
+        cap(STATE_FILE, state.len() as u64, MAX_STATE_BYTES)?;
+        StateFile::parse(state.to_vec())?;
+        self.small(STATE_FILE, state)
+    }
+
+    /// Stores which pages to read ahead. Without this call there are none.
+    ///
+    /// # Errors
+    /// When the disk fails, or it was called before.
+    pub fn working_set(&mut self, working_set: &WorkingSet) -> Result<()> {
+        self.small(WORKING_SET_FILE, &working_set.encode())
+    }
+
+    /// Stores a further file that restoring will need.
+    ///
+    /// # Errors
+    /// When the name is not one, there are too many, or reading or writing
+    /// fails.
+    pub fn extra_file(&mut self, name: &str, content: &mut dyn Read) -> Result<()> {
+        check_extra_name(name)?;
+        let count = self.files.len() as u64 + 1;
+        cap("number of files", count, MAX_EXTRA_FILES as u64)?;
+        let files = self.lock.store().files();
+        let path = self.path.join(name);
+        let file = files.create(&path).context("create", &path)?;
+        let mut entry = FileEntry {
+            bytes: 0,
+            crc32c: 0,
+        };
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let piece = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => &buffer[..count],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("read the source of", &path),
+            };
+            cap(
+                "extra file",
+                entry.bytes + piece.len() as u64,
+                MAX_EXTRA_BYTES,
+            )?;
+            let written = files.write_all_at(&file, piece, entry.bytes);
+            written.context("write", &path)?;
+            entry.bytes += piece.len() as u64;
+            entry.crc32c = crc32c::crc32c_append(entry.crc32c, piece);
+        }
+        files.sync(&file).context("sync", &path)?;
+        self.files.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Writes a whole file and waits until it is on the medium.
+    fn small(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_file(&self.lock, &self.path.join(name), bytes)?;
+        let entry = FileEntry {
+            bytes: bytes.len() as u64,
+            crc32c: crc32c::crc32c(bytes),
+        };
+        self.files.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Makes the draft the current generation of its image and gives its
+    /// number. Whoever opens the image from then on gets this one; those that
+    /// have an older one keep it.
+    ///
+    /// # Errors
+    /// When memory or state is missing, or the disk fails. The generation
+    /// before stays current, except when only the very last wait for the
+    /// medium fails: then either of the two is, whole.
+    pub fn publish(mut self, description: Description) -> Result<u64> {
+        if !self.files.contains_key(WORKING_SET_FILE) {
+            self.working_set(&WorkingSet::default())?;
+        }
+        let memory = self.memory.take().ok_or(SnapshotError::Malformed {
+            what: "draft without memory",
+        })?;
+        if let Some(set) = self.files.get(WORKING_SET_FILE) {
+            cap(
+                "working set",
+                set.bytes,
+                crate::limits::MAX_WORKING_SET_BYTES,
+            )?;
+        }
+        let manifest = Manifest {
+            format: MANIFEST_FORMAT,
+            image: self.lock.image().to_owned(),
+            machine: description,
+            memory,
+            files: std::mem::take(&mut self.files),
+        };
+        let encoded = manifest.encode()?;
+        write_file(&self.lock, &self.path.join(manifest::FILE), &encoded)?;
+        self.commit()?;
+        Ok(self.number)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let files = self.lock.store().files();
+        let directory = self.lock.directory();
+        files.sync_dir(&self.path).context("sync", &self.path)?;
+        let name = generation_name(self.number);
+        let place = directory.join(&name);
+        files
+            .rename(&self.path, &place)
+            .context("rename", &self.path)?;
+        self.stage = Stage::Renamed;
+        self.path = place;
+        files.sync_dir(directory).context("sync", directory)?;
+
+        let pointer = directory.join(POINTER);
+        let next = directory.join(temporary_name(POINTER));
+        let text = format!("{name}\n");
+        let swapped = write_file(&self.lock, &next, text.as_bytes())
+            .and_then(|()| files.rename(&next, &pointer).context("rename", &next));
+        if swapped.is_err() {
+            let _ = files.remove_file(&next);
+        }
+        swapped?;
+        self.stage = Stage::Published;
+        files.sync_dir(directory).context("sync", directory)
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if self.stage != Stage::Published {
+            // What cannot be removed now is swept by the next to hold the lock.
+            let _ = self.lock.store().files().remove_tree(&self.path);
+        }
+    }
+}
+
+/// Writes a new file and waits until it is on the medium.
+fn write_file(lock: &ImageLock<'_>, path: &Path, bytes: &[u8]) -> Result<()> {
+    let files = lock.store().files();
+    let file = files.create(path).context("create", path)?;
+    files.write_all_at(&file, bytes, 0).context("write", path)?;
+    files.sync(&file).context("sync", path)
+}

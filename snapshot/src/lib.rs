@@ -1,0 +1,40 @@
+//! Crash-safe container format for snapshots of virtual machines.
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+mod draft;
+mod error;
+pub mod fields;
+mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod host;
+pub mod limits;
+mod manifest;
+#[allow(unsafe_code)]
+mod map;
+mod memory;
+mod name;
+mod reader;
+mod stamp;
+mod state;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod working_set;
+
+pub use draft::Draft;
+pub use error::{Result, SnapshotError};
+pub use files::{Files, LockKind, SystemFiles};
+pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
+pub use map::RamMapping;
+pub use memory::{BytePages, GuestPages, IterPages, PageSource};
+pub use reader::{Inspection, Snapshot};
+pub use stamp::{Architecture, Engine, Stamp};
+pub use state::{
+    Claims, STATE_MAJOR, STATE_MINOR, Scope, Section, SectionKind, StateFile, StateWriter,
+};
+pub use store::{Baked, ImageLock, SWEEP_AGE, Store};
+pub use working_set::WorkingSet;

@@ -1,0 +1,310 @@
+//! `mem.bin`: guest memory from offset 0 on, with holes where it is zero.
+
+use crate::error::Context;
+use crate::files::Files;
+use crate::limits::{CHUNK_BYTES, PAGE_BYTES};
+use crate::manifest::{FileEntry, MEMORY_FILE, MemoryTable, check_memory_bytes};
+use crate::{Result, SnapshotError};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use vm_memory::VolatileSlice;
+use vm_memory::bitmap::BitmapSlice;
+
+/// A page of zeros, and the most that is written or compared at once.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_BYTES);
+const BUFFER_BYTES: usize = 64 << 10;
+static ZEROS: [u8; BUFFER_BYTES] = [0; BUFFER_BYTES];
+
+/// Where the writer gets guest memory from.
+///
+/// Runs must ascend and must not overlap; offsets and lengths are multiples of
+/// [`PAGE_BYTES`]. What is left out is zero. Pages of zeros may come along: the
+/// writer looks at each page anyway.
+pub trait PageSource {
+    /// Bytes of guest memory.
+    fn memory_bytes(&self) -> u64;
+
+    /// Offset and content of the next run, or nothing at the end.
+    ///
+    /// # Errors
+    /// When the memory cannot be read.
+    fn next_run(&mut self) -> io::Result<Option<(u64, &[u8])>>;
+}
+
+/// Guest memory in a slice of bytes.
+#[derive(Debug)]
+pub struct BytePages<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> BytePages<'a> {
+    /// All of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl PageSource for BytePages<'_> {
+    fn memory_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn next_run(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+        let start = self.at;
+        self.at = self.bytes.len();
+        Ok((start < self.at).then(|| (start as u64, &self.bytes[start..])))
+    }
+}
+
+/// Guest memory of a machine that stands still, read through a buffer.
+#[derive(Debug)]
+pub struct GuestPages<'a, B: BitmapSlice> {
+    memory: &'a VolatileSlice<'a, B>,
+    at: usize,
+    buffer: Vec<u8>,
+}
+
+impl<'a, B: BitmapSlice> GuestPages<'a, B> {
+    /// All of `memory`.
+    #[must_use]
+    pub fn new(memory: &'a VolatileSlice<'a, B>) -> Self {
+        Self {
+            memory,
+            at: 0,
+            buffer: vec![0; BUFFER_BYTES],
+        }
+    }
+}
+
+impl<B: BitmapSlice> PageSource for GuestPages<'_, B> {
+    fn memory_bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
+    fn next_run(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+        let at = self.at;
+        let len = BUFFER_BYTES.min(self.memory.len() - at);
+        if len == 0 {
+            return Ok(None);
+        }
+        let piece = self.memory.subslice(at, len).map_err(io::Error::other)?;
+        piece.copy_to(&mut self.buffer[..len]);
+        self.at += len;
+        Ok(Some((at as u64, &self.buffer[..len])))
+    }
+}
+
+/// Pages from an iterator over offsets and contents.
+#[derive(Debug)]
+pub struct IterPages<'a, I> {
+    memory_bytes: u64,
+    pages: I,
+    marker: std::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a, I: Iterator<Item = (u64, &'a [u8])>> IterPages<'a, I> {
+    /// `pages` of a memory of `memory_bytes`.
+    pub fn new(memory_bytes: u64, pages: I) -> Self {
+        Self {
+            memory_bytes,
+            pages,
+            marker: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<'a, I: Iterator<Item = (u64, &'a [u8])>> PageSource for IterPages<'a, I> {
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    fn next_run(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+        Ok(self.pages.next())
+    }
+}
+
+/// Makes the table of checksums while memory goes by.
+struct Chunks {
+    memory_bytes: u64,
+    /// Everything before this offset is in `crc` or in the table.
+    at: u64,
+    crc: u32,
+    /// Whether the chunk of `at` has data.
+    has_data: bool,
+    table: MemoryTable,
+}
+
+impl Chunks {
+    fn new(memory_bytes: u64) -> Self {
+        Self {
+            memory_bytes,
+            at: 0,
+            crc: 0,
+            has_data: false,
+            table: MemoryTable {
+                stored_bytes: 0,
+                chunks: Vec::new(),
+            },
+        }
+    }
+
+    /// End of the chunk of `at`.
+    fn chunk_end(&self) -> u64 {
+        (self.at / CHUNK_BYTES * CHUNK_BYTES + CHUNK_BYTES).min(self.memory_bytes)
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        let end = self.chunk_end();
+        self.at += bytes;
+        if self.at == end {
+            if self.has_data {
+                let index = (end - 1) / CHUNK_BYTES;
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                self.table.chunks.push((index, self.crc));
+            }
+            self.crc = 0;
+            self.has_data = false;
+        }
+    }
+
+    fn zeros_up_to(&mut self, offset: u64) {
+        while self.at < offset {
+            let step = (self.chunk_end().min(offset)) - self.at;
+            // A chunk without data has no checksum, unless data follows in it.
+            if self.has_data || self.at + step < self.chunk_end() {
+                let mut left = step;
+                while left > 0 {
+                    let piece = left.min(BUFFER_BYTES as u64);
+                    let zeros = &ZEROS[..usize::try_from(piece).unwrap_or(0)];
+                    self.crc = crc32c::crc32c_append(self.crc, zeros);
+                    left -= piece;
+                }
+            }
+            self.advance(step);
+        }
+    }
+
+    fn data(&mut self, mut bytes: &[u8]) {
+        self.table.stored_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let left = usize::try_from(self.chunk_end() - self.at).unwrap_or(usize::MAX);
+            let (head, rest) = bytes.split_at(left.min(bytes.len()));
+            self.crc = crc32c::crc32c_append(self.crc, head);
+            self.has_data = true;
+            self.advance(head.len() as u64);
+            bytes = rest;
+        }
+    }
+
+    fn finish(mut self) -> MemoryTable {
+        self.zeros_up_to(self.memory_bytes);
+        self.table
+    }
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    page == &ZEROS[..page.len()]
+}
+
+/// Writes guest memory to a new file and waits until it is on the medium.
+pub(crate) fn write(
+    files: &dyn Files,
+    path: &Path,
+    source: &mut dyn PageSource,
+) -> Result<(FileEntry, MemoryTable)> {
+    let memory_bytes = source.memory_bytes();
+    check_memory_bytes(memory_bytes)?;
+    let file = files.create(path).context("create", path)?;
+    files.set_len(&file, memory_bytes).context("resize", path)?;
+    let mut chunks = Chunks::new(memory_bytes);
+    while let Some((offset, run)) = source.next_run().map_err(SnapshotError::Source)? {
+        let end = offset.checked_add(run.len() as u64);
+        let inside = end.is_some_and(|end| end <= memory_bytes);
+        let aligned = offset.is_multiple_of(PAGE_BYTES) && run.len().is_multiple_of(PAGE);
+        if !inside || !aligned || offset < chunks.at {
+            return Err(SnapshotError::Malformed {
+                what: "run of a page source",
+            });
+        }
+        let mut at = 0;
+        while at < run.len() {
+            let pages = |from: usize| run[from..].chunks(PAGE);
+            at += PAGE * pages(at).take_while(|page| is_zero(page)).count();
+            let data = PAGE * pages(at).take_while(|page| !is_zero(page)).count();
+            if data > 0 {
+                let (start, bytes) = (offset + at as u64, &run[at..at + data]);
+                files
+                    .write_all_at(&file, bytes, start)
+                    .context("write", path)?;
+                chunks.zeros_up_to(start);
+                chunks.data(bytes);
+                at += data;
+            }
+        }
+    }
+    let table = chunks.finish();
+    files.sync(&file).context("sync", path)?;
+    let entry = FileEntry {
+        bytes: memory_bytes,
+        crc32c: table.crc32c(),
+    };
+    Ok((entry, table))
+}
+
+/// Reads all of the memory and compares it with the table.
+pub(crate) fn verify(
+    files: &dyn Files,
+    file: &File,
+    path: &Path,
+    bytes: u64,
+    table: &MemoryTable,
+) -> Result<()> {
+    let mut found = Chunks::new(bytes);
+    let mut buffer = vec![0; BUFFER_BYTES * 4];
+    let mut at = 0;
+    while at < bytes {
+        let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        let piece = &mut buffer[..len];
+        files
+            .read_exact_at(file, piece, at)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => SnapshotError::Truncated { what: MEMORY_FILE },
+                _ => SnapshotError::Io {
+                    what: "read",
+                    path: path.to_owned(),
+                    source: error,
+                },
+            })?;
+        if piece.chunks(BUFFER_BYTES).all(is_zero) {
+            found.zeros_up_to(at + len as u64);
+        } else {
+            found.data(piece);
+        }
+        at += len as u64;
+    }
+    let found = found.finish().chunks;
+    if found == table.chunks {
+        return Ok(());
+    }
+    let differs = found.iter().zip(&table.chunks).find(|(a, b)| a != b);
+    let index = differs.map_or_else(
+        || {
+            let shorter = found.len().min(table.chunks.len());
+            let longer = if found.len() > shorter {
+                &found
+            } else {
+                &table.chunks
+            };
+            longer.get(shorter).map_or(0, |chunk| chunk.0)
+        },
+        |(a, b)| a.0.min(b.0),
+    );
+    Err(SnapshotError::Checksum {
+        section: format!("chunk {index} of mem.bin"),
+    })
+}

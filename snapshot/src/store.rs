@@ -1,0 +1,513 @@
+//! A directory of images, each with its generations.
+//!
+//! ```text
+//! ROOT/.IMAGE.lock               held by whoever bakes or removes
+//! ROOT/IMAGE/current             number of the generation in use
+//! ROOT/IMAGE/0000000001/         locked shared by whoever uses it
+//! ROOT/IMAGE/.0000000002.PID.RANDOM.tmp/   being written
+//! ```
+
+use crate::draft::Draft;
+use crate::error::Context;
+use crate::files::{Files, LockKind, SystemFiles};
+use crate::reader::{Inspection, Snapshot};
+use crate::{Result, SnapshotError, Stamp, name};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Age from which [`Store::sweep`] removes what a dead process left behind.
+pub const SWEEP_AGE: Duration = Duration::from_secs(600);
+
+pub(crate) const POINTER: &str = "current";
+/// Digits of a generation's name.
+const DIGITS: usize = 10;
+/// How often an open starts again when the generation it found is removed.
+const OPEN_ATTEMPTS: u32 = 16;
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A directory of images.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+    files: Arc<dyn Files>,
+}
+
+/// What [`Store::bake`] came back with.
+#[derive(Debug)]
+pub enum Baked {
+    /// This call baked.
+    New(Snapshot),
+    /// There was a snapshot with the same key.
+    Reused(Snapshot),
+}
+
+impl Baked {
+    /// The snapshot, however it came about.
+    #[must_use]
+    pub fn into_snapshot(self) -> Snapshot {
+        match self {
+            Self::New(snapshot) | Self::Reused(snapshot) => snapshot,
+        }
+    }
+}
+
+pub(crate) fn generation_name(number: u64) -> String {
+    format!("{number:0DIGITS$}")
+}
+
+fn generation_number(name: &OsStr) -> Option<u64> {
+    let name = name.to_str()?;
+    let digits = name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| name.parse().ok())?
+}
+
+/// A name of this crate's own for what is not finished; `stem` tells what it
+/// will be.
+pub(crate) fn temporary_name(stem: &str) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(stem);
+    format!(".{stem}.{}.{random:016x}.tmp", std::process::id())
+}
+
+/// The process in a name made by [`temporary_name`].
+fn temporary_owner(name: &OsStr) -> Option<u32> {
+    let inner = name.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
+    let mut parts = inner.split('.');
+    let (stem, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
+    let known = stem == POINTER || generation_number(OsStr::new(stem)).is_some();
+    let hex = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (known && hex && parts.next().is_none()).then(|| pid.parse().ok())?
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+impl Store {
+    /// Uses the directory `root`, which is created if only it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn new(root: impl Into<PathBuf>) -> Result<Self> {
+        Self::with_files(root, Arc::new(SystemFiles))
+    }
+
+    /// As [`Store::new`], doing everything with the given files.
+    ///
+    /// # Errors
+    /// When the directory cannot be created.
+    pub fn with_files(root: impl Into<PathBuf>, files: Arc<dyn Files>) -> Result<Self> {
+        let root = root.into();
+        match files.create_dir(&root) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).context("create", &root)
+            }
+            _ => Ok(Self { root, files }),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Directory of an image.
+    pub(crate) fn image_path(&self, image: &str) -> Result<PathBuf> {
+        name::check(image)?;
+        Ok(self.root.join(image))
+    }
+
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    /// Names of the images that have a snapshot, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn images(&self) -> Result<Vec<String>> {
+        let names = self.files.list(&self.root).context("list", &self.root)?;
+        let mut images: Vec<String> = names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|image| self.current(image).is_ok())
+            .collect();
+        images.sort();
+        Ok(images)
+    }
+
+    /// Number of the generation in use.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn current(&self, image: &str) -> Result<u64> {
+        let path = self.image_path(image)?.join(POINTER);
+        let not_found = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SnapshotError::NotFound {
+                image: image.to_owned(),
+            },
+            _ => SnapshotError::Io {
+                what: "open",
+                path: path.clone(),
+                source,
+            },
+        };
+        let file = self.files.open(&path).map_err(not_found)?;
+        let mut text = [0; DIGITS + 1];
+        let malformed = SnapshotError::Malformed {
+            what: "pointer to the current generation",
+        };
+        match self.files.read_exact_at(&file, &mut text, 0) {
+            Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(malformed),
+            Err(error) => return Err(error).context("read", &path),
+        }
+        let number = str::from_utf8(&text).ok();
+        let number = number.and_then(|text| text.strip_suffix('\n'));
+        number
+            .and_then(|text| generation_number(OsStr::new(text)))
+            .ok_or(malformed)
+    }
+
+    /// Opens the current generation of an image to run it here.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or it cannot run here.
+    pub fn open(&self, image: &str, here: &Stamp) -> Result<Snapshot> {
+        self.inspect(image)?.admit(here)
+    }
+
+    /// Opens the current generation of an image to look at it.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn inspect(&self, image: &str) -> Result<Inspection> {
+        let directory = self.image_path(image)?;
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..OPEN_ATTEMPTS {
+            let number = self.current(image)?;
+            let path = directory.join(generation_name(number));
+            match Inspection::open(Arc::clone(&self.files), &path) {
+                Ok(Some(found)) => return Ok(found),
+                // Being removed: there is a newer one, or none.
+                Ok(None) => {
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Err(error) => {
+                    if self.current(image)? == number {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(SnapshotError::Locked {
+            image: image.to_owned(),
+            holder: None,
+        })
+    }
+
+    /// Opens the generation in a directory, wherever it came from.
+    ///
+    /// # Errors
+    /// When it is damaged or being removed.
+    pub fn inspect_path(path: &Path) -> Result<Inspection> {
+        Inspection::open(Arc::new(SystemFiles), path)?.ok_or_else(|| SnapshotError::NotFound {
+            image: path.display().to_string(),
+        })
+    }
+
+    /// Waits up to `patience` for the right to change an image.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Locked`] when another process keeps it for longer.
+    pub fn lock(&self, image: &str, patience: Duration) -> Result<ImageLock<'_>> {
+        let directory = self.image_path(image)?;
+        let path = self.root.join(format!(".{image}.lock"));
+        let deadline = Instant::now().checked_add(patience);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let file = self.files.open_lock(&path).context("open", &path)?;
+            let locked = self.files.try_lock(&file, LockKind::Exclusive);
+            if locked.context("lock", &path)? {
+                if self.is_at(&file, &path)? {
+                    return self.hold(image, directory, path, file);
+                }
+                // Its holder removed the image and the lock with it.
+                continue;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let mut text = [0; 10];
+                let length = self.files.read_at(&file, &mut text, 0).unwrap_or(0);
+                let holder = str::from_utf8(&text[..length]).ok();
+                return Err(SnapshotError::Locked {
+                    image: image.to_owned(),
+                    holder: holder.and_then(|text| text.trim().parse().ok()),
+                });
+            }
+            thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    /// Whether the open file is the one with that name.
+    fn is_at(&self, file: &File, path: &Path) -> Result<bool> {
+        let open = self.files.attributes(file).context("examine", path)?;
+        match self.files.attributes_of(path) {
+            Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).context("examine", path),
+        }
+    }
+
+    fn hold(
+        &self,
+        image: &str,
+        directory: PathBuf,
+        path: PathBuf,
+        file: File,
+    ) -> Result<ImageLock<'_>> {
+        let holder = format!("{:<10}", std::process::id());
+        let written = self.files.write_all_at(&file, holder.as_bytes(), 0);
+        written.context("write", &path)?;
+        Ok(ImageLock {
+            store: self,
+            image: image.to_owned(),
+            directory,
+            path,
+            _file: file,
+        })
+    }
+
+    /// Bakes an image unless there is a snapshot with the same key that runs
+    /// here. Of several that bake the same image at once, one does the work
+    /// and the others wait for it, each up to `patience`.
+    ///
+    /// # Errors
+    /// What `bake` says; and when waiting, writing or opening fails.
+    pub fn bake<E: From<SnapshotError>>(
+        &self,
+        image: &str,
+        key: &str,
+        here: &Stamp,
+        patience: Duration,
+        bake: impl FnOnce(Draft<'_>) -> Result<u64, E>,
+    ) -> Result<Baked, E> {
+        if let Some(found) = self.with_key(image, key, here)? {
+            return Ok(Baked::Reused(found));
+        }
+        let lock = self.lock(image, patience)?;
+        if let Some(found) = self.with_key(image, key, here)? {
+            return Ok(Baked::Reused(found));
+        }
+        bake(lock.draft()?)?;
+        Ok(Baked::New(self.open(image, here)?))
+    }
+
+    /// The current generation if it has that key; a damaged one is as good as
+    /// none.
+    fn with_key(&self, image: &str, key: &str, here: &Stamp) -> Result<Option<Snapshot>> {
+        match self.open(image, here) {
+            Ok(found) if found.manifest().machine.key == key => Ok(Some(found)),
+            Ok(_) => Ok(None),
+            Err(error) if error.wants_rebake() => Ok(None),
+            // A generation that lost a file is damaged too.
+            Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what processes that died left behind, if it is older than
+    /// `age`; see [`SWEEP_AGE`]. Gives the number of things removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or something cannot be removed.
+    pub fn sweep(&self, age: Duration) -> Result<u32> {
+        let mut removed = 0;
+        let names = self.files.list(&self.root).context("list", &self.root)?;
+        for image in names {
+            let Some(image) = image.to_str().filter(|image| name::check(image).is_ok()) else {
+                continue;
+            };
+            let directory = self.root.join(image);
+            let Ok(attributes) = self.files.attributes_of(&directory) else {
+                continue;
+            };
+            if attributes.is_dir() {
+                removed += self.sweep_image(&directory, Some(age))?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes unfinished things of one image. Without `age` the caller holds
+    /// the image's lock, so that nobody can be at work on any.
+    pub(crate) fn sweep_image(&self, directory: &Path, age: Option<Duration>) -> Result<u32> {
+        let mut removed = 0;
+        for name in self.files.list(directory).context("list", directory)? {
+            let Some(owner) = temporary_owner(&name) else {
+                continue;
+            };
+            let path = directory.join(&name);
+            let attributes = match self.files.attributes_of(&path) {
+                Ok(attributes) => attributes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).context("examine", &path),
+            };
+            if let Some(age) = age {
+                let modified = attributes.modified().context("examine", &path)?;
+                let idle = SystemTime::now().duration_since(modified);
+                if is_alive(owner) || idle.unwrap_or_default() < age {
+                    continue;
+                }
+            }
+            let gone = if attributes.is_dir() {
+                self.files.remove_tree(&path)
+            } else {
+                self.files.remove_file(&path)
+            };
+            gone.context("remove", &path)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// The right to change an image. The system takes it back when the process
+/// dies.
+#[derive(Debug)]
+pub struct ImageLock<'a> {
+    store: &'a Store,
+    image: String,
+    directory: PathBuf,
+    path: PathBuf,
+    _file: File,
+}
+
+impl<'a> ImageLock<'a> {
+    /// Starts a new generation.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn draft(self) -> Result<Draft<'a>> {
+        let files = &self.store.files;
+        match files.create_dir(&self.directory) {
+            Ok(()) => files
+                .sync_dir(&self.store.root)
+                .context("sync", &self.store.root)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.store.sweep_image(&self.directory, None)?;
+            }
+            Err(error) => return Err(error).context("create", &self.directory),
+        }
+        let newest = self.generations()?.last().copied().unwrap_or(0);
+        Draft::new(self, newest + 1)
+    }
+
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// Numbers of the generations there are, ascending.
+    fn generations(&self) -> Result<Vec<u64>> {
+        let names = match self.store.files.list(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names.context("list", &self.directory)?,
+        };
+        let numbers = names.iter().filter_map(|name| generation_number(name));
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Removes a generation unless someone uses it.
+    fn remove_generation(&self, number: u64) -> Result<bool> {
+        let files = &self.store.files;
+        let path = self.directory.join(generation_name(number));
+        let directory = files.open(&path).context("open", &path)?;
+        let free = files.try_lock(&directory, LockKind::Exclusive);
+        if !free.context("lock", &path)? {
+            return Ok(false);
+        }
+        files.remove_tree(&path).context("remove", &path)?;
+        Ok(true)
+    }
+
+    /// Removes all generations that are neither current nor in use, and gives
+    /// their number.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn collect(&self) -> Result<u32> {
+        let current = match self.store.current(&self.image) {
+            Ok(number) => Some(number),
+            Err(error) if error.wants_rebake() => None,
+            Err(error) => return Err(error),
+        };
+        let mut removed = 0;
+        for number in self.generations()? {
+            if Some(number) != current {
+                removed += u32::from(self.remove_generation(number)?);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the image with all that belongs to it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::InUse`] when a machine runs from it; then what it runs
+    /// from is still there, and no longer found under the image's name.
+    pub fn remove(self) -> Result<()> {
+        let files = &self.store.files;
+        let generations = match files.attributes_of(&self.directory) {
+            Ok(_) => self.generations()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SnapshotError::NotFound {
+                    image: self.image.clone(),
+                });
+            }
+            Err(error) => return Err(error).context("examine", &self.directory),
+        };
+        let pointer = self.directory.join(POINTER);
+        match files.remove_file(&pointer) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context("remove", &pointer);
+            }
+            _ => (),
+        }
+        for number in generations {
+            if !self.remove_generation(number)? {
+                return Err(SnapshotError::InUse {
+                    image: self.image.clone(),
+                });
+            }
+        }
+        self.store.sweep_image(&self.directory, None)?;
+        files
+            .remove_dir(&self.directory)
+            .context("remove", &self.directory)?;
+        files.remove_file(&self.path).context("remove", &self.path)
+    }
+}

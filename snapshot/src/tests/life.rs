@@ -1,0 +1,265 @@
+//! What happens to snapshots that nobody disturbs.
+
+use super::*;
+use crate::limits::GRANULE_BYTES;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use vm_memory::Bytes;
+
+#[test]
+fn snapshot_comes_back_as_written() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    assert_eq!(publish(&store, "alpine", "key", 3).unwrap(), 1);
+    let snapshot = store.open("alpine", &testing::stamp()).unwrap();
+    check(&snapshot, 3);
+    assert_eq!(snapshot.manifest().machine, description("key"));
+    assert_eq!(snapshot.working_set().pages(), 3);
+    snapshot.read_ahead().unwrap();
+    let extra = snapshot.extra_file("fs-0.bin").unwrap();
+    assert_eq!(extra.metadata().unwrap().len(), 5);
+    assert_eq!(store.images().unwrap(), ["alpine"]);
+    assert_eq!(names(snapshot.path()).len(), 5);
+}
+
+#[test]
+fn only_the_owner_can_enter_and_only_data_is_stored() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "alpine", "key", 3).unwrap();
+    let snapshot = store.inspect("alpine").unwrap();
+    let mode = fs::metadata(snapshot.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let file = fs::metadata(snapshot.path().join("mem.bin")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert_eq!(file.len(), MEMORY_BYTES as u64);
+    assert_eq!(snapshot.manifest().memory.stored_bytes, 6 * 4096);
+    // Blocks of 512 bytes; some file systems allocate in clusters.
+    assert!(file.blocks() * 512 <= 8 * (64 << 10), "{}", file.blocks());
+}
+
+#[test]
+fn mapping_is_private_aligned_and_can_be_reset() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "alpine", "key", 3).unwrap();
+    let snapshot = store.open("alpine", &testing::stamp()).unwrap();
+    let maps: Vec<_> = (0..5).map(|_| snapshot.map_memory().unwrap()).collect();
+    for (index, map) in maps.iter().enumerate() {
+        assert_eq!(map.address().as_ptr() as u64 % GRANULE_BYTES, 0);
+        let value = u8::try_from(index).unwrap() + 100;
+        map.slice().write_obj(value, 4096).unwrap();
+        map.slice().write_obj(value, 8192).unwrap();
+    }
+    assert_eq!(maps[0].slice().read_obj::<u8>(4096).unwrap(), 100);
+    maps[0].copy_back(4096, 4096).unwrap();
+    assert_eq!(maps[0].slice().read_obj::<u8>(4096).unwrap(), 3);
+    assert_eq!(maps[0].slice().read_obj::<u8>(8192).unwrap(), 100);
+    maps[1].map_afresh().unwrap();
+    for offset in [4096, 8192] {
+        let fresh = if offset == 4096 { 3 } else { 0 };
+        assert_eq!(maps[1].slice().read_obj::<u8>(offset).unwrap(), fresh);
+    }
+    assert_eq!(maps[2].slice().read_obj::<u8>(8192).unwrap(), 102);
+    assert!(maps[0].copy_back(MEMORY_BYTES as u64 - 1, 2).is_err());
+    assert!(maps[0].copy_back(u64::MAX, 2).is_err());
+    check(&snapshot, 3);
+}
+
+#[test]
+fn page_sources_give_the_same_file() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "bytes", "key", 3).unwrap();
+    let mut content = memory(3);
+    let pages: Vec<(u64, Vec<u8>)> = content
+        .chunks(4096)
+        .enumerate()
+        .filter(|(_, page)| page.iter().any(|byte| *byte != 0))
+        .map(|(index, page)| (index as u64 * 4096, page.to_vec()))
+        .collect();
+    let pages = pages.iter().map(|(at, page)| (*at, &page[..]));
+    let slice = vm_memory::VolatileSlice::from(&mut content[..]);
+    let mut guest = GuestPages::new(&slice);
+    let mut iter = IterPages::new(MEMORY_BYTES as u64, pages);
+    let sources: [(&str, &mut dyn PageSource); 2] = [("guest", &mut guest), ("iter", &mut iter)];
+    for (image, source) in sources {
+        let mut draft = store.lock(image, PATIENCE).unwrap().draft().unwrap();
+        draft.memory(source).unwrap();
+        draft.state(&state(3)).unwrap();
+        draft.publish(description("key")).unwrap();
+        check(&store.open(image, &testing::stamp()).unwrap(), 3);
+        assert_eq!(
+            store.inspect(image).unwrap().manifest().memory,
+            store.inspect("bytes").unwrap().manifest().memory
+        );
+    }
+}
+
+#[test]
+fn page_source_out_of_order_or_out_of_bounds_is_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let page = [1; 8192];
+    for runs in [
+        vec![(4096, &page[..]), (0, &page[..])],
+        vec![(0, &page[..]), (4096, &page[..])],
+        vec![(1, &page[..])],
+        vec![(0, &page[..4095])],
+        vec![(MEMORY_BYTES as u64 - 4096, &page[..])],
+        vec![(u64::MAX - 4095, &page[..])],
+    ] {
+        let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+        let mut source = IterPages::new(MEMORY_BYTES as u64, runs.into_iter());
+        assert!(matches!(
+            draft.memory(&mut source),
+            Err(SnapshotError::Malformed { .. })
+        ));
+    }
+    assert!(names(&scratch.path().join("a")).is_empty());
+}
+
+#[test]
+fn memory_of_a_size_the_format_does_not_know_is_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    for bytes in [0, 4096, limits::MAX_MEMORY_BYTES + GRANULE_BYTES, u64::MAX] {
+        let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+        let mut source = IterPages::new(bytes, std::iter::empty());
+        assert!(draft.memory(&mut source).is_err(), "{bytes}");
+    }
+}
+
+#[test]
+fn new_generation_replaces_the_old_one_which_its_users_keep() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "old", 1).unwrap();
+    let user = store.open("a", &testing::stamp()).unwrap();
+    assert_eq!(publish(&store, "a", "new", 2).unwrap(), 2);
+    check(&store.open("a", &testing::stamp()).unwrap(), 2);
+
+    let lock = store.lock("a", PATIENCE).unwrap();
+    assert_eq!(lock.collect().unwrap(), 0, "the old one is in use");
+    check(&user, 1);
+    drop(user);
+    assert_eq!(lock.collect().unwrap(), 1);
+    assert_eq!(names(&scratch.path().join("a")), ["0000000002", "current"]);
+}
+
+#[test]
+fn image_in_use_is_not_removed_under_its_user() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let user = store.open("a", &testing::stamp()).unwrap();
+    let lock = store.lock("a", PATIENCE).unwrap();
+    assert!(matches!(lock.remove(), Err(SnapshotError::InUse { .. })));
+    check(&user, 1);
+    drop(user);
+    store.lock("a", PATIENCE).unwrap().remove().unwrap();
+    assert!(names(scratch.path()).is_empty());
+    let error = store.inspect("a").unwrap_err();
+    assert!(matches!(error, SnapshotError::NotFound { .. }));
+    assert!(store.lock("a", PATIENCE).unwrap().remove().is_err());
+}
+
+#[test]
+fn lock_names_its_holder_and_gives_up_at_the_deadline() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let lock = store.lock("a", PATIENCE).unwrap();
+    let Err(SnapshotError::Locked { holder, .. }) = store.lock("a", Duration::from_millis(5))
+    else {
+        panic!("locked twice");
+    };
+    assert_eq!(holder, Some(std::process::id()));
+    drop(lock);
+    store.lock("a", Duration::ZERO).unwrap();
+}
+
+#[test]
+fn sweep_takes_only_its_own_leftovers_of_dead_processes() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let image = scratch.path().join("a");
+    // No system has processes with numbers that large.
+    let dead = ".0000000007.2147483000.0123456789abcdef.tmp";
+    let alive = format!(".0000000008.{}.0123456789abcdef.tmp", std::process::id());
+    let kept = [
+        &alive[..],
+        ".foreign.tmp",
+        ".0000000007.2147483000.xyz.tmp",
+        "notes.txt",
+    ];
+    for name in kept.iter().chain([&dead]) {
+        fs::create_dir(image.join(name)).unwrap();
+        fs::write(image.join(name).join("mem.bin"), "x").unwrap();
+    }
+    assert_eq!(store.sweep(SWEEP_AGE).unwrap(), 0, "too young");
+    assert_eq!(store.sweep(Duration::ZERO).unwrap(), 1);
+    let left = names(&image);
+    assert!(!left.iter().any(|name| name == dead));
+    assert!(kept.iter().all(|name| left.iter().any(|left| left == name)));
+    check(&store.open("a", &testing::stamp()).unwrap(), 1);
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    for bad in ["..", "a/b", "/etc", "", ".a", "a\0b"] {
+        assert!(matches!(
+            store.lock(bad, PATIENCE),
+            Err(SnapshotError::Name { .. })
+        ));
+        assert!(store.inspect(bad).is_err());
+    }
+}
+
+#[test]
+fn links_in_a_generation_are_not_followed() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let generation = scratch.path().join("a/0000000001");
+    let elsewhere = scratch.path().join("elsewhere");
+    fs::rename(generation.join("mem.bin"), &elsewhere).unwrap();
+    symlink(&elsewhere, generation.join("mem.bin")).unwrap();
+    assert!(store.inspect("a").is_err());
+}
+
+#[test]
+fn generation_opens_wherever_it_was_copied() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let moved = scratch.path().join("moved");
+    fs::rename(scratch.path().join("a/0000000001"), &moved).unwrap();
+    let found = Store::inspect_path(&moved).unwrap();
+    check(&found.admit(&testing::stamp()).unwrap(), 1);
+}
+
+#[test]
+fn wrong_engine_is_told_with_the_remedy() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let here = Stamp {
+        engine: Engine::Hvf,
+        ..testing::stamp()
+    };
+    let error = store.open("a", &here).unwrap_err();
+    assert!(error.wants_rebake());
+    assert!(
+        error.to_string().ends_with("bake the image again"),
+        "{error}"
+    );
+    assert!(matches!(
+        error,
+        SnapshotError::WrongEngine {
+            found: Engine::Soft,
+            here: Engine::Hvf
+        }
+    ));
+}
