@@ -135,6 +135,9 @@ struct Chunks {
     crc: u32,
     /// Whether the chunk of `at` has data.
     has_data: bool,
+    /// Zeros before the first data of this chunk: not in `crc` yet, because
+    /// most chunks without data at their start have none at all.
+    leading_zeros: u64,
     table: MemoryTable,
 }
 
@@ -145,6 +148,7 @@ impl Chunks {
             at: 0,
             crc: 0,
             has_data: false,
+            leading_zeros: 0,
             table: MemoryTable {
                 stored_bytes: 0,
                 chunks: Vec::new(),
@@ -168,21 +172,26 @@ impl Chunks {
             }
             self.crc = 0;
             self.has_data = false;
+            self.leading_zeros = 0;
+        }
+    }
+
+    fn append_zeros(&mut self, mut bytes: u64) {
+        while bytes > 0 {
+            let piece = bytes.min(BUFFER_BYTES as u64);
+            let zeros = &ZEROS[..usize::try_from(piece).unwrap_or(0)];
+            self.crc = crc32c::crc32c_append(self.crc, zeros);
+            bytes -= piece;
         }
     }
 
     fn zeros_up_to(&mut self, offset: u64) {
         while self.at < offset {
             let step = (self.chunk_end().min(offset)) - self.at;
-            // A chunk without data has no checksum, unless data follows in it.
-            if self.has_data || self.at + step < self.chunk_end() {
-                let mut left = step;
-                while left > 0 {
-                    let piece = left.min(BUFFER_BYTES as u64);
-                    let zeros = &ZEROS[..usize::try_from(piece).unwrap_or(0)];
-                    self.crc = crc32c::crc32c_append(self.crc, zeros);
-                    left -= piece;
-                }
+            if self.has_data {
+                self.append_zeros(step);
+            } else {
+                self.leading_zeros += step;
             }
             self.advance(step);
         }
@@ -193,6 +202,8 @@ impl Chunks {
         while !bytes.is_empty() {
             let left = usize::try_from(self.chunk_end() - self.at).unwrap_or(usize::MAX);
             let (head, rest) = bytes.split_at(left.min(bytes.len()));
+            let zeros = std::mem::take(&mut self.leading_zeros);
+            self.append_zeros(zeros);
             self.crc = crc32c::crc32c_append(self.crc, head);
             self.has_data = true;
             self.advance(head.len() as u64);

@@ -291,7 +291,7 @@ impl Store {
     }
 
     /// Bakes an image unless there is a snapshot with the same key that runs
-    /// here. Of several that bake the same image at once, one does the work
+    /// here, and removes older generations nobody uses. Of several that bake the same image at once, one does the work
     /// and the others wait for it, each up to `patience`.
     ///
     /// # Errors
@@ -312,7 +312,13 @@ impl Store {
             return Ok(Baked::Reused(found));
         }
         bake(lock.draft()?)?;
-        Ok(Baked::New(self.open(image, here)?))
+        let snapshot = self.open(image, here)?;
+        // Generations before this one may go; what is in use or cannot be
+        // removed stays until the next time.
+        if let Ok(lock) = self.lock(image, Duration::ZERO) {
+            let _ = lock.collect();
+        }
+        Ok(Baked::New(snapshot))
     }
 
     /// The current generation if it has that key; a damaged one is as good as
@@ -320,13 +326,9 @@ impl Store {
     fn with_key(&self, image: &str, key: &str, here: &Stamp) -> Result<Option<Snapshot>> {
         match self.open(image, here) {
             Ok(found) if found.manifest().machine.key == key => Ok(Some(found)),
-            Ok(_) => Ok(None),
-            Err(error) if error.wants_rebake() => Ok(None),
-            // A generation that lost a file is damaged too.
-            Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
+            Err(error @ (SnapshotError::Locked { .. } | SnapshotError::Name { .. })) => Err(error),
+            // Whatever is wrong with the old one, a new one helps.
+            Ok(_) | Err(_) => Ok(None),
         }
     }
 

@@ -124,6 +124,19 @@ fn damaged_snapshot_is_baked_again() {
         assert!(matches!(bake(&store).unwrap(), Baked::New(_)));
         check(&bake(&store).unwrap().into_snapshot(), 2);
     }
-    fs::remove_file(scratch.path().join("a/0000000003/mem.bin")).unwrap();
-    assert!(matches!(bake(&store).unwrap(), Baked::New(_)));
+    let damages: [fn(&Path); 4] = [
+        |path| fs::remove_file(path.join("mem.bin")).unwrap(),
+        |path| fs::write(path.join("manifest.json"), vec![b'{'; 3 << 20]).unwrap(),
+        |path| std::os::unix::fs::symlink("loop", path.join("x")).unwrap(),
+        |path| fs::remove_dir_all(path).unwrap(),
+    ];
+    for (index, damage) in damages.into_iter().enumerate() {
+        let current = store.current("a").unwrap();
+        let path = scratch.path().join(format!("a/{current:010}"));
+        damage(&path);
+        // A name nobody listed is nobody's business.
+        let reused = matches!(bake(&store).unwrap(), Baked::Reused(_));
+        assert_eq!(reused, index == 2);
+        assert_eq!(names(&scratch.path().join("a")).len(), 2);
+    }
 }
