@@ -89,6 +89,8 @@ pub struct Cpu {
     pub exit: Option<RunExit>,
     /// Set by WFI.
     pub waiting: bool,
+    /// YIELDs executed, to give the host core away now and then.
+    pub yields: u32,
     /// Processor state.
     pub pstate: Pstate,
     /// System registers with plain storage.

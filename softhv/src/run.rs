@@ -43,6 +43,7 @@ impl Cpu {
             link_from: std::ptr::null(),
             exit: None,
             waiting: false,
+            yields: 0,
             pstate: Pstate {
                 el: 1,
                 sp_sel: true,

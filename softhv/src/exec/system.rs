@@ -82,10 +82,18 @@ handler!(
     }
 );
 
+/// YIELDs between two that give the host core away.
+const YIELDS_PER_SWITCH: u32 = 32;
+
 handler!(
-    /// YIELD: another vCPU may hold what this one spins on.
+    /// YIELD: another vCPU may hold what this one spins on, and may need the
+    /// host core this one spins on.
     give_way, |cpu, op| {
         std::hint::spin_loop();
+        (*cpu).yields = (*cpu).yields.wrapping_add(1);
+        if (*cpu).yields.is_multiple_of(YIELDS_PER_SWITCH) {
+            std::thread::yield_now();
+        }
         next_op!(cpu, op)
     }
 );
