@@ -8,4 +8,5 @@ mod exceptions;
 mod execution;
 mod exits;
 mod layout;
+mod litmus;
 mod machine;
