@@ -91,6 +91,8 @@ pub struct Cpu {
     pub waiting: bool,
     /// Processor state.
     pub pstate: Pstate,
+    /// An instruction was stepped; whether it was a load-exclusive.
+    pub stepped: Option<bool>,
     /// System registers with plain storage.
     pub sys: SysRegs,
     /// Translation state.

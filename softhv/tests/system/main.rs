@@ -10,3 +10,4 @@ mod exits;
 mod layout;
 mod litmus;
 mod machine;
+mod stepping;
