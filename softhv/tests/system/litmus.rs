@@ -14,8 +14,8 @@ const RECORDS: u64 = RAM + 0x10_0000;
 const RECORD_BYTES: u64 = 0x4_0000;
 
 /// Runs `body` on `count` vCPUs in lockstep rounds, in which X0 is the number
-/// of the vCPU, X1 and X2 the addresses of X and Y, X3 the round counted from
-/// 1. Returns what X9 was after each round, for each vCPU. X10 to X15 belong to
+/// of the vCPU, X1 and X2 the addresses of X and Y, X3 the round, the first
+/// being 1. Returns what X9 was after each round, for each vCPU. X10 to X15 belong to
 /// the barrier.
 fn play(count: u64, body: &str) -> Vec<Vec<u64>> {
     let source = format!(
