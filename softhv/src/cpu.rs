@@ -91,6 +91,8 @@ pub struct Cpu {
     pub waiting: bool,
     /// Processor state.
     pub pstate: Pstate,
+    /// Code is looked up for a misaligned stack pointer.
+    pub sp_off: bool,
     /// An instruction was stepped; whether it was a load-exclusive.
     pub stepped: Option<bool>,
     /// System registers with plain storage.

@@ -1,6 +1,7 @@
 //! Translation contexts: which TLB bank is in use, how it is filled, and what
 //! TLB maintenance drops.
 
+use crate::code::SP_OFF;
 use crate::cpu::Cpu;
 use crate::phys::MemoryFlags;
 use crate::tlb::{Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
@@ -193,7 +194,8 @@ impl Cpu {
     }
 
     /// Points the handlers' views at the banks of the current context. Called
-    /// whenever the exception level, PAN or the address space changed.
+    /// whenever the exception level, PAN, the address space or the alignment of
+    /// the stack pointer changed.
     pub fn refresh_context(&mut self) {
         if self.pstate.el == 0 {
             let at = self.current_user();
@@ -207,6 +209,10 @@ impl Cpu {
             };
             self.tlb = bank.as_mut_ptr();
             self.context = [self.mmu.low_kernel, self.mmu.kernel.generation];
+        }
+        self.sp_off = self.is_stack_off();
+        if self.sp_off {
+            self.context = self.context.map(|context| context | SP_OFF);
         }
     }
 

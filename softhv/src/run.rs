@@ -43,6 +43,7 @@ impl Cpu {
             link_from: std::ptr::null(),
             exit: None,
             waiting: false,
+            sp_off: false,
             stepped: None,
             pstate: Pstate {
                 el: 1,
@@ -81,6 +82,8 @@ impl Cpu {
             self.shared.leave();
             return RunExit::VtimerActivated;
         }
+        // The monitor may have set a stack pointer.
+        self.refresh_context();
         self.interrupts_changed();
         let exit = loop {
             if self.shared.attention.load(Ordering::SeqCst) != 0

@@ -10,4 +10,5 @@ mod exits;
 mod layout;
 mod litmus;
 mod machine;
+mod stack;
 mod stepping;
