@@ -7,7 +7,7 @@
 use crate::cpu::Cpu;
 use crate::decode;
 use crate::exec::branch::stale;
-use crate::op::Op;
+use crate::op::{self, Op};
 use crate::tlb::{PAGE_MASK, PAGE_SIZE};
 use crate::vcpu_link::CodeRange;
 use std::collections::HashMap;
@@ -47,12 +47,19 @@ pub struct Mode {
     pub user: bool,
     /// FP and vector instructions trap (CPACR_EL1.FPEN).
     pub fp_traps: bool,
+    /// The stack pointer is misaligned, and that is checked.
+    pub sp_off: bool,
 }
+
+/// Set in a context or a key for a misaligned stack pointer: beyond physical
+/// addresses, and never set in a generation.
+pub const SP_OFF: u64 = 1 << 62;
 
 impl Mode {
     /// Instruction addresses are multiples of 4, which leaves two bits.
     fn key(self, physical: u64) -> u64 {
-        physical | u64::from(self.user) | u64::from(self.fp_traps) << 1
+        let sp_off = if self.sp_off { SP_OFF } else { 0 };
+        physical | sp_off | u64::from(self.user) | u64::from(self.fp_traps) << 1
     }
 }
 
@@ -239,7 +246,19 @@ impl Cpu {
             1 => user,
             _ => true,
         };
-        Mode { user, fp_traps }
+        Mode {
+            user,
+            fp_traps,
+            sp_off: self.sp_off,
+        }
+    }
+
+    /// Whether loads and stores by the current stack pointer fault: it is no
+    /// multiple of 16, and SCTLR_EL1.SA0 (bit 4) or SA (bit 3) is set.
+    #[inline]
+    pub fn is_stack_off(&self) -> bool {
+        let check = if self.pstate.el == 0 { 1 << 4 } else { 1 << 3 };
+        self.regs.x[usize::from(op::SP)] & 15 != 0 && self.sys.sctlr & check != 0
     }
 
     /// The block at physical address `physical`, whose host copy is at `host`.

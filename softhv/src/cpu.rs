@@ -93,6 +93,10 @@ pub struct Cpu {
     pub yields: u32,
     /// Processor state.
     pub pstate: Pstate,
+    /// Code is looked up for a misaligned stack pointer.
+    pub sp_off: bool,
+    /// An instruction was stepped; whether it was a load-exclusive.
+    pub stepped: Option<bool>,
     /// System registers with plain storage.
     pub sys: SysRegs,
     /// Translation state.

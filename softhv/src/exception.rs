@@ -181,7 +181,8 @@ impl Cpu {
         self.pc = self.sys.elr;
         // Legal targets: EL0t, EL1t and EL1h, all AArch64 (M[4] = 0).
         if matches!(spsr & 0x1f, 0 | 4 | 5) {
-            self.set_spsr(spsr);
+            self.stepped = None;
+            self.set_spsr(self.returned_step(spsr));
         } else {
             // Illegal return: state stays, and the next instruction faults.
             self.regs.set_nzcv(spsr);

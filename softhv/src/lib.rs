@@ -21,6 +21,7 @@ pub mod phys;
 pub mod regs;
 pub mod run;
 pub mod simd;
+pub mod step;
 pub mod sysreg;
 pub mod timer;
 pub mod tlb;

@@ -1,6 +1,7 @@
 //! Translation contexts: which TLB bank is in use, how it is filled, and what
 //! TLB maintenance drops.
 
+use crate::code::SP_OFF;
 use crate::cpu::Cpu;
 use crate::phys::MemoryFlags;
 use crate::tlb::{Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
@@ -46,11 +47,12 @@ impl Mmu {
         mmu
     }
 
-    /// A number never used before, spread over all bits: the jump cache
-    /// mixes it into its index.
+    /// A number never used before, spread over all bits but [`SP_OFF`]: the
+    /// jump cache mixes it into its index. Two of them differ in other bits
+    /// too, since their counts would have to be 2^62 apart.
     fn generation(&mut self) -> u64 {
         self.next_generation += 1;
-        self.next_generation.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        self.next_generation.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !SP_OFF
     }
 
     fn renew_kernel(&mut self) {
@@ -193,7 +195,8 @@ impl Cpu {
     }
 
     /// Points the handlers' views at the banks of the current context. Called
-    /// whenever the exception level, PAN or the address space changed.
+    /// whenever the exception level, PAN, the address space or the alignment of
+    /// the stack pointer changed.
     pub fn refresh_context(&mut self) {
         if self.pstate.el == 0 {
             let at = self.current_user();
@@ -207,6 +210,10 @@ impl Cpu {
             };
             self.tlb = bank.as_mut_ptr();
             self.context = [self.mmu.low_kernel, self.mmu.kernel.generation];
+        }
+        self.sp_off = self.is_stack_off();
+        if self.sp_off {
+            self.context = self.context.map(|context| context | SP_OFF);
         }
     }
 

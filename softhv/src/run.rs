@@ -44,6 +44,8 @@ impl Cpu {
             exit: None,
             waiting: false,
             yields: 0,
+            sp_off: false,
+            stepped: None,
             pstate: Pstate {
                 el: 1,
                 sp_sel: true,
@@ -81,6 +83,8 @@ impl Cpu {
             self.shared.leave();
             return RunExit::VtimerActivated;
         }
+        // The monitor may have set a stack pointer.
+        self.refresh_context();
         self.interrupts_changed();
         let exit = loop {
             if self.shared.attention.load(Ordering::SeqCst) != 0
@@ -88,7 +92,9 @@ impl Cpu {
             {
                 break exit;
             }
-            if let Some(op) = self.next_block() {
+            if self.is_stepping() {
+                self.step();
+            } else if let Some(op) = self.next_block() {
                 // SAFETY: a live block of this vCPU, owned by this thread.
                 unsafe { ((*op).run)(self, op) };
             }
@@ -229,20 +235,39 @@ impl Cpu {
 
     #[cold]
     fn look_up(&mut self, pc: u64) -> Option<*const Op> {
+        let (physical, host) = self.fetch_place(pc)?;
+        let canonical = self.pc;
+        let op = self.block_at(physical, host);
+        let context = self.context[(canonical >> 63) as usize];
+        self.code.remember(canonical, context, op);
+        Some(op)
+    }
+
+    /// Physical and host address of the instruction at `pc`, whose tag goes.
+    fn fetch_place(&mut self, pc: u64) -> Option<(u64, u64)> {
         let canonical = strip_tag(pc, self.sys.tcr);
         self.pc = canonical;
         if canonical & 3 != 0 {
             self.raise_pc_alignment(canonical);
             return None;
         }
-        let (physical, host) = match self.fetch_cached(canonical) {
-            Some(found) => found,
-            None => self.fetch_walk(canonical)?,
-        };
-        let op = self.block_at(physical, host);
-        let context = self.context[(canonical >> 63) as usize];
-        self.code.remember(canonical, context, op);
-        Some(op)
+        self.fetch_cached(canonical)
+            .or_else(|| self.fetch_walk(canonical))
+    }
+
+    /// The instruction at the program counter and its offset in the page;
+    /// `None` if an exception was taken instead.
+    pub fn fetch_one(&mut self) -> Option<(u32, u16)> {
+        let pc = self.pc;
+        if self.pstate.il {
+            self.raise(class::ILLEGAL_STATE, 0, pc);
+            return None;
+        }
+        let (physical, host) = self.fetch_place(pc)?;
+        // SAFETY: the host copy of a mapped page; aligned. Volatile, as the
+        // guest may be writing there from another thread.
+        let word = unsafe { (host as *const u32).read_volatile() };
+        Some((word, (physical & !PAGE_MASK) as u16))
     }
 
     /// Translates `pc` for a fetch; on a fault takes the exception.

@@ -240,7 +240,10 @@ static REGISTERS: &[Register] = &[
     // Stack pointers and the state that MRS and MSR see as registers.
     read_only!(3, 0, 4, 2, 2, UserAccess::Never, |cpu| u64::from(cpu.pstate.el) << 2),
     effect!(3, 0, 4, 2, 0, |cpu| u64::from(cpu.pstate.sp_sel),
-        |cpu, v| cpu.set_sp_sel(v & 1 != 0)),
+        |cpu, v| {
+            cpu.set_sp_sel(v & 1 != 0);
+            cpu.refresh_context();
+        }),
     effect!(3, 0, 4, 2, 3, |cpu| u64::from(cpu.pstate.pan) << 22, |cpu, v| {
         cpu.pstate.pan = v >> 22 & 1 != 0;
         cpu.refresh_context();

@@ -1,5 +1,6 @@
 //! Loads and stores (C4.1.94).
 
+use super::stack::is_checked;
 use super::{Context, Decoded, bit, bits, signed, undefined};
 use crate::exec::atomic::{self, what};
 use crate::exec::int::nop;
@@ -12,6 +13,14 @@ use crate::pure_op;
 use crate::simd::ldst::decode_struct;
 
 pub fn decode(word: u32, context: Context) -> Decoded {
+    let decoded = access(word, context);
+    if context.mode.sp_off && !decoded.ends && is_checked(word) {
+        return Decoded::end(system::stack_misaligned);
+    }
+    decoded
+}
+
+fn access(word: u32, context: Context) -> Decoded {
     let vector = bit(word, 26);
     if vector && context.mode.fp_traps {
         return Decoded::end(system::fp_trap);

@@ -10,6 +10,7 @@ mod dp_reg;
 mod fuse;
 mod ldst;
 mod simd;
+mod stack;
 mod system;
 
 use crate::code::Mode;
@@ -140,7 +141,10 @@ pub fn block(
         let word = fetch(n);
         let mut decoded = instruction(word, context);
         decoded.op.pc_offset = at;
-        let fused = before.and_then(|(first, context)| fuse::pair(first, word, context));
+        // A fault in place of an access is no part of a pair.
+        let fused = before
+            .filter(|_| !mode.sp_off)
+            .and_then(|(first, context)| fuse::pair(first, word, context));
         if let (Some(run), Some(first)) = (fused, ops.last_mut()) {
             first.run = run;
         }
@@ -150,6 +154,12 @@ pub fn block(
         }
         // An op that does not decode ends its block, so `word` did.
         before = Some((word, context));
+        if stack::may_misalign(word, mode.sp_off) {
+            let mut look = Op::new(exec::system::stack_moved);
+            look.pc_offset = at;
+            ops.push(look);
+            before = None;
+        }
         at += 4;
     }
     let next = if at < 4096 {

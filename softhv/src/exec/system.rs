@@ -29,6 +29,24 @@ handler!(
 );
 
 handler!(
+    /// A load or store by a misaligned stack pointer.
+    stack_misaligned, |cpu, op| { (*cpu).raise(class::SP_ALIGNMENT, 0, pc_of(cpu, op)) }
+);
+
+handler!(
+    /// Behind an instruction that may have changed whether the stack pointer is
+    /// aligned, for which what follows was decoded.
+    stack_moved, |cpu, op| {
+        if (*cpu).sp_off == (*cpu).is_stack_off() {
+            next_op!(cpu, op)
+        } else {
+            (*cpu).refresh_context();
+            (*cpu).pc = pc_of(cpu, op) + 4;
+        }
+    }
+);
+
+handler!(
     /// SVC; `imm` is the immediate.
     svc, |cpu, op| { (*cpu).raise(class::SVC, (*op).imm, pc_of(cpu, op) + 4) }
 );

@@ -100,6 +100,7 @@ pub fn is_defined(word: u32) -> bool {
     let mode = Mode {
         user: true,
         fp_traps: false,
+        sp_off: false,
     };
     let decoded = instruction(word, Context { mode, offset: 0 });
     !std::ptr::fn_addr_eq(decoded.op.run, undefined as Handler)

@@ -144,10 +144,10 @@ pub const EXCLUDED: &[(u32, u32, &str)] = &[
 ];
 
 /// Addresses where QEMU's user mode and its program have memory that the
-/// engine's side has not: the loader's area for stacks, and what the program
-/// moved away. Streams find them once in a hundred million instructions.
+/// engine's side has not: the loader's area for stacks, the program, and what
+/// it moved away. Streams find them once in a hundred million instructions.
 pub fn is_private_to_qemu(at: u64) -> bool {
-    matches!(at >> 32, 0x4a | 0x55)
+    matches!(at >> 32, 0x4a | 0x55) || at >> 13 == super::qemu::PROGRAM >> 13
 }
 
 /// Why `word` takes no part, if so.

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-const PROGRAM: u64 = 0x0045_3000;
+/// Out of the reach of shifted immediates.
+pub const PROGRAM: u64 = 0x3cb5_7000;
 const RUNS: u64 = 0x135a_5000;
 const IMAGE: u64 = 0x295a_b000;
 const GLOBALS: u64 = 0x2b35_3000;

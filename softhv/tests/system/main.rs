@@ -8,4 +8,7 @@ mod exceptions;
 mod execution;
 mod exits;
 mod layout;
+mod litmus;
 mod machine;
+mod stack;
+mod stepping;
