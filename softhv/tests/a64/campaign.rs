@@ -141,6 +141,11 @@ fn word_at(stream: &Stream, address: u64, pc: u64) -> Option<u32> {
     stream.words.get(at as usize).copied()
 }
 
+/// Whether the outcomes are equal.
+pub fn same(_stream: &Stream, _address: u64, ours: &Outcome, theirs: &Outcome) -> bool {
+    ours == theirs
+}
+
 /// Runs the plan and tells after each batch; panics with a report at the first
 /// difference.
 pub fn run(plan: Plan, mut progress: impl FnMut(&Tally)) -> Tally {
@@ -187,9 +192,13 @@ fn one(machine: &mut Machine, seed: u64, number: u64, tally: &mut Tally) {
             wrong.len(),
             batch.runs.len()
         );
+        let reference = report::Reference {
+            run: &|batch| qemu::run(batch, "cortex-a76"),
+            agree,
+        };
         panic!(
             "{title}\n{}",
-            report::explain(machine, &batch, &wrong, &ours, &theirs)
+            report::explain(machine, &reference, &batch, &wrong, &ours, &theirs)
         );
     }
 }
