@@ -1,6 +1,8 @@
 //! Differential test of the CPU in process: random instruction streams on the
 //! engine and on an independent interpreter.
 
+#![allow(clippy::cast_possible_truncation)]
+
 mod a64;
 mod oracle;
 

@@ -91,7 +91,7 @@ impl<'a> Memory<'a> {
 
     /// Whether `address` is a multiple of `bytes`, as some accesses must be.
     pub fn aligned(&self, address: u64, bytes: u64) -> Step {
-        if address % bytes == 0 {
+        if address.is_multiple_of(bytes) {
             Ok(())
         } else {
             Err(Stop::Unaligned(address & (u64::MAX >> 8)))

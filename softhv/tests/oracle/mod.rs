@@ -24,6 +24,8 @@ mod structures;
 mod system;
 mod transfers;
 mod vector;
+mod vector_moves;
+mod vector_shifts;
 
 use super::a64::inputs::read_only_page;
 use super::a64::{Batch, Outcome, State, Stop, WRITABLE, sum};

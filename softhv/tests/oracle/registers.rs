@@ -186,12 +186,12 @@ impl Oracle<'_> {
             (0, 1, 64, _) => (signed_word(n) * signed_word(m)) as u64,
             (0, 5, 64, _) => u64::from(n as u32) * u64::from(m as u32),
             (0, 2, 64, false) => {
-                let high = i128::from(n as i64) * i128::from(m as i64) >> 64;
+                let high = (i128::from(n as i64) * i128::from(m as i64)) >> 64;
                 self.set_x(bits(word, 4, 0), high as u64);
                 return Ok(());
             }
             (0, 6, 64, false) => {
-                let high = u128::from(n) * u128::from(m) >> 64;
+                let high = (u128::from(n) * u128::from(m)) >> 64;
                 self.set_x(bits(word, 4, 0), high as u64);
                 return Ok(());
             }
