@@ -37,7 +37,8 @@ pub fn explain(
             .filter(|w| *w != NOP)
             .collect();
         // One example of each group of encodings.
-        let group = words.last().copied().unwrap_or(0) & 0xffe0_fc00;
+        let last = words.iter().rfind(|word| !counts(**word));
+        let group = last.copied().unwrap_or(0) & 0xffe0_fc00;
         let times = seen.entry(group).or_insert(0);
         *times += 1;
         if *times > 1 || seen.len() > SHOWN {
@@ -66,6 +67,11 @@ pub fn explain(
         .collect();
     let _ = writeln!(text, "groups, last word & ffe0fc00: {}", groups.join(", "));
     text
+}
+
+/// Whether the word sets or steps X24, which counts loops: movz, subs, sub.
+fn counts(word: u32) -> bool {
+    word & 0xffe0_001f == 0xd280_0018 || word | 1 << 29 == 0xf100_0718
 }
 
 /// The same run with as many words as possible made NOP, all else in place.
@@ -98,7 +104,7 @@ fn shrink(
             let mut less = words.clone();
             let end = (part + piece).min(less.len());
             // What counts loops stays, or they would not end.
-            let idle = less[part..end].iter_mut().filter(|w| **w & 31 != 24);
+            let idle = less[part..end].iter_mut().filter(|w| !counts(**w));
             idle.for_each(|word| *word = NOP);
             if less != words && fails(&less) {
                 words = less;

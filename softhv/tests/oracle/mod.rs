@@ -25,6 +25,7 @@ mod system;
 mod transfers;
 mod vector;
 mod vector_moves;
+mod vector_reduce;
 mod vector_shifts;
 
 use super::a64::inputs::read_only_page;

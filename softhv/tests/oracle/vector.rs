@@ -1,6 +1,6 @@
-//! Integer Advanced SIMD, lane by lane: three registers of the same type,
-//! shifts by immediates, modified immediates, copies and permutations. The
-//! other groups, and floating point, are not here.
+//! Integer Advanced SIMD, lane by lane. Not here: operations by element, the
+//! rounding doubling accumulations, dot products, cryptography, estimates, and
+//! floating point.
 
 use super::arithmetic::{bit, bits};
 use super::structures::{element, with_element};
@@ -13,6 +13,10 @@ const QC: u32 = 1 << 27;
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Group {
     ThreeSame,
+    ThreeDifferent,
+    TwoRegisters,
+    NarrowOrLong,
+    AcrossLanes,
     ShiftImmediate,
     ModifiedImmediate,
     Copy,
@@ -28,6 +32,22 @@ fn group(word: u32) -> Option<Group> {
     if scalar_or_not(0x9f20_0400, 0x0e20_0400) {
         // From 0x18 on, floating point.
         return (bits(word, 15, 11) < 0x18).then_some(Group::ThreeSame);
+    }
+    if scalar_or_not(0x9f20_0c00, 0x0e20_0000) {
+        // PMULL of 64 bits belongs to the cryptographic extension.
+        let crypto = bits(word, 15, 12) == 14 && bits(word, 23, 22) == 3;
+        return (!crypto).then_some(Group::ThreeDifferent);
+    }
+    if scalar_or_not(0x9f3e_0c00, 0x0e20_0800) {
+        return match bits(word, 16, 12) {
+            0..=0x0b => Some(Group::TwoRegisters),
+            0x12..=0x14 => Some(Group::NarrowOrLong),
+            _ => None,
+        };
+    }
+    if is(0x9f3e_0c00, 0x0e30_0800) {
+        let integer = matches!(bits(word, 16, 12), 0x03 | 0x0a | 0x1a | 0x1b);
+        return integer.then_some(Group::AcrossLanes);
     }
     if is(0x9ff8_0400, 0x0f00_0400) {
         // Floating-point immediates have cmode 15.
@@ -86,6 +106,10 @@ impl Oracle<'_> {
     pub fn vector_data(&mut self, word: u32) -> Step {
         match group(word) {
             Some(Group::ThreeSame) => self.three_same(word),
+            Some(Group::ThreeDifferent) => self.three_different(word),
+            Some(Group::TwoRegisters) => self.two_registers(word),
+            Some(Group::NarrowOrLong) => self.narrow_or_long(word),
+            Some(Group::AcrossLanes) => self.across_lanes(word),
             Some(Group::ShiftImmediate) => self.shift_immediate(word),
             Some(Group::ModifiedImmediate) => self.modified_immediate(word),
             Some(Group::Copy) => self.copy(word),

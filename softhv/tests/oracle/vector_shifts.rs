@@ -85,7 +85,7 @@ impl Oracle<'_> {
 
     /// A narrowed result: the upper half if Q, and the lower stays; else the
     /// lower, and the upper is zero. Scalars are always lower.
-    fn set_half(&mut self, word: u32, d: usize, half: u128) {
+    pub fn set_half(&mut self, word: u32, d: usize, half: u128) {
         self.v[d] = if bit(word, 30) && !bit(word, 28) {
             self.v[d] & u128::from(u64::MAX) | half << 64
         } else {
