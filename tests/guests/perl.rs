@@ -2,9 +2,8 @@
 
 use supermachine_tests::Guest;
 
-#[test]
-fn perl_prints_what_it_must() {
-    let mut guest = Guest::boot("perl", 1, 256);
+fn tour(vcpus: u32) {
+    let mut guest = Guest::boot("perl", vcpus, 256);
     guest.program(
         "tour",
         &["perl"],
@@ -13,4 +12,14 @@ fn perl_prints_what_it_must() {
         include_str!("../programs/perl-tour.out"),
     );
     guest.finish();
+}
+
+#[test]
+fn perl_prints_what_it_must() {
+    tour(1);
+}
+
+#[test]
+fn perl_prints_what_it_must_on_four_vcpus() {
+    tour(4);
 }

@@ -19,12 +19,14 @@ pub fn run(_arguments: &[String]) -> Result<()> {
             ])
             .current_dir(workspace::root()),
     )?;
-    guest_image::busybox()?;
+    let layout = guest_image::busybox()?;
+    let shown = layout.strip_prefix(workspace::root()).unwrap_or(&layout);
+    let reference = format!("oci:{}", shown.display());
     let executable = workspace::target_dir()?.join("release/supermachine");
     let arguments = [
         "run",
         "--timings",
-        "oci:target/demo/busybox",
+        &reference,
         "--",
         "echo",
         "hello from a microVM",
