@@ -135,7 +135,7 @@ pub fn disassemble(words: &[u32]) -> Vec<String> {
 }
 
 /// What differs, ours first, with the inputs of the registers that do.
-fn differences(text: &mut String, batch: &Batch, run: usize, ours: &Outcome, theirs: &Outcome) {
+pub fn differences(text: &mut String, batch: &Batch, run: usize, ours: &Outcome, theirs: &Outcome) {
     let (stream, state) = batch.runs[run];
     let input = &batch.states[state];
     let base = batch.addresses()[stream];
