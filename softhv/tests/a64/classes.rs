@@ -65,6 +65,8 @@ pub const CLASSES: &[(u32, u32, Kind, u32)] = &[
     (0x9f20_0c00, 0x0e20_0000, Kind::Vector, 8), // three different
     (0x9f3e_0c00, 0x0e20_0800, Kind::Vector, 12), // two registers
     (0x9f3e_0c00, 0x0e30_0800, Kind::Vector, 5), // across lanes
+    (0xbf3f_fc00, 0x0e31_b800, Kind::Vector, 2), // addv
+    (0x9f3e_fc00, 0x0e30_a800, Kind::Vector, 2), // maximum and minimum across lanes
     (0x9f00_0400, 0x0f00_0000, Kind::Vector, 8), // by element
     (0x9f80_0400, 0x0f00_0400, Kind::Vector, 8), // shift by immediate
     (0x9ff8_0400, 0x0f00_0400, Kind::Vector, 4), // modified immediate
