@@ -12,7 +12,7 @@ use supermachine_softhv::abi::api;
 /// Guest physical address of the memory.
 const RAM: u64 = 0x8000_0000;
 /// Virtual address of its first half for EL1, where no stream looks by chance.
-pub const KERNEL: u64 = 0x75_4320_0000;
+const KERNEL: u64 = 0x75_4320_0000;
 /// Bytes of it: kernel, tables and window in the first half, streams in the
 /// second, which is one translation block.
 const RAM_BYTES: usize = 2 * STREAM_BYTES as usize;
