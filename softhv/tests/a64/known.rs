@@ -107,13 +107,13 @@ pub const EXCLUDED: &[(u32, u32, &str)] = &[
         "half-precision arithmetic, scalar two-register",
     ),
     (
-        0xbf3e_8c00,
-        0x0e30_8800,
+        0xbf3f_cc00,
+        0x0e30_c800,
         "half-precision arithmetic, across lanes",
     ),
     (
-        0xff3e_8c00,
-        0x5e30_8800,
+        0xff3f_cc00,
+        0x5e30_c800,
         "half-precision arithmetic, scalar pairwise",
     ),
     (

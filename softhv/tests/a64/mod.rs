@@ -4,6 +4,7 @@
 
 pub mod assembler;
 pub mod campaign;
+pub mod classes;
 pub mod engine;
 pub mod generate;
 pub mod inputs;

@@ -1,5 +1,6 @@
 //! Reports of differences: the smallest stream that shows one, and how.
 
+use super::assembler::scratch;
 use super::engine::Machine;
 use super::{Batch, NOP, Outcome, STREAMS, Stream};
 use std::fmt::Write;
@@ -45,7 +46,7 @@ pub fn explain(
             continue;
         }
         let _ = writeln!(text, "--- run {run}");
-        for line in disassemble(&words) {
+        for line in disassemble(&words, &[]) {
             let _ = writeln!(text, "    {line}");
         }
         let (a, b) = (machine.run(&small), (reference.run)(&small));
@@ -119,12 +120,13 @@ fn shrink(
 }
 
 /// Disassembles `words`, one line each.
-pub fn disassemble(words: &[u32]) -> Vec<String> {
-    let path = std::env::temp_dir().join(format!("softhv-a64-words-{}", std::process::id()));
+pub fn disassemble(words: &[u32], options: &[&str]) -> Vec<String> {
+    let path = scratch(".words");
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     std::fs::write(&path, bytes).expect("write the words");
     let output = Command::new("aarch64-linux-gnu-objdump")
         .args(["-D", "-z", "-b", "binary", "-m", "aarch64"])
+        .args(options)
         .arg(&path)
         .output()
         .expect("aarch64-linux-gnu-objdump runs (package binutils-aarch64-linux-gnu)");
@@ -135,7 +137,7 @@ pub fn disassemble(words: &[u32]) -> Vec<String> {
 }
 
 /// What differs, ours first, with the inputs of the registers that do.
-fn differences(text: &mut String, batch: &Batch, run: usize, ours: &Outcome, theirs: &Outcome) {
+pub fn differences(text: &mut String, batch: &Batch, run: usize, ours: &Outcome, theirs: &Outcome) {
     let (stream, state) = batch.runs[run];
     let input = &batch.states[state];
     let base = batch.addresses()[stream];

@@ -12,3 +12,4 @@ mod litmus;
 mod machine;
 mod stack;
 mod stepping;
+mod translation;
