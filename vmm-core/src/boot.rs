@@ -11,7 +11,7 @@ use crate::arch::aarch64::layout;
 use crate::memory::GuestMemory;
 
 /// Initial RAM disks start on a boundary of this many bytes.
-const INITRD_ALIGNMENT: u64 = 64 * 1024;
+pub(crate) const INITRD_ALIGNMENT: u64 = 64 * 1024;
 
 /// Why a guest cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -101,23 +101,14 @@ fn load_kernel(memory: &GuestMemory, path: &Path, limit: u64) -> Result<(u64, u6
         .read_to_end(&mut header)
         .and_then(|_| file.seek(SeekFrom::Start(0)))
         .map_err(|source| read_error(path, source))?;
-    let ImageHeader {
-        text_offset,
-        image_bytes,
-    } = image::parse(&header, bytes).map_err(|reason| BootError::NotAKernel {
+    let header = image::parse(&header, bytes).map_err(|reason| BootError::NotAKernel {
         path: path.to_owned(),
         reason,
     })?;
-    let needed = bytes.max(image_bytes);
-    let base = memory.base().next_multiple_of(image::BASE_ALIGNMENT);
-    let range = base
-        .checked_add(text_offset)
-        .and_then(|entry| Some((entry, entry.checked_add(needed)?)))
-        .filter(|(_, end)| *end <= limit);
-    let Some((entry, end)) = range else {
+    let Some((entry, end)) = place_kernel(memory.base(), limit, header, bytes) else {
         return Err(BootError::DoesNotFit {
             what: "a kernel",
-            bytes: needed,
+            bytes: bytes.max(header.image_bytes),
             ram_bytes: memory.bytes(),
         });
     };
@@ -125,7 +116,29 @@ fn load_kernel(memory: &GuestMemory, path: &Path, limit: u64) -> Result<(u64, u6
     Ok((entry, end))
 }
 
-/// As high as it goes: kernels clear and use what follows them.
+/// The first byte of a kernel of `file_bytes` bytes and the one after its
+/// last, cleared data included, if that is between `base` and `limit`.
+pub(crate) fn place_kernel(
+    base: u64,
+    limit: u64,
+    header: ImageHeader,
+    file_bytes: u64,
+) -> Option<(u64, u64)> {
+    let entry = base
+        .checked_next_multiple_of(image::BASE_ALIGNMENT)?
+        .checked_add(header.text_offset)?;
+    let end = entry.checked_add(file_bytes.max(header.image_bytes))?;
+    (end <= limit).then_some((entry, end))
+}
+
+/// The first byte of an initial RAM disk and the one after its last, between
+/// `kernel_end` and `limit` and as high as it goes: kernels clear and use what
+/// follows them.
+pub(crate) fn place_initrd(kernel_end: u64, limit: u64, bytes: u64) -> Option<(u64, u64)> {
+    let start = limit.checked_sub(bytes)? / INITRD_ALIGNMENT * INITRD_ALIGNMENT;
+    (start >= kernel_end).then_some((start, start + bytes))
+}
+
 fn load_initrd(
     memory: &GuestMemory,
     path: &Path,
@@ -133,11 +146,7 @@ fn load_initrd(
     limit: u64,
 ) -> Result<(u64, u64), BootError> {
     let (mut file, bytes) = open(path)?;
-    let start = limit
-        .checked_sub(bytes)
-        .map(|start| start / INITRD_ALIGNMENT * INITRD_ALIGNMENT)
-        .filter(|start| *start >= kernel_end);
-    let Some(start) = start else {
+    let Some((start, end)) = place_initrd(kernel_end, limit, bytes) else {
         return Err(BootError::DoesNotFit {
             what: "an initial RAM disk",
             bytes,
@@ -145,7 +154,7 @@ fn load_initrd(
         });
     };
     copy(memory, &mut file, path, start, bytes)?;
-    Ok((start, start + bytes))
+    Ok((start, end))
 }
 
 fn open(path: &Path) -> Result<(File, u64), BootError> {

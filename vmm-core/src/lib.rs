@@ -3,6 +3,8 @@
 pub mod arch;
 pub mod backend;
 pub mod boot;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hypervisor;
 pub mod machine;
 pub mod memory;

@@ -53,7 +53,7 @@ impl<V: Vm> IrqLine for VmLine<V> {
 
 /// How many virtio devices a description makes, each with an interrupt below
 /// `end_intid`.
-pub(super) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u32, MachineError> {
+pub(crate) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u32, MachineError> {
     let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
     let max = end_intid
         .saturating_sub(layout::VIRTIO_INTID)

@@ -31,6 +31,8 @@ use crate::memory::{GuestMemory, MemoryError};
 use crate::resources::{ResourceError, VmResources};
 
 pub use assembly::GUEST_CID;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use assembly::virtio_count;
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
 pub use error::{ExitReason, MachineError};
 
@@ -40,7 +42,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last console output may take to reach a slow listener.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest kernel command line (Linux, arch/arm64/include/uapi/asm/setup.h).
-const MAX_CMDLINE_BYTES: usize = 2047;
+pub(crate) const MAX_CMDLINE_BYTES: usize = 2047;
 /// How often a machine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(1);
 
@@ -413,7 +415,7 @@ fn refuse_unsupported(resources: &VmResources) -> Result<(), MachineError> {
     }
 }
 
-fn command_line(cmdline: &str, extra: &str) -> Result<String, MachineError> {
+pub(crate) fn command_line(cmdline: &str, extra: &str) -> Result<String, MachineError> {
     let whole = if extra.is_empty() {
         cmdline.to_owned()
     } else {

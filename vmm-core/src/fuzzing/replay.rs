@@ -1,0 +1,149 @@
+//! Seeds, and a mutator with a fixed seed, for the stable toolchain.
+
+use std::time::{Duration, Instant};
+
+use super::{fuzz_fdt, fuzz_kernel_image, fuzz_psci, fuzz_resources, fuzz_syndrome};
+
+/// Time for one target. The number of runs depends on the machine, the
+/// inputs and their order do not.
+const BUDGET: Duration = Duration::from_millis(700);
+const MAX_INPUT: usize = 5000;
+
+/// xorshift64*: small, and good enough to pick bytes.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(high).unwrap() % limit.max(1)
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap()
+    }
+}
+
+fn mutate(random: &mut Random, input: &mut Vec<u8>) {
+    for _ in 0..=random.below(6) {
+        let at = random.below(input.len() + 1);
+        match random.below(7) {
+            0 if at < input.len() => input[at] = random.byte(),
+            1 if at < input.len() => input[at] ^= 1 << random.below(8),
+            2 => input.insert(at, random.byte()),
+            3 if at < input.len() => drop(input.remove(at)),
+            4 => input.truncate(at),
+            5 if at < input.len() => input[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+            _ => {
+                let tail = random.below(48);
+                input.extend((0..tail).map(|_| random.byte()));
+            }
+        }
+    }
+    input.truncate(MAX_INPUT);
+}
+
+fn replay(target: fn(&[u8]), seeds: &[Vec<u8>], seed: u64) {
+    let mut pool = seeds.to_vec();
+    pool.push(Vec::new());
+    for input in &pool {
+        target(input);
+    }
+    let mut random = Random(seed);
+    let start = Instant::now();
+    let mut runs = 0_u64;
+    while start.elapsed() < BUDGET {
+        let mut input = pool[random.below(pool.len())].clone();
+        mutate(&mut random, &mut input);
+        target(&input);
+        runs += 1;
+        // A slowly growing pool keeps inputs of several generations.
+        if runs.is_multiple_of(16) && pool.len() < 256 {
+            pool.push(input);
+        }
+    }
+    println!("{runs} runs");
+    assert!(runs > 0);
+}
+
+/// Sizes of RAM and the files as small numbers, then a header.
+fn kernel(text_offset: u64, image_bytes: u64) -> Vec<u8> {
+    let mut input = vec![1, 0, 0x10, 0, 0, 1, 0, 0, 0x80, 0, 1, 0, 0, 0x20, 0];
+    let start = input.len();
+    input.resize(start + 64, 0);
+    input[start + 8..start + 16].copy_from_slice(&text_offset.to_le_bytes());
+    input[start + 16..start + 24].copy_from_slice(&image_bytes.to_le_bytes());
+    input[start + 56..start + 60].copy_from_slice(b"ARM\x64");
+    input
+}
+
+#[test]
+fn kernels_are_placed_in_ram_or_nowhere() {
+    let seeds = [
+        kernel(0, 32 << 20),
+        kernel(0x8_0000, 0),
+        kernel(u64::MAX - 8, u64::MAX),
+    ];
+    replay(fuzz_kernel_image, &seeds, 1);
+}
+
+/// One exit: syndrome, any address, value of the register, answer.
+fn exit(syndrome: u64, address: u64) -> Vec<u8> {
+    let mut input = syndrome.to_le_bytes().to_vec();
+    input.push(0);
+    for value in [address, 0x8182_8384_8586_8788, 0xf1f2_f3f4_f5f6_f7f8] {
+        input.extend(value.to_le_bytes());
+    }
+    input
+}
+
+#[test]
+fn every_syndrome_has_its_meaning() {
+    let mut seeds: Vec<Vec<u8>> = (0..16)
+        .map(|n: u64| {
+            let flags = (n & 1) << 6 | (n >> 1 & 1) << 21 | (n >> 2 & 1) << 15;
+            let syndrome = 0x93 << 24 | (n & 3) << 22 | flags | (n + 16) << 16;
+            exit(syndrome, 0x0c10_01f8 + n)
+        })
+        .collect();
+    // MSR OSLAR_EL1, XZR and MRS X3, PMCR_EL0.
+    seeds.push(exit(0x6228_07e0, 0));
+    seeds.push(exit(0x6230_e479, u64::MAX));
+    replay(fuzz_syndrome, &seeds, 2);
+}
+
+#[test]
+fn every_firmware_call_has_its_answer() {
+    let seeds: Vec<Vec<u8>> = (0..12)
+        .map(|n| {
+            let mut input = vec![n, 2, 0];
+            input.extend([0xde; 24]);
+            input
+        })
+        .collect();
+    replay(fuzz_psci, &seeds, 3);
+}
+
+#[test]
+fn every_device_tree_can_be_read() {
+    let mut machine = vec![7, 17, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0x10];
+    machine.extend([1, 1, 0, 0, 0, 0x88, 1, 0, 0, 0x10, 0x88]);
+    machine.extend([0, 1, 0, 0, 1, 0, 1, 0, 0, 2, 0, 15, 0]);
+    machine.extend(b"console=ttyAMA0");
+    replay(fuzz_fdt, &[machine, vec![0xff; 64]], 4);
+}
+
+#[test]
+fn descriptions_are_accepted_if_they_say_enough() {
+    let mut machine = vec![0xe0, 3, 0, 0, 1, 0, 2, 1, 15, 0];
+    machine.extend(b"console=ttyAMA0");
+    machine.extend([7, 0]);
+    machine.extend(b"panic=1");
+    machine.extend([7, 0]);
+    machine.extend(b"latency");
+    let mut long = vec![0xff; 12];
+    long.resize(MAX_INPUT, b'a');
+    replay(fuzz_resources, &[machine, long], 5);
+}
