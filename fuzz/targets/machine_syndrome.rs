@@ -1,0 +1,4 @@
+//! Syndromes of guest exits.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vmm_core::fuzzing::fuzz_syndrome(data));

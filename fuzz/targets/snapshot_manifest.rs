@@ -1,0 +1,4 @@
+//! Manifests of saved machines.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| snapshot::fuzzing::fuzz_manifest(data));

@@ -1,0 +1,4 @@
+//! Working sets of saved machines.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| snapshot::fuzzing::fuzz_working_set(data));
