@@ -1,25 +1,43 @@
-//! Guest memory as a private copy-on-write mapping of `mem.bin`.
+//! Guest memory on the host: fresh, or a private copy-on-write mapping of
+//! `mem.bin`.
 
+use crate::host;
 use crate::limits::GRANULE_BYTES;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::VolatileSlice;
 
-/// Owns a mapping of guest memory: aligned to [`GRANULE_BYTES`], readable and
-/// writable, private. What is written never reaches the file.
+/// Owns the host memory of a guest: aligned to [`GRANULE_BYTES`], readable and
+/// writable, private. It starts as zeros or as the content of a snapshot; what
+/// is written never reaches a file.
 ///
-/// It keeps the file open. Should someone truncate the file, touching a page
-/// beyond its new end kills the process (SIGBUS); published files are only
-/// ever unlinked, and workers are processes of their own for that reason too.
+/// It keeps the snapshot's file open. Should someone truncate the file,
+/// touching a page beyond its new end kills the process (SIGBUS); published
+/// files are only ever unlinked, and workers are processes of their own for
+/// that reason too.
 #[derive(Debug)]
 pub struct RamMapping {
     address: NonNull<u8>,
     bytes: usize,
+    base: Mutex<Option<Base>>,
+}
+
+/// What the memory goes back to.
+#[derive(Debug)]
+struct Base {
     file: Arc<File>,
+    /// The whole file for reading, made when first needed.
+    view: Option<View>,
+}
+
+/// A read-only mapping of a whole file.
+#[derive(Debug)]
+struct View {
+    address: NonNull<u8>,
+    bytes: usize,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and this type
@@ -32,48 +50,46 @@ const PROTECTION: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 const PRIVATE: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
 
 impl RamMapping {
-    /// Maps the first `bytes` of `file`, which must be there.
-    pub(crate) fn new(file: Arc<File>, bytes: u64) -> io::Result<Self> {
-        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-        let granule = usize::try_from(GRANULE_BYTES).map_err(|_| invalid())?;
-        let bytes = usize::try_from(bytes).map_err(|_| invalid())?;
-        if bytes == 0 || !bytes.is_multiple_of(granule) {
-            return Err(invalid());
-        }
-        let whole = bytes.checked_add(granule).ok_or_else(invalid)?;
-        // SAFETY: a new anonymous mapping at a place of the system's choice
-        // touches no memory in use.
-        let start =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), PRIVATE)? };
-        let skip = start.align_offset(granule);
-        let tail = granule - skip;
-        let address = start.wrapping_byte_add(skip);
-        // SAFETY: `address` and `bytes` lie inside the reservation above, which
-        // nobody else knows; the parts cut off are on its edges.
-        let mapped = unsafe {
-            if skip > 0 {
-                munmap(start, skip)?;
-            }
-            munmap(address.wrapping_byte_add(bytes), tail)?;
-            mmap(
-                address,
-                bytes,
-                PROTECTION,
-                PRIVATE | MapFlags::FIXED,
-                &file,
-                0,
-            )
-        };
-        let mapped = mapped.inspect_err(|_| {
-            // SAFETY: the reservation is still ours and nobody knows it.
-            let _ = unsafe { munmap(address, bytes) };
-        })?;
-        let address = NonNull::new(mapped.cast()).ok_or_else(invalid)?;
+    /// `bytes` of zeros, taken from the host only as they are touched.
+    ///
+    /// # Errors
+    /// When `bytes` is not a multiple of [`GRANULE_BYTES`], or the system
+    /// refuses.
+    pub fn anonymous(bytes: u64) -> io::Result<Self> {
+        let (address, bytes) = reserve(bytes, PROTECTION)?;
         Ok(Self {
             address,
             bytes,
-            file,
+            base: Mutex::new(None),
         })
+    }
+
+    /// Maps the first `bytes` of `file`, which must be there.
+    pub(crate) fn new(file: Arc<File>, bytes: u64) -> io::Result<Self> {
+        let (address, bytes) = reserve(bytes, ProtFlags::empty())?;
+        // From here on, dropping unmaps.
+        let mapping = Self {
+            address,
+            bytes,
+            base: Mutex::new(None),
+        };
+        mapping.map_file(&file)?;
+        *mapping.base() = Some(Base { file, view: None });
+        Ok(mapping)
+    }
+
+    fn base(&self) -> MutexGuard<'_, Option<Base>> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the whole range by a private mapping of `file`.
+    fn map_file(&self, file: &File) -> io::Result<()> {
+        let address = self.address.as_ptr().cast();
+        let flags = PRIVATE | MapFlags::FIXED;
+        // SAFETY: the range is this mapping's own, and is replaced by one of
+        // the same length, so that pointers into it stay valid.
+        unsafe { mmap(address, self.bytes, PROTECTION, flags, file, 0)? };
+        Ok(())
     }
 
     /// Address of the first byte of guest memory.
@@ -101,25 +117,23 @@ impl RamMapping {
     /// meanwhile: it has old and new content.
     ///
     /// # Errors
-    /// When the range is outside of memory or the file cannot be read.
+    /// When the range is outside of memory, there is no snapshot under it, or
+    /// the system refuses.
     pub fn copy_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        let outside = || io::Error::from(io::ErrorKind::InvalidInput);
-        let start = usize::try_from(offset).map_err(|_| outside())?;
-        let bytes = usize::try_from(bytes).map_err(|_| outside())?;
-        let end = start.checked_add(bytes).ok_or_else(outside)?;
-        if end > self.bytes {
-            return Err(outside());
-        }
-        let mut buffer = [0; 16 << 10];
-        let mut at = start;
-        while at < end {
-            let piece = &mut buffer[..(end - at).min(16 << 10)];
-            self.file.read_exact_at(piece, at as u64)?;
-            let target = self.slice();
-            let target = target.subslice(at, piece.len()).map_err(io::Error::other)?;
-            target.copy_from(&*piece);
-            at += piece.len();
-        }
+        let (start, bytes) = self.range(offset, bytes)?;
+        let mut base = self.base();
+        let base = base.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        let view = match &mut base.view {
+            Some(view) => view,
+            none => none.insert(View::new(&base.file, self.bytes)?),
+        };
+        // SAFETY: the view is mapped as long as `base` is locked, and nothing
+        // writes to it.
+        let stored = unsafe { VolatileSlice::new(view.address.as_ptr(), view.bytes) };
+        let stored = stored.subslice(start, bytes).map_err(io::Error::other)?;
+        let target = self.slice();
+        let target = target.subslice(start, bytes).map_err(io::Error::other)?;
+        stored.copy_to_volatile_slice(target);
         Ok(())
     }
 
@@ -128,20 +142,147 @@ impl RamMapping {
     /// memory meanwhile. After an error the machine must be given up.
     ///
     /// # Errors
-    /// The reason of the system.
+    /// When there is no snapshot under it, or the system refuses.
     pub fn map_afresh(&self) -> io::Result<()> {
-        let address = self.address.as_ptr().cast();
-        let flags = PRIVATE | MapFlags::FIXED;
-        // SAFETY: the range is this mapping's own, and is replaced by one of the
-        // same length and protection, so that pointers into it stay valid.
-        unsafe { mmap(address, self.bytes, PROTECTION, flags, &self.file, 0)? };
+        let base = self.base();
+        let base = base.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        self.map_file(&base.file)
+    }
+
+    /// Makes the content of `file` that of the memory, at the same address,
+    /// and what it goes back to from now on.
+    pub(crate) fn rebase(&self, file: Arc<File>) -> io::Result<()> {
+        let mut base = self.base();
+        self.map_file(&file)?;
+        *base = Some(Base { file, view: None });
         Ok(())
+    }
+
+    /// Gives the host pages back whose content nobody needs. They read as
+    /// zeros or as the snapshot has them afterwards, on some systems as before.
+    ///
+    /// # Errors
+    /// When the range is outside of memory or the system refuses.
+    pub fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let (start, bytes) = self.range(offset, bytes)?;
+        let page = rustix::param::page_size();
+        let first = start.next_multiple_of(page);
+        let end = (start + bytes) / page * page;
+        if first >= end {
+            return Ok(());
+        }
+        let address = self.address.as_ptr().wrapping_byte_add(first).cast();
+        // SAFETY: the range is this mapping's own; it stays mapped.
+        unsafe { madvise(address, end - first, host::DISCARD)? };
+        Ok(())
+    }
+
+    /// Gives the content back to the host and never unmaps the range: for
+    /// memory that somebody may still hold pointers to.
+    pub fn abandon(self) {
+        let _ = self.discard(0, self.bytes as u64);
+        std::mem::forget(self);
+    }
+
+    fn range(&self, offset: u64, bytes: u64) -> io::Result<(usize, usize)> {
+        let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+        let start = usize::try_from(offset).map_err(|_| outside())?;
+        let bytes = usize::try_from(bytes).map_err(|_| outside())?;
+        let end = start.checked_add(bytes).ok_or_else(outside)?;
+        if end > self.bytes {
+            return Err(outside());
+        }
+        Ok((start, bytes))
     }
 }
 
 impl Drop for RamMapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new`, and slices of it borrow `self`.
+        // SAFETY: the range was reserved by this type, and slices of it borrow
+        // `self`.
         let _ = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}
+
+impl View {
+    fn new(file: &File, bytes: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at a place of the system's choice.
+        let start = unsafe {
+            let any = std::ptr::null_mut();
+            mmap(any, bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)?
+        };
+        let address = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { address, bytes })
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; slices of it live only while `base` is locked.
+        let _ = unsafe { munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Maps `bytes` of anonymous memory aligned to [`GRANULE_BYTES`].
+fn reserve(bytes: u64, protection: ProtFlags) -> io::Result<(NonNull<u8>, usize)> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let granule = usize::try_from(GRANULE_BYTES).map_err(|_| invalid())?;
+    let bytes = usize::try_from(bytes).map_err(|_| invalid())?;
+    if bytes == 0 || !bytes.is_multiple_of(granule) {
+        return Err(invalid());
+    }
+    let whole = bytes.checked_add(granule).ok_or_else(invalid)?;
+    // SAFETY: a new anonymous mapping at a place of the system's choice
+    // touches no memory in use.
+    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, protection, PRIVATE)? };
+    let skip = start.align_offset(granule);
+    let tail = granule - skip;
+    let address = start.wrapping_byte_add(skip);
+    // SAFETY: the parts cut off are the edges of the mapping above, which
+    // nobody else knows.
+    unsafe {
+        if skip > 0 {
+            munmap(start, skip)?;
+        }
+        if tail > 0 {
+            munmap(address.wrapping_byte_add(bytes), tail)?;
+        }
+    }
+    let address = NonNull::new(address.cast()).ok_or_else(invalid)?;
+    Ok((address, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANULE: u64 = GRANULE_BYTES;
+
+    #[test]
+    fn anonymous_memory_is_aligned_zero_and_bounded() {
+        let ram = RamMapping::anonymous(4 * GRANULE).unwrap();
+        assert_eq!(ram.address().addr().get() as u64 % GRANULE, 0);
+        let mut byte = [1_u8];
+        ram.slice().subslice(7, 1).unwrap().copy_to(&mut byte);
+        assert_eq!(byte, [0]);
+        for bytes in [0, 1, GRANULE + 1, u64::MAX / GRANULE * GRANULE] {
+            assert!(RamMapping::anonymous(bytes).is_err(), "{bytes}");
+        }
+        assert!(ram.discard(0, 5 * GRANULE).is_err());
+        assert!(ram.discard(u64::MAX, 2).is_err());
+        let error = ram.map_afresh().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(ram.copy_back(0, 1).is_err());
+    }
+
+    #[test]
+    fn discarded_anonymous_memory_reads_as_zeros_where_the_system_says_so() {
+        let ram = RamMapping::anonymous(4 * GRANULE).unwrap();
+        let slice = ram.slice();
+        slice.subslice(0, 2).unwrap().copy_from(&[7_u8, 7]);
+        ram.discard(0, GRANULE).unwrap();
+        let mut byte = [1_u8];
+        slice.subslice(0, 1).unwrap().copy_to(&mut byte);
+        assert!(byte == [0] || cfg!(not(target_os = "linux")));
     }
 }

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-hvf",
             "supermachine-softhv",
             "supermachine-devices",
+            "supermachine-snapshot",
         ],
     ),
     (
@@ -35,6 +36,8 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-exec-proto",
             "supermachine-kernel",
             "supermachine-oci-bake",
+            "supermachine-pool",
+            "supermachine-snapshot",
             "supermachine-softhv",
             "supermachine-vmm-core",
         ],

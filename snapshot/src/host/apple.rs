@@ -1,7 +1,12 @@
 //! macOS.
 
+use rustix::mm::Advice;
 use std::fs::File;
 use std::io;
+
+/// Lets the system take pages when it needs them; until then they keep their
+/// content.
+pub(crate) const DISCARD: Advice = Advice::DontNeed;
 
 /// Starts to read a range of a file into the page cache.
 pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()> {

@@ -1,12 +1,14 @@
 //! What the vCPUs of a machine are to do, and what they are doing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use super::error::ExitReason;
 use crate::arch::aarch64::index_of;
-use crate::hypervisor::{ExitCounters, PowerReply};
+use crate::hypervisor::{EngineError, ExitCounters, PowerReply, VcpuState};
 
 /// How long a vCPU may take to notice a kick before it gets another.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -42,14 +44,32 @@ struct Cpu {
     place: Place,
     kick: KickFn,
     exits: ExitCounters,
+    work: Option<Work>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Power {
+/// Whether a vCPU is on, as its guest and PSCI see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Power {
     Off,
     /// To be reset to this entry and argument when it next runs.
     Starting(u64, u64),
     On,
+}
+
+/// What a resting vCPU is asked to do on its thread, and what came of it.
+enum Work {
+    Asked(Task),
+    Underway,
+    Done(Result<Option<Box<VcpuState>>, EngineError>),
+}
+
+/// Something only the thread of a vCPU can do.
+#[derive(Clone, Debug)]
+pub(super) enum Task {
+    /// Capture its state.
+    Save,
+    /// Restore a state at this value of the engine's counter.
+    Load(Arc<VcpuState>, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +83,13 @@ enum Place {
 }
 
 /// What a vCPU thread does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Next {
     Run,
     /// Reset to this entry and argument, then run.
     Start(u64, u64),
+    /// Do this and tell [`Control::finished`].
+    Do(Task),
     Leave,
 }
 
@@ -96,6 +118,7 @@ impl Control {
             place: Place::Resting,
             kick,
             exits,
+            work: None,
         });
     }
 
@@ -120,19 +143,26 @@ impl Control {
             let Some(cpu) = state.cpus.get(index as usize) else {
                 return Next::Leave;
             };
-            let next = match (state.wanted, cpu.power) {
-                (Wanted::Stopped, _) => Some(Next::Leave),
-                (Wanted::Paused, _) | (_, Power::Off) => None,
-                (_, Power::Starting(entry, argument)) => Some(Next::Start(entry, argument)),
-                (_, Power::On) => Some(Next::Run),
+            let next = match (state.wanted, cpu.power, &cpu.work) {
+                (Wanted::Stopped, ..) => return Next::Leave,
+                (Wanted::Paused, _, Some(Work::Asked(task))) => Some(Next::Do(task.clone())),
+                (Wanted::Paused, ..) | (_, Power::Off, _) => None,
+                (_, Power::Starting(entry, argument), _) => Some(Next::Start(entry, argument)),
+                (_, Power::On, _) => Some(Next::Run),
             };
             let cpu = &mut state.cpus[index as usize];
-            if let Some(next) = next {
-                if next != Next::Leave {
+            match next {
+                // It holds still while it does what was asked.
+                Some(Next::Do(task)) => {
+                    cpu.work = Some(Work::Underway);
+                    return Next::Do(task);
+                }
+                Some(next) => {
                     cpu.power = Power::On;
                     cpu.place = Place::Running;
+                    return next;
                 }
-                return next;
+                None => {}
             }
             cpu.place = Place::Resting;
             self.changed.notify_all();
@@ -148,6 +178,66 @@ impl Control {
         let state = self.lock();
         if state.wanted == Wanted::Running {
             let _ = self.changed.wait_timeout(state, IDLE_SLICE);
+        }
+    }
+
+    /// What came of a task of vCPU `index`.
+    pub(super) fn finished(&self, index: u32, outcome: Result<Option<VcpuState>, EngineError>) {
+        if let Some(cpu) = self.lock().cpus.get_mut(index as usize) {
+            cpu.work = Some(Work::Done(outcome.map(|state| state.map(Box::new))));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Has resting vCPUs of a paused machine each do a task, by index, and
+    /// waits for all; `None` if they take longer than `timeout` or the machine
+    /// has ended.
+    pub(super) fn perform(
+        &self,
+        tasks: Vec<(u32, Task)>,
+        timeout: Duration,
+    ) -> Option<Result<Vec<Option<Box<VcpuState>>>, EngineError>> {
+        let indexes: Vec<usize> = tasks.iter().map(|(index, _)| *index as usize).collect();
+        let mut state = self.lock();
+        if state.wanted != Wanted::Paused {
+            return None;
+        }
+        for (index, task) in tasks {
+            state.cpus.get_mut(index as usize)?.work = Some(Work::Asked(task));
+        }
+        self.changed.notify_all();
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            let done = |index: &usize| matches!(state.cpus[*index].work, Some(Work::Done(_)));
+            if indexes.iter().all(done) {
+                break;
+            }
+            if left.is_zero() || state.wanted == Wanted::Stopped {
+                return None;
+            }
+            state = self.wait_for(state, left);
+        }
+        let outcomes = indexes.iter().map(|index| {
+            match state.cpus[*index].work.take() {
+                Some(Work::Done(outcome)) => outcome,
+                // All were done a moment ago, and the lock is held.
+                _ => Ok(None),
+            }
+        });
+        Some(outcomes.collect())
+    }
+
+    /// Whether each vCPU is on.
+    pub(super) fn power(&self) -> Vec<Power> {
+        self.lock().cpus.iter().map(|cpu| cpu.power).collect()
+    }
+
+    /// Sets whether each vCPU of a paused machine is on; those not named are
+    /// off.
+    pub(super) fn set_power(&self, power: &[Power]) {
+        for (n, cpu) in self.lock().cpus.iter_mut().enumerate() {
+            cpu.power = power.get(n).copied().unwrap_or(Power::Off);
         }
     }
 

@@ -1,15 +1,20 @@
 //! The loop of one vCPU's thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use devices::Bus;
 
-use super::control::{Control, Next};
+use super::control::{Control, Next, Task};
 use super::error::ExitReason;
 use crate::hypervisor::{EngineError, Exit, Vcpu};
 
 /// Runs a vCPU until its machine ends.
-pub(super) fn run(mut vcpu: impl Vcpu, index: u32, control: &Arc<Control>, bus: &Bus) {
+pub(super) fn run(
+    mut vcpu: impl Vcpu,
+    index: u32,
+    control: &Arc<Control>,
+    bus: &OnceLock<Bus>,
+) {
     // Whatever happens here, the machine learns that this thread has ended.
     let mut leaving = Leaving {
         control: control.clone(),
@@ -43,14 +48,26 @@ fn until_end(
     vcpu: &mut impl Vcpu,
     index: u32,
     control: &Control,
-    bus: &Bus,
+    bus: &OnceLock<Bus>,
 ) -> Result<Option<ExitReason>, EngineError> {
     loop {
         match control.next(index) {
             Next::Leave => return Ok(None),
             Next::Start(entry, argument) => vcpu.reset(entry, argument)?,
             Next::Run => {}
+            Next::Do(task) => {
+                let outcome = match task {
+                    Task::Save => vcpu.save().map(Some),
+                    Task::Load(state, counter) => vcpu.load(&state, counter).map(|()| None),
+                };
+                control.finished(index, outcome);
+                continue;
+            }
         }
+        // No vCPU runs before its machine has devices.
+        let Some(bus) = bus.get() else {
+            return Ok(None);
+        };
         if let Some(reason) = until_attention(vcpu, index, control, bus)? {
             return Ok(Some(reason));
         }
