@@ -8,7 +8,8 @@ use crate::manifest::{
 };
 use crate::memory::{self, PageSource};
 use crate::store::{ImageLock, POINTER, generation_name, temporary_name};
-use crate::{Result, SnapshotError, StateFile, WorkingSet};
+use crate::{Files, Result, SnapshotError, StateFile, WorkingSet};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,53 @@ pub struct Draft<'a> {
     files: BTreeMap<String, FileEntry>,
     memory: Option<MemoryTable>,
     stage: Stage,
+}
+
+/// What another process wrote into the directory of a draft, for
+/// [`Draft::adopt`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    memory_file: FileEntry,
+    memory: MemoryTable,
+    state_file: FileEntry,
+}
+
+impl Written {
+    /// Writes memory, without its pages of zeros, and the state of everything
+    /// else into `directory`, and waits until both are on the medium.
+    ///
+    /// # Errors
+    /// When the source or the disk fails, or a reader would refuse the state.
+    pub fn write(
+        files: &dyn Files,
+        directory: &Path,
+        memory: &mut dyn PageSource,
+        state: &[u8],
+    ) -> Result<Self> {
+        cap(STATE_FILE, state.len() as u64, MAX_STATE_BYTES)?;
+        StateFile::parse(state.to_vec())?;
+        let (memory_file, memory) = memory::write(files, &directory.join(MEMORY_FILE), memory)?;
+        write_file(files, &directory.join(STATE_FILE), state)?;
+        Ok(Self {
+            memory_file,
+            memory,
+            state_file: entry_of(state),
+        })
+    }
+
+    /// Bytes of memory that are stored.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.memory.stored_bytes
+    }
+}
+
+fn entry_of(bytes: &[u8]) -> FileEntry {
+    FileEntry {
+        bytes: bytes.len() as u64,
+        crc32c: crc32c::crc32c(bytes),
+    }
 }
 
 /// What is to be removed when a draft is given up.
@@ -82,6 +130,35 @@ impl<'a> Draft<'a> {
         self.small(STATE_FILE, state)
     }
 
+    /// Takes over files that another process wrote into [`Draft::path`].
+    ///
+    /// # Errors
+    /// When they are not there, not of that length, or the state is one a
+    /// reader would refuse.
+    pub fn adopt(&mut self, written: Written) -> Result<()> {
+        let files = self.lock.store().files();
+        for (name, entry) in [
+            (MEMORY_FILE, written.memory_file),
+            (STATE_FILE, written.state_file),
+        ] {
+            let path = self.path.join(name);
+            let file = files.open(&path).context("open", &path)?;
+            let attributes = files.attributes(&file).context("examine", &path)?;
+            if attributes.len() != entry.bytes {
+                return Err(SnapshotError::Truncated {
+                    what: if name == STATE_FILE {
+                        STATE_FILE
+                    } else {
+                        MEMORY_FILE
+                    },
+                });
+            }
+            self.files.insert(name.to_owned(), entry);
+        }
+        self.memory = Some(written.memory);
+        Ok(())
+    }
+
     /// Stores which pages to read ahead. Without this call there are none.
     ///
     /// # Errors
@@ -131,12 +208,9 @@ impl<'a> Draft<'a> {
 
     /// Writes a whole file and waits until it is on the medium.
     fn small(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_file(&self.lock, &self.path.join(name), bytes)?;
-        let entry = FileEntry {
-            bytes: bytes.len() as u64,
-            crc32c: crc32c::crc32c(bytes),
-        };
-        self.files.insert(name.to_owned(), entry);
+        let files = self.lock.store().files();
+        write_file(&**files, &self.path.join(name), bytes)?;
+        self.files.insert(name.to_owned(), entry_of(bytes));
         Ok(())
     }
 
@@ -170,7 +244,8 @@ impl<'a> Draft<'a> {
             files: std::mem::take(&mut self.files),
         };
         let encoded = manifest.encode()?;
-        write_file(&self.lock, &self.path.join(manifest::FILE), &encoded)?;
+        let files = self.lock.store().files();
+        write_file(&**files, &self.path.join(manifest::FILE), &encoded)?;
         self.commit()?;
         Ok(self.number)
     }
@@ -191,7 +266,7 @@ impl<'a> Draft<'a> {
         let pointer = directory.join(POINTER);
         let next = directory.join(temporary_name(POINTER));
         let text = format!("{name}\n");
-        let swapped = write_file(&self.lock, &next, text.as_bytes())
+        let swapped = write_file(&**files, &next, text.as_bytes())
             .and_then(|()| files.rename(&next, &pointer).context("rename", &next));
         if swapped.is_err() {
             let _ = files.remove_file(&next);
@@ -212,8 +287,7 @@ impl Drop for Draft<'_> {
 }
 
 /// Writes a new file and waits until it is on the medium.
-fn write_file(lock: &ImageLock<'_>, path: &Path, bytes: &[u8]) -> Result<()> {
-    let files = lock.store().files();
+fn write_file(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {
     let file = files.create(path).context("create", path)?;
     files.write_all_at(&file, bytes, 0).context("write", path)?;
     files.sync(&file).context("sync", path)

@@ -25,7 +25,7 @@ pub mod testing;
 mod tests;
 mod working_set;
 
-pub use draft::Draft;
+pub use draft::{Draft, Written};
 pub use error::{Result, SnapshotError};
 pub use files::{Files, LockKind, SystemFiles};
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};

@@ -7,7 +7,7 @@ pub const MAX_SECTIONS: usize = 512;
 /// Most virtual CPUs of a machine.
 pub const MAX_VCPUS: u16 = 64;
 /// Most devices of a machine.
-pub const MAX_DEVICES: u16 = 64;
+pub const MAX_DEVICES: u16 = 160;
 /// Most bytes of `manifest.json`: room for the checksums of [`MAX_MEMORY_BYTES`].
 pub const MAX_MANIFEST_BYTES: u64 = 2 << 20;
 /// Most bytes of guest memory, 64 GiB.

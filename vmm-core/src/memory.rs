@@ -8,6 +8,7 @@ use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use hvf::sys::PAGE_BYTES;
+use snapshot::RamMapping;
 
 /// Why there is no memory for the guest.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ pub enum MemoryError {
     Unusable(#[source] MmapRegionError),
 }
 
-/// The guest's RAM: one range, anonymous, not reserved until it is touched.
+/// The guest's RAM: one range, taken from the host only as it is touched.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
     /// Dropped before `mapping`, so that its end finds the region unused.
@@ -59,44 +60,36 @@ pub struct GuestMemory {
     mapping: Arc<Mapping>,
 }
 
-/// Owns host memory on a 16 KiB boundary, which hosts with smaller pages do
-/// not promise and `vm-memory` cannot be told to ask for.
+/// Owns the host memory. The mapping under it is on a 16 KiB boundary, which
+/// hosts with smaller pages do not promise and `vm-memory` cannot be told to
+/// ask for.
 #[derive(Debug)]
 struct Mapping {
     /// The one way to the memory: everything that can reach it holds a clone
     /// of this `Arc`. Taken only when this is dropped.
     region: Option<Arc<GuestRegionMmap<()>>>,
-    host: NonNull<u8>,
+    host: Option<RamMapping>,
+    address: NonNull<u8>,
     bytes: usize,
     base: u64,
 }
 
-// SAFETY: `host` is only an address; the memory behind it may be reached from
-// any thread, by volatile accesses through `region`.
+// SAFETY: `address` is only a number here; the memory behind it may be reached
+// from any thread, by volatile accesses through `region`.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; nothing here changes through a shared reference.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(base: u64, bytes: usize) -> Result<Self, MemoryError> {
-        let host = map_aligned(bytes).map_err(|source| MemoryError::HostRefused {
-            bytes: bytes as u64,
-            source,
-        })?;
-        // From here on, dropping unmaps.
-        let mut mapping = Self {
-            region: None,
-            host,
-            bytes,
-            base,
-        };
-        // SAFETY: the range was mapped just now and stays until `mapping` is
-        // dropped, which leaves it in place as long as the region is in use.
+    fn new(base: u64, host: RamMapping) -> Result<Self, MemoryError> {
+        let (address, bytes) = (host.address(), host.bytes());
+        // SAFETY: the range is mapped as long as `host` lives, which outlives
+        // the region: dropping this leaves it in place while that is in use.
         let region = unsafe {
             MmapRegionBuilder::new(bytes)
-                .with_raw_mmap_pointer(host.as_ptr())
-                .with_mmap_prot(PROTECTION)
-                .with_mmap_flags(FLAGS)
+                .with_raw_mmap_pointer(address.as_ptr())
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
                 .build()
         }
         .map_err(MemoryError::Unusable)?;
@@ -106,8 +99,13 @@ impl Mapping {
                 max_bytes: u64::MAX - base,
             });
         };
-        mapping.region = Some(Arc::new(region));
-        Ok(mapping)
+        Ok(Self {
+            region: Some(Arc::new(region)),
+            host: Some(host),
+            address,
+            bytes,
+            base,
+        })
     }
 }
 
@@ -117,51 +115,13 @@ impl Drop for Mapping {
             None => true,
             Some(region) => Arc::into_inner(region).is_some(),
         };
-        let host = self.host.as_ptr().cast();
-        if unused {
-            // SAFETY: the range is ours, and no one else holds the region.
-            unsafe { libc::munmap(host, self.bytes) };
-        } else {
+        match self.host.take() {
             // Somebody kept the RAM longer than the machine. They must find
             // memory there, but its content can go.
-            // SAFETY: the range is ours and private; it stays mapped.
-            unsafe { libc::madvise(host, self.bytes, RELEASE) };
+            Some(host) if !unused => host.abandon(),
+            host => drop(host),
         }
     }
-}
-
-const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
-const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-#[cfg(target_os = "linux")]
-const RELEASE: i32 = libc::MADV_DONTNEED;
-#[cfg(not(target_os = "linux"))]
-const RELEASE: i32 = libc::MADV_FREE;
-
-/// Maps `bytes` of anonymous memory on a [`PAGE_BYTES`] boundary.
-fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
-    let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
-    let whole = bytes.checked_add(PAGE_BYTES).ok_or_else(too_large)?;
-    // SAFETY: an anonymous mapping at an address of the host's choice.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), whole, PROTECTION, FLAGS, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let start: *mut u8 = start.cast();
-    let before = start.align_offset(PAGE_BYTES);
-    let after = PAGE_BYTES - before;
-    // SAFETY: `before + bytes + after` is the mapping's length, and no one
-    // uses any of it yet. The pieces are whole host pages.
-    let host = unsafe {
-        let host = start.add(before);
-        if before > 0 {
-            libc::munmap(start.cast(), before);
-        }
-        if after > 0 {
-            libc::munmap(host.add(bytes).cast(), after);
-        }
-        host
-    };
-    NonNull::new(host).ok_or_else(too_large)
 }
 
 impl GuestMemory {
@@ -182,7 +142,19 @@ impl GuestMemory {
         else {
             return Err(too_large);
         };
-        let mapping = Arc::new(Mapping::new(base, size)?);
+        debug_assert!(size.is_multiple_of(PAGE_BYTES));
+        let host = RamMapping::anonymous(bytes)
+            .map_err(|source| MemoryError::HostRefused { bytes, source })?;
+        Self::over(base, host)
+    }
+
+    /// The memory of a snapshot, to be seen at `base`.
+    pub fn over(base: u64, host: RamMapping) -> Result<Self, MemoryError> {
+        let mapping = Arc::new(Mapping::new(base, host)?);
+        let too_large = MemoryError::TooLarge {
+            bytes: mapping.bytes as u64,
+            max_bytes: u64::MAX - base,
+        };
         let ram = GuestMemoryMmap::from_arc_regions(mapping.region.iter().cloned().collect())
             .map_err(|_| too_large)?;
         Ok(Self {
@@ -205,6 +177,11 @@ impl GuestMemory {
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
         self.mapping.bytes as u64
+    }
+
+    /// The host memory under it.
+    pub fn host(&self) -> &RamMapping {
+        self.mapping.host.as_ref().expect("taken only by drop")
     }
 
     /// A lease of all of it.
@@ -230,7 +207,7 @@ impl MemoryLease {
 
     /// First byte on the host.
     pub fn host(&self) -> NonNull<u8> {
-        self.mapping.host
+        self.mapping.address
     }
 
     /// Length in bytes.

@@ -12,7 +12,7 @@ pub(super) const SPURIOUS: u64 = 1023;
 /// Idle running priority, less urgent than any interrupt.
 const IDLE_PRIORITY: u8 = 0xff;
 /// SGIs are edge-triggered, PPIs level-sensitive; neither can be changed.
-const PRIVATE_EDGES: u32 = 0xffff;
+pub(super) const PRIVATE_EDGES: u32 = 0xffff;
 /// ICC_BPR0 minimum for 5 priority bits; ICC_BPR1 is one above (IHI 0069, 4.8.2).
 const MIN_BPR0: u8 = 2;
 const MIN_BPR1: u8 = MIN_BPR0 + 1;

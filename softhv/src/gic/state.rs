@@ -7,6 +7,7 @@
 
 use super::Gic;
 use super::bank::{Bank, PRIORITY_MASK};
+use super::cpu_interface::PRIVATE_EDGES;
 use super::distributor::{BANKS, Distributor, SPI_COUNT};
 use crate::vm::MAX_VCPUS;
 
@@ -30,8 +31,8 @@ pub enum StateError {
     /// Cut short, too long or damaged.
     #[error("saved interrupt controller is damaged")]
     Corrupt,
-    /// It has a vCPU that this VM does not, or the other way round.
-    #[error("saved interrupt controller has other vCPUs than this machine")]
+    /// It has a vCPU that this VM does not.
+    #[error("saved interrupt controller has a vCPU that this machine does not have")]
     Topology,
 }
 
@@ -73,17 +74,14 @@ impl Gic {
         out
     }
 
-    /// Restores what [`Self::save`] gave. All vCPUs must exist with their
-    /// affinities set.
+    /// Restores what [`Self::save`] gave. All vCPUs in it must exist with their
+    /// affinities set; the redistributors of others are reset.
     ///
     /// # Errors
     /// [`StateError`]; nothing has changed then.
     pub fn restore(&self, data: &[u8]) -> Result<(), StateError> {
         let (mut distributor, redistributors) = parse(data)?;
         let affinities = self.affinities();
-        if redistributors.len() != affinities.len() {
-            return Err(StateError::Topology);
-        }
         let mut placed = Vec::with_capacity(redistributors.len());
         for saved in redistributors {
             let (_, index) = affinities
@@ -96,6 +94,11 @@ impl Gic {
             placed.push((*index, saved));
         }
         distributor.sanitize();
+        // A machine may have got vCPUs that were not there yet.
+        let is_new = |index: &u8| placed.iter().all(|(taken, _)| taken != index);
+        for (_, index) in affinities.iter().filter(|(_, index)| is_new(index)) {
+            self.slots[usize::from(*index)].restore(Bank::new(PRIVATE_EDGES), true);
+        }
         for (index, saved) in placed {
             self.slots[usize::from(index)].restore(saved.bank, saved.asleep);
         }

@@ -432,6 +432,18 @@ fn damaged_foreign_and_misplaced_states_change_nothing() {
 }
 
 #[test]
+fn a_vcpu_that_was_not_saved_is_reset_by_a_restore() {
+    let (one, _links) = booted(1);
+    let saved = one.save();
+    let (two, _more) = busy();
+    assert_eq!(two.restore(&saved), Ok(()));
+    let fresh = two.save();
+    let (other, _links) = booted(2);
+    assert_eq!(other.restore(&saved), Ok(()));
+    assert_eq!(other.save(), fresh);
+}
+
+#[test]
 fn reset_forgets_everything_but_the_lines() {
     let (gic, _links) = busy();
     gic.reset();

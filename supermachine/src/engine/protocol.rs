@@ -6,33 +6,24 @@
 
 use crate::Engine;
 use serde::{Deserialize, Serialize};
+use snapshot::{Stamp, Written};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// What the worker is to make.
+/// What a worker prepares before it knows what it will run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub struct Setup {
     /// Which engine.
     pub engine: Engine,
-    /// Kernel image.
-    pub kernel: PathBuf,
-    /// Initial file system.
-    pub init: PathBuf,
-    /// Guest memory in MiB.
-    pub memory_mib: usize,
-    /// Virtual CPUs.
+    /// vCPUs to create in advance.
     pub vcpus: u32,
-    /// Read-only disks, in order.
-    pub layers: Vec<PathBuf>,
-    /// Added to the kernel's command line.
-    pub cmdline: String,
     /// Holds the sockets. The worker removes it when it ends, because the
     /// embedder may be gone by then.
     pub runtime_dir: PathBuf,
@@ -44,6 +35,40 @@ pub struct Machine {
     pub console: bool,
 }
 
+/// A machine to boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial file system.
+    pub init: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: usize,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// vCPUs a restored copy may have.
+    pub possible_vcpus: u32,
+    /// Read-only disks, in order.
+    pub layers: Vec<PathBuf>,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+}
+
+/// A machine to make from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// Directory of the generation.
+    pub snapshot: PathBuf,
+    /// What this host is, to be compared with what the snapshot needs.
+    pub stamp: Stamp,
+    /// Read-only disks, in order.
+    pub layers: Vec<PathBuf>,
+    /// vCPUs that should be there; 0 for as many as there were.
+    pub vcpus: u32,
+}
+
 /// From the embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -52,12 +77,38 @@ pub enum ToWorker {
         /// [`VERSION`].
         version: u32,
     },
-    /// Make and run this machine.
-    Start(Box<Machine>),
+    /// Second message.
+    Prepare(Box<Setup>),
+    /// Boot and run this machine.
+    Boot(Box<Boot>),
+    /// Make and run a copy of a captured machine.
+    Restore(Box<Restore>),
+    /// Go back to the moment of the snapshot and run again.
+    Reset,
+    /// Pause the machine and write it into this directory.
+    Capture {
+        /// Directory of a draft.
+        directory: PathBuf,
+    },
+    /// Let a captured machine go on.
+    Continue {
+        /// The generation that was made of it, to be put under its memory.
+        rebase: Option<Box<Restore>>,
+    },
     /// Tell how the machine is doing.
     Inspect,
     /// Stop the machine and end.
     Stop,
+}
+
+/// How long the parts of a restore took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreStages {
+    /// Manifest and state read and checked.
+    pub read_us: u64,
+    /// Memory mapped, devices made, state in place.
+    pub load_us: u64,
 }
 
 /// From the worker.
@@ -68,15 +119,38 @@ pub enum FromWorker {
         /// [`VERSION`].
         version: u32,
     },
-    /// The first vCPU runs.
-    Started {
+    /// The machine is prepared.
+    Prepared {
         /// Name of the engine chosen.
         engine: String,
     },
-    /// The machine could not be made; the worker ends.
+    /// The first vCPU runs.
+    Booted,
+    /// The copy runs.
+    Restored(RestoreStages),
+    /// The machine is where it began, and runs.
+    WasReset {
+        /// Pages of 4 KiB brought back, if they were counted.
+        pages: Option<u64>,
+        /// Microseconds from the order to the first vCPU running again.
+        took_us: u64,
+    },
+    /// The machine is written, and paused.
+    Captured {
+        /// What was written.
+        written: Box<Written>,
+        /// Microseconds it has been paused so far.
+        paused_us: u64,
+    },
+    /// The captured machine runs again.
+    Continued,
+    /// What was asked cannot be done; the worker ends.
     Failed {
         /// Why, with all causes.
         message: String,
+        /// The snapshot does not fit this host or version: baking it again
+        /// would help.
+        rebake: bool,
     },
     /// Answer to [`ToWorker::Inspect`].
     Status {

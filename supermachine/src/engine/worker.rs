@@ -1,17 +1,28 @@
-//! The worker's side: makes one machine and runs it to its end.
+//! The worker's side: prepares one machine, makes it what it is told, and runs
+//! it to its end.
 
-use super::protocol::{FromWorker, Machine as Description, ToWorker, VERSION, check_version};
-use super::protocol::{receive, send};
+use super::protocol::{
+    Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version, receive,
+    send,
+};
 use super::runtime_dir;
 use crate::Engine;
+use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use vmm_core::VmResources;
 use vmm_core::backend::hvf::HvfEngine;
-use vmm_core::machine::{ExitReason, Machine, MachineError, MachineOptions, RunningMachine};
+use vmm_core::hypervisor::EngineError;
+use vmm_core::machine::{
+    ExitReason, MachineError, MachineOptions, PrepareOptions, PreparedMachine, RestoreOptions,
+    RunningMachine, SavedMachine,
+};
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -44,55 +55,281 @@ fn serve(control: &UnixStream) -> io::Result<()> {
         None => return Ok(()),
         Some(_) => return Err(io::Error::other("the first message was no hello")),
     }
-    let description = match receive::<ToWorker>(control)? {
-        Some(ToWorker::Start(description)) => description,
+    let setup = match receive::<ToWorker>(control)? {
+        Some(ToWorker::Prepare(setup)) => setup,
         None | Some(ToWorker::Stop) => return Ok(()),
-        Some(_) => return Err(io::Error::other("the second message was no start")),
+        Some(_) => return Err(io::Error::other("the second message was no preparation")),
     };
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
-    let _lock = runtime_dir::hold(&description.runtime_dir)?;
-    let result = run_machine(control, &replies, &description);
-    let _ = std::fs::remove_dir_all(&description.runtime_dir);
+    let _lock = runtime_dir::hold(&setup.runtime_dir)?;
+    let mut served = Served {
+        replies,
+        prepared: None,
+        machine: None,
+        watcher: None,
+        baseline: None,
+        captured: None,
+    };
+    let result = served.run(control, &setup);
+    served.end();
+    let _ = std::fs::remove_dir_all(&setup.runtime_dir);
     result
 }
 
-fn run_machine(
-    control: &UnixStream,
-    replies: &Arc<Mutex<UnixStream>>,
-    description: &Description,
-) -> io::Result<()> {
-    let reply = |message: &FromWorker| say(replies, message);
-    let machine = match start(description) {
-        Ok(machine) => Arc::new(machine),
-        Err(error) => {
-            let message = with_causes(&error);
-            return reply(&FromWorker::Failed { message });
+/// Why an order was not carried out. The worker ends: what it has is in no
+/// state to go on from.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("the worker was told to {0} and cannot now")]
+    Untimely(&'static str),
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
+}
+
+impl Refusal {
+    /// Whether making the snapshot anew would help.
+    fn wants_rebake(&self) -> bool {
+        match self {
+            Self::Snapshot(error) | Self::Machine(MachineError::Snapshot(error)) => {
+                error.wants_rebake()
+            }
+            _ => false,
         }
-    };
-    reply(&FromWorker::Started {
-        engine: machine.engine().to_owned(),
-    })?;
-    let watcher = {
-        let (machine, replies) = (machine.clone(), replies.clone());
-        std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || watch(&machine, &replies))?
-    };
-    while let Ok(Some(ToWorker::Inspect)) = receive::<ToWorker>(control) {
-        let status = FromWorker::Status {
+    }
+}
+
+/// What a machine goes back to.
+struct Baseline {
+    saved: SavedMachine,
+    /// Its lock keeps the generation from being removed.
+    snapshot: Snapshot,
+}
+
+/// A worker between two orders.
+struct Served {
+    replies: Arc<Mutex<UnixStream>>,
+    prepared: Option<PreparedMachine>,
+    machine: Option<Arc<RunningMachine>>,
+    watcher: Option<JoinHandle<()>>,
+    baseline: Option<Baseline>,
+    /// The state of the paused machine, as it was written.
+    captured: Option<SavedMachine>,
+}
+
+impl Served {
+    fn run(&mut self, control: &UnixStream, setup: &Setup) -> io::Result<()> {
+        let reply = match self.prepare(setup) {
+            Ok(engine) => FromWorker::Prepared { engine },
+            Err(error) => return self.refuse(&error),
+        };
+        say(&self.replies, &reply)?;
+        loop {
+            let order = match receive::<ToWorker>(control) {
+                Ok(Some(order)) => order,
+                // The embedder is gone, or the machine.
+                Ok(None) | Err(_) => return Ok(()),
+            };
+            let outcome = match order {
+                ToWorker::Boot(boot) => self.boot(&boot),
+                ToWorker::Restore(restore) => self.restore(&restore),
+                ToWorker::Reset => self.reset(),
+                ToWorker::Capture { directory } => self.capture(&directory),
+                ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
+                ToWorker::Inspect => self.inspect(),
+                ToWorker::Stop => return Ok(()),
+                ToWorker::Hello { .. } | ToWorker::Prepare(_) => {
+                    Err(Refusal::Untimely("prepare again"))
+                }
+            };
+            match outcome {
+                Ok(reply) if say(&self.replies, &reply).is_err() => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return self.refuse(&error),
+            }
+        }
+    }
+
+    fn refuse(&self, error: &Refusal) -> io::Result<()> {
+        let message = FromWorker::Failed {
+            message: with_causes(error),
+            rebake: error.wants_rebake(),
+        };
+        say(&self.replies, &message)
+    }
+
+    fn prepare(&mut self, setup: &Setup) -> Result<String, Refusal> {
+        let console: Option<Box<dyn Write + Send>> = if setup.console {
+            Some(Box::new(io::stderr()))
+        } else {
+            None
+        };
+        let options = PrepareOptions {
+            endpoints: VmResources::new()
+                .with_vsock_mux(setup.mux.to_string_lossy())
+                .with_vsock_exec(setup.exec.to_string_lossy())
+                .endpoints,
+            console,
+            vcpus: setup.vcpus,
+        };
+        let engine = engine(setup.engine).map_err(MachineError::from)?;
+        let prepared = PreparedMachine::new(&engine, options)?;
+        let name = prepared.engine().to_owned();
+        self.prepared = Some(prepared);
+        Ok(name)
+    }
+
+    fn boot(&mut self, boot: &Boot) -> Result<FromWorker, Refusal> {
+        let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
+        let mut resources =
+            VmResources::for_kernel(boot.kernel.to_string_lossy(), boot.init.to_string_lossy())
+                .with_memory_mib(boot.memory_mib)
+                .with_vcpus(boot.vcpus);
+        for layer in &boot.layers {
+            resources = resources.with_block_device(layer.to_string_lossy());
+        }
+        let options = MachineOptions {
+            extra_cmdline: boot.cmdline.clone(),
+            possible_vcpus: boot.possible_vcpus,
+            ..MachineOptions::default()
+        };
+        self.started(prepared.boot(&resources, &options)?)?;
+        Ok(FromWorker::Booted)
+    }
+
+    fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
+        let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
+        let begun = Instant::now();
+        let baseline = Baseline::open(restore)?;
+        let read = begun.elapsed();
+        let options = RestoreOptions {
+            block_devices: paths(&restore.layers),
+            vcpus: restore.vcpus,
+            ..RestoreOptions::default()
+        };
+        let machine = prepared.restore(&baseline.snapshot, &baseline.saved, &options)?;
+        machine.resume();
+        let load = begun.elapsed() - read;
+        self.started(machine)?;
+        self.baseline = Some(baseline);
+        Ok(FromWorker::Restored(RestoreStages {
+            read_us: micros(read),
+            load_us: micros(load),
+        }))
+    }
+
+    /// Watches a machine from now on.
+    fn started(&mut self, machine: RunningMachine) -> Result<(), Refusal> {
+        let machine = Arc::new(machine);
+        let (watched, replies) = (machine.clone(), self.replies.clone());
+        self.watcher = Some(
+            std::thread::Builder::new()
+                .name("watch".into())
+                .spawn(move || watch(&watched, &replies))?,
+        );
+        self.machine = Some(machine);
+        Ok(())
+    }
+
+    fn machine(&self, order: &'static str) -> Result<&Arc<RunningMachine>, Refusal> {
+        self.machine.as_ref().ok_or(Refusal::Untimely(order))
+    }
+
+    fn reset(&self) -> Result<FromWorker, Refusal> {
+        let machine = self.machine("reset")?;
+        let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
+        let report = machine.reset(&baseline.saved)?;
+        machine.resume();
+        Ok(FromWorker::WasReset {
+            pages: report.pages,
+            took_us: micros(report.took),
+        })
+    }
+
+    fn capture(&mut self, directory: &Path) -> Result<FromWorker, Refusal> {
+        let machine = self.machine("capture")?;
+        let begun = Instant::now();
+        machine.pause()?;
+        let saved = machine.save()?;
+        let state = saved.encode(snapshot_engine(machine.engine()))?;
+        let written = machine.store_memory(|memory| {
+            Written::write(&SystemFiles, directory, memory, &state).map_err(Refusal::from)
+        })?;
+        self.captured = Some(saved);
+        Ok(FromWorker::Captured {
+            written: Box::new(written),
+            paused_us: micros(begun.elapsed()),
+        })
+    }
+
+    fn go_on(&mut self, rebase: Option<&Restore>) -> Result<FromWorker, Refusal> {
+        let untimely = Refusal::Untimely("continue");
+        let saved = self.captured.take().ok_or(untimely)?;
+        let machine = self.machine("continue")?.clone();
+        if let Some(restore) = rebase {
+            let baseline = Baseline {
+                saved,
+                snapshot: open(restore)?,
+            };
+            machine.rebase(&baseline.snapshot)?;
+            self.baseline = Some(baseline);
+        }
+        machine.resume();
+        Ok(FromWorker::Continued)
+    }
+
+    fn inspect(&self) -> Result<FromWorker, Refusal> {
+        let machine = self.machine("inspect")?;
+        Ok(FromWorker::Status {
             exits: machine.total_exits(),
             console: machine.console().text(),
-        };
-        if reply(&status).is_err() {
-            break;
+        })
+    }
+
+    /// Ends whatever there is.
+    fn end(&mut self) {
+        self.prepared = None;
+        let stopped = self.machine.take().is_none_or(|m| m.stop().is_ok());
+        if let (true, Some(watcher)) = (stopped, self.watcher.take()) {
+            let _ = watcher.join();
         }
     }
-    // Told to, or the embedder is gone, or the machine: either way it is over.
-    if machine.stop().is_ok() {
-        let _ = watcher.join();
+}
+
+impl Baseline {
+    fn open(restore: &Restore) -> Result<Self, Refusal> {
+        let snapshot = open(restore)?;
+        Ok(Self {
+            saved: SavedMachine::decode(snapshot.state())?,
+            snapshot,
+        })
     }
-    Ok(())
+}
+
+fn open(restore: &Restore) -> Result<Snapshot, SnapshotError> {
+    Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)
+}
+
+fn paths(paths: &[PathBuf]) -> Vec<String> {
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    paths.iter().map(text).collect()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The engine of a snapshot, by the name the engine has.
+fn snapshot_engine(name: &str) -> snapshot::Engine {
+    if name == "hvf" {
+        snapshot::Engine::Hvf
+    } else {
+        snapshot::Engine::Soft
+    }
 }
 
 fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
@@ -126,34 +363,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn start(description: &Description) -> Result<RunningMachine, MachineError> {
-    let mut resources = VmResources::for_kernel(
-        description.kernel.to_string_lossy(),
-        description.init.to_string_lossy(),
-    )
-    .with_memory_mib(description.memory_mib)
-    .with_vcpus(description.vcpus)
-    .with_vsock_mux(description.mux.to_string_lossy())
-    .with_vsock_exec(description.exec.to_string_lossy());
-    for layer in &description.layers {
-        resources = resources.with_block_device(layer.to_string_lossy());
-    }
-    let console: Option<Box<dyn Write + Send>> = if description.console {
-        Some(Box::new(io::stderr()))
-    } else {
-        None
-    };
-    let options = MachineOptions {
-        console,
-        extra_cmdline: description.cmdline.clone(),
-        ..MachineOptions::default()
-    };
-    let engine = engine(description.engine)?;
-    Machine::start(&engine, &resources, options)
-}
-
 /// The one place that chooses an engine.
-fn engine(wanted: Engine) -> Result<HvfEngine, MachineError> {
+fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
     let soft = || HvfEngine::new(softhv::api());
     Ok(match wanted {
         Engine::Soft => soft(),

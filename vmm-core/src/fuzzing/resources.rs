@@ -83,7 +83,10 @@ fn check_devices(resources: &VmResources, end_intid: u32) {
     let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
     let interrupts = i64::from(end_intid) - i64::from(layout::VIRTIO_INTID);
     let max = interrupts.clamp(0, i64::from(layout::MAX_VIRTIO));
-    match virtio_count(resources, end_intid) {
+    match virtio_count(
+        resources.block_devices.len() + resources.volumes.len(),
+        end_intid,
+    ) {
         Ok(count) => {
             assert_eq!(count as usize, devices);
             assert!(i64::from(count) <= max);

@@ -75,7 +75,7 @@ pub enum GicKind {
 pub struct VmSpec {
     /// Guest physical address width in bits, or the engine's default.
     pub ipa_bits: Option<u32>,
-    /// Number of vCPUs that will be created.
+    /// Most vCPUs that will be created.
     pub vcpus: u32,
     /// Guest physical address of the interrupt distributor.
     pub distributor: u64,
@@ -124,7 +124,7 @@ pub trait Vm: Send + Sync + 'static {
     fn counter_hz(&self) -> u64;
 
     /// Creates vCPU number `index` on the calling thread. The machine creates
-    /// all of them before the first runs.
+    /// them in order, and all of them before the first runs.
     fn create_vcpu(&self, index: u32) -> Result<Self::Vcpu, EngineError>;
 }
 

@@ -1,9 +1,11 @@
+use serde::{Deserialize, Serialize};
+
 /// Everything of a stopped vCPU that its engine does not keep in the
 /// interrupt controller.
 ///
 /// Register numbers are encodings packed as `op0<<14 | op1<<11 | CRn<<7 |
 /// CRm<<3 | op2`, which do not depend on the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuState {
     /// `X0` to `X30`.
     pub general: [u64; 31],

@@ -16,45 +16,95 @@ use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener};
 use devices::{Bus, GuestRam, HostClock, IrqLine, MmioDevice};
 
 use super::error::MachineError;
+use super::prepared::{AnyVm, VmLine};
 use crate::arch::aarch64::layout;
-use crate::hypervisor::Vm;
-use crate::resources::{DEFAULT_EXEC_GUEST_PORT, EndpointResources, VmResources, VolumeSpec};
+use crate::resources::{DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
 pub const GUEST_CID: u64 = 3;
 /// Devices that every machine has: sockets and random numbers.
-const FIXED_VIRTIO: usize = 2;
+pub(super) const FIXED_VIRTIO: usize = 2;
 
-/// The devices of a machine.
+/// The devices of a machine, by what saves and restores them.
 pub(super) struct Devices {
-    pub(super) bus: Bus,
     pub(super) uart: Arc<Pl011>,
-    /// Ends after the devices that use it.
-    pub(super) reactor: Arc<Reactor>,
+    pub(super) rtc: Arc<Pl031>,
+    /// By slot.
+    pub(super) virtio: Vec<Arc<VirtioMmio>>,
 }
 
-/// An interrupt line that leads to a machine.
-struct VmLine<V: Vm> {
-    vm: Arc<V>,
-    intid: u32,
+/// The devices that do not depend on what the machine runs.
+pub(super) struct EarlyDevices {
+    uart: Arc<Pl011>,
+    rtc: Arc<Pl031>,
+    vsock: Vsock,
 }
 
-impl<V: Vm> IrqLine for VmLine<V> {
-    fn set_level(&self, high: bool) {
-        // It fails only for numbers outside the range checked at the start.
-        let _ = self.vm.set_irq(self.intid, high);
+impl EarlyDevices {
+    pub(super) fn new(
+        vm: &Arc<dyn AnyVm>,
+        endpoints: &EndpointResources,
+        reactor: &Reactor,
+        console: Box<dyn Write + Send>,
+    ) -> Result<Self, MachineError> {
+        let uart = Pl011::new(line(vm, layout::UART_INTID), console);
+        let rtc = Pl031::new(line(vm, layout::RTC_INTID), Arc::new(HostClock));
+        Ok(Self {
+            uart: Arc::new(uart),
+            rtc: Arc::new(rtc),
+            vsock: Vsock::new(vsock_config(endpoints), reactor)?,
+        })
     }
 
-    fn pulse(&self) {
-        let _ = self.vm.set_irq(self.intid, true);
+    /// Puts all devices behind windows and interrupts.
+    pub(super) fn complete(
+        self,
+        vm: &Arc<dyn AnyVm>,
+        ram: &GuestRam,
+        disks: Vec<Box<dyn VirtioDevice>>,
+    ) -> (Bus, Devices) {
+        let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = vec![
+            (layout::UART, layout::PRIMECELL_BYTES, self.uart.clone()),
+            (layout::RTC, layout::PRIMECELL_BYTES, self.rtc.clone()),
+        ];
+        let fixed: Vec<Box<dyn VirtioDevice>> = vec![Box::new(self.vsock), Box::new(Rng::host())];
+        let mut virtio = Vec::new();
+        for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
+            let line = line(vm, layout::virtio_intid(slot));
+            let transport = Arc::new(VirtioMmio::new(ram.clone(), line, device));
+            windows.push((
+                layout::virtio_address(slot),
+                layout::VIRTIO_BYTES,
+                transport.clone(),
+            ));
+            virtio.push(transport);
+        }
+        let mut bus = Bus::new();
+        for (base, len, device) in windows {
+            bus.insert(base, len, device)
+                .expect("the layout's windows are apart");
+        }
+        let devices = Devices {
+            uart: self.uart,
+            rtc: self.rtc,
+            virtio,
+        };
+        (bus, devices)
     }
 }
 
-/// How many virtio devices a description makes, each with an interrupt below
-/// `end_intid`.
-pub(crate) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u32, MachineError> {
-    let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
+fn line(vm: &Arc<dyn AnyVm>, intid: u32) -> Arc<dyn IrqLine> {
+    Arc::new(VmLine {
+        vm: vm.clone(),
+        intid,
+    })
+}
+
+/// How many virtio devices a machine with `disks` disks has, each with an
+/// interrupt below `end_intid`.
+pub(crate) fn virtio_count(disks: usize, end_intid: u32) -> Result<u32, MachineError> {
+    let devices = FIXED_VIRTIO.saturating_add(disks);
     let max = end_intid
         .saturating_sub(layout::VIRTIO_INTID)
         .min(layout::MAX_VIRTIO);
@@ -64,64 +114,25 @@ pub(crate) fn virtio_count(resources: &VmResources, end_intid: u32) -> Result<u3
         .ok_or(MachineError::TooManyDevices { devices, max })
 }
 
-/// Makes the devices.
-pub(super) fn attach<V: Vm>(
-    vm: &Arc<V>,
-    ram: &GuestRam,
-    resources: &VmResources,
-    console: Box<dyn Write + Send>,
-) -> Result<Devices, MachineError> {
-    let line = |intid| -> Arc<dyn IrqLine> {
-        Arc::new(VmLine {
-            vm: vm.clone(),
-            intid,
-        })
-    };
-    let reactor = Reactor::spawn()?;
-    let uart = Arc::new(Pl011::new(line(layout::UART_INTID), console));
-    let rtc = Pl031::new(line(layout::RTC_INTID), Arc::new(HostClock));
-    let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = vec![
-        (layout::UART, layout::PRIMECELL_BYTES, uart.clone()),
-        (layout::RTC, layout::PRIMECELL_BYTES, Arc::new(rtc)),
-    ];
-    for (slot, device) in (0..).zip(virtio_devices(resources, &reactor)?) {
-        let transport = VirtioMmio::new(ram.clone(), line(layout::virtio_intid(slot)), device);
-        windows.push((
-            layout::virtio_address(slot),
-            layout::VIRTIO_BYTES,
-            Arc::new(transport),
-        ));
-    }
-    let mut bus = Bus::new();
-    for (base, len, device) in windows {
-        bus.insert(base, len, device)
-            .expect("the layout's windows are apart");
-    }
-    Ok(Devices { bus, uart, reactor })
-}
-
-fn virtio_devices(
-    resources: &VmResources,
-    reactor: &Reactor,
+/// Opens read-only disks and volumes.
+pub(super) fn open_disks(
+    block_devices: &[String],
+    volumes: &[VolumeSpec],
 ) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
-    // Disks come first to fail first: sockets would be left to clean up.
     let mut disks: Vec<Box<dyn VirtioDevice>> = Vec::new();
-    for (n, path) in resources.block_devices.iter().enumerate() {
+    for (n, path) in block_devices.iter().enumerate() {
         let path = Path::new(path);
         let file = File::open(path)
             .and_then(disk_file)
             .map_err(|source| disk_error(path, source))?;
         disks.push(disk(path, file, true, format!("block{n}"))?);
     }
-    for (n, volume) in resources.volumes.iter().enumerate() {
+    for (n, volume) in volumes.iter().enumerate() {
         let file = open_volume(volume)?;
         let path = Path::new(&volume.host_path);
         disks.push(disk(path, file, false, format!("volume{n}"))?);
     }
-    let vsock = Vsock::new(vsock_config(&resources.endpoints), reactor)?;
-    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(vsock), Box::new(Rng::host())];
-    devices.append(&mut disks);
-    Ok(devices)
+    Ok(disks)
 }
 
 fn vsock_config(endpoints: &EndpointResources) -> VsockConfig {

@@ -64,7 +64,7 @@ enum Work {
 }
 
 /// Something only the thread of a vCPU can do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// Capture its state.
     Save,
@@ -83,7 +83,7 @@ enum Place {
 }
 
 /// What a vCPU thread does next.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Run,
     /// Reset to this entry and argument, then run.

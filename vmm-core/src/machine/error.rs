@@ -128,6 +128,41 @@ pub enum MachineError {
         /// How long we waited.
         after: Duration,
     },
+    /// The machine must be paused for this.
+    #[error("the machine is running; pause it first")]
+    NotPaused,
+    /// The machine has ended.
+    #[error("the machine has ended")]
+    Gone,
+    /// A snapshot cannot be written or used.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotError),
+    /// A part of a snapshot holds what no machine could have saved.
+    #[error("the snapshot's state of {what} is damaged")]
+    Damaged {
+        /// The part.
+        what: &'static str,
+    },
+    /// A device does not take its saved state.
+    #[error("virtio device {slot} does not take its saved state")]
+    Device {
+        /// Its slot.
+        slot: u32,
+        /// Why.
+        #[source]
+        source: devices::virtio::RestoreError,
+    },
+    /// The snapshot was made with another number of disks.
+    #[error("the snapshot was made with {saved} disks, {given} were given")]
+    OtherDisks {
+        /// Disks it was made with.
+        saved: u32,
+        /// Disks given now.
+        given: usize,
+    },
+    /// Guest memory could not be brought back to what it was.
+    #[error("guest memory cannot be brought back")]
+    Rewind(#[source] io::Error),
     /// The guest ended before it was ready.
     #[error("the guest ended before it was ready: {reason}")]
     EndedEarly {

@@ -4,37 +4,35 @@ mod assembly;
 mod console;
 mod control;
 mod error;
+mod generation;
+mod prepared;
+mod restore;
+mod saved;
 mod vcpu_thread;
 
-use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use devices::Bus;
-use devices::legacy::pl011::Pl011;
 use devices::reactor::Reactor;
 
 use self::assembly::Devices;
-use self::console::ConsoleSink;
 use self::control::Control;
-use crate::arch::aarch64::fdt::{self, FdtSpec};
-use crate::arch::aarch64::{affinity, layout};
-use crate::boot;
-use crate::hypervisor::{
-    Access, Capabilities, EngineError, ExitCount, ExitCounters, GicKind, Hypervisor, Kick, Vcpu,
-    Vm, VmSpec,
-};
-use crate::memory::{GuestMemory, MemoryError};
-use crate::resources::{ResourceError, VmResources};
+use self::generation::Generation;
+use self::prepared::AnyVm;
+use crate::hypervisor::{ExitCount, ExitCounters, Hypervisor};
+use crate::memory::GuestMemory;
+use crate::resources::VmResources;
 
 pub use assembly::GUEST_CID;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use assembly::virtio_count;
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
 pub use error::{ExitReason, MachineError};
+pub use prepared::{PrepareOptions, PreparedMachine};
+pub use restore::{ResetReport, RestoreOptions};
+pub use saved::{STATE_VERSION, SavedMachine};
 
 /// How long a machine may take to come to rest. Devices answer a vCPU in
 /// microseconds; this is for hosts with nothing left to give.
@@ -56,6 +54,10 @@ pub struct MachineOptions {
     pub extra_cmdline: String,
     /// Let the kernel choose a random place for itself.
     pub randomize_kernel: bool,
+    /// vCPUs the guest is told of. Those beyond what the machine boots with
+    /// are absent until a restore brings them; 0 means no more than it boots
+    /// with.
+    pub possible_vcpus: u32,
 }
 
 /// Starts machines.
@@ -69,72 +71,19 @@ impl Machine {
     pub fn start<H: Hypervisor>(
         engine: &H,
         resources: &VmResources,
-        options: MachineOptions,
+        mut options: MachineOptions,
     ) -> Result<RunningMachine, MachineError> {
-        resources.validate_for_run()?;
-        refuse_unsupported(resources)?;
-        let kernel = resources
-            .kernel_path
-            .as_deref()
-            .ok_or(ResourceError::MissingKernel)?;
-        let cmdline = command_line(&resources.cmdline, &options.extra_cmdline)?;
-        let capabilities = engine.capabilities()?;
-        if resources.vcpus > capabilities.max_vcpus {
-            return Err(MachineError::TooManyVcpus {
-                vcpus: resources.vcpus,
-                max: capabilities.max_vcpus,
-                engine: engine.name(),
-            });
-        }
-
-        let GicKind::V3 {
-            first_spi,
-            spi_count,
-            distributor_bytes,
-            redistributor_bytes,
-        } = capabilities.gic;
-        let virtio_devices =
-            assembly::virtio_count(resources, first_spi.saturating_add(spi_count))?;
-
-        let memory = allocate(resources)?;
-        let loaded = boot::load(
-            &memory,
-            Path::new(kernel),
-            resources.initrd_path.as_deref().map(Path::new),
+        // What is wrong with the description is said before anything is made.
+        prepared::check_boot(engine.name(), &engine.capabilities()?, resources, &options)?;
+        let prepared = PreparedMachine::new(
+            engine,
+            PrepareOptions {
+                endpoints: resources.endpoints.clone(),
+                console: options.console.take(),
+                vcpus: 0,
+            },
         )?;
-        let random = random(options.randomize_kernel)?;
-        let blob = fdt::build(&FdtSpec {
-            cmdline: &cmdline,
-            vcpus: resources.vcpus,
-            ram_bytes: memory.bytes(),
-            initrd: loaded.initrd,
-            virtio_devices,
-            distributor_bytes,
-            redistributor_bytes,
-            rng_seed: &random.seed,
-            kaslr_seed: random.kaslr,
-        })
-        // Only a zero byte or a tree of many megabytes could fail here.
-        .map_err(|_| MachineError::BadCommandLine {
-            max: MAX_CMDLINE_BYTES,
-        })?;
-        boot::write_fdt(&memory, &loaded, &blob)?;
-
-        let vm = Arc::new(engine.create_vm(&spec(resources, &capabilities))?);
-        vm.map(memory.lease(), Access::ReadWriteExecute)?;
-        let tail = ConsoleTail::default();
-        let sink = ConsoleSink {
-            tail: tail.clone(),
-            listener: options.console,
-        };
-        let devices = assembly::attach(&vm, memory.ram(), resources, Box::new(sink))?;
-        let machine = RunningMachine::new(engine.name(), devices, tail);
-        machine.create_vcpus(&vm, resources.vcpus)?;
-        machine
-            .control
-            .cpu_on(affinity(0), loaded.entry, loaded.fdt);
-        machine.control.resume();
-        Ok(machine)
+        prepared.boot(resources, &options)
     }
 }
 
@@ -150,8 +99,12 @@ pub struct RunningMachine {
 
 /// What a machine gives back when it has stopped, in this order.
 struct Parts {
-    bus: Arc<Bus>,
-    uart: Arc<Pl011>,
+    devices: Devices,
+    vm: Arc<dyn AnyVm>,
+    memory: GuestMemory,
+    generation: Generation,
+    /// vCPUs the guest knows of, present or not.
+    possible_vcpus: u32,
     reactor: Arc<Reactor>,
 }
 
@@ -164,63 +117,6 @@ impl std::fmt::Debug for RunningMachine {
 }
 
 impl RunningMachine {
-    fn new(engine: &'static str, devices: Devices, console: ConsoleTail) -> Self {
-        let Devices {
-            bus, uart, reactor, ..
-        } = devices;
-        Self {
-            engine,
-            started: Instant::now(),
-            control: Arc::new(Control::new()),
-            threads: Mutex::default(),
-            console,
-            parts: Mutex::new(Some(Parts {
-                bus: Arc::new(bus),
-                uart,
-                reactor,
-            })),
-        }
-    }
-
-    /// Starts a thread for each vCPU. Each creates its vCPU before the next
-    /// thread starts, and all before any runs: the guest finds a whole
-    /// interrupt controller.
-    fn create_vcpus<V: Vm>(&self, vm: &Arc<V>, count: u32) -> Result<(), MachineError> {
-        let bus = match &*self.parts() {
-            Some(parts) => parts.bus.clone(),
-            None => return Ok(()),
-        };
-        for index in 0..count {
-            let (created, outcome) = sync_channel(1);
-            let (vm, control, bus) = (vm.clone(), self.control.clone(), bus.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("vm-vcpu{index}"))
-                .spawn(move || {
-                    if let Some(vcpu) = create_vcpu(&*vm, index, &control, &created) {
-                        drop(vm);
-                        vcpu_thread::run(vcpu, index, &control, &bus);
-                    }
-                })
-                .map_err(|source| MachineError::Host {
-                    what: "a vCPU thread",
-                    source,
-                })?;
-            lock(&self.threads).push(thread);
-            match outcome.recv() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(error.into()),
-                // The thread went away without a word: it panicked.
-                Err(_) => {
-                    return Err(MachineError::EndedEarly {
-                        reason: ExitReason::VcpuLost { index },
-                        console: String::new(),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Name of the engine it runs on.
     pub fn engine(&self) -> &'static str {
         self.engine
@@ -239,7 +135,7 @@ impl RunningMachine {
     /// Types into the guest's console; returns how many bytes it had room for.
     pub fn type_into_console(&self, bytes: &[u8]) -> usize {
         match &*self.parts() {
-            Some(parts) => parts.uart.enqueue(bytes),
+            Some(parts) => parts.devices.uart.enqueue(bytes),
             None => 0,
         }
     }
@@ -290,9 +186,10 @@ impl RunningMachine {
             let _ = thread.join();
         }
         let parts = self.parts().take();
-        if let Some(Parts { bus, uart, reactor }) = parts {
-            uart.flush(CONSOLE_TIMEOUT);
-            drop((bus, uart));
+        if let Some(parts) = parts {
+            parts.devices.uart.flush(CONSOLE_TIMEOUT);
+            let reactor = parts.reactor.clone();
+            drop(parts);
             reactor.stop();
         }
         Ok(())
@@ -348,7 +245,10 @@ impl RunningMachine {
     }
 
     fn flush_console(&self) {
-        let uart = self.parts().as_ref().map(|parts| parts.uart.clone());
+        let uart = self
+            .parts()
+            .as_ref()
+            .map(|parts| parts.devices.uart.clone());
         if let Some(uart) = uart {
             uart.flush(CONSOLE_TIMEOUT);
         }
@@ -370,31 +270,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates a vCPU on this thread and tells the one that waits for it.
-fn create_vcpu<V: Vm>(
-    vm: &V,
-    index: u32,
-    control: &Control,
-    created: &SyncSender<Result<(), EngineError>>,
-) -> Option<V::Vcpu> {
-    let (vcpu, outcome) = match vm.create_vcpu(index) {
-        Ok(vcpu) => {
-            let kick = vcpu.kick();
-            control.add_cpu(Box::new(move || kick.kick()), vcpu.exits().clone());
-            (Some(vcpu), Ok(()))
-        }
-        Err(error) => (None, Err(error)),
-    };
-    // The one who waits holds its end until it hears from us.
-    let _ = created.send(outcome);
-    vcpu
-}
-
 fn refuse_unsupported(resources: &VmResources) -> Result<(), MachineError> {
     let snapshot = &resources.snapshot;
     let endpoints = &resources.endpoints;
     let parts = [
-        (resources.is_restore(), "going on from a saved machine"),
+        (
+            resources.is_restore(),
+            "going on from a saved machine without PreparedMachine::restore",
+        ),
         (
             snapshot.after_ms.is_some() || snapshot.at_heartbeat.is_some() || snapshot.on_listener,
             "saving a machine",
@@ -427,58 +310,4 @@ pub(crate) fn command_line(cmdline: &str, extra: &str) -> Result<String, Machine
         });
     }
     Ok(whole)
-}
-
-fn allocate(resources: &VmResources) -> Result<GuestMemory, MachineError> {
-    let bytes = resources.memory_bytes() as u64;
-    if bytes < layout::MIN_RAM_BYTES {
-        return Err(MemoryError::TooSmall {
-            bytes,
-            min_bytes: layout::MIN_RAM_BYTES,
-        }
-        .into());
-    }
-    if bytes > layout::MAX_RAM_BYTES {
-        return Err(MemoryError::TooLarge {
-            bytes,
-            max_bytes: layout::MAX_RAM_BYTES,
-        }
-        .into());
-    }
-    Ok(GuestMemory::allocate(layout::RAM, bytes)?)
-}
-
-/// Asks for wider addresses only where the default would not reach.
-fn spec(resources: &VmResources, capabilities: &Capabilities) -> VmSpec {
-    let end = layout::DAX_WINDOW + layout::DAX_WINDOW_BYTES;
-    let bits = u64::BITS - (end - 1).leading_zeros();
-    VmSpec {
-        ipa_bits: (capabilities.default_ipa_bits < bits).then_some(bits),
-        vcpus: resources.vcpus,
-        distributor: layout::GIC_DISTRIBUTOR,
-        redistributors: layout::GIC_REDISTRIBUTORS,
-    }
-}
-
-struct Random {
-    seed: [u8; 64],
-    kaslr: Option<u64>,
-}
-
-fn random(kaslr: bool) -> Result<Random, MachineError> {
-    let mut bytes = [0; 72];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|source: io::Error| MachineError::Host {
-            what: "random numbers",
-            source,
-        })?;
-    let mut seed = [0; 64];
-    seed.copy_from_slice(&bytes[..64]);
-    let mut place = [0; 8];
-    place.copy_from_slice(&bytes[64..]);
-    Ok(Random {
-        seed,
-        kaslr: kaslr.then(|| u64::from_le_bytes(place)),
-    })
 }

@@ -9,12 +9,7 @@ use super::error::ExitReason;
 use crate::hypervisor::{EngineError, Exit, Vcpu};
 
 /// Runs a vCPU until its machine ends.
-pub(super) fn run(
-    mut vcpu: impl Vcpu,
-    index: u32,
-    control: &Arc<Control>,
-    bus: &OnceLock<Bus>,
-) {
+pub(super) fn run(mut vcpu: impl Vcpu, index: u32, control: &Arc<Control>, bus: &OnceLock<Bus>) {
     // Whatever happens here, the machine learns that this thread has ended.
     let mut leaving = Leaving {
         control: control.clone(),

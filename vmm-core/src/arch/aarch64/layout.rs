@@ -18,6 +18,11 @@ pub const RTC: u64 = 0x0c01_0000;
 /// Length of the console's and the clock's windows: one PrimeCell each.
 pub const PRIMECELL_BYTES: u64 = 0x1000;
 
+/// The page that holds the machine's generation id: guest memory, but not RAM.
+pub const GENERATION: u64 = 0x0c02_0000;
+/// Length of the generation id (Virtual Machine Generation ID, 2012: 128 bits).
+pub const GENERATION_BYTES: u64 = 16;
+
 /// The first virtio device.
 pub const VIRTIO: u64 = 0x0c10_0000;
 /// From one virtio device to the next: one page of guest mappings.
@@ -49,6 +54,8 @@ pub const VIRTUAL_TIMER_INTID: u32 = 27;
 pub const UART_INTID: u32 = 33;
 /// Interrupt of the clock.
 pub const RTC_INTID: u32 = 34;
+/// Interrupt of a new generation id.
+pub const GENERATION_INTID: u32 = 35;
 /// Interrupt of the first virtio device.
 pub const VIRTIO_INTID: u32 = 48;
 

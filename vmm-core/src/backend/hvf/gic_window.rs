@@ -2,6 +2,8 @@
 //! through: some systems do for redistributors, and for reads of their
 //! identification.
 
+use std::sync::atomic::Ordering;
+
 use hvf::sys::{GicDistributorReg, GicRedistributorReg};
 
 use super::vcpu::HvfVcpu;
@@ -125,9 +127,9 @@ impl HvfVcpu {
     }
 
     /// `GICR_TYPER` of another vCPU (Arm IHI 0069 §12.11.38): its affinity,
-    /// its number, and whether it is the last.
+    /// its number, and whether it is the last there is.
     fn typer_of(&self, index: u32) -> u64 {
-        let last = u64::from(index + 1 == self.shared.spec.vcpus);
+        let last = u64::from(index + 1 == self.shared.created.load(Ordering::Relaxed));
         affinity(index) << 32 | u64::from(index) << 8 | last << 4
     }
 }

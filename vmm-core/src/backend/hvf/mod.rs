@@ -6,6 +6,7 @@ mod saved;
 mod vcpu;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hvf::sys::{Api, MemoryFlags, PAGE_BYTES};
@@ -85,6 +86,7 @@ impl Hypervisor for HvfEngine {
                 leases: Mutex::default(),
                 spec: *spec,
                 geometry,
+                created: AtomicU32::new(0),
                 first_counter: (self.api.counter)(),
             }),
         })
@@ -107,6 +109,8 @@ struct Shared {
     leases: Mutex<BTreeMap<u64, MemoryLease>>,
     spec: VmSpec,
     geometry: GicGeometry,
+    /// Number of vCPUs created so far.
+    created: AtomicU32,
     /// The engine's counter when the machine was made; guests count from it.
     first_counter: u64,
 }
@@ -188,6 +192,8 @@ impl Vm for HvfVm {
     }
 
     fn create_vcpu(&self, index: u32) -> Result<HvfVcpu, EngineError> {
-        HvfVcpu::new(self.shared.clone(), index)
+        let vcpu = HvfVcpu::new(self.shared.clone(), index)?;
+        self.shared.created.fetch_max(index + 1, Ordering::Relaxed);
+        Ok(vcpu)
     }
 }

@@ -1,0 +1,58 @@
+//! The generation id: 16 random bytes in a page of their own that tell a guest
+//! whether it is still the machine it was (Virtual Machine Generation ID, as
+//! Linux's `microsoft,vmgenid` device tree binding has it).
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::error::MachineError;
+use super::prepared::AnyVm;
+use crate::arch::aarch64::layout;
+use crate::hypervisor::Access;
+use crate::memory::GuestMemory;
+
+use hvf::sys::PAGE_BYTES;
+
+/// The page, mapped into the guest.
+pub(super) struct Generation {
+    page: GuestMemory,
+}
+
+impl Generation {
+    /// Maps the page, with a first id in it.
+    pub(super) fn new(vm: &Arc<dyn AnyVm>) -> Result<Self, MachineError> {
+        let page = GuestMemory::allocate(layout::GENERATION, PAGE_BYTES as u64)?;
+        vm.map(page.lease(), Access::ReadWriteExecute)?;
+        let generation = Self { page };
+        generation.write(&random()?);
+        Ok(generation)
+    }
+
+    /// Gives a paused machine a new id and tells its guest.
+    pub(super) fn renew(&self, vm: &Arc<dyn AnyVm>) -> Result<[u8; 16], MachineError> {
+        let id = random()?;
+        self.write(&id);
+        vm.set_irq(layout::GENERATION_INTID, true)?;
+        Ok(id)
+    }
+
+    fn write(&self, id: &[u8; 16]) {
+        self.page
+            .ram()
+            .write_slice(id, GuestAddress(layout::GENERATION))
+            .expect("the page is longer than the id");
+    }
+}
+
+fn random() -> Result<[u8; 16], MachineError> {
+    let mut id = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut id))
+        .map_err(|source: io::Error| MachineError::Host {
+            what: "random numbers",
+            source,
+        })?;
+    Ok(id)
+}

@@ -1,0 +1,428 @@
+//! A machine before its content is known: everything that takes time and does
+//! not depend on what it will run.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use devices::reactor::Reactor;
+use devices::{Bus, IrqLine};
+
+use super::assembly::{self, EarlyDevices};
+use super::console::ConsoleSink;
+use super::control::Control;
+use super::error::{ExitReason, MachineError};
+use super::generation::Generation;
+use super::{
+    ConsoleTail, MAX_CMDLINE_BYTES, MachineOptions, Parts, RunningMachine, command_line,
+    refuse_unsupported, vcpu_thread,
+};
+use crate::arch::aarch64::fdt::{self, FdtSpec};
+use crate::arch::aarch64::{affinity, layout};
+use crate::boot;
+use crate::hypervisor::{
+    Access, Capabilities, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm, VmSpec,
+};
+use crate::memory::{GuestMemory, MemoryError, MemoryLease};
+use crate::resources::{EndpointResources, ResourceError, VmResources};
+
+/// What a machine is prepared with.
+#[derive(Default)]
+pub struct PrepareOptions {
+    /// Host sockets that lead into the guest.
+    pub endpoints: EndpointResources,
+    /// Gets everything the guest writes to its console, on a thread of its
+    /// own.
+    pub console: Option<Box<dyn Write + Send>>,
+    /// How many vCPUs to create in advance. Others follow when needed.
+    pub vcpus: u32,
+}
+
+/// What the machine asks of an engine's machine while it runs, whatever the
+/// engine.
+pub(super) trait AnyVm: Send + Sync {
+    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError>;
+    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError>;
+    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
+    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
+    fn counter(&self) -> u64;
+}
+
+impl<V: Vm> AnyVm for V {
+    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
+        Vm::map(self, memory, access)
+    }
+
+    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError> {
+        Vm::set_irq(self, intid, level)
+    }
+
+    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError> {
+        Vm::save_interrupts(self)
+    }
+
+    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError> {
+        Vm::restore_interrupts(self, state)
+    }
+
+    fn counter(&self) -> u64 {
+        Vm::counter(self)
+    }
+}
+
+/// An interrupt line that leads to a machine.
+pub(super) struct VmLine {
+    pub(super) vm: Arc<dyn AnyVm>,
+    pub(super) intid: u32,
+}
+
+impl IrqLine for VmLine {
+    fn set_level(&self, high: bool) {
+        // It fails only for numbers outside the range checked at the start.
+        let _ = self.vm.set_irq(self.intid, high);
+    }
+
+    fn pulse(&self) {
+        let _ = self.vm.set_irq(self.intid, true);
+    }
+}
+
+/// Starts the thread of one vCPU, which creates it.
+type SpawnVcpu =
+    Box<dyn Fn(u32, &Arc<Control>, &Arc<OnceLock<Bus>>) -> Result<JoinHandle<()>, MachineError>>;
+
+/// A machine with an engine, an interrupt controller and sockets, waiting to
+/// be told what to run.
+pub struct PreparedMachine {
+    engine: &'static str,
+    capabilities: Capabilities,
+    vm: Arc<dyn AnyVm>,
+    spawn: SpawnVcpu,
+    threads: Threads,
+    bus: Arc<OnceLock<Bus>>,
+    early: EarlyDevices,
+    reactor: Arc<Reactor>,
+    console: ConsoleTail,
+}
+
+/// The threads of the vCPUs; whoever takes them over ends them.
+struct Threads {
+    control: Arc<Control>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if !self.handles.is_empty() {
+            self.control.end(ExitReason::Stopped);
+        }
+        for thread in self.handles.drain(..) {
+            // None has run: they are waiting for orders.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for PreparedMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedMachine")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PreparedMachine {
+    /// Prepares a machine on `engine`.
+    pub fn new<H: Hypervisor>(engine: &H, options: PrepareOptions) -> Result<Self, MachineError> {
+        let capabilities = engine.capabilities()?;
+        let vm = Arc::new(engine.create_vm(&spec(&capabilities))?);
+        let any: Arc<dyn AnyVm> = vm.clone();
+        let console = ConsoleTail::default();
+        let sink = ConsoleSink {
+            tail: console.clone(),
+            listener: options.console,
+        };
+        let reactor = Reactor::spawn()?;
+        let early = EarlyDevices::new(&any, &options.endpoints, &reactor, Box::new(sink))?;
+        let spawn: SpawnVcpu =
+            Box::new(move |index, control, bus| spawn_vcpu(&vm, index, control, bus));
+        let mut prepared = Self {
+            engine: engine.name(),
+            capabilities,
+            vm: any,
+            spawn,
+            threads: Threads {
+                control: Arc::new(Control::new()),
+                handles: Vec::new(),
+            },
+            bus: Arc::default(),
+            early,
+            reactor,
+            console,
+        };
+        prepared.create_vcpus(options.vcpus.min(capabilities.max_vcpus))?;
+        Ok(prepared)
+    }
+
+    /// Name of the engine it is on.
+    pub fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    /// Creates vCPUs until there are `count`. Each is created before the next,
+    /// and all before any runs: the guest finds a whole interrupt controller.
+    pub(super) fn create_vcpus(&mut self, count: u32) -> Result<(), MachineError> {
+        if count > self.capabilities.max_vcpus {
+            return Err(MachineError::TooManyVcpus {
+                vcpus: count,
+                max: self.capabilities.max_vcpus,
+                engine: self.engine,
+            });
+        }
+        let threads = &mut self.threads;
+        let have = u32::try_from(threads.handles.len()).unwrap_or(u32::MAX);
+        for index in have..count {
+            let thread = (self.spawn)(index, &threads.control, &self.bus)?;
+            threads.handles.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Boots what `resources` describes. Its endpoints must be those the
+    /// machine was prepared with, and the options' console is not used.
+    ///
+    /// When this returns, the first vCPU runs the kernel's first instruction.
+    pub fn boot(
+        mut self,
+        resources: &VmResources,
+        options: &MachineOptions,
+    ) -> Result<RunningMachine, MachineError> {
+        let checked = check_boot(self.engine, &self.capabilities, resources, options)?;
+        let memory = allocate(resources)?;
+        let loaded = boot::load(
+            &memory,
+            Path::new(checked.kernel),
+            resources.initrd_path.as_deref().map(Path::new),
+        )?;
+        let random = random(options.randomize_kernel)?;
+        let possible_vcpus = checked.possible_vcpus;
+        let blob = fdt::build(&FdtSpec {
+            cmdline: &checked.cmdline,
+            vcpus: possible_vcpus,
+            ram_bytes: memory.bytes(),
+            initrd: loaded.initrd,
+            virtio_devices: checked.virtio_devices,
+            distributor_bytes: checked.distributor_bytes,
+            redistributor_bytes: checked.redistributor_bytes,
+            rng_seed: &random.seed,
+            kaslr_seed: random.kaslr,
+        })
+        // Only a zero byte or a tree of many megabytes could fail here.
+        .map_err(|_| MachineError::BadCommandLine {
+            max: MAX_CMDLINE_BYTES,
+        })?;
+        boot::write_fdt(&memory, &loaded, &blob)?;
+        self.create_vcpus(resources.vcpus)?;
+        let disks = assembly::open_disks(&resources.block_devices, &resources.volumes)?;
+        let machine = self.assemble(memory, disks, possible_vcpus)?;
+        machine
+            .control
+            .cpu_on(affinity(0), loaded.entry, loaded.fdt);
+        machine.control.resume();
+        Ok(machine)
+    }
+
+    /// Puts memory and devices in place. The machine is paused.
+    pub(super) fn assemble(
+        mut self,
+        memory: GuestMemory,
+        disks: Vec<Box<dyn devices::virtio::VirtioDevice>>,
+        possible_vcpus: u32,
+    ) -> Result<RunningMachine, MachineError> {
+        self.vm.map(memory.lease(), Access::ReadWriteExecute)?;
+        let generation = Generation::new(&self.vm)?;
+        let (bus, devices) = self.early.complete(&self.vm, memory.ram(), disks);
+        // It was empty: this is the only place that fills it.
+        let _ = self.bus.set(bus);
+        Ok(RunningMachine {
+            engine: self.engine,
+            started: Instant::now(),
+            control: self.threads.control.clone(),
+            threads: Mutex::new(std::mem::take(&mut self.threads.handles)),
+            console: self.console,
+            parts: Mutex::new(Some(Parts {
+                devices,
+                vm: self.vm,
+                memory,
+                generation,
+                possible_vcpus,
+                reactor: self.reactor,
+            })),
+        })
+    }
+}
+
+/// What [`check_boot`] found out.
+pub(super) struct Checked<'a> {
+    kernel: &'a str,
+    cmdline: String,
+    virtio_devices: u32,
+    possible_vcpus: u32,
+    distributor_bytes: u64,
+    redistributor_bytes: u64,
+}
+
+/// Refuses a description that cannot be booted on this engine.
+pub(super) fn check_boot<'a>(
+    engine: &'static str,
+    capabilities: &Capabilities,
+    resources: &'a VmResources,
+    options: &MachineOptions,
+) -> Result<Checked<'a>, MachineError> {
+    resources.validate_for_run()?;
+    refuse_unsupported(resources)?;
+    let kernel = resources
+        .kernel_path
+        .as_deref()
+        .ok_or(ResourceError::MissingKernel)?;
+    if resources.vcpus > capabilities.max_vcpus {
+        return Err(MachineError::TooManyVcpus {
+            vcpus: resources.vcpus,
+            max: capabilities.max_vcpus,
+            engine,
+        });
+    }
+    let possible_vcpus = options
+        .possible_vcpus
+        .clamp(resources.vcpus, capabilities.max_vcpus);
+    let mut extra = options.extra_cmdline.clone();
+    if possible_vcpus > resources.vcpus {
+        // The others are absent: the kernel must not wait for them.
+        extra = format!("{extra} maxcpus={}", resources.vcpus);
+    }
+    let GicKind::V3 {
+        first_spi,
+        spi_count,
+        distributor_bytes,
+        redistributor_bytes,
+    } = capabilities.gic;
+    let disks = resources.block_devices.len() + resources.volumes.len();
+    Ok(Checked {
+        kernel,
+        cmdline: command_line(&resources.cmdline, extra.trim_start())?,
+        virtio_devices: assembly::virtio_count(disks, first_spi.saturating_add(spi_count))?,
+        possible_vcpus,
+        distributor_bytes,
+        redistributor_bytes,
+    })
+}
+
+fn spawn_vcpu<V: Vm>(
+    vm: &Arc<V>,
+    index: u32,
+    control: &Arc<Control>,
+    bus: &Arc<OnceLock<Bus>>,
+) -> Result<JoinHandle<()>, MachineError> {
+    let (created, outcome) = sync_channel(1);
+    let (vm, control, bus) = (vm.clone(), control.clone(), bus.clone());
+    let thread = std::thread::Builder::new()
+        .name(format!("vm-vcpu{index}"))
+        .spawn(move || {
+            if let Some(vcpu) = create_vcpu(&*vm, index, &control, &created) {
+                drop(vm);
+                vcpu_thread::run(vcpu, index, &control, &bus);
+            }
+        })
+        .map_err(|source| MachineError::Host {
+            what: "a vCPU thread",
+            source,
+        })?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error.into()),
+        // The thread went away without a word: it panicked.
+        Err(_) => Err(MachineError::EndedEarly {
+            reason: ExitReason::VcpuLost { index },
+            console: String::new(),
+        }),
+    }
+}
+
+/// Creates a vCPU on this thread and tells the one that waits for it.
+fn create_vcpu<V: Vm>(
+    vm: &V,
+    index: u32,
+    control: &Control,
+    created: &SyncSender<Result<(), EngineError>>,
+) -> Option<V::Vcpu> {
+    let (vcpu, outcome) = match vm.create_vcpu(index) {
+        Ok(vcpu) => {
+            let kick = vcpu.kick();
+            control.add_cpu(Box::new(move || kick.kick()), vcpu.exits().clone());
+            (Some(vcpu), Ok(()))
+        }
+        Err(error) => (None, Err(error)),
+    };
+    // The one who waits holds its end until it hears from us.
+    let _ = created.send(outcome);
+    vcpu
+}
+
+fn allocate(resources: &VmResources) -> Result<GuestMemory, MachineError> {
+    let bytes = resources.memory_bytes() as u64;
+    if bytes < layout::MIN_RAM_BYTES {
+        return Err(MemoryError::TooSmall {
+            bytes,
+            min_bytes: layout::MIN_RAM_BYTES,
+        }
+        .into());
+    }
+    if bytes > layout::MAX_RAM_BYTES {
+        return Err(MemoryError::TooLarge {
+            bytes,
+            max_bytes: layout::MAX_RAM_BYTES,
+        }
+        .into());
+    }
+    Ok(GuestMemory::allocate(layout::RAM, bytes)?)
+}
+
+/// Asks for wider addresses only where the default would not reach. There is
+/// room for every vCPU the engine could have: which of them exist is decided
+/// later.
+fn spec(capabilities: &Capabilities) -> VmSpec {
+    let end = layout::DAX_WINDOW + layout::DAX_WINDOW_BYTES;
+    let bits = u64::BITS - (end - 1).leading_zeros();
+    VmSpec {
+        ipa_bits: (capabilities.default_ipa_bits < bits).then_some(bits),
+        vcpus: capabilities.max_vcpus,
+        distributor: layout::GIC_DISTRIBUTOR,
+        redistributors: layout::GIC_REDISTRIBUTORS,
+    }
+}
+
+struct Random {
+    seed: [u8; 64],
+    kaslr: Option<u64>,
+}
+
+fn random(kaslr: bool) -> Result<Random, MachineError> {
+    let mut bytes = [0; 72];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source: io::Error| MachineError::Host {
+            what: "random numbers",
+            source,
+        })?;
+    let mut seed = [0; 64];
+    seed.copy_from_slice(&bytes[..64]);
+    let mut place = [0; 8];
+    place.copy_from_slice(&bytes[64..]);
+    Ok(Random {
+        seed,
+        kaslr: kaslr.then(|| u64::from_le_bytes(place)),
+    })
+}

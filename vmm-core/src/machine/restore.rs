@@ -1,0 +1,225 @@
+//! Saving a paused machine, making one from a snapshot, and bringing a running
+//! one back to where it began.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use devices::MmioDevice;
+use devices::virtio::mmio::{MmioState, VirtioMmio};
+use snapshot::{GuestPages, PageSource, Snapshot};
+
+use super::assembly;
+use super::control::{Power, Task};
+use super::error::MachineError;
+use super::saved::{Board, SavedMachine};
+use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
+use crate::arch::aarch64::layout;
+use crate::memory::GuestMemory;
+use crate::resources::VolumeSpec;
+
+/// Offset of a virtio device's status register (virtio 1.2 §4.2.2).
+const STATUS: u64 = 0x70;
+
+/// What a machine is restored with: everything of the host that it uses comes
+/// from here and nothing from the snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// Read-only disks, in the order they had.
+    pub block_devices: Vec<String>,
+    /// Writable disks, in the order they had.
+    pub volumes: Vec<VolumeSpec>,
+    /// vCPUs that should be there: at least those that were. The guest has to
+    /// turn further ones on.
+    pub vcpus: u32,
+}
+
+/// What a reset did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetReport {
+    /// Pages of 4 KiB whose content was brought back, or `None` if all memory
+    /// was mapped afresh.
+    pub pages: Option<u64>,
+    /// From the order to stop until the first vCPU could run again.
+    pub took: Duration,
+}
+
+impl PreparedMachine {
+    /// Makes the machine of a snapshot. It is paused; [`RunningMachine::resume`]
+    /// lets it go on.
+    ///
+    /// Everything the snapshot says is read and checked before the machine
+    /// gets memory or devices.
+    pub fn restore(
+        mut self,
+        snapshot: &Snapshot,
+        saved: &SavedMachine,
+        options: &RestoreOptions,
+    ) -> Result<RunningMachine, MachineError> {
+        let board = &saved.board;
+        let given = options.block_devices.len() + options.volumes.len();
+        if given != board.disks as usize {
+            return Err(MachineError::OtherDisks {
+                saved: board.disks,
+                given,
+            });
+        }
+        if snapshot.manifest().memory_bytes() != board.ram_bytes
+            || !(layout::MIN_RAM_BYTES..=layout::MAX_RAM_BYTES).contains(&board.ram_bytes)
+        {
+            return Err(MachineError::Damaged {
+                what: "guest memory",
+            });
+        }
+        if options.vcpus > board.possible_vcpus {
+            return Err(MachineError::TooManyVcpus {
+                vcpus: options.vcpus,
+                max: board.possible_vcpus,
+                engine: self.engine(),
+            });
+        }
+        self.create_vcpus(saved.vcpus().max(options.vcpus))?;
+        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
+        let machine = self.assemble(memory, disks, board.possible_vcpus)?;
+        {
+            let parts = machine.parts();
+            let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+            machine.load(parts, saved)?;
+        }
+        Ok(machine)
+    }
+}
+
+impl RunningMachine {
+    /// The state of a paused machine. Requests its devices had begun are
+    /// finished first.
+    pub fn save(&self) -> Result<SavedMachine, MachineError> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        // Devices first: what they finish may raise interrupts.
+        let virtio: Vec<MmioState> = parts.devices.virtio.iter().map(|d| d.state()).collect();
+        let uart = parts.devices.uart.state();
+        let rtc = parts.devices.rtc.state();
+        let power = self.control.power();
+        let on = (0..).zip(&power).filter(|(_, power)| **power == Power::On);
+        let tasks = on.map(|(index, _)| (index, Task::Save)).collect();
+        let mut states = self.perform(tasks)?.into_iter().flatten();
+        let vcpus = power.iter().map(|power| match power {
+            Power::On => states.next().map(|state| Arc::new(*state)),
+            Power::Off | Power::Starting(..) => None,
+        });
+        let vcpus = vcpus.collect();
+        // Last: taking a vCPU's registers may have told it something.
+        let interrupts = parts.vm.save_interrupts()?;
+        let disks = parts.disks();
+        Ok(SavedMachine {
+            board: Board {
+                ram_bytes: parts.memory.bytes(),
+                possible_vcpus: parts.possible_vcpus,
+                disks,
+                power,
+                virtio: virtio.iter().map(|device| device.device_id).collect(),
+            },
+            vcpus,
+            interrupts,
+            uart,
+            rtc,
+            virtio,
+        })
+    }
+
+    /// Has `write` store the memory of a paused machine.
+    pub fn store_memory<T, E: From<MachineError>>(
+        &self,
+        write: impl FnOnce(&mut dyn PageSource) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        let slice = parts.memory.host().slice();
+        write(&mut GuestPages::new(&slice))
+    }
+
+    /// Puts a snapshot of this paused machine, taken since it paused, under
+    /// its memory: what it has in common with the snapshot is shared from now
+    /// on, and [`RunningMachine::reset`] goes back to it.
+    pub fn rebase(&self, snapshot: &Snapshot) -> Result<(), MachineError> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        Ok(snapshot.map_memory_over(parts.memory.host())?)
+    }
+
+    /// Brings the machine back to `saved`, the state it was restored from.
+    /// After an error it is of no use any more. It is paused afterwards, with
+    /// a new generation id.
+    pub fn reset(&self, saved: &SavedMachine) -> Result<ResetReport, MachineError> {
+        let begun = Instant::now();
+        self.pause()?;
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        // Devices stop touching memory before it changes.
+        for device in &parts.devices.virtio {
+            turn_off(device);
+        }
+        parts
+            .memory
+            .host()
+            .map_afresh()
+            .map_err(MachineError::Rewind)?;
+        self.load(parts, saved)?;
+        Ok(ResetReport {
+            pages: None,
+            took: begun.elapsed(),
+        })
+    }
+
+    /// Gives a machine with the right memory and idle devices its state, and a
+    /// generation id of its own.
+    fn load(&self, parts: &Parts, saved: &SavedMachine) -> Result<(), MachineError> {
+        if saved.virtio.len() != parts.devices.virtio.len() {
+            return Err(MachineError::Damaged { what: "the board" });
+        }
+        self.control.set_power(&saved.board.power);
+        parts.vm.restore_interrupts(&saved.interrupts)?;
+        //TEMP parts.devices.uart.reset_to(&saved.uart);
+        //TEMP parts.devices.rtc.reset_to(saved.rtc);
+        for (slot, (device, state)) in (0..).zip(parts.devices.virtio.iter().zip(&saved.virtio)) {
+            device
+                .restore(state)
+                .map_err(|source| MachineError::Device { slot, source })?;
+        }
+        // One moment for all: their counters must agree.
+        let counter = parts.vm.counter();
+        let states = (0..).zip(&saved.vcpus);
+        let tasks = states
+            .filter_map(|(index, state)| {
+                let state = state.clone()?;
+                Some((index, Task::Load(state, counter)))
+            })
+            .collect();
+        self.perform(tasks)?;
+        parts.generation.renew(&parts.vm)?;
+        Ok(())
+    }
+
+    fn perform(
+        &self,
+        tasks: Vec<(u32, Task)>,
+    ) -> Result<Vec<Option<Box<crate::hypervisor::VcpuState>>>, MachineError> {
+        match self.control.perform(tasks, REST_TIMEOUT) {
+            Some(outcome) => Ok(outcome?),
+            None => Err(MachineError::NotPaused),
+        }
+    }
+}
+
+impl Parts {
+    fn disks(&self) -> u32 {
+        let fixed = assembly::FIXED_VIRTIO;
+        u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Resets a device as its driver would.
+fn turn_off(device: &VirtioMmio) {
+    device.write(STATUS, &0_u32.to_le_bytes());
+}

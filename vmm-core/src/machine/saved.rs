@@ -1,0 +1,176 @@
+//! A machine's state as plain data, and as the sections of a snapshot.
+
+use std::sync::Arc;
+
+use devices::legacy::pl011::Pl011State;
+use devices::legacy::pl031::Pl031State;
+use devices::virtio::mmio::MmioState;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, StateWriter};
+
+use super::control::Power;
+use super::error::MachineError;
+use crate::hypervisor::VcpuState;
+
+/// Version of the layout of every section. There is no conversion: a snapshot
+/// of another version is baked again.
+pub const STATE_VERSION: u16 = 1;
+
+/// Models of devices that are no virtio devices.
+const UART: SectionKind = SectionKind::device(0x8000);
+const RTC: SectionKind = SectionKind::device(0x8001);
+
+/// The board: what is there, and which of its vCPUs are on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Board {
+    /// Bytes of RAM.
+    pub(super) ram_bytes: u64,
+    /// vCPUs the guest was told of.
+    pub(super) possible_vcpus: u32,
+    /// Disks, read-only ones and volumes.
+    pub(super) disks: u32,
+    /// One for each vCPU that is there.
+    pub(super) power: Vec<Power>,
+    /// The machine identification of each virtio device, by slot.
+    pub(super) virtio: Vec<u32>,
+}
+
+/// Everything of a machine but its memory, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedMachine {
+    pub(super) board: Board,
+    /// By index; those that are off have none.
+    pub(super) vcpus: Vec<Option<Arc<VcpuState>>>,
+    pub(super) interrupts: Vec<u8>,
+    pub(super) uart: Pl011State,
+    pub(super) rtc: Pl031State,
+    pub(super) virtio: Vec<MmioState>,
+}
+
+impl SavedMachine {
+    /// Bytes of RAM the machine has.
+    pub fn ram_bytes(&self) -> u64 {
+        self.board.ram_bytes
+    }
+
+    /// vCPUs that were there.
+    pub fn vcpus(&self) -> u32 {
+        u32::try_from(self.board.power.len()).unwrap_or(u32::MAX)
+    }
+
+    /// vCPUs the guest was told of, and so the most it can ever have.
+    pub fn possible_vcpus(&self) -> u32 {
+        self.board.possible_vcpus
+    }
+
+    /// The state file of a snapshot.
+    pub fn encode(&self, engine: Engine) -> Result<Vec<u8>, MachineError> {
+        let mut out = StateWriter::new();
+        let mut put = |kind, instance: usize, scope, bytes: Vec<u8>| {
+            out.section(&Section {
+                kind,
+                instance: u16::try_from(instance).unwrap_or(u16::MAX),
+                version: STATE_VERSION,
+                scope,
+                bytes: &bytes,
+            })
+        };
+        put(SectionKind::MACHINE, 0, Scope::Machine, bytes(&self.board)?)?;
+        for (n, vcpu) in self.vcpus.iter().enumerate() {
+            if let Some(vcpu) = vcpu {
+                put(SectionKind::VCPU, n, Scope::Machine, bytes(&**vcpu)?)?;
+            }
+        }
+        // Opaque to all but the engine that wrote it.
+        let interrupts = self.interrupts.clone();
+        put(SectionKind::INTERRUPTS, 0, Scope::Engine, interrupts)?;
+        put(UART, 0, Scope::Machine, bytes(&self.uart)?)?;
+        put(RTC, 0, Scope::Machine, bytes(&self.rtc)?)?;
+        for (slot, device) in self.virtio.iter().enumerate() {
+            let kind = virtio_kind(device.device_id)?;
+            put(kind, slot, Scope::Machine, bytes(device)?)?;
+        }
+        Ok(out.finish(Architecture::Aarch64, engine)?)
+    }
+
+    /// Reads a state file. Nothing in it is trusted: what is inconsistent is
+    /// refused here, what a vCPU, the interrupt controller or a device cannot
+    /// be is refused by them.
+    pub fn decode(file: &StateFile) -> Result<Self, MachineError> {
+        let mut claims = file.claim();
+        let versions = STATE_VERSION..=STATE_VERSION;
+        let mut take = |kind, instance: usize| {
+            let instance = u16::try_from(instance).unwrap_or(u16::MAX);
+            Ok::<_, MachineError>(claims.take(kind, instance, versions.clone())?.bytes)
+        };
+        let board: Board = value("the board", take(SectionKind::MACHINE, 0)?)?;
+        board.check()?;
+        let mut vcpus = Vec::with_capacity(board.power.len());
+        for (n, power) in board.power.iter().enumerate() {
+            vcpus.push(match power {
+                Power::On => {
+                    let state = take(SectionKind::VCPU, n)?;
+                    Some(Arc::new(value("a vCPU", state)?))
+                }
+                Power::Off | Power::Starting(..) => None,
+            });
+        }
+        let interrupts = take(SectionKind::INTERRUPTS, 0)?.to_vec();
+        let uart = value("the console", take(UART, 0)?)?;
+        let rtc = value("the clock", take(RTC, 0)?)?;
+        let mut virtio = Vec::with_capacity(board.virtio.len());
+        for (slot, id) in board.virtio.iter().enumerate() {
+            virtio.push(value("a virtio device", take(virtio_kind(*id)?, slot)?)?);
+        }
+        claims.finish()?;
+        Ok(Self {
+            board,
+            vcpus,
+            interrupts,
+            uart,
+            rtc,
+            virtio,
+        })
+    }
+}
+
+impl Board {
+    fn check(&self) -> Result<(), MachineError> {
+        let limit = usize::from(snapshot::limits::MAX_VCPUS);
+        let vcpus = self.power.len();
+        let good = (1..=limit).contains(&vcpus)
+            && vcpus <= self.possible_vcpus as usize
+            && self.possible_vcpus as usize <= limit
+            && self.power.contains(&Power::On)
+            && self.virtio.len() <= usize::from(snapshot::limits::MAX_DEVICES)
+            && self.virtio.len() >= self.disks as usize;
+        if good {
+            Ok(())
+        } else {
+            Err(MachineError::Damaged { what: "the board" })
+        }
+    }
+}
+
+fn virtio_kind(id: u32) -> Result<SectionKind, MachineError> {
+    match u16::try_from(id) {
+        Ok(id) if id < 0x8000 => Ok(SectionKind::device(id)),
+        _ => Err(MachineError::Damaged {
+            what: "a virtio device",
+        }),
+    }
+}
+
+fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, MachineError> {
+    // Plain data into memory: nothing that could fail.
+    postcard::to_allocvec(value).map_err(|_| MachineError::Damaged { what: "itself" })
+}
+
+/// Decodes all of `bytes`.
+fn value<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, MachineError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(MachineError::Damaged { what }),
+    }
+}
