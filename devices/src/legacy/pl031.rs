@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use vm_superio::{Rtc, RtcState, rtc_pl031::NoEvents};
 
 use super::{answer, register_value};
@@ -19,7 +20,7 @@ const RTCDR: u16 = 0x000;
 const RTCLR: u16 = 0x008;
 
 /// Saved state of a [`Pl031`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pl031State {
     /// Load register.
     pub load: u32,
@@ -48,22 +49,24 @@ impl Pl031 {
 
     /// A clock that continues from `state`; every value is a possible one.
     pub fn restore(state: Pl031State, irq: Arc<dyn IrqLine>, clock: Arc<dyn Clock>) -> Self {
-        let registers = RtcState {
-            lr: state.load,
-            offset: state.offset_seconds,
-            mr: state.match_value,
-            imsc: state.mask & 1,
-            ris: state.raw & 1,
-        };
         let rtc = Self {
             irq,
             clock,
-            rtc: Mutex::new(Rtc::from_state(&registers, NoEvents)),
+            rtc: Mutex::new(registers(state)),
         };
         if state.raw & state.mask & 1 != 0 {
             rtc.irq.set_level(true);
         }
         rtc
+    }
+
+    /// Brings the clock back to `state`, whatever the guest has done since.
+    /// The time goes on: only what the guest's is ahead of the host's is part
+    /// of a state.
+    pub fn reset_to(&self, state: Pl031State) {
+        let mut rtc = self.lock();
+        *rtc = registers(state);
+        self.irq.set_level(state.raw & state.mask & 1 != 0);
     }
 
     /// The state to save.
@@ -85,6 +88,17 @@ impl Pl031 {
     fn host_seconds(&self) -> i64 {
         i64::try_from(self.clock.now_unix_seconds()).unwrap_or(i64::MAX)
     }
+}
+
+fn registers(state: Pl031State) -> Rtc<NoEvents> {
+    let registers = RtcState {
+        lr: state.load,
+        offset: state.offset_seconds,
+        mr: state.match_value,
+        imsc: state.mask & 1,
+        ris: state.raw & 1,
+    };
+    Rtc::from_state(&registers, NoEvents)
 }
 
 impl MmioDevice for Pl031 {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState};
 
 use crate::GuestRam;
@@ -84,7 +85,7 @@ pub enum RestoreError {
 }
 
 /// The part of a saved machine that belongs to one device behind a transport.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceState {
     /// See [`blk::Blk`].
@@ -116,6 +117,13 @@ pub trait VirtioDevice: Send + Sync {
     /// Stops the device, waits for requests in flight, and gives the queues
     /// back. On return the device touches neither guest RAM nor interrupts.
     fn reset(&self) -> Vec<Queue>;
+    /// Leaves guest RAM and interrupts alone from its return on, until
+    /// [`VirtioDevice::resume`], resets and activations in between included;
+    /// requests in flight are waited for. The caller has stopped the vCPUs, so
+    /// a device that works on their threads alone has nothing to do here.
+    fn pause(&self) {}
+    /// Goes on after a pause, with what came in the meantime.
+    fn resume(&self) {}
     /// The driver made buffers available in `queue`.
     fn notify(&self, queue: u16);
     /// Ring positions of a started device, after waiting for requests in
@@ -123,8 +131,9 @@ pub trait VirtioDevice: Send + Sync {
     fn queue_states(&self) -> Vec<QueueState>;
     /// What is not in queues or features.
     fn state(&self) -> DeviceState;
-    /// Takes over a saved state; called right after `activate` if the saved
-    /// device was active, else on an idle device.
+    /// Takes over a saved state, which is not trusted; called right after
+    /// `activate` if the saved device was active, else on an idle device, and
+    /// in either case while paused.
     fn restore(&self, state: &DeviceState) -> Result<(), RestoreError>;
 }
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 
 use super::chain::{Chain, QueueError, add_used, wants_interrupt};
@@ -22,7 +23,7 @@ const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_SEGMENTS: usize = 16;
 
 /// Saved state of an [`Rng`]: there is nothing beyond its queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RngState {}
 
 /// An entropy device fed by any reader.

@@ -83,6 +83,16 @@ impl<E: Pl011Events> Pl011<E> {
         port
     }
 
+    /// Brings the port back to `state`, whatever the guest has done since; the
+    /// state is taken as by [`Pl011::restore`]. The line is driven even if its
+    /// level stays: the interrupt controller may have been put back too.
+    pub fn reset_to(&self, state: &Pl011State) {
+        let mut inner = self.lock();
+        inner.registers = Registers::from_state(state);
+        inner.level = inner.registers.interrupt();
+        self.irq.set_level(inner.level);
+    }
+
     /// The state to save.
     pub fn state(&self) -> Pl011State {
         self.lock().registers.state()

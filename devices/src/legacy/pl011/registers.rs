@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Data register (DDI 0183 §3.3 for this and the following offsets).
 pub(super) const DR: u64 = 0x000;
 const RSR: u64 = 0x004;
@@ -45,7 +47,7 @@ pub const INPUT_BYTES: usize = 4096;
 
 /// Saved state of a [`Pl011`](super::Pl011). Output not yet written is not
 /// part of it: it belongs to the host's side.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pl011State {
     /// IrDA low-power counter.
     pub ilpr: u32,
@@ -112,6 +114,12 @@ impl Registers {
             registers.write(offset, value);
         }
         registers.plain.ris = state.ris & INT_ALL & !INT_RX;
+        if registers.plain.imsc & INT_TX != 0 {
+            // A driver that waits for room waits for an edge that the old
+            // machine may have seen to already; there is room, so it hears so
+            // again. If it has nothing to send it just masks the interrupt.
+            registers.plain.ris |= INT_TX;
+        }
         registers
     }
 

@@ -11,6 +11,7 @@ use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState};
 
 use self::disk::Disk;
@@ -111,7 +112,7 @@ pub enum BlkError {
 
 /// Saved state of a [`Blk`]: what the driver saw of the disk, so that another
 /// one is not put in its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlkState {
     /// Capacity in sectors of 512 bytes.
     pub capacity_sectors: u64,
@@ -234,6 +235,14 @@ impl VirtioDevice for Blk {
 
     fn reset(&self) -> Vec<Queue> {
         self.workers.stop()
+    }
+
+    fn pause(&self) {
+        self.workers.pause();
+    }
+
+    fn resume(&self) {
+        self.workers.resume();
     }
 
     fn notify(&self, _queue: u16) {

@@ -49,6 +49,8 @@ struct State {
     buffer: Vec<u8>,
     /// Queue to look at first, for fairness among them.
     next_queue: usize,
+    /// Nothing more is taken off the queues.
+    paused: bool,
     stopping: bool,
 }
 
@@ -63,6 +65,9 @@ impl State {
     fn take(&mut self) -> Option<(Job, bool)> {
         if let Some(job) = self.deferred.take() {
             return Some((job, true));
+        }
+        if self.paused {
+            return None;
         }
         let active = self.active.as_mut()?;
         let count = active.queues.len();
@@ -90,14 +95,15 @@ impl State {
 
     /// Whether a driver left something in a queue.
     fn has_work(&self) -> bool {
-        let queued = self.active.as_ref().is_some_and(|active| {
-            active.queues.iter().any(|queue| {
-                queue.ready()
-                    && queue
-                        .avail_idx(&*active.ram, Ordering::Acquire)
-                        .is_ok_and(|index| index.0 != queue.next_avail())
-            })
-        });
+        let queued = !self.paused
+            && self.active.as_ref().is_some_and(|active| {
+                active.queues.iter().any(|queue| {
+                    queue.ready()
+                        && queue
+                            .avail_idx(&*active.ram, Ordering::Acquire)
+                            .is_ok_and(|index| index.0 != queue.next_avail())
+                })
+            });
         queued || self.deferred.is_some()
     }
 
@@ -227,11 +233,16 @@ impl Workers {
     pub(super) fn start(&self, activation: Activation) -> Result<(), ActivateError> {
         let mut state = self.shared.lock();
         state.active = Some(activation);
-        state.stopping = false;
         state.next_queue = 0;
         // One thread from the start, so that a host out of threads is known
-        // now; it also serves what a restored queue still holds.
-        let outcome = self.spawn(&mut state);
+        // now; it also serves what a restored queue still holds. Threads of
+        // an earlier start are still there.
+        let outcome = if state.threads.is_empty() {
+            self.spawn(&mut state)
+        } else {
+            self.shared.work.notify_one();
+            Ok(())
+        };
         if outcome.is_err() {
             state.active = None;
         }
@@ -251,7 +262,7 @@ impl Workers {
     /// Has somebody look at the queues.
     pub(super) fn wake(&self) {
         let mut state = self.shared.lock();
-        if state.active.is_none() || state.stopping || !state.serve_cached(&self.shared.disk) {
+        if state.active.is_none() || state.paused || !state.serve_cached(&self.shared.disk) {
             return;
         }
         if state.waiting > 0 {
@@ -262,14 +273,34 @@ impl Workers {
         }
     }
 
-    /// Waits until nothing is in flight and the queues are empty, then tells
-    /// where the rings stand.
-    pub(super) fn drain(&self) -> Vec<QueueState> {
+    /// Takes nothing more off the queues, and waits for what is in flight.
+    pub(super) fn pause(&self) {
         let mut state = self.shared.lock();
+        state.paused = true;
+        drop(self.wait_quiet(state));
+    }
+
+    pub(super) fn resume(&self) {
+        let mut state = self.shared.lock();
+        state.paused = false;
+        if state.has_work() {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Waits until nothing is in flight and the queues are empty, those of
+    /// paused ones excepted, then tells where the rings stand.
+    pub(super) fn drain(&self) -> Vec<QueueState> {
+        let state = self.wait_quiet(self.shared.lock());
+        let queues = state.active.iter().flat_map(|active| &active.queues);
+        queues.map(Queue::state).collect()
+    }
+
+    fn wait_quiet<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         loop {
             let more = state.has_work();
             if !more && state.busy == 0 {
-                break;
+                return state;
             }
             if more {
                 self.shared.work.notify_one();
@@ -280,12 +311,26 @@ impl Workers {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let queues = state.active.iter().flat_map(|active| &active.queues);
-        queues.map(Queue::state).collect()
     }
 
-    /// Ends all threads after their current request.
+    /// Gives up the queues after the requests in flight. The threads stay for
+    /// the next start: a machine that is reset thousands of times a second
+    /// would spend most of that on making them.
     pub(super) fn stop(&self) -> Vec<Queue> {
+        let mut state = self.shared.lock();
+        if state.deferred.take().is_some() {
+            state.busy -= 1;
+        }
+        let paused = std::mem::replace(&mut state.paused, true);
+        let mut state = self.wait_quiet(state);
+        state.paused = paused;
+        state.active.take().map_or(Vec::new(), |a| a.queues)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        drop(self.stop());
         let threads = {
             let mut state = self.shared.lock();
             state.stopping = true;
@@ -296,15 +341,5 @@ impl Workers {
             // A worker has no way to panic that could be reported here.
             let _ = thread.join();
         }
-        let mut state = self.shared.lock();
-        state.deferred = None;
-        state.busy = 0;
-        state.active.take().map_or(Vec::new(), |a| a.queues)
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        drop(self.stop());
     }
 }

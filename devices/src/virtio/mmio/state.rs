@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::regs::Regs;
 use super::{INT_CONFIG, INT_USED, VirtioMmio, status};
 use crate::virtio::{DeviceState, RestoreError};
 
 /// Saved registers and ring positions of one queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MmioQueueState {
     /// QueueNum as the driver wrote it.
     pub size: u32,
@@ -26,7 +28,7 @@ pub struct MmioQueueState {
 }
 
 /// Saved state of a [`VirtioMmio`] and the device behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MmioState {
     /// Device type the state belongs to.
     pub device_id: u32,
@@ -90,12 +92,51 @@ impl VirtioMmio {
 
     /// Makes an idle transport continue from `state`, which is not trusted:
     /// it passes the checks a driver's own writes would have to.
+    ///
+    /// RAM must hold what it held when the state was saved: the device may
+    /// start on its queues at once.
     pub fn restore(&self, state: &MmioState) -> Result<(), RestoreError> {
         let mut regs = self.lock();
         if regs.active || regs.status != 0 {
             return Err(RestoreError::Active);
         }
         let restored = self.checked_regs(state)?;
+        self.take_over(&mut regs, restored, state)
+    }
+
+    /// Brings a transport back to `state`, whatever its driver has done since,
+    /// as often as wanted. The state is checked as by [`VirtioMmio::restore`];
+    /// one that does not pass leaves everything as it is, and one that the
+    /// device refuses leaves the transport reset.
+    ///
+    /// The caller has stopped the vCPUs, paused the device (see
+    /// [`VirtioMmio::pause`]) and only then put RAM back: without the pause a
+    /// request in flight could still write to it. This ends the pause.
+    pub fn reset_to(&self, state: &MmioState) -> Result<(), RestoreError> {
+        let mut regs = self.lock();
+        let restored = self.checked_regs(state)?;
+        self.reset(&mut regs);
+        self.take_over(&mut regs, restored, state)
+    }
+
+    /// Has the device leave guest RAM and its interrupt alone once what it
+    /// works on is done, so that both can be saved or replaced. The caller
+    /// has stopped the vCPUs.
+    pub fn pause(&self) {
+        self.device.pause();
+    }
+
+    /// Ends a [`VirtioMmio::pause`]; the device catches up.
+    pub fn resume(&self) {
+        self.device.resume();
+    }
+
+    fn take_over(
+        &self,
+        regs: &mut Regs,
+        restored: Regs,
+        state: &MmioState,
+    ) -> Result<(), RestoreError> {
         self.irq
             .needs_reset
             .store(state.needs_reset, Ordering::SeqCst);
@@ -106,18 +147,21 @@ impl VirtioMmio {
             .pending
             .store(state.interrupt_status, Ordering::SeqCst);
         *regs = restored;
-        let outcome = if state.active && !self.activate(&mut regs) {
+        // Between its start and the rest of its state the device must not act.
+        self.device.pause();
+        let outcome = if state.active && !self.activate(regs) {
             Err(RestoreError::Refused)
         } else {
             self.device.restore(&state.device)
         };
         if outcome.is_err() {
-            self.reset(&mut regs);
+            self.reset(regs);
         } else if state.interrupt_status != 0 {
             // The edge may have been lost with the old machine; one too many
             // only makes the driver look once more.
             self.irq.line.pulse();
         }
+        self.device.resume();
         outcome
     }
 

@@ -16,6 +16,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 
 use self::mux::Mux;
@@ -90,10 +91,17 @@ pub enum VsockError {
 
 /// Saved state of a [`Vsock`]. Connections are not part of it: they end with
 /// the machine, and the restored guest is told so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VsockState {
     /// The guest's context id.
     pub guest_cid: u64,
+    /// Port of the next connection that starts on the host. It goes on where
+    /// it was, so that what the guest still sends to an old connection does
+    /// not meet a new one.
+    pub next_host_port: u32,
+    /// The guest has been told of a reset and has not acknowledged it: it
+    /// will have once its event queue's available index gets here.
+    pub reset_acknowledged_at: Option<u16>,
 }
 
 /// A socket device.
@@ -206,6 +214,15 @@ impl VirtioDevice for Vsock {
         self.shared.lock().reset()
     }
 
+    fn pause(&self) {
+        self.shared.lock().pause();
+    }
+
+    fn resume(&self) {
+        self.shared.lock().resume();
+        self.reactor.wake(self.handler);
+    }
+
     fn notify(&self, _queue: u16) {
         self.shared.lock().process();
     }
@@ -215,16 +232,13 @@ impl VirtioDevice for Vsock {
     }
 
     fn state(&self) -> DeviceState {
-        DeviceState::Vsock(VsockState {
-            guest_cid: self.guest_cid,
-        })
+        DeviceState::Vsock(self.shared.lock().state())
     }
 
     fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
         match state {
             DeviceState::Vsock(state) if state.guest_cid == self.guest_cid => {
-                self.shared.lock().announce_reset();
-                Ok(())
+                self.shared.lock().restore(state)
             }
             DeviceState::Vsock(_) => Err(RestoreError::Invalid("guest_cid")),
             _ => Err(RestoreError::Invalid("device")),

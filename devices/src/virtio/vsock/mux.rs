@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use virtio_queue::{Queue, QueueState};
 
+use self::reset::Notice;
 use super::connection::{Connection, Fate, Filled, Phase};
 use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
 use super::queues::{Offered, Queues, Sent};
@@ -17,6 +18,7 @@ use crate::virtio::Activation;
 
 #[cfg(any(test, feature = "testing"))]
 mod check;
+mod reset;
 
 /// Most connections at a time. More clients wait in the listeners' backlogs;
 /// more connections of the guest are refused.
@@ -65,8 +67,10 @@ pub(super) struct Mux {
     /// A client could not be let in when it came.
     clients_wait: bool,
     buffered: usize,
-    /// The event queue owes the guest a TRANSPORT_RESET.
-    reset_event_due: bool,
+    /// Whether the guest knows that earlier connections are gone.
+    notice: Notice,
+    /// Guest RAM and interrupts are left alone.
+    paused: bool,
     payload: Vec<u8>,
 }
 
@@ -88,7 +92,8 @@ impl Mux {
             next_generation: 0,
             clients_wait: false,
             buffered: 0,
-            reset_event_due: false,
+            notice: Notice::None,
+            paused: false,
             payload: Vec::new(),
         }
     }
@@ -119,7 +124,7 @@ impl Mux {
 
     /// On the loop's thread after activation: lets in who waits.
     pub(super) fn start(&mut self) {
-        if self.queues.is_some() {
+        if self.queues.is_some() && !self.paused {
             self.accept_all();
             self.process();
         }
@@ -129,8 +134,12 @@ impl Mux {
         self.queues.as_ref().map_or(Vec::new(), Queues::states)
     }
 
-    /// Ends every connection; the listeners stay.
+    /// Ends every connection; the listeners stay, but who waits there wants
+    /// to reach the guest that was, and is turned away.
     pub(super) fn reset(&mut self) -> Vec<Queue> {
+        if self.queues.is_some() {
+            self.refuse_waiting();
+        }
         for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
             self.reactor.deregister(&slot.stream);
         }
@@ -139,7 +148,8 @@ impl Mux {
         self.turn.clear();
         self.resets.clear();
         self.buffered = 0;
-        self.reset_event_due = false;
+        self.notice = Notice::None;
+        self.clients_wait = false;
         self.queues.take().map_or(Vec::new(), Queues::into_queues)
     }
 
@@ -151,20 +161,17 @@ impl Mux {
         }
     }
 
-    pub(super) fn announce_reset(&mut self) {
-        self.reset_event_due = true;
-        self.process();
-    }
-
     /// Something happened to a socket.
     pub(super) fn ready(&mut self, key: u32, readiness: Readiness) {
         if self.queues.is_none() {
             return;
         }
-        if key & CONNECTION_KEY == 0 {
-            self.accept_all();
-        } else {
+        if key & CONNECTION_KEY != 0 {
             self.socket_ready(key, readiness);
+        } else if self.paused {
+            self.clients_wait = true;
+        } else {
+            self.accept_all();
         }
         self.process();
     }
@@ -368,6 +375,10 @@ impl Mux {
 
     /// Moves packets both ways until there is nothing more to do.
     pub(super) fn process(&mut self) {
+        if self.paused {
+            return;
+        }
+        self.give_notice();
         loop {
             let stalled = self.take_all_sent();
             self.give_all_received();
@@ -382,9 +393,6 @@ impl Mux {
             self.give_all_received();
         }
         if let Some(queues) = &mut self.queues {
-            if self.reset_event_due && queues.send_transport_reset() {
-                self.reset_event_due = false;
-            }
             queues.interrupt();
         }
     }
@@ -477,6 +485,9 @@ impl Mux {
     /// Fills the guest's receive buffers: resets first, then one packet of
     /// each connection in turn.
     fn give_all_received(&mut self) {
+        if self.notice != Notice::None {
+            return;
+        }
         let Some(queues) = &mut self.queues else {
             return;
         };

@@ -1,8 +1,10 @@
 //! The three virtqueues, seen as packets.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
 use crate::GuestRam;
@@ -130,24 +132,33 @@ impl Queues {
     }
 
     /// Tells the guest that all connections are gone
-    /// (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, virtio 1.2 §5.10.6.7); false
-    /// if it left no buffer for that yet.
-    pub(super) fn send_transport_reset(&mut self) -> bool {
-        let Some(chain) = self.pop(EVENT) else {
-            return false;
-        };
+    /// (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, virtio 1.2 §5.10.6.7). Returns
+    /// the available index at which it has given the buffer back, and so has
+    /// seen the event; nothing if it left no buffer for that yet.
+    pub(super) fn send_transport_reset(&mut self) -> Option<u16> {
+        let chain = self.pop(EVENT)?;
         let outcome = chain.writable.write(&self.ram, 0, &0u32.to_le_bytes());
-        match self.check(outcome) {
-            Some(true) => {
-                self.give_back(EVENT, chain.head, 4);
-                true
-            }
-            Some(false) => {
-                self.fail();
-                false
-            }
-            None => false,
+        if !self.check(outcome)? {
+            self.fail();
+            return None;
         }
+        let outcome = listen_beyond_available(&self.queues[EVENT], &self.ram);
+        let available = self.check(outcome)?;
+        self.give_back(EVENT, chain.head, 4);
+        Some(available.wrapping_add(1))
+    }
+
+    /// Whether the guest can be told of events at all.
+    pub(super) fn has_events(&self) -> bool {
+        !self.broken && self.queues[EVENT].ready()
+    }
+
+    /// Whether the guest made event buffers available up to `index`.
+    pub(super) fn events_available_to(&mut self, index: u16) -> bool {
+        let outcome = self.queues[EVENT].avail_idx(&*self.ram, Ordering::Acquire);
+        let available = self.check(outcome.map_err(QueueError::Ring));
+        // Indices wrap; half their range is more than any queue has.
+        available.is_some_and(|available| available.0.wrapping_sub(index) < 1 << 15)
     }
 
     /// One interrupt at most for each queue, after a batch.
@@ -188,6 +199,24 @@ fn pop_or_listen(queue: &mut Queue, ram: &GuestRam) -> Result<Option<Chain>, Que
         return Chain::pop(queue, ram, MAX_SEGMENTS);
     }
     Ok(None)
+}
+
+/// Has the driver notify of the next buffer it makes available, though there
+/// are some left: `virtio-queue` asks for those beyond the last one taken.
+/// Returns the driver's index.
+fn listen_beyond_available(queue: &Queue, ram: &GuestRam) -> Result<u16, QueueError> {
+    let available = queue
+        .avail_idx(&**ram, Ordering::Acquire)
+        .map_err(QueueError::Ring)?
+        .0;
+    if queue.event_idx_enabled() {
+        // `avail_event`, after the used ring (virtio 1.2 §2.7.8); the ring
+        // lies in RAM with this field, so the address does not wrap.
+        let at = queue.used_ring() + 4 + 8 * u64::from(queue.size());
+        ram.store(available.to_le(), GuestAddress(at), Ordering::SeqCst)
+            .map_err(QueueError::Memory)?;
+    }
+    Ok(available)
 }
 
 fn read_packet(

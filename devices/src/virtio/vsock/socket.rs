@@ -53,6 +53,21 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Closes the connections of all who wait right now.
+    pub(super) fn refuse_waiting(&self) {
+        // As many as the backlog holds; those who come meanwhile may stay.
+        for _ in 0..=BACKLOG {
+            match self.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Even one that failed takes a client off the backlog, or
+                // else fails each time.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         // Somebody may have removed it already.
