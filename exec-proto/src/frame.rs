@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    MAX_DATA_BYTES, MAX_EXEC_BYTES, MAX_MESSAGE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, ProtoError,
+    MAX_DATA_BYTES, MAX_EXEC_BYTES, MAX_HOSTNAME_BYTES, MAX_MESSAGE_BYTES, MAX_PATH_BYTES,
+    MAX_SEED_BYTES, ProtoError, WORKLOAD_TAIL_BYTES,
 };
 
 /// Size of a frame header: kind, flags, two reserved bytes, `u32` payload length.
@@ -91,6 +92,18 @@ kinds! {
     Sync = 0x24, ToAgent, 0;
     /// Flush, end everything, power the machine off.
     Shutdown = 0x25, ToAgent, 0;
+    /// Become a machine of its own after a restore, reset or fork.
+    Resume = 0x26, ToAgent, 4 * FIXED + MAX_HOSTNAME_BYTES;
+    /// Get ready to be captured.
+    Quiesce = 0x27, ToAgent, 4;
+    /// Start the machine's workload.
+    StartWorkload = 0x30, ToAgent, MAX_EXEC_BYTES;
+    /// Signal the workload.
+    WorkloadSignal = 0x31, ToAgent, 4;
+    /// Ask how the workload does.
+    WorkloadStatus = 0x32, ToAgent, 4;
+    /// Wait until something listens on a TCP port.
+    AwaitListener = 0x33, ToAgent, 12;
 
     /// First frame of a connection the agent opened to the host.
     AgentReady = 0x81, ToClient, MAX_MESSAGE_BYTES + FIXED;
@@ -116,6 +129,10 @@ kinds! {
     FileWritten = 0xa2, ToClient, 8;
     /// A control request without a result of its own succeeded.
     Done = 0xa3, ToClient, 0;
+    /// What a resume did.
+    Resumed = 0xa4, ToClient, FIXED;
+    /// How the workload does.
+    Workload = 0xa5, ToClient, WORKLOAD_TAIL_BYTES + FIXED;
 }
 
 impl Kind {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::client::{Event, Session};
 use crate::server::Parser;
-use crate::{Deframer, Direction, ExecFlags, ExecRequest, ProtoError, Reply, Request};
+use crate::{Deframer, Direction, ExecFlags, ExecRequest, ProtoError, Reply, Request, Resume};
 
 /// Splits `data` at places that depend on `seed`.
 fn pieces(data: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
@@ -64,7 +64,7 @@ pub fn fuzz_server(data: &[u8]) {
 /// A session with one of several kinds of outstanding work.
 fn session_for(seed: u8) -> Session {
     let mut session = Session::new();
-    let queued = match seed % 6 {
+    let queued = match seed % 9 {
         0 => Ok(()),
         1 => session.exec(&ExecRequest::new([b"true".to_vec()])),
         2 => session.exec(&ExecRequest {
@@ -76,13 +76,20 @@ fn session_for(seed: u8) -> Session {
         }),
         3 => session.read_file(b"/etc/hostname"),
         4 => session.write_file(b"/tmp/f", 0o644, b"data"),
+        5 => session.resume(&Resume::new(&[9; 32], 1, [2; 16])),
+        6 => session
+            .start_workload(&ExecRequest::new([b"serve".to_vec()]))
+            .and_then(|()| session.await_listener(80, 1_000)),
+        7 => session
+            .quiesce(true)
+            .and_then(|()| session.workload_status(10)),
         _ => session
             .ping(7)
             .and_then(|()| session.set_time(1))
             .and_then(|()| session.exec(&ExecRequest::new([b"id".to_vec()]))),
     };
     assert!(queued.is_ok(), "valid requests are accepted");
-    if seed % 6 == 2 {
+    if seed % 9 == 2 {
         session.write_stdin(&[0x61; 70_000]);
     }
     session

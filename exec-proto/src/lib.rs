@@ -17,22 +17,27 @@ pub mod fuzzing;
 mod hello;
 mod reply;
 mod request;
+mod resume;
 pub mod server;
 mod wire;
+mod workload;
 
 pub use error::ProtoError;
 pub use frame::{Deframer, Direction, HEADER_BYTES, Kind, encode_header};
 pub use hello::{AgentReady, CAP_TREE_KILL, Hello};
 pub use reply::{ErrorKind, ExitStatus, Exited, Failure, Reply};
 pub use request::{ExecFlags, ExecRequest, FileChunk, Request, WinSize};
+pub use resume::{Resume, Resumed};
+pub use workload::{WorkloadReport, WorkloadState};
 
 /// Protocol version this crate speaks. Both ends must speak the same one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// First bytes of every hello: tells a stray peer from one of another version.
 pub const MAGIC: [u8; 4] = *b"SMXP";
 /// Vsock port in the guest on which the agent listens (`DEFAULT_EXEC_GUEST_PORT`).
 pub const EXEC_PORT: u32 = 1028;
-/// Vsock port on the host (CID 2) to which the agent announces that it listens.
+/// Vsock port on the host (CID 2) to which the agent keeps one unused
+/// connection open.
 pub const READY_PORT: u32 = 1027;
 
 /// Most bytes of stream or file data in one frame.
@@ -54,3 +59,10 @@ pub const MAX_STAGED_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_SEED_BYTES: usize = 512;
 /// Stdin bytes a client may have sent that the agent has not yet granted back.
 pub const STDIN_WINDOW_BYTES: usize = 256 * 1024;
+/// Seed bytes of a `Resume`: the kernel's generator takes 32 at a time, and
+/// more than 64 add nothing.
+pub const RESUME_SEED_BYTES: core::ops::RangeInclusive<usize> = 32..=64;
+/// Longest host name (`HOST_NAME_MAX` of Linux).
+pub const MAX_HOSTNAME_BYTES: usize = 64;
+/// Output of a workload that the agent keeps, the latest.
+pub const WORKLOAD_TAIL_BYTES: usize = 64 * 1024;

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use crate::frame::put_frame;
 use crate::wire::{Reader, put_bytes};
-use crate::{AgentReady, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, ProtoError};
+use crate::{
+    AgentReady, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, ProtoError, Resumed, WorkloadReport,
+};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,10 @@ error_kinds! {
     NotPermitted = 12 => 125;
     /// A defect in the agent.
     Internal = 13 => 125;
+    /// What was waited for did not happen in time.
+    TimedOut = 14 => 125;
+    /// The workload ended before what was waited for happened.
+    WorkloadEnded = 15 => 125;
 }
 
 /// A failed request.
@@ -159,6 +165,10 @@ pub enum Reply<'a> {
     FileWritten(u64),
     /// The control request succeeded.
     Done,
+    /// The machine is one of its own now.
+    Resumed(Resumed),
+    /// How the workload does.
+    Workload(WorkloadReport),
 }
 
 impl<'a> Reply<'a> {
@@ -189,6 +199,8 @@ impl<'a> Reply<'a> {
                 out.extend_from_slice(&bytes.to_le_bytes());
             }),
             Self::Done => put_frame(out, Kind::Done, |_| {}),
+            Self::Resumed(resumed) => put_frame(out, Kind::Resumed, |out| resumed.put(out)),
+            Self::Workload(report) => put_frame(out, Kind::Workload, |out| report.put(out)),
         }
     }
 
@@ -211,7 +223,7 @@ impl<'a> Reply<'a> {
             Kind::Error => Self::Error(read_failure(&mut fields)?),
             Kind::Pong => Self::Pong(fields.u64()?),
             Kind::FileData => {
-                let last = read_bool(&mut fields)?;
+                let last = fields.bool()?;
                 let data = fields.rest();
                 if data.len() > MAX_DATA_BYTES {
                     return Err(fields.bad("chunk too long"));
@@ -220,6 +232,8 @@ impl<'a> Reply<'a> {
             }
             Kind::FileWritten => Self::FileWritten(fields.u64()?),
             Kind::Done => Self::Done,
+            Kind::Resumed => Self::Resumed(Resumed::read(&mut fields)?),
+            Kind::Workload => Self::Workload(WorkloadReport::read(&mut fields)?),
             _ => return Err(ProtoError::UnknownKind { kind: kind.byte() }),
         };
         fields.end()?;
@@ -227,15 +241,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-fn read_bool(fields: &mut Reader<'_>) -> Result<bool, ProtoError> {
-    match fields.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(fields.bad("neither 0 nor 1")),
-    }
-}
-
-fn put_exited(out: &mut Vec<u8>, exited: &Exited) {
+pub(crate) fn put_exited(out: &mut Vec<u8>, exited: &Exited) {
     let (signaled, number) = match exited.status {
         ExitStatus::Code(code) => (0, code),
         ExitStatus::Signal(signal) => (1, signal),
@@ -246,10 +252,10 @@ fn put_exited(out: &mut Vec<u8>, exited: &Exited) {
     out.extend_from_slice(&exited.peak_rss_kib.to_le_bytes());
 }
 
-fn read_exited(fields: &mut Reader<'_>) -> Result<Exited, ProtoError> {
-    let signaled = read_bool(fields)?;
+pub(crate) fn read_exited(fields: &mut Reader<'_>) -> Result<Exited, ProtoError> {
+    let signaled = fields.bool()?;
     let number = fields.u8()?;
-    let timed_out = read_bool(fields)?;
+    let timed_out = fields.bool()?;
     fields.u8()?;
     Ok(Exited {
         status: if signaled {

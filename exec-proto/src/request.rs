@@ -6,6 +6,7 @@ use crate::frame::put_frame;
 use crate::wire::{Reader, put_bytes};
 use crate::{
     Hello, Kind, MAX_DATA_BYTES, MAX_EXEC_BYTES, MAX_EXEC_STRINGS, MAX_PATH_BYTES, ProtoError,
+    Resume,
 };
 
 /// Switches of an [`ExecRequest`].
@@ -136,6 +137,22 @@ impl ExecRequest {
         Ok(())
     }
 
+    /// Checks what the agent would refuse of a workload.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] naming the first problem.
+    pub fn check_workload(&self) -> Result<(), ProtoError> {
+        self.check()?;
+        self.workload_problem()
+            .map_or(Ok(()), |what| Err(ProtoError::Misuse { what }))
+    }
+
+    fn workload_problem(&self) -> Option<&'static str> {
+        let attended = self.flags.tty || self.flags.stdin;
+        (attended || self.timeout_ms != 0 || !self.chain.is_empty())
+            .then_some("a workload has no terminal, stdin, time limit or chain")
+    }
+
     fn strings(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.argv
             .iter()
@@ -158,8 +175,8 @@ impl ExecRequest {
         }
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, ProtoError> {
-        let mut fields = Reader::new(Kind::Exec, payload);
+    fn decode(kind: Kind, payload: &[u8]) -> Result<Self, ProtoError> {
+        let mut fields = Reader::new(kind, payload);
         let flags =
             ExecFlags::from_bits(fields.u32()?).ok_or_else(|| fields.bad("unknown flag"))?;
         let timeout_ms = fields.u64()?;
@@ -183,8 +200,7 @@ impl ExecRequest {
         if argv.is_empty() || chain.iter().any(Vec::is_empty) {
             return Err(fields.bad("command without a program"));
         }
-        fields.end()?;
-        Ok(Self {
+        let request = Self {
             argv,
             env,
             cwd,
@@ -193,7 +209,14 @@ impl ExecRequest {
             winsize,
             timeout_ms,
             chain,
-        })
+        };
+        if kind == Kind::StartWorkload
+            && let Some(what) = request.workload_problem()
+        {
+            return Err(fields.bad(what));
+        }
+        fields.end()?;
+        Ok(request)
     }
 }
 
@@ -319,6 +342,29 @@ pub enum Request<'a> {
     Sync,
     /// Power off cleanly.
     Shutdown,
+    /// Become a machine of one's own.
+    Resume(Resume<'a>),
+    /// Flush file systems and make the copy to be captured small.
+    Quiesce {
+        /// Drop the page cache as well.
+        drop_caches: bool,
+    },
+    /// Start the workload.
+    StartWorkload(ExecRequest),
+    /// Signal number for the workload; 9 reaches all its descendants.
+    WorkloadSignal(u32),
+    /// Ask for a [`crate::WorkloadReport`].
+    WorkloadStatus {
+        /// Most bytes of output wanted.
+        tail_bytes: u32,
+    },
+    /// Wait until a socket of this machine listens on a TCP port.
+    AwaitListener {
+        /// The port.
+        port: u16,
+        /// How long to wait, in ms.
+        timeout_ms: u64,
+    },
 }
 
 /// Highest signal number of arm64 Linux (`_NSIG`).
@@ -351,6 +397,23 @@ impl<'a> Request<'a> {
             Self::ReadFile(path) => put_frame(out, Kind::ReadFile, |out| put_bytes(out, path)),
             Self::Sync => put_frame(out, Kind::Sync, |_| {}),
             Self::Shutdown => put_frame(out, Kind::Shutdown, |_| {}),
+            Self::Resume(resume) => put_frame(out, Kind::Resume, |out| resume.put(out)),
+            Self::Quiesce { drop_caches } => put_frame(out, Kind::Quiesce, |out| {
+                out.extend_from_slice(&u32::from(*drop_caches).to_le_bytes());
+            }),
+            Self::StartWorkload(exec) => put_frame(out, Kind::StartWorkload, |out| exec.put(out)),
+            Self::WorkloadSignal(number) => put_frame(out, Kind::WorkloadSignal, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+            }),
+            Self::WorkloadStatus { tail_bytes } => put_frame(out, Kind::WorkloadStatus, |out| {
+                out.extend_from_slice(&tail_bytes.to_le_bytes());
+            }),
+            Self::AwaitListener { port, timeout_ms } => {
+                put_frame(out, Kind::AwaitListener, |out| {
+                    out.extend_from_slice(&u32::from(*port).to_le_bytes());
+                    out.extend_from_slice(&timeout_ms.to_le_bytes());
+                });
+            }
         }
     }
 
@@ -363,17 +426,33 @@ impl<'a> Request<'a> {
         let mut fields = Reader::new(kind, payload);
         let request = match kind {
             Kind::Hello => return Hello::decode(payload).map(Self::Hello),
-            Kind::Exec => return ExecRequest::decode(payload).map(Self::Exec),
+            Kind::Exec => return ExecRequest::decode(kind, payload).map(Self::Exec),
+            Kind::StartWorkload => {
+                return ExecRequest::decode(kind, payload).map(Self::StartWorkload);
+            }
+            Kind::Resume => return Resume::decode(payload).map(Self::Resume),
             Kind::FileChunk => return FileChunk::decode(payload).map(Self::FileChunk),
             Kind::Stdin => Self::Stdin(fields.rest()),
             Kind::StdinEof => Self::StdinEof,
-            Kind::Signal => {
-                let number = fields.u32()?;
-                if number == 0 || number > MAX_SIGNAL {
-                    return Err(fields.bad("no such signal"));
+            Kind::Signal => Self::Signal(read_signal(&mut fields)?),
+            Kind::WorkloadSignal => Self::WorkloadSignal(read_signal(&mut fields)?),
+            Kind::WorkloadStatus => Self::WorkloadStatus {
+                tail_bytes: fields.u32()?,
+            },
+            Kind::AwaitListener => {
+                let port = u16::try_from(fields.u32()?).ok().filter(|port| *port != 0);
+                Self::AwaitListener {
+                    port: port.ok_or_else(|| fields.bad("no such port"))?,
+                    timeout_ms: fields.u64()?,
                 }
-                Self::Signal(number)
             }
+            Kind::Quiesce => Self::Quiesce {
+                drop_caches: match fields.u32()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(fields.bad("unknown flag")),
+                },
+            },
             Kind::Resize => Self::Resize(WinSize {
                 cols: fields.u16()?,
                 rows: fields.u16()?,
@@ -395,4 +474,12 @@ impl<'a> Request<'a> {
         fields.end()?;
         Ok(request)
     }
+}
+
+fn read_signal(fields: &mut Reader<'_>) -> Result<u32, ProtoError> {
+    let number = fields.u32()?;
+    if number == 0 || number > MAX_SIGNAL {
+        return Err(fields.bad("no such signal"));
+    }
+    Ok(number)
 }

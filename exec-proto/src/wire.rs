@@ -63,6 +63,23 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    pub(crate) fn i64(&mut self) -> Result<i64, ProtoError> {
+        Ok(i64::from_le_bytes(self.array()?))
+    }
+
+    /// 16 bytes that identify something.
+    pub(crate) fn id(&mut self) -> Result<[u8; 16], ProtoError> {
+        self.array()
+    }
+
+    pub(crate) fn bool(&mut self) -> Result<bool, ProtoError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.bad("neither 0 nor 1")),
+        }
+    }
+
     /// A `u32` length followed by that many bytes.
     pub(crate) fn bytes(&mut self, max: usize) -> Result<&'a [u8], ProtoError> {
         let len = self.u32()? as usize;

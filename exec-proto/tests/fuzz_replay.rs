@@ -6,11 +6,20 @@ use supermachine_exec_proto::client::Session;
 use supermachine_exec_proto::fuzzing::{fuzz_client, fuzz_frames, fuzz_server};
 use supermachine_exec_proto::{
     AgentReady, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited, Failure, Hello, Reply,
+    Resume, Resumed, WorkloadReport, WorkloadState,
 };
 
 /// Upper bound on the mutator's run time; its count is what normally ends it.
 const BUDGET: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 40_000;
+
+fn report(state: WorkloadState) -> Reply<'static> {
+    Reply::Workload(WorkloadReport {
+        state,
+        output_bytes: 9,
+        tail: b"tail".to_vec(),
+    })
+}
 
 fn corpus() -> Vec<Vec<u8>> {
     let mut session = Session::new();
@@ -19,6 +28,20 @@ fn corpus() -> Vec<Vec<u8>> {
     session.reseed(&[3; 32]).unwrap();
     session.read_file(b"/etc/passwd").unwrap();
     session.write_file(b"/tmp/w", 0o755, b"payload").unwrap();
+    session
+        .resume(&Resume {
+            hostname: b"copy-1",
+            vcpus: 2,
+            machine_id: Some([5; 16]),
+            ..Resume::new(&[4; 40], 1, [6; 16])
+        })
+        .unwrap();
+    session.quiesce(true).unwrap();
+    let serve = ExecRequest::new(["serve"]);
+    session.start_workload(&serve).unwrap();
+    session.signal_workload(9).unwrap();
+    session.workload_status(100).unwrap();
+    session.await_listener(8080, 1_000).unwrap();
     session
         .exec(&ExecRequest {
             env: vec![b"PATH=/bin".to_vec()],
@@ -74,14 +97,37 @@ fn corpus() -> Vec<Vec<u8>> {
             message: "input/output error".into(),
         }),
     ];
+    let copies = [
+        Reply::Hello(Hello::new(1)),
+        Reply::Resumed(Resumed {
+            reseeded: true,
+            clock_step_ns: -5,
+            hostname_set: true,
+            boot_id: [1; 16],
+            vcpus_online: 2,
+            work_ns: 100_000,
+        }),
+        Reply::Done,
+        report(WorkloadState::NotStarted),
+        report(WorkloadState::Running { pid: 3, for_ns: 4 }),
+        report(WorkloadState::Exited(Exited {
+            status: ExitStatus::Signal(9),
+            duration_ns: 1,
+            peak_rss_kib: 2,
+            timed_out: false,
+            step: 0,
+        })),
+        Reply::Done,
+    ];
     let encode = |list: &[Reply<'_>]| {
         let mut out = Vec::new();
         list.iter().for_each(|reply| reply.encode(&mut out));
         out
     };
     let mut all = Vec::new();
-    for stream in [requests, encode(&replies), encode(&controls)] {
-        for seed in 0..6 {
+    let streams = [encode(&replies), encode(&controls), encode(&copies)];
+    for stream in streams.into_iter().chain([requests]) {
+        for seed in 0..9 {
             all.push([&[seed], &stream[..]].concat());
         }
     }

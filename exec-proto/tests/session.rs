@@ -4,8 +4,9 @@ use supermachine_exec_proto::client::{Event, Session};
 use supermachine_exec_proto::server::Parser;
 use supermachine_exec_proto::{
     AgentReady, Deframer, Direction, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited,
-    Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, ProtoError, Reply, Request,
-    STDIN_WINDOW_BYTES, VERSION, WinSize, encode_header,
+    Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_HOSTNAME_BYTES,
+    ProtoError, Reply, Request, Resume, Resumed, STDIN_WINDOW_BYTES, VERSION, WORKLOAD_TAIL_BYTES,
+    WinSize, WorkloadReport, WorkloadState, encode_header,
 };
 
 const EXITED: Exited = Exited {
@@ -14,6 +15,15 @@ const EXITED: Exited = Exited {
     peak_rss_kib: 34,
     timed_out: true,
     step: 1,
+};
+
+const RESUMED: Resumed = Resumed {
+    reseeded: true,
+    clock_step_ns: i64::MIN,
+    hostname_set: false,
+    boot_id: [4; 16],
+    vcpus_online: 4,
+    work_ns: 5,
 };
 
 fn wire(replies: &[Reply<'_>]) -> Vec<u8> {
@@ -68,6 +78,14 @@ fn every_request_survives_the_wire() {
         chain: vec![vec![b"true".to_vec()], vec![b"echo".to_vec(), Vec::new()]],
     };
     exec.check().unwrap();
+    let longest = [b'a'; MAX_HOSTNAME_BYTES];
+    let resume = Resume {
+        hostname: &longest,
+        vcpus: 16,
+        machine_id: Some([8; 16]),
+        ..Resume::new(&[1; 64], u64::MAX, [7; 16])
+    };
+    resume.check().unwrap();
     let all = [
         Request::Hello(Hello::new(5)),
         Request::Exec(exec),
@@ -89,6 +107,16 @@ fn every_request_survives_the_wire() {
         Request::ReadFile(b"/etc/passwd"),
         Request::Sync,
         Request::Shutdown,
+        Request::Resume(resume),
+        Request::Resume(Resume::new(&[2; 32], 1, [3; 16])),
+        Request::Quiesce { drop_caches: true },
+        Request::StartWorkload(ExecRequest::new(["serve"])),
+        Request::WorkloadSignal(9),
+        Request::WorkloadStatus { tail_bytes: 5 },
+        Request::AwaitListener {
+            port: 65_535,
+            timeout_ms: u64::MAX,
+        },
     ];
     let mut bytes = Vec::new();
     for request in &all {
@@ -130,6 +158,17 @@ fn every_reply_survives_the_wire() {
         },
         Reply::FileWritten(10),
         Reply::Done,
+        Reply::Resumed(RESUMED),
+        Reply::Workload(WorkloadReport {
+            state: WorkloadState::Exited(EXITED),
+            output_bytes: u64::MAX,
+            tail: vec![1; WORKLOAD_TAIL_BYTES],
+        }),
+        Reply::Workload(WorkloadReport {
+            state: WorkloadState::Running { pid: 3, for_ns: 4 },
+            output_bytes: 0,
+            tail: Vec::new(),
+        }),
     ];
     let bytes = wire(&all);
     let mut frames = Deframer::new(Direction::ToClient);
@@ -165,7 +204,7 @@ fn version_mismatch_is_refused_naming_both() {
     assert!(session.is_over());
     let text = expected.to_string();
     assert!(
-        text.contains("version 7") && text.contains("version 1"),
+        text.contains("version 7") && text.contains("version 2"),
         "{text}"
     );
 }
@@ -400,4 +439,110 @@ fn requests_the_agent_would_refuse_never_leave() {
     assert!(session.signal(0).is_err());
     assert!(session.reseed(&[]).is_err());
     assert_eq!(session.outgoing().len(), before);
+}
+
+#[test]
+fn resume_and_a_command_share_one_connection_in_one_write() {
+    let mut session = Session::new();
+    let resume = Resume::new(&[1; 32], 5, [2; 16]);
+    session.resume(&resume).unwrap();
+    session.exec(&ExecRequest::new(["id"])).unwrap();
+    assert!(requests(session.outgoing())[1].starts_with("Resume"));
+    session.feed(&wire(&[
+        hello(),
+        Reply::Resumed(RESUMED),
+        Reply::Started { pid: 1 },
+        Reply::Exited(EXITED),
+    ]));
+    let seen = events(&mut session).unwrap();
+    assert_eq!(seen[1], Event::Resumed(RESUMED));
+    assert_eq!(seen.last(), Some(&Event::Exited(EXITED)));
+}
+
+#[test]
+fn resume_without_enough_seed_or_with_an_odd_name_is_refused_by_both_ends() {
+    let seed = [1; 65];
+    let good = Resume::new(&seed[..32], 5, [2; 16]);
+    let with_name = |hostname: &'static [u8]| Resume { hostname, ..good };
+    let bad = [
+        Resume::new(&[], 5, [2; 16]),
+        Resume::new(&seed[..31], 5, [2; 16]),
+        Resume::new(&seed, 5, [2; 16]),
+        with_name(b"a b"),
+        with_name(b"a\nb"),
+        with_name(&[b'a'; MAX_HOSTNAME_BYTES + 1]),
+    ];
+    for resume in bad {
+        assert!(Session::new().resume(&resume).is_err(), "{resume:?}");
+        let mut bytes = Vec::new();
+        Hello::new(0).encode(&mut bytes);
+        Request::Resume(resume).encode(&mut bytes);
+        let mut parser = Parser::new();
+        parser.feed(&bytes);
+        parser.next_request().unwrap();
+        assert!(parser.next_request().is_err(), "{resume:?}");
+    }
+}
+
+#[test]
+fn workload_with_what_needs_a_connection_is_refused_by_both_ends() {
+    let plain = || ExecRequest::new(["serve"]);
+    let flags = |tty, stdin| ExecFlags {
+        tty,
+        stdin,
+        ..ExecFlags::default()
+    };
+    let bad = [
+        ExecRequest {
+            flags: flags(true, false),
+            ..plain()
+        },
+        ExecRequest {
+            flags: flags(false, true),
+            ..plain()
+        },
+        ExecRequest {
+            timeout_ms: 1,
+            ..plain()
+        },
+        ExecRequest {
+            chain: vec![vec![b"next".to_vec()]],
+            ..plain()
+        },
+    ];
+    for request in bad {
+        assert!(Session::new().start_workload(&request).is_err());
+        let mut bytes = Vec::new();
+        Request::StartWorkload(request).encode(&mut bytes);
+        let payload = &bytes[supermachine_exec_proto::HEADER_BYTES..];
+        assert!(Request::decode(Kind::StartWorkload, payload).is_err());
+    }
+    assert!(Session::new().await_listener(0, 1).is_err());
+    assert!(Session::new().signal_workload(0).is_err());
+}
+
+#[test]
+fn answers_to_workload_requests_come_in_their_order() {
+    let mut session = Session::new();
+    session
+        .start_workload(&ExecRequest::new(["serve"]))
+        .unwrap();
+    session.await_listener(80, 1000).unwrap();
+    session.workload_status(10).unwrap();
+    session.signal_workload(15).unwrap();
+    session.quiesce(false).unwrap();
+    let report = WorkloadReport {
+        state: WorkloadState::Running { pid: 3, for_ns: 4 },
+        output_bytes: 2,
+        tail: b"up".to_vec(),
+    };
+    let status = || Reply::Workload(report.clone());
+    session.feed(&wire(&[hello(), status(), Reply::Done, status()]));
+    let event = Event::Workload(report.clone());
+    assert_eq!(
+        events(&mut session).unwrap()[1..],
+        [event.clone(), Event::Done, event]
+    );
+    session.feed(&wire(&[Reply::Done, Reply::Done, Reply::Done]));
+    assert!(events(&mut session).is_err(), "one answer too many");
 }

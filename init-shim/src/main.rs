@@ -18,7 +18,7 @@ mod entry {
 
     use exec_proto::{EXEC_PORT, READY_PORT};
     use init_shim::agent::groups::GroupPool;
-    use init_shim::agent::{Agent, Doorway, Greeting, Workers};
+    use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
     use init_shim::{boot, selftest, sys};
 
     /// Called by the C runtime.
@@ -63,16 +63,13 @@ mod entry {
                 std::thread::spawn(move || run_selftest(&options.selftest, started_ns));
             }
             Ok(workers) => {
-                let ready_ns = sys::monotonic_ns();
-                // A host that does not listen there will connect when it likes.
-                let _ = workers.serve_outgoing(move || {
-                    let socket = sys::vsock_connect_host(READY_PORT).ok()?;
-                    let greeting = Greeting::Ready {
-                        started_ns,
-                        ready_ns,
-                    };
-                    Some((socket, greeting))
-                });
+                let greeting = Greeting::Ready {
+                    started_ns,
+                    ready_ns: sys::monotonic_ns(),
+                };
+                let dialer = Dialer::new(|| sys::vsock_connect_host(READY_PORT), greeting);
+                // Without it the host connects when it likes.
+                let _ = workers.keep_dialed(dialer);
             }
             Err(error) => boot::give_up(&boot::BootError::Agent(error)),
         }

@@ -2,18 +2,18 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use exec_proto::client::{Event, Session};
 use exec_proto::{ExecRequest, ExitStatus};
-use init_shim::agent::{Agent, Doorway, Greeting, Workers};
+use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
 use support::scratch;
 
 type Listening = Arc<Mutex<Option<UnixStream>>>;
@@ -96,23 +96,81 @@ fn broken_listener_is_opened_again() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-#[test]
-fn connection_of_the_agent_starts_with_facts_and_serves_like_others() {
-    let dir = scratch("outgoing");
-    let (workers, _) = workers_at(dir.join("agent"));
-    let (mut host, guest) = UnixStream::pair().unwrap();
+/// A host that the agent dials: a listener, and a dialer for it.
+fn dialed_host(dir: &Path) -> (UnixListener, Dialer) {
+    let path = dir.join("host");
+    let listener = UnixListener::bind(&path).unwrap();
     let greeting = Greeting::Ready {
         started_ns: 5,
         ready_ns: 6,
     };
-    workers
-        .serve_outgoing(move || Some((OwnedFd::from(guest), greeting)))
-        .unwrap();
-    let before = exits_with(&mut host, 3);
-    let Some(Event::Ready(ready)) = before.first() else {
-        panic!("{before:?}");
-    };
-    assert_eq!((ready.started_ns, ready.ready_ns), (5, 6));
-    assert!(!ready.kernel_release.is_empty());
+    let dial = move || UnixStream::connect(&path).map(OwnedFd::from);
+    (listener, Dialer::new(dial, greeting))
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    let limit = Some(Duration::from_secs(20));
+    stream.set_read_timeout(limit).unwrap();
+    stream
+}
+
+#[test]
+fn dialed_connection_starts_with_facts_and_the_next_follows_its_use() {
+    let dir = scratch("dialed");
+    let (workers, _) = workers_at(dir.join("agent"));
+    let (listener, dialer) = dialed_host(&dir);
+    workers.keep_dialed(dialer).unwrap();
+    let mut used = Vec::new();
+    for number in 0..20 {
+        let mut host = accept(&listener);
+        let before = exits_with(&mut host, number);
+        let Some(Event::Ready(ready)) = before.first() else {
+            panic!("{before:?}");
+        };
+        assert_eq!((ready.started_ns, ready.ready_ns), (5, 6));
+        assert!(!ready.kernel_release.is_empty());
+        used.push(host);
+    }
+    // Those in use are kept open while the next one waits.
+    for host in used {
+        host.set_nonblocking(true).unwrap();
+        let nothing = (&host).read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(ErrorKind::WouldBlock));
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn agent_calls_again_when_its_connection_is_cut_but_not_without_end() {
+    let dir = scratch("cut");
+    let (workers, _) = workers_at(dir.join("agent"));
+    let (listener, dialer) = dialed_host(&dir);
+    workers.keep_dialed(dialer).unwrap();
+    drop(accept(&listener));
+    exits_with(&mut accept(&listener), 1);
+    // 10, 20, … 160 ms between them: a busy loop would make thousands.
+    let begin = Instant::now();
+    let mut calls = 0;
+    while begin.elapsed() < Duration::from_millis(500) {
+        drop(accept(&listener));
+        calls += 1;
+    }
+    assert!(calls < 10, "{calls} calls");
+    exits_with(&mut accept(&listener), 2);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn next_connection_is_there_while_a_command_runs() {
+    let dir = scratch("while");
+    let (workers, _) = workers_at(dir.join("agent"));
+    let (listener, dialer) = dialed_host(&dir);
+    workers.keep_dialed(dialer).unwrap();
+    let mut busy = accept(&listener);
+    let mut session = Session::new();
+    session.exec(&ExecRequest::new(["sleep", "1000"])).unwrap();
+    busy.write_all(session.outgoing()).unwrap();
+    exits_with(&mut accept(&listener), 4);
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -31,6 +31,8 @@ pub struct Vm {
     exec_socket: PathBuf,
     /// The connection the agent opened when it came up, for the first command.
     first: Mutex<Option<UnixStream>>,
+    /// Where the agent keeps the next one open, in the backlog.
+    ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
     dir: RuntimeDir,
 }
@@ -73,12 +75,16 @@ impl Vm {
         };
         let (mut worker, engine) = Worker::start(config, machine, &dir)?;
         let first = await_agent(&mut worker, &ready, config.boot_timeout)?;
+        ready
+            .set_nonblocking(true)
+            .map_err(Error::host("cannot listen on", &ready_path))?;
         Ok(Self {
             image: image.config().clone(),
             engine,
             boot_time: begun.elapsed(),
             exec_socket,
             first: Mutex::new(Some(first)),
+            ready,
             worker: Arc::new(Mutex::new(worker)),
             dir,
         })
@@ -187,7 +193,7 @@ impl Vm {
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         let first = lock(&self.first).take();
-        let stream = match first {
+        let stream = match first.or_else(|| self.dialed()) {
             Some(stream) => stream,
             None => UnixStream::connect(&self.exec_socket)
                 .map_err(Error::connection("connecting to it"))?,
@@ -196,6 +202,14 @@ impl Vm {
         channel.request(queue)?;
         channel.greeting()?;
         Ok(channel)
+    }
+
+    /// The connection the agent has open for us, if it is there already.
+    fn dialed(&self) -> Option<UnixStream> {
+        let (stream, _) = self.ready.accept().ok()?;
+        // Some systems pass the listener's setting on.
+        stream.set_nonblocking(false).ok()?;
+        Some(stream)
     }
 
     /// How the machine is doing.

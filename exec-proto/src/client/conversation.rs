@@ -14,6 +14,8 @@ pub(super) enum Owed {
     File(Vec<u8>),
     FileWritten,
     Done,
+    Resumed,
+    Workload,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,6 +125,14 @@ impl Conversation {
             (Reply::Done, Some(Owed::Done)) => {
                 self.owed.pop_front();
                 Ok(Some(Event::Done))
+            }
+            (Reply::Resumed(resumed), Some(Owed::Resumed)) => {
+                self.owed.pop_front();
+                Ok(Some(Event::Resumed(resumed)))
+            }
+            (Reply::Workload(report), Some(Owed::Workload)) => {
+                self.owed.pop_front();
+                Ok(Some(Event::Workload(report)))
             }
             _ => Err(unexpected),
         }

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use crate::{
     AgentReady, Deframer, Direction, ExecRequest, Exited, Failure, FileChunk, Hello, Kind,
     MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES, ProtoError,
-    Request, STDIN_WINDOW_BYTES, WinSize, encode_header,
+    Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize, WorkloadReport, encode_header,
 };
 use conversation::{Conversation, Owed, Stdin};
 
@@ -51,8 +51,13 @@ pub enum Event {
         /// Its length in bytes.
         bytes: u64,
     },
-    /// A `set_time`, `reseed`, `sync` or `shutdown` succeeded.
+    /// A request without a result of its own succeeded: `set_time`, `reseed`,
+    /// `sync`, `shutdown`, `quiesce`, `signal_workload`, `await_listener`.
     Done,
+    /// The machine is one of its own now, and this is what was done.
+    Resumed(Resumed),
+    /// Answer to [`Session::start_workload`] and [`Session::workload_status`].
+    Workload(WorkloadReport),
 }
 
 /// State of one connection, as the host sees it.
@@ -250,11 +255,7 @@ impl Session {
     /// # Errors
     /// [`ProtoError::Misuse`] for a number outside 1 to 64.
     pub fn signal(&mut self, number: u32) -> Result<(), ProtoError> {
-        if !(1..=64).contains(&number) {
-            return Err(ProtoError::Misuse {
-                what: "no such signal",
-            });
-        }
+        check_signal(number)?;
         if self.state.has_command() {
             Request::Signal(number).encode(&mut self.out);
         }
@@ -325,6 +326,72 @@ impl Session {
         self.control(&Request::Shutdown, Owed::Done)
     }
 
+    /// Queues what makes a restored, reset or forked copy a machine of its own,
+    /// answered by [`Event::Resumed`], or by [`Event::Failed`] when the copy
+    /// must not be used.
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for what [`Resume::check`] refuses.
+    pub fn resume(&mut self, resume: &Resume<'_>) -> Result<(), ProtoError> {
+        resume.check()?;
+        self.control(&Request::Resume(*resume), Owed::Resumed)
+    }
+
+    /// Queues what is to be done before a capture: a flush of all file systems
+    /// and, with `drop_caches`, the end of the page cache. Answered by
+    /// [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn quiesce(&mut self, drop_caches: bool) -> Result<(), ProtoError> {
+        self.control(&Request::Quiesce { drop_caches }, Owed::Done)
+    }
+
+    /// Queues the start of the machine's one workload, which outlives the
+    /// session. Answered by [`Event::Workload`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for what [`ExecRequest::check_workload`] refuses.
+    pub fn start_workload(&mut self, request: &ExecRequest) -> Result<(), ProtoError> {
+        request.check_workload()?;
+        self.control(&Request::StartWorkload(request.clone()), Owed::Workload)
+    }
+
+    /// Queues a signal for the workload's process group, or with 9 the end of
+    /// all its descendants. Answered by [`Event::Done`], also when it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for a number outside 1 to 64.
+    pub fn signal_workload(&mut self, number: u32) -> Result<(), ProtoError> {
+        check_signal(number)?;
+        self.control(&Request::WorkloadSignal(number), Owed::Done)
+    }
+
+    /// Queues a question for the workload's state and the last `tail_bytes` of
+    /// its output, answered by [`Event::Workload`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn workload_status(&mut self, tail_bytes: u32) -> Result<(), ProtoError> {
+        self.control(&Request::WorkloadStatus { tail_bytes }, Owed::Workload)
+    }
+
+    /// Queues a wait of at most `timeout_ms` until a socket of the machine
+    /// listens on TCP port `port`, on whatever address. Answered by
+    /// [`Event::Done`], or by [`Event::Failed`] when the time is up or the
+    /// workload has ended.
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for port 0.
+    pub fn await_listener(&mut self, port: u16, timeout_ms: u64) -> Result<(), ProtoError> {
+        if port == 0 {
+            return Err(ProtoError::Misuse {
+                what: "no such port",
+            });
+        }
+        self.control(&Request::AwaitListener { port, timeout_ms }, Owed::Done)
+    }
+
     fn control(&mut self, request: &Request<'_>, owed: Owed) -> Result<(), ProtoError> {
         self.ready_for_request()?;
         request.encode(&mut self.out);
@@ -368,6 +435,15 @@ fn check_path(path: &[u8]) -> Result<(), ProtoError> {
     if path.first() != Some(&b'/') || path.contains(&0) || path.len() >= MAX_PATH_BYTES {
         return Err(ProtoError::Misuse {
             what: "a path is absolute, shorter than 4096 bytes and without NUL",
+        });
+    }
+    Ok(())
+}
+
+fn check_signal(number: u32) -> Result<(), ProtoError> {
+    if !(1..=64).contains(&number) {
+        return Err(ProtoError::Misuse {
+            what: "no such signal",
         });
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use exec_proto::{ExecRequest, ExitStatus, Exited, MAX_DATA_BYTES, Reply, Request};
 
 use super::connection::breach;
+use super::dialer::Post;
 use super::groups::Group;
 use super::link::{Link, Received};
 use super::output::{Output, Stream};
@@ -57,10 +58,17 @@ struct Command<'a> {
     quiet_until: Option<u64>,
 }
 
-/// Runs `request` to its end and queues and sends everything about it.
-pub(super) fn run(agent: &Agent, link: &mut Link<'_>, request: ExecRequest) -> Result<(), Stop> {
+/// Runs `request` to its end and queues and sends everything about it. The
+/// next connection is dialed while the command runs.
+pub(super) fn run(
+    agent: &Agent,
+    link: &mut Link<'_>,
+    request: ExecRequest,
+    post: &Post<'_>,
+) -> Result<(), Stop> {
     let mut command = Command::new(agent, request)?;
     let pid = command.start_next()?.unwrap_or_default();
+    post.pass_on();
     command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
     link.queue(&Reply::Started { pid });
     command.serve(link)?;

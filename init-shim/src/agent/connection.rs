@@ -9,6 +9,7 @@ use exec_proto::{
 };
 
 use super::command;
+use super::dialer::Post;
 use super::files::{Reading, Writing, guest_path};
 use super::link::{Buffers, Link, Received};
 use super::{Agent, Stop};
@@ -40,6 +41,17 @@ enum After {
 /// Serves one connection to its end. Never panics for anything the peer or the
 /// guest does.
 pub fn serve(agent: &Agent, socket: OwnedFd, greeting: &Greeting, buffers: &mut Buffers) {
+    serve_at(agent, socket, greeting, buffers, &Post::none());
+}
+
+/// As [`serve`]; gives up `post` once the host uses the connection.
+pub(super) fn serve_at(
+    agent: &Agent,
+    socket: OwnedFd,
+    greeting: &Greeting,
+    buffers: &mut Buffers,
+    post: &Post<'_>,
+) {
     let mut link = Link::new(socket, buffers);
     let hello = Hello::new(if agent.groups.is_some() {
         CAP_TREE_KILL
@@ -67,6 +79,7 @@ pub fn serve(agent: &Agent, socket: OwnedFd, greeting: &Greeting, buffers: &mut 
         agent,
         link,
         writing: None,
+        post,
     };
     match connection.run() {
         Ok(After::GoOn) | Err(Stop::Gone) => {}
@@ -98,6 +111,7 @@ struct Connection<'a> {
     agent: &'a Agent,
     link: Link<'a>,
     writing: Option<Incoming>,
+    post: &'a Post<'a>,
 }
 
 struct Incoming {
@@ -137,8 +151,11 @@ impl Connection<'_> {
                     if self.writing.is_some() {
                         return Err(bad_request("a command inside a file").into());
                     }
-                    command::run(self.agent, &mut self.link, exec)?;
+                    command::run(self.agent, &mut self.link, exec, self.post)?;
                     continue;
+                }
+                if !is_quick(&request) {
+                    self.post.pass_on();
                 }
                 let reply = control(self.agent, &mut self.writing, &request)?;
                 let powers_off = request == Request::Shutdown;
@@ -159,6 +176,7 @@ impl Connection<'_> {
             }
             if heard {
                 self.link.flush()?;
+                self.post.pass_on();
             }
             if self.link.receive(true) == Received::End {
                 return Ok(After::GoOn);
@@ -182,6 +200,15 @@ impl Connection<'_> {
             }
         }
     }
+}
+
+/// Requests whose answer is due before anything else is done; they are over
+/// sooner than another thread would be awake.
+fn is_quick(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Hello(_) | Request::Ping(_) | Request::SetTime(_) | Request::Reseed(_)
+    )
 }
 
 /// Does what a request asks, except for commands and file reads, and gives the

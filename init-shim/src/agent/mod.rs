@@ -7,6 +7,7 @@
 
 mod command;
 mod connection;
+mod dialer;
 pub mod files;
 pub mod groups;
 pub mod identity;
@@ -29,6 +30,7 @@ use crate::sys;
 use groups::GroupPool;
 
 pub use connection::{Greeting, serve};
+pub use dialer::Dialer;
 pub use link::Buffers;
 pub use workers::{Doorway, Workers};
 

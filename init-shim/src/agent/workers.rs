@@ -11,6 +11,7 @@ use std::time::Duration;
 use exec_proto::{ErrorKind, Failure};
 
 use super::connection::{self, Greeting};
+use super::dialer::{Dialer, Post};
 use super::link::Buffers;
 use super::{Agent, serve};
 use crate::sys;
@@ -101,59 +102,89 @@ impl Workers {
             total: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
         });
-        let first = workers.add(None);
+        let first = workers.add();
         for _ in 1..STARTED {
             // One is enough to live with.
-            let _ = workers.add(None);
+            let _ = workers.add();
         }
         first.map(|()| workers)
     }
 
-    /// Serves a connection that the agent itself opened, on a thread of its own.
+    /// Keeps one connection to the host open in the background: as soon as the
+    /// host uses it, or it ends, the next is dialed.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn serve_outgoing(
-        self: &Arc<Self>,
-        connect: impl FnOnce() -> Option<(OwnedFd, Greeting)> + Send + 'static,
-    ) -> io::Result<()> {
-        self.add(Some(Box::new(connect)))
+    pub fn keep_dialed(self: &Arc<Self>, dialer: Dialer) -> io::Result<()> {
+        self.add_dialing(&Arc::new(dialer))
     }
 
-    fn add(self: &Arc<Self>, first: Option<Connect>) -> io::Result<()> {
-        if self.total.fetch_add(1, Ordering::SeqCst) >= MAX_WORKERS {
-            self.total.fetch_sub(1, Ordering::SeqCst);
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    fn add_dialing(self: &Arc<Self>, dialer: &Arc<Dialer>) -> io::Result<()> {
+        let (workers, dialer) = (Arc::clone(self), Arc::clone(dialer));
+        self.spawn(move || workers.keep_dialing(&dialer))
+    }
+
+    /// A thread that holds the dialer's post, or serves the connection with
+    /// which it held it, or waits to hold it again.
+    fn keep_dialing(self: Arc<Self>, dialer: &Arc<Dialer>) {
+        let mut buffers = Buffers::default();
+        while dialer.await_post() {
+            loop {
+                let socket = dialer.connect();
+                let begun = sys::monotonic_ns();
+                let pass_on = || {
+                    if dialer.vacate() == 0 {
+                        // Without another thread this one goes on when it is free.
+                        let _ = self.add_dialing(dialer);
+                    }
+                };
+                let post = Post::new(&pass_on);
+                let greeting = dialer.greeting();
+                let served = self.guarded(|| {
+                    connection::serve_at(&self.agent, socket, greeting, &mut buffers, &post);
+                });
+                if served.is_none() {
+                    buffers = Buffers::default();
+                }
+                if !post.is_held() {
+                    break;
+                }
+                dialer.ended_unused(sys::monotonic_ns().saturating_sub(begun));
+            }
         }
+        self.total.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn add(self: &Arc<Self>) -> io::Result<()> {
         // Counted as idle from here on, or two connections in a row would both
         // find nobody and start a thread each.
         self.idle.fetch_add(1, Ordering::SeqCst);
         let workers = Arc::clone(self);
-        let spawned = thread::Builder::new()
-            .stack_size(STACK_BYTES)
-            .spawn(move || workers.work(first));
-        if let Err(error) = spawned {
+        let spawned = self.spawn(move || workers.work());
+        if spawned.is_err() {
             self.idle.fetch_sub(1, Ordering::SeqCst);
-            self.total.fetch_sub(1, Ordering::SeqCst);
-            return Err(error);
         }
-        Ok(())
+        spawned
     }
 
-    fn work(self: Arc<Self>, first: Option<Connect>) {
-        let mut buffers = Buffers::default();
-        if let Some(connect) = first {
-            // Not idle meanwhile: nobody could rely on this thread to accept.
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            if let Some(Some((socket, greeting))) = self.guarded(connect) {
-                self.guarded(|| serve(&self.agent, socket, &greeting, &mut buffers));
-            }
-            self.idle.fetch_add(1, Ordering::SeqCst);
+    fn spawn(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        if self.total.fetch_add(1, Ordering::SeqCst) >= MAX_WORKERS {
+            self.total.fetch_sub(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
+        let spawned = thread::Builder::new().stack_size(STACK_BYTES).spawn(run);
+        if spawned.is_err() {
+            self.total.fetch_sub(1, Ordering::SeqCst);
+        }
+        spawned.map(drop)
+    }
+
+    fn work(self: Arc<Self>) {
+        let mut buffers = Buffers::default();
         loop {
             let socket = self.doorway.next();
             let was_last = self.idle.fetch_sub(1, Ordering::SeqCst) == 1;
-            if was_last && let Err(error) = self.add(None) {
+            if was_last && let Err(error) = self.add() {
                 self.turn_away(socket, &error, &mut buffers);
                 self.idle.fetch_add(1, Ordering::SeqCst);
                 continue;
@@ -195,5 +226,3 @@ impl Workers {
         self.guarded(|| connection::refuse(socket, failure, buffers));
     }
 }
-
-type Connect = Box<dyn FnOnce() -> Option<(OwnedFd, Greeting)> + Send>;

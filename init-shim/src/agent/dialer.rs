@@ -1,0 +1,203 @@
+//! The connection to the host that is always open before anybody needs it.
+//!
+//! One thread at a time holds the *post*: it dials, greets, and waits for the
+//! host's first word. When that comes the thread serves the connection, and
+//! the post goes to another, which dials the next. So a host that takes a
+//! connection finds the agent already there, and a device that resets all
+//! connections, as after a restore, makes the agent call at once.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::connection::Greeting;
+
+/// First and longest pause while the host refuses, or closes at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lived this long was wanted, even if nobody spoke on it.
+const WANTED_NS: u64 = 1_000_000_000;
+/// Threads that wait for the post while another holds it.
+const KEPT_SPARE: usize = 2;
+
+/// Dials the host, one connection after the other.
+pub struct Dialer {
+    dial: Box<dyn Fn() -> io::Result<OwnedFd> + Send + Sync>,
+    greeting: Greeting,
+    state: Mutex<State>,
+    vacancy: Condvar,
+}
+
+struct State {
+    vacant: bool,
+    spare: usize,
+    failures: u32,
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    match failures.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_PAUSE
+            .saturating_mul(1 << doublings.min(10))
+            .min(LAST_PAUSE),
+    }
+}
+
+impl Dialer {
+    /// Dials with `dial` and opens every connection with `greeting`.
+    pub fn new(
+        dial: impl Fn() -> io::Result<OwnedFd> + Send + Sync + 'static,
+        greeting: Greeting,
+    ) -> Self {
+        Self {
+            dial: Box::new(dial),
+            greeting,
+            state: Mutex::new(State {
+                vacant: true,
+                spare: 0,
+                failures: 0,
+            }),
+            vacancy: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Waits for the post and takes it; false if enough others wait.
+    pub(super) fn await_post(&self) -> bool {
+        let mut state = self.lock();
+        if !state.vacant && state.spare >= KEPT_SPARE {
+            return false;
+        }
+        state.spare += 1;
+        while !state.vacant {
+            let woken = self.vacancy.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.spare -= 1;
+        state.vacant = false;
+        true
+    }
+
+    /// Gives the post up and tells how many threads wait for it.
+    pub(super) fn vacate(&self) -> usize {
+        let mut state = self.lock();
+        state.vacant = true;
+        state.failures = 0;
+        let spare = state.spare;
+        drop(state);
+        self.vacancy.notify_one();
+        spare
+    }
+
+    /// Dials until the host answers.
+    pub(super) fn connect(&self) -> OwnedFd {
+        loop {
+            if let Ok(socket) = (self.dial)() {
+                return socket;
+            }
+            let mut state = self.lock();
+            state.failures = state.failures.saturating_add(1);
+            let failures = state.failures;
+            drop(state);
+            thread::sleep(pause(failures));
+        }
+    }
+
+    /// A connection ended after `lived_ns` without a word. The first time that
+    /// is the device's reset; a host that goes on like this is kept waiting.
+    pub(super) fn ended_unused(&self, lived_ns: u64) {
+        let mut state = self.lock();
+        if lived_ns >= WANTED_NS {
+            state.failures = 0;
+        }
+        let failures = state.failures;
+        state.failures = failures.saturating_add(1);
+        drop(state);
+        if failures > 0 {
+            thread::sleep(pause(failures));
+        }
+    }
+}
+
+/// A thread's hold on the post while it serves a connection.
+pub(super) struct Post<'a> {
+    pass_on: &'a dyn Fn(),
+    held: Cell<bool>,
+}
+
+impl<'a> Post<'a> {
+    pub(super) fn new(pass_on: &'a dyn Fn()) -> Self {
+        Self {
+            pass_on,
+            held: Cell::new(true),
+        }
+    }
+
+    /// For a connection that the host made.
+    pub(super) fn none() -> Self {
+        Self {
+            pass_on: &|| {},
+            held: Cell::new(false),
+        }
+    }
+
+    /// Lets another thread dial; later calls do nothing.
+    pub(super) fn pass_on(&self) {
+        if self.held.replace(false) {
+            (self.pass_on)();
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_from_nothing_to_their_limit() {
+        let millis: Vec<u128> = (0..10).map(|n| pause(n).as_millis()).collect();
+        assert_eq!(millis, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(pause(u32::MAX), LAST_PAUSE);
+    }
+
+    #[test]
+    fn reset_is_answered_at_once_and_a_host_that_hangs_up_is_not() {
+        let dialer = Dialer::new(|| Err(io::ErrorKind::Unsupported.into()), Greeting::Hello);
+        let failures = || dialer.lock().failures;
+        dialer.ended_unused(5);
+        assert_eq!(failures(), 1, "without a pause: it was the first");
+        dialer.ended_unused(5);
+        assert_eq!(failures(), 2);
+        dialer.ended_unused(WANTED_NS);
+        assert_eq!(failures(), 1);
+        dialer.vacate();
+        assert_eq!(failures(), 0);
+    }
+
+    #[test]
+    fn post_is_passed_on_once() {
+        let count = Cell::new(0);
+        let pass_on = || count.set(count.get() + 1);
+        let post = Post::new(&pass_on);
+        assert!(post.is_held());
+        post.pass_on();
+        post.pass_on();
+        assert!(!post.is_held());
+        assert_eq!(count.get(), 1);
+    }
+}
