@@ -8,11 +8,12 @@ use crate::manifest::{
 };
 use crate::memory::{self, PageSource};
 use crate::store::{ImageLock, POINTER, generation_name, temporary_name};
-use crate::{Files, Result, SnapshotError, StateFile, WorkingSet};
+use crate::{Files, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A generation that is being written, under a name nobody looks for. Dropped
 /// before [`Draft::publish`], it leaves nothing behind.
@@ -57,6 +58,23 @@ impl Written {
             memory,
             state_file: entry_of(state),
         })
+    }
+
+    /// Makes the memory that was written to `directory` that of `ram`: at the
+    /// same address, going back to it from now on. For the machine it was
+    /// written from, which stands still; what it has in common with the file
+    /// is shared from then on.
+    ///
+    /// # Errors
+    /// When the file is not the one that was written, or the system refuses.
+    pub fn map_over(files: &dyn Files, directory: &Path, ram: &RamMapping) -> Result<()> {
+        let path = directory.join(MEMORY_FILE);
+        let file = files.open(&path).context("open", &path)?;
+        let bytes = files.attributes(&file).context("examine", &path)?.len();
+        if ram.bytes() as u64 != bytes {
+            return Err(SnapshotError::Truncated { what: MEMORY_FILE });
+        }
+        ram.rebase(Arc::new(file)).context("map", &path)
     }
 
     /// Bytes of memory that are stored.

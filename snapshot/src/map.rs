@@ -3,6 +3,8 @@
 
 use crate::host;
 use crate::limits::GRANULE_BYTES;
+#[cfg(doc)]
+use crate::limits::PAGE_BYTES;
 use rustix::mm::{MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::fs::File;
 use std::io;
@@ -175,6 +177,16 @@ impl RamMapping {
         // SAFETY: the range is this mapping's own; it stays mapped.
         unsafe { madvise(address, end - first, host::DISCARD)? };
         Ok(())
+    }
+
+    /// Which pages of [`PAGE_BYTES`] are in memory for this process, touched by
+    /// somebody or brought in with their neighbours; empty where the system
+    /// does not tell.
+    ///
+    /// # Errors
+    /// When the system tells, but not now.
+    pub fn present_pages(&self) -> io::Result<Vec<u64>> {
+        host::present_pages(self.address.addr().get(), self.bytes)
     }
 
     /// Gives the content back to the host and never unmaps the range: for

@@ -231,35 +231,13 @@ impl Snapshot {
     /// # Errors
     /// When the file is no longer as long as it was, or the system refuses.
     pub fn map_memory(&self) -> Result<RamMapping> {
-        let (file, bytes, path) = self.memory_file()?;
-        RamMapping::new(file, bytes).context("map", &path)
-    }
-
-    /// Makes memory that is mapped already this snapshot's: at the same
-    /// address, with its content, going back to it from now on. What the
-    /// memory held is lost. Nobody should use it meanwhile.
-    ///
-    /// # Errors
-    /// When the sizes differ, and as [`Snapshot::map_memory`].
-    pub fn map_memory_over(&self, ram: &RamMapping) -> Result<()> {
-        let (file, bytes, path) = self.memory_file()?;
-        if ram.bytes() as u64 != bytes {
-            return Err(SnapshotError::Malformed {
-                what: "size of memory to replace",
-            });
-        }
-        ram.rebase(file).context("map", &path)
-    }
-
-    /// The memory's file, checked once more, and its length.
-    fn memory_file(&self) -> Result<(Arc<File>, u64, PathBuf)> {
         let path = self.path.join(MEMORY_FILE);
         let attributes = self.files.attributes(&self.memory);
         let bytes = self.manifest.memory_bytes();
         if attributes.context("examine", &path)?.len() < bytes {
             return Err(SnapshotError::Truncated { what: MEMORY_FILE });
         }
-        Ok((Arc::clone(&self.memory), bytes, path))
+        RamMapping::new(Arc::clone(&self.memory), bytes).context("map", &path)
     }
 
     /// Starts to read the working set into the page cache. May block on some

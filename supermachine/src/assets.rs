@@ -38,3 +38,21 @@ impl AssetPaths {
         })
     }
 }
+
+/// Where snapshots are kept: the directory in the environment variable
+/// `SUPERMACHINE_SNAPSHOTS`, else `.local/supermachine-snapshots` in the
+/// user's home directory.
+///
+/// # Errors
+/// [`Error::Unsuitable`] if the user has no home directory.
+pub fn snapshots_dir() -> Result<PathBuf, Error> {
+    if let Some(dir) = std::env::var_os("SUPERMACHINE_SNAPSHOTS").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir));
+    }
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    let home = home.ok_or(Error::Unsuitable {
+        what: "keeping snapshots",
+        needs: "a home directory, SUPERMACHINE_SNAPSHOTS or OciImageBuilder::snapshots_dir",
+    })?;
+    Ok(home.join(".local/supermachine-snapshots"))
+}

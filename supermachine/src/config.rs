@@ -23,12 +23,14 @@ pub enum Engine {
 /// Configuration of a machine: what the image does not say.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
-    pub(crate) memory_mib: usize,
-    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: Option<usize>,
+    pub(crate) vcpus: Option<u32>,
     pub(crate) engine: Engine,
     pub(crate) assets: Option<AssetPaths>,
     pub(crate) worker: Option<PathBuf>,
     pub(crate) boot_timeout: Duration,
+    pub(crate) restore_timeout: Duration,
+    pub(crate) pool_warm: usize,
     pub(crate) console: bool,
     pub(crate) hostname: Option<String>,
 }
@@ -40,16 +42,20 @@ pub const MAX_VCPUS: u32 = 16;
 const MAX_HOSTNAME_BYTES: usize = 64;
 /// How long a guest may take from power-on to its agent's first word.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a copy may take until its agent's first word.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for VmConfig {
     fn default() -> Self {
         Self {
-            memory_mib: DEFAULT_MEMORY_MIB,
-            vcpus: DEFAULT_VCPUS,
+            memory_mib: None,
+            vcpus: None,
             engine: Engine::Auto,
             assets: None,
             worker: None,
             boot_timeout: BOOT_TIMEOUT,
+            restore_timeout: RESTORE_TIMEOUT,
+            pool_warm: 0,
             console: false,
             hostname: None,
         }
@@ -57,21 +63,22 @@ impl Default for VmConfig {
 }
 
 impl VmConfig {
-    /// 256 MiB of memory, one vCPU, assets and worker found by themselves.
+    /// Memory and vCPUs of the image's snapshot, or 256 MiB and one; assets and
+    /// worker found by themselves.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Guest memory in MiB; 256 if not set. It is taken from the host only as
+    /// Guest memory in MiB; if not set, that of the snapshot, or 256. It is taken from the host only as
     /// the guest touches it.
     pub fn with_memory_mib(mut self, memory_mib: usize) -> Self {
-        self.memory_mib = memory_mib;
+        self.memory_mib = Some(memory_mib);
         self
     }
 
-    /// Virtual CPUs, 1 to [`MAX_VCPUS`]; 1 if not set.
+    /// Virtual CPUs, 1 to [`MAX_VCPUS`]; if not set, those of the snapshot, or 1.
     pub fn with_vcpus(mut self, vcpus: u32) -> Self {
-        self.vcpus = vcpus;
+        self.vcpus = Some(vcpus);
         self
     }
 
@@ -101,6 +108,20 @@ impl VmConfig {
         self
     }
 
+    /// How long a copy of a snapshot may take until it serves commands; 30
+    /// seconds if not set.
+    pub fn with_restore_timeout(mut self, timeout: Duration) -> Self {
+        self.restore_timeout = timeout;
+        self
+    }
+
+    /// How many machines [`crate::Image::acquire_with`] keeps ready, instead
+    /// of starting one each time.
+    pub fn with_pool_warm(mut self, machines: usize) -> Self {
+        self.pool_warm = machines;
+        self
+    }
+
     /// Whether guest kernel messages go to the standard error of this process.
     pub fn with_console(mut self, console: bool) -> Self {
         self.console = console;
@@ -114,19 +135,38 @@ impl VmConfig {
         self
     }
 
+    /// Where kernel and init are.
+    pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
+        match &self.assets {
+            Some(assets) => Ok(assets.clone()),
+            None => AssetPaths::discover(),
+        }
+    }
+
+    /// Guest memory of a machine that boots, in MiB.
+    pub(crate) fn boot_memory_mib(&self) -> usize {
+        self.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB)
+    }
+
+    /// vCPUs of a machine that boots.
+    pub(crate) fn boot_vcpus(&self) -> u32 {
+        self.vcpus.unwrap_or(DEFAULT_VCPUS)
+    }
+
     /// What can be told without a worker.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        if self.memory_mib == 0 {
+        if self.memory_mib == Some(0) {
             return Err(ResourceError::ZeroMemory.into());
         }
-        if self.vcpus == 0 {
-            return Err(ResourceError::ZeroVcpus.into());
-        }
-        if self.vcpus > MAX_VCPUS {
-            return Err(Error::TooManyVcpus {
-                vcpus: self.vcpus,
-                max: MAX_VCPUS,
-            });
+        match self.vcpus {
+            Some(0) => return Err(ResourceError::ZeroVcpus.into()),
+            Some(vcpus) if vcpus > MAX_VCPUS => {
+                return Err(Error::TooManyVcpus {
+                    vcpus,
+                    max: MAX_VCPUS,
+                });
+            }
+            _ => {}
         }
         // It becomes a word of the kernel's command line.
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

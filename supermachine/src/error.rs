@@ -61,6 +61,30 @@ pub enum Error {
         /// The worker's reason.
         message: String,
     },
+    /// The snapshot does not fit this host, kernel or version; bake it again.
+    #[error("the snapshot cannot be used here and must be baked again: {reason}")]
+    Rebake {
+        /// What does not fit.
+        reason: String,
+    },
+    /// The snapshot cannot be read or written.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotError),
+    /// The guest could not be made a machine of its own, so it was not handed
+    /// out.
+    #[error("the copy could not be made a machine of its own: {reason}")]
+    NotUnique {
+        /// What did not work.
+        reason: String,
+    },
+    /// The machine was not made from a snapshot, or not kept as one needs it.
+    #[error("{what} needs {needs}")]
+    Unsuitable {
+        /// What was asked for.
+        what: &'static str,
+        /// What it takes.
+        needs: &'static str,
+    },
     /// The guest ended or hung before it served commands.
     #[error("the guest did not come up: {reason}{}", console_excerpt(.console))]
     BootFailed {

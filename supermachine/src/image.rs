@@ -1,13 +1,21 @@
 //! An image, ready to start machines from.
 
-use crate::{Error, Vm, VmConfig};
-use oci_bake::{BakeOptions, BakedImage, ImageConfig, Reference, Store, bake};
+use crate::template::Template;
+use crate::{Error, OciImageBuilder, Vm, VmConfig};
+use oci_bake::{BakeOptions, ImageConfig, Reference, Store, bake};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// An OCI image whose layers are in the cache, ready to be mounted by guests.
+/// An image to start machines from: the layers of an OCI image, which boot, or
+/// a snapshot made of one, which is copied.
 #[derive(Clone, Debug)]
 pub struct Image {
-    baked: BakedImage,
+    config: Arc<ImageConfig>,
+    layers: Vec<PathBuf>,
+    digest: String,
+    template: Option<Arc<Template>>,
+    /// The machine that was baked, for the first who wants one.
+    baked: Arc<Mutex<Option<Vm>>>,
 }
 
 impl Image {
@@ -33,35 +41,133 @@ impl Image {
         let reference = Reference::parse(reference)?;
         let store = Store::open(cache.as_ref())?;
         let baked = bake(&reference, &BakeOptions::default(), &store)?;
-        Ok(Self { baked })
+        Ok(Self {
+            config: Arc::new(baked.config),
+            layers: baked.layers,
+            digest: baked.config_digest.to_string(),
+            template: None,
+            baked: Arc::default(),
+        })
+    }
+
+    /// Prepares to bake a snapshot of the image `reference` names; see
+    /// [`OciImageBuilder`].
+    pub fn builder(reference: impl Into<String>) -> OciImageBuilder {
+        OciImageBuilder::new(reference.into())
+    }
+
+    /// As [`Image::builder`], for a reference that is told later.
+    pub fn build() -> OciImageBuilder {
+        OciImageBuilder::new(String::new())
+    }
+
+    /// Opens a snapshot: the directory of a baked image or of one generation
+    /// of it. Its machines are copied from what is there now, also if it is
+    /// baked again.
+    ///
+    /// # Errors
+    /// [`Error::Rebake`] if it does not fit this host, kernel or version, or
+    /// its layers are gone; [`Error::Snapshot`] if it is damaged or not there.
+    pub fn from_snapshot(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::from_snapshot_with(path, &VmConfig::new())
+    }
+
+    /// As [`Image::from_snapshot`], for the engine and assets of `config`.
+    ///
+    /// # Errors
+    /// As [`Image::from_snapshot`].
+    pub fn from_snapshot_with(path: impl AsRef<Path>, config: &VmConfig) -> Result<Self, Error> {
+        let layers = layer_dir(&default_cache()?);
+        let template = Template::open(path.as_ref(), config, &layers)?;
+        Ok(Self::from_template(template, None))
+    }
+
+    pub(crate) fn from_template(template: Template, baked: Option<Vm>) -> Self {
+        Self {
+            config: template.config().clone(),
+            layers: template.layers().to_vec(),
+            digest: template.image().digest.clone(),
+            template: Some(Arc::new(template)),
+            baked: Arc::new(Mutex::new(baked)),
+        }
+    }
+
+    pub(crate) fn template(&self) -> Option<&Arc<Template>> {
+        self.template.as_ref()
+    }
+
+    pub(crate) fn shared_config(&self) -> Arc<ImageConfig> {
+        self.config.clone()
+    }
+
+    /// The machine that was baked, once, if it is what `config` asks for.
+    pub(crate) fn take_baked(&self, config: &VmConfig) -> Option<Vm> {
+        let template = self.template.as_ref()?;
+        let same = config.hostname.is_none()
+            && !config.console
+            && config.vcpus.is_none_or(|vcpus| vcpus == template.vcpus())
+            && config
+                .memory_mib
+                .is_none_or(|mib| mib == template.memory_mib());
+        if !same {
+            return None;
+        }
+        self.baked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// What the image says about running it.
     pub fn config(&self) -> &ImageConfig {
-        &self.baked.config
+        &self.config
     }
 
     /// The layers as squashfs files in the cache, bottom first. Layers that a
     /// later one hides entirely are left out.
     pub fn layers(&self) -> &[PathBuf] {
-        &self.baked.layers
+        &self.layers
     }
 
     /// Digest of the image's config (`sha256:` and hex digits), which
     /// identifies its content.
     pub fn digest(&self) -> String {
-        self.baked.config_digest.to_string()
+        self.digest.clone()
     }
 
-    /// Boots a machine from the image. Returns when it serves commands.
+    /// Directory of the snapshot's generation, if there is a snapshot.
+    pub fn snapshot_path(&self) -> Option<&Path> {
+        self.template.as_ref().map(|template| template.path())
+    }
+
+    /// Memory of the snapshot's machine in MiB, if there is a snapshot.
+    pub fn memory_mib(&self) -> Option<usize> {
+        self.template.as_ref().map(|template| template.memory_mib())
+    }
+
+    /// vCPUs of the snapshot's machine, if there is a snapshot.
+    pub fn vcpus(&self) -> Option<u32> {
+        self.template.as_ref().map(|template| template.vcpus())
+    }
+
+    /// Starts a machine of the image. Returns when it serves commands. After a
+    /// bake, the first one is the machine that was baked, which runs already.
     ///
     /// # Errors
     /// As [`Vm::start`].
     pub fn start(&self, config: &VmConfig) -> Result<Vm, Error> {
-        Vm::start(self, config)
+        match self.take_baked(config) {
+            Some(vm) => Ok(vm),
+            None => Vm::start(self, config),
+        }
     }
 }
 
-fn default_cache() -> Result<PathBuf, Error> {
+/// Where a layer cache keeps its layers.
+pub(crate) fn layer_dir(cache: &Path) -> PathBuf {
+    cache.join("layers")
+}
+
+pub(crate) fn default_cache() -> Result<PathBuf, Error> {
     Ok(kernel::cache_dir()?.join("images"))
 }

@@ -2,15 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod bake;
 pub mod cli;
 mod config;
 pub mod engine;
 mod error;
 mod exec;
 mod image;
+mod stamp;
+mod template;
 mod vm;
 
-pub use assets::AssetPaths;
+pub use assets::{AssetPaths, snapshots_dir};
+pub use bake::{OciImageBuilder, Trigger};
 pub use config::{Engine, MAX_VCPUS, VmConfig};
 pub use engine::spawn::VmStatus;
 pub use error::Error;
@@ -18,7 +22,7 @@ pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecStatus, ExecStdin};
 pub use exec_proto::ErrorKind;
 pub use image::Image;
 pub use oci_bake::ImageConfig;
-pub use vm::Vm;
+pub use vm::{CopyReport, Vm};
 pub use vmm_core::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
 };

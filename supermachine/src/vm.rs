@@ -1,44 +1,70 @@
 //! One machine.
 
-use crate::engine::protocol::{FromWorker, Machine};
-use crate::engine::runtime_dir::RuntimeDir;
-use crate::engine::spawn::{VmStatus, WeakWorker, Worker};
+use crate::engine::instance::Instance;
+use crate::engine::protocol::{Boot, RestoreStages};
+use crate::engine::spawn::VmStatus;
 use crate::exec::Channel;
-use crate::{AssetPaths, Error, ExecBuilder, ExecOutcome, Image, VmConfig};
+use crate::template::{Template, Workload};
+use crate::{Error, ExecBuilder, ExecOutcome, Image, VmConfig};
+use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
-use exec_proto::{ErrorKind, ProtoError, READY_PORT};
 use oci_bake::ImageConfig;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How long the agent may refuse connections before that is an error.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
-/// First and longest pause before it is asked again.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(100);
-/// Longest single wait, so that it fits every system's clock type.
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 /// A running machine in a worker process of its own. Dropping it stops it.
 #[derive(Debug)]
 pub struct Vm {
-    image: ImageConfig,
-    engine: String,
-    boot_time: Duration,
-    exec_socket: PathBuf,
-    /// The connection the agent opened when it came up, for the first command.
-    first: Mutex<Option<UnixStream>>,
-    /// Where the agent keeps the next one open, in the backlog.
-    ready: UnixListener,
-    worker: Arc<Mutex<Worker>>,
-    dir: RuntimeDir,
+    image: Arc<ImageConfig>,
+    engine: OnceLock<String>,
+    start: Mutex<Start>,
+    instance: Instance,
+}
+
+#[derive(Debug, Default)]
+struct Start {
+    took: Duration,
+    copy: Option<CopyReport>,
+}
+
+/// What was done to make a copy a machine of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyReport {
+    /// Manifest and state read and checked.
+    pub read: Duration,
+    /// Memory mapped or brought back, devices made, state in place.
+    pub load: Duration,
+    /// Pages of 4 KiB a reset brought back, if it counted them.
+    pub pages: Option<u64>,
+    /// The generation id the guest was given, and told of by VMGENID.
+    pub generation: [u8; 16],
+    /// By how much the guest's wall clock moved, in nanoseconds.
+    pub clock_step_ns: i64,
+    /// The guest's boot id from now on; zeroes if it could not be replaced.
+    pub boot_id: [u8; 16],
+    /// vCPUs the guest has online.
+    pub vcpus: u32,
+}
+
+impl CopyReport {
+    fn new(stages: RestoreStages, resumed: &exec_proto::Resumed) -> Self {
+        Self {
+            read: Duration::from_micros(stages.read_us),
+            load: Duration::from_micros(stages.load_us),
+            pages: stages.pages,
+            generation: stages.generation,
+            clock_step_ns: resumed.clock_step_ns,
+            boot_id: resumed.boot_id,
+            vcpus: resumed.vcpus_online,
+        }
+    }
 }
 
 impl Vm {
-    /// Boots a machine from `image`. Returns when it serves commands.
+    /// Starts a machine from `image`: a copy of its snapshot, if it has one,
+    /// else one that boots. Returns when it serves commands.
     ///
     /// # Errors
     /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`]
@@ -46,58 +72,138 @@ impl Vm {
     /// [`Error::NoWorker`] for an incomplete installation; [`Error::Start`]
     /// when the machine cannot be made here; [`Error::BootFailed`], with the
     /// end of the guest's console, when the guest ended or hung before it
-    /// served commands.
+    /// served commands; [`Error::Rebake`] for a snapshot that does not fit.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
-        let begun = Instant::now();
         config.validate()?;
-        let assets = match &config.assets {
-            Some(assets) => assets.clone(),
-            None => AssetPaths::discover()?,
-        };
-        let dir = RuntimeDir::create()?;
-        let mux = dir.path().join("mux");
-        let exec_socket = dir.path().join("exec");
-        let ready_path = dir.path().join(format!("mux_{READY_PORT}"));
-        let ready = UnixListener::bind(&ready_path)
-            .map_err(Error::host("cannot listen on", &ready_path))?;
-        let machine = Machine {
-            engine: config.engine,
+        match image.template() {
+            Some(template) => Self::copy_of(template, config),
+            None => Self::boot(image, config, config.boot_vcpus()),
+        }
+    }
+
+    /// Boots a machine whose copies may have up to `possible_vcpus` vCPUs.
+    pub(crate) fn boot(
+        image: &Image,
+        config: &VmConfig,
+        possible_vcpus: u32,
+    ) -> Result<Self, Error> {
+        let begun = Instant::now();
+        let assets = config.assets()?;
+        let vm = Self::prepare(image.shared_config(), config, config.boot_vcpus())?;
+        let boot = Boot {
             kernel: assets.kernel,
             init: assets.init_oci,
-            memory_mib: config.memory_mib,
-            vcpus: config.vcpus,
+            memory_mib: config.boot_memory_mib(),
+            vcpus: config.boot_vcpus(),
+            possible_vcpus,
             layers: image.layers().to_vec(),
             cmdline: command_line(image, config),
-            runtime_dir: dir.path().to_path_buf(),
-            mux,
-            exec: exec_socket.clone(),
-            console: config.console,
         };
-        let (mut worker, engine) = Worker::start(config, machine, &dir)?;
-        let first = await_agent(&mut worker, &ready, config.boot_timeout)?;
-        ready
-            .set_nonblocking(true)
-            .map_err(Error::host("cannot listen on", &ready_path))?;
+        vm.instance.boot(boot, config.boot_timeout)?;
+        vm.started(begun, None)?;
+        Ok(vm)
+    }
+
+    fn copy_of(template: &Arc<Template>, config: &VmConfig) -> Result<Self, Error> {
+        let vcpus = config.vcpus.unwrap_or(template.vcpus());
+        let vm = Self::prepare(template.config().clone(), config, vcpus)?;
+        vm.restore(template, config)?;
+        Ok(vm)
+    }
+
+    /// Starts a worker that can boot or restore a machine.
+    pub(crate) fn prepare(
+        image: Arc<ImageConfig>,
+        config: &VmConfig,
+        vcpus: u32,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            image: image.config().clone(),
-            engine,
-            boot_time: begun.elapsed(),
-            exec_socket,
-            first: Mutex::new(Some(first)),
-            ready,
-            worker: Arc::new(Mutex::new(worker)),
-            dir,
+            image,
+            engine: OnceLock::new(),
+            start: Mutex::default(),
+            instance: Instance::spawn(config, vcpus)?,
         })
+    }
+
+    /// Makes a prepared machine a copy of a snapshot.
+    pub(crate) fn restore(&self, template: &Template, config: &VmConfig) -> Result<(), Error> {
+        let begun = Instant::now();
+        let vcpus = config.vcpus.unwrap_or(0);
+        let identity = template.identity(config);
+        let patience = config.restore_timeout;
+        let (stages, resumed) =
+            self.instance
+                .restore(template.restore(vcpus), &identity, patience)?;
+        self.check_vcpus(vcpus, &resumed)?;
+        self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+        self.start_workload(&template.image().workload)
+    }
+
+    /// Brings the machine back to the snapshot.
+    pub(crate) fn reset(&self, template: &Template, config: &VmConfig) -> Result<(), Error> {
+        let begun = Instant::now();
+        let (stages, resumed) = self
+            .instance
+            .reset(&template.identity(config), config.restore_timeout)?;
+        self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+        self.start_workload(&template.image().workload)
+    }
+
+    fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
+        if wanted == 0 || resumed.vcpus_online == wanted {
+            return Ok(());
+        }
+        Err(Error::NotUnique {
+            reason: format!(
+                "it has {} vCPUs online instead of {wanted}",
+                resumed.vcpus_online
+            ),
+        })
+    }
+
+    fn started(&self, begun: Instant, copy: Option<CopyReport>) -> Result<(), Error> {
+        let engine = self.instance.engine()?;
+        let _ = self.engine.set(engine);
+        *self.start_report() = Start {
+            took: begun.elapsed(),
+            copy,
+        };
+        Ok(())
+    }
+
+    fn start_report(&self) -> MutexGuard<'_, Start> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn start_workload(&self, workload: &Workload) -> Result<(), Error> {
+        let Workload::OnRestore(argv, env) = workload else {
+            return Ok(());
+        };
+        let request = self.exec_builder().argv(argv.clone());
+        let request = env.iter().fold(request, |request, entry| {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            request.env(name, value)
+        });
+        request.start_workload()
+    }
+
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// What was done to make this machine a copy of its own, if it is one.
+    pub fn copy_report(&self) -> Option<CopyReport> {
+        self.start_report().copy
     }
 
     /// Name of the engine that runs the guest.
     pub fn engine(&self) -> &str {
-        &self.engine
+        self.engine.get().map_or("", String::as_str)
     }
 
-    /// From the start of the worker to the agent's first word.
+    /// From the order to boot, restore or reset to the agent's first word.
     pub fn boot_time(&self) -> Duration {
-        self.boot_time
+        self.start_report().took
     }
 
     /// What the image says about running it.
@@ -107,14 +213,14 @@ impl Vm {
 
     /// The Unix socket that leads to the guest's agent.
     pub fn exec_path(&self) -> &std::path::Path {
-        &self.exec_socket
+        self.instance.exec_socket()
     }
 
     /// Stem of the machine's vsock sockets: connect there and send
     /// `CONNECT port` for a guest port; a guest that connects to port P of the
     /// host reaches the socket with `_P` appended.
     pub fn vsock_path(&self) -> PathBuf {
-        self.dir.path().join("mux")
+        self.instance.dir().join("mux")
     }
 
     /// A command to run.
@@ -156,60 +262,11 @@ impl Vm {
         })
     }
 
-    /// Connects to the agent and sends requests. The agent refuses connections
-    /// while many others wait to be accepted, by closing them without a hello,
-    /// or says that it is busy. Nothing was begun then, so trying again is safe.
     pub(crate) fn open_session(
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
-        let begun = Instant::now();
-        let mut pause = FIRST_RETRY;
-        loop {
-            match self.try_session(&queue) {
-                Err(
-                    error @ (Error::Connection { .. }
-                    | Error::Exec {
-                        kind: ErrorKind::Busy,
-                        ..
-                    }),
-                ) => {
-                    if let Some(ended) = lock(&self.worker).end_within(Duration::ZERO) {
-                        return Err(ended);
-                    }
-                    if begun.elapsed() > REFUSAL_PATIENCE {
-                        return Err(error);
-                    }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LAST_RETRY);
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn try_session(
-        &self,
-        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
-    ) -> Result<Channel, Error> {
-        let first = lock(&self.first).take();
-        let stream = match first.or_else(|| self.dialed()) {
-            Some(stream) => stream,
-            None => UnixStream::connect(&self.exec_socket)
-                .map_err(Error::connection("connecting to it"))?,
-        };
-        let channel = Channel::new(stream, WeakWorker::new(&self.worker));
-        channel.request(queue)?;
-        channel.greeting()?;
-        Ok(channel)
-    }
-
-    /// The connection the agent has open for us, if it is there already.
-    fn dialed(&self) -> Option<UnixStream> {
-        let (stream, _) = self.ready.accept().ok()?;
-        // Some systems pass the listener's setting on.
-        stream.set_nonblocking(false).ok()?;
-        Some(stream)
+        self.instance.open_session(queue)
     }
 
     /// How the machine is doing.
@@ -217,7 +274,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`] once it has ended.
     pub fn status(&self) -> Result<VmStatus, Error> {
-        lock(&self.worker).inspect()
+        self.instance.status()
     }
 
     /// Stops the machine at once, as pulling the plug would.
@@ -228,28 +285,17 @@ impl Vm {
 
     /// As [`Vm::stop`], for those who share the machine.
     pub(crate) fn end(&self) {
-        lock(&self.worker).end();
-        self.dir.remove();
+        self.instance.end();
     }
 
-    /// Kills the worker, for a process that must end now. Whoever holds the
-    /// worker is ending it already.
+    /// Kills the worker, for a process that must end now.
     pub(crate) fn abandon(&self) {
-        if let Ok(mut worker) = self.worker.try_lock() {
-            worker.kill();
-        }
-        self.dir.remove();
-    }
-}
-
-impl Drop for Vm {
-    fn drop(&mut self) {
-        self.end();
+        self.instance.abandon();
     }
 }
 
 /// Waits for the one event that answers a request.
-fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
+pub(crate) fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
     let mut buffer = Vec::new();
     loop {
         match channel.next_event(&mut buffer)? {
@@ -261,10 +307,6 @@ fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, 
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What init is told on the kernel's command line.
@@ -281,55 +323,4 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len()
     )
-}
-
-/// Waits for the agent's connection or the machine's end, whichever is first.
-fn await_agent(
-    worker: &mut Worker,
-    ready: &UnixListener,
-    timeout: Duration,
-) -> Result<UnixStream, Error> {
-    let begun = Instant::now();
-    loop {
-        let left = timeout.saturating_sub(begun.elapsed());
-        let mut fds = [
-            PollFd::new(ready, PollFlags::IN),
-            PollFd::new(worker.control(), PollFlags::IN),
-        ];
-        let wait = Timespec::try_from(left.min(LONGEST_POLL)).unwrap_or(Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        });
-        match poll(&mut fds, Some(&wait)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => (),
-            Err(error) => return Err(Error::system("wait for the guest")(error.into())),
-        }
-        if !fds[0].revents().is_empty() {
-            let (stream, _) = ready
-                .accept()
-                .map_err(Error::system("accept the guest's connection"))?;
-            return Ok(stream);
-        }
-        if !fds[1].revents().is_empty() {
-            return Err(match worker.receive()? {
-                FromWorker::Ended {
-                    reason, console, ..
-                } => Error::BootFailed { reason, console },
-                _ => Error::Ended {
-                    reason: "its worker spoke out of turn".into(),
-                },
-            });
-        }
-        if left.is_zero() {
-            return Err(hung(worker, timeout));
-        }
-    }
-}
-
-/// The error for a guest that says nothing, with what its console shows.
-fn hung(worker: &mut Worker, after: Duration) -> Error {
-    Error::BootFailed {
-        reason: format!("no word from it within {after:?}"),
-        console: worker.last_console(),
-    }
 }

@@ -12,3 +12,8 @@ pub(crate) const DISCARD: Advice = Advice::DontNeed;
 pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     Ok(rustix::fs::fcntl_rdadvise(file, offset, bytes)?)
 }
+
+/// Not told.
+pub(crate) fn present_pages(_address: usize, _bytes: usize) -> io::Result<Vec<u64>> {
+    Ok(Vec::new())
+}

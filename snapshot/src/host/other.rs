@@ -17,3 +17,40 @@ pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()>
     let bytes = NonZeroU64::new(bytes);
     Ok(rustix::fs::fadvise(file, offset, bytes, Advice::WillNeed)?)
 }
+
+/// Pages of 4 KiB of a range that this process has in its page tables (Linux,
+/// Documentation/admin-guide/mm/pagemap.rst: bit 63).
+#[cfg(target_os = "linux")]
+pub(crate) fn present_pages(address: usize, bytes: usize) -> io::Result<Vec<u64>> {
+    use crate::limits::PAGE_BYTES;
+    use std::os::unix::fs::FileExt;
+
+    const PRESENT: u64 = 1 << 63;
+    const ENTRY: usize = 8;
+    let page = rustix::param::page_size();
+    let small = PAGE_BYTES.min(page as u64);
+    let each = page as u64 / small;
+    let map = File::open("/proc/self/pagemap")?;
+    let mut entries = vec![0; 64 << 10];
+    let mut pages = Vec::new();
+    let (mut at, end) = (address / page, (address + bytes) / page);
+    let first = at;
+    while at < end {
+        let piece = &mut entries[..((end - at) * ENTRY).min(64 << 10)];
+        map.read_exact_at(piece, (at * ENTRY) as u64)?;
+        for entry in piece.as_chunks::<ENTRY>().0 {
+            if u64::from_ne_bytes(*entry) & PRESENT != 0 {
+                let start = (at - first) as u64 * each;
+                pages.extend(start..start + each);
+            }
+            at += 1;
+        }
+    }
+    Ok(pages)
+}
+
+/// Not told.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn present_pages(_address: usize, _bytes: usize) -> io::Result<Vec<u64>> {
+    Ok(Vec::new())
+}

@@ -92,9 +92,12 @@ pub enum ToWorker {
     },
     /// Let a captured machine go on.
     Continue {
-        /// The generation that was made of it, to be put under its memory.
-        rebase: Option<Box<Restore>>,
+        /// Directory with the memory that was written, to be put under the
+        /// machine; it goes on as another one then.
+        rebase: Option<PathBuf>,
     },
+    /// Tell which memory was touched since it was mapped.
+    Touched,
     /// Tell how the machine is doing.
     Inspect,
     /// Stop the machine and end.
@@ -109,6 +112,10 @@ pub struct RestoreStages {
     pub read_us: u64,
     /// Memory mapped, devices made, state in place.
     pub load_us: u64,
+    /// The copy's generation id.
+    pub generation: [u8; 16],
+    /// Pages of 4 KiB that were brought back by a reset, if it counted them.
+    pub pages: Option<u64>,
 }
 
 /// From the worker.
@@ -129,12 +136,7 @@ pub enum FromWorker {
     /// The copy runs.
     Restored(RestoreStages),
     /// The machine is where it began, and runs.
-    WasReset {
-        /// Pages of 4 KiB brought back, if they were counted.
-        pages: Option<u64>,
-        /// Microseconds from the order to the first vCPU running again.
-        took_us: u64,
-    },
+    WasReset(RestoreStages),
     /// The machine is written, and paused.
     Captured {
         /// What was written.
@@ -143,7 +145,12 @@ pub enum FromWorker {
         paused_us: u64,
     },
     /// The captured machine runs again.
-    Continued,
+    Continued {
+        /// Its new generation id, if it goes on as another one.
+        generation: Option<[u8; 16]>,
+    },
+    /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages.
+    Touched(Vec<std::ops::Range<u64>>),
     /// What was asked cannot be done; the worker ends.
     Failed {
         /// Why, with all causes.

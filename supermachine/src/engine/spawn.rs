@@ -1,6 +1,6 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
-use super::protocol::{self, FromWorker, Machine, ToWorker, VERSION, check_version};
+use super::protocol::{self, FromWorker, Setup, ToWorker, VERSION, check_version};
 use super::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,6 +52,8 @@ pub struct Worker {
     child: Child,
     control: UnixStream,
     log: File,
+    /// Name of the engine, once the machine is prepared.
+    engine: Option<String>,
     /// How the machine ended, once that is known.
     ended: Option<Ended>,
 }
@@ -90,13 +92,8 @@ impl WeakWorker {
 }
 
 impl Worker {
-    /// Starts a worker and has it make `machine`. Returns when the first vCPU
-    /// runs, with the name of the engine.
-    pub fn start(
-        config: &VmConfig,
-        machine: Machine,
-        dir: &RuntimeDir,
-    ) -> Result<(Self, String), Error> {
+    /// Starts a worker, which begins to prepare a machine by itself.
+    pub fn spawn(config: &VmConfig, setup: Setup, dir: &RuntimeDir) -> Result<Self, Error> {
         let executable = find_worker(config)?;
         let log_path = dir.path().join("log");
         let log = File::options()
@@ -127,16 +124,22 @@ impl Worker {
             .process_group(0)
             .spawn()
             .map_err(Error::host("cannot start the worker", executable))?;
-        let mut worker = Self {
+        let worker = Self {
             child,
             control,
             log,
+            engine: None,
             ended: None,
         };
-        worker.patience(config.boot_timeout)?;
-        let engine = worker.handshake(machine)?;
         worker.patience(ANSWER_TIMEOUT)?;
-        Ok((worker, engine))
+        worker.send(&ToWorker::Hello { version: VERSION })?;
+        worker.send(&ToWorker::Prepare(Box::new(setup)))?;
+        Ok(worker)
+    }
+
+    /// Process id of the worker.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How long to wait for each answer.
@@ -147,9 +150,11 @@ impl Worker {
             .map_err(Error::system("set a time limit"))
     }
 
-    fn handshake(&mut self, machine: Machine) -> Result<String, Error> {
-        self.send(&ToWorker::Hello { version: VERSION })?;
-        self.send(&ToWorker::Start(Box::new(machine)))?;
+    /// Waits until the machine is prepared; the name of its engine.
+    pub fn engine(&mut self) -> Result<String, Error> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
         match self.receive()? {
             FromWorker::Hello { version } => {
                 check_version(version).map_err(|source| self.broken("greeting it", source))?;
@@ -157,9 +162,49 @@ impl Worker {
             other => return Err(self.unexpected(&other)),
         }
         match self.receive()? {
-            FromWorker::Started { engine } => Ok(engine),
-            FromWorker::Failed { message } => Err(Error::Start { message }),
+            FromWorker::Prepared { engine } => {
+                self.engine = Some(engine.clone());
+                Ok(engine)
+            }
             other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Gives an order and waits for the answer, not longer than `patience`.
+    /// After an error the worker is of no use any more.
+    pub fn order(&mut self, order: &ToWorker, patience: Duration) -> Result<FromWorker, Error> {
+        // It may be sent before the machine is prepared: the worker reads in
+        // order.
+        self.send(order)?;
+        self.engine()?;
+        self.patience(patience)?;
+        let answer = self.receive();
+        self.patience(ANSWER_TIMEOUT)?;
+        answer
+    }
+
+    /// The error for an answer that is not the one expected.
+    pub fn unexpected(&mut self, message: &FromWorker) -> Error {
+        match message {
+            FromWorker::Failed { message, rebake } if *rebake => Error::Rebake {
+                reason: message.clone(),
+            },
+            FromWorker::Failed { message, .. } => Error::Start {
+                message: message.clone(),
+            },
+            FromWorker::Ended {
+                reason, console, ..
+            } => {
+                let ended = self.ended.insert(Ended {
+                    reason: reason.clone(),
+                    console: console.clone(),
+                });
+                ended.clone().into()
+            }
+            other => self.broken(
+                "talking to it",
+                io::Error::other(format!("unexpected message {other:?}")),
+            ),
         }
     }
 
@@ -188,14 +233,7 @@ impl Worker {
         }
     }
 
-    fn unexpected(&self, message: &FromWorker) -> Error {
-        self.broken(
-            "talking to it",
-            io::Error::other(format!("unexpected message {message:?}")),
-        )
-    }
-
-    fn broken(&self, what: &'static str, source: io::Error) -> Error {
+    pub(super) fn broken(&self, what: &'static str, source: io::Error) -> Error {
         Error::Worker {
             what,
             log: self.log_tail().unwrap_or_default(),
@@ -210,6 +248,11 @@ impl Worker {
         let mut tail = Vec::new();
         log.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;
         Ok(String::from_utf8_lossy(&tail).trim_end().to_owned())
+    }
+
+    /// Whether the process lives.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The control connection, to wait on.

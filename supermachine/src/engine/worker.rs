@@ -7,7 +7,7 @@ use super::protocol::{
 };
 use super::runtime_dir;
 use crate::Engine;
-use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
+use snapshot::{SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -103,20 +103,14 @@ impl Refusal {
     }
 }
 
-/// What a machine goes back to.
-struct Baseline {
-    saved: SavedMachine,
-    /// Its lock keeps the generation from being removed.
-    snapshot: Snapshot,
-}
-
 /// A worker between two orders.
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
     prepared: Option<PreparedMachine>,
     machine: Option<Arc<RunningMachine>>,
     watcher: Option<JoinHandle<()>>,
-    baseline: Option<Baseline>,
+    /// What the machine goes back to.
+    baseline: Option<SavedMachine>,
     /// The state of the paused machine, as it was written.
     captured: Option<SavedMachine>,
 }
@@ -140,6 +134,7 @@ impl Served {
                 ToWorker::Reset => self.reset(),
                 ToWorker::Capture { directory } => self.capture(&directory),
                 ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
+                ToWorker::Touched => self.touched(),
                 ToWorker::Inspect => self.inspect(),
                 ToWorker::Stop => return Ok(()),
                 ToWorker::Hello { .. } | ToWorker::Prepare(_) => {
@@ -204,21 +199,24 @@ impl Served {
     fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
-        let baseline = Baseline::open(restore)?;
+        let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)?;
+        let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
         let options = RestoreOptions {
             block_devices: paths(&restore.layers),
             vcpus: restore.vcpus,
             ..RestoreOptions::default()
         };
-        let machine = prepared.restore(&baseline.snapshot, &baseline.saved, &options)?;
+        let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
         machine.resume();
         let load = begun.elapsed() - read;
         self.started(machine)?;
-        self.baseline = Some(baseline);
+        self.baseline = Some(saved);
         Ok(FromWorker::Restored(RestoreStages {
             read_us: micros(read),
             load_us: micros(load),
+            generation,
+            pages: None,
         }))
     }
 
@@ -242,12 +240,14 @@ impl Served {
     fn reset(&self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("reset")?;
         let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
-        let report = machine.reset(&baseline.saved)?;
+        let report = machine.reset(baseline)?;
         machine.resume();
-        Ok(FromWorker::WasReset {
+        Ok(FromWorker::WasReset(RestoreStages {
+            read_us: 0,
+            load_us: micros(report.took),
+            generation: report.generation,
             pages: report.pages,
-            took_us: micros(report.took),
-        })
+        }))
     }
 
     fn capture(&mut self, directory: &Path) -> Result<FromWorker, Refusal> {
@@ -266,20 +266,23 @@ impl Served {
         })
     }
 
-    fn go_on(&mut self, rebase: Option<&Restore>) -> Result<FromWorker, Refusal> {
+    fn go_on(&mut self, rebase: Option<&Path>) -> Result<FromWorker, Refusal> {
         let untimely = Refusal::Untimely("continue");
         let saved = self.captured.take().ok_or(untimely)?;
         let machine = self.machine("continue")?.clone();
-        if let Some(restore) = rebase {
-            let baseline = Baseline {
-                saved,
-                snapshot: open(restore)?,
-            };
-            machine.rebase(&baseline.snapshot)?;
-            self.baseline = Some(baseline);
+        let mut generation = None;
+        if let Some(directory) = rebase {
+            machine.rebase(directory)?;
+            generation = Some(machine.renew_generation()?);
+            self.baseline = Some(saved);
         }
         machine.resume();
-        Ok(FromWorker::Continued)
+        Ok(FromWorker::Continued { generation })
+    }
+
+    fn touched(&self) -> Result<FromWorker, Refusal> {
+        let pages = self.machine("list its pages")?.touched_pages()?;
+        Ok(FromWorker::Touched(pages.runs().to_vec()))
     }
 
     fn inspect(&self) -> Result<FromWorker, Refusal> {
@@ -300,20 +303,6 @@ impl Served {
     }
 }
 
-impl Baseline {
-    fn open(restore: &Restore) -> Result<Self, Refusal> {
-        let snapshot = open(restore)?;
-        Ok(Self {
-            saved: SavedMachine::decode(snapshot.state())?,
-            snapshot,
-        })
-    }
-}
-
-fn open(restore: &Restore) -> Result<Snapshot, SnapshotError> {
-    Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)
-}
-
 fn paths(paths: &[PathBuf]) -> Vec<String> {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     paths.iter().map(text).collect()
@@ -324,7 +313,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// The engine of a snapshot, by the name the engine has.
-fn snapshot_engine(name: &str) -> snapshot::Engine {
+pub(crate) fn snapshot_engine(name: &str) -> snapshot::Engine {
     if name == "hvf" {
         snapshot::Engine::Hvf
     } else {
@@ -364,7 +353,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// The one place that chooses an engine.
-fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
+pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
     let soft = || HvfEngine::new(softhv::api());
     Ok(match wanted {
         Engine::Soft => soft(),

@@ -283,6 +283,17 @@ impl<'vm> ExecBuilder<'vm> {
         })
     }
 
+    /// Starts the command as the machine's workload, which lives on its own.
+    pub(crate) fn start_workload(mut self) -> Result<(), Error> {
+        self.request.env = self.environment();
+        let channel = self
+            .vm
+            .open_session(|session| session.start_workload(&self.request))?;
+        crate::vm::answer(&channel, |event| {
+            matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
+        })
+    }
+
     pub(crate) fn keep_stdin_open(&mut self) {
         self.request.flags.stdin = true;
     }

@@ -155,9 +155,13 @@ impl RunningMachine {
         self.exits().iter().map(ExitCounters::total).sum()
     }
 
-    /// Brings all vCPUs to rest, their state whole.
+    /// Brings all vCPUs to rest, their state whole, and then the devices: what
+    /// they had begun is finished, and memory does not change any more.
     pub fn pause(&self) -> Result<(), MachineError> {
         if self.control.pause(REST_TIMEOUT) {
+            if let Some(parts) = &*self.parts() {
+                parts.devices.virtio.iter().for_each(|d| d.pause());
+            }
             Ok(())
         } else {
             self.control.resume();
@@ -167,8 +171,11 @@ impl RunningMachine {
         }
     }
 
-    /// Lets the vCPUs go on after [`RunningMachine::pause`].
+    /// Lets devices and vCPUs go on after [`RunningMachine::pause`].
     pub fn resume(&self) {
+        if let Some(parts) = &*self.parts() {
+            parts.devices.virtio.iter().for_each(|d| d.resume());
+        }
         self.control.resume();
     }
 

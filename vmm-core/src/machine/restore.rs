@@ -1,12 +1,12 @@
 //! Saving a paused machine, making one from a snapshot, and bringing a running
 //! one back to where it began.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devices::MmioDevice;
-use devices::virtio::mmio::{MmioState, VirtioMmio};
-use snapshot::{GuestPages, PageSource, Snapshot};
+use devices::virtio::mmio::MmioState;
+use snapshot::{GuestPages, PageSource, Snapshot, SystemFiles, WorkingSet, Written};
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -16,9 +16,6 @@ use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::arch::aarch64::layout;
 use crate::memory::GuestMemory;
 use crate::resources::VolumeSpec;
-
-/// Offset of a virtio device's status register (virtio 1.2 §4.2.2).
-const STATUS: u64 = 0x70;
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -41,11 +38,13 @@ pub struct ResetReport {
     pub pages: Option<u64>,
     /// From the order to stop until the first vCPU could run again.
     pub took: Duration,
+    /// The machine's new generation id.
+    pub generation: [u8; 16],
 }
 
 impl PreparedMachine {
-    /// Makes the machine of a snapshot. It is paused; [`RunningMachine::resume`]
-    /// lets it go on.
+    /// Makes the machine of a snapshot, with a new generation id, which is
+    /// given too. It is paused; [`RunningMachine::resume`] lets it go on.
     ///
     /// Everything the snapshot says is read and checked before the machine
     /// gets memory or devices.
@@ -54,7 +53,7 @@ impl PreparedMachine {
         snapshot: &Snapshot,
         saved: &SavedMachine,
         options: &RestoreOptions,
-    ) -> Result<RunningMachine, MachineError> {
+    ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let board = &saved.board;
         let given = options.block_devices.len() + options.volumes.len();
         if given != board.disks as usize {
@@ -81,12 +80,11 @@ impl PreparedMachine {
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
         let memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
         let machine = self.assemble(memory, disks, board.possible_vcpus)?;
-        {
-            let parts = machine.parts();
-            let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-            machine.load(parts, saved)?;
-        }
-        Ok(machine)
+        let generation = match &*machine.parts() {
+            Some(parts) => machine.load(parts, saved)?,
+            None => return Err(MachineError::Gone),
+        };
+        Ok((machine, generation))
     }
 }
 
@@ -139,13 +137,38 @@ impl RunningMachine {
         write(&mut GuestPages::new(&slice))
     }
 
-    /// Puts a snapshot of this paused machine, taken since it paused, under
-    /// its memory: what it has in common with the snapshot is shared from now
-    /// on, and [`RunningMachine::reset`] goes back to it.
-    pub fn rebase(&self, snapshot: &Snapshot) -> Result<(), MachineError> {
+    /// Puts what [`RunningMachine::store_memory`] wrote into `directory` under
+    /// the memory of this machine, paused since: what the two have in common
+    /// is shared from now on, and [`RunningMachine::reset`] goes back to it.
+    pub fn rebase(&self, directory: &Path) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        Ok(snapshot.map_memory_over(parts.memory.host())?)
+        Ok(Written::map_over(
+            &SystemFiles,
+            directory,
+            parts.memory.host(),
+        )?)
+    }
+
+    /// Gives a paused machine a new generation id: it goes on as another one.
+    pub fn renew_generation(&self) -> Result<[u8; 16], MachineError> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        parts.generation.renew(&parts.vm)
+    }
+
+    /// Pages of 4 KiB of its memory that were touched since it was mapped, as
+    /// far as the host tells.
+    pub fn touched_pages(&self) -> Result<WorkingSet, MachineError> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        let pages = parts.memory.host().present_pages();
+        Ok(WorkingSet::from_pages(pages.map_err(|source| {
+            MachineError::Host {
+                what: "the list of touched pages",
+                source,
+            }
+        })?))
     }
 
     /// Brings the machine back to `saved`, the state it was restored from.
@@ -153,20 +176,18 @@ impl RunningMachine {
     /// a new generation id.
     pub fn reset(&self, saved: &SavedMachine) -> Result<ResetReport, MachineError> {
         let begun = Instant::now();
+        // Devices stop touching memory, too, before it changes.
         self.pause()?;
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        // Devices stop touching memory before it changes.
-        for device in &parts.devices.virtio {
-            turn_off(device);
-        }
         parts
             .memory
             .host()
             .map_afresh()
             .map_err(MachineError::Rewind)?;
-        self.load(parts, saved)?;
+        let generation = self.load(parts, saved)?;
         Ok(ResetReport {
+            generation,
             pages: None,
             took: begun.elapsed(),
         })
@@ -174,17 +195,17 @@ impl RunningMachine {
 
     /// Gives a machine with the right memory and idle devices its state, and a
     /// generation id of its own.
-    fn load(&self, parts: &Parts, saved: &SavedMachine) -> Result<(), MachineError> {
+    fn load(&self, parts: &Parts, saved: &SavedMachine) -> Result<[u8; 16], MachineError> {
         if saved.virtio.len() != parts.devices.virtio.len() {
             return Err(MachineError::Damaged { what: "the board" });
         }
         self.control.set_power(&saved.board.power);
         parts.vm.restore_interrupts(&saved.interrupts)?;
-        //TEMP parts.devices.uart.reset_to(&saved.uart);
-        //TEMP parts.devices.rtc.reset_to(saved.rtc);
+        parts.devices.uart.reset_to(&saved.uart);
+        parts.devices.rtc.reset_to(saved.rtc);
         for (slot, (device, state)) in (0..).zip(parts.devices.virtio.iter().zip(&saved.virtio)) {
             device
-                .restore(state)
+                .reset_to(state)
                 .map_err(|source| MachineError::Device { slot, source })?;
         }
         // One moment for all: their counters must agree.
@@ -197,8 +218,7 @@ impl RunningMachine {
             })
             .collect();
         self.perform(tasks)?;
-        parts.generation.renew(&parts.vm)?;
-        Ok(())
+        parts.generation.renew(&parts.vm)
     }
 
     fn perform(
@@ -217,9 +237,4 @@ impl Parts {
         let fixed = assembly::FIXED_VIRTIO;
         u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)
     }
-}
-
-/// Resets a device as its driver would.
-fn turn_off(device: &VirtioMmio) {
-    device.write(STATUS, &0_u32.to_le_bytes());
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hvf::sys::{Api, MemoryFlags, PAGE_BYTES};
+use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES};
 use hvf::{GicAddresses, GicGeometry};
 
 use crate::hypervisor::{
@@ -34,6 +34,32 @@ impl HvfEngine {
     /// The framework of this Mac.
     pub fn system() -> Result<Self, EngineError> {
         Ok(Self::new(hvf::system_api()?))
+    }
+
+    /// What guests see of the processor: identification registers by name, and
+    /// the rate of their counter in Hz. A snapshot needs the same ones.
+    pub fn identity(&self) -> Result<(BTreeMap<String, u64>, u64), EngineError> {
+        const REGISTERS: [(&str, FeatureReg); 9] = [
+            ("ID_AA64DFR0_EL1", FeatureReg::ID_AA64DFR0_EL1),
+            ("ID_AA64DFR1_EL1", FeatureReg::ID_AA64DFR1_EL1),
+            ("ID_AA64ISAR0_EL1", FeatureReg::ID_AA64ISAR0_EL1),
+            ("ID_AA64ISAR1_EL1", FeatureReg::ID_AA64ISAR1_EL1),
+            ("ID_AA64MMFR0_EL1", FeatureReg::ID_AA64MMFR0_EL1),
+            ("ID_AA64MMFR1_EL1", FeatureReg::ID_AA64MMFR1_EL1),
+            ("ID_AA64MMFR2_EL1", FeatureReg::ID_AA64MMFR2_EL1),
+            ("ID_AA64PFR0_EL1", FeatureReg::ID_AA64PFR0_EL1),
+            ("ID_AA64PFR1_EL1", FeatureReg::ID_AA64PFR1_EL1),
+        ];
+        let mut registers = BTreeMap::new();
+        for (name, register) in REGISTERS {
+            registers.insert(name.to_owned(), hvf::feature_reg(&self.api, register)?);
+        }
+        Ok((registers, self.api.counter_hz))
+    }
+
+    /// Name for people, like `hvf` or `soft`.
+    pub fn name(&self) -> &'static str {
+        self.api.name
     }
 
     /// The software engine, which runs anywhere.

@@ -1,0 +1,410 @@
+//! Baking: an image is booted once, brought to the moment that copies start
+//! from, and captured.
+
+use crate::engine::instance::Identity;
+use crate::image::{default_cache, layer_dir};
+use crate::template::{IMAGE_FILE, ImageFile, Template, Workload, layer_resources};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, stamp};
+use exec_proto::client::Event;
+use sha2::{Digest, Sha256};
+use snapshot::{Baked, Description, Draft, Stamp, Store, WorkingSet};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Changes when the same options would make another snapshot.
+const RECIPE: &str = "supermachine bake 1";
+/// How long another process may take to bake the same image.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// How long a workload may take to listen.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often the agent is asked for a heartbeat.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// Most memory pages a working set is taken from: beyond that, reading ahead
+/// costs more than it saves.
+const MAX_WORKING_SET_PAGES: u64 = (32 << 20) / 4096;
+
+/// When a machine that is being baked is captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// As soon as it serves commands. A workload starts in each copy.
+    #[default]
+    Ready,
+    /// When its workload listens on the guest port.
+    Listener,
+    /// This long after its workload was started.
+    After(Duration),
+    /// When its agent has answered this often since the workload was started.
+    Heartbeat(u64),
+}
+
+type Warmup = Arc<dyn Fn(&Vm) -> Result<(), Error> + Send + Sync>;
+
+/// Bakes a snapshot of an OCI image, or finds one that was baked before.
+#[derive(Clone)]
+pub struct OciImageBuilder {
+    reference: String,
+    name: Option<String>,
+    config: VmConfig,
+    cmd: Option<Vec<String>>,
+    env: Vec<(String, String)>,
+    guest_port: Option<u16>,
+    trigger: Trigger,
+    quiesce: Duration,
+    warmup: Option<Warmup>,
+    warmup_tag: String,
+    snapshots_dir: Option<PathBuf>,
+    cache: Option<PathBuf>,
+}
+
+impl fmt::Debug for OciImageBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OciImageBuilder")
+            .field("reference", &self.reference)
+            .field("name", &self.name)
+            .field("trigger", &self.trigger)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OciImageBuilder {
+    pub(crate) fn new(reference: String) -> Self {
+        Self {
+            reference,
+            name: None,
+            config: VmConfig::new(),
+            cmd: None,
+            env: Vec::new(),
+            guest_port: None,
+            trigger: Trigger::Ready,
+            quiesce: Duration::ZERO,
+            warmup: None,
+            warmup_tag: String::new(),
+            snapshots_dir: None,
+            cache: None,
+        }
+    }
+
+    /// The image: `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`.
+    pub fn ref_(mut self, reference: impl Into<String>) -> Self {
+        self.reference = reference.into();
+        self
+    }
+
+    /// Name of the snapshot, by default made of the reference.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Guest memory in MiB; 256 if not set.
+    pub fn memory_mib(mut self, memory_mib: usize) -> Self {
+        self.config = self.config.with_memory_mib(memory_mib);
+        self
+    }
+
+    /// Virtual CPUs; 1 if not set. Copies may have more.
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.config = self.config.with_vcpus(vcpus);
+        self
+    }
+
+    /// Everything else about the machine: engine, assets, worker, host name,
+    /// time limits. Memory and vCPUs set there count too.
+    pub fn vm_config(mut self, config: VmConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The workload: a command each copy runs by itself. By default that is
+    /// nothing, or the image's own command if a trigger needs a workload.
+    pub fn cmd<S: Into<String>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.cmd = Some(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Adds a variable to the workload's environment.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// TCP port the workload listens on.
+    pub fn guest_port(mut self, port: u16) -> Self {
+        self.guest_port = Some(port);
+        self
+    }
+
+    /// Whether the workload must listen on the guest port when the snapshot is
+    /// made.
+    pub fn listener_required(mut self, required: bool) -> Self {
+        self.trigger = if required {
+            Trigger::Listener
+        } else {
+            Trigger::Ready
+        };
+        self
+    }
+
+    /// When the snapshot is made.
+    pub fn trigger(mut self, trigger: Trigger) -> Self {
+        self.trigger = trigger;
+        self
+    }
+
+    /// How long the machine may settle before it is captured.
+    pub fn quiesce_ms(mut self, milliseconds: u64) -> Self {
+        self.quiesce = Duration::from_millis(milliseconds);
+        self
+    }
+
+    /// Runs in the machine before it is captured, after the trigger: what it
+    /// leaves in memory and in files, every copy has. Nothing secret should be
+    /// in there, and no generator of random numbers that was seeded.
+    pub fn with_warmup(
+        mut self,
+        warmup: impl Fn(&Vm) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.warmup = Some(Arc::new(warmup));
+        self
+    }
+
+    /// Tells warm-ups apart: another tag, another snapshot.
+    pub fn with_warmup_tag(mut self, tag: impl Into<String>) -> Self {
+        self.warmup_tag = tag.into();
+        self
+    }
+
+    /// Where snapshots are kept; see [`crate::snapshots_dir`] for the default.
+    pub fn snapshots_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.snapshots_dir = Some(dir.into());
+        self
+    }
+
+    /// Where layers are cached; by default in the user's cache directory.
+    pub fn layer_cache(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache = Some(dir.into());
+        self
+    }
+
+    /// As [`OciImageBuilder::build`].
+    ///
+    /// # Errors
+    /// As [`OciImageBuilder::build`].
+    pub fn run(self) -> Result<Image, Error> {
+        self.build()
+    }
+
+    /// Bakes the snapshot, unless one of the same image and options is there
+    /// already. Of several processes that bake the same, one does and the
+    /// others wait for it.
+    ///
+    /// # Errors
+    /// As [`Image::load`] and [`Vm::start`]; what the warm-up says;
+    /// [`Error::Snapshot`] if the snapshot cannot be written. A snapshot that
+    /// was there before stays then.
+    pub fn build(self) -> Result<Image, Error> {
+        self.config.validate()?;
+        let cache = match &self.cache {
+            Some(cache) => cache.clone(),
+            None => default_cache()?,
+        };
+        let image = Image::load_with_cache(&self.reference, &cache)?;
+        let assets = self.config.assets()?;
+        let here = stamp::here(self.config.engine, &assets)?;
+        let root = match &self.snapshots_dir {
+            Some(dir) => dir.clone(),
+            None => crate::snapshots_dir()?,
+        };
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => default_name(&self.reference),
+        };
+        let store = Store::new(root)?;
+        let key = self.key(&image, &here);
+        let mut kept = None;
+        let baked = store.bake(&name, &key, &here, PATIENCE, |draft| {
+            let (number, vm) = self.bake(&image, &key, &here, draft)?;
+            kept = Some(vm);
+            Ok::<u64, Error>(number)
+        })?;
+        let is_new = matches!(baked, Baked::New(_));
+        let template = Template::new(baked.into_snapshot(), &layer_dir(&cache))?;
+        // The machine goes back to the snapshot like any of its copies.
+        let kept = kept.filter(|_| is_new).and_then(|vm| {
+            let ready = vm.reset(&template, &self.config);
+            ready.is_ok().then_some(vm)
+        });
+        Ok(Image::from_template(template, kept))
+    }
+
+    /// Digest of everything that decides what is in the snapshot.
+    fn key(&self, image: &Image, here: &Stamp) -> String {
+        let parts = serde_json::json!([
+            RECIPE,
+            image.digest(),
+            layer_resources(image.layers()),
+            self.config.boot_memory_mib(),
+            self.config.boot_vcpus(),
+            self.config.hostname,
+            self.cmd,
+            self.env,
+            self.guest_port,
+            format!("{:?}", self.trigger),
+            self.warmup.is_some(),
+            self.warmup_tag,
+            here,
+        ]);
+        stamp::hex(&Sha256::digest(parts.to_string()))
+    }
+
+    /// Boots and captures a machine; it is given back running.
+    fn bake(
+        &self,
+        image: &Image,
+        key: &str,
+        here: &Stamp,
+        mut draft: Draft<'_>,
+    ) -> Result<(u64, Vm), Error> {
+        let vm = Vm::boot(image, &self.config, MAX_VCPUS)?;
+        let workload = self.reach_moment(image, &vm)?;
+        if !self.quiesce.is_zero() {
+            std::thread::sleep(self.quiesce);
+        }
+        quiet(&vm)?;
+        let written = vm.instance().capture(draft.path())?;
+        draft.adopt(written)?;
+        let file = ImageFile {
+            reference: self.reference.clone(),
+            digest: image.digest(),
+            config: image.config().clone(),
+            possible_vcpus: MAX_VCPUS,
+            workload,
+        };
+        let text =
+            serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
+        draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
+        draft.working_set(&first_steps(&vm, draft.path())?)?;
+        let number = draft.publish(self.description(image, key, here))?;
+        Ok((number, vm))
+    }
+
+    /// Brings a machine to the moment its copies start from; what is left for
+    /// them to start.
+    fn reach_moment(&self, image: &Image, vm: &Vm) -> Result<Workload, Error> {
+        let argv = match (&self.cmd, self.trigger) {
+            (Some(cmd), _) => Some(image.config().command(None, Some(cmd))?),
+            (None, Trigger::Ready) => None,
+            (None, _) => Some(image.config().command(None, None)?),
+        };
+        let workload = match argv {
+            None => Workload::None,
+            Some(argv) => {
+                let pairs = self
+                    .env
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"));
+                Workload::OnRestore(argv, pairs.collect())
+            }
+        };
+        let workload = if self.trigger == Trigger::Ready {
+            workload
+        } else {
+            vm.start_workload(&workload)?;
+            self.await_trigger(vm)?;
+            Workload::Running
+        };
+        if let Some(warmup) = &self.warmup {
+            warmup(vm)?;
+        }
+        Ok(workload)
+    }
+
+    fn await_trigger(&self, vm: &Vm) -> Result<(), Error> {
+        match self.trigger {
+            Trigger::Ready => Ok(()),
+            Trigger::After(time) => {
+                std::thread::sleep(time);
+                Ok(())
+            }
+            Trigger::Listener => {
+                let port = self.guest_port.ok_or(Error::Unsuitable {
+                    what: "baking with a listener",
+                    needs: "a guest port",
+                })?;
+                let limit = u64::try_from(LISTENER_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+                let channel = vm.open_session(|session| session.await_listener(port, limit))?;
+                crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
+            }
+            Trigger::Heartbeat(count) => {
+                for beat in 0..count {
+                    let channel = vm.open_session(|session| session.ping(beat))?;
+                    crate::vm::answer(&channel, |event| {
+                        matches!(event, Event::Pong(_)).then_some(())
+                    })?;
+                    std::thread::sleep(HEARTBEAT);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn description(&self, image: &Image, key: &str, here: &Stamp) -> Description {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Description {
+            key: key.to_owned(),
+            created_unix_s: since.unwrap_or_default().as_secs(),
+            stamp: here.clone(),
+            vcpus: u16::try_from(self.config.boot_vcpus()).unwrap_or(u16::MAX),
+            resources: layer_resources(image.layers()),
+            labels: BTreeMap::from([("reference".to_owned(), self.reference.clone())]),
+        }
+    }
+}
+
+/// Has the guest write out what it holds back.
+fn quiet(vm: &Vm) -> Result<(), Error> {
+    let channel = vm.open_session(|session| session.quiesce(false))?;
+    crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
+}
+
+/// Lets a captured machine take the first steps of a copy on the memory that
+/// was written, and sees which pages they need.
+fn first_steps(vm: &Vm, written: &Path) -> Result<WorkingSet, Error> {
+    vm.instance().go_on_from(written, &Identity::default())?;
+    // What every command needs; whether there is a `true` does not matter.
+    let _ = vm.exec(["true"]);
+    let pages = vm.instance().touched()?.into_iter().flatten();
+    Ok(WorkingSet::from_pages(pages.take(
+        usize::try_from(MAX_WORKING_SET_PAGES).unwrap_or(usize::MAX),
+    )))
+}
+
+/// A snapshot's name, made of the reference it comes from.
+fn default_name(reference: &str) -> String {
+    let last = reference.trim_end_matches('/').rsplit('/').next();
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
+    let name: String = last
+        .unwrap_or_default()
+        .chars()
+        .map(plain)
+        .take(40)
+        .collect();
+    let name = name.trim_matches('-');
+    // Two references with the same end are two images.
+    let digest = stamp::hex(&Sha256::digest(reference));
+    format!(
+        "{}-{}",
+        if name.is_empty() { "image" } else { name },
+        &digest[..8]
+    )
+}

@@ -1,0 +1,413 @@
+//! A worker with its sockets, and the agent in its guest.
+
+use super::protocol::{Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
+use super::runtime_dir::RuntimeDir;
+use super::spawn::{VmStatus, WeakWorker, Worker};
+use crate::exec::Channel;
+use crate::{Error, VmConfig};
+use exec_proto::client::{Event, Session};
+use exec_proto::{ErrorKind, ProtoError, READY_PORT, Resume, Resumed};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use snapshot::Written;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long the agent may refuse connections before that is an error.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
+/// First and longest pause before it is asked again.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+/// Longest single wait, so that it fits every system's clock type.
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
+/// How long a worker may take for what takes no time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long writing a snapshot may take.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A worker process, its directory, and the connections of its guest's agent.
+#[derive(Debug)]
+pub struct Instance {
+    exec_socket: PathBuf,
+    /// A connection for the next command.
+    next: Mutex<Option<Next>>,
+    /// Where the agent keeps the one after that open, in the backlog.
+    ready: UnixListener,
+    worker: Arc<Mutex<Worker>>,
+    dir: RuntimeDir,
+}
+
+/// A connection to the agent that is free.
+#[derive(Debug)]
+enum Next {
+    /// Nothing was said on it yet.
+    Fresh(UnixStream),
+    /// The agent has greeted, and answered.
+    Known(Channel),
+}
+
+/// What makes a copy differ from all others.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub hostname: Option<String>,
+    pub vcpus: u32,
+}
+
+impl Instance {
+    /// Starts a worker that prepares a machine.
+    pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
+        let dir = RuntimeDir::create()?;
+        let exec_socket = dir.path().join("exec");
+        let ready_path = dir.path().join(format!("mux_{READY_PORT}"));
+        let ready = UnixListener::bind(&ready_path)
+            .and_then(|ready| ready.set_nonblocking(true).map(|()| ready))
+            .map_err(Error::host("cannot listen on", &ready_path))?;
+        let setup = Setup {
+            engine: config.engine,
+            vcpus,
+            runtime_dir: dir.path().to_path_buf(),
+            mux: dir.path().join("mux"),
+            exec: exec_socket.clone(),
+            console: config.console,
+        };
+        let worker = Worker::spawn(config, setup, &dir)?;
+        Ok(Self {
+            exec_socket,
+            next: Mutex::default(),
+            ready,
+            worker: Arc::new(Mutex::new(worker)),
+            dir,
+        })
+    }
+
+    pub fn exec_socket(&self) -> &Path {
+        &self.exec_socket
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The worker's process id.
+    pub fn pid(&self) -> u32 {
+        self.worker().pid()
+    }
+
+    pub fn worker(&self) -> MutexGuard<'_, Worker> {
+        lock(&self.worker)
+    }
+
+    /// Waits until the machine is prepared; the name of its engine.
+    pub fn engine(&self) -> Result<String, Error> {
+        self.worker().engine()
+    }
+
+    /// Boots a machine and waits until its agent serves.
+    pub fn boot(&self, boot: Boot, patience: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        let answer = self
+            .worker()
+            .order(&ToWorker::Boot(Box::new(boot)), patience)?;
+        let FromWorker::Booted = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let first = self.await_agent(patience.saturating_sub(begun.elapsed()), patience)?;
+        *lock(&self.next) = Some(Next::Fresh(first));
+        Ok(())
+    }
+
+    /// Makes a copy of a captured machine and makes it one of its own.
+    pub fn restore(
+        &self,
+        restore: Restore,
+        identity: &Identity,
+        patience: Duration,
+    ) -> Result<(RestoreStages, Resumed), Error> {
+        let begun = Instant::now();
+        let answer = self
+            .worker()
+            .order(&ToWorker::Restore(Box::new(restore)), patience)?;
+        let FromWorker::Restored(stages) = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let left = patience.saturating_sub(begun.elapsed());
+        let resumed = self.make_unique(stages.generation, identity, left, patience)?;
+        Ok((stages, resumed))
+    }
+
+    /// Brings the machine back to its snapshot and makes it one of its own.
+    pub fn reset(
+        &self,
+        identity: &Identity,
+        patience: Duration,
+    ) -> Result<(RestoreStages, Resumed), Error> {
+        let begun = Instant::now();
+        // What the last user left: commands, and the agent's next connection.
+        *lock(&self.next) = None;
+        while self.dialed().is_some() {}
+        let answer = self.worker().order(&ToWorker::Reset, patience)?;
+        let FromWorker::WasReset(stages) = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let left = patience.saturating_sub(begun.elapsed());
+        let resumed = self.make_unique(stages.generation, identity, left, patience)?;
+        Ok((stages, resumed))
+    }
+
+    /// Pauses the machine and writes it into the directory of a draft. It
+    /// stays paused until [`Instance::go_on`].
+    pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
+        let order = ToWorker::Capture {
+            directory: directory.to_path_buf(),
+        };
+        let answer = self.worker().order(&order, CAPTURE_TIMEOUT)?;
+        match answer {
+            FromWorker::Captured { written, .. } => Ok(*written),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Lets a captured machine go on as it was.
+    pub fn go_on(&self) -> Result<(), Error> {
+        self.continue_with(None).map(|_| ())
+    }
+
+    /// Lets a captured machine go on as another one than was captured, on the
+    /// memory that was written to `directory`.
+    pub fn go_on_from(&self, directory: &Path, identity: &Identity) -> Result<Resumed, Error> {
+        let generation = self.continue_with(Some(directory.to_path_buf()))?;
+        let generation = generation.unwrap_or_default();
+        let channel = self.open_session(|_| Ok(()))?;
+        let resumed = resume_guest(&channel, generation, identity)?;
+        *lock(&self.next) = Some(Next::Known(channel));
+        Ok(resumed)
+    }
+
+    fn continue_with(&self, rebase: Option<PathBuf>) -> Result<Option<[u8; 16]>, Error> {
+        let order = ToWorker::Continue { rebase };
+        let answer = self.worker().order(&order, ANSWER_TIMEOUT)?;
+        match answer {
+            FromWorker::Continued { generation } => Ok(generation),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Which pages of the machine's memory were touched since it was mapped.
+    pub fn touched(&self) -> Result<Vec<std::ops::Range<u64>>, Error> {
+        let answer = self.worker().order(&ToWorker::Touched, ANSWER_TIMEOUT)?;
+        match answer {
+            FromWorker::Touched(runs) => Ok(runs),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Waits for the agent of a copy to call, and has it reseed, set its clock
+    /// and take its name. Without that nobody gets the machine.
+    fn make_unique(
+        &self,
+        generation: [u8; 16],
+        identity: &Identity,
+        left: Duration,
+        patience: Duration,
+    ) -> Result<Resumed, Error> {
+        let begun = Instant::now();
+        let (channel, resumed) = loop {
+            let left = left.saturating_sub(begun.elapsed());
+            let stream = self.await_agent(left, patience)?;
+            let channel = Channel::new(stream, WeakWorker::new(&self.worker));
+            match resume_guest(&channel, generation, identity) {
+                // The machine that was there before had dialed it.
+                Err(Error::Connection { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(resumed) => break (channel, resumed),
+            }
+        };
+        *lock(&self.next) = Some(Next::Known(channel));
+        Ok(resumed)
+    }
+
+    /// Connects to the agent and sends requests. The agent refuses connections
+    /// while many others wait to be accepted, by closing them without a hello,
+    /// or says that it is busy. Nothing was begun then, so trying again is safe.
+    pub fn open_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let begun = Instant::now();
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.try_session(&queue) {
+                Err(
+                    error @ (Error::Connection { .. }
+                    | Error::Exec {
+                        kind: ErrorKind::Busy,
+                        ..
+                    }),
+                ) => {
+                    if let Some(ended) = self.worker().end_within(Duration::ZERO) {
+                        return Err(ended);
+                    }
+                    if begun.elapsed() > REFUSAL_PATIENCE {
+                        return Err(error);
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LAST_RETRY);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let next = lock(&self.next).take();
+        let stream = match next.or_else(|| self.dialed().map(Next::Fresh)) {
+            Some(Next::Known(channel)) => {
+                channel.request(queue)?;
+                return Ok(channel);
+            }
+            Some(Next::Fresh(stream)) => stream,
+            None => UnixStream::connect(&self.exec_socket)
+                .map_err(Error::connection("connecting to it"))?,
+        };
+        let channel = Channel::new(stream, WeakWorker::new(&self.worker));
+        channel.request(queue)?;
+        channel.greeting()?;
+        Ok(channel)
+    }
+
+    /// The connection the agent has open for us, if it is there already.
+    fn dialed(&self) -> Option<UnixStream> {
+        let (stream, _) = self.ready.accept().ok()?;
+        // Some systems pass the listener's setting on.
+        stream.set_nonblocking(false).ok()?;
+        Some(stream)
+    }
+
+    /// How the machine is doing.
+    pub fn status(&self) -> Result<VmStatus, Error> {
+        self.worker().inspect()
+    }
+
+    /// Whether the worker lives, as far as is known without waiting.
+    pub fn is_alive(&self) -> bool {
+        self.worker().is_alive()
+    }
+
+    /// Ends the worker and removes what it had. Safe to call twice.
+    pub fn end(&self) {
+        self.worker().end();
+        self.dir.remove();
+    }
+
+    /// Kills the worker, for a process that must end now. Whoever holds the
+    /// worker is ending it already.
+    pub fn abandon(&self) {
+        if let Ok(mut worker) = self.worker.try_lock() {
+            worker.kill();
+        }
+        self.dir.remove();
+    }
+
+    /// Waits for the agent's connection or the machine's end, whichever is
+    /// first, for `left` of the `whole` time it has.
+    fn await_agent(&self, left: Duration, whole: Duration) -> Result<UnixStream, Error> {
+        let begun = Instant::now();
+        loop {
+            if let Some(stream) = self.dialed() {
+                return Ok(stream);
+            }
+            let mut worker = self.worker();
+            let left = left.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(hung(&mut worker, whole));
+            }
+            let mut fds = [
+                PollFd::new(&self.ready, PollFlags::IN),
+                PollFd::new(worker.control(), PollFlags::IN),
+            ];
+            let wait = Timespec::try_from(left.min(LONGEST_POLL)).unwrap_or(Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            });
+            match poll(&mut fds, Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => (),
+                Err(error) => return Err(Error::system("wait for the guest")(error.into())),
+            }
+            if !fds[1].revents().is_empty() {
+                return Err(match worker.receive()? {
+                    FromWorker::Ended {
+                        reason, console, ..
+                    } => Error::BootFailed { reason, console },
+                    other => worker.unexpected(&other),
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// One round trip: everything that must differ between copies.
+fn resume_guest(
+    channel: &Channel,
+    generation: [u8; 16],
+    identity: &Identity,
+) -> Result<Resumed, Error> {
+    let seed = random_seed()?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let wall = since.unwrap_or_default().as_nanos();
+    let resume = Resume {
+        hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
+        vcpus: identity.vcpus,
+        ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
+    };
+    channel.request(|session| session.resume(&resume))?;
+    let mut buffer = Vec::new();
+    loop {
+        match channel.next_event(&mut buffer)? {
+            Event::Resumed(resumed) if resumed.reseeded => return Ok(resumed),
+            Event::Resumed(_) => {
+                return Err(Error::NotUnique {
+                    reason: "its random number generator was not reseeded".into(),
+                });
+            }
+            Event::Failed(failure) => {
+                return Err(Error::NotUnique {
+                    reason: failure.message,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn random_seed() -> Result<[u8; 64], Error> {
+    let mut seed = [0; 64];
+    let mut filled = 0;
+    while filled < seed.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut seed[filled..], flags)
+            .map_err(|error| Error::system("get random numbers")(error.into()))?;
+    }
+    Ok(seed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error for a guest that says nothing, with what its console shows.
+fn hung(worker: &mut Worker, after: Duration) -> Error {
+    Error::BootFailed {
+        reason: format!("no word from it within {after:?}"),
+        console: worker.last_console(),
+    }
+}

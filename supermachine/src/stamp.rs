@@ -1,0 +1,74 @@
+//! What this host is, as snapshots compare it.
+
+use crate::{AssetPaths, Engine, Error};
+use sha2::{Digest, Sha256};
+use snapshot::{Architecture, Stamp};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use vmm_core::backend::hvf::HvfEngine;
+
+/// A file as it was: device, inode, length, and when it was changed.
+type Identity = (u64, u64, u64, i64, i64);
+
+/// Digests of files this process has read before.
+static DIGESTS: Mutex<Option<HashMap<Identity, String>>> = Mutex::new(None);
+
+/// The stamp of machines that are made here with these assets.
+pub fn here(engine: Engine, assets: &AssetPaths) -> Result<Stamp, Error> {
+    let refused = |error: vmm_core::hypervisor::EngineError| Error::Start {
+        message: error.to_string(),
+    };
+    let engine = crate::engine::worker::engine(engine).map_err(refused)?;
+    let (cpu, counter_hz) = engine.identity().map_err(refused)?;
+    let kind = crate::engine::worker::snapshot_engine(engine.name());
+    Ok(Stamp {
+        engine: kind,
+        architecture: Architecture::Aarch64,
+        gic_version: 3,
+        counter_hz,
+        granule_bytes: 16 << 10,
+        cpu,
+        kernel: digest(&assets.kernel)?,
+        init: digest(&assets.init_oci)?,
+        producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+/// SHA-256 of a file, in hex digits.
+fn digest(path: &Path) -> Result<String, Error> {
+    let failed = || Error::host("cannot read", path);
+    let mut file = File::open(path).map_err(failed())?;
+    let metadata = file.metadata().map_err(failed())?;
+    let identity = (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    );
+    let mut known = DIGESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    if let Some(digest) = known.get(&identity) {
+        return Ok(digest.clone());
+    }
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let count = file.read(&mut buffer).map_err(failed())?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&buffer[..count]);
+    }
+    let digest = hex(&hash.finalize());
+    known.insert(identity, digest.clone());
+    Ok(digest)
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
