@@ -13,7 +13,7 @@ use super::link::{Link, Received};
 use super::output::{Output, Stream};
 use super::stdin::{Accepted, Stdin};
 use super::{Agent, Stop, launch, tree};
-use crate::sys::{self, Outcome, Plan, Pty, SpawnError, Stage, Waited};
+use crate::sys::{self, Outcome, Plan, Pty, Waited};
 
 /// Output queued for the host at which the command's pipes are left alone.
 pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
@@ -73,6 +73,13 @@ pub(super) fn run(
     link.queue(&Reply::Started { pid });
     command.serve(link)?;
     command.finish(link)
+}
+
+pub(super) fn exit_status(outcome: Outcome) -> ExitStatus {
+    match outcome {
+        Outcome::Code(code) => ExitStatus::Code(code),
+        Outcome::Signal(signal) => ExitStatus::Signal(signal),
+    }
 }
 
 fn resources(error: &io::Error) -> Stop {
@@ -181,56 +188,30 @@ impl<'a> Command<'a> {
         } else {
             None
         };
-        let mut result = self.spawn(&plan, slave.as_ref());
-        if self.create_cwd
-            && let Err(SpawnError {
-                stage: Stage::Cwd,
-                errno: libc::ENOENT,
-            }) = result
-            && let Some(cwd) = &plan.cwd
-            && std::fs::create_dir_all(super::files::guest_path(cwd.as_bytes())).is_ok()
-        {
-            result = self.spawn(&plan, slave.as_ref());
-        }
-        let child = result.map_err(|error| launch::explain(&plan, error))?;
+        let null = self.agent.places.null.as_fd();
+        let start = launch::Start {
+            pool: self.agent.groups.as_deref(),
+            stdio: match (&slave, &self.ends) {
+                (Some(slave), _) => [slave.as_fd(); 3],
+                (None, Some(ends)) => [
+                    ends.stdin.as_ref().map_or(null, AsFd::as_fd),
+                    ends.stdout.as_fd(),
+                    ends.stderr.as_fd(),
+                ],
+                (None, None) => [null; 3],
+            },
+            tty: self.tty,
+            create_cwd: self.create_cwd,
+        };
+        let started = start.spawn(&plan, &mut self.group);
+        let (pid, pidfd) = started.map_err(|error| launch::explain(&plan, error))?;
+        let child = Child { pid, pidfd };
         let pid = u32::try_from(child.pid).unwrap_or_default();
         self.child = Some(child);
         if self.plans.as_slice().is_empty() {
             self.ends = None;
         }
         Ok(Some(pid))
-    }
-
-    fn spawn(&mut self, plan: &Plan, slave: Option<&OwnedFd>) -> Result<Child, SpawnError> {
-        let null = self.agent.places.null.as_fd();
-        let stdio = match (slave, &self.ends) {
-            (Some(slave), _) => [slave.as_fd(); 3],
-            (None, Some(ends)) => [
-                ends.stdin.as_ref().map_or(null, AsFd::as_fd),
-                ends.stdout.as_fd(),
-                ends.stderr.as_fd(),
-            ],
-            (None, None) => [null; 3],
-        };
-        let tty = slave.is_some();
-        let directory = self.group.as_ref().map(Group::directory);
-        let mut result = sys::spawn(plan, stdio, tty, directory);
-        // A guest's root may have made the group unfit for processes (threaded,
-        // with controllers, removed). Another one, then; at worst none.
-        if let Err(SpawnError {
-            stage: Stage::Clone,
-            errno: libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT | libc::EACCES,
-        }) = result
-            && self.group.take().is_some()
-        {
-            self.group = self.agent.groups.as_ref().and_then(|pool| pool.take().ok());
-            let directory = self.group.as_ref().map(Group::directory);
-            result = sys::spawn(plan, stdio, tty, directory);
-            if result.is_err() && self.group.take().is_some() {
-                result = sys::spawn(plan, stdio, tty, None);
-            }
-        }
-        result.map(|(pid, pidfd)| Child { pid, pidfd })
     }
 
     /// Moves bytes and waits until the command has ended and its output is queued.
@@ -457,10 +438,7 @@ impl<'a> Command<'a> {
         }
         let now = sys::monotonic_ns();
         link.queue(&Reply::Exited(Exited {
-            status: match self.last.outcome {
-                Outcome::Code(code) => ExitStatus::Code(code),
-                Outcome::Signal(signal) => ExitStatus::Signal(signal),
-            },
+            status: exit_status(self.last.outcome),
             duration_ns: now.saturating_sub(self.started_ns),
             peak_rss_kib: self.last.peak_rss_kib,
             timed_out: self.timed_out,
