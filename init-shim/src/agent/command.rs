@@ -18,8 +18,9 @@ use crate::sys::{self, Outcome, Plan, Pty, Waited};
 /// Output queued for the host at which the command's pipes are left alone.
 pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
 /// How long a command may run before its output is looked at and the first
-/// frames leave, in ns. One that ends sooner costs a single wake-up and is
+/// frames leave. One that ends sooner costs a single wake-up and is
 /// answered in a single packet; its pipes hold what it writes meanwhile.
+pub(super) const QUIET: Duration = Duration::from_nanos(QUIET_NS);
 const QUIET_NS: u64 = 4_000_000;
 /// How long a killed tree may take to be gone before the answer leaves.
 const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -59,7 +60,8 @@ struct Command<'a> {
 }
 
 /// Runs `request` to its end and queues and sends everything about it. The
-/// next connection is dialed while the command runs.
+/// next connection is dialed when the command has been answered, or runs on
+/// after the quiet time: no answer waits for it.
 pub(super) fn run(
     agent: &Agent,
     link: &mut Link<'_>,
@@ -68,11 +70,14 @@ pub(super) fn run(
 ) -> Result<(), Stop> {
     let mut command = Command::new(agent, request)?;
     let pid = command.start_next()?.unwrap_or_default();
-    post.pass_on();
     command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
     link.queue(&Reply::Started { pid });
-    command.serve(link)?;
-    command.finish(link)
+    let result = command
+        .serve(link, post)
+        .and_then(|()| command.finish(link));
+    // Before the tree of a command that lost its host is waited for.
+    post.pass_on();
+    result
 }
 
 pub(super) fn exit_status(outcome: Outcome) -> ExitStatus {
@@ -215,7 +220,7 @@ impl<'a> Command<'a> {
     }
 
     /// Moves bytes and waits until the command has ended and its output is queued.
-    fn serve(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+    fn serve(&mut self, link: &mut Link<'_>, post: &Post<'_>) -> Result<(), Stop> {
         loop {
             if !self.host_gone {
                 self.take_requests(link)?;
@@ -227,6 +232,9 @@ impl<'a> Command<'a> {
             let now = sys::monotonic_ns();
             self.check_deadline(now);
             self.send(link, now)?;
+            if self.quiet_until.is_none() && self.child.is_some() {
+                post.pass_on();
+            }
             self.wait(link, now)?;
         }
     }
@@ -427,7 +435,7 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
-    fn finish(mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+    fn finish(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
         if self.timed_out
             && let Some(group) = &self.group
         {

@@ -90,6 +90,7 @@ pub(super) fn serve_at(
             sys::power_off();
         }
         Err(Stop::Refused(failure)) => {
+            post.pass_on();
             connection.link.queue(&Reply::Error(failure));
             connection.link.close_gently(LINGER);
         }
@@ -191,9 +192,15 @@ impl Connection<'_> {
             }
             if heard {
                 self.link.flush()?;
-                self.post.pass_on();
+                // A command on the heels of a quick request goes first.
+                if self.post.is_held() && !self.link.wait_for_input(command::QUIET)? {
+                    self.post.pass_on();
+                }
             }
             if self.link.receive(true) == Received::End {
+                if heard {
+                    self.post.pass_on();
+                }
                 return Ok(After::GoOn);
             }
             heard = true;
@@ -217,8 +224,7 @@ impl Connection<'_> {
     }
 }
 
-/// Requests whose answer is due before anything else is done; they are over
-/// sooner than another thread would be awake.
+/// Requests that are over sooner than another thread would be awake.
 fn is_quick(request: &Request<'_>) -> bool {
     matches!(
         request,

@@ -202,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn machine_whose_generator_takes_no_seed_is_not_resumed() {
+        let mut agent = Agent::of_machine(None, None).unwrap();
+        agent.places.random = File::open("/dev/null").unwrap();
+        let now = sys::wall_ns();
+        let failure = resume(&agent, &Resume::new(&[1; 32], now, [2; 16])).unwrap_err();
+        assert_eq!(failure.kind, ErrorKind::NotPermitted);
+        assert_eq!(failure.errno, libc::ENOTTY);
+    }
+
+    #[test]
     fn clock_steps_of_any_size_have_a_number() {
         assert_eq!(step(5, 3), -2);
         assert_eq!(step(0, u64::MAX), i64::MAX);
