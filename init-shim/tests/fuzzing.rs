@@ -4,6 +4,8 @@
 
 use exec_proto::ErrorKind;
 use init_shim::agent::identity::resolve;
+use init_shim::agent::listener::{Seen, look};
+use init_shim::agent::names::renamed;
 use init_shim::boot::options::Options;
 
 const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/var/www:/bin/false\n\
@@ -11,6 +13,11 @@ const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/var/www:/bi
 const GROUP: &[u8] = b"root:x:0:\naudio:x:29:app,www\n:x:7:,,,app\nvideo:x:44:www,app";
 const LINE: &[u8] =
     b"console=ttyAMA0 sm.layers=3 sm.upper=/dev/vdd sm.upper_mib=64 sm.hostname=h sm.dns=::1,1.1.1.1";
+const TABLE: &[u8] = b"  sl  local_address rem_address   st tx_queue rx_queue\n\
+    0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n\
+    1: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0\n\
+    2: 0100007F:0050 0100007F:C350 01 00000000:00000000 00:00000000\n";
+const HOSTS: &[u8] = b"127.0.0.1\tlocalhost old\n::1 old # old\n10.0.0.7 db old.example old";
 const SPECS: [&[u8]; 7] = [
     b"",
     b"app",
@@ -45,6 +52,28 @@ fn fuzz_options(line: &[u8]) {
         );
         assert!(options.dns.iter().all(|server| !server.contains('\n')));
     }
+}
+
+/// A guest's root can cover the kernel's tables with a text of its own.
+fn fuzz_table(table: &[u8], port: u16) {
+    let seen = look(table, port);
+    // What was seen in a part does not change with what follows.
+    if seen != Seen::NotYet {
+        assert_eq!(look(&[table, table].concat(), port), seen);
+    }
+    let without_last_line = table.iter().rposition(|b| *b == b'\n').unwrap_or(0);
+    if seen == Seen::NotYet {
+        assert_eq!(look(&table[..without_last_line], port), seen);
+    }
+}
+
+/// The hosts file belongs to the guest: it keeps all but the name.
+fn fuzz_hosts(text: &[u8]) {
+    let after = renamed(text, b"old", b"new-name");
+    assert!(after.len() <= text.len() * 3 + 64);
+    assert!(after.windows(8).any(|part| part == b"new-name"));
+    // What begins a line stays, names or not.
+    assert_eq!(after.first(), text.first().or(Some(&b'1')));
 }
 
 struct Rng(u64);
@@ -86,6 +115,12 @@ fn corpus_holds_every_invariant() {
         }
     }
     (0..LINE.len()).for_each(|cut| fuzz_options(&LINE[..cut]));
+    for cut in 0..TABLE.len() {
+        for port in [0, 80, 8080] {
+            fuzz_table(&TABLE[..cut], port);
+        }
+    }
+    (0..HOSTS.len()).for_each(|cut| fuzz_hosts(&HOSTS[..cut]));
 }
 
 #[test]
@@ -101,5 +136,7 @@ fn mutated_corpus_holds_every_invariant() {
         let (passwd, group) = (rng.mutated(PASSWD), rng.mutated(GROUP));
         fuzz_identity(&spec, &passwd, &group);
         fuzz_options(&rng.mutated(LINE));
+        fuzz_table(&rng.mutated(TABLE), 80);
+        fuzz_hosts(&rng.mutated(HOSTS));
     }
 }

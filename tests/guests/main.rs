@@ -6,6 +6,7 @@ mod agent;
 mod base;
 mod boots;
 mod contracts;
+mod copies;
 mod gcc;
 mod nodejs;
 mod openssl;

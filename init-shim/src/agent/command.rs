@@ -13,13 +13,14 @@ use super::link::{Link, Received};
 use super::output::{Output, Stream};
 use super::stdin::{Accepted, Stdin};
 use super::{Agent, Stop, launch, tree};
-use crate::sys::{self, Outcome, Plan, Pty, SpawnError, Stage, Waited};
+use crate::sys::{self, Outcome, Plan, Pty, Waited};
 
 /// Output queued for the host at which the command's pipes are left alone.
 pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
 /// How long a command may run before its output is looked at and the first
-/// frames leave, in ns. One that ends sooner costs a single wake-up and is
+/// frames leave. One that ends sooner costs a single wake-up and is
 /// answered in a single packet; its pipes hold what it writes meanwhile.
+pub(super) const QUIET: Duration = Duration::from_nanos(QUIET_NS);
 const QUIET_NS: u64 = 4_000_000;
 /// How long a killed tree may take to be gone before the answer leaves.
 const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -59,7 +60,8 @@ struct Command<'a> {
 }
 
 /// Runs `request` to its end and queues and sends everything about it. The
-/// next connection is dialed while the command runs.
+/// next connection is dialed when the command has been answered, or runs on
+/// after the quiet time: no answer waits for it.
 pub(super) fn run(
     agent: &Agent,
     link: &mut Link<'_>,
@@ -68,11 +70,21 @@ pub(super) fn run(
 ) -> Result<(), Stop> {
     let mut command = Command::new(agent, request)?;
     let pid = command.start_next()?.unwrap_or_default();
-    post.pass_on();
     command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
     link.queue(&Reply::Started { pid });
-    command.serve(link)?;
-    command.finish(link)
+    let result = command
+        .serve(link, post)
+        .and_then(|()| command.finish(link));
+    // Before the tree of a command that lost its host is waited for.
+    post.pass_on();
+    result
+}
+
+pub(super) fn exit_status(outcome: Outcome) -> ExitStatus {
+    match outcome {
+        Outcome::Code(code) => ExitStatus::Code(code),
+        Outcome::Signal(signal) => ExitStatus::Signal(signal),
+    }
 }
 
 fn resources(error: &io::Error) -> Stop {
@@ -181,18 +193,24 @@ impl<'a> Command<'a> {
         } else {
             None
         };
-        let mut result = self.spawn(&plan, slave.as_ref());
-        if self.create_cwd
-            && let Err(SpawnError {
-                stage: Stage::Cwd,
-                errno: libc::ENOENT,
-            }) = result
-            && let Some(cwd) = &plan.cwd
-            && std::fs::create_dir_all(super::files::guest_path(cwd.as_bytes())).is_ok()
-        {
-            result = self.spawn(&plan, slave.as_ref());
-        }
-        let child = result.map_err(|error| launch::explain(&plan, error))?;
+        let null = self.agent.places.null.as_fd();
+        let start = launch::Start {
+            pool: self.agent.groups.as_deref(),
+            stdio: match (&slave, &self.ends) {
+                (Some(slave), _) => [slave.as_fd(); 3],
+                (None, Some(ends)) => [
+                    ends.stdin.as_ref().map_or(null, AsFd::as_fd),
+                    ends.stdout.as_fd(),
+                    ends.stderr.as_fd(),
+                ],
+                (None, None) => [null; 3],
+            },
+            tty: self.tty,
+            create_cwd: self.create_cwd,
+        };
+        let started = start.spawn(&plan, &mut self.group);
+        let (pid, pidfd) = started.map_err(|error| launch::explain(&plan, error))?;
+        let child = Child { pid, pidfd };
         let pid = u32::try_from(child.pid).unwrap_or_default();
         self.child = Some(child);
         if self.plans.as_slice().is_empty() {
@@ -201,40 +219,8 @@ impl<'a> Command<'a> {
         Ok(Some(pid))
     }
 
-    fn spawn(&mut self, plan: &Plan, slave: Option<&OwnedFd>) -> Result<Child, SpawnError> {
-        let null = self.agent.places.null.as_fd();
-        let stdio = match (slave, &self.ends) {
-            (Some(slave), _) => [slave.as_fd(); 3],
-            (None, Some(ends)) => [
-                ends.stdin.as_ref().map_or(null, AsFd::as_fd),
-                ends.stdout.as_fd(),
-                ends.stderr.as_fd(),
-            ],
-            (None, None) => [null; 3],
-        };
-        let tty = slave.is_some();
-        let directory = self.group.as_ref().map(Group::directory);
-        let mut result = sys::spawn(plan, stdio, tty, directory);
-        // A guest's root may have made the group unfit for processes (threaded,
-        // with controllers, removed). Another one, then; at worst none.
-        if let Err(SpawnError {
-            stage: Stage::Clone,
-            errno: libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT | libc::EACCES,
-        }) = result
-            && self.group.take().is_some()
-        {
-            self.group = self.agent.groups.as_ref().and_then(|pool| pool.take().ok());
-            let directory = self.group.as_ref().map(Group::directory);
-            result = sys::spawn(plan, stdio, tty, directory);
-            if result.is_err() && self.group.take().is_some() {
-                result = sys::spawn(plan, stdio, tty, None);
-            }
-        }
-        result.map(|(pid, pidfd)| Child { pid, pidfd })
-    }
-
     /// Moves bytes and waits until the command has ended and its output is queued.
-    fn serve(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+    fn serve(&mut self, link: &mut Link<'_>, post: &Post<'_>) -> Result<(), Stop> {
         loop {
             if !self.host_gone {
                 self.take_requests(link)?;
@@ -246,6 +232,9 @@ impl<'a> Command<'a> {
             let now = sys::monotonic_ns();
             self.check_deadline(now);
             self.send(link, now)?;
+            if self.quiet_until.is_none() && self.child.is_some() {
+                post.pass_on();
+            }
             self.wait(link, now)?;
         }
     }
@@ -446,7 +435,7 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
-    fn finish(mut self, link: &mut Link<'_>) -> Result<(), Stop> {
+    fn finish(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
         if self.timed_out
             && let Some(group) = &self.group
         {
@@ -457,10 +446,7 @@ impl<'a> Command<'a> {
         }
         let now = sys::monotonic_ns();
         link.queue(&Reply::Exited(Exited {
-            status: match self.last.outcome {
-                Outcome::Code(code) => ExitStatus::Code(code),
-                Outcome::Signal(signal) => ExitStatus::Signal(signal),
-            },
+            status: exit_status(self.last.outcome),
             duration_ns: now.saturating_sub(self.started_ns),
             peak_rss_kib: self.last.peak_rss_kib,
             timed_out: self.timed_out,

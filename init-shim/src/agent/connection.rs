@@ -12,7 +12,7 @@ use super::command;
 use super::dialer::Post;
 use super::files::{Reading, Writing, guest_path};
 use super::link::{Buffers, Link, Received};
-use super::{Agent, Stop};
+use super::{Agent, Stop, listener, resume};
 use crate::sys;
 
 /// How long a failed connection may take to be closed by the host.
@@ -90,6 +90,7 @@ pub(super) fn serve_at(
             sys::power_off();
         }
         Err(Stop::Refused(failure)) => {
+            post.pass_on();
             connection.link.queue(&Reply::Error(failure));
             connection.link.close_gently(LINGER);
         }
@@ -147,13 +148,28 @@ impl Connection<'_> {
         let mut heard = false;
         loop {
             while let Some(request) = self.link.parser.next_request().map_err(|e| breach(&e))? {
-                if let Request::Exec(exec) = request {
-                    if self.writing.is_some() {
-                        return Err(bad_request("a command inside a file").into());
-                    }
-                    command::run(self.agent, &mut self.link, exec, self.post)?;
-                    continue;
+                if self.writing.is_some() && !matches!(request, Request::FileChunk(_)) {
+                    return Err(bad_request("another request inside a file").into());
                 }
+                let request = match request {
+                    Request::Exec(exec) => {
+                        command::run(self.agent, &mut self.link, exec, self.post)?;
+                        continue;
+                    }
+                    Request::StartWorkload(exec) => {
+                        let report = self.agent.workload.start(self.agent, exec)?;
+                        self.link.queue(&Reply::Workload(report));
+                        continue;
+                    }
+                    Request::AwaitListener { port, timeout_ms } => {
+                        self.post.pass_on();
+                        self.link.flush()?;
+                        listener::wait(&self.link, &self.agent.workload, port, timeout_ms)?;
+                        self.link.queue(&Reply::Done);
+                        continue;
+                    }
+                    request => request,
+                };
                 if !is_quick(&request) {
                     self.post.pass_on();
                 }
@@ -176,9 +192,15 @@ impl Connection<'_> {
             }
             if heard {
                 self.link.flush()?;
-                self.post.pass_on();
+                // A command on the heels of a quick request goes first.
+                if self.post.is_held() && !self.link.wait_for_input(command::QUIET)? {
+                    self.post.pass_on();
+                }
             }
             if self.link.receive(true) == Received::End {
+                if heard {
+                    self.post.pass_on();
+                }
                 return Ok(After::GoOn);
             }
             heard = true;
@@ -202,12 +224,17 @@ impl Connection<'_> {
     }
 }
 
-/// Requests whose answer is due before anything else is done; they are over
-/// sooner than another thread would be awake.
+/// Requests that are over sooner than another thread would be awake.
 fn is_quick(request: &Request<'_>) -> bool {
     matches!(
         request,
-        Request::Hello(_) | Request::Ping(_) | Request::SetTime(_) | Request::Reseed(_)
+        Request::Hello(_)
+            | Request::Ping(_)
+            | Request::SetTime(_)
+            | Request::Reseed(_)
+            | Request::Resume(_)
+            | Request::WorkloadSignal(_)
+            | Request::WorkloadStatus { .. }
     )
 }
 
@@ -218,9 +245,6 @@ fn control(
     writing: &mut Option<Incoming>,
     request: &Request<'_>,
 ) -> Result<Option<Reply<'static>>, Failure> {
-    if writing.is_some() && !matches!(request, Request::FileChunk(_)) {
-        return Err(bad_request("another request inside a file"));
-    }
     let done = |result: std::io::Result<()>, what: &str| match result {
         Ok(()) => Ok(Some(Reply::Done)),
         Err(error) => Err(Failure {
@@ -264,7 +288,7 @@ fn control(
         Request::Reseed(seed) => {
             agent.require_machine_control()?;
             let random = agent.places.random.as_fd();
-            done(sys::reseed_kernel(random, seed), "cannot reseed")
+            done(sys::reseed_kernel(random, seed, &[]), "cannot reseed")
         }
         Request::Sync => {
             sys::sync_all();
@@ -273,6 +297,19 @@ fn control(
         Request::Shutdown => {
             agent.require_machine_control()?;
             Ok(Some(Reply::Done))
+        }
+        Request::Resume(wanted) => Ok(Some(Reply::Resumed(resume::resume(agent, wanted)?))),
+        Request::Quiesce { drop_caches } => {
+            resume::quiesce(agent, *drop_caches)?;
+            Ok(Some(Reply::Done))
+        }
+        Request::WorkloadSignal(number) => {
+            let number = i32::try_from(*number).unwrap_or_default();
+            agent.workload.signal(number)?;
+            Ok(Some(Reply::Done))
+        }
+        Request::WorkloadStatus { tail_bytes } => {
+            Ok(Some(Reply::Workload(agent.workload.report(*tail_bytes))))
         }
         // Late words to a command that has ended meanwhile; and files, commands
         // and hellos, which others handle.

@@ -2,13 +2,15 @@
 //! an answer.
 
 use std::ffi::CString;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use exec_proto::{ErrorKind, ExecRequest, Failure};
 
 use super::files;
+use super::groups::{Group, GroupPool};
 use super::identity::{self, Identity};
-use crate::sys::{Credentials, Plan, SpawnError, Stage};
+use crate::sys::{self, Credentials, Plan, SpawnError, Stage};
 
 /// Search path of a command that brings none.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -97,6 +99,63 @@ pub(super) fn plans(request: ExecRequest) -> Result<Vec<Plan>, Failure> {
             })
         })
         .collect()
+}
+
+/// Where a command's processes go, and what it is started with.
+pub(super) struct Start<'a> {
+    pub(super) pool: Option<&'a GroupPool>,
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    pub(super) tty: bool,
+    pub(super) create_cwd: bool,
+}
+
+impl Start<'_> {
+    /// Starts a command in `group`, which is replaced if it does not serve.
+    pub(super) fn spawn(
+        &self,
+        plan: &Plan,
+        group: &mut Option<Group>,
+    ) -> Result<(i32, OwnedFd), SpawnError> {
+        let result = self.spawn_confined(plan, group);
+        if self.create_cwd
+            && let Err(SpawnError {
+                stage: Stage::Cwd,
+                errno: libc::ENOENT,
+            }) = result
+            && let Some(cwd) = &plan.cwd
+            && std::fs::create_dir_all(files::guest_path(cwd.as_bytes())).is_ok()
+        {
+            return self.spawn_confined(plan, group);
+        }
+        result
+    }
+
+    fn spawn_confined(
+        &self,
+        plan: &Plan,
+        group: &mut Option<Group>,
+    ) -> Result<(i32, OwnedFd), SpawnError> {
+        let spawn = |group: &Option<Group>| {
+            let directory = group.as_ref().map(Group::directory);
+            sys::spawn(plan, self.stdio, self.tty, directory)
+        };
+        let mut result = spawn(group);
+        // A guest's root may have made the group unfit for processes (threaded,
+        // with controllers, removed). Another one, then; at worst none.
+        if let Err(SpawnError {
+            stage: Stage::Clone,
+            errno: libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT | libc::EACCES,
+        }) = result
+            && group.take().is_some()
+        {
+            *group = self.pool.and_then(|pool| pool.take().ok());
+            result = spawn(group);
+            if result.is_err() && group.take().is_some() {
+                result = spawn(group);
+            }
+        }
+        result
+    }
 }
 
 /// What to tell the host about a command that did not start.

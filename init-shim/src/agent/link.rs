@@ -110,6 +110,13 @@ impl<'a> Link<'a> {
         }
     }
 
+    /// Waits until there is something to receive; false when the time is up.
+    pub(super) fn wait_for_input(&self, limit: Duration) -> io::Result<bool> {
+        let mut watch = [super::watch(self.socket.as_fd(), sys::POLLIN)];
+        sys::poll(&mut watch, Some(limit))?;
+        Ok(watch[0].revents != 0)
+    }
+
     /// Receives once into the parser.
     pub(super) fn receive(&mut self, wait: bool) -> Received {
         match sys::receive(self.socket.as_fd(), &mut self.buffers.input, wait) {

@@ -13,21 +13,28 @@ pub mod groups;
 pub mod identity;
 mod launch;
 mod link;
+pub mod listener;
+pub mod names;
 mod output;
+mod resume;
 mod stdin;
 mod tree;
 mod workers;
+mod workload;
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use exec_proto::{ErrorKind, Failure};
 
 use crate::sys;
 use groups::GroupPool;
+use resume::Controls;
+use workload::Workload;
 
 pub use connection::{Greeting, serve};
 pub use dialer::Dialer;
@@ -75,8 +82,10 @@ impl Places {
 #[derive(Debug)]
 pub struct Agent {
     places: Places,
-    groups: Option<GroupPool>,
+    groups: Option<Arc<GroupPool>>,
     machine_control: bool,
+    controls: Controls,
+    workload: Arc<Workload>,
 }
 
 /// Why a connection ends before its time.
@@ -111,8 +120,22 @@ impl Agent {
     pub fn new(groups: Option<GroupPool>, machine_control: bool) -> io::Result<Self> {
         Ok(Self {
             places: Places::open()?,
-            groups,
+            groups: groups.map(Arc::new),
             machine_control,
+            controls: Controls::default(),
+            workload: Arc::default(),
+        })
+    }
+
+    /// An agent that controls its machine: as [`Agent::new`], and with
+    /// `boot_id`, the file that stands in for the kernel's boot id, if any.
+    ///
+    /// # Errors
+    /// As [`Agent::new`].
+    pub fn of_machine(groups: Option<GroupPool>, boot_id: Option<File>) -> io::Result<Self> {
+        Ok(Self {
+            controls: Controls::open(boot_id),
+            ..Self::new(groups, true)?
         })
     }
 

@@ -115,11 +115,11 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
         root::enter_layers(&options)?;
     }
     sys::set_umask(0o022);
-    let groups = surroundings::prepare(&options);
+    let around = surroundings::prepare(&options);
     let (soft, hard) = DESCRIPTOR_LIMITS;
     // Commands live with the kernel's default then.
     let _ = sys::set_descriptor_limit(soft, hard);
-    let agent = Agent::new(groups, true).map_err(BootError::Agent)?;
+    let agent = Agent::of_machine(around.groups, around.boot_id).map_err(BootError::Agent)?;
     Ok((agent, options))
 }
 

@@ -2,7 +2,9 @@
 //! settings. Nothing here is worth failing a boot for.
 
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::mount_virtual;
@@ -10,6 +12,7 @@ use super::options::Options;
 use super::root::real_directory;
 use crate::agent::files::replace_file;
 use crate::agent::groups::GroupPool;
+use crate::agent::names;
 use crate::sys;
 
 /// Processes that commands together leave to the agent, so that a fork bomb
@@ -53,7 +56,15 @@ const SETTINGS: [(&str, &str); 5] = [
     ("vm/max_map_count", "262144"),
 ];
 
-pub(super) fn prepare(options: &Options) -> Option<GroupPool> {
+/// What the agent needs of what was set up.
+pub(super) struct Surroundings {
+    /// Control groups for commands.
+    pub(super) groups: Option<GroupPool>,
+    /// The file that stands in for the kernel's boot id.
+    pub(super) boot_id: Option<File>,
+}
+
+pub(super) fn prepare(options: &Options) -> Surroundings {
     for (fs_type, target, mode, flags, data) in MOUNTS {
         // sysfs brings its directory along; mkdir there would only fail.
         if target == "/sys/fs/cgroup" || real_directory(Path::new(target), mode).is_ok() {
@@ -68,22 +79,43 @@ pub(super) fn prepare(options: &Options) -> Option<GroupPool> {
         let _ = fs::write(Path::new("/proc/sys").join(name), value);
     }
     let _ = sys::loopback_up();
-    names(options);
-    confine()
+    write_names(options);
+    Surroundings {
+        groups: confine(),
+        boot_id: cover_boot_id().ok(),
+    }
 }
 
-/// Host name and the files that go with it. Links that an image has there are
-/// replaced, never followed.
-fn names(options: &Options) {
+/// The kernel's boot id, which is one for all copies of a machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Where the file that covers it is made; it has no name afterwards.
+const BOOT_ID_COVER: &str = "/run/.supermachine-boot-id";
+
+/// Covers the kernel's boot id with a file that says the same, and can say
+/// something else in each copy.
+fn cover_boot_id() -> io::Result<File> {
+    let id = fs::read(BOOT_ID)?;
+    let mut cover = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(BOOT_ID_COVER)?;
+    cover.write_all(&id)?;
+    let place = Path::new(BOOT_ID);
+    let bound = sys::mount(Path::new(BOOT_ID_COVER), place, c"", libc::MS_BIND, c"");
+    fs::remove_file(BOOT_ID_COVER)?;
+    bound?;
+    // The guest's root cannot write the kernel's either.
+    let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | NO_EXEC;
+    let _ = sys::mount(place, place, c"", flags, c"");
+    Ok(cover)
+}
+
+/// Host name, name servers and the files that go with them. Links that an
+/// image has there are replaced, never followed.
+fn write_names(options: &Options) {
     let _ = real_directory(Path::new("/etc"), 0o755);
-    let hostname = options.hostname.as_deref().unwrap_or("supermachine");
-    let _ = sys::set_hostname(hostname.as_bytes());
-    let hosts = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
-    );
-    let _ = replace_file(Path::new("/etc/hosts"), 0o644, hosts.as_bytes());
-    let line = format!("{hostname}\n");
-    let _ = replace_file(Path::new("/etc/hostname"), 0o644, line.as_bytes());
+    names::set_first(options.hostname.as_deref().unwrap_or("supermachine"));
     if !options.dns.is_empty() {
         let servers: String = options
             .dns

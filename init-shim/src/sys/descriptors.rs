@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{check, check_len};
 
-pub use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI};
+pub use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP};
 
 /// One descriptor to wait for.
 pub type Watch = libc::pollfd;

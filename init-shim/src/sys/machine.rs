@@ -4,21 +4,31 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::check;
 use super::descriptors::own;
+use super::{check, check_len};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `now` has room for the result; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    // SAFETY: `now` has room for the result; the clocks asked for always exist.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// Nanoseconds of `CLOCK_REALTIME` since the Unix epoch; 0 before it.
+#[must_use]
+pub fn wall_ns() -> u64 {
+    clock_ns(libc::CLOCK_REALTIME)
 }
 
 /// Steps the wall clock.
@@ -50,27 +60,43 @@ struct PoolInfo {
     data: [u8; SEED_MAX],
 }
 
-/// Mixes a seed into the kernel's pool, credits all of it, and makes the
-/// generator take it up at once. `random` is an open `/dev/urandom`.
+/// Mixes a seed and what is `known` besides into the kernel's pool, credits all
+/// of the seed, and makes the generator take it up at once. `random` is an open
+/// `/dev/urandom`.
 ///
 /// # Errors
-/// As the two ioctls; `EINVAL` for a seed over 512 bytes.
-pub fn reseed_kernel(random: BorrowedFd<'_>, seed: &[u8]) -> io::Result<()> {
+/// As the two ioctls; `EINVAL` for more than 512 bytes.
+pub fn reseed_kernel(random: BorrowedFd<'_>, seed: &[u8], known: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-    let bytes = libc::c_int::try_from(seed.len()).map_err(|_| invalid())?;
+    let credited = libc::c_int::try_from(seed.len()).map_err(|_| invalid())?;
+    let bytes = libc::c_int::try_from(known.len()).map_err(|_| invalid())?;
     let mut info = PoolInfo {
-        entropy_bits: bytes.saturating_mul(8),
-        bytes,
+        entropy_bits: credited.saturating_mul(8),
+        bytes: bytes.saturating_add(credited),
         data: [0; SEED_MAX],
     };
-    info.data
-        .get_mut(..seed.len())
+    let (head, tail) = info
+        .data
+        .split_at_mut_checked(seed.len())
+        .ok_or_else(invalid)?;
+    head.copy_from_slice(seed);
+    tail.get_mut(..known.len())
         .ok_or_else(invalid)?
-        .copy_from_slice(seed);
+        .copy_from_slice(known);
     // SAFETY: the kernel reads the header and `bytes` bytes, all inside `info`.
     check(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) })?;
     // SAFETY: takes no argument.
     check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _, 0) }).map(drop)
+}
+
+/// Fills a buffer from the kernel's generator.
+///
+/// # Errors
+/// As `getrandom(2)`.
+pub fn random_bytes(buffer: &mut [u8; 16]) -> io::Result<()> {
+    // SAFETY: the buffer is valid for writes of its length, and so short a
+    // request is never answered in part.
+    check_len(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) }).map(drop)
 }
 
 /// Writes all dirty file data to its disks.
@@ -99,16 +125,30 @@ pub fn power_off() -> ! {
     std::process::exit(125)
 }
 
-/// The kernel's release as `uname -r` prints it.
-#[must_use]
-pub fn kernel_release() -> Vec<u8> {
+fn system_name() -> libc::utsname {
     // SAFETY: utsname is plain bytes for which zeroes are valid.
     let mut name: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: `name` has room for the result.
     unsafe { libc::uname(&raw mut name) };
+    name
+}
+
+/// The kernel's release as `uname -r` prints it.
+#[must_use]
+pub fn kernel_release() -> Vec<u8> {
+    let name = system_name();
     // SAFETY: the kernel terminates the field, and zeroes did before.
     let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
     release.to_bytes().to_vec()
+}
+
+/// The host name.
+#[must_use]
+pub fn hostname() -> Vec<u8> {
+    let name = system_name();
+    // SAFETY: as in `kernel_release`.
+    let node = unsafe { CStr::from_ptr(name.nodename.as_ptr()) };
+    node.to_bytes().to_vec()
 }
 
 /// Installed memory in bytes.

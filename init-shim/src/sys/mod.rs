@@ -17,13 +17,14 @@ mod clone;
 use std::io;
 
 pub use descriptors::{
-    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, Pty, Watch, fill_standard_descriptors, open_at,
-    pending_bytes, pipe, poll, read, set_nonblocking, set_winsize, write,
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, fill_standard_descriptors,
+    open_at, pending_bytes, pipe, poll, read, set_nonblocking, set_winsize, write,
 };
 pub use machine::{
-    block_child_signals, disable_malloc_arenas, kernel_release, kill_everything, loopback_up,
-    monotonic_ns, power_off, reseed_kernel, set_clock, set_descriptor_limit, set_hostname,
-    set_umask, sync_all, total_memory_bytes, wait_for_child_signal,
+    block_child_signals, disable_malloc_arenas, hostname, kernel_release, kill_everything,
+    loopback_up, monotonic_ns, power_off, random_bytes, reseed_kernel, set_clock,
+    set_descriptor_limit, set_hostname, set_umask, sync_all, total_memory_bytes,
+    wait_for_child_signal, wall_ns,
 };
 pub use mounts::{MountFlags, mount, mount_overlay, move_root};
 pub use process::{

@@ -52,10 +52,22 @@ pub fn vsock_listen(port: u32) -> io::Result<OwnedFd> {
 /// Connects to a vsock port of the host.
 ///
 /// # Errors
-/// As the socket calls; `ECONNRESET` if the host does not listen.
+/// As the socket calls; `ECONNRESET` if the host does not listen, `ETIMEDOUT`
+/// if it says nothing for half a second.
 pub fn vsock_connect_host(port: u32) -> io::Result<OwnedFd> {
     vsock_connect(CID_HOST, port)
 }
+
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` of 64-bit systems (`linux/vm_sockets.h`).
+const CONNECT_TIMEOUT: libc::c_int = 6;
+/// How long the host may take to answer a call. The kernel's own limit of 2 s
+/// would be the time a machine is out of reach that was captured, or whose
+/// device was reset, between call and answer: nobody tells a socket that is
+/// not connected yet.
+const ANSWER_LIMIT: libc::timeval = libc::timeval {
+    tv_sec: 0,
+    tv_usec: 500_000,
+};
 
 /// Connects to a vsock port of this machine.
 ///
@@ -68,6 +80,18 @@ pub fn vsock_connect_self(port: u32) -> io::Result<OwnedFd> {
 fn vsock_connect(cid: u32, port: u32) -> io::Result<OwnedFd> {
     let socket = vsock_socket()?;
     let address = vsock_address(cid, port);
+    let limit = ANSWER_LIMIT;
+    let size = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or_default();
+    // SAFETY: the option takes one timeval. Without it the kernel's limit holds.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            AF_VSOCK,
+            CONNECT_TIMEOUT,
+            (&raw const limit).cast(),
+            size,
+        );
+    }
     // SAFETY: the address is valid for its length.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
     Ok(socket)
