@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use vm_memory::{GuestMemory, GuestMemoryMmap, ReadVolatile, VolatileMemoryError};
+use vm_memory::{GuestMemory, ReadVolatile, VolatileMemoryError};
 
 use super::credit::{BUFFER_BYTES, ReceiveCredit, SendCredit};
 use super::host;
@@ -13,6 +13,7 @@ use super::packet::{
     HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND,
     TYPE_STREAM, op,
 };
+use crate::Ram;
 use crate::virtio::chain::Segments;
 
 /// Longest first line of a client of the mux socket, newline included.
@@ -368,7 +369,7 @@ impl Connection {
     pub(super) fn fill(
         &mut self,
         guest_cid: u64,
-        ram: &GuestMemoryMmap,
+        ram: &Ram,
         buffer: &Segments,
     ) -> Filled {
         if std::mem::take(&mut self.pending.request) {
@@ -418,7 +419,7 @@ impl Connection {
     /// stream, and that there is nothing more for now.
     fn read_into(
         &mut self,
-        ram: &GuestMemoryMmap,
+        ram: &Ram,
         buffer: &Segments,
         max: usize,
     ) -> Result<usize, ()> {
