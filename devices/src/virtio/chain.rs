@@ -95,12 +95,7 @@ impl Segments {
 
     /// Fills `buf` from the bytes at `offset`; false if they are not all
     /// there.
-    pub fn read(
-        &self,
-        ram: &Ram,
-        offset: usize,
-        buf: &mut [u8],
-    ) -> Result<bool, QueueError> {
+    pub fn read(&self, ram: &Ram, offset: usize, buf: &mut [u8]) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -115,12 +110,7 @@ impl Segments {
 
     /// Writes `buf` to the bytes at `offset`; false if they are not all
     /// there.
-    pub fn write(
-        &self,
-        ram: &Ram,
-        offset: usize,
-        buf: &[u8],
-    ) -> Result<bool, QueueError> {
+    pub fn write(&self, ram: &Ram, offset: usize, buf: &[u8]) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -231,10 +221,7 @@ pub(crate) fn add_used(
 }
 
 /// Whether the driver wants an interrupt for what was added to the used ring.
-pub(crate) fn wants_interrupt(
-    queue: &mut Queue,
-    ram: &Ram,
-) -> Result<bool, QueueError> {
+pub(crate) fn wants_interrupt(queue: &mut Queue, ram: &Ram) -> Result<bool, QueueError> {
     let wanted = queue.needs_notification(ram).map_err(QueueError::Ring)?;
     if queue.event_idx_enabled() {
         return Ok(wanted);

@@ -366,12 +366,7 @@ impl Connection {
     }
 
     /// Puts the next packet's payload into `buffer` and returns its header.
-    pub(super) fn fill(
-        &mut self,
-        guest_cid: u64,
-        ram: &Ram,
-        buffer: &Segments,
-    ) -> Filled {
+    pub(super) fn fill(&mut self, guest_cid: u64, ram: &Ram, buffer: &Segments) -> Filled {
         if std::mem::take(&mut self.pending.request) {
             return Filled::Packet(self.header(guest_cid, op::REQUEST), 0);
         }
@@ -417,12 +412,7 @@ impl Connection {
 
     /// Reads from the socket straight into guest memory. Notes the end of the
     /// stream, and that there is nothing more for now.
-    fn read_into(
-        &mut self,
-        ram: &Ram,
-        buffer: &Segments,
-        max: usize,
-    ) -> Result<usize, ()> {
+    fn read_into(&mut self, ram: &Ram, buffer: &Segments, max: usize) -> Result<usize, ()> {
         let mut done = 0;
         for part in buffer.range(HEADER_BYTES, max) {
             for slice in ram.get_slices(part.addr, part.len) {
