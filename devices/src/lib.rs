@@ -19,8 +19,17 @@ pub mod virtio;
 pub use bus::{Bus, BusError, MmioDevice};
 pub use seams::{Clock, HostClock, IrqLine};
 
-/// Guest RAM as devices see it.
-pub type GuestRam = std::sync::Arc<vm_memory::GuestMemoryMmap<()>>;
+/// Guest RAM, which notes the pages that devices write.
+///
+/// Whoever embeds a device builds the regions with an [`AtomicBitmap`] of the
+/// page size it wants to know writes in, and takes the marks when it likes;
+/// one that has no use for them may leave them unread.
+///
+/// [`AtomicBitmap`]: vm_memory::bitmap::AtomicBitmap
+pub type Ram = vm_memory::GuestMemoryMmap<vm_memory::bitmap::AtomicBitmap>;
+
+/// Guest RAM as devices share it.
+pub type GuestRam = std::sync::Arc<Ram>;
 
 /// Compiles the README's example.
 #[cfg(doctest)]

@@ -100,6 +100,7 @@ pub fn system_api() -> Result<Api, HvfError> {
     Ok(Api {
         name: "hvf",
         gic: gic_api(),
+        dirty: None,
         counter,
         counter_hz: counter_hz(),
         os_release: release,
@@ -109,6 +110,7 @@ pub fn system_api() -> Result<Api, HvfError> {
         vm_map: hv_vm_map,
         vm_unmap: hv_vm_unmap,
         vm_protect: hv_vm_protect,
+        vm_content_replaced: content_replaced,
         vm_config_create: hv_vm_config_create,
         vm_config_get_max_ipa_size: hv_vm_config_get_max_ipa_size,
         vm_config_get_default_ipa_size: hv_vm_config_get_default_ipa_size,
@@ -135,6 +137,19 @@ pub fn system_api() -> Result<Api, HvfError> {
         vcpu_config_create: hv_vcpu_config_create,
         vcpu_config_get_feature_reg: hv_vcpu_config_get_feature_reg,
     })
+}
+
+unsafe extern "C" {
+    /// `libkern/OSCacheControl.h`, in every program's system library.
+    fn sys_icache_invalidate(start: *mut c_void, bytes: usize);
+}
+
+/// Instruction caches of Apple silicon are found by physical address, so that
+/// maintenance of the host's address is maintenance of the guest's.
+unsafe extern "C" fn content_replaced(host: *mut c_void, _ipa: u64, size: usize) -> Return {
+    // SAFETY: the caller gives a range of mapped memory.
+    unsafe { sys_icache_invalidate(host, size) };
+    Return::SUCCESS
 }
 
 fn kernel_can_virtualise() -> bool {

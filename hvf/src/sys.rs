@@ -319,6 +319,8 @@ table! {
             name: &'static str,
             /// The interrupt controller, absent before macOS 15.
             gic: Option<GicApi>,
+            /// The engine's own log of guest writes. No system has one.
+            dirty: Option<DirtyApi>,
             /// `mach_absolute_time` in ticks of the guest's counter: a guest's
             /// `CNTVCT_EL0` is this minus the vtimer offset.
             counter: fn() -> u64,
@@ -342,6 +344,10 @@ table! {
             vm_unmap(ipa: u64, size: usize) -> Return;
             /// Changes what the guest may do with mapped pages.
             vm_protect(ipa: u64, size: usize, flags: MemoryFlags) -> Return;
+            /// Not of the framework: the host replaced the content of guest
+            /// memory, `size` bytes at `host` and at `ipa`, while no vCPU ran.
+            /// Guests do not execute what used to be there.
+            vm_content_replaced(host: *mut c_void, ipa: u64, size: usize) -> Return;
             /// A new configuration with the defaults.
             vm_config_create() -> VmConfig;
             /// Largest guest physical address width of this host, in bits.
@@ -397,6 +403,23 @@ table! {
             vcpu_config_create() -> VcpuConfig;
             /// Reads an identification register as vCPUs will see it.
             vcpu_config_get_feature_reg(config: VcpuConfig, reg: FeatureReg, value: *mut u64) -> Return;
+        }
+    }
+}
+
+table! {
+    /// An engine's log of the pages its vCPUs write, in units of 4 KiB.
+    /// Both calls are legal only while no vCPU runs.
+    pub struct DirtyApi {
+        fields {}
+        functions {
+            /// Follows writes to a mapped range, in whole [`PAGE_BYTES`]
+            /// pages, from now on; all of it counts as unwritten.
+            start(ipa: u64, size: usize) -> Return;
+            /// Moves the marks of a range given to `start` into `words` words
+            /// at `bits`: one for each 64 pages, rounded up, lowest bit
+            /// first. The range counts as unwritten again.
+            take(ipa: u64, size: usize, bits: *mut u64, words: usize) -> Return;
         }
     }
 }
@@ -482,6 +505,7 @@ impl fmt::Debug for Api {
         f.debug_struct("Api")
             .field("name", &self.name)
             .field("gic", &self.gic.is_some())
+            .field("dirty", &self.dirty.is_some())
             .field("counter_hz", &self.counter_hz)
             .finish_non_exhaustive()
     }

@@ -153,6 +153,56 @@ impl Vm {
         })
     }
 
+    /// Makes guests execute what is in memory now: the host replaced the
+    /// content of `size` bytes while no vCPU ran.
+    ///
+    /// # Safety
+    /// `host` must be where the guest's `ipa` is mapped to, for `size` bytes.
+    pub unsafe fn content_replaced(
+        &self,
+        host: NonNull<u8>,
+        ipa: u64,
+        size: usize,
+    ) -> Result<(), HvfError> {
+        // SAFETY: the caller vouches for the host range.
+        check("vm_content_replaced", unsafe {
+            (self.inner.api.vm_content_replaced)(host.as_ptr().cast(), ipa, size)
+        })
+    }
+
+    /// Follows the writes of vCPUs to a mapped range, all of it unwritten from
+    /// now on; `false` if the engine has no log. No vCPU may run.
+    pub fn start_dirty_log(&self, ipa: u64, size: usize) -> Result<bool, HvfError> {
+        let Some(dirty) = &self.inner.api.dirty else {
+            return Ok(false);
+        };
+        check_alignment(ipa, size)?;
+        // SAFETY: no pointers; the engine checks the range.
+        check("dirty.start", unsafe { (dirty.start)(ipa, size) }).map(|()| true)
+    }
+
+    /// Moves the marks of a range given to [`Self::start_dirty_log`] to `words`:
+    /// one bit for each 4 KiB, lowest first; the range is unwritten again.
+    /// `words` is emptied first and stays so if the engine has no log. No vCPU
+    /// may run.
+    pub fn take_dirty_log(
+        &self,
+        ipa: u64,
+        size: usize,
+        words: &mut Vec<u64>,
+    ) -> Result<(), HvfError> {
+        words.clear();
+        let Some(dirty) = &self.inner.api.dirty else {
+            return Ok(());
+        };
+        check_alignment(ipa, size)?;
+        words.resize(size.div_ceil(64 * 4096), 0);
+        // SAFETY: the pointer is valid for as many words as it is said to be.
+        check("dirty.take", unsafe {
+            (dirty.take)(ipa, size, words.as_mut_ptr(), words.len())
+        })
+    }
+
     /// Creates the interrupt controller; before any vCPU.
     pub fn create_gic(&self, addresses: GicAddresses) -> Result<Gic, HvfError> {
         Gic::new(self.inner.clone(), addresses)

@@ -277,6 +277,7 @@ impl Cpu {
             // writing there from another thread.
             unsafe { at.read_volatile() }
         });
+        self.vm.code_pages.note(physical);
         self.code.insert(mode, physical, &ops, count)
     }
 }

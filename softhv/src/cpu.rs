@@ -1,6 +1,7 @@
 //! The state of one vCPU.
 
 use crate::code::{CodeCache, JumpEntry};
+use crate::dirty::DirtyView;
 use crate::mmu::Mmu;
 use crate::op::Op;
 use crate::phys::PhysView;
@@ -111,6 +112,8 @@ pub struct Cpu {
     pub index: usize,
     /// The memory map as this vCPU knows it.
     pub view: PhysView,
+    /// The pages whose writes are to be noted, as this vCPU knows them.
+    pub dirty: DirtyView,
     /// Invalidations sent to other vCPUs, to be awaited at the next DSB.
     pub acks: AckWait,
     /// What other threads see of this vCPU.

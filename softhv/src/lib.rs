@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod code;
 pub mod cpu;
 pub mod decode;
+pub mod dirty;
 pub mod exception;
 pub mod exec;
 pub mod faults;

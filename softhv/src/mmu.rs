@@ -306,6 +306,9 @@ impl Cpu {
         let device = mapping.attribute & 0xf0 == 0;
         let host = self.host(physical, access);
         let denied = host.is_none() && self.view.lookup(physical).is_some();
+        if access == Access::Write && host.is_some() {
+            self.dirty.mark(physical);
+        }
         if let (Some(host), false) = (host, device) {
             // Filled under the untagged address, the one that TLBI names.
             let page = strip_tag(va, self.sys.tcr) & PAGE_MASK;
@@ -327,7 +330,7 @@ impl Cpu {
             host,
             physical: mapping.page,
             read: may(Access::Read),
-            write: may(Access::Write),
+            write: may(Access::Write) && self.dirty.is_noted(mapping.page),
             exec: may(Access::Fetch),
             block_bytes: mapping.block_bytes,
         };

@@ -198,6 +198,13 @@ impl PhysMap {
         guard.lookup(pa)
     }
 
+    /// Whether the whole range is mapped, whatever the guest may do there.
+    pub fn is_mapped(&self, ipa: u64, size: u64) -> bool {
+        let guard = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        ipa.checked_add(size)
+            .is_some_and(|end| guard.covers(ipa, end))
+    }
+
     /// Maps `size` bytes of host memory at `host` to `ipa`.
     ///
     /// # Errors

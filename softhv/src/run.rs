@@ -31,6 +31,7 @@ impl Cpu {
     pub fn new(vm: Arc<VmShared>, shared: Arc<VcpuShared>) -> Box<Self> {
         let index = shared.index();
         let view = vm.phys.view();
+        let dirty = vm.dirty.view();
         let mut cpu = Box::new(Self {
             regs: Regs::default(),
             tlb: std::ptr::null_mut(),
@@ -66,6 +67,7 @@ impl Cpu {
             pending_lines: [false; 2],
             index,
             view,
+            dirty,
             acks: AckWait::default(),
             shared,
             vm,
@@ -79,6 +81,9 @@ impl Cpu {
     pub fn run(&mut self) -> RunExit {
         self.shared.enter();
         self.link_from = std::ptr::null();
+        // As an exception return to the guest would (Arm ARM B2.12.1): what
+        // was loaded before may be of another life by now.
+        self.monitor.host = 0;
         if self.timers.poll() {
             self.shared.leave();
             return RunExit::VtimerActivated;
@@ -161,6 +166,13 @@ impl Cpu {
             self.view.refresh(&self.vm.phys);
             self.monitor.host = 0;
             self.translation_changed();
+        }
+        if mail.writes_revoked {
+            self.dirty = self.vm.dirty.view();
+            self.mmu.revoke_writes();
+        }
+        for range in &mail.replaced {
+            self.code.invalidate(*range);
         }
         match &mail.tlb {
             Batch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),

@@ -31,8 +31,11 @@ pub mod attention {
     /// The IPA map changed: refresh the view and flush the whole TLB.
     pub const MAP: u32 = 1 << 5;
 
+    /// Pages count as clean again, or other ones are followed.
+    pub const DIRTY: u32 = 1 << 6;
+
     /// What [`super::VcpuShared::take_mail`] clears.
-    pub const MAIL: u32 = TLB | CODE | MAP;
+    pub const MAIL: u32 = TLB | CODE | MAP | DIRTY;
     /// What ends a WFI. Mail does not: a parked vCPU takes it when it wakes.
     pub const WAKE: u32 = KICK | IRQ | TIMER;
 }
@@ -105,6 +108,9 @@ impl<T> Default for Batch<T> {
     }
 }
 
+/// Ranges in [`Mail::replaced`] at most.
+const MAX_REPLACED: usize = 4096;
+
 /// What a vCPU took out of its mailbox. Apply all of it, then
 /// [`VcpuShared::acknowledge`] it.
 #[derive(Debug, Default)]
@@ -116,6 +122,11 @@ pub struct Mail {
     pub code: Batch<CodeRange>,
     /// The IPA map changed: refresh the view and flush the whole TLB.
     pub map_changed: bool,
+    /// Look at the dirty log anew and lose every direct write.
+    pub writes_revoked: bool,
+    /// Code of these ranges is stale, in one go and so beyond the limit of
+    /// [`Batch`]: the host replaced what is there.
+    pub replaced: Vec<CodeRange>,
     ticket: u64,
 }
 
@@ -254,6 +265,26 @@ impl VcpuShared {
             mail.map_changed = true;
             mail.code.push(range);
         })
+    }
+
+    /// Posts that writes are to be noted again. For a vCPU that does not run.
+    pub fn post_dirty(&self) {
+        let _ticket = self.post(attention::DIRTY, |mail| mail.writes_revoked = true);
+    }
+
+    /// Posts that the host replaced the content of `ranges`. For a vCPU that
+    /// does not run.
+    pub fn post_replaced(&self, ranges: &[CodeRange]) {
+        let _ticket = self.post(attention::CODE, |mail| {
+            // One that never runs must not collect them for ever.
+            if mail.replaced.len().saturating_add(ranges.len()) > MAX_REPLACED {
+                mail.replaced.clear();
+                mail.code = Batch::Everything;
+            }
+            if mail.code != Batch::Everything {
+                mail.replaced.extend_from_slice(ranges);
+            }
+        });
     }
 
     fn post(&self, bit: u32, add: impl FnOnce(&mut Mail)) -> u64 {

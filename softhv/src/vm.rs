@@ -1,10 +1,12 @@
 //! The parts of a VM that its vCPUs and device threads share.
 
 use crate::alarm::Alarm;
+use crate::dirty::{self, CodePages, DirtyLog};
 use crate::gic::Gic;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
 
-use crate::vcpu_link::{AckWait, CodeRange, TlbInvalidate, VcpuShared, attention};
+use crate::tlb::PAGE_SIZE;
+use crate::vcpu_link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -19,6 +21,10 @@ pub struct VmShared {
     pub phys: PhysMap,
     /// Wakes running vCPUs at their timer deadlines.
     pub alarm: Alarm,
+    /// The pages vCPUs wrote.
+    pub dirty: DirtyLog,
+    /// The pages vCPUs decoded code of.
+    pub code_pages: CodePages,
     gic: OnceLock<Gic>,
     vcpus: RwLock<Arc<Vec<Arc<VcpuShared>>>>,
     count: AtomicUsize,
@@ -31,6 +37,8 @@ impl VmShared {
         Self {
             phys: PhysMap::new(ipa_bits),
             alarm: Alarm::new(),
+            dirty: DirtyLog::default(),
+            code_pages: CodePages::new(),
             gic: OnceLock::new(),
             vcpus: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -173,6 +181,71 @@ impl VmShared {
             acks.add(target, target.post_map(CodeRange { pa, bytes }));
         }
         acks
+    }
+
+    /// Whether no vCPU is in a run.
+    pub fn is_stopped(&self) -> bool {
+        self.vcpus().iter().all(|v| v.state() == State::Outside)
+    }
+
+    /// Follows writes to a range from now on, all of it clean. No vCPU may
+    /// run.
+    ///
+    /// # Errors
+    /// [`PhysError::BadArgument`], or [`PhysError::Hole`] if any of it is
+    /// unmapped.
+    pub fn follow_writes(&self, ipa: u64, size: u64) -> Result<(), PhysError> {
+        if !dirty::is_whole(ipa, size) {
+            return Err(PhysError::BadArgument);
+        }
+        if !self.phys.is_mapped(ipa, size) {
+            return Err(PhysError::Hole);
+        }
+        self.dirty.start(ipa, size);
+        self.revoke_writes();
+        Ok(())
+    }
+
+    /// Takes the marks of a followed range; see [`DirtyLog::take`]. No vCPU
+    /// may run. `false` if there is no such range.
+    pub fn take_written(&self, ipa: u64, size: u64, out: &mut [u64]) -> bool {
+        match self.dirty.take(ipa, size, out) {
+            None => return false,
+            Some(false) => {}
+            Some(true) => self.revoke_writes(),
+        }
+        true
+    }
+
+    fn revoke_writes(&self) {
+        for vcpu in self.vcpus().iter() {
+            vcpu.post_dirty();
+        }
+    }
+
+    /// Makes vCPUs forget code they decoded of a range whose content the host
+    /// replaced. No vCPU may run.
+    pub fn content_replaced(&self, ipa: u64, size: u64) {
+        let end = ipa.saturating_add(size);
+        let mut stale: Vec<CodeRange> = Vec::new();
+        let mut pa = ipa & !(PAGE_SIZE - 1);
+        while pa < end {
+            if self.code_pages.may_hold(pa) {
+                match stale.last_mut() {
+                    Some(last) if last.pa + last.bytes == pa => last.bytes += PAGE_SIZE,
+                    _ => stale.push(CodeRange {
+                        pa,
+                        bytes: PAGE_SIZE,
+                    }),
+                }
+            }
+            pa = pa.saturating_add(PAGE_SIZE);
+        }
+        if !stale.is_empty() {
+            for vcpu in self.vcpus().iter() {
+                vcpu.post_replaced(&stale);
+            }
+        }
     }
 
     /// Makes the runs of `indices` return `CANCELED`, now or at their next

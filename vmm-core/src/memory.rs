@@ -1,14 +1,21 @@
 //! Guest RAM, and the leases that keep it alive while a guest can reach it.
 
+mod page_set;
+
 use std::io;
+use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{GuestAddress, GuestRegionMmap};
 
+use devices::{GuestRam, Ram};
 use hvf::sys::PAGE_BYTES;
 use snapshot::RamMapping;
+
+pub use page_set::{PAGE_SET_BYTES, PageSet};
 
 /// Why there is no memory for the guest.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +59,17 @@ pub enum MemoryError {
     Unusable(#[source] MmapRegionError),
 }
 
+/// Unit in which the writes of devices are noted.
+const DEVICE_PAGE: NonZeroUsize = match NonZeroUsize::new(PAGE_SET_BYTES) {
+    Some(bytes) => bytes,
+    None => unreachable!(),
+};
+
 /// The guest's RAM: one range, taken from the host only as it is touched.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
     /// Dropped before `mapping`, so that its end finds the region unused.
-    ram: Arc<GuestMemoryMmap<()>>,
+    ram: GuestRam,
     mapping: Arc<Mapping>,
 }
 
@@ -67,7 +80,7 @@ pub struct GuestMemory {
 struct Mapping {
     /// The one way to the memory: everything that can reach it holds a clone
     /// of this `Arc`. Taken only when this is dropped.
-    region: Option<Arc<GuestRegionMmap<()>>>,
+    region: Option<Arc<GuestRegionMmap<AtomicBitmap>>>,
     host: Option<RamMapping>,
     address: NonNull<u8>,
     bytes: usize,
@@ -86,7 +99,7 @@ impl Mapping {
         // SAFETY: the range is mapped as long as `host` lives, which outlives
         // the region: dropping this leaves it in place while that is in use.
         let region = unsafe {
-            MmapRegionBuilder::new(bytes)
+            MmapRegionBuilder::new_with_bitmap(bytes, AtomicBitmap::new(bytes, DEVICE_PAGE))
                 .with_raw_mmap_pointer(address.as_ptr())
                 .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
                 .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
@@ -155,7 +168,7 @@ impl GuestMemory {
             bytes: mapping.bytes as u64,
             max_bytes: u64::MAX - base,
         };
-        let ram = GuestMemoryMmap::from_arc_regions(mapping.region.iter().cloned().collect())
+        let ram = Ram::from_arc_regions(mapping.region.iter().cloned().collect())
             .map_err(|_| too_large)?;
         Ok(Self {
             ram: Arc::new(ram),
@@ -165,8 +178,17 @@ impl GuestMemory {
 
     /// The RAM as devices see it. Who keeps it longer than the machine finds
     /// it empty.
-    pub fn ram(&self) -> &Arc<GuestMemoryMmap<()>> {
+    pub fn ram(&self) -> &GuestRam {
         &self.ram
+    }
+
+    /// Adds the pages that were written through [`Self::ram`] since the last
+    /// call: what devices wrote, and what the machine wrote that way. Writes
+    /// by vCPUs are the engine's to tell.
+    pub fn take_device_written(&self, into: &mut PageSet) {
+        if let Some(region) = &self.mapping.region {
+            into.insert_words(self.base(), &region.bitmap().get_and_reset());
+        }
     }
 
     /// Guest physical address of the first byte.
@@ -276,6 +298,27 @@ mod tests {
     fn memory_beyond_the_host_is_refused_in_words() {
         let error = GuestMemory::allocate(0x8000_0000, 1 << 60).unwrap_err();
         assert!(matches!(error, MemoryError::MoreThanHost { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_devices_write_is_told_once() {
+        let base = 0x8000_0000;
+        let memory = GuestMemory::allocate(base, 1 << 20).unwrap();
+        let ram = memory.ram();
+        ram.write_slice(&[1; 3], GuestAddress(base + 0x1fff))
+            .unwrap();
+        ram.write_obj(7_u32, GuestAddress(base + 0xf_f000)).unwrap();
+        let _: u64 = ram.read_obj(GuestAddress(base + 0x5000)).unwrap();
+        let mut written = PageSet::new(base, 1 << 20);
+        memory.take_device_written(&mut written);
+        let expected = [
+            base + 0x1000..base + 0x3000,
+            base + 0xf_f000..base + 0x10_0000,
+        ];
+        assert!(written.runs().eq(expected));
+        written.clear();
+        memory.take_device_written(&mut written);
+        assert!(written.is_empty());
     }
 
     #[test]

@@ -28,6 +28,16 @@ macro_rules! every_engine {
     ($cases:tt) => {
         #[cfg(feature = "softhv")]
         suite!(soft, Ok(HvfEngine::software()), $cases);
+        // The software engine without what the framework lacks.
+        #[cfg(feature = "softhv")]
+        suite!(
+            soft_without_log,
+            Ok(HvfEngine::new(hvf::sys::Api {
+                dirty: None,
+                ..softhv::api()
+            })),
+            $cases
+        );
         suite!(framework, HvfEngine::system(), $cases);
     };
 }
@@ -47,4 +57,11 @@ every_engine!([
     a_saved_vcpu_goes_on_in_a_new_machine
     a_vcpu_of_another_processor_is_refused
     machines_follow_each_other_and_are_one_at_a_time
+    stores_of_every_kind_are_followed
+    pages_only_read_count_as_unwritten
+    taking_the_written_pages_starts_over
+    writes_of_all_vcpus_are_followed
+    replaced_code_is_executed_anew
+    a_vcpu_that_ran_is_brought_back
+    a_controller_in_use_gets_exactly_the_saved_state
 ]);

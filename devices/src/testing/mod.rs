@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
-use crate::{Clock, GuestRam, IrqLine};
+use crate::{Clock, GuestRam, IrqLine, Ram};
 
 mod driver;
 
@@ -15,7 +15,7 @@ pub use driver::{Buffer, Driver, DriverQueue};
 
 /// Guest RAM of `len` bytes at address 0.
 pub fn guest_ram(len: usize) -> GuestRam {
-    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), len)]);
+    let ram = Ram::from_ranges(&[(GuestAddress(0), len)]);
     Arc::new(ram.expect("test memory can be mapped"))
 }
 

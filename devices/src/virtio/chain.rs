@@ -9,7 +9,9 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemory};
+
+use crate::Ram;
 
 /// A mistake of the guest driver in its use of a queue.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +95,7 @@ impl Segments {
 
     /// Fills `buf` from the bytes at `offset`; false if they are not all
     /// there.
-    pub fn read(
-        &self,
-        ram: &GuestMemoryMmap,
-        offset: usize,
-        buf: &mut [u8],
-    ) -> Result<bool, QueueError> {
+    pub fn read(&self, ram: &Ram, offset: usize, buf: &mut [u8]) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -113,12 +110,7 @@ impl Segments {
 
     /// Writes `buf` to the bytes at `offset`; false if they are not all
     /// there.
-    pub fn write(
-        &self,
-        ram: &GuestMemoryMmap,
-        offset: usize,
-        buf: &[u8],
-    ) -> Result<bool, QueueError> {
+    pub fn write(&self, ram: &Ram, offset: usize, buf: &[u8]) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -152,7 +144,7 @@ impl Chain {
     /// descriptors; `None` if the driver made no more available.
     pub fn pop(
         queue: &mut Queue,
-        ram: &GuestMemoryMmap,
+        ram: &Ram,
         max_segments: usize,
     ) -> Result<Option<Self>, QueueError> {
         match queue.iter(ram).map_err(QueueError::Ring)?.next() {
@@ -163,7 +155,7 @@ impl Chain {
 
     fn collect<M>(
         mut descriptors: DescriptorChain<M>,
-        ram: &GuestMemoryMmap,
+        ram: &Ram,
         max_segments: usize,
     ) -> Result<Self, QueueError>
     where
@@ -219,7 +211,7 @@ impl Chain {
 /// Gives a chain back with `len` bytes written.
 pub(crate) fn add_used(
     queue: &mut Queue,
-    ram: &GuestMemoryMmap,
+    ram: &Ram,
     head: u16,
     len: usize,
 ) -> Result<(), QueueError> {
@@ -229,10 +221,7 @@ pub(crate) fn add_used(
 }
 
 /// Whether the driver wants an interrupt for what was added to the used ring.
-pub(crate) fn wants_interrupt(
-    queue: &mut Queue,
-    ram: &GuestMemoryMmap,
-) -> Result<bool, QueueError> {
+pub(crate) fn wants_interrupt(queue: &mut Queue, ram: &Ram) -> Result<bool, QueueError> {
     let wanted = queue.needs_notification(ram).map_err(QueueError::Ring)?;
     if queue.event_idx_enabled() {
         return Ok(wanted);
@@ -245,7 +234,7 @@ pub(crate) fn wants_interrupt(
 }
 
 /// Whether the three rings of a ready queue lie wholly inside guest RAM.
-pub(crate) fn rings_in_ram(queue: &Queue, ram: &GuestMemoryMmap) -> bool {
+pub(crate) fn rings_in_ram(queue: &Queue, ram: &Ram) -> bool {
     let size = usize::from(queue.size());
     // Sizes from virtio 1.2 §2.7: 16 bytes a descriptor; 6 bytes around
     // 2-byte avail entries; 6 bytes around 8-byte used entries.

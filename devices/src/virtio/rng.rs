@@ -90,7 +90,7 @@ impl Inner {
 fn drain(
     source: &mut Box<dyn Read + Send>,
     queue: &mut Queue,
-    ram: &vm_memory::GuestMemoryMmap,
+    ram: &crate::Ram,
 ) -> Result<bool, QueueError> {
     let mut buf = [0; MAX_REQUEST_BYTES];
     let mut used = false;

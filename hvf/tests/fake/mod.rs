@@ -426,10 +426,16 @@ unsafe extern "C" fn gic_reset() -> Return {
     Return::SUCCESS
 }
 
+unsafe extern "C" fn vm_content_replaced(_host: *mut c_void, _ipa: u64, _size: usize) -> Return {
+    Return::SUCCESS
+}
+
 /// The table of this engine.
 pub fn api() -> Api {
     Api {
         name: "fake",
+        dirty: None,
+        vm_content_replaced,
         gic: Some(GicApi {
             config_create: gic_config_create,
             config_set_distributor_base: gic_config_set,

@@ -376,8 +376,14 @@ pub(super) unsafe extern "C" fn set_state(data: *const c_void, bytes: usize) -> 
 }
 
 pub(super) unsafe extern "C" fn reset() -> Return {
-    with_gic(|_, gic| {
+    with_gic(|vm, gic| {
         gic.reset();
+        // A machine that starts over may have its state restored again.
+        if vm.is_stopped() {
+            for vcpu in vm.vcpus().iter() {
+                vcpu.has_run.store(false, Ordering::Relaxed);
+            }
+        }
         Return::SUCCESS
     })
 }

@@ -121,6 +121,56 @@ pub(super) unsafe extern "C" fn protect(ipa: u64, size: usize, flags: sys::Memor
     code(current().map(|vm| map_code(vm.protect(ipa, size as u64, MemoryFlags(flags.0)))))
 }
 
+/// Runs `f` on the VM if none of its vCPUs is in a run.
+fn with_stopped(f: impl FnOnce(&VmShared) -> Return) -> Return {
+    code(current().map(|vm| {
+        if vm.is_stopped() {
+            f(&vm)
+        } else {
+            Return::BUSY
+        }
+    }))
+}
+
+pub(super) unsafe extern "C" fn content_replaced(
+    _host: *mut c_void,
+    ipa: u64,
+    size: usize,
+) -> Return {
+    with_stopped(|vm| {
+        if !vm.phys.is_mapped(ipa, size as u64) {
+            return Return::ERROR;
+        }
+        vm.content_replaced(ipa, size as u64);
+        Return::SUCCESS
+    })
+}
+
+pub(super) unsafe extern "C" fn dirty_start(ipa: u64, size: usize) -> Return {
+    with_stopped(|vm| map_code(vm.follow_writes(ipa, size as u64)))
+}
+
+pub(super) unsafe extern "C" fn dirty_take(
+    ipa: u64,
+    size: usize,
+    bits: *mut u64,
+    words: usize,
+) -> Return {
+    if bits.is_null() || !bits.is_aligned() || words > isize::MAX.unsigned_abs() / 8 {
+        return Return::BAD_ARGUMENT;
+    }
+    // SAFETY: not null and aligned; the caller gives `words` initialised words
+    // that no one else uses.
+    let out = unsafe { std::slice::from_raw_parts_mut(bits, words) };
+    with_stopped(|vm| {
+        if vm.take_written(ipa, size as u64, out) {
+            Return::SUCCESS
+        } else {
+            Return::BAD_ARGUMENT
+        }
+    })
+}
+
 pub(super) unsafe extern "C" fn config_create() -> VmConfig {
     VmConfig(objects::insert(Object::Vm { ipa_bits: 0 }))
 }

@@ -17,7 +17,9 @@
 //! | second interrupt controller | `HV_EXISTS` |
 //! | interrupt controller after a vCPU | `HV_BUSY` |
 //! | redistributor address before `MPIDR_EL1` is set | `HV_ERROR` |
-//! | interrupt controller state restored after a run | `HV_DENIED` |
+//! | interrupt controller state restored after a run, without a reset | `HV_DENIED` |
+//! | dirty log or replaced content while a vCPU runs | `HV_BUSY` |
+//! | dirty log of a range that is not followed | `HV_BAD_ARGUMENT` |
 //! | state with other vCPUs than the VM has | `HV_BAD_ARGUMENT` |
 //! | debug traps asked for | `HV_UNSUPPORTED` |
 //!
@@ -35,7 +37,7 @@ mod registers;
 mod vcpu;
 
 use crate::timer;
-use hvf::sys::{Api, GicApi, Return};
+use hvf::sys::{Api, DirtyApi, GicApi, Return};
 
 /// Guest physical address bits without configuration, as on most Macs.
 pub const DEFAULT_IPA_BITS: u32 = 36;
@@ -47,6 +49,7 @@ pub fn api() -> Api {
     Api {
         name: "soft",
         gic: Some(gic_api()),
+        dirty: Some(dirty_api()),
         counter: timer::counter,
         counter_hz: timer::COUNTER_HZ,
         os_release: machine::os_release,
@@ -56,6 +59,7 @@ pub fn api() -> Api {
         vm_map: machine::map,
         vm_unmap: machine::unmap,
         vm_protect: machine::protect,
+        vm_content_replaced: machine::content_replaced,
         vm_config_create: machine::config_create,
         vm_config_get_max_ipa_size: machine::config_get_max_ipa_size,
         vm_config_get_default_ipa_size: machine::config_get_default_ipa_size,
@@ -81,6 +85,13 @@ pub fn api() -> Api {
         vcpu_set_vtimer_offset: vcpu::set_vtimer_offset,
         vcpu_config_create: vcpu::config_create,
         vcpu_config_get_feature_reg: vcpu::config_get_feature_reg,
+    }
+}
+
+fn dirty_api() -> DirtyApi {
+    DirtyApi {
+        start: machine::dirty_start,
+        take: machine::dirty_take,
     }
 }
 

@@ -12,7 +12,7 @@ use hvf::HvfError;
 pub use counters::{ExitCount, ExitCounters};
 pub use state::VcpuState;
 
-use crate::memory::MemoryLease;
+use crate::memory::{MemoryLease, PageSet};
 
 /// An engine that can make virtual machines.
 pub trait Hypervisor: Send + Sync {
@@ -49,8 +49,10 @@ pub struct Capabilities {
 /// How an engine lets the machine follow writes to guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirtyTracking {
-    /// By taking write access away: the next write is a
-    /// [`GuestFault::Access`].
+    /// The engine notes writes itself, in pages of 4 KiB.
+    Log,
+    /// By taking write access away and giving it back at the first write to
+    /// a page of [`Capabilities::page_bytes`]. The machine sees none of that.
     WriteProtection,
 }
 
@@ -114,8 +116,26 @@ pub trait Vm: Send + Sync + 'static {
     /// may run.
     fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
 
-    /// Restores it: after all vCPUs are created, before any runs.
+    /// Restores it, exactly: nothing that was pending, active or driven
+    /// before stays. After all vCPUs are created, while none runs, and before
+    /// the vCPUs' own states are [loaded](Vcpu::load), which is what brings
+    /// back their CPU interfaces and the lines of their timers.
     fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
+
+    /// Starts to follow the writes of vCPUs: all memory mapped now counts as
+    /// unwritten. No vCPU may run.
+    fn track_writes(&self) -> Result<(), EngineError>;
+
+    /// Adds the pages that vCPUs wrote since [`Vm::track_writes`] or the last
+    /// call, and starts over. No vCPU may run. Reports whole pages of the
+    /// engine's unit, and nothing if writes are not followed.
+    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError>;
+
+    /// Says that the machine changed what is in these pages while no vCPU
+    /// ran, so that none goes on executing what used to be there. Page tables
+    /// among them are read anew only once each vCPU is
+    /// [loaded](Vcpu::load).
+    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
 
     /// The engine's counter, which guest counters are offset from.
     fn counter(&self) -> u64;
@@ -152,7 +172,9 @@ pub trait Vcpu {
     /// Captures everything but the engine's interrupt controller.
     fn save(&mut self) -> Result<VcpuState, EngineError>;
 
-    /// Restores what [`Vcpu::save`] captured. `counter` is the engine's
+    /// Restores what [`Vcpu::save`] captured, on a new vCPU or on one that has
+    /// run: nothing of what it did stays, but a kick that is under way may
+    /// still arrive. `counter` is the engine's
     /// [counter](Vm::counter) at which the guest's is `state.counter`: the
     /// same value for all vCPUs.
     fn load(&mut self, state: &VcpuState, counter: u64) -> Result<(), EngineError>;

@@ -14,6 +14,10 @@ pub const CNTV_TVAL_EL0: SysReg = [3, 3, 14, 3, 0];
 pub const CNTV_CTL_EL0: SysReg = [3, 3, 14, 3, 1];
 pub const MPIDR_EL1: SysReg = [3, 0, 0, 0, 5];
 pub const CPACR_EL1: SysReg = [3, 0, 1, 0, 2];
+pub const SCTLR_EL1: SysReg = [3, 0, 1, 0, 0];
+pub const TTBR0_EL1: SysReg = [3, 0, 2, 0, 0];
+pub const TCR_EL1: SysReg = [3, 0, 2, 0, 2];
+pub const MAIR_EL1: SysReg = [3, 0, 10, 2, 0];
 pub const ICC_PMR_EL1: SysReg = [3, 0, 4, 6, 0];
 pub const ICC_IAR1_EL1: SysReg = [3, 0, 12, 12, 0];
 pub const ICC_EOIR1_EL1: SysReg = [3, 0, 12, 12, 1];
@@ -79,6 +83,63 @@ impl Program {
     pub fn ins_d0(self, d: u32, n: u32) -> Self {
         self.raw(0x4e08_1c00 | n << 5 | d)
     }
+    /// `STP Xt, Xt2, [Xn]`.
+    pub fn stp_x(self, t: u32, t2: u32, n: u32) -> Self {
+        self.raw(0xa900_0000 | t2 << 10 | n << 5 | t)
+    }
+    /// `STUR Xt, [Xn, #-4]`.
+    pub fn stur_x_minus_4(self, t: u32, n: u32) -> Self {
+        self.raw(0xf81f_c000 | n << 5 | t)
+    }
+    /// `STR Qt, [Xn]`.
+    pub fn str_q(self, t: u32, n: u32) -> Self {
+        self.raw(0x3d80_0000 | n << 5 | t)
+    }
+    /// `STLR Xt, [Xn]`.
+    pub fn stlr_x(self, t: u32, n: u32) -> Self {
+        self.raw(0xc89f_fc00 | n << 5 | t)
+    }
+    /// `LDXR Xt, [Xn]`.
+    pub fn ldxr_x(self, t: u32, n: u32) -> Self {
+        self.raw(0xc85f_7c00 | n << 5 | t)
+    }
+    /// `STXR Ws, Xt, [Xn]`.
+    pub fn stxr_x(self, s: u32, t: u32, n: u32) -> Self {
+        self.raw(0xc800_7c00 | s << 16 | n << 5 | t)
+    }
+    /// `LDADD Xs, Xt, [Xn]`.
+    pub fn ldadd_x(self, s: u32, t: u32, n: u32) -> Self {
+        self.raw(0xf820_0000 | s << 16 | n << 5 | t)
+    }
+    /// `CAS Xs, Xt, [Xn]`.
+    pub fn cas_x(self, s: u32, t: u32, n: u32) -> Self {
+        self.raw(0xc8a0_7c00 | s << 16 | n << 5 | t)
+    }
+    /// `DC ZVA, Xt`.
+    pub fn dc_zva(self, t: u32) -> Self {
+        self.raw(0xd50b_7420 | t)
+    }
+    /// `CBNZ Wt` over `instructions`, backwards if negative.
+    pub fn cbnz_w(self, t: u32, instructions: i32) -> Self {
+        self.raw(0x3500_0000 | (instructions.cast_unsigned() & 0x7_ffff) << 5 | t)
+    }
+    /// `B` over `instructions`, backwards if negative.
+    pub fn b(self, instructions: i32) -> Self {
+        self.raw(0x1400_0000 | instructions.cast_unsigned() & 0x3ff_ffff)
+    }
+    /// `BLR Xn`.
+    pub fn blr(self, n: u32) -> Self {
+        self.raw(0xd63f_0000 | n << 5)
+    }
+    /// `RET`.
+    pub fn ret(self) -> Self {
+        self.raw(0xd65f_03c0)
+    }
+    /// Instructions so far.
+    pub fn len(&self) -> i32 {
+        i32::try_from(self.0.len()).unwrap()
+    }
+
     pub fn hvc(self) -> Self {
         self.raw(0xd400_0002)
     }

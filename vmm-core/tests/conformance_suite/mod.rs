@@ -2,6 +2,11 @@
 //! are a few instructions, so that a failure points at the engine.
 
 pub mod asm;
+mod reset;
+mod writes;
+
+pub use reset::*;
+pub use writes::*;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +17,8 @@ use supermachine_vmm_core::arch::aarch64::layout::{
     GIC_DISTRIBUTOR, GIC_REDISTRIBUTORS, RAM, UART,
 };
 use supermachine_vmm_core::hypervisor::{
-    Access, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor, Kick, PowerReply, Vcpu,
-    Vm, VmSpec,
+    Access, DirtyTracking, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor, Kick,
+    PowerReply, Vcpu, Vm, VmSpec,
 };
 use supermachine_vmm_core::memory::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};

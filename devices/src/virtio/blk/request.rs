@@ -1,9 +1,8 @@
 //! One block request: parsed from a chain, checked, carried out.
 
-use vm_memory::GuestMemoryMmap;
-
 use super::disk::Disk;
 use super::{MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS, SECTOR_BYTES};
+use crate::Ram;
 use crate::virtio::chain::{Chain, QueueError};
 
 /// Bytes of the request header (virtio 1.2 §5.2.6).
@@ -40,7 +39,7 @@ type Outcome = Result<usize, Failure>;
 /// How requests of one activation are carried out.
 pub(super) struct Executor<'a> {
     pub(super) disk: &'a Disk,
-    pub(super) ram: &'a GuestMemoryMmap,
+    pub(super) ram: &'a Ram,
     /// The driver did not take FLUSH, so writes are durable on completion.
     pub(super) write_through: bool,
 }
@@ -233,7 +232,7 @@ impl RequestRunner {
     }
 
     /// Bytes written for the guest; `None` if the chain is no request.
-    pub(crate) fn run(&mut self, ram: &GuestMemoryMmap, chain: &Chain) -> Option<usize> {
+    pub(crate) fn run(&mut self, ram: &Ram, chain: &Chain) -> Option<usize> {
         let executor = Executor {
             disk: &self.disk,
             ram,

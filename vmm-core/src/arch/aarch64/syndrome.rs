@@ -9,6 +9,8 @@ pub struct DataAbort {
     pub cache_maintenance: bool,
     /// A walk of the guest's page tables, not the access itself.
     pub page_table_walk: bool,
+    /// Memory is mapped there, but not for this access.
+    pub permission: bool,
 }
 
 /// A load or store of one general register, without write-back.
@@ -42,8 +44,15 @@ impl DataAbort {
             transfer,
             cache_maintenance: bit(8),
             page_table_walk: bit(7),
+            permission: is_permission_fault(syndrome),
         }
     }
+}
+
+/// Whether an abort is a permission fault: fault status codes 0b0011xx, the
+/// same for data and instructions (Arm ARM DDI 0487, D24.2.40).
+pub const fn is_permission_fault(syndrome: u64) -> bool {
+    syndrome & 0x3c == 0x0c
 }
 
 impl Transfer {
@@ -170,6 +179,13 @@ mod tests {
         assert_eq!(DataAbort::decode(1 << 6).transfer, None);
         assert!(DataAbort::decode(1 << 8).cache_maintenance);
         assert!(DataAbort::decode(1 << 7).page_table_walk);
+    }
+
+    #[test]
+    fn missing_rights_differ_from_missing_memory() {
+        assert!(DataAbort::decode(1 << 6 | 0x0f).permission);
+        assert!(!DataAbort::decode(1 << 6 | 0x07).permission);
+        assert!(!DataAbort::decode(1 << 6 | 0x21).permission);
     }
 
     #[test]

@@ -4,18 +4,19 @@
 mod gic_window;
 mod saved;
 mod vcpu;
+mod writes;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES};
+use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
 use hvf::{GicAddresses, GicGeometry};
 
 use crate::hypervisor::{
     Access, Capabilities, DirtyTracking, EngineError, GicKind, Hypervisor, Vm, VmSpec,
 };
-use crate::memory::MemoryLease;
+use crate::memory::{MemoryLease, PageSet};
+use writes::{Mapped, Mappings};
 
 pub use vcpu::{HvfKick, HvfVcpu};
 
@@ -88,7 +89,10 @@ impl Hypervisor for HvfEngine {
             max_vcpus: engine
                 .max_vcpus
                 .min(u32::try_from(frames).unwrap_or(u32::MAX)),
-            dirty_tracking: DirtyTracking::WriteProtection,
+            dirty_tracking: match self.api.dirty {
+                Some(_) => DirtyTracking::Log,
+                None => DirtyTracking::WriteProtection,
+            },
             gic: GicKind::V3 {
                 first_spi: gic.first_spi,
                 spi_count: gic.spi_count,
@@ -109,7 +113,7 @@ impl Hypervisor for HvfEngine {
             shared: Arc::new(Shared {
                 gic,
                 vm,
-                leases: Mutex::default(),
+                mappings: Mutex::default(),
                 spec: *spec,
                 geometry,
                 created: AtomicU32::new(0),
@@ -131,8 +135,7 @@ pub struct HvfVm {
 struct Shared {
     gic: hvf::Gic,
     vm: hvf::Vm,
-    /// Mapped memory by guest physical address.
-    leases: Mutex<BTreeMap<u64, MemoryLease>>,
+    mappings: Mutex<Mappings>,
     spec: VmSpec,
     geometry: GicGeometry,
     /// Number of vCPUs created so far.
@@ -142,17 +145,17 @@ struct Shared {
 }
 
 impl Shared {
-    fn leases(&self) -> MutexGuard<'_, BTreeMap<u64, MemoryLease>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mappings(&self) -> MutexGuard<'_, Mappings> {
+        self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether memory is mapped at this guest address, whatever the guest may
     /// do with it.
     fn is_mapped(&self, ipa: u64) -> bool {
-        self.leases()
+        self.mappings()
             .range(..=ipa)
             .next_back()
-            .is_some_and(|(base, lease)| ipa - base < lease.bytes() as u64)
+            .is_some_and(|(base, mapped)| ipa - base < mapped.lease.bytes() as u64)
     }
 }
 
@@ -167,7 +170,7 @@ impl Vm for HvfVm {
     type Vcpu = HvfVcpu;
 
     fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
-        let mut leases = self.shared.leases();
+        let mut mappings = self.shared.mappings();
         // SAFETY: the lease keeps the host memory in place. It is dropped only
         // after the range is unmapped, or after the engine's machine: `Shared`
         // drops `vm` first, and no vCPU keeps the machine longer, because each
@@ -178,22 +181,23 @@ impl Vm for HvfVm {
                 .vm
                 .map(memory.host(), memory.ipa(), memory.bytes(), flags(access))?;
         }
-        leases.insert(memory.ipa(), memory);
+        mappings.insert(memory.ipa(), Mapped::new(memory, access));
         Ok(())
     }
 
     fn protect(&self, ipa: u64, bytes: usize, access: Access) -> Result<(), EngineError> {
-        Ok(self.shared.vm.protect(ipa, bytes, flags(access))?)
+        self.shared.protect(ipa, bytes, access)
     }
 
     fn unmap(&self, ipa: u64) -> Result<(), EngineError> {
-        let mut leases = self.shared.leases();
-        let bytes = leases
+        let mut mappings = self.shared.mappings();
+        let bytes = mappings
             .get(&ipa)
             .ok_or(EngineError::NotMapped { ipa })?
+            .lease
             .bytes();
         self.shared.vm.unmap(ipa, bytes)?;
-        leases.remove(&ipa);
+        mappings.remove(&ipa);
         Ok(())
     }
 
@@ -206,7 +210,27 @@ impl Vm for HvfVm {
     }
 
     fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError> {
-        Ok(self.shared.gic.restore(state)?)
+        let gic = &self.shared.gic;
+        match gic.restore(state) {
+            // Once a vCPU ran, only a controller that was reset takes a state.
+            Err(error) if error.code() == Some(Return::DENIED) => {
+                gic.reset()?;
+                Ok(gic.restore(state)?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    fn track_writes(&self) -> Result<(), EngineError> {
+        self.shared.track_writes()
+    }
+
+    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError> {
+        self.shared.take_written(into)
+    }
+
+    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError> {
+        self.shared.content_replaced(pages)
     }
 
     fn counter(&self) -> u64 {

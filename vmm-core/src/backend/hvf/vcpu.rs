@@ -113,6 +113,12 @@ impl HvfVcpu {
             }
             ExceptionClass::INSTRUCTION_ABORT => {
                 self.counters.add(ExitCount::Other);
+                // The table walker writes on behalf of fetches too.
+                if syndrome::is_permission_fault(syndrome)
+                    && self.shared.may_write_now(exit.exception.physical_address)?
+                {
+                    return Ok(None);
+                }
                 self.access_fault(exit).map(Some)
             }
             _ => {
@@ -135,6 +141,12 @@ impl HvfVcpu {
     fn data_abort(&mut self, exit: &VcpuExit) -> Result<Option<Exit>, EngineError> {
         let address = exit.exception.physical_address;
         let abort = DataAbort::decode(exit.exception.syndrome);
+        // Mapped memory can always be read, so that what is denied is a write,
+        // be it of the page table walker or of cache maintenance.
+        if abort.permission && self.shared.may_write_now(address)? {
+            self.counters.add(ExitCount::Other);
+            return Ok(None);
+        }
         if abort.cache_maintenance {
             // Devices have no cache lines to maintain.
             self.counters.add(ExitCount::Other);
