@@ -17,7 +17,7 @@ pub mod testing;
 pub mod virtio;
 
 pub use bus::{Bus, BusError, MmioDevice};
-pub use seams::{Clock, HostClock, IrqLine};
+pub use seams::{Clock, HostClock, HotMemory, IrqLine, RamAdvisor};
 
 /// Guest RAM, which notes the pages that devices write.
 ///

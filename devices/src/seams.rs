@@ -9,6 +9,31 @@ pub trait IrqLine: Send + Sync {
     fn pulse(&self);
 }
 
+/// Takes back guest RAM that holds nothing of value any more.
+pub trait RamAdvisor: Send + Sync {
+    /// Bytes of the pages that the host takes memory back in: a power of two.
+    fn page_bytes(&self) -> u64;
+
+    /// The guest gave up the contents of `bytes` bytes at guest physical
+    /// `address`: whole host pages, all in RAM. They may read as anything from
+    /// now on, until the guest writes to them again. Whoever counts pages that
+    /// changed counts these.
+    fn discard(&self, address: u64, bytes: u64);
+}
+
+/// Memory that a guest may have at run time beside what it started with.
+///
+/// Ranges are made of whole blocks of the device's region. Neither call
+/// changes the contents of blocks outside its range.
+pub trait HotMemory: Send + Sync {
+    /// Lets the guest use a range; false if there is not enough memory for it
+    /// now. Contents that were put there for a guest being restored stay.
+    fn plug(&self, address: u64, bytes: u64) -> bool;
+
+    /// The guest is done with a range, and its contents are gone.
+    fn unplug(&self, address: u64, bytes: u64);
+}
+
 /// Wall-clock time for devices that show it to the guest.
 pub trait Clock: Send + Sync {
     /// Seconds since the Unix epoch.

@@ -76,3 +76,27 @@ fn restored_interrupt_drives_the_line() {
     rtc.write(0x1c, &1u32.to_le_bytes());
     assert!(!irq.level());
 }
+
+#[test]
+fn clock_in_use_goes_back_to_a_saved_state_and_shows_the_time_of_now() {
+    let (clock, irq, rtc) = rtc(1000);
+    rtc.write(8, &1500u32.to_le_bytes());
+    let state = rtc.state();
+    for round in 1..10 {
+        rtc.write(8, &7u32.to_le_bytes());
+        rtc.write(4, &9u32.to_le_bytes());
+        clock.set(1000 + round);
+        rtc.reset_to(state);
+        assert_eq!(rtc.state(), state);
+        assert_eq!(u64::from(read(&rtc, 0)), 1500 + round);
+        assert!(!irq.level());
+    }
+    rtc.reset_to(Pl031State {
+        mask: u32::MAX,
+        raw: u32::MAX,
+        offset_seconds: i64::MAX,
+        ..Pl031State::default()
+    });
+    assert!(irq.level());
+    read(&rtc, 0);
+}

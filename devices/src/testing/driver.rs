@@ -41,7 +41,9 @@ pub enum Buffer {
     },
 }
 
-/// The driver's side of one split virtqueue.
+/// The driver's side of one split virtqueue. A clone is what a machine that is
+/// put back to an earlier moment, RAM included, remembers of it.
+#[derive(Clone)]
 pub struct DriverQueue {
     ram: GuestRam,
     base: u64,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vm_memory::GuestAddress;
 
-use crate::{Clock, GuestRam, IrqLine, Ram};
+use crate::{Clock, GuestRam, HotMemory, IrqLine, Ram, RamAdvisor};
 
 mod driver;
 
@@ -73,6 +73,65 @@ impl IrqLine for CountingIrq {
     fn pulse(&self) {
         *self.pulses.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.pulsed.notify_all();
+    }
+}
+
+/// Host memory that remembers what was discarded, plugged and unplugged, each
+/// as an address and a number of bytes.
+#[derive(Debug)]
+pub struct RecordingMemory {
+    /// The page size it claims.
+    pub page_bytes: u64,
+    /// Whether there is memory to plug.
+    pub has_room: AtomicBool,
+    /// What was discarded, in order.
+    pub discarded: Mutex<Vec<(u64, u64)>>,
+    /// What was plugged, in order.
+    pub plugged: Mutex<Vec<(u64, u64)>>,
+    /// What was unplugged, in order.
+    pub unplugged: Mutex<Vec<(u64, u64)>>,
+}
+
+impl RecordingMemory {
+    /// Memory in pages of `page_bytes`, with room.
+    pub fn new(page_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            page_bytes,
+            has_room: AtomicBool::new(true),
+            discarded: Mutex::default(),
+            plugged: Mutex::default(),
+            unplugged: Mutex::default(),
+        })
+    }
+}
+
+fn record(list: &Mutex<Vec<(u64, u64)>>, range: (u64, u64)) {
+    list.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(range);
+}
+
+impl RamAdvisor for RecordingMemory {
+    fn page_bytes(&self) -> u64 {
+        self.page_bytes
+    }
+
+    fn discard(&self, address: u64, bytes: u64) {
+        record(&self.discarded, (address, bytes));
+    }
+}
+
+impl HotMemory for RecordingMemory {
+    fn plug(&self, address: u64, bytes: u64) -> bool {
+        let has_room = self.has_room.load(Ordering::SeqCst);
+        if has_room {
+            record(&self.plugged, (address, bytes));
+        }
+        has_room
+    }
+
+    fn unplug(&self, address: u64, bytes: u64) {
+        record(&self.unplugged, (address, bytes));
     }
 }
 

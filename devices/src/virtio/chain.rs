@@ -37,6 +37,9 @@ pub enum QueueError {
         /// Length in bytes.
         len: u32,
     },
+    /// A request has a size that no request of its kind can have.
+    #[error("request has an impossible size")]
+    BadRequest,
     /// Guest RAM could not be accessed.
     #[error("guest memory access failed")]
     Memory(#[source] vm_memory::GuestMemoryError),

@@ -11,8 +11,10 @@ use virtio_queue::{Queue, QueueState};
 
 use crate::GuestRam;
 
+pub mod balloon;
 pub mod blk;
 pub mod chain;
+pub mod mem;
 pub mod mmio;
 pub mod rng;
 pub mod vsock;
@@ -94,6 +96,10 @@ pub enum DeviceState {
     Rng(rng::RngState),
     /// See [`vsock::Vsock`].
     Vsock(vsock::VsockState),
+    /// See [`balloon::Balloon`].
+    Balloon(balloon::BalloonState),
+    /// See [`mem::Mem`].
+    Mem(mem::MemState),
 }
 
 /// A virtio device, free of any transport.
@@ -135,6 +141,49 @@ pub trait VirtioDevice: Send + Sync {
     /// `activate` if the saved device was active, else on an idle device, and
     /// in either case while paused.
     fn restore(&self, state: &DeviceState) -> Result<(), RestoreError>;
+}
+
+/// A device that its owner keeps a hand on while a transport has it.
+impl<D: VirtioDevice + ?Sized> VirtioDevice for Arc<D> {
+    fn device_id(&self) -> u32 {
+        (**self).device_id()
+    }
+    fn queue_max_sizes(&self) -> &[u16] {
+        (**self).queue_max_sizes()
+    }
+    fn features(&self) -> u64 {
+        (**self).features()
+    }
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        (**self).read_config(offset, data);
+    }
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        (**self).write_config(offset, data);
+    }
+    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+        (**self).activate(activation)
+    }
+    fn reset(&self) -> Vec<Queue> {
+        (**self).reset()
+    }
+    fn pause(&self) {
+        (**self).pause();
+    }
+    fn resume(&self) {
+        (**self).resume();
+    }
+    fn notify(&self, queue: u16) {
+        (**self).notify(queue);
+    }
+    fn queue_states(&self) -> Vec<QueueState> {
+        (**self).queue_states()
+    }
+    fn state(&self) -> DeviceState {
+        (**self).state()
+    }
+    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
+        (**self).restore(state)
+    }
 }
 
 /// Serves a read at `offset` from a configuration space laid out in `space`.

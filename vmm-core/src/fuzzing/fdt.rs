@@ -70,7 +70,12 @@ fn check(spec: &FdtSpec<'_>, tree: &Tree<'_>) {
         .nodes()
         .filter(|node| node.starts_with("/virtio_mmio@"));
     assert_eq!(devices.count(), spec.virtio_devices as usize);
+    let generation = format!("/vmgenid@{:x}", layout::GENERATION);
+    let reg = [layout::GENERATION, layout::GENERATION_BYTES];
+    let reg = Some(reg.map(u64::to_be_bytes).concat());
+    assert_eq!(property(&generation, "reg"), reg);
     let mut interrupts = BTreeSet::new();
+    interrupts.extend(property(&generation, "interrupts"));
     for slot in 0..spec.virtio_devices {
         let node = format!("/virtio_mmio@{:x}", layout::virtio_address(slot));
         let interrupt = property(&node, "interrupts").expect("it has one");

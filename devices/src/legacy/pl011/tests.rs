@@ -209,3 +209,55 @@ fn odd_accesses_are_harmless() {
     port.write(0x800, &[1; 8]);
     assert_eq!(read(&port, 0x800), 0);
 }
+
+/// A driver that waits for room when it is saved gets its interrupt, though
+/// the one it waits for was seen to by the machine that is gone.
+#[test]
+fn port_saved_while_its_driver_sends_interrupts_again() {
+    let (_irq, _sink, port) = port();
+    port.write(DR, b"x");
+    write(&port, ICR, TX);
+    write(&port, IMSC, TX);
+    let state = port.state();
+    assert_eq!((state.ris & TX, state.imsc & TX), (0, TX));
+    let irq = Arc::new(CountingIrq::default());
+    let sink = Box::new(std::io::sink());
+    let restored = Pl011::restore(&state, irq.clone(), sink, NoEvents);
+    assert!(irq.level());
+    assert_eq!(read(&restored, MIS), TX);
+    write(&restored, IMSC, 0);
+    assert!(!irq.level());
+    restored.reset_to(&state);
+    assert!(irq.level());
+}
+
+#[test]
+fn port_in_use_goes_back_to_a_saved_state_again_and_again() {
+    let (irq, sink, port) = port();
+    write(&port, IMSC, RX);
+    port.enqueue(b"a");
+    let state = port.state();
+    for round in 1..20 {
+        assert_eq!(read(&port, DR), u32::from(b'a'));
+        write(&port, IMSC, TX);
+        port.write(DR, b"x");
+        port.enqueue(b"lease");
+        let before = irq.level_calls();
+        port.reset_to(&state);
+        assert!(irq.level() && irq.level_calls() > before, "round {round}");
+        assert_eq!(port.state(), state);
+    }
+    let hostile = Pl011State {
+        imsc: u32::MAX,
+        ris: u32::MAX,
+        input: vec![0; 1 << 20],
+        ..Pl011State::default()
+    };
+    port.reset_to(&hostile);
+    assert_eq!(port.state().input.len(), INPUT_BYTES);
+    port.reset_to(&Pl011State::default());
+    assert!(!irq.level());
+    assert_eq!(read(&port, FR) & RXFE, RXFE);
+    assert!(port.flush(PATIENCE));
+    assert_eq!(sink.0.lock().unwrap().len(), 19);
+}

@@ -436,3 +436,62 @@ fn saved_disk_continues_and_another_disk_is_refused() {
     assert_eq!(disk.run(0, 1, &[writable(DATA, 512)]).0, OK);
     assert_eq!(disk.bytes(DATA, 512), [0; 512]);
 }
+
+#[test]
+fn paused_disk_leaves_ram_alone_and_catches_up() {
+    let mut disk = disk(1 << 20, BlkConfig::default());
+    let (device, ram) = (disk.driver.device.clone(), disk.ram.clone());
+    let last = DATA + (1 << 20);
+    for _ in 0..20 {
+        disk.submit(0, 0, &[writable(DATA, 1 << 19)]);
+    }
+    device.pause();
+    let state = device.state();
+    assert_eq!(state.queues[0].next_avail, state.queues[0].next_used);
+    ram.write_slice(&[0x77; 512], GuestAddress(DATA)).unwrap();
+    let (_, status) = disk.submit(0, 3, &[writable(last, 512)]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(disk.bytes(DATA, 512), [0x77; 512]);
+    assert_eq!(device.state(), state);
+    device.resume();
+    for _ in 0..21 {
+        disk.driver.wait_used(0);
+    }
+    assert_eq!(disk.bytes(status, 1), [OK]);
+    assert_eq!(disk.bytes(last, 1), [pattern(3 * 512)]);
+}
+
+#[test]
+fn busy_disk_goes_back_to_a_saved_state_again_and_again() {
+    let mut disk = disk(1 << 20, BlkConfig::default());
+    assert_eq!(disk.run(0, 0, &[writable(DATA, 512)]).0, OK);
+    // One request that only a machine that comes back works on.
+    disk.driver.device.pause();
+    let (_, status) = disk.submit(0, 5, &[writable(DATA, 512)]);
+    let state = disk.driver.device.state();
+    let mut image = vec![0; 1 << 20];
+    disk.ram.read_slice(&mut image, GuestAddress(0)).unwrap();
+    let queues = disk.driver.queues.clone();
+    disk.driver.device.resume();
+    for _ in 0..50 {
+        disk.driver.wait_used(0);
+        for _ in 0..15 {
+            disk.submit(0, 0, &[writable(DATA, 1 << 19)]);
+        }
+        disk.driver.device.pause();
+        disk.ram.write_slice(&image, GuestAddress(0)).unwrap();
+        disk.ram
+            .write_slice(&[9; 4096], GuestAddress(DATA))
+            .unwrap();
+        disk.driver.device.reset_to(&state).unwrap();
+        disk.driver.queues.clone_from(&queues);
+        // Whether or not its interrupt came already.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while disk.driver.device.state().queues[0].next_used != 2 {
+            assert!(std::time::Instant::now() < deadline);
+        }
+        assert_eq!(disk.bytes(status, 1), [OK]);
+        assert_eq!(disk.bytes(DATA, 1), [pattern(5 * 512)]);
+        assert_eq!(disk.bytes(DATA + 512, 1), [9]);
+    }
+}

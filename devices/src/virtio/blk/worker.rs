@@ -343,3 +343,49 @@ impl Drop for Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::testing::guest_ram;
+    use crate::virtio::Interrupt;
+
+    struct NoIrq;
+
+    impl Interrupt for NoIrq {
+        fn used_buffers(&self, _: u16) {}
+        fn config_changed(&self) {}
+        fn needs_reset(&self) {}
+    }
+
+    #[test]
+    fn threads_stay_from_start_to_start() {
+        let file = tempfile::tempfile().unwrap();
+        let disk = Arc::new(Disk {
+            file,
+            len_bytes: 0,
+            sectors: 0,
+            read_only: true,
+            id: [0; super::super::ID_BYTES],
+            never_cached: AtomicBool::new(false),
+        });
+        let workers = Workers::new(disk, 4);
+        let mut threads = Vec::new();
+        for _ in 0..100 {
+            let activation = Activation {
+                ram: guest_ram(4096),
+                queues: vec![Queue::new(16).unwrap()],
+                irq: Arc::new(NoIrq),
+                features: 0,
+            };
+            workers.start(activation).unwrap();
+            assert_eq!(workers.stop().len(), 1);
+            let state = workers.shared.lock();
+            threads.extend(state.threads.iter().map(|thread| thread.thread().id()));
+            threads.dedup();
+        }
+        assert_eq!(threads.len(), 1);
+    }
+}

@@ -221,3 +221,6 @@ fn is_reachable_status(value: u32) -> bool {
         reached == value & !FAILED
     })
 }
+
+#[cfg(test)]
+mod tests;

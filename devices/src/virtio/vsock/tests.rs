@@ -13,12 +13,13 @@ use super::packet::{HEADER_BYTES, HOST_CID, Header, SHUTDOWN_RECEIVE, SHUTDOWN_S
 use super::*;
 use crate::GuestRam;
 use crate::testing::{Buffer, CountingIrq, Driver, DriverQueue, guest_ram};
-use crate::virtio::mmio::{VirtioMmio, status};
+use crate::virtio::mmio::{MmioState, VirtioMmio, status};
 
 mod connect;
 mod flow;
 mod guest;
 mod malformed;
+mod restore;
 mod shutdown;
 
 use guest::{CID, Guest};

@@ -56,6 +56,7 @@ pub fn build(spec: &FdtSpec<'_>) -> FdtWriterResult<Vec<u8>> {
     interrupt_controller(&mut fdt, spec)?;
     timer(&mut fdt)?;
     primecells(&mut fdt)?;
+    generation(&mut fdt)?;
     virtio(&mut fdt, spec)?;
     fdt.end_node(root)?;
     fdt.finish()
@@ -168,6 +169,17 @@ fn primecells(fdt: &mut FdtWriter) -> FdtWriterResult<()> {
     fdt.end_node(rtc)
 }
 
+/// The generation id of `Documentation/devicetree/bindings/rng/microsoft,vmgenid`:
+/// a page that is no RAM, and one edge for each new id.
+fn generation(fdt: &mut FdtWriter) -> FdtWriterResult<()> {
+    let node = fdt.begin_node(&format!("vmgenid@{:x}", layout::GENERATION))?;
+    fdt.property_string("compatible", "microsoft,vmgenid")?;
+    fdt.property_array_u64("reg", &[layout::GENERATION, layout::GENERATION_BYTES])?;
+    let number = layout::GENERATION_INTID - FIRST_SHARED;
+    fdt.property_array_u32("interrupts", &[SHARED, number, EDGE_RISING])?;
+    fdt.end_node(node)
+}
+
 fn virtio(fdt: &mut FdtWriter, spec: &FdtSpec<'_>) -> FdtWriterResult<()> {
     for slot in 0..spec.virtio_devices {
         let address = layout::virtio_address(slot);
@@ -216,7 +228,13 @@ mod tests {
             blob.len(),
             u32::from_be_bytes(blob[4..8].try_into().unwrap()) as usize
         );
-        for text in ["cpu@0\0", "cpu@f\0", "cpu@100\0", "virtio_mmio@c108000\0"] {
+        for text in [
+            "vmgenid@c020000\0",
+            "cpu@0\0",
+            "cpu@f\0",
+            "cpu@100\0",
+            "virtio_mmio@c108000\0",
+        ] {
             assert!(holds(&blob, text.as_bytes()), "{text}");
         }
         assert!(!holds(&blob, b"cpu@101\0"));

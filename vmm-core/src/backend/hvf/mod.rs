@@ -6,6 +6,7 @@ mod saved;
 mod vcpu;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

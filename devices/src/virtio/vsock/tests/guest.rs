@@ -8,11 +8,13 @@ use super::*;
 pub(super) const CID: u64 = 42;
 /// Guest port of the one listener.
 pub(super) const PORT: u32 = 1000;
+const RAM_BYTES: usize = 16 << 20;
 const RINGS: u64 = 0x1_0000;
 const RX_BUFFERS: u64 = 0x10_0000;
 const TX_BUFFERS: u64 = 0x40_0000;
 /// Bytes of each receive buffer; Linux uses a page for header and payload.
 pub(super) const RX_BYTES: u32 = 4096;
+const EVENT_BUFFERS: u64 = 0xf_0000;
 const TX_BYTES: u64 = 0x1_1000;
 const QUEUE: u16 = 64;
 
@@ -42,6 +44,14 @@ pub(super) struct Stream {
     pub(super) credit_requests: usize,
 }
 
+/// What a reset in place brings back.
+pub(super) struct Moment {
+    pub(super) state: MmioState,
+    ram: Vec<u8>,
+    queues: Vec<DriverQueue>,
+    rx_addresses: HashMap<u16, u64>,
+}
+
 pub(super) struct Guest {
     pub(super) ram: GuestRam,
     pub(super) driver: Driver,
@@ -68,7 +78,7 @@ impl Guest {
 
     /// A device whose driver has not started.
     pub(super) fn not_ready() -> Self {
-        let ram = guest_ram(16 << 20);
+        let ram = guest_ram(RAM_BYTES);
         let dir = tempfile::tempdir().unwrap();
         let reactor = Reactor::spawn().unwrap();
         let config = VsockConfig {
@@ -285,6 +295,57 @@ impl Guest {
             assert!(!left.is_zero(), "no {what} within {PATIENCE:?}");
             self.driver.irq.wait_beyond(seen, left);
         }
+    }
+
+    /// Offers an event buffer, as Linux does after it handled one.
+    pub(super) fn offer_event(&mut self) {
+        self.driver.queues[2].push(&[Buffer::Writable {
+            addr: EVENT_BUFFERS,
+            len: 8,
+        }]);
+        self.driver.notify(2);
+    }
+
+    /// Waits for the event that says that all connections are gone.
+    pub(super) fn hear_of_reset(&mut self) {
+        let (_, len) = self.driver.wait_used(2);
+        assert_eq!(len, 4);
+        let event: u32 = self.ram.read_obj(GuestAddress(EVENT_BUFFERS)).unwrap();
+        assert_eq!(event, 0);
+        self.streams.clear();
+        self.requests.clear();
+    }
+
+    /// Packets that wait to be handled.
+    pub(super) fn has_packets(&self) -> bool {
+        self.driver.queues[0].clone().poll().is_some()
+    }
+
+    pub(super) fn save(&mut self) -> Moment {
+        self.driver.device.pause();
+        let mut ram = vec![0; RAM_BYTES];
+        self.ram.read_slice(&mut ram, GuestAddress(0)).unwrap();
+        let moment = Moment {
+            state: self.driver.device.state(),
+            ram,
+            queues: self.driver.queues.clone(),
+            rx_addresses: self.rx_addresses.clone(),
+        };
+        self.driver.device.resume();
+        moment
+    }
+
+    /// What the machine does between its device's pause and what follows.
+    pub(super) fn put_back(&mut self, moment: &Moment) {
+        self.ram.write_slice(&moment.ram, GuestAddress(0)).unwrap();
+        self.driver.queues.clone_from(&moment.queues);
+        self.rx_addresses.clone_from(&moment.rx_addresses);
+    }
+
+    pub(super) fn bring_back(&mut self, moment: &Moment) {
+        self.driver.device.pause();
+        self.put_back(moment);
+        self.driver.device.reset_to(&moment.state).unwrap();
     }
 
     /// Handles what the device has sent and gives the buffers back.

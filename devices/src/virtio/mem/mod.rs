@@ -1,0 +1,396 @@
+//! Memory device (virtio 1.2 §5.15): memory that a guest gets and gives back
+//! in blocks of [`BLOCK_BYTES`] while it runs.
+//!
+//! The owner asks for an amount with [`Mem::request_bytes`]; the guest plugs
+//! or unplugs blocks of the region until that is what it has. The region must
+//! be part of the guest RAM that devices see, plugged or not: a driver puts
+//! buffers there.
+//!
+//! All work is done on the thread that notifies.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use virtio_queue::{Queue, QueueState, QueueT};
+
+use self::blocks::Blocks;
+use self::request::{REQUEST_BYTES, RESPONSE_BYTES, Request, Response};
+use super::chain::{Chain, QueueError, add_used, wants_interrupt};
+use super::{
+    ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
+    RestoreError, VirtioDevice, read_config_space,
+};
+use crate::{GuestRam, HotMemory};
+
+mod blocks;
+mod request;
+
+pub use blocks::BLOCK_BYTES;
+
+/// Device type of a memory device.
+const DEVICE_ID: u32 = 24;
+/// One queue for requests; Linux has one in flight.
+const QUEUE_SIZES: [u16; 1] = [16];
+/// Requests served for one notification, however fast other vCPUs send more,
+/// so that the notifying one can be stopped.
+const MAX_CHAINS: usize = 16;
+/// Most descriptors in one request, which is 34 bytes in all.
+const MAX_SEGMENTS: usize = 16;
+/// Largest region there may be (1 TiB): 64 KiB of saved state.
+const MAX_REGION_BYTES: u64 = 1 << 40;
+/// `VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE` (virtio 1.2 §5.15.3): the guest
+/// leaves memory alone that is not plugged.
+const UNPLUGGED_INACCESSIBLE: u64 = 1 << 1;
+
+/// Where a memory device's region is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemConfig {
+    /// Guest physical address of its first byte: a multiple of
+    /// [`BLOCK_BYTES`]. Linux uses whole memory sections only, of 128 MiB on
+    /// arm64 with 4 KiB pages, so better a multiple of that.
+    pub address: u64,
+    /// Its length in bytes: a multiple of [`BLOCK_BYTES`], at most 1 TiB, and
+    /// like the address better one of 128 MiB.
+    pub region_bytes: u64,
+}
+
+/// Why a memory device cannot be made, or cannot do what is asked.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemError {
+    /// The region is empty, too long, or not made of whole blocks.
+    #[error("memory region of {region_bytes} bytes at {address:#x} is not 1 to 524288 blocks")]
+    BadRegion {
+        /// Guest physical address of its first byte.
+        address: u64,
+        /// Its length in bytes.
+        region_bytes: u64,
+    },
+    /// The amount is not made of whole blocks, or is more than the region.
+    #[error("{requested_bytes} bytes are not whole blocks of a region of {region_bytes}")]
+    BadRequest {
+        /// Bytes asked for.
+        requested_bytes: u64,
+        /// Length of the region in bytes.
+        region_bytes: u64,
+    },
+}
+
+/// Saved state of a [`Mem`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemState {
+    /// Guest physical address of the region.
+    pub address: u64,
+    /// Length of the region in bytes.
+    pub region_bytes: u64,
+    /// Bytes the guest was asked to have.
+    pub requested_bytes: u64,
+    /// One bit per block of the region, lowest first: whether it is plugged.
+    pub plugged: Vec<u64>,
+}
+
+/// A memory device.
+pub struct Mem {
+    config: MemConfig,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    memory: Arc<dyn HotMemory>,
+    blocks: Blocks,
+    requested_bytes: u64,
+    active: Option<Activation>,
+}
+
+impl Mem {
+    /// A device with nothing plugged and nothing asked for.
+    pub fn new(config: MemConfig, memory: Arc<dyn HotMemory>) -> Result<Self, MemError> {
+        let MemConfig {
+            address,
+            region_bytes,
+        } = config;
+        let whole = address.is_multiple_of(BLOCK_BYTES) && region_bytes.is_multiple_of(BLOCK_BYTES);
+        let bounded = (BLOCK_BYTES..=MAX_REGION_BYTES).contains(&region_bytes)
+            && address.checked_add(region_bytes).is_some();
+        if !whole || !bounded {
+            return Err(MemError::BadRegion {
+                address,
+                region_bytes,
+            });
+        }
+        Ok(Self {
+            config,
+            inner: Mutex::new(Inner {
+                memory,
+                blocks: Blocks::new(address, region_bytes),
+                requested_bytes: 0,
+                active: None,
+            }),
+        })
+    }
+
+    /// Asks the guest to have `bytes` bytes plugged in all. More may take it
+    /// some milliseconds, and less may not be possible: memory in use stays.
+    pub fn request_bytes(&self, bytes: u64) -> Result<(), MemError> {
+        let region_bytes = self.config.region_bytes;
+        if bytes > region_bytes || !bytes.is_multiple_of(BLOCK_BYTES) {
+            return Err(MemError::BadRequest {
+                requested_bytes: bytes,
+                region_bytes,
+            });
+        }
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.requested_bytes, bytes) != bytes
+            && let Some(active) = &inner.active
+        {
+            active.irq.config_changed();
+        }
+        Ok(())
+    }
+
+    /// Bytes the guest was asked to have.
+    pub fn requested_bytes(&self) -> u64 {
+        self.lock().requested_bytes
+    }
+
+    /// Bytes the guest has plugged.
+    pub fn plugged_bytes(&self) -> u64 {
+        self.lock().blocks.plugged_bytes()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn serve(&mut self) {
+        let Some(mut active) = self.active.take() else {
+            return;
+        };
+        if let Some(queue) = active.queues.first_mut() {
+            match self.drain(queue, &active.ram) {
+                Ok(true) => active.irq.used_buffers(0),
+                Ok(false) => {}
+                Err(_) => {
+                    queue.set_ready(false);
+                    active.irq.needs_reset();
+                }
+            }
+        }
+        self.active = Some(active);
+    }
+
+    /// Answers what is in the queue; true if the driver wants to know.
+    fn drain(&mut self, queue: &mut Queue, ram: &GuestRam) -> Result<bool, QueueError> {
+        let mut used = false;
+        for _ in 0..MAX_CHAINS {
+            if !queue.ready() {
+                break;
+            }
+            let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? else {
+                if queue
+                    .enable_notification(&**ram)
+                    .map_err(QueueError::Ring)?
+                {
+                    continue;
+                }
+                break;
+            };
+            let mut request = [0; REQUEST_BYTES];
+            // Checked before anything is done: an answer that has no place
+            // would leave the guest in doubt about its memory.
+            if !chain.readable.read(ram, 0, &mut request)? || chain.writable.len() < RESPONSE_BYTES
+            {
+                return Err(QueueError::BadRequest);
+            }
+            let response = self.answer(Request::decode(&request)).encode();
+            chain.writable.write(ram, 0, &response)?;
+            add_used(queue, ram, chain.head, RESPONSE_BYTES)?;
+            used = true;
+        }
+        Ok(used && wants_interrupt(queue, ram)?)
+    }
+
+    /// Carries out a request (virtio 1.2 §5.15.6).
+    fn answer(&mut self, request: Option<Request>) -> Response {
+        let range = |address, blocks| self.blocks.range(address, blocks);
+        match request {
+            Some(Request::Plug { address, blocks }) => match range(address, blocks) {
+                Some(range) => self.plug(range),
+                None => Response::Error,
+            },
+            Some(Request::Unplug { address, blocks }) => match range(address, blocks) {
+                Some(range) if self.blocks.all(&range, true) => {
+                    self.blocks.set(&range, false);
+                    let (address, bytes) = self.blocks.extent(&range);
+                    self.memory.unplug(address, bytes);
+                    Response::Ack
+                }
+                _ => Response::Error,
+            },
+            Some(Request::UnplugAll) => {
+                let plugged = self.blocks.plugged_runs();
+                for run in plugged {
+                    self.blocks.set(&run, false);
+                    let (address, bytes) = self.blocks.extent(&run);
+                    self.memory.unplug(address, bytes);
+                }
+                Response::Ack
+            }
+            Some(Request::State { address, blocks }) => match range(address, blocks) {
+                Some(range) if self.blocks.all(&range, true) => Response::Plugged,
+                Some(range) if self.blocks.all(&range, false) => Response::Unplugged,
+                Some(_) => Response::Mixed,
+                None => Response::Error,
+            },
+            None => Response::Error,
+        }
+    }
+
+    fn plug(&mut self, range: std::ops::Range<usize>) -> Response {
+        if !self.blocks.all(&range, false) {
+            return Response::Error;
+        }
+        let (address, bytes) = self.blocks.extent(&range);
+        if self.blocks.plugged_bytes() + bytes > self.requested_bytes {
+            return Response::Nack;
+        }
+        if !self.memory.plug(address, bytes) {
+            return Response::Busy;
+        }
+        self.blocks.set(&range, true);
+        Response::Ack
+    }
+
+    /// Plugs and unplugs until the blocks are those of `wanted`; false if the
+    /// host has not the memory for that.
+    fn become_like(&mut self, wanted: &Blocks) -> bool {
+        // What goes first makes room for what comes.
+        for run in self.blocks.runs_beyond(wanted) {
+            self.blocks.set(&run, false);
+            let (address, bytes) = self.blocks.extent(&run);
+            self.memory.unplug(address, bytes);
+        }
+        for run in wanted.runs_beyond(&self.blocks) {
+            let (address, bytes) = self.blocks.extent(&run);
+            if !self.memory.plug(address, bytes) {
+                return false;
+            }
+            self.blocks.set(&run, true);
+        }
+        true
+    }
+}
+
+impl VirtioDevice for Mem {
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC | UNPLUGGED_INACCESSIBLE
+    }
+
+    /// `struct virtio_mem_config` (virtio 1.2 §5.15.4).
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let (requested, plugged) = {
+            let inner = self.lock();
+            (inner.requested_bytes, inner.blocks.plugged_bytes())
+        };
+        let MemConfig {
+            address,
+            region_bytes,
+        } = self.config;
+        let mut space = [0; 56];
+        // At 8 is the node, which needs a feature that is not on offer.
+        for (at, value) in [
+            (0, BLOCK_BYTES),
+            (16, address),
+            (24, region_bytes),
+            // All of the region is usable from the start.
+            (32, region_bytes),
+            (40, plugged),
+            (48, requested),
+        ] {
+            space[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        read_config_space(&space, offset, data);
+    }
+
+    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+        if !activation.queues.first().is_some_and(Queue::ready) {
+            return Err(ActivateError::QueueNotReady(0));
+        }
+        self.lock().active = Some(activation);
+        Ok(())
+    }
+
+    /// Blocks stay as they are (virtio 1.2 §5.15.5.1): their memory may be in
+    /// use by a guest that changes drivers.
+    fn reset(&self) -> Vec<Queue> {
+        self.lock().active.take().map_or(Vec::new(), |a| a.queues)
+    }
+
+    /// A restored queue may hold a request that was notified long ago. It can
+    /// be answered once it is known again which blocks are plugged.
+    fn resume(&self) {
+        self.lock().serve();
+    }
+
+    fn notify(&self, _queue: u16) {
+        self.lock().serve();
+    }
+
+    fn queue_states(&self) -> Vec<QueueState> {
+        let inner = self.lock();
+        let queues = inner.active.iter().flat_map(|a| &a.queues);
+        queues.map(Queue::state).collect()
+    }
+
+    fn state(&self) -> DeviceState {
+        let inner = self.lock();
+        DeviceState::Mem(MemState {
+            address: self.config.address,
+            region_bytes: self.config.region_bytes,
+            requested_bytes: inner.requested_bytes,
+            plugged: inner.blocks.words().to_vec(),
+        })
+    }
+
+    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
+        let DeviceState::Mem(state) = state else {
+            return Err(RestoreError::Invalid("device"));
+        };
+        let MemConfig {
+            address,
+            region_bytes,
+        } = self.config;
+        if state.address != address {
+            return Err(RestoreError::Invalid("address"));
+        }
+        if state.region_bytes != region_bytes {
+            return Err(RestoreError::Invalid("region_bytes"));
+        }
+        let requested = state.requested_bytes;
+        if requested > region_bytes || !requested.is_multiple_of(BLOCK_BYTES) {
+            return Err(RestoreError::Invalid("requested_bytes"));
+        }
+        let wanted = Blocks::from_words(address, region_bytes, &state.plugged)
+            .ok_or(RestoreError::Invalid("plugged"))?;
+        let mut inner = self.lock();
+        inner.requested_bytes = requested;
+        if inner.become_like(&wanted) {
+            Ok(())
+        } else {
+            Err(RestoreError::Refused)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

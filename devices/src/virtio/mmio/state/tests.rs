@@ -1,0 +1,190 @@
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::GuestRam;
+use crate::legacy::{pl011::Pl011State, pl031::Pl031State};
+use crate::testing::{Buffer, CountingIrq, Driver, DriverQueue, guest_ram};
+use crate::virtio::blk::BlkState;
+use crate::virtio::rng::{Rng, RngState};
+use crate::virtio::vsock::VsockState;
+
+const RAM_BYTES: usize = 1 << 20;
+const RINGS: u64 = 0x1_0000;
+const DATA: u64 = 0x8_0000;
+
+fn rng() -> (GuestRam, Driver) {
+    let ram = guest_ram(RAM_BYTES);
+    let irq = Arc::new(CountingIrq::default());
+    let rng = Rng::new(Box::new(std::io::repeat(3)));
+    let device = VirtioMmio::new(ram.clone(), irq.clone(), Box::new(rng));
+    let driver = Driver {
+        device: Arc::new(device),
+        irq,
+        queues: Vec::new(),
+    };
+    (ram, driver)
+}
+
+fn started() -> (GuestRam, Driver) {
+    let (ram, driver) = rng();
+    let driver = Driver::start(&ram, driver.device, driver.irq, RINGS, &[8]);
+    (ram, driver)
+}
+
+fn request(driver: &mut Driver) {
+    driver.queues[0].push(&[Buffer::Writable { addr: DATA, len: 4 }]);
+    driver.notify(0);
+    assert_eq!(driver.wait_used(0).1, 4);
+}
+
+/// A moment of a machine with one device.
+struct Moment {
+    state: MmioState,
+    ram: Vec<u8>,
+    queues: Vec<DriverQueue>,
+}
+
+impl Moment {
+    fn of(ram: &GuestRam, driver: &Driver) -> Self {
+        driver.device.pause();
+        let mut bytes = vec![0; RAM_BYTES];
+        ram.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        let state = driver.device.state();
+        driver.device.resume();
+        Self {
+            state,
+            ram: bytes,
+            queues: driver.queues.clone(),
+        }
+    }
+
+    fn bring_back(&self, ram: &GuestRam, driver: &mut Driver) {
+        driver.device.pause();
+        ram.write_slice(&self.ram, GuestAddress(0)).unwrap();
+        driver.device.reset_to(&self.state).unwrap();
+        driver.queues.clone_from(&self.queues);
+    }
+}
+
+#[test]
+fn device_in_use_goes_back_to_a_saved_state_again_and_again() {
+    let (ram, mut driver) = started();
+    for _ in 0..5 {
+        request(&mut driver);
+    }
+    let moment = Moment::of(&ram, &driver);
+    for round in 0..40 {
+        for _ in 0..round {
+            request(&mut driver);
+        }
+        moment.bring_back(&ram, &mut driver);
+        assert_eq!(driver.device.state(), moment.state);
+        request(&mut driver);
+        assert_eq!(driver.device.state().queues[0].next_used, 6);
+    }
+}
+
+#[test]
+fn device_that_gave_up_or_was_reset_by_its_driver_goes_back_too() {
+    let (ram, mut driver) = started();
+    request(&mut driver);
+    let moment = Moment::of(&ram, &driver);
+    driver.queues[0].make_available(8);
+    driver.notify(0);
+    assert!(driver.device.state().needs_reset);
+    moment.bring_back(&ram, &mut driver);
+    assert_eq!(driver.device.state(), moment.state);
+    request(&mut driver);
+    driver.write(0x070, 0);
+    moment.bring_back(&ram, &mut driver);
+    request(&mut driver);
+}
+
+#[test]
+fn started_device_goes_back_to_before_its_driver() {
+    let (ram, driver) = rng();
+    let before = driver.device.state();
+    let driver = Driver::start(&ram, driver.device, driver.irq, RINGS, &[8]);
+    assert!(driver.device.state().active);
+    driver.device.reset_to(&before).unwrap();
+    assert_eq!(driver.device.state(), before);
+    let mut driver = Driver::start(&ram, driver.device, driver.irq, RINGS, &[8]);
+    request(&mut driver);
+}
+
+#[test]
+fn state_that_fails_the_checks_changes_nothing() {
+    let (_ram, mut driver) = started();
+    request(&mut driver);
+    let good = driver.device.state();
+    for change in [
+        (|s| s.device_id = 2) as fn(&mut MmioState),
+        |s| s.status = status::DRIVER_OK,
+        |s| s.queues[0].size = 3,
+        |s| s.interrupt_status = 4,
+        |s| s.driver_features = u64::MAX,
+        |s| s.queues.clear(),
+    ] {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert!(driver.device.reset_to(&bad).is_err());
+        assert_eq!(driver.device.state(), good);
+    }
+    request(&mut driver);
+}
+
+#[test]
+fn state_that_the_device_refuses_leaves_it_reset() {
+    let (_ram, driver) = started();
+    for change in [
+        (|s| s.queues[0].used_ring = 1 << 40) as fn(&mut MmioState),
+        |s| {
+            s.device = DeviceState::Blk(BlkState {
+                capacity_sectors: 1,
+                read_only: true,
+            });
+        },
+    ] {
+        let mut bad = driver.device.state();
+        change(&mut bad);
+        assert!(driver.device.reset_to(&bad).is_err());
+        let after = driver.device.state();
+        assert_eq!((after.status, after.active), (0, false));
+    }
+}
+
+#[test]
+fn saved_states_survive_their_encoding() {
+    let (_ram, driver) = started();
+    let mut state = driver.device.state();
+    for device in [
+        DeviceState::Rng(RngState {}),
+        DeviceState::Blk(BlkState {
+            capacity_sectors: u64::MAX,
+            read_only: true,
+        }),
+        DeviceState::Vsock(VsockState {
+            guest_cid: 3,
+            next_host_port: 1 << 31,
+            reset_acknowledged_at: Some(u16::MAX),
+        }),
+    ] {
+        state.device = device;
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<MmioState>(&text).unwrap(), state);
+    }
+    let uart = Pl011State {
+        input: vec![1, 2, 3],
+        ..Pl011State::default()
+    };
+    let text = serde_json::to_string(&uart).unwrap();
+    assert_eq!(serde_json::from_str::<Pl011State>(&text).unwrap(), uart);
+    let clock = Pl031State {
+        offset_seconds: -1,
+        ..Pl031State::default()
+    };
+    let text = serde_json::to_string(&clock).unwrap();
+    assert_eq!(serde_json::from_str::<Pl031State>(&text).unwrap(), clock);
+}
