@@ -11,7 +11,11 @@ fn main() -> Result<(), supermachine::Error> {
     let copies = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(3);
     let begun = Instant::now();
     let image = Image::builder(reference).build()?;
-    println!("baked in {:?}: {:?}", begun.elapsed(), image.snapshot_path());
+    println!(
+        "baked in {:?}: {:?}",
+        begun.elapsed(),
+        image.snapshot_path()
+    );
     for copy in 0..copies {
         let begun = Instant::now();
         let vm = image.start(&VmConfig::new())?;

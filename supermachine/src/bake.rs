@@ -223,6 +223,9 @@ impl OciImageBuilder {
             Some(name) => name.clone(),
             None => default_name(&self.reference),
         };
+        if let Some(above) = root.parent() {
+            std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
+        }
         let store = Store::new(root)?;
         let key = self.key(&image, &here);
         let mut kept = None;

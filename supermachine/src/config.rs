@@ -21,7 +21,7 @@ pub enum Engine {
 }
 
 /// Configuration of a machine: what the image does not say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
     pub(crate) memory_mib: Option<usize>,
     pub(crate) vcpus: Option<u32>,

@@ -70,6 +70,9 @@ pub enum Error {
     /// The snapshot cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
+    /// The pool has no machine to give.
+    #[error(transparent)]
+    Pool(#[from] pool::PoolError),
     /// The guest could not be made a machine of its own, so it was not handed
     /// out.
     #[error("the copy could not be made a machine of its own: {reason}")]

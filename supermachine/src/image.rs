@@ -1,5 +1,6 @@
 //! An image, ready to start machines from.
 
+use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::template::Template;
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
 use oci_bake::{BakeOptions, ImageConfig, Reference, Store, bake};
@@ -16,6 +17,8 @@ pub struct Image {
     template: Option<Arc<Template>>,
     /// The machine that was baked, for the first who wants one.
     baked: Arc<Mutex<Option<Vm>>>,
+    /// The pools behind [`Image::acquire_with`].
+    pools: Arc<Mutex<Vec<(VmConfig, Pool)>>>,
 }
 
 impl Image {
@@ -47,6 +50,7 @@ impl Image {
             digest: baked.config_digest.to_string(),
             template: None,
             baked: Arc::default(),
+            pools: Arc::default(),
         })
     }
 
@@ -89,6 +93,7 @@ impl Image {
             digest: template.image().digest.clone(),
             template: Some(Arc::new(template)),
             baked: Arc::new(Mutex::new(baked)),
+            pools: Arc::default(),
         }
     }
 
@@ -160,6 +165,51 @@ impl Image {
             Some(vm) => Ok(vm),
             None => Vm::start(self, config),
         }
+    }
+}
+
+impl Image {
+    /// A pool of machines of this image, to be configured.
+    pub fn pool(&self) -> PoolBuilder {
+        PoolBuilder::new(self.clone())
+    }
+
+    /// A machine of this image, from a pool of its own that starts them as
+    /// needed and keeps them for a minute; it goes back there when dropped.
+    ///
+    /// # Errors
+    /// [`Error::Pool`] if there is none in time, [`Error::Unsuitable`] if the
+    /// image has no snapshot.
+    pub fn acquire(&self) -> Result<PooledVm, Error> {
+        self.acquire_with(&VmConfig::new())
+    }
+
+    /// As [`Image::acquire`], with a configuration; each has a pool of its own,
+    /// of which [`VmConfig::with_pool_warm`] says how many machines it keeps
+    /// ready.
+    ///
+    /// # Errors
+    /// As [`Image::acquire`].
+    pub fn acquire_with(&self, config: &VmConfig) -> Result<PooledVm, Error> {
+        let pool = {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            match pools.iter().find(|(known, _)| known == config) {
+                Some((_, pool)) => pool.clone(),
+                None => {
+                    // Cloned without pools, or they would keep themselves alive.
+                    let image = Self {
+                        pools: Arc::default(),
+                        ..self.clone()
+                    };
+                    let warm = config.pool_warm;
+                    let pool = image.pool().vm_config(config.clone()).min(warm);
+                    let pool = pool.max(warm.max(DEFAULT_POOL_MAX)).build()?;
+                    pools.push((config.clone(), pool.clone()));
+                    pool
+                }
+            }
+        };
+        pool.acquire()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod engine;
 mod error;
 mod exec;
 mod image;
+mod pool;
 mod stamp;
 mod template;
 mod vm;
@@ -22,6 +23,7 @@ pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecStatus, ExecStdin};
 pub use exec_proto::ErrorKind;
 pub use image::Image;
 pub use oci_bake::ImageConfig;
+pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
 pub use vm::{CopyReport, Vm};
 pub use vmm_core::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,

@@ -2,7 +2,7 @@
 
 use super::protocol::{Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
 use super::runtime_dir::RuntimeDir;
-use super::spawn::{VmStatus, WeakWorker, Worker};
+use super::spawn::{Process, VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
 use crate::{Error, VmConfig};
 use exec_proto::client::{Event, Session};
@@ -35,6 +35,7 @@ pub struct Instance {
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
+    process: Arc<Process>,
     dir: RuntimeDir,
 }
 
@@ -76,6 +77,7 @@ impl Instance {
             exec_socket,
             next: Mutex::default(),
             ready,
+            process: worker.process(),
             worker: Arc::new(Mutex::new(worker)),
             dir,
         })
@@ -89,9 +91,9 @@ impl Instance {
         self.dir.path()
     }
 
-    /// The worker's process id.
-    pub fn pid(&self) -> u32 {
-        self.worker().pid()
+    /// The worker's process, whoever is talking to it now.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     pub fn worker(&self) -> MutexGuard<'_, Worker> {
@@ -292,23 +294,15 @@ impl Instance {
         self.worker().inspect()
     }
 
-    /// Whether the worker lives, as far as is known without waiting.
-    pub fn is_alive(&self) -> bool {
-        self.worker().is_alive()
-    }
-
     /// Ends the worker and removes what it had. Safe to call twice.
     pub fn end(&self) {
         self.worker().end();
         self.dir.remove();
     }
 
-    /// Kills the worker, for a process that must end now. Whoever holds the
-    /// worker is ending it already.
+    /// Kills the worker, for a process that must end now.
     pub fn abandon(&self) {
-        if let Ok(mut worker) = self.worker.try_lock() {
-            worker.kill();
-        }
+        self.process.kill();
         self.dir.remove();
     }
 

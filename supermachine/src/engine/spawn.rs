@@ -1,5 +1,6 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
+use super::host;
 use super::protocol::{self, FromWorker, Setup, ToWorker, VERSION, check_version};
 use super::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
@@ -11,13 +12,15 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
 /// How long a worker may take to end after it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait before looking again whether a worker has ended.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -46,10 +49,43 @@ fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
         .ok_or(Error::NoWorker { beside })
 }
 
+/// A worker process, for those who may not wait for who talks to it.
+#[derive(Debug)]
+pub struct Process {
+    child: Mutex<Child>,
+    pid: u32,
+}
+
+impl Process {
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends it at once. Whoever waits for its answer learns so.
+    pub fn kill(&self) {
+        let _ = self.child().kill();
+    }
+
+    /// Whether it lives.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.child().try_wait(), Ok(None))
+    }
+
+    /// Memory it has of its own, in bytes; 0 if the system does not tell.
+    pub fn memory_bytes(&self) -> u64 {
+        host::private_bytes(self.pid)
+    }
+}
+
 /// A worker process and its control connection.
 #[derive(Debug)]
 pub struct Worker {
-    child: Child,
+    process: Arc<Process>,
     control: UnixStream,
     log: File,
     /// Name of the engine, once the machine is prepared.
@@ -125,7 +161,10 @@ impl Worker {
             .spawn()
             .map_err(Error::host("cannot start the worker", executable))?;
         let worker = Self {
-            child,
+            process: Arc::new(Process {
+                pid: child.id(),
+                child: Mutex::new(child),
+            }),
             control,
             log,
             engine: None,
@@ -137,9 +176,9 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Process id of the worker.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Its process.
+    pub fn process(&self) -> Arc<Process> {
+        self.process.clone()
     }
 
     /// How long to wait for each answer.
@@ -241,6 +280,11 @@ impl Worker {
         }
     }
 
+    /// Its last words.
+    pub fn last_words(&self) -> String {
+        self.log_tail().unwrap_or_default()
+    }
+
     fn log_tail(&self) -> io::Result<String> {
         let mut log = &self.log;
         let length = log.seek(SeekFrom::End(0))?;
@@ -248,11 +292,6 @@ impl Worker {
         let mut tail = Vec::new();
         log.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;
         Ok(String::from_utf8_lossy(&tail).trim_end().to_owned())
-    }
-
-    /// Whether the process lives.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The control connection, to wait on.
@@ -304,8 +343,10 @@ impl Worker {
 
     /// Ends the worker and its machine without a word.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
+        while self.process.is_alive() {
+            std::thread::sleep(FIRST_PAUSE);
+        }
     }
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
@@ -313,8 +354,8 @@ impl Worker {
         let _ = protocol::send(&self.control, &ToWorker::Stop);
         let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
         let start = Instant::now();
-        let mut pause = Duration::from_micros(200);
-        while let Ok(None) = self.child.try_wait() {
+        let mut pause = FIRST_PAUSE;
+        while self.process.is_alive() {
             if start.elapsed() > END_TIMEOUT {
                 self.kill();
                 return;

@@ -26,7 +26,7 @@ use crate::boot;
 use crate::hypervisor::{
     Access, Capabilities, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm, VmSpec,
 };
-use crate::memory::{GuestMemory, MemoryError, MemoryLease};
+use crate::memory::{GuestMemory, MemoryError, MemoryLease, PageSet};
 use crate::resources::{EndpointResources, ResourceError, VmResources};
 
 /// What a machine is prepared with.
@@ -49,6 +49,9 @@ pub(super) trait AnyVm: Send + Sync {
     fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
     fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
     fn counter(&self) -> u64;
+    fn track_writes(&self) -> Result<(), EngineError>;
+    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError>;
+    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
 }
 
 impl<V: Vm> AnyVm for V {
@@ -70,6 +73,18 @@ impl<V: Vm> AnyVm for V {
 
     fn counter(&self) -> u64 {
         Vm::counter(self)
+    }
+
+    fn track_writes(&self) -> Result<(), EngineError> {
+        Vm::track_writes(self)
+    }
+
+    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError> {
+        Vm::take_written(self, into)
+    }
+
+    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError> {
+        Vm::content_replaced(self, pages)
     }
 }
 

@@ -14,8 +14,12 @@ use super::error::MachineError;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::arch::aarch64::layout;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, PageSet};
 use crate::resources::VolumeSpec;
+
+/// Most pages of 4 KiB that a reset copies. Beyond that, mapping all memory
+/// afresh is faster, and gives the host its pages back.
+const MAX_PAGES_COPIED: u64 = 4096;
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -81,7 +85,10 @@ impl PreparedMachine {
         let memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
         let machine = self.assemble(memory, disks, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
-            Some(parts) => machine.load(parts, saved)?,
+            Some(parts) => {
+                parts.vm.track_writes()?;
+                machine.load(parts, saved)?
+            }
             None => return Err(MachineError::Gone),
         };
         Ok((machine, generation))
@@ -143,11 +150,9 @@ impl RunningMachine {
     pub fn rebase(&self, directory: &Path) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        Ok(Written::map_over(
-            &SystemFiles,
-            directory,
-            parts.memory.host(),
-        )?)
+        Written::map_over(&SystemFiles, directory, parts.memory.host())?;
+        parts.take_written()?;
+        Ok(parts.vm.track_writes()?)
     }
 
     /// Gives a paused machine a new generation id: it goes on as another one.
@@ -180,15 +185,11 @@ impl RunningMachine {
         self.pause()?;
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        parts
-            .memory
-            .host()
-            .map_afresh()
-            .map_err(MachineError::Rewind)?;
+        let pages = parts.rewind_memory()?;
         let generation = self.load(parts, saved)?;
         Ok(ResetReport {
             generation,
-            pages: None,
+            pages,
             took: begun.elapsed(),
         })
     }
@@ -233,6 +234,33 @@ impl RunningMachine {
 }
 
 impl Parts {
+    /// Brings memory back to the snapshot: the pages that were written, or all
+    /// of it if those are many; how many pages it were.
+    fn rewind_memory(&self) -> Result<Option<u64>, MachineError> {
+        let written = self.take_written()?;
+        let count = written.count();
+        let host = self.memory.host();
+        let few = count <= MAX_PAGES_COPIED;
+        if few {
+            for run in written.runs() {
+                host.copy_back(run.start - layout::RAM, run.end - run.start)
+                    .map_err(MachineError::Rewind)?;
+            }
+        } else {
+            host.map_afresh().map_err(MachineError::Rewind)?;
+        }
+        self.vm.content_replaced(&written)?;
+        Ok(few.then_some(count))
+    }
+
+    /// The pages of RAM written since writes are followed, and starts over.
+    fn take_written(&self) -> Result<PageSet, MachineError> {
+        let mut written = PageSet::new(self.memory.base(), self.memory.bytes());
+        self.vm.take_written(&mut written)?;
+        self.memory.take_device_written(&mut written);
+        Ok(written)
+    }
+
     fn disks(&self) -> u32 {
         let fixed = assembly::FIXED_VIRTIO;
         u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)

@@ -1,0 +1,346 @@
+//! Machines kept ready: each is used by one at a time and goes back to the
+//! snapshot in between.
+
+use crate::engine::host;
+use crate::template::Template;
+use crate::{Error, Image, Vm, VmConfig};
+use pool::{ByteBudget, Factory, Failure, Lease, PoolConfig, Worker};
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+pub use pool::PoolStats;
+
+/// Most machines of a pool that sets no limit.
+pub(crate) const DEFAULT_POOL_MAX: usize = 8;
+/// Part of the host's memory that the pools of a process may use, in percent.
+const BUDGET_PERCENT: u64 = 80;
+
+/// Configures a [`Pool`].
+#[derive(Clone, Debug)]
+pub struct PoolBuilder {
+    image: Image,
+    config: VmConfig,
+    sizes: PoolConfig,
+    prestart: usize,
+}
+
+impl PoolBuilder {
+    pub(crate) fn new(image: Image) -> Self {
+        Self {
+            image,
+            config: VmConfig::new(),
+            sizes: PoolConfig {
+                max: DEFAULT_POOL_MAX,
+                ..PoolConfig::default()
+            },
+            prestart: 1,
+        }
+    }
+
+    /// Machines kept alive even when nobody wants one; 0 if not set.
+    pub fn min(mut self, min: usize) -> Self {
+        self.sizes.min = min;
+        self
+    }
+
+    /// Most machines alive at any time; 8 if not set.
+    pub fn max(mut self, max: usize) -> Self {
+        self.sizes.max = max;
+        self
+    }
+
+    /// How long a machine above the minimum may be idle; a minute if not set,
+    /// [`Duration::MAX`] for ever.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.sizes.idle_timeout = finite(timeout);
+        self
+    }
+
+    /// How long [`Pool::acquire`] waits; 30 seconds if not set,
+    /// [`Duration::MAX`] for ever.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.sizes.acquire_timeout = finite(timeout);
+        self
+    }
+
+    /// Whether a machine goes back to the snapshot before the next one gets
+    /// it, as is the default. Without it the next one finds everything the
+    /// last one left: files, processes, memory.
+    pub fn restore_on_release(mut self, restore: bool) -> Self {
+        self.sizes.restore_on_release = restore;
+        self
+    }
+
+    /// Guest memory in MiB; that of the snapshot if not set.
+    pub fn memory_mib(mut self, memory_mib: usize) -> Self {
+        self.config = self.config.with_memory_mib(memory_mib);
+        self
+    }
+
+    /// Virtual CPUs; those of the snapshot if not set.
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.config = self.config.with_vcpus(vcpus);
+        self
+    }
+
+    /// How long a machine may take to be restored or reset; one that takes
+    /// longer is killed.
+    pub fn restore_timeout(mut self, timeout: Duration) -> Self {
+        self.config = self.config.with_restore_timeout(timeout);
+        self.sizes.restore_timeout = timeout;
+        self.sizes.reset_timeout = timeout;
+        self
+    }
+
+    /// Worker processes kept started beyond the machines there are, so that a
+    /// further machine needs none to start; 1 if not set.
+    pub fn prestart(mut self, workers: usize) -> Self {
+        self.prestart = workers;
+        self
+    }
+
+    /// Everything else about the machines. Memory and vCPUs set there count
+    /// too.
+    pub fn vm_config(mut self, config: VmConfig) -> Self {
+        self.sizes.restore_timeout = config.restore_timeout;
+        self.config = config;
+        self
+    }
+
+    /// Makes the pool, which starts its minimum of machines by itself.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`] if the image has no snapshot; [`Error::Pool`] if
+    /// the sizes contradict each other.
+    pub fn build(self) -> Result<Pool, Error> {
+        self.config.validate()?;
+        let Some(template) = self.image.template().cloned() else {
+            return Err(Error::Unsuitable {
+                what: "a pool",
+                needs: "an image with a snapshot: bake it with Image::builder",
+            });
+        };
+        let starter = Arc::new(Starter {
+            baked: Mutex::new(self.image.take_baked(&self.config)),
+            image: self.image,
+            template,
+            config: self.config,
+            prestart: self.prestart,
+            spares: Mutex::default(),
+        });
+        starter.refill();
+        let factory = Starters(starter);
+        Ok(Pool {
+            inner: pool::Pool::with_budget(self.sizes, factory, budget())?,
+        })
+    }
+}
+
+fn finite(timeout: Duration) -> Option<Duration> {
+    (timeout != Duration::MAX).then_some(timeout)
+}
+
+/// The memory of this process's machines.
+fn budget() -> Arc<ByteBudget> {
+    static BUDGET: OnceLock<Arc<ByteBudget>> = OnceLock::new();
+    BUDGET
+        .get_or_init(|| {
+            let host = host::memory_bytes().unwrap_or(u64::MAX);
+            Arc::new(ByteBudget::new(host / 100 * BUDGET_PERCENT))
+        })
+        .clone()
+}
+
+/// Machines of one image, ready to be used. Clones are the same pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    inner: pool::Pool<Starters>,
+}
+
+impl Pool {
+    /// A machine that nobody has used since the snapshot. It goes back when
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`Error::Pool`]: none in time, no memory for another one, or starting
+    /// them fails, with the last words of the worker.
+    pub fn acquire(&self) -> Result<PooledVm, Error> {
+        Ok(PooledVm {
+            lease: self.inner.acquire()?,
+        })
+    }
+
+    /// As [`Pool::acquire`], as a future of no particular runtime. Dropping it
+    /// leaves the line.
+    pub fn request(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
+        let ticket = self.inner.request();
+        async move {
+            Ok(PooledVm {
+                lease: ticket.await?,
+            })
+        }
+    }
+
+    /// How many machines there are, and what they do.
+    pub fn stats(&self) -> PoolStats {
+        self.inner.stats()
+    }
+
+    /// Ends the pool: refuses who waits, ends idle machines, waits for those
+    /// in use up to `patience` and ends them then.
+    pub fn shutdown(&self, patience: Duration) {
+        self.inner.shutdown(patience);
+    }
+}
+
+/// A machine of a pool, for as long as this is not dropped.
+pub struct PooledVm {
+    lease: Lease<Starters>,
+}
+
+impl PooledVm {
+    /// Ends the machine instead of giving it back.
+    pub fn discard(self) {
+        self.lease.discard();
+    }
+}
+
+impl Deref for PooledVm {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        &self.lease.vm
+    }
+}
+
+impl fmt::Debug for PooledVm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PooledVm").field(&self.lease.vm).finish()
+    }
+}
+
+/// Starts the machines of a pool.
+#[derive(Debug)]
+struct Starter {
+    image: Image,
+    template: Arc<Template>,
+    config: VmConfig,
+    /// Workers to keep started in advance.
+    prestart: usize,
+    spares: Mutex<VecDeque<Vm>>,
+    /// The machine that was baked, for the first acquire.
+    baked: Mutex<Option<Vm>>,
+}
+
+#[derive(Clone, Debug)]
+struct Starters(Arc<Starter>);
+
+impl Starter {
+    fn spares(&self) -> MutexGuard<'_, VecDeque<Vm>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> Result<Vm, Error> {
+        let vcpus = self.config.vcpus.unwrap_or(self.template.vcpus());
+        Vm::prepare(self.image.shared_config(), &self.config, vcpus)
+    }
+
+    /// Starts spare workers until there are enough; one that cannot be started
+    /// is missed when it is needed.
+    fn refill(&self) {
+        while self.spares().len() < self.prestart {
+            match self.start() {
+                Ok(vm) => self.spares().push_back(vm),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A started worker, spare or new.
+    fn worker(&self) -> Result<Vm, Error> {
+        while let Some(vm) = { self.spares().pop_front() } {
+            if vm.instance().process().is_alive() {
+                return Ok(vm);
+            }
+        }
+        self.start()
+    }
+}
+
+impl Factory for Starters {
+    type Worker = PoolVm;
+
+    fn spawn(&self) -> Result<PoolVm, Failure> {
+        let starter = &self.0;
+        let baked = {
+            starter
+                .baked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        };
+        let is_restored = baked.is_some();
+        let vm = match baked {
+            Some(vm) => vm,
+            None => starter.worker().map_err(Failure::new)?,
+        };
+        Ok(PoolVm {
+            vm,
+            is_restored,
+            starter: starter.clone(),
+        })
+    }
+}
+
+/// A machine of a pool.
+struct PoolVm {
+    vm: Vm,
+    /// It was restored before it came to the pool.
+    is_restored: bool,
+    starter: Arc<Starter>,
+}
+
+impl PoolVm {
+    fn failure(&self, error: &Error) -> Failure {
+        let words = self.vm.instance().worker().last_words();
+        Failure::new(error).with_log(words.lines())
+    }
+}
+
+impl Worker for PoolVm {
+    fn restore(&self) -> Result<(), Failure> {
+        let starter = &self.starter;
+        let restored = if self.is_restored {
+            Ok(())
+        } else {
+            self.vm.restore(&starter.template, &starter.config)
+        };
+        restored.map_err(|error| self.failure(&error))?;
+        // The next one is started while this one is used.
+        let starter = starter.clone();
+        let refill = std::thread::Builder::new().name("pool-spare".into());
+        let _ = refill.spawn(move || starter.refill());
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), Failure> {
+        let starter = &self.starter;
+        let reset = self.vm.reset(&starter.template, &starter.config);
+        reset.map_err(|error| self.failure(&error))
+    }
+
+    fn kill(&self) {
+        self.vm.abandon();
+    }
+
+    fn is_alive(&self) -> bool {
+        self.vm.instance().process().is_alive()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.vm.instance().process().memory_bytes()
+    }
+}
