@@ -238,7 +238,7 @@ impl OciImageBuilder {
         let template = Template::new(baked.into_snapshot(), &layer_dir(&cache))?;
         // The machine goes back to the snapshot like any of its copies.
         let kept = kept.filter(|_| is_new).and_then(|vm| {
-            let ready = vm.reset(&template, &self.config);
+            let ready = vm.reset(&template);
             ready.is_ok().then_some(vm)
         });
         Ok(Image::from_template(template, kept))
@@ -270,28 +270,20 @@ impl OciImageBuilder {
         image: &Image,
         key: &str,
         here: &Stamp,
-        mut draft: Draft<'_>,
+        draft: Draft<'_>,
     ) -> Result<(u64, Vm), Error> {
-        let vm = Vm::boot(image, &self.config, MAX_VCPUS)?;
+        let vm = Vm::boot(image, &self.config)?;
         let workload = self.reach_moment(image, &vm)?;
         if !self.quiesce.is_zero() {
             std::thread::sleep(self.quiesce);
         }
+        // What every command needs is in the page cache of the copies, whether
+        // the image has a `true` or not.
+        let _ = vm.exec(["true"]);
         quiet(&vm)?;
-        let written = vm.instance().capture(draft.path())?;
-        draft.adopt(written)?;
-        let file = ImageFile {
-            reference: self.reference.clone(),
-            digest: image.digest(),
-            config: image.config().clone(),
-            possible_vcpus: MAX_VCPUS,
-            workload,
-        };
-        let text =
-            serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
-        draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
-        draft.working_set(&first_steps(&vm, draft.path())?)?;
-        let number = draft.publish(self.description(image, key, here))?;
+        let number = write(&vm, draft, &workload, key, here, |vm, path| {
+            first_steps(vm, path)
+        })?;
         Ok((number, vm))
     }
 
@@ -354,22 +346,47 @@ impl OciImageBuilder {
             }
         }
     }
+}
 
-    fn description(&self, image: &Image, key: &str, here: &Stamp) -> Description {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Description {
-            key: key.to_owned(),
-            created_unix_s: since.unwrap_or_default().as_secs(),
-            stamp: here.clone(),
-            vcpus: u16::try_from(self.config.boot_vcpus()).unwrap_or(u16::MAX),
-            resources: layer_resources(image.layers()),
-            labels: BTreeMap::from([("reference".to_owned(), self.reference.clone())]),
-        }
-    }
+/// Captures a machine into a draft and publishes it. The machine goes on as
+/// `go_on` lets it, whatever else fails.
+pub(crate) fn write(
+    vm: &Vm,
+    mut draft: Draft<'_>,
+    workload: &Workload,
+    key: &str,
+    here: &Stamp,
+    go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
+) -> Result<u64, Error> {
+    let image = vm.image();
+    let written = vm.instance().capture(draft.path())?;
+    let working_set = go_on(vm, draft.path())?;
+    draft.adopt(written)?;
+    let file = ImageFile {
+        reference: image.reference().to_owned(),
+        digest: image.digest(),
+        config: image.config().clone(),
+        possible_vcpus: MAX_VCPUS,
+        workload: workload.clone(),
+    };
+    let text =
+        serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
+    draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
+    draft.working_set(&working_set)?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let vcpus = vm.config().vcpus.or(image.vcpus());
+    Ok(draft.publish(Description {
+        key: key.to_owned(),
+        created_unix_s: since.unwrap_or_default().as_secs(),
+        stamp: here.clone(),
+        vcpus: u16::try_from(vcpus.unwrap_or(vm.config().boot_vcpus())).unwrap_or(u16::MAX),
+        resources: layer_resources(image.layers()),
+        labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
+    })?)
 }
 
 /// Has the guest write out what it holds back.
-fn quiet(vm: &Vm) -> Result<(), Error> {
+pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
     let channel = vm.open_session(|session| session.quiesce(false))?;
     crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
 }

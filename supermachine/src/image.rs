@@ -14,6 +14,7 @@ pub struct Image {
     config: Arc<ImageConfig>,
     layers: Vec<PathBuf>,
     digest: String,
+    reference: String,
     template: Option<Arc<Template>>,
     /// The machine that was baked, for the first who wants one.
     baked: Arc<Mutex<Option<Vm>>>,
@@ -41,13 +42,15 @@ impl Image {
     /// # Errors
     /// As [`Image::load`].
     pub fn load_with_cache(reference: &str, cache: impl AsRef<Path>) -> Result<Self, Error> {
-        let reference = Reference::parse(reference)?;
+        let text = reference;
+        let reference = Reference::parse(text)?;
         let store = Store::open(cache.as_ref())?;
         let baked = bake(&reference, &BakeOptions::default(), &store)?;
         Ok(Self {
             config: Arc::new(baked.config),
             layers: baked.layers,
             digest: baked.config_digest.to_string(),
+            reference: text.to_owned(),
             template: None,
             baked: Arc::default(),
             pools: Arc::default(),
@@ -91,6 +94,7 @@ impl Image {
             config: template.config().clone(),
             layers: template.layers().to_vec(),
             digest: template.image().digest.clone(),
+            reference: template.image().reference.clone(),
             template: Some(Arc::new(template)),
             baked: Arc::new(Mutex::new(baked)),
             pools: Arc::default(),
@@ -101,8 +105,14 @@ impl Image {
         self.template.as_ref()
     }
 
-    pub(crate) fn shared_config(&self) -> Arc<ImageConfig> {
-        self.config.clone()
+    /// The same image without the machines it keeps: for those machines, which
+    /// would keep themselves alive otherwise.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            baked: Arc::default(),
+            pools: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// The machine that was baked, once, if it is what `config` asks for.
@@ -138,6 +148,11 @@ impl Image {
     /// identifies its content.
     pub fn digest(&self) -> String {
         self.digest.clone()
+    }
+
+    /// What the image was called when it was loaded or baked.
+    pub fn reference(&self) -> &str {
+        &self.reference
     }
 
     /// Directory of the snapshot's generation, if there is a snapshot.
@@ -196,13 +211,8 @@ impl Image {
             match pools.iter().find(|(known, _)| known == config) {
                 Some((_, pool)) => pool.clone(),
                 None => {
-                    // Cloned without pools, or they would keep themselves alive.
-                    let image = Self {
-                        pools: Arc::default(),
-                        ..self.clone()
-                    };
                     let warm = config.pool_warm;
-                    let pool = image.pool().vm_config(config.clone()).min(warm);
+                    let pool = self.pool().vm_config(config.clone()).min(warm);
                     let pool = pool.max(warm.max(DEFAULT_POOL_MAX)).build()?;
                     pools.push((config.clone(), pool.clone()));
                     pool

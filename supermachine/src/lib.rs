@@ -3,6 +3,7 @@
 
 mod assets;
 mod bake;
+mod capture;
 pub mod cli;
 mod config;
 pub mod engine;

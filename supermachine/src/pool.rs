@@ -125,7 +125,7 @@ impl PoolBuilder {
         };
         let starter = Arc::new(Starter {
             baked: Mutex::new(self.image.take_baked(&self.config)),
-            image: self.image,
+            image: self.image.detached(),
             template,
             config: self.config,
             prestart: self.prestart,
@@ -244,8 +244,7 @@ impl Starter {
     }
 
     fn start(&self) -> Result<Vm, Error> {
-        let vcpus = self.config.vcpus.unwrap_or(self.template.vcpus());
-        Vm::prepare(self.image.shared_config(), &self.config, vcpus)
+        Vm::prepare(&self.image, &self.config)
     }
 
     /// Starts spare workers until there are enough; one that cannot be started
@@ -316,7 +315,7 @@ impl Worker for PoolVm {
         let restored = if self.is_restored {
             Ok(())
         } else {
-            self.vm.restore(&starter.template, &starter.config)
+            self.vm.restore(&starter.template)
         };
         restored.map_err(|error| self.failure(&error))?;
         // The next one is started while this one is used.
@@ -328,7 +327,7 @@ impl Worker for PoolVm {
 
     fn reset(&self) -> Result<(), Failure> {
         let starter = &self.starter;
-        let reset = self.vm.reset(&starter.template, &starter.config);
+        let reset = self.vm.reset(&starter.template);
         reset.map_err(|error| self.failure(&error))
     }
 

@@ -9,7 +9,6 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use vmm_core::backend::hvf::HvfEngine;
 
 /// A file as it was: device, inode, length, and when it was changed.
 type Identity = (u64, u64, u64, i64, i64);
@@ -71,4 +70,12 @@ fn digest(path: &Path) -> Result<String, Error> {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name nobody else has, in hex digits.
+pub fn random_name() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::system("get random numbers")(error.into()))?;
+    Ok(hex(&bytes))
 }

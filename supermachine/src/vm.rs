@@ -5,18 +5,19 @@ use crate::engine::protocol::{Boot, RestoreStages};
 use crate::engine::spawn::VmStatus;
 use crate::exec::Channel;
 use crate::template::{Template, Workload};
-use crate::{Error, ExecBuilder, ExecOutcome, Image, VmConfig};
+use crate::{Error, ExecBuilder, ExecOutcome, Image, MAX_VCPUS, VmConfig};
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running machine in a worker process of its own. Dropping it stops it.
 #[derive(Debug)]
 pub struct Vm {
-    image: Arc<ImageConfig>,
+    image: Image,
+    config: VmConfig,
     engine: OnceLock<String>,
     start: Mutex<Start>,
     instance: Instance,
@@ -76,26 +77,26 @@ impl Vm {
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         config.validate()?;
         match image.template() {
-            Some(template) => Self::copy_of(template, config),
-            None => Self::boot(image, config, config.boot_vcpus()),
+            Some(template) => {
+                let vm = Self::prepare(image, config)?;
+                vm.restore(template)?;
+                Ok(vm)
+            }
+            None => Self::boot(image, config),
         }
     }
 
-    /// Boots a machine whose copies may have up to `possible_vcpus` vCPUs.
-    pub(crate) fn boot(
-        image: &Image,
-        config: &VmConfig,
-        possible_vcpus: u32,
-    ) -> Result<Self, Error> {
+    /// Boots a machine whose copies may have as many vCPUs as there can be.
+    pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         let begun = Instant::now();
         let assets = config.assets()?;
-        let vm = Self::prepare(image.shared_config(), config, config.boot_vcpus())?;
+        let vm = Self::prepare(image, config)?;
         let boot = Boot {
             kernel: assets.kernel,
             init: assets.init_oci,
             memory_mib: config.boot_memory_mib(),
             vcpus: config.boot_vcpus(),
-            possible_vcpus,
+            possible_vcpus: MAX_VCPUS,
             layers: image.layers().to_vec(),
             cmdline: command_line(image, config),
         };
@@ -104,33 +105,30 @@ impl Vm {
         Ok(vm)
     }
 
-    fn copy_of(template: &Arc<Template>, config: &VmConfig) -> Result<Self, Error> {
-        let vcpus = config.vcpus.unwrap_or(template.vcpus());
-        let vm = Self::prepare(template.config().clone(), config, vcpus)?;
-        vm.restore(template, config)?;
-        Ok(vm)
+    /// Starts a worker that can boot or restore a machine.
+    pub(crate) fn prepare(image: &Image, config: &VmConfig) -> Result<Self, Error> {
+        let vcpus = config.vcpus.or(image.vcpus());
+        let instance = Instance::spawn(config, vcpus.unwrap_or(config.boot_vcpus()))?;
+        Ok(Self::over(image, config, instance))
     }
 
-    /// Starts a worker that can boot or restore a machine.
-    pub(crate) fn prepare(
-        image: Arc<ImageConfig>,
-        config: &VmConfig,
-        vcpus: u32,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            image,
+    /// A machine in a worker that is there already.
+    fn over(image: &Image, config: &VmConfig, instance: Instance) -> Self {
+        Self {
+            image: image.detached(),
+            config: config.clone(),
             engine: OnceLock::new(),
             start: Mutex::default(),
-            instance: Instance::spawn(config, vcpus)?,
-        })
+            instance,
+        }
     }
 
     /// Makes a prepared machine a copy of a snapshot.
-    pub(crate) fn restore(&self, template: &Template, config: &VmConfig) -> Result<(), Error> {
+    pub(crate) fn restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
-        let vcpus = config.vcpus.unwrap_or(0);
-        let identity = template.identity(config);
-        let patience = config.restore_timeout;
+        let vcpus = self.config.vcpus.unwrap_or(0);
+        let identity = template.identity(&self.config);
+        let patience = self.config.restore_timeout;
         let (stages, resumed) =
             self.instance
                 .restore(template.restore(vcpus), &identity, patience)?;
@@ -140,11 +138,11 @@ impl Vm {
     }
 
     /// Brings the machine back to the snapshot.
-    pub(crate) fn reset(&self, template: &Template, config: &VmConfig) -> Result<(), Error> {
+    pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
-        let (stages, resumed) = self
-            .instance
-            .reset(&template.identity(config), config.restore_timeout)?;
+        let identity = template.identity(&self.config);
+        let patience = self.config.restore_timeout;
+        let (stages, resumed) = self.instance.reset(&identity, patience)?;
         self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
         self.start_workload(&template.image().workload)
     }
@@ -208,7 +206,16 @@ impl Vm {
 
     /// What the image says about running it.
     pub fn image_config(&self) -> &ImageConfig {
+        self.image.config()
+    }
+
+    /// The image it was started from.
+    pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    pub(crate) fn config(&self) -> &VmConfig {
+        &self.config
     }
 
     /// The Unix socket that leads to the guest's agent.

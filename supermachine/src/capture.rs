@@ -1,0 +1,67 @@
+//! A snapshot of a machine that runs, and goes on running.
+
+use crate::template::{Template, Workload};
+use crate::{Error, Image, Vm, bake, stamp};
+use snapshot::{Store, WorkingSet};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long another process may write to the same snapshot.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Vm {
+    /// Makes a snapshot of the machine as it is now, in the directory `dest`:
+    /// a new generation, if there is a snapshot already. The machine pauses
+    /// while its memory is written and goes on, whether that works or not.
+    ///
+    /// Copies find everything as it was, but connections to the host are
+    /// reset: commands that were running under one have ended there.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] if it cannot be written; a snapshot that was there
+    /// before stays then.
+    pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
+        let dest = dest.as_ref();
+        let name = dest.file_name().and_then(|name| name.to_str());
+        let (Some(root), Some(name)) = (dest.parent(), name) else {
+            return Err(Error::Unsuitable {
+                what: "a snapshot",
+                needs: "a directory with a name to go to",
+            });
+        };
+        // A path of one word is in the current directory.
+        let root = if root.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            root
+        };
+        std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
+        let store = Store::new(root)?;
+        let here = stamp::here(self.config().engine, &self.config().assets()?)?;
+        bake::quiet(self)?;
+        let lock = store.lock(name, PATIENCE)?;
+        let draft = lock.draft()?;
+        // No two are the same, so nobody takes this one for another.
+        let key = format!("running {}", stamp::random_name()?);
+        let workload = match self.image().template() {
+            Some(template) => template.image().workload.clone(),
+            None => Workload::None,
+        };
+        // What copies were to start runs here already.
+        let workload = match workload {
+            Workload::OnRestore(..) => Workload::Running,
+            other => other,
+        };
+        bake::write(self, draft, &workload, &key, &here, |vm, _| {
+            vm.instance().go_on()?;
+            Ok(WorkingSet::default())
+        })?;
+        let layers = self
+            .image()
+            .layers()
+            .first()
+            .and_then(|layer| layer.parent());
+        let template = Template::new(store.open(name, &here)?, layers.unwrap_or(Path::new("/")))?;
+        Ok(Image::from_template(template, None))
+    }
+}
