@@ -203,6 +203,9 @@ impl Connection<'_> {
                 }
                 return Ok(After::GoOn);
             }
+            if !heard {
+                self.post.in_use();
+            }
             heard = true;
         }
     }

@@ -101,11 +101,14 @@ impl Dialer {
     }
 
     /// Dials until the host answers.
-    pub(super) fn connect(&self) -> OwnedFd {
+    pub(super) fn connect(&self, standby: &Standby) -> OwnedFd {
+        standby.set(Line::Calling);
         loop {
             if let Ok(socket) = (self.dial)() {
+                standby.set(Line::Open);
                 return socket;
             }
+            standby.set(Line::Dead);
             let mut state = self.lock();
             state.failures = state.failures.saturating_add(1);
             let failures = state.failures;
@@ -130,15 +133,60 @@ impl Dialer {
     }
 }
 
+/// Whether the host has an unused connection to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// Nobody dials, or the host refuses.
+    Dead,
+    /// One is about to be there.
+    Calling,
+    Open,
+}
+
+/// The state of the line to the host, for those who must not be captured in
+/// the middle of a call.
+#[derive(Debug)]
+pub(super) struct Standby {
+    line: Mutex<Line>,
+    changed: Condvar,
+}
+
+impl Default for Standby {
+    fn default() -> Self {
+        Self {
+            line: Mutex::new(Line::Dead),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl Standby {
+    fn set(&self, line: Line) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        self.changed.notify_all();
+    }
+
+    /// Waits while a call is under way, at most for `limit`.
+    pub(super) fn settle(&self, limit: Duration) {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // How it ended does not matter here.
+        let _ = self
+            .changed
+            .wait_timeout_while(line, limit, |line| *line == Line::Calling);
+    }
+}
+
 /// A thread's hold on the post while it serves a connection.
 pub(super) struct Post<'a> {
+    standby: Option<&'a Standby>,
     pass_on: &'a dyn Fn(),
     held: Cell<bool>,
 }
 
 impl<'a> Post<'a> {
-    pub(super) fn new(pass_on: &'a dyn Fn()) -> Self {
+    pub(super) fn new(standby: &'a Standby, pass_on: &'a dyn Fn()) -> Self {
         Self {
+            standby: Some(standby),
             pass_on,
             held: Cell::new(true),
         }
@@ -147,8 +195,18 @@ impl<'a> Post<'a> {
     /// For a connection that the host made.
     pub(super) fn none() -> Self {
         Self {
+            standby: None,
             pass_on: &|| {},
             held: Cell::new(false),
+        }
+    }
+
+    /// The host uses the connection: it has none in reserve now.
+    pub(super) fn in_use(&self) {
+        if let Some(standby) = self.standby
+            && self.held.get()
+        {
+            standby.set(Line::Calling);
         }
     }
 
@@ -193,11 +251,30 @@ mod tests {
     fn post_is_passed_on_once() {
         let count = Cell::new(0);
         let pass_on = || count.set(count.get() + 1);
-        let post = Post::new(&pass_on);
+        let standby = Standby::default();
+        let post = Post::new(&standby, &pass_on);
         assert!(post.is_held());
         post.pass_on();
         post.pass_on();
         assert!(!post.is_held());
         assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn only_a_call_under_way_is_waited_for() {
+        let long = Duration::from_secs(60);
+        let standby = Standby::default();
+        standby.settle(long);
+        standby.set(Line::Open);
+        standby.settle(long);
+        let post = Post::new(&standby, &|| {});
+        post.in_use();
+        let begin = std::time::Instant::now();
+        standby.settle(Duration::from_millis(20));
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+        thread::scope(|scope| {
+            scope.spawn(|| standby.settle(long));
+            standby.set(Line::Open);
+        });
     }
 }

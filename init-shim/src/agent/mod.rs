@@ -32,6 +32,7 @@ use std::sync::Arc;
 use exec_proto::{ErrorKind, Failure};
 
 use crate::sys;
+use dialer::Standby;
 use groups::GroupPool;
 use resume::Controls;
 use workload::Workload;
@@ -85,6 +86,7 @@ pub struct Agent {
     groups: Option<Arc<GroupPool>>,
     machine_control: bool,
     controls: Controls,
+    standby: Standby,
     workload: Arc<Workload>,
 }
 
@@ -123,6 +125,7 @@ impl Agent {
             groups: groups.map(Arc::new),
             machine_control,
             controls: Controls::default(),
+            standby: Standby::default(),
             workload: Arc::default(),
         })
     }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use exec_proto::{ErrorKind, Failure, Resume, Resumed};
 
@@ -85,7 +86,11 @@ pub(super) fn resume(agent: &Agent, wanted: &Resume<'_>) -> Result<Resumed, Fail
     })
 }
 
-/// Flushes file systems and, if asked, drops the page cache.
+/// How long a call to the host may hold up a capture.
+const CALL_WAIT: Duration = Duration::from_millis(600);
+
+/// Flushes file systems and, if asked, drops the page cache. Afterwards the
+/// agent is not in the middle of a call, which would be lost in the copies.
 pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
     agent.require_machine_control()?;
     sys::sync_all();
@@ -96,6 +101,7 @@ pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
             .and_then(|file| file.write_all_at(b"1\n", 0))
             .map_err(|error| not_permitted(&error, "cannot drop caches"))?;
     }
+    agent.standby.settle(CALL_WAIT);
     Ok(())
 }
 

@@ -130,7 +130,7 @@ impl Workers {
         let mut buffers = Buffers::default();
         while dialer.await_post() {
             loop {
-                let socket = dialer.connect();
+                let socket = dialer.connect(&self.agent.standby);
                 let begun = sys::monotonic_ns();
                 let pass_on = || {
                     if dialer.vacate() == 0 {
@@ -138,7 +138,7 @@ impl Workers {
                         let _ = self.add_dialing(dialer);
                     }
                 };
-                let post = Post::new(&pass_on);
+                let post = Post::new(&self.agent.standby, &pass_on);
                 let greeting = dialer.greeting();
                 let served = self.guarded(|| {
                     connection::serve_at(&self.agent, socket, greeting, &mut buffers, &post);
