@@ -696,14 +696,18 @@ fn redistributors_are_known_once_affinity_is_set() {
 }
 
 #[test]
-fn interrupt_controller_state_is_restored_before_the_first_run_only() {
+fn interrupt_controller_state_is_restored_before_the_first_run_or_after_a_reset() {
     let engine = Engine::with_gic();
     let empty = engine.save_gic().unwrap();
     let (id, exit) = engine.create_vcpu().unwrap();
     let _ = engine.set_sys_reg(id, SysReg::MPIDR_EL1, 0x8000_0000);
     let blob = engine.save_gic().unwrap();
-    assert_eq!(engine.restore_gic(&empty), Return::BAD_ARGUMENT);
+    // vCPUs may have come since; none may be missing.
+    assert_eq!(engine.restore_gic(&empty), Return::SUCCESS);
     assert_eq!(engine.restore_gic(&blob), Return::SUCCESS);
+    let _ = engine.set_sys_reg(id, SysReg::MPIDR_EL1, 0x8000_0001);
+    assert_eq!(engine.restore_gic(&blob), Return::BAD_ARGUMENT);
+    let _ = engine.set_sys_reg(id, SysReg::MPIDR_EL1, 0x8000_0000);
     let mut bad = blob.clone();
     bad[0] = 0;
     assert_eq!(engine.restore_gic(&bad), Return::BAD_ARGUMENT);
@@ -722,7 +726,40 @@ fn interrupt_controller_state_is_restored_before_the_first_run_only() {
     let _ = engine.kick(&[id]);
     engine.run(id, exit);
     assert_eq!(engine.restore_gic(&blob), Return::DENIED);
+    // SAFETY: no precondition.
+    assert_eq!(unsafe { (engine.gic().reset)() }, Return::SUCCESS);
+    assert_eq!(engine.restore_gic(&blob), Return::SUCCESS);
+    assert_eq!(engine.save_gic().unwrap(), blob);
     assert_eq!(engine.destroy_vcpu(id), Return::SUCCESS);
+}
+
+#[test]
+fn a_dirty_log_is_of_mapped_ranges_and_stopped_machines() {
+    const BASE: u64 = 0x8000_0000;
+    let engine = Engine::with_vm();
+    let dirty = engine.0.dirty.unwrap();
+    let mut words = [!0_u64; 2];
+    let mut take = |bytes: usize, count: usize| {
+        // SAFETY: the array has at least `count` words.
+        unsafe { (dirty.take)(BASE, bytes, words.as_mut_ptr(), count) }
+    };
+    // SAFETY: no pointers.
+    let start = |ipa, bytes| unsafe { (dirty.start)(ipa, bytes) };
+    assert_eq!(start(BASE, PAGE), Return::ERROR);
+    let ram = Ram::new(2);
+    assert_eq!(engine.map(&ram, BASE, 2 * PAGE), Return::SUCCESS);
+    assert_eq!(start(BASE + 4096, PAGE), Return::BAD_ARGUMENT);
+    assert_eq!(start(BASE, 0), Return::BAD_ARGUMENT);
+    assert_eq!(start(BASE, 3 * PAGE), Return::ERROR);
+    assert_eq!(take(2 * PAGE, 1), Return::BAD_ARGUMENT);
+    assert_eq!(start(BASE, 2 * PAGE), Return::SUCCESS);
+    assert_eq!(take(PAGE, 1), Return::BAD_ARGUMENT);
+    assert_eq!(take(2 * PAGE, 2), Return::BAD_ARGUMENT);
+    assert_eq!(take(2 * PAGE, 1), Return::SUCCESS);
+    // SAFETY: null is refused.
+    let refused = unsafe { (dirty.take)(BASE, 2 * PAGE, null_mut(), 1) };
+    assert_eq!(refused, Return::BAD_ARGUMENT);
+    assert_eq!(words, [0, !0]);
 }
 
 #[test]

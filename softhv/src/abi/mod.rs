@@ -20,7 +20,7 @@
 //! | interrupt controller state restored after a run, without a reset | `HV_DENIED` |
 //! | dirty log or replaced content while a vCPU runs | `HV_BUSY` |
 //! | dirty log of a range that is not followed | `HV_BAD_ARGUMENT` |
-//! | state with other vCPUs than the VM has | `HV_BAD_ARGUMENT` |
+//! | state with vCPUs that the VM does not have | `HV_BAD_ARGUMENT` |
 //! | debug traps asked for | `HV_UNSUPPORTED` |
 //!
 //! There are 96 SPIs instead of the architecture's 988: see

@@ -2,7 +2,8 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::*;
 use crate::GuestRam;
@@ -123,6 +124,27 @@ fn read_scatters_over_segments_of_any_size() {
     got.extend(disk.bytes(DATA + 0x2000, 923));
     let want: Vec<u8> = (1536..1536 + 1024).map(pattern).collect();
     assert_eq!(got, want);
+}
+
+#[test]
+fn a_read_marks_what_it_wrote_and_nothing_else() {
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    disk.run(0, 0, &[writable(DATA, 512)]);
+    let region = disk.ram.iter().next().unwrap();
+    region.bitmap().reset();
+    let parts = [
+        writable(DATA + 0x1_0000, 512),
+        writable(DATA + 0x2_0ffc, 512),
+    ];
+    assert_eq!(disk.run(0, 3, &parts), (OK, 1025));
+    let region = disk.ram.iter().next().unwrap();
+    let written = |addr: u64| region.bitmap().dirty_at(usize::try_from(addr).unwrap());
+    for addr in [DATA + 0x1_0000, DATA + 0x2_0000, DATA + 0x2_1000] {
+        assert!(written(addr), "{addr:#x}");
+    }
+    for addr in [DATA, DATA + 0x1_1000, DATA + 0x2_2000] {
+        assert!(!written(addr), "{addr:#x}");
+    }
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use vm_memory::GuestMemory;
+use vm_memory::bitmap::Bitmap;
+
 use super::*;
 
 pub(super) const CID: u64 = 42;
@@ -366,6 +369,11 @@ impl Guest {
     fn arrived(&mut self, addr: u64, len: u32) {
         let mut bytes = [0; HEADER_BYTES];
         self.ram.read_slice(&mut bytes, GuestAddress(addr)).unwrap();
+        let region = self.ram.iter().next().unwrap();
+        for at in addr..addr + u64::from(len) {
+            let at = usize::try_from(at).unwrap();
+            assert!(region.bitmap().dirty_at(at), "{at:#x} is not marked");
+        }
         let header = Header::decode(&bytes);
         assert_eq!(header.len as usize + HEADER_BYTES, len as usize);
         assert_eq!((header.src_cid, header.dst_cid), (HOST_CID, CID));
