@@ -321,6 +321,10 @@ table! {
             gic: Option<GicApi>,
             /// The engine's own log of guest writes. No system has one.
             dirty: Option<DirtyApi>,
+            /// In a process made by fork(2): forgets the virtual machine of its
+            /// parent, whose threads are not there, so that another can be
+            /// created. Absent where a process with a machine cannot fork.
+            after_fork: Option<fn()>,
             /// `mach_absolute_time` in ticks of the guest's counter: a guest's
             /// `CNTVCT_EL0` is this minus the vtimer offset.
             counter: fn() -> u64,

@@ -189,6 +189,12 @@ impl RamMapping {
         host::present_pages(self.address.addr().get(), self.bytes)
     }
 
+    /// Forgets what the memory goes back to, without closing the file: for a
+    /// process just forked, which closes all files by their numbers.
+    pub fn forget_base(&self) {
+        std::mem::forget(self.base().take());
+    }
+
     /// Gives the content back to the host and never unmaps the range: for
     /// memory that somebody may still hold pointers to.
     pub fn abandon(self) {

@@ -1,5 +1,6 @@
 //! Guest RAM, and the leases that keep it alive while a guest can reach it.
 
+pub(crate) mod fork;
 mod page_set;
 
 use std::io;

@@ -435,6 +435,7 @@ pub fn api() -> Api {
     Api {
         name: "fake",
         dirty: None,
+        after_fork: None,
         vm_content_replaced,
         gic: Some(GicApi {
             config_create: gic_config_create,

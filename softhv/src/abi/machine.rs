@@ -16,6 +16,12 @@ fn machine() -> MutexGuard<'static, Option<Arc<VmShared>>> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Forgets the VM of the process this one was forked from. It is not dropped:
+/// that would wait for threads that are not here.
+pub(super) fn forget() {
+    std::mem::forget(machine().take());
+}
+
 /// The VM, or what a call without one returns.
 pub(super) fn current() -> Result<Arc<VmShared>, Return> {
     machine().clone().ok_or(Return::NO_DEVICE)

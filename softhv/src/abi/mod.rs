@@ -50,6 +50,7 @@ pub fn api() -> Api {
         name: "soft",
         gic: Some(gic_api()),
         dirty: Some(dirty_api()),
+        after_fork: Some(machine::forget),
         counter: timer::counter,
         counter_hz: timer::COUNTER_HZ,
         os_release: machine::os_release,

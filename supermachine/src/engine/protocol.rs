@@ -69,6 +69,16 @@ pub struct Restore {
     pub vcpus: u32,
 }
 
+/// A child of a running machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Birth {
+    /// What its worker is to have.
+    pub setup: Setup,
+    /// Socket on which the embedder awaits its control connection.
+    pub control: PathBuf,
+}
+
 /// From the embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -96,6 +106,8 @@ pub enum ToWorker {
         /// machine; it goes on as another one then.
         rebase: Option<PathBuf>,
     },
+    /// Make children of the running machine, one for each.
+    Fork(Vec<Birth>),
     /// Tell which memory was touched since it was mapped.
     Touched,
     /// Tell how the machine is doing.
@@ -148,6 +160,19 @@ pub enum FromWorker {
     Continued {
         /// Its new generation id, if it goes on as another one.
         generation: Option<[u8; 16]>,
+    },
+    /// The children are on their way; each says hello on its own connection,
+    /// and then that it is restored.
+    Forked {
+        /// Microseconds the parent was paused.
+        paused_us: u64,
+    },
+    /// First message of a child, after its hello.
+    Born {
+        /// Its process id.
+        pid: u32,
+        /// Name of its engine.
+        engine: String,
     },
     /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages.
     Touched(Vec<std::ops::Range<u64>>),

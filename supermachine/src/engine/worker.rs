@@ -2,8 +2,8 @@
 //! it to its end.
 
 use super::protocol::{
-    Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version, receive,
-    send,
+    Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version,
+    receive, send,
 };
 use super::runtime_dir;
 use crate::Engine;
@@ -20,8 +20,8 @@ use vmm_core::VmResources;
 use vmm_core::backend::hvf::HvfEngine;
 use vmm_core::hypervisor::EngineError;
 use vmm_core::machine::{
-    ExitReason, MachineError, MachineOptions, PrepareOptions, PreparedMachine, RestoreOptions,
-    RunningMachine, SavedMachine,
+    ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
+    RestoreOptions, RunningMachine, SavedMachine,
 };
 
 /// Runs the worker: the control connection is standard input. Returns the exit
@@ -63,15 +63,12 @@ fn serve(control: &UnixStream) -> io::Result<()> {
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::hold(&setup.runtime_dir)?;
-    let mut served = Served {
-        replies,
-        prepared: None,
-        machine: None,
-        watcher: None,
-        baseline: None,
-        captured: None,
+    let mut served = Served::new(replies, setup.engine);
+    let result = match served.prepare(&setup) {
+        Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
+            .and_then(|()| served.serve(control)),
+        Err(error) => served.refuse(&error),
     };
-    let result = served.run(control, &setup);
     served.end();
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
     result
@@ -87,8 +84,8 @@ enum Refusal {
     Snapshot(#[from] SnapshotError),
     #[error("the worker was told to {0} and cannot now")]
     Untimely(&'static str),
-    #[error("cannot start a thread")]
-    Thread(#[from] io::Error),
+    #[error("the host refused a thread or a connection")]
+    Host(#[from] io::Error),
 }
 
 impl Refusal {
@@ -106,6 +103,9 @@ impl Refusal {
 /// A worker between two orders.
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
+    engine: Engine,
+    /// The machine's read-only disks.
+    layers: Vec<String>,
     prepared: Option<PreparedMachine>,
     machine: Option<Arc<RunningMachine>>,
     watcher: Option<JoinHandle<()>>,
@@ -116,12 +116,21 @@ struct Served {
 }
 
 impl Served {
-    fn run(&mut self, control: &UnixStream, setup: &Setup) -> io::Result<()> {
-        let reply = match self.prepare(setup) {
-            Ok(engine) => FromWorker::Prepared { engine },
-            Err(error) => return self.refuse(&error),
-        };
-        say(&self.replies, &reply)?;
+    fn new(replies: Arc<Mutex<UnixStream>>, engine: Engine) -> Self {
+        Self {
+            replies,
+            engine,
+            prepared: None,
+            machine: None,
+            watcher: None,
+            baseline: None,
+            captured: None,
+            layers: Vec::new(),
+        }
+    }
+
+    /// Carries out orders until there are no more.
+    fn serve(&mut self, control: &UnixStream) -> io::Result<()> {
         loop {
             let order = match receive::<ToWorker>(control) {
                 Ok(Some(order)) => order,
@@ -134,6 +143,7 @@ impl Served {
                 ToWorker::Reset => self.reset(),
                 ToWorker::Capture { directory } => self.capture(&directory),
                 ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
+                ToWorker::Fork(births) => self.fork(&births),
                 ToWorker::Touched => self.touched(),
                 ToWorker::Inspect => self.inspect(),
                 ToWorker::Stop => return Ok(()),
@@ -184,9 +194,8 @@ impl Served {
             VmResources::for_kernel(boot.kernel.to_string_lossy(), boot.init.to_string_lossy())
                 .with_memory_mib(boot.memory_mib)
                 .with_vcpus(boot.vcpus);
-        for layer in &boot.layers {
-            resources = resources.with_block_device(layer.to_string_lossy());
-        }
+        self.layers = paths(&boot.layers);
+        resources.block_devices.clone_from(&self.layers);
         let options = MachineOptions {
             extra_cmdline: boot.cmdline.clone(),
             possible_vcpus: boot.possible_vcpus,
@@ -202,8 +211,9 @@ impl Served {
         let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
+        self.layers = paths(&restore.layers);
         let options = RestoreOptions {
-            block_devices: paths(&restore.layers),
+            block_devices: self.layers.clone(),
             vcpus: restore.vcpus,
             ..RestoreOptions::default()
         };
@@ -280,6 +290,43 @@ impl Served {
         Ok(FromWorker::Continued { generation })
     }
 
+    fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
+        let machine = self.machine("fork")?;
+        let after_fork = engine(self.engine)
+            .map_err(MachineError::from)?
+            .after_fork();
+        let layers = self.layers.clone();
+        let paused = machine.fork(after_fork, births.len(), |number, forked| {
+            match births.get(number) {
+                Some(birth) => be_born(birth, layers, forked),
+                None => 0,
+            }
+        })?;
+        Ok(FromWorker::Forked {
+            paused_us: micros(paused),
+        })
+    }
+
+    /// Makes a machine of what a fork left.
+    fn adopt(&mut self, forked: ForkedMachine) -> Result<FromWorker, Refusal> {
+        let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
+        let begun = Instant::now();
+        let options = RestoreOptions {
+            block_devices: self.layers.clone(),
+            ..RestoreOptions::default()
+        };
+        let (machine, generation) = prepared.adopt(forked, &options)?;
+        machine.resume();
+        let load = begun.elapsed();
+        self.started(machine)?;
+        Ok(FromWorker::Restored(RestoreStages {
+            read_us: 0,
+            load_us: micros(load),
+            generation,
+            pages: None,
+        }))
+    }
+
     fn touched(&self) -> Result<FromWorker, Refusal> {
         let pages = self.machine("list its pages")?.touched_pages()?;
         Ok(FromWorker::Touched(pages.runs().to_vec()))
@@ -300,6 +347,35 @@ impl Served {
         if let (true, Some(watcher)) = (stopped, self.watcher.take()) {
             let _ = watcher.join();
         }
+    }
+}
+
+/// The life of a forked worker; its exit status.
+fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
+    let live = || {
+        let control = UnixStream::connect(&birth.control)?;
+        let replies = Arc::new(Mutex::new(control.try_clone()?));
+        say(&replies, &FromWorker::Hello { version: VERSION })?;
+        let _lock = runtime_dir::hold(&birth.setup.runtime_dir)?;
+        let mut served = Served::new(replies, birth.setup.engine);
+        served.layers = layers;
+        let born = served.prepare(&birth.setup).and_then(|engine| {
+            let pid = std::process::id();
+            say(&served.replies, &FromWorker::Born { pid, engine })?;
+            let restored = served.adopt(forked)?;
+            Ok(say(&served.replies, &restored)?)
+        });
+        let result = match born {
+            Ok(()) => served.serve(&control),
+            Err(error) => served.refuse(&error),
+        };
+        served.end();
+        let _ = std::fs::remove_dir_all(&birth.setup.runtime_dir);
+        result
+    };
+    match live() {
+        Ok(()) => 0,
+        Err(error) => report(&error),
     }
 }
 

@@ -196,7 +196,11 @@ impl RunningMachine {
 
     /// Gives a machine with the right memory and idle devices its state, and a
     /// generation id of its own.
-    fn load(&self, parts: &Parts, saved: &SavedMachine) -> Result<[u8; 16], MachineError> {
+    pub(super) fn load(
+        &self,
+        parts: &Parts,
+        saved: &SavedMachine,
+    ) -> Result<[u8; 16], MachineError> {
         if saved.virtio.len() != parts.devices.virtio.len() {
             return Err(MachineError::Damaged { what: "the board" });
         }

@@ -59,6 +59,12 @@ impl HvfEngine {
         Ok((registers, self.api.counter_hz))
     }
 
+    /// What a process just forked calls before it makes a machine; `None` if
+    /// processes with a machine of this engine cannot fork.
+    pub fn after_fork(&self) -> Option<fn()> {
+        self.api.after_fork
+    }
+
     /// Name for people, like `hvf` or `soft`.
     pub fn name(&self) -> &'static str {
         self.api.name

@@ -1,0 +1,75 @@
+//! Splitting the process: both halves have all of guest memory, shared until
+//! one writes to it.
+
+use std::io;
+
+/// Which half this is.
+pub(crate) enum Half {
+    /// The one that was there before.
+    Parent,
+    /// The new one, with the calling thread and no other.
+    Child,
+}
+
+/// Forks. The child must end with [`end`], and before it does anything else
+/// must [`leave_parent`].
+#[cfg(target_os = "linux")]
+pub(crate) fn split() -> io::Result<Half> {
+    // SAFETY: a handler of the system's own; children that end leave nothing
+    // behind that somebody would have to collect.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    // SAFETY: the C library keeps its allocator usable in the child. The
+    // child uses no lock of ours that another thread could hold: see
+    // `RunningMachine::fork`, the only caller, where all others are at rest.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Half::Child),
+        _ => Ok(Half::Parent),
+    }
+}
+
+/// Not where the engine cannot do it either.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn split() -> io::Result<Half> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Closes everything the parent had open, but not standard error, and puts
+/// nothing in the place of standard input and output: the parent's connections
+/// end with the parent, not with its children.
+#[cfg(target_os = "linux")]
+pub(crate) fn leave_parent() -> io::Result<()> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+    for standard in [0, 1] {
+        // SAFETY: both are open descriptors, and nobody here uses what the
+        // second was before.
+        if unsafe { libc::dup2(fd, standard) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: what these descriptors belonged to is never used or dropped in
+    // this process, which ends without running destructors; `null` is among
+    // them.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    std::mem::forget(null);
+    if closed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Not where [`split`] is not.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn leave_parent() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Ends a child without running anything of its parent.
+pub(crate) fn end(status: u8) -> ! {
+    // SAFETY: it does not return, and has no precondition.
+    unsafe { libc::_exit(status.into()) }
+}
