@@ -84,6 +84,8 @@ pub fn fuzz_mmio(data: &[u8]) {
             }
             _ => {
                 let state = driver.device.state();
+                driver.device.pause();
+                assert_eq!(driver.device.reset_to(&state), Ok(()));
                 let copy = new_device();
                 assert_eq!(copy.restore(&state), Ok(()), "own state is refused");
                 driver.device = copy;

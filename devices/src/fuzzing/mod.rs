@@ -8,11 +8,15 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::GuestRam;
 use crate::testing::guest_ram;
 
+mod balloon;
 mod blk;
+mod mem;
 mod mmio;
 mod vsock;
 
+pub use balloon::fuzz_balloon;
 pub use blk::fuzz_blk;
+pub use mem::fuzz_mem;
 pub use mmio::fuzz_mmio;
 pub use vsock::fuzz_vsock;
 

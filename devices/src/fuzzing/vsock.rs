@@ -18,6 +18,7 @@ use crate::virtio::vsock::{Bench, Vsock};
 const RINGS: u64 = 0x1000;
 const RX_BUFFERS: u64 = 0x1_0000;
 const TX_BUFFER: u64 = 0x3_0000;
+const EVENT_BUFFER: u64 = 0x2_f000;
 const RX_BYTES: u32 = 2048;
 const CID: u64 = 3;
 /// Operations with their names in the standard: REQUEST to CREDIT_REQUEST.
@@ -99,8 +100,29 @@ impl Run {
                 let slot = u32::from(input.u8() % 64);
                 self.bench.event(slot, input.u8());
             }
-            3 | 4 => self.receive(),
+            3 => self.receive(),
+            4 if input.u8() < 32 => self.reset_in_place(input),
+            4 => self.receive(),
             _ => self.send(input),
+        }
+    }
+
+    /// The machine goes back to the moment it is in, and its guest handles
+    /// the event of that at once, later or never.
+    fn reset_in_place(&mut self, input: &mut Input<'_>) {
+        let device = &self.driver.device;
+        device.pause();
+        let state = device.state();
+        assert_eq!(device.reset_to(&state), Ok(()), "own state is refused");
+        while self.driver.queues[2].poll().is_some() {}
+        for _ in 0..input.u8() % 3 {
+            if self.driver.queues[2].free_descriptors() > 0 {
+                self.driver.queues[2].push(&[Buffer::Writable {
+                    addr: EVENT_BUFFER,
+                    len: 8,
+                }]);
+                self.driver.notify(2);
+            }
         }
     }
 

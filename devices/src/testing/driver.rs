@@ -94,6 +94,11 @@ impl DriverQueue {
         u16::from_le(value.expect("ring is in guest memory"))
     }
 
+    /// The memory the rings are in.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
     /// Entries.
     pub fn size(&self) -> u16 {
         self.size

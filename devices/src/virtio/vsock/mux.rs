@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use virtio_queue::{Queue, QueueState};
 
+use self::doors::Door;
 use self::reset::Notice;
 use super::connection::{Connection, Fate, Filled, Phase};
 use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
@@ -18,6 +17,7 @@ use crate::virtio::Activation;
 
 #[cfg(any(test, feature = "testing"))]
 mod check;
+mod doors;
 mod reset;
 
 /// Most connections at a time. More clients wait in the listeners' backlogs;
@@ -41,12 +41,6 @@ const FIRST_HOST_PORT: u32 = 1 << 30;
 
 /// A host port and a guest port name a connection: both context ids are fixed.
 type Ports = (u32, u32);
-
-struct Door {
-    listener: Listener,
-    /// The port its clients get; `None` if they choose.
-    guest_port: Option<u32>,
-}
 
 /// See the module's documentation.
 pub(super) struct Mux {
@@ -174,65 +168,6 @@ impl Mux {
             self.accept_all();
         }
         self.process();
-    }
-
-    fn accept_all(&mut self) {
-        self.clients_wait = false;
-        for index in 0..self.doors.len() {
-            loop {
-                if self.connection_count() >= MAX_CONNECTIONS {
-                    self.clients_wait = true;
-                    break;
-                }
-                let door = &self.doors[index];
-                let guest_port = door.guest_port;
-                match door.listener.accept() {
-                    Ok(stream) => self.admit(stream, guest_port),
-                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        // Anything else is a lack of descriptors or memory:
-                        // the next connection that ends brings us back.
-                        self.clients_wait |= error.kind() != ErrorKind::WouldBlock;
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn admit(&mut self, stream: UnixStream, guest_port: Option<u32>) {
-        let connection = match guest_port {
-            Some(guest_port) => {
-                let Some(host_port) = self.free_host_port(guest_port) else {
-                    return;
-                };
-                let phase = Phase::Connecting { via_mux: false };
-                let mut connection = Connection::new(stream, host_port, guest_port, phase);
-                connection.request(false);
-                connection
-            }
-            None => Connection::new(stream, 0, 0, Phase::Handshake(Vec::new())),
-        };
-        if let Some(index) = self.insert(connection) {
-            self.handshake(index);
-            self.settle(index, Fate::Keep);
-        }
-    }
-
-    fn free_host_port(&mut self, guest_port: u32) -> Option<u32> {
-        // There are more ports than connections, so one of these is free.
-        for _ in 0..=MAX_CONNECTIONS {
-            let port = self.next_host_port;
-            self.next_host_port = match port.checked_add(1) {
-                // The last is VMADDR_PORT_ANY.
-                Some(u32::MAX) | None => FIRST_HOST_PORT,
-                Some(next) => next,
-            };
-            if !self.by_ports.contains_key(&(port, guest_port)) {
-                return Some(port);
-            }
-        }
-        None
     }
 
     /// Stores a connection and has its socket watched.

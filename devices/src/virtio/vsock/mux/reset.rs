@@ -77,11 +77,4 @@ impl Mux {
             Notice::Given(index) => Notice::Given(index),
         };
     }
-
-    /// Closes the connections of clients that have not been let in.
-    pub(super) fn refuse_waiting(&mut self) {
-        for door in &self.doors {
-            door.listener.refuse_waiting();
-        }
-    }
 }

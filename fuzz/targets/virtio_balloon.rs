@@ -1,0 +1,4 @@
+//! A driver's balloon requests.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devices::fuzzing::fuzz_balloon(data));
