@@ -1,10 +1,11 @@
 //! A snapshot of a machine that runs, and goes on running.
 
 use crate::template::{Template, Workload};
+use crate::vm::CopyReport;
 use crate::{Error, Image, Vm, bake, stamp};
 use snapshot::{Store, WorkingSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long another process may write to the same snapshot.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,5 +64,30 @@ impl Vm {
             .and_then(|layer| layer.parent());
         let template = Template::new(store.open(name, &here)?, layers.unwrap_or(Path::new("/")))?;
         Ok(Image::from_template(template, None))
+    }
+
+    /// Makes `count` children of the running machine: each goes on from this
+    /// moment, sharing memory with it until one of them writes. No file is
+    /// involved, and the machine pauses only while the state of its devices
+    /// and vCPUs is copied; see [`Vm::last_fork_pause`].
+    ///
+    /// As with a snapshot, connections to the host are reset in the children.
+    ///
+    /// # Errors
+    /// [`Error::Start`] on engines and hosts where a process with a machine
+    /// cannot fork (Apple's framework); the machine goes on in any case.
+    pub fn fork(&self, count: usize) -> Result<Vec<Vm>, Error> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let (paused, children) = self.instance().fork(self.config(), count)?;
+        self.note_fork_pause(paused);
+        let child = |(instance, stages, resumed)| {
+            let vm = Self::over(self.image(), self.config(), instance);
+            vm.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+            Ok(vm)
+        };
+        children.into_iter().map(child).collect()
     }
 }

@@ -27,6 +27,7 @@ pub struct Vm {
 struct Start {
     took: Duration,
     copy: Option<CopyReport>,
+    fork_pause: Option<Duration>,
 }
 
 /// What was done to make a copy a machine of its own.
@@ -50,7 +51,7 @@ pub struct CopyReport {
 }
 
 impl CopyReport {
-    fn new(stages: RestoreStages, resumed: &exec_proto::Resumed) -> Self {
+    pub(crate) fn new(stages: RestoreStages, resumed: &exec_proto::Resumed) -> Self {
         Self {
             read: Duration::from_micros(stages.read_us),
             load: Duration::from_micros(stages.load_us),
@@ -113,7 +114,7 @@ impl Vm {
     }
 
     /// A machine in a worker that is there already.
-    fn over(image: &Image, config: &VmConfig, instance: Instance) -> Self {
+    pub(crate) fn over(image: &Image, config: &VmConfig, instance: Instance) -> Self {
         Self {
             image: image.detached(),
             config: config.clone(),
@@ -159,13 +160,12 @@ impl Vm {
         })
     }
 
-    fn started(&self, begun: Instant, copy: Option<CopyReport>) -> Result<(), Error> {
+    pub(crate) fn started(&self, begun: Instant, copy: Option<CopyReport>) -> Result<(), Error> {
         let engine = self.instance.engine()?;
         let _ = self.engine.set(engine);
-        *self.start_report() = Start {
-            took: begun.elapsed(),
-            copy,
-        };
+        let mut start = self.start_report();
+        start.took = begun.elapsed();
+        start.copy = copy;
         Ok(())
     }
 
@@ -187,6 +187,15 @@ impl Vm {
 
     pub(crate) fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    /// How long the machine paused for the last [`Vm::fork`].
+    pub fn last_fork_pause(&self) -> Option<Duration> {
+        self.start_report().fork_pause
+    }
+
+    pub(crate) fn note_fork_pause(&self, paused: Duration) {
+        self.start_report().fork_pause = Some(paused);
     }
 
     /// What was done to make this machine a copy of its own, if it is one.

@@ -1,6 +1,6 @@
 //! A worker with its sockets, and the agent in its guest.
 
-use super::protocol::{Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
+use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
 use super::runtime_dir::RuntimeDir;
 use super::spawn::{Process, VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
@@ -39,6 +39,52 @@ pub struct Instance {
     dir: RuntimeDir,
 }
 
+/// Name of the socket bridged to the agent.
+const EXEC: &str = "exec";
+
+/// Where a worker's sockets are.
+struct Place {
+    dir: RuntimeDir,
+    ready: UnixListener,
+}
+
+impl Place {
+    fn make() -> Result<Self, Error> {
+        let dir = RuntimeDir::create()?;
+        let path = dir.path().join(format!("mux_{READY_PORT}"));
+        let ready = UnixListener::bind(&path)
+            .and_then(|ready| ready.set_nonblocking(true).map(|()| ready))
+            .map_err(Error::host("cannot listen on", &path))?;
+        Ok(Self { dir, ready })
+    }
+
+    fn setup(&self, config: &VmConfig, vcpus: u32) -> Setup {
+        let dir = self.dir.path();
+        Setup {
+            engine: config.engine,
+            vcpus,
+            runtime_dir: dir.to_path_buf(),
+            mux: dir.join("mux"),
+            exec: dir.join(EXEC),
+            console: config.console,
+        }
+    }
+}
+
+/// Accepts one connection within `patience`.
+fn accept(listener: &UnixListener, patience: Duration) -> Result<UnixStream, Error> {
+    let wait = Timespec::try_from(patience.min(LONGEST_POLL)).unwrap_or(Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    });
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let failed = || Error::system("wait for a forked worker");
+    poll(&mut fds, Some(&wait)).map_err(|error| failed()(error.into()))?;
+    let (stream, _) = listener.accept().map_err(failed())?;
+    stream.set_nonblocking(false).map_err(failed())?;
+    Ok(stream)
+}
+
 /// A connection to the agent that is free.
 #[derive(Debug)]
 enum Next {
@@ -58,29 +104,68 @@ pub struct Identity {
 impl Instance {
     /// Starts a worker that prepares a machine.
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
-        let dir = RuntimeDir::create()?;
-        let exec_socket = dir.path().join("exec");
-        let ready_path = dir.path().join(format!("mux_{READY_PORT}"));
-        let ready = UnixListener::bind(&ready_path)
-            .and_then(|ready| ready.set_nonblocking(true).map(|()| ready))
-            .map_err(Error::host("cannot listen on", &ready_path))?;
-        let setup = Setup {
-            engine: config.engine,
-            vcpus,
-            runtime_dir: dir.path().to_path_buf(),
-            mux: dir.path().join("mux"),
-            exec: exec_socket.clone(),
-            console: config.console,
-        };
-        let worker = Worker::spawn(config, setup, &dir)?;
-        Ok(Self {
-            exec_socket,
+        let place = Place::make()?;
+        let worker = Worker::spawn(config, place.setup(config, vcpus), &place.dir)?;
+        Ok(Self::new(place, worker))
+    }
+
+    fn new(place: Place, worker: Worker) -> Self {
+        let Place { dir, ready } = place;
+        Self {
+            exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
             ready,
             process: worker.process(),
             worker: Arc::new(Mutex::new(worker)),
             dir,
-        })
+        }
+    }
+
+    /// Makes children of the running machine, which share its memory, and
+    /// makes each a machine of its own. Gives also how long it paused.
+    pub fn fork(
+        &self,
+        config: &VmConfig,
+        count: usize,
+    ) -> Result<(Duration, Vec<(Self, RestoreStages, Resumed)>), Error> {
+        let mut places = Vec::with_capacity(count);
+        let mut births = Vec::with_capacity(count);
+        for _ in 0..count {
+            let place = Place::make()?;
+            let control = place.dir.path().join("control");
+            let listener = UnixListener::bind(&control)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(Error::host("cannot listen on", &control))?;
+            births.push(Birth {
+                setup: place.setup(config, 0),
+                control,
+            });
+            places.push((place, listener));
+        }
+        let patience = config.restore_timeout;
+        let begun = Instant::now();
+        let answer = self.worker().order(&ToWorker::Fork(births), patience)?;
+        let FromWorker::Forked { paused_us } = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let mut children = Vec::with_capacity(count);
+        for (place, listener) in places {
+            let left = patience.saturating_sub(begun.elapsed());
+            let worker = Worker::adopt(accept(&listener, left)?, &place.dir)?;
+            children.push(Self::new(place, worker));
+        }
+        let unique = |child: Self| {
+            let answer = child.worker().receive()?;
+            let FromWorker::Restored(stages) = answer else {
+                return Err(child.worker().unexpected(&answer));
+            };
+            let left = patience.saturating_sub(begun.elapsed());
+            let identity = Identity::default();
+            let resumed = child.make_unique(stages.generation, &identity, left, patience)?;
+            Ok((child, stages, resumed))
+        };
+        let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
+        Ok((Duration::from_micros(paused_us), children?))
     }
 
     pub fn exec_socket(&self) -> &Path {

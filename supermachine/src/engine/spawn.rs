@@ -52,28 +52,63 @@ fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
 /// A worker process, for those who may not wait for who talks to it.
 #[derive(Debug)]
 pub struct Process {
-    child: Mutex<Child>,
+    kind: Mutex<Kind>,
     pid: u32,
 }
 
+#[derive(Debug)]
+enum Kind {
+    /// Started by this process.
+    Child(Child),
+    /// Forked from another worker: known by a descriptor, so that its number
+    /// cannot come to mean another process.
+    Other(OwnedFd),
+}
+
 impl Process {
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of_child(child: Child) -> Self {
+        Self {
+            pid: child.id(),
+            kind: Mutex::new(Kind::Child(child)),
+        }
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// A process that is no child of this one.
+    fn other(pid: u32) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            kind: Mutex::new(Kind::Other(host::process_descriptor(pid)?)),
+        })
+    }
+
+    fn kind(&self) -> MutexGuard<'_, Kind> {
+        self.kind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it at once. Whoever waits for its answer learns so.
     pub fn kill(&self) {
-        let _ = self.child().kill();
+        match &mut *self.kind() {
+            Kind::Child(child) => {
+                let _ = child.kill();
+            }
+            Kind::Other(process) => host::kill(process.as_fd()),
+        }
     }
 
     /// Whether it lives.
     pub fn is_alive(&self) -> bool {
-        matches!(self.child().try_wait(), Ok(None))
+        match &mut *self.kind() {
+            Kind::Child(child) => matches!(child.try_wait(), Ok(None)),
+            // The descriptor of a process is readable once it has ended.
+            Kind::Other(process) => {
+                let mut fds = [PollFd::new(process, PollFlags::IN)];
+                let now = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                matches!(poll(&mut fds, Some(&now)), Ok(0))
+            }
+        }
     }
 
     /// Memory it has of its own, in bytes; 0 if the system does not tell.
@@ -161,10 +196,7 @@ impl Worker {
             .spawn()
             .map_err(Error::host("cannot start the worker", executable))?;
         let worker = Self {
-            process: Arc::new(Process {
-                pid: child.id(),
-                child: Mutex::new(child),
-            }),
+            process: Arc::new(Process::of_child(child)),
             control,
             log,
             engine: None,
@@ -174,6 +206,42 @@ impl Worker {
         worker.send(&ToWorker::Hello { version: VERSION })?;
         worker.send(&ToWorker::Prepare(Box::new(setup)))?;
         Ok(worker)
+    }
+
+    /// Takes over a worker that was forked from another one and calls on
+    /// `control`.
+    pub fn adopt(control: UnixStream, dir: &RuntimeDir) -> Result<Self, Error> {
+        let log_path = dir.path().join("log");
+        let log = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&log_path)
+            .map_err(Error::host("cannot create the worker's log", &log_path))?;
+        let broken = |source| Error::Worker {
+            what: "taking it over",
+            log: String::new(),
+            source,
+        };
+        control
+            .set_read_timeout(Some(ANSWER_TIMEOUT))
+            .map_err(broken)?;
+        let unexpected = || broken(io::Error::other("it did not introduce itself"));
+        match protocol::receive(&control).map_err(broken)? {
+            Some(FromWorker::Hello { version }) => check_version(version).map_err(broken)?,
+            _ => return Err(unexpected()),
+        }
+        match protocol::receive(&control).map_err(broken)? {
+            Some(FromWorker::Born { pid, engine }) => Ok(Self {
+                process: Arc::new(Process::other(pid).map_err(broken)?),
+                control,
+                log,
+                engine: Some(engine),
+                ended: None,
+            }),
+            Some(FromWorker::Failed { message, .. }) => Err(Error::Start { message }),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Its process.

@@ -1,5 +1,22 @@
 //! Linux, by way of `/proc`.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// A descriptor that stands for a process, whoever its parent is.
+pub fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Ends a process at once.
+pub fn kill(process: BorrowedFd<'_>) {
+    // It fails for one that has ended, which is what was wanted.
+    let _ = pidfd_send_signal(process, Signal::KILL);
+}
+
 /// Memory a process has to itself: what is resident without what files and
 /// shared mappings are behind (proc(5), statm). 0 if it is gone.
 pub fn private_bytes(pid: u32) -> u64 {

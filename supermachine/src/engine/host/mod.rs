@@ -6,6 +6,6 @@ mod linux;
 mod other;
 
 #[cfg(target_os = "linux")]
-pub use linux::{memory_bytes, private_bytes};
+pub use linux::{kill, memory_bytes, private_bytes, process_descriptor};
 #[cfg(not(target_os = "linux"))]
-pub use other::{memory_bytes, private_bytes};
+pub use other::{kill, memory_bytes, private_bytes, process_descriptor};
