@@ -70,6 +70,14 @@ pub enum Error {
     /// The snapshot cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
+    /// The command that was to warm an image up failed.
+    #[error("the warm-up ended with status {status}: {}", stderr.trim_end())]
+    Warmup {
+        /// Its exit status, as shells report it.
+        status: u8,
+        /// What it wrote to standard error.
+        stderr: String,
+    },
     /// The pool has no machine to give.
     #[error(transparent)]
     Pool(#[from] pool::PoolError),

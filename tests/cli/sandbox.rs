@@ -81,6 +81,7 @@ impl Sandbox {
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("TMPDIR", self.path("tmp"))
+            .env("SUPERMACHINE_SNAPSHOTS", self.path("snapshots"))
             .env_remove("SHELL")
             .stdin(Stdio::null());
         let cache = self.path("cache");

@@ -1,5 +1,6 @@
 //! The command line tool.
 
+mod bake;
 mod doctor;
 mod output;
 mod run;
@@ -33,9 +34,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Boot an image and run one command in it
+    /// Run one command in a machine of an image
     #[command(after_help = EXIT_HELP)]
     Run(run::Arguments),
+    /// Bake an image into a snapshot that machines are copied from
+    #[command(visible_alias = "pull")]
+    Bake(bake::Arguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
 }
@@ -55,6 +59,7 @@ pub fn main() -> u8 {
     };
     let result = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Bake(arguments) => bake::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {

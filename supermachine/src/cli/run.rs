@@ -39,9 +39,12 @@ pub struct Arguments {
     /// Give the command a terminal; its standard error joins its output
     #[arg(short = 't')]
     tty: bool,
-    /// Show guest kernel messages on standard error
+    /// Boot the image and show guest kernel messages on standard error
     #[arg(long)]
     console: bool,
+    /// Boot the image instead of copying its snapshot, and leave none
+    #[arg(long)]
+    no_snapshot: bool,
     /// Print one line of timings on standard error
     #[arg(long)]
     timings: bool,
@@ -54,13 +57,23 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum EngineName {
+pub(super) enum EngineName {
     Auto,
     Hvf,
     Soft,
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Auto => Self::Auto,
+            EngineName::Hvf => Self::Hvf,
+            EngineName::Soft => Self::Soft,
+        }
+    }
+}
+
+pub(super) fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
@@ -70,19 +83,16 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
 /// Runs the command and returns its exit status.
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let signals = Forwarder::install()?;
-    let image = Image::load(&arguments.reference)?;
-    let entrypoint = arguments.entrypoint.as_ref().map(std::slice::from_ref);
-    let command = (!arguments.command.is_empty()).then_some(arguments.command.as_slice());
-    let argv = image.config().command(entrypoint, command)?;
     let config = VmConfig::new()
-        .with_engine(match arguments.engine {
-            EngineName::Auto => Engine::Auto,
-            EngineName::Hvf => Engine::Hvf,
-            EngineName::Soft => Engine::Soft,
-        })
+        .with_engine(arguments.engine.into())
         .with_memory_mib(arguments.memory)
         .with_vcpus(arguments.vcpus)
         .with_console(arguments.console);
+    config.validate()?;
+    let image = find_image(&arguments, &config)?;
+    let entrypoint = arguments.entrypoint.as_ref().map(std::slice::from_ref);
+    let command = (!arguments.command.is_empty()).then_some(arguments.command.as_slice());
+    let argv = image.config().command(entrypoint, command)?;
     let vm = Arc::new(image.start(&config)?);
     let begun = Instant::now();
     let result = supervise(&vm, &arguments, argv, &signals);
@@ -100,6 +110,25 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         ));
     }
     Ok(status.shell_status())
+}
+
+/// The image with its snapshot, which is baked if there is none yet. Who wants
+/// to see the guest boot gets one that boots, and so does everyone where there
+/// is no place for snapshots.
+fn find_image(arguments: &Arguments, config: &VmConfig) -> Result<Image, Error> {
+    if arguments.console || arguments.no_snapshot {
+        return Image::load(&arguments.reference);
+    }
+    let builder = Image::builder(&arguments.reference).vm_config(config.clone());
+    match builder.build() {
+        Err(Error::Snapshot(error)) => {
+            complain(&format!(
+                "supermachine: booting without a snapshot: {error}\n"
+            ));
+            Image::load(&arguments.reference)
+        }
+        other => other,
+    }
 }
 
 /// Runs the command with our streams, terminal and signals.

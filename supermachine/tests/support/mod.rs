@@ -44,6 +44,7 @@ impl Sandbox {
             .args(arguments)
             .env("XDG_RUNTIME_DIR", &self.runtime)
             .env("XDG_CACHE_HOME", cache())
+            .env("SUPERMACHINE_SNAPSHOTS", self.files.join("s"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

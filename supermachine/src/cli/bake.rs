@@ -1,0 +1,132 @@
+//! `supermachine bake` and `supermachine pull`.
+
+use super::output;
+use super::run::{EngineName, parse_variable};
+use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a warm-up command may take.
+const WARMUP_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the snapshot; by default made of the reference
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Engine that runs the guest
+    #[arg(long, value_enum, default_value_t = EngineName::Auto)]
+    engine: EngineName,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    memory: usize,
+    /// Virtual CPUs, 1 to 16; copies may have more
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u32,
+    /// Set an environment variable of the workload; may be repeated
+    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
+    env: Vec<(String, String)>,
+    /// TCP port the workload listens on
+    #[arg(long, value_name = "PORT")]
+    guest_port: Option<u16>,
+    /// Capture when the workload listens on the guest port
+    #[arg(long, requires = "guest_port", conflicts_with_all = ["after_ms", "at_heartbeat"])]
+    listener_required: bool,
+    /// Capture this long after the workload was started
+    #[arg(long, value_name = "MS", conflicts_with = "at_heartbeat")]
+    after_ms: Option<u64>,
+    /// Capture when the agent has answered this often beside the workload
+    #[arg(long, value_name = "N")]
+    at_heartbeat: Option<u64>,
+    /// Let the guest settle this long before it is captured
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    quiesce_ms: u64,
+    /// Run this with `sh -c` in the guest before it is captured
+    #[arg(long, value_name = "SCRIPT")]
+    warmup: Option<String>,
+    /// Directory of snapshots instead of the user's
+    #[arg(long, value_name = "DIR")]
+    snapshots_dir: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// The workload each copy runs, instead of the image's Cmd
+    #[arg(value_name = "CMD", last = true)]
+    command: Vec<String>,
+}
+
+/// Bakes, and prints where the snapshot is.
+pub fn run(arguments: Arguments) -> Result<u8, Error> {
+    let begun = Instant::now();
+    let json = arguments.json;
+    let image = builder(arguments).build()?;
+    let path = image.snapshot_path().unwrap_or(std::path::Path::new(""));
+    let took = begun.elapsed().as_secs_f64() * 1e3;
+    let line = if json {
+        let report = serde_json::json!({
+            "snapshot": path,
+            "digest": image.digest(),
+            "memory_mib": image.memory_mib(),
+            "vcpus": image.vcpus(),
+            "took_ms": took,
+        });
+        format!("{report}\n")
+    } else {
+        format!("{}\n", path.display())
+    };
+    output::print(&line)?;
+    Ok(0)
+}
+
+fn builder(arguments: Arguments) -> OciImageBuilder {
+    let config = VmConfig::new()
+        .with_engine(arguments.engine.into())
+        .with_memory_mib(arguments.memory)
+        .with_vcpus(arguments.vcpus);
+    let trigger = match (arguments.after_ms, arguments.at_heartbeat) {
+        (Some(ms), _) => Trigger::After(Duration::from_millis(ms)),
+        (None, Some(count)) => Trigger::Heartbeat(count),
+        (None, None) if arguments.listener_required => Trigger::Listener,
+        (None, None) => Trigger::Ready,
+    };
+    let mut builder = Image::builder(arguments.reference)
+        .vm_config(config)
+        .trigger(trigger)
+        .quiesce_ms(arguments.quiesce_ms);
+    if let Some(name) = arguments.name {
+        builder = builder.name(name);
+    }
+    if let Some(port) = arguments.guest_port {
+        builder = builder.guest_port(port);
+    }
+    if let Some(dir) = arguments.snapshots_dir {
+        builder = builder.snapshots_dir(dir);
+    }
+    if !arguments.command.is_empty() {
+        builder = builder.cmd(arguments.command);
+    }
+    for (name, value) in arguments.env {
+        builder = builder.env(name, value);
+    }
+    if let Some(script) = arguments.warmup {
+        let tag = script.clone();
+        builder = builder.with_warmup_tag(tag).with_warmup(move |vm| {
+            let out = vm
+                .exec_builder()
+                .argv(["sh", "-c", &script])
+                .timeout(WARMUP_TIMEOUT)
+                .output()?;
+            if out.success() {
+                return Ok(());
+            }
+            Err(Error::Warmup {
+                status: out.status.shell_status(),
+                stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+            })
+        });
+    }
+    builder
+}
