@@ -1,5 +1,6 @@
 //! A snapshot of a machine that runs, and goes on running.
 
+use crate::engine::instance::Made;
 use crate::template::{Template, Workload};
 use crate::vm::CopyReport;
 use crate::{Error, Image, Vm, bake, stamp};
@@ -83,9 +84,9 @@ impl Vm {
         let begun = Instant::now();
         let (paused, children) = self.instance().fork(self.config(), count)?;
         self.note_fork_pause(paused);
-        let child = |(instance, stages, resumed)| {
-            let vm = Self::over(self.image(), self.config(), instance);
-            vm.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+        let child = |made: Made| {
+            let vm = Self::over(self.image(), self.config(), made.instance);
+            vm.started(begun, Some(CopyReport::new(made.stages, &made.resumed)))?;
             Ok(vm)
         };
         children.into_iter().map(child).collect()

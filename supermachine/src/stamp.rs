@@ -75,7 +75,11 @@ pub fn hex(bytes: &[u8]) -> String {
 /// A name nobody else has, in hex digits.
 pub fn random_name() -> Result<String, Error> {
     let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::system("get random numbers")(error.into()))?;
+    fill_random(&mut bytes)?;
     Ok(hex(&bytes))
+}
+
+/// Secret random bytes of the host.
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), Error> {
+    getrandom::fill(bytes).map_err(|error| Error::system("get random numbers")(error.into()))
 }

@@ -4,7 +4,7 @@ use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, To
 use super::runtime_dir::RuntimeDir;
 use super::spawn::{Process, VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
-use crate::{Error, VmConfig};
+use crate::{Error, VmConfig, stamp};
 use exec_proto::client::{Event, Session};
 use exec_proto::{ErrorKind, ProtoError, READY_PORT, Resume, Resumed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -94,6 +94,13 @@ enum Next {
     Known(Channel),
 }
 
+/// A child of a running machine, made one of its own.
+pub struct Made {
+    pub instance: Instance,
+    pub stages: RestoreStages,
+    pub resumed: Resumed,
+}
+
 /// What makes a copy differ from all others.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
@@ -123,11 +130,7 @@ impl Instance {
 
     /// Makes children of the running machine, which share its memory, and
     /// makes each a machine of its own. Gives also how long it paused.
-    pub fn fork(
-        &self,
-        config: &VmConfig,
-        count: usize,
-    ) -> Result<(Duration, Vec<(Self, RestoreStages, Resumed)>), Error> {
+    pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
         let mut places = Vec::with_capacity(count);
         let mut births = Vec::with_capacity(count);
         for _ in 0..count {
@@ -162,7 +165,11 @@ impl Instance {
             let left = patience.saturating_sub(begun.elapsed());
             let identity = Identity::default();
             let resumed = child.make_unique(stages.generation, &identity, left, patience)?;
-            Ok((child, stages, resumed))
+            Ok(Made {
+                instance: child,
+                stages,
+                resumed,
+            })
         };
         let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
         Ok((Duration::from_micros(paused_us), children?))
@@ -440,7 +447,8 @@ fn resume_guest(
     generation: [u8; 16],
     identity: &Identity,
 ) -> Result<Resumed, Error> {
-    let seed = random_seed()?;
+    let mut seed = [0; 64];
+    stamp::fill_random(&mut seed)?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let wall = since.unwrap_or_default().as_nanos();
     let resume = Resume {
@@ -466,17 +474,6 @@ fn resume_guest(
             _ => {}
         }
     }
-}
-
-fn random_seed() -> Result<[u8; 64], Error> {
-    let mut seed = [0; 64];
-    let mut filled = 0;
-    while filled < seed.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut seed[filled..], flags)
-            .map_err(|error| Error::system("get random numbers")(error.into()))?;
-    }
-    Ok(seed)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

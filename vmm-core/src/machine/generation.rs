@@ -2,13 +2,12 @@
 //! whether it is still the machine it was (Virtual Machine Generation ID, as
 //! Linux's `microsoft,vmgenid` device tree binding has it).
 
-use std::io::{self, Read};
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::error::MachineError;
-use super::prepared::AnyVm;
+use super::prepared::{AnyVm, no_random};
 use crate::arch::aarch64::layout;
 use crate::hypervisor::Access;
 use crate::memory::GuestMemory;
@@ -48,11 +47,6 @@ impl Generation {
 
 fn random() -> Result<[u8; 16], MachineError> {
     let mut id = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut id))
-        .map_err(|source: io::Error| MachineError::Host {
-            what: "random numbers",
-            source,
-        })?;
+    getrandom::fill(&mut id).map_err(no_random)?;
     Ok(id)
 }

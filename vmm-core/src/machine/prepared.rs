@@ -1,7 +1,7 @@
 //! A machine before its content is known: everything that takes time and does
 //! not depend on what it will run.
 
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -426,12 +426,7 @@ struct Random {
 
 fn random(kaslr: bool) -> Result<Random, MachineError> {
     let mut bytes = [0; 72];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|source: io::Error| MachineError::Host {
-            what: "random numbers",
-            source,
-        })?;
+    getrandom::fill(&mut bytes).map_err(no_random)?;
     let mut seed = [0; 64];
     seed.copy_from_slice(&bytes[..64]);
     let mut place = [0; 8];
@@ -440,4 +435,11 @@ fn random(kaslr: bool) -> Result<Random, MachineError> {
         seed,
         kaslr: kaslr.then(|| u64::from_le_bytes(place)),
     })
+}
+
+pub(super) fn no_random(error: getrandom::Error) -> MachineError {
+    MachineError::Host {
+        what: "random numbers",
+        source: error.into(),
+    }
 }
