@@ -19,6 +19,8 @@ pub const JUMP_ENTRIES: usize = 16384;
 const MAX_BLOCK: usize = 64;
 /// Ops per arena chunk: 256 KiB.
 const CHUNK_OPS: usize = 8192;
+/// Ops that a vCPU may keep while it is idle.
+const SMALL_OPS: usize = 1024;
 /// Chunks before the arena starts over: 32 MiB of decoded code.
 const MAX_CHUNKS: usize = 128;
 
@@ -34,11 +36,18 @@ pub struct JumpEntry {
     pub op: *const Op,
 }
 
+/// Matches nothing: no context is 0. All zeroes, so that entries never used
+/// cost the host no memory.
 const NO_JUMP: JumpEntry = JumpEntry {
-    pc: 1,
+    pc: 0,
     context: 0,
     op: std::ptr::null(),
 };
+
+fn no_jumps() -> Box<[JumpEntry]> {
+    // SAFETY: zeroes are two integers and a null pointer: `NO_JUMP`.
+    unsafe { Box::new_zeroed_slice(JUMP_ENTRIES).assume_init() }
+}
 
 /// What a block was decoded for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,8 +107,9 @@ pub struct CodeCache {
     jump: Box<[JumpEntry]>,
     blocks: AddressMap<*const Op>,
     pages: AddressMap<Vec<Block>>,
-    chunks: Vec<Box<[Op]>>,
-    used: usize,
+    /// Each has room for [`CHUNK_OPS`] and is never grown, so that ops stay
+    /// where they are.
+    chunks: Vec<Vec<Op>>,
     /// Counts restarts, after which no op pointer from before is valid.
     pub epoch: u64,
 }
@@ -108,11 +118,10 @@ impl CodeCache {
     /// An empty cache.
     pub fn new() -> Self {
         Self {
-            jump: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
+            jump: no_jumps(),
             blocks: AddressMap::default(),
             pages: AddressMap::default(),
             chunks: Vec::new(),
-            used: 0,
             epoch: 0,
         }
     }
@@ -143,8 +152,20 @@ impl CodeCache {
         self.blocks.clear();
         self.pages.clear();
         self.chunks.clear();
-        self.used = 0;
         self.epoch += 1;
+    }
+
+    /// As [`CodeCache::clear`], and gives the memory back to the host. What
+    /// [`CodeCache::jump_ptr`] gave before is not valid any more.
+    pub fn release(&mut self) {
+        let epoch = self.epoch + 1;
+        *self = Self::new();
+        self.epoch = epoch;
+    }
+
+    /// Whether there is enough that [`CodeCache::release`] is worth it.
+    pub fn is_large(&self) -> bool {
+        self.chunks.len() > 1 || self.chunks.iter().any(|chunk| chunk.len() > SMALL_OPS)
     }
 
     /// Drops the blocks that overlap `range`.
@@ -193,20 +214,20 @@ impl CodeCache {
 
     /// Adds a block for the code at `physical`.
     fn insert(&mut self, mode: Mode, physical: u64, ops: &[Op], instructions: usize) -> *const Op {
-        if self.chunks.is_empty() || self.used + ops.len() > CHUNK_OPS {
+        let has_room = |chunk: &Vec<Op>| chunk.len() + ops.len() <= CHUNK_OPS;
+        if !self.chunks.last().is_some_and(has_room) {
             if self.chunks.len() >= MAX_CHUNKS {
                 self.clear();
             }
-            let chunk = vec![Op::new(stale); CHUNK_OPS].into_boxed_slice();
-            self.chunks.push(chunk);
-            self.used = 0;
+            self.chunks.push(Vec::with_capacity(CHUNK_OPS));
         }
-        let at = self.used;
-        self.used += ops.len();
         let last = self.chunks.len() - 1;
-        let place = &mut self.chunks[last][at..at + ops.len()];
-        place.clone_from_slice(ops);
-        let entry = place.as_mut_ptr();
+        let chunk = &mut self.chunks[last];
+        let at = chunk.len();
+        chunk.extend_from_slice(ops);
+        // SAFETY: `at` is inside: ops were added just now. Not through a slice,
+        // which would claim the ops before, some of which may be executing.
+        let entry = unsafe { chunk.as_mut_ptr().add(at) };
         let key = mode.key(physical);
         let start = (physical & !PAGE_MASK) as u16;
         self.blocks.insert(key, entry);

@@ -23,6 +23,9 @@ pub struct Faults {
     /// Flipped in every value of `ID_AA64ISAR0_EL1` that the ABI gives, as if
     /// the process had moved to another machine.
     pub isar0_flip: AtomicU64,
+    /// vCPUs give their caches back whenever they wait, not only when they
+    /// have waited for long.
+    pub eager_release: AtomicBool,
 }
 
 /// The switches of this process.
@@ -34,6 +37,7 @@ pub static FAULTS: Faults = Faults {
     refuse_gic_state: AtomicBool::new(false),
     no_resources: AtomicU32::new(0),
     isar0_flip: AtomicU64::new(0),
+    eager_release: AtomicBool::new(false),
 };
 
 impl Faults {
@@ -46,6 +50,7 @@ impl Faults {
         self.refuse_gic_state.store(false, Ordering::Relaxed);
         self.no_resources.store(0, Ordering::Relaxed);
         self.isar0_flip.store(0, Ordering::Relaxed);
+        self.eager_release.store(false, Ordering::Relaxed);
     }
 
     /// Takes one from a countdown; `false` if it was at zero.

@@ -17,6 +17,7 @@ pub struct Mmu {
     kernel: Bank,
     /// EL1 with PSTATE.PAN = 0: the kernel's short windows onto user memory.
     pan_off: Bank,
+    /// Up to [`USER_BANKS`], made as address spaces come.
     users: Vec<Bank>,
     /// Always misses; in use between a TTBR write and the next user access.
     none: Bank,
@@ -35,7 +36,7 @@ impl Mmu {
         let mut mmu = Self {
             kernel: Bank::new(),
             pan_off: Bank::new(),
-            users: (0..USER_BANKS).map(|_| Bank::new()).collect(),
+            users: Vec::new(),
             none: Bank::new(),
             current_user: None,
             clock: 0,
@@ -80,6 +81,13 @@ impl Mmu {
         for at in 0..self.users.len() {
             self.flush_user(at);
         }
+    }
+
+    /// Gives the memory of all address spaces back to the host. Afterwards
+    /// [`Cpu::translation_changed`] must be called.
+    fn release(&mut self) {
+        self.users = Vec::new();
+        self.current_user = None;
     }
 
     /// Takes direct write access from every page of every bank.
@@ -130,9 +138,13 @@ impl Mmu {
         self.clock += 1;
         let found = self.users.iter().position(|bank| bank.space == Some(space));
         let at = found.unwrap_or_else(|| {
-            let at = (0..self.users.len())
-                .min_by_key(|&at| self.users[at].used)
-                .unwrap_or(0);
+            let at = if self.users.len() < USER_BANKS {
+                self.users.push(Bank::new());
+                self.users.len() - 1
+            } else {
+                let oldest = (0..self.users.len()).min_by_key(|&at| self.users[at].used);
+                oldest.unwrap_or(0)
+            };
             self.users[at].space = Some(space);
             self.flush_user(at);
             at
@@ -241,6 +253,16 @@ impl Cpu {
     pub fn translation_changed(&mut self) {
         self.mmu.flush_all();
         self.space_changed();
+    }
+
+    /// Gives back to the host what can be found out again: for a vCPU that has
+    /// nothing to do. No op may be executing.
+    pub fn release_caches(&mut self) {
+        self.code.release();
+        self.jump = self.code.jump_ptr();
+        self.link_from = std::ptr::null();
+        self.mmu.release();
+        self.translation_changed();
     }
 
     /// Applies a TLB maintenance operation to this vCPU.

@@ -15,11 +15,14 @@ use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// SCTLR_EL1 after reset: RES1 bits, everything off.
 const SCTLR_RESET: u64 = 0x30d0_0800;
 /// ISS of a trapped WFI: CV = 1, COND = always, TI = 0.
 const WFI_ISS: u64 = 0x1e0_0000;
+/// How long a vCPU keeps decoded code it does not use.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
 /// All physical addresses.
 const EVERYTHING: CodeRange = CodeRange {
     pa: 0,
@@ -196,6 +199,7 @@ impl Cpu {
                 physical_address: 0,
             });
         }
+        let since = Instant::now();
         loop {
             self.timers.poll();
             let bits = self.shared.attention.load(Ordering::SeqCst);
@@ -208,9 +212,26 @@ impl Cpu {
             if self.interrupt_waits() {
                 return None;
             }
-            self.shared.park(self.timers.until_deadline());
+            let sleep = self.longest_sleep(since);
+            self.shared.park(sleep);
             self.take_mail();
         }
+    }
+
+    /// How long a vCPU idle since `since` may sleep. One that has slept for a
+    /// while gives back what it can do without.
+    fn longest_sleep(&mut self, since: Instant) -> Option<Duration> {
+        let deadline = self.timers.until_deadline();
+        let eager = FAULTS.eager_release.load(Ordering::Relaxed);
+        if !self.code.is_large() && !eager {
+            return deadline;
+        }
+        let left = IDLE_LIMIT.saturating_sub(since.elapsed());
+        if left.is_zero() || eager {
+            self.release_caches();
+            return deadline;
+        }
+        Some(deadline.map_or(left, |deadline| deadline.min(left)))
     }
 
     fn interrupt_waits(&self) -> bool {

@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 const LOG_TAIL_BYTES: u64 = 4096;
 /// How long a worker may take to end after it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// Settings of the GNU C library's allocator, if it is that: one heap instead
+/// of one for each thread, and what is large and freed goes back to the host.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=65536:\
+    glibc.malloc.trim_threshold=65536";
 /// How long to wait before looking again whether a worker has ended.
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// How long a worker may take to answer.
@@ -187,7 +192,11 @@ impl Worker {
         } else {
             Stdio::from(log.try_clone().map_err(failed("opening its log"))?)
         };
-        let child = Command::new(&executable)
+        let mut command = Command::new(&executable);
+        if std::env::var_os(TUNABLES).is_none() {
+            command.env(TUNABLES, SMALL_HEAP);
+        }
+        let child = command
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(stderr)
