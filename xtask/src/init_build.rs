@@ -11,7 +11,7 @@ use kernel::initrd::Archive;
 use sha2::{Digest, Sha256};
 
 use crate::lock::Lock;
-use crate::{packages, process, workspace};
+use crate::{packages, process, prune, workspace};
 
 const PACKAGE: &str = "supermachine-init-shim";
 const BINARY: &str = "init-shim";
@@ -37,7 +37,9 @@ pub fn ensure() -> Result<PathBuf> {
         source_hash(&workspace::root(), &toolchain.identity)?
     );
     let cache = kernel::cache_dir()?;
-    let initrd = cache.join(&name).join(Asset::InitOci.file_name());
+    let finished = cache.join(&name);
+    let initrd = finished.join(Asset::InitOci.file_name());
+    kernel::mark_used(&finished);
     if initrd.is_file() {
         return Ok(initrd);
     }
@@ -54,8 +56,9 @@ pub fn ensure() -> Result<PathBuf> {
     let binary = toolchain.build(&log)?;
     let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     check_static_arm64(&bytes)?;
-    fs::create_dir_all(cache.join(&name))?;
+    fs::create_dir_all(&finished)?;
     kernel::write_durably(archive(&bytes)?.as_slice(), &initrd)?;
+    prune::old_builds(&cache, "init", &finished);
     Ok(initrd)
 }
 
