@@ -30,6 +30,8 @@ mod assets;
 mod cache;
 pub mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod image;
 pub mod initrd;
 mod install;
