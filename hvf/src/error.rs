@@ -40,6 +40,16 @@ impl HvfError {
             _ => None,
         }
     }
+
+    /// Whether asking again can give no other answer in this process: what is
+    /// missing is a right or a capability, not something in use.
+    pub const fn is_permanent(self) -> bool {
+        match self {
+            Self::Call { code, .. } => matches!(code, Return::DENIED | Return::UNSUPPORTED),
+            Self::NoGic | Self::Unavailable { .. } => true,
+            Self::Misaligned { .. } => false,
+        }
+    }
 }
 
 /// Turns a return code into a result that names the call.

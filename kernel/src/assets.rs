@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::image::ImageHeader;
 use crate::install::io_error;
-use crate::{KernelError, assets_dir, copy_durably, initrd};
+use crate::{KernelError, assets_dir, copy_durably, initrd, mark_used};
 
 /// One of the two files a guest boots from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +66,19 @@ pub fn locate(dir: &Path) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`]; [`KernelError::Missing`] lists every directory searched.
 pub fn discover() -> Result<Assets, KernelError> {
-    discover_in(&search_dirs())
+    let found = discover_in(&search_dirs())?;
+    mark_if_cached(&found.kernel);
+    Ok(found)
+}
+
+/// Directories of ours in the cache are kept while they are used; any other
+/// belongs to someone else.
+fn mark_if_cached(asset: &Path) {
+    if let (Some(dir), Ok(cached)) = (asset.parent(), assets_dir())
+        && dir == cached
+    {
+        mark_used(dir);
+    }
 }
 
 fn discover_in(dirs: &[PathBuf]) -> Result<Assets, KernelError> {
@@ -90,7 +102,9 @@ fn discover_in(dirs: &[PathBuf]) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`].
 pub fn find(asset: Asset) -> Result<PathBuf, KernelError> {
-    find_in(asset, &search_dirs())
+    let found = find_in(asset, &search_dirs())?;
+    mark_if_cached(&found);
+    Ok(found)
 }
 
 /// The directories searched when none is given, in order:

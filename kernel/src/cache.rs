@@ -3,7 +3,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::{KernelError, recipe_hash};
 
@@ -31,6 +33,22 @@ pub fn cache_dir() -> Result<PathBuf, KernelError> {
 /// As [`cache_dir`].
 pub fn assets_dir() -> Result<PathBuf, KernelError> {
     Ok(cache_dir()?.join(format!("assets-{}", recipe_hash())))
+}
+
+/// Notes that a directory of the cache is in use, in the time it was last
+/// changed: `cargo xtask` removes builds that nobody used for a month. Written
+/// once a day at most; a cache that cannot be written has no one to prune it.
+pub fn mark_used(dir: &Path) {
+    const A_DAY: Duration = Duration::from_secs(24 * 3600);
+    let Ok(handle) = File::open(dir) else {
+        return;
+    };
+    let changed = handle.metadata().and_then(|metadata| metadata.modified());
+    let now = SystemTime::now();
+    let recent = changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|ago| ago < A_DAY));
+    if !recent {
+        let _ = handle.set_modified(now);
+    }
 }
 
 fn resolve(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cancel::Cancel;
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hasher};
 use crate::error::{BakeError, LayerError};
@@ -23,6 +24,8 @@ pub struct BakeOptions {
     /// Also checksum the file data of cached layers, not only their
     /// structure. Reads every layer whole.
     pub verify_cached_data: bool,
+    /// Stops the bake from another thread. Keep a clone.
+    pub cancel: Cancel,
 }
 
 /// An image ready to mount.
@@ -47,8 +50,24 @@ pub struct BakedImage {
 ///
 /// # Errors
 /// [`BakeError`], saying what is wrong with the image, one of its layers or
-/// the cache. Nothing of a failed layer stays behind.
+/// the cache, or that the bake was cancelled. Nothing of a layer that was not
+/// finished stays behind.
 pub fn bake(
+    reference: &Reference,
+    options: &BakeOptions,
+    store: &Store,
+) -> Result<BakedImage, BakeError> {
+    let store = store.cancelled_by(&options.cancel);
+    bake_layers(reference, options, &store).map_err(|error| {
+        // Wherever it was noticed, and whatever it looks like there.
+        if options.cancel.is_cancelled() {
+            return BakeError::Cancelled;
+        }
+        error
+    })
+}
+
+fn bake_layers(
     reference: &Reference,
     options: &BakeOptions,
     store: &Store,
@@ -93,7 +112,7 @@ fn layer(
     if let Some(cached) = names.find(store, options)? {
         return Ok(cached);
     }
-    let _lock = store.lock(&names.alone);
+    let _lock = store.lock(&names.alone)?;
     if let Some(cached) = names.find(store, options)? {
         return Ok(cached);
     }

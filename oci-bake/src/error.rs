@@ -311,6 +311,9 @@ pub enum BakeError {
         #[source]
         source: LayerError,
     },
+    /// [`Cancel`](crate::Cancel) was asked to stop it.
+    #[error("baking was cancelled")]
+    Cancelled,
     /// The cache directory.
     #[error("cannot use the layer cache at {}", path.display())]
     Store {

@@ -52,7 +52,7 @@ impl<'a> Stack<'a> {
     fn read(&mut self, at: usize, content: Section) -> Result<Tree, LayerError> {
         let source: Arc<dyn ReadAt + Send + Sync> = Arc::new(content.clone());
         read_tree(
-            &content,
+            &self.store.cancel().watch(content),
             &source,
             self.limits,
             &mut Below { stack: self, at },
@@ -79,7 +79,8 @@ impl<'a> Stack<'a> {
                 .spool_hashed(&mut input, format, limit, algorithm);
             // A damaged blob fails to decompress; the digest tells the reason
             // better, so see it through to the end.
-            std::io::copy(&mut input.by_ref(), &mut std::io::sink())?;
+            let mut rest = self.store.cancel().watch(input.by_ref());
+            std::io::copy(&mut rest, &mut std::io::sink())?;
             let actual = input.finish();
             if actual != *digest {
                 return Err(mismatch(digest, actual));

@@ -4,6 +4,7 @@
 
 mod bake;
 mod builder;
+mod cancel;
 mod config;
 mod decompress;
 mod digest;
@@ -24,6 +25,7 @@ mod tree;
 
 pub use bake::{BakeOptions, BakedImage, bake};
 pub use builder::{BuildError, ImageBuilder, LayerBuilder, LayerCompression, Owner};
+pub use cancel::Cancel;
 pub use config::ImageConfig;
 pub use digest::{Algorithm, Digest};
 pub use error::{BakeError, ImageError, LayerError};

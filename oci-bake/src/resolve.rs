@@ -370,7 +370,14 @@ impl LayerBlob {
         match self.format {
             Some(declared) if declared != sniffed => Err(crate::LayerError::WrongCompression {
                 expected: declared.name(),
-                found: sniffed.name(),
+                found: match sniffed {
+                    Format::Plain
+                        if crate::tar::Reader::new(&self.section).next_entry().is_err() =>
+                    {
+                        "neither gzip nor zstd nor a tar archive"
+                    }
+                    format => format.name(),
+                },
             }),
             _ => Ok(sniffed),
         }

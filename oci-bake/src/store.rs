@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::Digest as _;
 
+use crate::cancel::{Cancel, Watched};
 use crate::decompress::{Format, decompress};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{BakeError, LayerError};
@@ -42,6 +43,8 @@ const STALE_AFTER: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// Ends what takes long.
+    cancel: Cancel,
 }
 
 /// A finished layer.
@@ -58,7 +61,10 @@ impl Store {
     /// # Errors
     /// [`BakeError::Store`] when the directory cannot be made or read.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, BakeError> {
-        let store = Self { dir: dir.into() };
+        let store = Self {
+            dir: dir.into(),
+            cancel: Cancel::default(),
+        };
         for sub in [store.layers(), store.locks()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&sub);
             made.map_err(|source| BakeError::Store { path: sub, source })?;
@@ -73,6 +79,18 @@ impl Store {
     /// The directory given to [`Store::open`].
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The same directory, for work that `cancel` ends.
+    pub(crate) fn cancelled_by(&self, cancel: &Cancel) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            cancel: cancel.clone(),
+        }
+    }
+
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     fn layers(&self) -> PathBuf {
@@ -132,7 +150,9 @@ impl Store {
         let mut file = self.spool()?;
         let mut hasher = Hasher::new(algorithm);
         let mut written = 0u64;
-        decompress(input, format, &mut |bytes| {
+        decompress(self.cancel.watch(input), format, &mut |bytes| {
+            // A small input can decompress to much.
+            self.cancel.check()?;
             written = written.saturating_add(bytes.len() as u64);
             if written > limit {
                 return Err(LayerError::LimitExceeded {
@@ -156,30 +176,34 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(check(&section, name, verify_data).map(|flags| CachedLayer {
+        let section = self.cancel.watch(section);
+        let checked = check(&section, name, verify_data);
+        // What could not be read to its end is not damaged.
+        self.cancel.check()?;
+        Ok(checked.map(|flags| CachedLayer {
             path,
             root_opaque: flags & FLAG_ROOT_OPAQUE != 0,
         }))
     }
 
-    /// Keeps other processes from doing the same work; errors only lose that.
-    pub(crate) fn lock(&self, name: &str) -> Option<File> {
+    /// Keeps other processes from doing the same work. Errors only lose that,
+    /// except for being cancelled while waiting.
+    pub(crate) fn lock(&self, name: &str) -> io::Result<Option<File>> {
         let path = self.locks().join(format!("{name}.lock"));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .ok()?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let Ok(file) = options.open(path) else {
+            return Ok(None);
+        };
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match file.try_lock() {
-                Ok(()) => return Some(file),
+                Ok(()) => return Ok(Some(file)),
                 Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    self.cancel.check()?;
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                Err(_) => return None,
+                Err(_) => return Ok(None),
             }
         }
     }
@@ -191,13 +215,13 @@ impl Store {
         &self,
         name: &str,
         root_opaque: bool,
-        write: impl FnOnce(&mut BufWriter<File>) -> Result<Image, LayerError>,
+        write: impl FnOnce(&mut BufWriter<Watched<File>>) -> Result<Image, LayerError>,
     ) -> Result<CachedLayer, LayerError> {
         let (file, temporary) = self.temporary(name)?;
         let guard = RemoveOnDrop(&temporary);
         // Held for as long as we write: the sweep tells the dead by it.
         let _ = file.try_lock();
-        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut out = BufWriter::with_capacity(1 << 20, self.cancel.watch(file));
         let image = write(&mut out)?;
         let flags = if root_opaque { FLAG_ROOT_OPAQUE } else { 0 };
         let zeros = vec![
@@ -207,7 +231,10 @@ impl Store {
         ];
         out.write_all(&zeros)?;
         out.write_all(&footer(&image, flags, name))?;
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = out
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .into_inner();
         file.sync_all()?;
         let path = self.layers().join(format!("{name}.squashfs"));
         fs::rename(&temporary, &path)?;
@@ -296,7 +323,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The flags of an intact layer file. Reads the footer, the superblock and
 /// the metadata; the file data, which is nearly all of it, only if asked.
-fn check(file: &Section, name: &str, verify_data: bool) -> Option<u32> {
+fn check(file: &Watched<Section>, name: &str, verify_data: bool) -> Option<u32> {
     let footer_at = file.len().checked_sub(ALIGN)?;
     let mut footer = vec![0; 4096];
     file.read_exact_at(&mut footer, footer_at).ok()?;
@@ -337,7 +364,12 @@ fn check(file: &Section, name: &str, verify_data: bool) -> Option<u32> {
     Some(flags)
 }
 
-fn each_chunk(file: &Section, from: u64, to: u64, mut each: impl FnMut(&[u8])) -> Option<()> {
+fn each_chunk(
+    file: &Watched<Section>,
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Option<()> {
     let mut buffer = vec![0; 256 * 1024];
     let mut at = from;
     while at < to {
@@ -349,4 +381,63 @@ fn each_chunk(file: &Section, from: u64, to: u64, mut each: impl FnMut(&[u8])) -
         at += want as u64;
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> (PathBuf, Store, Cancel) {
+        let process = std::process::id();
+        let dir = std::env::temp_dir().join(format!("oci-bake-store-{process}-{name}"));
+        let cancel = Cancel::default();
+        let store = Store::open(&dir).unwrap().cancelled_by(&cancel);
+        (dir, store, cancel)
+    }
+
+    #[test]
+    fn a_layer_cancelled_while_it_is_written_leaves_nothing() {
+        let (dir, store, cancel) = scratch("publish");
+        let files = || fs::read_dir(dir.join("layers")).unwrap().count();
+        let result = store.publish("x", false, |out| {
+            out.write_all(&[1; 3 << 20])?;
+            assert_eq!(files(), 1);
+            cancel.cancel();
+            out.write_all(&[1; 3 << 20])?;
+            panic!("went on after it was cancelled");
+        });
+        assert!(matches!(result, Err(LayerError::Io(_))));
+        assert_eq!(files(), 0);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn decompressing_ends_when_cancelled() {
+        let (dir, store, cancel) = scratch("spool");
+        struct Endless<'a>(u32, &'a Cancel);
+        impl Read for Endless<'_> {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0 += 1;
+                assert!(self.0 < 100, "went on after it was cancelled");
+                if self.0 == 10 {
+                    self.1.cancel();
+                }
+                buf.fill(0);
+                Ok(buf.len())
+            }
+        }
+        let result = store.spool_decompressed(Endless(0, &cancel), Format::Plain, u64::MAX);
+        assert!(matches!(result, Err(LayerError::Io(_))));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn waiting_for_another_baker_ends_when_cancelled() {
+        let (dir, store, cancel) = scratch("lock");
+        let held = store.lock("x").unwrap();
+        assert!(held.is_some());
+        cancel.cancel();
+        assert!(store.lock("x").is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

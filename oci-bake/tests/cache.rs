@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use supermachine_oci_bake::{
-    BakeOptions, BakedImage, Compression, ImageBuilder, LayerBuilder, Reference, Store, bake,
+    BakeError, BakeOptions, BakedImage, Compression, ImageBuilder, LayerBuilder, Reference, Store,
+    bake,
 };
 use support::{Scratch, chain, listing, run, text};
 
@@ -323,4 +324,21 @@ fn implied_directory_beside_its_own_whiteout_starts_afresh() {
         .unwrap();
     has(&baked, 1, "drwxr-xr-x 0/0", "/d");
     has(&baked, 1, "drwxr-xr-x 0/0", "/d/e");
+}
+
+#[test]
+fn a_cancelled_bake_says_so_and_can_be_done_again() {
+    let scratch = Scratch::new();
+    let reference = image(&scratch, "i", vec![sample()]);
+    let parsed = Reference::parse(&reference).unwrap();
+    let options = BakeOptions::default();
+    options.cancel.cancel();
+    let error = bake(&parsed, &options, &scratch.store()).unwrap_err();
+    assert!(matches!(error, BakeError::Cancelled), "{}", chain(&error));
+    assert_eq!(cache_names(&scratch), Vec::<String>::new());
+    assert_eq!(scratch.bake(&reference).unwrap().layers.len(), 1);
+    // A layer that is there is not taken for damaged.
+    let error = bake(&parsed, &options, &scratch.store()).unwrap_err();
+    assert!(matches!(error, BakeError::Cancelled), "{}", chain(&error));
+    assert_eq!(cache_names(&scratch).len(), 1);
 }

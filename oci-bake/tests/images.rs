@@ -411,3 +411,30 @@ fn sha512_digests_are_verified_too() {
     let result = bake(&reference, &BakeOptions::default(), &scratch.store());
     assert!(chain(&result.unwrap_err()).contains("digest mismatch"));
 }
+
+#[test]
+fn layers_that_are_not_what_the_media_type_says_are_named_for_what_they_are() {
+    let scratch = Scratch::new();
+    let words = |name: &str, blob: &[u8]| {
+        let layout = Layout::new(scratch.path(name));
+        let gzip = format!("{LAYER}+gzip");
+        let manifest = layout.manifest(blob, &gzip, &Digest::sha256_of(blob));
+        layout.index(&[layout.descriptor(MANIFEST, manifest.to_string().as_bytes())]);
+        chain(&scratch.bake(&layout.reference()).unwrap_err())
+    };
+    let tar = layer_bytes();
+    let text = words("tar", &tar);
+    assert!(
+        text.ends_with("says gzip and the data is plain tar"),
+        "{text}"
+    );
+    let text = words("zstd", &[0x28, 0xb5, 0x2f, 0xfd, 0]);
+    assert!(text.ends_with("says gzip and the data is zstd"), "{text}");
+    for other in [&b"<html>404</html>"[..], &[0x42; 4096]] {
+        let text = words("other", other);
+        assert!(
+            text.ends_with("the data is neither gzip nor zstd nor a tar archive"),
+            "{text}"
+        );
+    }
+}

@@ -213,6 +213,12 @@ impl OciImageBuilder {
             None => default_cache()?,
         };
         let image = Image::load_with_cache(&self.reference, &cache)?;
+        self.build_on(&image, &cache)
+    }
+
+    /// As [`OciImageBuilder::build`], with the image's layers in `cache`.
+    pub(crate) fn build_on(self, image: &Image, cache: &Path) -> Result<Image, Error> {
+        self.config.validate()?;
         let assets = self.config.assets()?;
         let here = stamp::here(self.config.engine, &assets)?;
         let root = match &self.snapshots_dir {
@@ -227,15 +233,15 @@ impl OciImageBuilder {
             std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
         }
         let store = Store::new(root)?;
-        let key = self.key(&image, &here);
+        let key = self.key(image, &here);
         let mut kept = None;
         let baked = store.bake(&name, &key, &here, PATIENCE, |draft| {
-            let (number, vm) = self.bake(&image, &key, &here, draft)?;
+            let (number, vm) = self.bake(image, &key, &here, draft)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)
         })?;
         let is_new = matches!(baked, Baked::New(_));
-        let template = Template::new(baked.into_snapshot(), &layer_dir(&cache))?;
+        let template = Template::new(baked.into_snapshot(), &layer_dir(cache))?;
         // The machine goes back to the snapshot like any of its copies.
         let kept = kept.filter(|_| is_new).and_then(|vm| {
             let ready = vm.reset(&template);

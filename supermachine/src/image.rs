@@ -3,7 +3,7 @@
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::template::Template;
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
-use oci_bake::{BakeOptions, ImageConfig, Reference, Store, bake};
+use oci_bake::{BakeOptions, Cancel, ImageConfig, Reference, Store, bake};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,10 +42,21 @@ impl Image {
     /// # Errors
     /// As [`Image::load`].
     pub fn load_with_cache(reference: &str, cache: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::load_until(reference, cache.as_ref(), &Cancel::default())
+    }
+
+    /// As [`Image::load_with_cache`], unless `cancel` ends it before.
+    pub(crate) fn load_until(
+        reference: &str,
+        cache: &Path,
+        cancel: &Cancel,
+    ) -> Result<Self, Error> {
         let text = reference;
         let reference = Reference::parse(text)?;
-        let store = Store::open(cache.as_ref())?;
-        let baked = bake(&reference, &BakeOptions::default(), &store)?;
+        let store = Store::open(cache)?;
+        let mut options = BakeOptions::default();
+        options.cancel = cancel.clone();
+        let baked = bake(&reference, &options, &store)?;
         Ok(Self {
             config: Arc::new(baked.config),
             layers: baked.layers,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use supermachine_tests::target_dir;
+use supermachine_tests::required;
 
 /// Limit of one run of the executable. A hang fails; slowness must not.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -23,18 +23,7 @@ pub fn busybox() -> String {
 
 /// Directory of the demo's image.
 pub fn busybox_layout() -> PathBuf {
-    made("demo/busybox", "cargo xtask images")
-}
-
-/// A file under the target directory that some command makes.
-fn made(path: &str, command: &str) -> PathBuf {
-    let full = target_dir().join(path);
-    assert!(
-        full.exists(),
-        "{} is missing; run `{command}` first",
-        full.display()
-    );
-    full
+    required("demo/busybox", "cargo xtask images")
 }
 
 /// Directories for sockets and temporary files that only one test uses, so
@@ -72,7 +61,7 @@ impl Sandbox {
 
     /// The executable with these arguments, set to run in here.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
-        let executable = made(
+        let executable = required(
             "release/supermachine",
             "cargo build --release -p supermachine --bins",
         );

@@ -4,24 +4,8 @@ use crate::agent::Agent;
 use exec_proto::client::Event;
 use std::io::{Read, Write};
 use std::time::Duration;
-use supermachine::{Error, ErrorKind, ExecOutcome, Vm};
-use supermachine_tests::{COMMAND_TIMEOUT, Guest, config, image};
-
-/// What a shell command prints; a failure of any kind panics.
-fn sh(vm: &Vm, script: &str) -> String {
-    let outcome = vm
-        .exec_builder()
-        .argv(["sh", "-c", script])
-        .timeout(COMMAND_TIMEOUT)
-        .output()
-        .unwrap_or_else(|error| panic!("{script}: {error}"));
-    text(&outcome)
-}
-
-fn text(outcome: &ExecOutcome) -> String {
-    assert!(outcome.success(), "{outcome:?}");
-    String::from_utf8_lossy(&outcome.stdout).into_owned()
-}
+use supermachine::{Error, ErrorKind, Vm};
+use supermachine_tests::{COMMAND_TIMEOUT, Guest, config, image, sh};
 
 fn boot(vcpus: u32) -> Guest {
     Guest::boot("busybox", vcpus, 256)

@@ -8,20 +8,10 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use supermachine::Vm;
-use supermachine_tests::{COMMAND_TIMEOUT, Guest, succeeded};
+use supermachine_tests::{COMMAND_TIMEOUT, Guest, sh};
 
 /// 2030-03-17, in ns.
 const WALL_NS: u64 = 1_900_000_000_000_000_000;
-
-fn sh(vm: &Vm, script: &str) -> String {
-    let outcome = vm
-        .exec_builder()
-        .argv(["sh", "-c", script])
-        .timeout(COMMAND_TIMEOUT)
-        .output()
-        .unwrap_or_else(|error| panic!("{script}: {error}"));
-    succeeded(&outcome).unwrap_or_else(|error| panic!("{script}: {error}"))
-}
 
 fn resume(agent: &mut Agent, resume: &Resume<'_>) -> Resumed {
     agent.request(|session| session.resume(resume));

@@ -32,7 +32,7 @@ pub fn target_dir() -> PathBuf {
 ///
 /// # Panics
 /// If it is not there; the message names the command that makes it.
-fn required(path: &str, command: &str) -> PathBuf {
+pub fn required(path: &str, command: &str) -> PathBuf {
     let full = target_dir().join(path);
     assert!(
         full.exists(),
@@ -198,6 +198,20 @@ impl Guest {
             self.failures.join("\n")
         );
     }
+}
+
+/// What a shell command prints in a running machine.
+///
+/// # Panics
+/// If it fails in any way.
+pub fn sh(vm: &Vm, script: &str) -> String {
+    let outcome = vm
+        .exec_builder()
+        .argv(["sh", "-c", script])
+        .timeout(COMMAND_TIMEOUT)
+        .output()
+        .unwrap_or_else(|error| panic!("{script}: {error}"));
+    succeeded(&outcome).unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
 /// The output of a command that exited with 0.

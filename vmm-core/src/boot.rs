@@ -1,14 +1,19 @@
 //! Puts a kernel, its initial RAM disk and its device tree into guest RAM.
 
+mod image;
+
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::arch::aarch64::image::{self, ImageError, ImageHeader};
+use crate::arch::aarch64::image::{BASE_ALIGNMENT, ImageError, ImageHeader};
 use crate::arch::aarch64::layout;
 use crate::memory::GuestMemory;
+use image::Failure;
+
+pub use image::ArmImage;
 
 /// Initial RAM disks start on a boundary of this many bytes.
 pub(crate) const INITRD_ALIGNMENT: u64 = 64 * 1024;
@@ -94,26 +99,10 @@ pub fn write_fdt(memory: &GuestMemory, loaded: &Loaded, blob: &[u8]) -> Result<(
 }
 
 fn load_kernel(memory: &GuestMemory, path: &Path, limit: u64) -> Result<(u64, u64), BootError> {
-    let (mut file, bytes) = open(path)?;
-    let mut header = Vec::with_capacity(image::HEADER_BYTES);
-    file.by_ref()
-        .take(image::HEADER_BYTES as u64)
-        .read_to_end(&mut header)
-        .and_then(|_| file.seek(SeekFrom::Start(0)))
-        .map_err(|source| read_error(path, source))?;
-    let header = image::parse(&header, bytes).map_err(|reason| BootError::NotAKernel {
-        path: path.to_owned(),
-        reason,
-    })?;
-    let Some((entry, end)) = place_kernel(memory.base(), limit, header, bytes) else {
-        return Err(BootError::DoesNotFit {
-            what: "a kernel",
-            bytes: bytes.max(header.image_bytes),
-            ram_bytes: memory.bytes(),
-        });
-    };
-    copy(memory, &mut file, path, entry, bytes)?;
-    Ok((entry, end))
+    let (mut file, _) = open(path)?;
+    let loaded = image::load(&**memory.ram(), memory.base(), limit, &mut file)
+        .map_err(|failure| told(failure, path, "a kernel", memory))?;
+    Ok((loaded.kernel_load.0, loaded.kernel_end))
 }
 
 /// The first byte of a kernel of `file_bytes` bytes and the one after its
@@ -125,7 +114,7 @@ pub(crate) fn place_kernel(
     file_bytes: u64,
 ) -> Option<(u64, u64)> {
     let entry = base
-        .checked_next_multiple_of(image::BASE_ALIGNMENT)?
+        .checked_next_multiple_of(BASE_ALIGNMENT)?
         .checked_add(header.text_offset)?;
     let end = entry.checked_add(file_bytes.max(header.image_bytes))?;
     (end <= limit).then_some((entry, end))
@@ -146,14 +135,11 @@ fn load_initrd(
     limit: u64,
 ) -> Result<(u64, u64), BootError> {
     let (mut file, bytes) = open(path)?;
+    let told = |failure| told(failure, path, "an initial RAM disk", memory);
     let Some((start, end)) = place_initrd(kernel_end, limit, bytes) else {
-        return Err(BootError::DoesNotFit {
-            what: "an initial RAM disk",
-            bytes,
-            ram_bytes: memory.bytes(),
-        });
+        return Err(told(Failure::DoesNotFit { bytes }));
     };
-    copy(memory, &mut file, path, start, bytes)?;
+    image::copy(&**memory.ram(), &mut file, start, bytes).map_err(told)?;
     Ok((start, end))
 }
 
@@ -167,28 +153,23 @@ fn open(path: &Path) -> Result<(File, u64), BootError> {
     Ok((file, metadata.len()))
 }
 
-fn copy(
-    memory: &GuestMemory,
-    file: &mut File,
-    path: &Path,
-    address: u64,
-    bytes: u64,
-) -> Result<(), BootError> {
-    let changed = || BootError::Changed {
-        path: path.to_owned(),
-    };
-    let length = usize::try_from(bytes).map_err(|_| changed())?;
-    memory
-        .ram()
-        .read_exact_volatile_from(GuestAddress(address), file, length)
-        .map_err(|error| match error {
-            vm_memory::GuestMemoryError::IOError(source)
-                if source.kind() != io::ErrorKind::UnexpectedEof =>
-            {
-                read_error(path, source)
-            }
-            _ => changed(),
-        })
+/// What stopped a loader, with what it does not know.
+fn told(failure: Failure, path: &Path, what: &'static str, memory: &GuestMemory) -> BootError {
+    match failure {
+        Failure::Read(source) => read_error(path, source),
+        Failure::NotAKernel(reason) => BootError::NotAKernel {
+            path: path.to_owned(),
+            reason,
+        },
+        Failure::DoesNotFit { bytes } => BootError::DoesNotFit {
+            what,
+            bytes,
+            ram_bytes: memory.bytes(),
+        },
+        Failure::Changed => BootError::Changed {
+            path: path.to_owned(),
+        },
+    }
 }
 
 fn read_error(path: &Path, source: io::Error) -> BootError {

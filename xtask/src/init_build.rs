@@ -11,7 +11,7 @@ use kernel::initrd::Archive;
 use sha2::{Digest, Sha256};
 
 use crate::lock::Lock;
-use crate::{packages, process, workspace};
+use crate::{packages, process, prune, workspace};
 
 const PACKAGE: &str = "supermachine-init-shim";
 const BINARY: &str = "init-shim";
@@ -23,21 +23,15 @@ const LAYOUT: u32 = 1;
 /// Returns the path of the initial file system, building it if its sources,
 /// lock file or compiler changed.
 pub fn ensure() -> Result<PathBuf> {
-    let toolchain = match Toolchain::installed()? {
-        Some(toolchain) => toolchain,
-        None => {
-            packages::ensure(&[&packages::guest_rust()])?;
-            Toolchain::distribution()?.context(
-                "no Rust for arm64 guests: `rustup target add aarch64-unknown-linux-musl` installs one",
-            )?
-        }
-    };
+    let toolchain = Toolchain::find()?;
     let name = format!(
         "init-{}",
         source_hash(&workspace::root(), &toolchain.identity)?
     );
     let cache = kernel::cache_dir()?;
-    let initrd = cache.join(&name).join(Asset::InitOci.file_name());
+    let finished = cache.join(&name);
+    let initrd = finished.join(Asset::InitOci.file_name());
+    kernel::mark_used(&finished);
     if initrd.is_file() {
         return Ok(initrd);
     }
@@ -54,8 +48,9 @@ pub fn ensure() -> Result<PathBuf> {
     let binary = toolchain.build(&log)?;
     let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     check_static_arm64(&bytes)?;
-    fs::create_dir_all(cache.join(&name))?;
+    fs::create_dir_all(&finished)?;
     kernel::write_durably(archive(&bytes)?.as_slice(), &initrd)?;
+    prune::old_builds(&cache, "init", &finished);
     Ok(initrd)
 }
 
@@ -71,7 +66,7 @@ fn archive(init: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A Rust that can build for arm64 Linux.
-struct Toolchain {
+pub struct Toolchain {
     name: &'static str,
     /// What sets its output apart from another's.
     identity: String,
@@ -82,6 +77,17 @@ struct Toolchain {
 }
 
 impl Toolchain {
+    /// One that is there, or else the distribution's, which is installed.
+    pub fn find() -> Result<Self> {
+        if let Some(toolchain) = Self::installed()? {
+            return Ok(toolchain);
+        }
+        packages::ensure(&[&packages::guest_rust()])?;
+        Self::distribution()?.context(
+            "no Rust for arm64 guests: `rustup target add aarch64-unknown-linux-musl` installs one",
+        )
+    }
+
     fn installed() -> Result<Option<Self>> {
         match Self::rustup()? {
             Some(toolchain) => Ok(Some(toolchain)),
@@ -159,10 +165,10 @@ impl Toolchain {
         }))
     }
 
-    fn build(&self, log: &Path) -> Result<PathBuf> {
-        // Apart from the workspace's own output: another compiler wrote that.
-        let target_dir = workspace::target_dir()?.join("init");
-        fs::write(log, "")?;
+    /// Its cargo, at work for arm64 in this workspace. `output` is a directory
+    /// below the workspace's own: another compiler wrote that.
+    pub fn cargo(&self, verb: &str, output: &str) -> Result<(Command, PathBuf)> {
+        let target_dir = workspace::target_dir()?.join(output);
         let mut cargo = Command::new(&self.cargo);
         // What rustup and the cargo above us export would choose their compiler.
         for (name, _) in std::env::vars_os() {
@@ -177,13 +183,26 @@ impl Toolchain {
             .env("RUSTC", &self.rustc)
             .env("CARGO_TARGET_DIR", &target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", self.flags.join("\x1f"))
+            .args([verb, "--locked", "--target", self.target]);
+        Ok((cargo, target_dir))
+    }
+
+    /// The variable that names what runs its programs.
+    pub fn runner_variable(&self) -> String {
+        let target = self.target.to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{target}_RUNNER")
+    }
+
+    fn build(&self, log: &Path) -> Result<PathBuf> {
+        fs::write(log, "")?;
+        let (mut cargo, target_dir) = self.cargo("build", "init")?;
+        cargo
             // The whole file is copied into every guest's memory at boot.
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-            .args(["build", "--locked", "--release", "--target", self.target])
-            .args(["--package", PACKAGE, "--bin", BINARY]);
+            .args(["--release", "--package", PACKAGE, "--bin", BINARY]);
         process::logged(&mut cargo, log)?;
         Ok(target_dir.join(self.target).join("release").join(BINARY))
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kernel::{ImageHeader, config, recipe};
 
 use crate::lock::Lock;
-use crate::{packages, process, workspace};
+use crate::{packages, process, prune, workspace};
 
 /// The image under this name inside a finished build directory.
 const IMAGE: &str = "Image";
@@ -33,6 +33,7 @@ pub fn ensure() -> Result<PathBuf> {
     let name = format!("kernel-{}", recipe::build_hash(&version));
     let finished = cache.join(&name);
     let image = finished.join(IMAGE);
+    kernel::mark_used(&finished);
     if image.is_file() {
         return Ok(image);
     }
@@ -54,6 +55,9 @@ pub fn ensure() -> Result<PathBuf> {
     fs::rename(work.result(), &finished)
         .with_context(|| format!("cannot create {}", finished.display()))?;
     work.clear()?;
+    prune::old_builds(&cache, "kernel", &finished);
+    // What other versions of this program still use, they have marked.
+    prune::old_builds(&cache, "assets", &kernel::assets_dir()?);
     eprintln!("guest kernel built in {} s", start.elapsed().as_secs());
     Ok(image)
 }

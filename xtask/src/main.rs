@@ -14,6 +14,7 @@ mod lock;
 mod macos;
 mod packages;
 mod process;
+mod prune;
 mod test;
 mod workspace;
 

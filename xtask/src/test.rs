@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, in the order that fails
 //! fastest.
 
+use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{assets, check, guest_image, macos, process, workspace};
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,7 @@ const STEPS: &[Step] = &[
     ("docs", docs),
     ("release", release),
     ("unit and integration tests", tests),
+    ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
 ];
 
@@ -104,4 +106,20 @@ fn tests() -> Result<()> {
         bail!("cargo test: {status}");
     }
     Ok(())
+}
+
+/// linux-loader's own loader, which ours is compared with, is there on arm64
+/// only; an arm64 host has done this among its other tests.
+fn arm64_loader() -> Result<()> {
+    if workspace::host_is_arm64() {
+        return Ok(());
+    }
+    let toolchain = Toolchain::find()?;
+    let (mut cargo, _) = toolchain.cargo("test", "arm64")?;
+    process::shown(
+        cargo
+            .env(toolchain.runner_variable(), "qemu-aarch64")
+            .args(["--quiet", "--package", "supermachine-vmm-core"])
+            .args(["--no-default-features", "--test", "linux_loader"]),
+    )
 }

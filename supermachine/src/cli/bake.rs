@@ -2,6 +2,8 @@
 
 use super::output;
 use super::run::{EngineName, parse_variable};
+use super::signals::Forwarder;
+use crate::image::default_cache;
 use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -62,7 +64,11 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let begun = Instant::now();
     let json = arguments.json;
-    let image = builder(arguments).build()?;
+    let signals = Forwarder::install()?;
+    let cache = default_cache()?;
+    let layers =
+        signals.prepare(|cancel| Image::load_until(&arguments.reference, &cache, cancel))?;
+    let image = builder(arguments).build_on(&layers, &cache)?;
     let path = image.snapshot_path().unwrap_or(std::path::Path::new(""));
     let took = begun.elapsed().as_secs_f64() * 1e3;
     let line = if json {

@@ -4,6 +4,7 @@ use super::output::{self, Progress, Standard, complain};
 use super::signals::Forwarder;
 use super::terminal::{self, RawTerminal};
 use crate::exec::Channel;
+use crate::image::default_cache;
 use crate::{Engine, Error, ExecStatus, Image, Vm, VmConfig};
 use std::io;
 use std::os::fd::AsFd;
@@ -89,7 +90,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         .with_vcpus(arguments.vcpus)
         .with_console(arguments.console);
     config.validate()?;
-    let image = find_image(&arguments, &config)?;
+    let image = find_image(&arguments, &config, &signals)?;
     let entrypoint = arguments.entrypoint.as_ref().map(std::slice::from_ref);
     let command = (!arguments.command.is_empty()).then_some(arguments.command.as_slice());
     let argv = image.config().command(entrypoint, command)?;
@@ -115,17 +116,24 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
 /// The image with its snapshot, which is baked if there is none yet. Who wants
 /// to see the guest boot gets one that boots, and so does everyone where there
 /// is no place for snapshots.
-fn find_image(arguments: &Arguments, config: &VmConfig) -> Result<Image, Error> {
+fn find_image(
+    arguments: &Arguments,
+    config: &VmConfig,
+    signals: &Forwarder,
+) -> Result<Image, Error> {
+    let reference = &arguments.reference;
+    let cache = default_cache()?;
+    let image = signals.prepare(|cancel| Image::load_until(reference, &cache, cancel))?;
     if arguments.console || arguments.no_snapshot {
-        return Image::load(&arguments.reference);
+        return Ok(image);
     }
-    let builder = Image::builder(&arguments.reference).vm_config(config.clone());
-    match builder.build() {
+    let builder = Image::builder(reference).vm_config(config.clone());
+    match builder.build_on(&image, &cache) {
         Err(Error::Snapshot(error)) => {
             complain(&format!(
                 "supermachine: booting without a snapshot: {error}\n"
             ));
-            Image::load(&arguments.reference)
+            Ok(image)
         }
         other => other,
     }

@@ -1,16 +1,18 @@
-//! What signals to the tool mean: before the command runs they end the tool;
-//! after that they go to the command.
+//! What signals to the tool mean: before the command runs they end the tool,
+//! which first takes back what it has half done; after that they go to the
+//! command.
 
 use super::output::Progress;
 use super::terminal;
 use crate::engine::runtime_dir;
 use crate::exec::Channel;
 use crate::{Error, Vm};
+use oci_bake::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So many requests to end within [`IMPATIENCE_SPAN`] end us even if the
@@ -32,9 +34,21 @@ struct Running {
     forward: Sender<i32>,
 }
 
+/// What there is to end, and so what a signal means.
+enum Phase {
+    /// Nothing that needs more than the process's end.
+    Idle,
+    /// Files are being written that the thread doing so must remove.
+    Preparing(Cancel),
+    /// That thread was told, because of this signal.
+    Cancelled(i32),
+    /// The command runs.
+    Running(Running),
+}
+
 /// Handles signals on a thread of its own from the start to the end.
 pub struct Forwarder {
-    running: Arc<Mutex<Option<Running>>>,
+    phase: Arc<Mutex<Phase>>,
 }
 
 impl Forwarder {
@@ -43,8 +57,8 @@ impl Forwarder {
         let mut signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
                 .map_err(Error::system("set signal handlers up"))?;
-        let running = Arc::new(Mutex::new(None));
-        let shared = running.clone();
+        let phase = Arc::new(Mutex::new(Phase::Idle));
+        let shared = phase.clone();
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -54,7 +68,25 @@ impl Forwarder {
                 }
             })
             .map_err(Error::system("start a thread"))?;
-        Ok(Self { running })
+        Ok(Self { phase })
+    }
+
+    /// Does what leaves files behind if the process just ends. A signal ends
+    /// it early, and the process after it; a second one does not wait.
+    pub fn prepare<T>(&self, work: impl FnOnce(&Cancel) -> T) -> T {
+        let cancel = Cancel::default();
+        *self.phase() = Phase::Preparing(cancel.clone());
+        let result = work(&cancel);
+        let mut phase = self.phase();
+        if let Phase::Cancelled(signal) = *phase {
+            end_process(signal, None);
+        }
+        *phase = Phase::Idle;
+        result
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on signals go to the command.
@@ -66,7 +98,7 @@ impl Forwarder {
         tty: bool,
     ) -> Result<(), Error> {
         let forward = forwarder(channel.clone(), tty)?;
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
+        *self.phase() = Phase::Running(Running {
             vm: vm.clone(),
             progress: progress.clone(),
             forward,
@@ -77,7 +109,7 @@ impl Forwarder {
     /// Waits for a signal that is ending the process, if one is: what it
     /// breaks on the way is no news.
     pub fn settle(&self) {
-        drop(self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.phase());
     }
 }
 
@@ -99,14 +131,18 @@ fn forwarder(channel_to: Arc<Channel>, tty: bool) -> Result<Sender<i32>, Error> 
     Ok(forward)
 }
 
-fn handle(signal: i32, running: &Arc<Mutex<Option<Running>>>, requests: &mut VecDeque<Instant>) {
-    let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(command) = &*guard else {
-        if signal != SIGWINCH {
-            // Still locked: no command starts any more.
-            end_process(signal, None);
+fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instant>) {
+    let mut guard = phase.lock().unwrap_or_else(PoisonError::into_inner);
+    let command = match &*guard {
+        Phase::Running(command) => command,
+        _ if signal == SIGWINCH => return,
+        Phase::Preparing(cancel) => {
+            cancel.cancel();
+            *guard = Phase::Cancelled(signal);
+            return;
         }
-        return;
+        // Still locked: no command starts any more.
+        Phase::Idle | Phase::Cancelled(_) => end_process(signal, None),
     };
     let _ = command.forward.send(signal);
     if !matches!(signal, SIGINT | SIGTERM | SIGHUP | SIGQUIT) {
@@ -118,7 +154,7 @@ fn handle(signal: i32, running: &Arc<Mutex<Option<Running>>>, requests: &mut Vec
     if requests.len() >= IMPATIENCE {
         end_process(signal, Some(&command.vm));
     }
-    let (progress, shared) = (command.progress.clone(), running.clone());
+    let (progress, shared) = (command.progress.clone(), phase.clone());
     // Without the thread, three signals still end us.
     let _ = std::thread::Builder::new()
         .name("stall".into())
@@ -127,7 +163,11 @@ fn handle(signal: i32, running: &Arc<Mutex<Option<Running>>>, requests: &mut Vec
                 std::thread::sleep(Duration::from_millis(100));
                 if progress.stalled_since(now) > STALLED {
                     let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    end_process(signal, guard.as_ref().map(|command| &*command.vm));
+                    let vm = match &*guard {
+                        Phase::Running(command) => Some(&*command.vm),
+                        _ => None,
+                    };
+                    end_process(signal, vm);
                 }
             }
         });

@@ -1,5 +1,6 @@
 //! The worker: one process per machine, and how it is spoken to.
 
+pub(crate) mod choose;
 pub(crate) mod host;
 pub(crate) mod instance;
 pub(crate) mod protocol;

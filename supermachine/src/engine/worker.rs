@@ -430,10 +430,5 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// The one place that chooses an engine.
 pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
-    let soft = || HvfEngine::new(softhv::api());
-    Ok(match wanted {
-        Engine::Soft => soft(),
-        Engine::Hvf => HvfEngine::system()?,
-        Engine::Auto => HvfEngine::system().unwrap_or_else(|_| soft()),
-    })
+    super::choose::engine(wanted)
 }

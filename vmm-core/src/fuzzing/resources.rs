@@ -97,13 +97,15 @@ fn check_devices(resources: &VmResources, end_intid: u32) {
 }
 
 fn check_command_line(cmdline: &str, extra: &str) {
-    let separator = usize::from(!extra.is_empty());
-    let len = cmdline.len() + separator + extra.len();
-    let good = len <= MAX_CMDLINE_BYTES && !cmdline.contains('\0') && !extra.contains('\0');
+    let parts = [cmdline.trim(), extra.trim()];
+    let separator = usize::from(parts.iter().all(|part| !part.is_empty()));
+    let len = parts[0].len() + separator + parts[1].len();
+    let printable = |part: &&str| part.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let good = len <= MAX_CMDLINE_BYTES && parts.iter().all(printable);
     let joined = command_line(cmdline, extra);
     assert_eq!(joined.is_ok(), good);
     if let Ok(joined) = joined {
-        assert!(joined.starts_with(cmdline) && joined.ends_with(extra));
+        assert!(joined.starts_with(parts[0]) && joined.ends_with(parts[1]));
         assert_eq!(joined.len(), len);
     }
 }

@@ -68,8 +68,9 @@ pub enum MachineError {
         /// How many there can be.
         max: u32,
     },
-    /// The kernel's command line is too long or holds a zero byte.
-    #[error("the kernel command line must be at most {max} bytes without zeroes")]
+    /// The kernel's command line is too long or holds more than printable
+    /// ASCII.
+    #[error("the kernel command line must be at most {max} printable ASCII characters")]
     BadCommandLine {
         /// How long it may be.
         max: usize,

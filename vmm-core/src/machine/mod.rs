@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use devices::reactor::Reactor;
+use linux_loader::cmdline::Cmdline;
 
 use self::assembly::Devices;
 use self::control::Control;
@@ -307,16 +308,19 @@ fn refuse_unsupported(resources: &VmResources) -> Result<(), MachineError> {
     }
 }
 
+/// The kernel's command line: both parts, without the space around them.
 pub(crate) fn command_line(cmdline: &str, extra: &str) -> Result<String, MachineError> {
-    let whole = if extra.is_empty() {
-        cmdline.to_owned()
-    } else {
-        format!("{cmdline} {extra}")
+    let refused = |_| MachineError::BadCommandLine {
+        max: MAX_CMDLINE_BYTES,
     };
-    if whole.len() > MAX_CMDLINE_BYTES || whole.contains('\0') {
-        return Err(MachineError::BadCommandLine {
-            max: MAX_CMDLINE_BYTES,
-        });
+    // It counts the zero byte that ends the line.
+    let mut line = Cmdline::new(MAX_CMDLINE_BYTES + 1).map_err(refused)?;
+    for part in [cmdline, extra] {
+        // It would put a space before nothing, too.
+        if !part.trim().is_empty() {
+            line.insert_str(part).map_err(refused)?;
+        }
     }
-    Ok(whole)
+    let text = line.as_cstring().map_err(refused)?;
+    Ok(text.to_string_lossy().into_owned())
 }

@@ -1,0 +1,81 @@
+//! Which engine runs a machine.
+
+use crate::Engine;
+use vmm_core::arch::aarch64::layout;
+use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::hypervisor::{EngineError, Hypervisor, VmSpec};
+
+/// The engine `wanted` names here. [`Engine::Auto`] is the system's if it makes
+/// machines for this process, and else ours.
+pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
+    let soft = || HvfEngine::new(softhv::api());
+    match wanted {
+        Engine::Soft => Ok(soft()),
+        Engine::Hvf => HvfEngine::system(),
+        Engine::Auto => Ok(HvfEngine::system()
+            .ok()
+            .filter(makes_machines)
+            .unwrap_or_else(soft)),
+    }
+}
+
+/// Whether an engine makes machines for this process, found out by making one:
+/// a framework that is there refuses where the executable has no entitlement,
+/// and inside another virtual machine. What may be over in a moment (another
+/// machine in this process, the system's limit) does not count: the caller
+/// should hear of it, not get a slower engine.
+fn makes_machines(engine: &HvfEngine) -> bool {
+    let spec = VmSpec {
+        ipa_bits: None,
+        vcpus: 1,
+        distributor: layout::GIC_DISTRIBUTOR,
+        redistributors: layout::GIC_REDISTRIBUTORS,
+    };
+    match engine.create_vm(&spec) {
+        Err(EngineError::Hvf(error)) => !error.is_permanent(),
+        Ok(_) | Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hvf::sys::{Return, VmConfig};
+
+    fn refusing(vm_create: extern "C" fn(VmConfig) -> Return) -> HvfEngine {
+        let mut api = softhv::api();
+        api.vm_create = vm_create;
+        HvfEngine::new(api)
+    }
+
+    #[test]
+    fn an_engine_that_refuses_for_good_is_passed_over() {
+        extern "C" fn denied(_: VmConfig) -> Return {
+            Return::DENIED
+        }
+        extern "C" fn unsupported(_: VmConfig) -> Return {
+            Return::UNSUPPORTED
+        }
+        assert!(!makes_machines(&refusing(denied)));
+        assert!(!makes_machines(&refusing(unsupported)));
+    }
+
+    #[test]
+    fn an_engine_that_is_busy_is_still_chosen() {
+        extern "C" fn busy(_: VmConfig) -> Return {
+            Return::BUSY
+        }
+        extern "C" fn no_resources(_: VmConfig) -> Return {
+            Return::NO_RESOURCES
+        }
+        assert!(makes_machines(&refusing(busy)));
+        assert!(makes_machines(&refusing(no_resources)));
+    }
+
+    #[test]
+    fn an_engine_that_makes_machines_can_make_another_after_the_trial() {
+        let soft = HvfEngine::new(softhv::api());
+        assert!(makes_machines(&soft));
+        assert!(makes_machines(&soft));
+    }
+}
