@@ -90,6 +90,8 @@ pub struct Cpu {
     pub exit: Option<RunExit>,
     /// Set by WFI.
     pub waiting: bool,
+    /// Whether it has had little to do.
+    pub rest: crate::run::Rest,
     /// YIELDs executed, to give the host core away now and then.
     pub yields: u32,
     /// Processor state.

@@ -23,11 +23,45 @@ const SCTLR_RESET: u64 = 0x30d0_0800;
 const WFI_ISS: u64 = 0x1e0_0000;
 /// How long a vCPU keeps decoded code it does not use.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+/// What an idle guest's own timers take at most when they fire.
+const MOMENT: Duration = Duration::from_millis(2);
 /// All physical addresses.
 const EVERYTHING: CodeRange = CodeRange {
     pa: 0,
     bytes: u64::MAX,
 };
+
+/// Whether a vCPU is idle but for a moment now and then.
+#[derive(Debug)]
+pub struct Rest {
+    /// When it last had real work.
+    since: Instant,
+    /// When it last woke up.
+    woke: Instant,
+}
+
+impl Rest {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            woke: now,
+        }
+    }
+
+    /// It has nothing to do.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.woke) > MOMENT {
+            self.since = now;
+        }
+    }
+
+    /// It has something to do.
+    fn end(&mut self) {
+        self.woke = Instant::now();
+    }
+}
 
 impl Cpu {
     /// A vCPU in reset state. Boxed, because handlers keep addresses into it.
@@ -47,6 +81,7 @@ impl Cpu {
             link_from: std::ptr::null(),
             exit: None,
             waiting: false,
+            rest: Rest::new(),
             yields: 0,
             sp_off: false,
             stepped: None,
@@ -199,36 +234,39 @@ impl Cpu {
                 physical_address: 0,
             });
         }
-        let since = Instant::now();
+        self.rest.begin();
         loop {
             self.timers.poll();
             let bits = self.shared.attention.load(Ordering::SeqCst);
             if self.interrupt_waits() || bits & attention::KICK != 0 {
+                self.rest.end();
                 return None;
             }
             self.shared.take(attention::IRQ | attention::TIMER);
             // A wake between the look above and here set its bit again, and
             // parking looks at the bits.
             if self.interrupt_waits() {
+                self.rest.end();
                 return None;
             }
-            let sleep = self.longest_sleep(since);
+            let sleep = self.longest_sleep();
             self.shared.park(sleep);
             self.take_mail();
         }
     }
 
-    /// How long a vCPU idle since `since` may sleep. One that has slept for a
-    /// while gives back what it can do without.
-    fn longest_sleep(&mut self, since: Instant) -> Option<Duration> {
+    /// How long to sleep. Who has hardly worked for a while gives back what it
+    /// can do without.
+    fn longest_sleep(&mut self) -> Option<Duration> {
         let deadline = self.timers.until_deadline();
         let eager = FAULTS.eager_release.load(Ordering::Relaxed);
         if !self.code.is_large() && !eager {
             return deadline;
         }
-        let left = IDLE_LIMIT.saturating_sub(since.elapsed());
+        let left = IDLE_LIMIT.saturating_sub(self.rest.since.elapsed());
         if left.is_zero() || eager {
             self.release_caches();
+            self.rest.since = Instant::now();
             return deadline;
         }
         Some(deadline.map_or(left, |deadline| deadline.min(left)))
