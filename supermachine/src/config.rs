@@ -33,6 +33,7 @@ pub struct VmConfig {
     pub(crate) pool_warm: usize,
     pub(crate) console: bool,
     pub(crate) hostname: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -58,6 +59,7 @@ impl Default for VmConfig {
             pool_warm: 0,
             console: false,
             hostname: None,
+            name: None,
         }
     }
 }
@@ -135,6 +137,13 @@ impl VmConfig {
         self
     }
 
+    /// What the machine is called in `supermachine ps` and for `exec` and
+    /// `stop`: as a host name. Without one it has only its id.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -170,18 +179,15 @@ impl VmConfig {
         }
         // It becomes a word of the kernel's command line.
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        match &self.hostname {
-            Some(name)
-                if name.is_empty()
-                    || name.len() > MAX_HOSTNAME_BYTES
-                    || !name.chars().all(allowed) =>
-            {
-                Err(Error::BadHostname {
+        for name in [&self.hostname, &self.name].into_iter().flatten() {
+            let fits = (1..=MAX_HOSTNAME_BYTES).contains(&name.len());
+            if !fits || !name.chars().all(allowed) {
+                return Err(Error::BadHostname {
                     hostname: name.clone(),
-                })
+                });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

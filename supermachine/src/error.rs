@@ -11,6 +11,14 @@ pub enum Error {
     /// The image cannot be used: not an image, damaged, or not for arm64.
     #[error(transparent)]
     Image(#[from] oci_bake::BakeError),
+    /// No running machine has this name or id, or several have.
+    #[error("{count} running machines are called `{name}`; `supermachine ps` shows all")]
+    NoSuchVm {
+        /// What was looked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
     /// The image reference is not one.
     #[error(transparent)]
     Reference(#[from] oci_bake::ImageError),
@@ -49,7 +57,7 @@ pub enum Error {
         max: u32,
     },
     /// The host name in the configuration is not one.
-    #[error("`{hostname}` is no host name: 1 to 64 letters, digits, dots and hyphens are allowed")]
+    #[error("`{hostname}` is no name: 1 to 64 letters, digits, dots and hyphens are allowed")]
     BadHostname {
         /// What was given.
         hostname: String,

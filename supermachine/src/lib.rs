@@ -11,6 +11,7 @@ mod error;
 mod exec;
 mod image;
 mod pool;
+pub mod registry;
 mod stamp;
 mod template;
 mod vm;

@@ -3,7 +3,8 @@
 use crate::engine::instance::Instance;
 use crate::engine::protocol::{Boot, RestoreStages};
 use crate::engine::spawn::VmStatus;
-use crate::exec::Channel;
+use crate::exec::{Channel, Target};
+use crate::registry::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{Error, ExecBuilder, ExecOutcome, Image, MAX_VCPUS, VmConfig};
 use exec_proto::ProtoError;
@@ -162,11 +163,34 @@ impl Vm {
 
     pub(crate) fn started(&self, begun: Instant, copy: Option<CopyReport>) -> Result<(), Error> {
         let engine = self.instance.engine()?;
-        let _ = self.engine.set(engine);
+        if self.engine.set(engine).is_ok() {
+            self.register()?;
+        }
         let mut start = self.start_report();
         start.took = begun.elapsed();
         start.copy = copy;
         Ok(())
+    }
+
+    /// Lets other processes of the user find it.
+    fn register(&self) -> Result<(), Error> {
+        let memory = self.config.memory_mib.or(self.image.memory_mib());
+        let vcpus = self.config.vcpus.or(self.image.vcpus());
+        registry::write(
+            self.instance.dir(),
+            &Description {
+                name: self.config.name.clone(),
+                reference: self.image.reference().to_owned(),
+                digest: self.image.digest(),
+                engine: self.engine().to_owned(),
+                memory_mib: memory.unwrap_or(self.config.boot_memory_mib()),
+                vcpus: vcpus.unwrap_or(self.config.boot_vcpus()),
+                worker_pid: self.instance.process().pid(),
+                owner_pid: std::process::id(),
+                started_unix_ms: registry::unix_ms(),
+                config: self.image.config().clone(),
+            },
+        )
     }
 
     fn start_report(&self) -> MutexGuard<'_, Start> {
@@ -241,7 +265,7 @@ impl Vm {
 
     /// A command to run.
     pub fn exec_builder(&self) -> ExecBuilder<'_> {
-        ExecBuilder::new(self)
+        ExecBuilder::new(Target::Own(self))
     }
 
     /// Runs a command and collects its output.

@@ -1,7 +1,8 @@
 //! `supermachine bake` and `supermachine pull`.
 
+use super::command::parse_variable;
 use super::output;
-use super::run::{EngineName, parse_variable};
+use super::run::EngineName;
 use super::signals::Forwarder;
 use crate::image::default_cache;
 use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};

@@ -1,10 +1,13 @@
 //! The command line tool.
 
 mod bake;
+mod command;
 mod doctor;
+mod machines;
 mod output;
 mod run;
 mod signals;
+mod snapshots;
 mod terminal;
 
 use crate::Error;
@@ -17,12 +20,13 @@ const EXIT_OWN_ERROR: u8 = 125;
 const EXIT_CLOSED_OUTPUT: u8 = 128 + 13;
 
 const EXIT_HELP: &str = "\
-Exit status of run: that of the command; 128+n if signal n ended it; 127 if the
+Exit status of run and exec: that of the command; 128+n if signal n ended it; 127 if the
 command was not found; 126 if it cannot be run (not executable, no such user or
 working directory); 125 for every other error, and for wrong arguments; 141 if
 nobody reads the output. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2
 go to the command; the third request to end within ten seconds ends the machine.
-Exit status of doctor: 0 if a guest can be run here, else 1.";
+Exit status of doctor: 0 if a guest can be run here, else 1; of images and
+snapshot verify: 1 if something is damaged.";
 
 /// Run any OCI image as a microVM with its own Linux kernel.
 #[derive(Parser)]
@@ -40,6 +44,20 @@ enum Command {
     /// Bake an image into a snapshot that machines are copied from
     #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
+    /// List running machines
+    Ps(machines::PsArguments),
+    /// Run a command in a running machine
+    #[command(after_help = EXIT_HELP)]
+    Exec(machines::ExecArguments),
+    /// End running machines
+    Stop(machines::StopArguments),
+    /// List what was baked
+    Images(snapshots::ImagesArguments),
+    /// Remove what was baked
+    Rmi(snapshots::RemoveArguments),
+    /// Look into a snapshot
+    #[command(subcommand)]
+    Snapshot(snapshots::SnapshotCommand),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
 }
@@ -60,6 +78,12 @@ pub fn main() -> u8 {
     let result = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Bake(arguments) => bake::run(arguments),
+        Command::Ps(arguments) => machines::ps(&arguments),
+        Command::Exec(arguments) => machines::exec(&arguments),
+        Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Images(arguments) => snapshots::images(&arguments),
+        Command::Rmi(arguments) => snapshots::remove(&arguments),
+        Command::Snapshot(command) => snapshots::snapshot(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
     };
     match result {

@@ -1,13 +1,10 @@
 //! `supermachine run`.
 
-use super::output::{self, Progress, Standard, complain};
+use super::command::{Options, supervise};
+use super::output::complain;
 use super::signals::Forwarder;
-use super::terminal::{self, RawTerminal};
-use crate::exec::Channel;
 use crate::image::default_cache;
-use crate::{Engine, Error, ExecStatus, Image, Vm, VmConfig};
-use std::io;
-use std::os::fd::AsFd;
+use crate::{Engine, Error, Image, VmConfig};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,24 +19,14 @@ pub struct Arguments {
     /// Virtual CPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
-    /// Set an environment variable, over the image's; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
-    env: Vec<(String, String)>,
-    /// Working directory instead of the image's
-    #[arg(long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// User instead of the image's
-    #[arg(long, value_name = "U[:G]")]
-    user: Option<String>,
     /// Program instead of the image's Entrypoint; drops the image's Cmd too
     #[arg(long, value_name = "E")]
     entrypoint: Option<String>,
-    /// Pass standard input on; without this the command's is empty
-    #[arg(short = 'i')]
-    interactive: bool,
-    /// Give the command a terminal; its standard error joins its output
-    #[arg(short = 't')]
-    tty: bool,
+    #[command(flatten)]
+    options: Options,
+    /// Name of the machine for `ps`, `exec` and `stop`
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Boot the image and show guest kernel messages on standard error
     #[arg(long)]
     console: bool,
@@ -74,21 +61,17 @@ impl From<EngineName> for Engine {
     }
 }
 
-pub(super) fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
-}
-
 /// Runs the command and returns its exit status.
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let signals = Forwarder::install()?;
-    let config = VmConfig::new()
+    let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
         .with_memory_mib(arguments.memory)
         .with_vcpus(arguments.vcpus)
         .with_console(arguments.console);
+    if let Some(name) = &arguments.name {
+        config = config.with_name(name);
+    }
     config.validate()?;
     let image = find_image(&arguments, &config, &signals)?;
     let entrypoint = arguments.entrypoint.as_ref().map(std::slice::from_ref);
@@ -96,7 +79,8 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let argv = image.config().command(entrypoint, command)?;
     let vm = Arc::new(image.start(&config)?);
     let begun = Instant::now();
-    let result = supervise(&vm, &arguments, argv, &signals);
+    let builder = vm.exec_builder().argv(argv);
+    let result = supervise(builder, Some(&vm), &arguments.options, &signals);
     let exec_time = begun.elapsed();
     signals.settle();
     // The signal thread holds the machine too, so that it is not dropped here.
@@ -139,75 +123,6 @@ fn find_image(
     }
 }
 
-/// Runs the command with our streams, terminal and signals.
-fn supervise(
-    vm: &Arc<Vm>,
-    arguments: &Arguments,
-    argv: Vec<String>,
-    signals: &Forwarder,
-) -> Result<ExecStatus, Error> {
-    // A terminal nobody reads from keeps its Ctrl-C.
-    let raw = if arguments.tty && arguments.interactive {
-        RawTerminal::enter().map_err(Error::system("set the terminal up"))?
-    } else {
-        None
-    };
-    let channel = Arc::new(start_command(vm, arguments, argv)?);
-    let progress = Arc::new(Progress::default());
-    signals.attach(vm, &channel, &progress, arguments.tty)?;
-    if arguments.interactive {
-        let channel = channel.clone();
-        // Ends with the process: a read of standard input cannot be ended.
-        std::thread::Builder::new()
-            .name("stdin".into())
-            .spawn(move || copy_stdin(&channel))
-            .map_err(Error::system("start a thread"))?;
-    }
-    let result = channel.read_to_end(&mut Standard(&progress));
-    drop(raw);
-    result
-}
-
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-fn start_command(vm: &Vm, arguments: &Arguments, argv: Vec<String>) -> Result<Channel, Error> {
-    let mut builder = vm.exec_builder().argv(argv).tty(arguments.tty);
-    for (key, value) in &arguments.env {
-        builder = builder.env(key, value);
-    }
-    if let Some(dir) = &arguments.workdir {
-        builder = builder.cwd(dir.as_str());
-    }
-    if let Some(user) = &arguments.user {
-        builder = builder.user(user.as_str());
-    }
-    if arguments.tty {
-        if let Some((columns, rows)) = terminal::size() {
-            builder = builder.winsize(columns, rows);
-        }
-        if let Ok(term) = std::env::var("TERM") {
-            builder = builder.env("TERM", term);
-        }
-    }
-    if arguments.interactive {
-        builder.keep_stdin_open();
-    }
-    builder.start()
-}
-
-/// Passes our standard input on until it ends or nobody wants it.
-fn copy_stdin(channel: &Channel) {
-    let stdin = io::stdin();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match output::read(stdin.as_fd(), &mut buffer) {
-            // A terminal that went away reads as an error.
-            Ok(0) | Err(_) => break,
-            Ok(count) if matches!(channel.write_stdin(&buffer[..count]), Ok(true)) => (),
-            Ok(_) => return,
-        }
-    }
-    let _ = channel.close_stdin();
 }

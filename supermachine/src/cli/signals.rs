@@ -27,7 +27,7 @@ const STALL_WATCH: Duration = Duration::from_secs(10);
 
 /// A running command, as far as signals concern it.
 struct Running {
-    vm: Arc<Vm>,
+    vm: Option<Arc<Vm>>,
     progress: Arc<Progress>,
     /// A thread sends, so that a connection that takes nothing cannot keep us
     /// from counting.
@@ -92,14 +92,14 @@ impl Forwarder {
     /// From here on signals go to the command.
     pub fn attach(
         &self,
-        vm: &Arc<Vm>,
+        vm: Option<&Arc<Vm>>,
         channel: &Arc<Channel>,
         progress: &Arc<Progress>,
         tty: bool,
     ) -> Result<(), Error> {
         let forward = forwarder(channel.clone(), tty)?;
         *self.phase() = Phase::Running(Running {
-            vm: vm.clone(),
+            vm: vm.cloned(),
             progress: progress.clone(),
             forward,
         });
@@ -152,7 +152,7 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
     requests.retain(|then| now.duration_since(*then) < IMPATIENCE_SPAN);
     requests.push_back(now);
     if requests.len() >= IMPATIENCE {
-        end_process(signal, Some(&command.vm));
+        end_process(signal, command.vm.as_deref());
     }
     let (progress, shared) = (command.progress.clone(), phase.clone());
     // Without the thread, three signals still end us.
@@ -164,7 +164,7 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
                 if progress.stalled_since(now) > STALLED {
                     let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
                     let vm = match &*guard {
-                        Phase::Running(command) => Some(&*command.vm),
+                        Phase::Running(command) => command.vm.as_deref(),
                         _ => None,
                     };
                     end_process(signal, vm);

@@ -321,36 +321,15 @@ impl Instance {
         Ok(resumed)
     }
 
-    /// Connects to the agent and sends requests. The agent refuses connections
-    /// while many others wait to be accepted, by closing them without a hello,
-    /// or says that it is busy. Nothing was begun then, so trying again is safe.
+    /// Connects to the agent and sends requests.
     pub fn open_session(
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
-        let begun = Instant::now();
-        let mut pause = FIRST_RETRY;
-        loop {
-            match self.try_session(&queue) {
-                Err(
-                    error @ (Error::Connection { .. }
-                    | Error::Exec {
-                        kind: ErrorKind::Busy,
-                        ..
-                    }),
-                ) => {
-                    if let Some(ended) = self.worker().end_within(Duration::ZERO) {
-                        return Err(ended);
-                    }
-                    if begun.elapsed() > REFUSAL_PATIENCE {
-                        return Err(error);
-                    }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LAST_RETRY);
-                }
-                result => return result,
-            }
-        }
+        patiently(
+            || self.try_session(&queue),
+            || self.worker().end_within(Duration::ZERO),
+        )
     }
 
     fn try_session(
@@ -438,6 +417,38 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Tries to open a session until that works. The agent refuses connections
+/// while many others wait to be accepted, by closing them without a hello, or
+/// says that it is busy. Nothing was begun then, so trying again is safe.
+pub fn patiently(
+    attempt: impl Fn() -> Result<Channel, Error>,
+    ended: impl Fn() -> Option<Error>,
+) -> Result<Channel, Error> {
+    let begun = Instant::now();
+    let mut pause = FIRST_RETRY;
+    loop {
+        match attempt() {
+            Err(
+                error @ (Error::Connection { .. }
+                | Error::Exec {
+                    kind: ErrorKind::Busy,
+                    ..
+                }),
+            ) => {
+                if let Some(ended) = ended() {
+                    return Err(ended);
+                }
+                if begun.elapsed() > REFUSAL_PATIENCE {
+                    return Err(error);
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LAST_RETRY);
+            }
+            result => return result,
+        }
     }
 }
 

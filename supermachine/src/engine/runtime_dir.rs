@@ -34,10 +34,7 @@ impl RuntimeDir {
     pub fn create() -> Result<Self, Error> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static SWEEP: Once = Once::new();
-        let base = std::env::var_os("XDG_RUNTIME_DIR")
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_dir())
-            .unwrap_or_else(std::env::temp_dir);
+        let base = base();
         SWEEP.call_once(|| sweep(&base));
         let process = std::process::id();
         loop {
@@ -78,6 +75,45 @@ impl Drop for RuntimeDir {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Where runtime directories are: `XDG_RUNTIME_DIR`, or the temporary directory.
+fn base() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_dir())
+        .unwrap_or_else(std::env::temp_dir)
+}
+
+/// The directories of this user's machines, of any process.
+pub fn in_use() -> Vec<PathBuf> {
+    let entries = fs::read_dir(base()).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| is_our_name(entry.file_name().as_encoded_bytes()))
+        .map(|entry| entry.path())
+        .filter(|path| matches!(is_in_use(path), Ok(true)))
+        .collect()
+}
+
+/// What follows the prefix in the name of a runtime directory.
+pub fn id(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)
+}
+
+/// Whether a directory is this user's own, for nobody else, and locked.
+fn is_in_use(path: &Path) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    if !is_private(&metadata) {
+        return Ok(false);
+    }
+    // A lock taken here for a moment would keep nobody from anything: the
+    // sweep tries again another time.
+    Ok(File::open(path)?.try_lock().is_err())
+}
+
+fn is_private(metadata: &fs::Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    metadata.is_dir() && metadata.uid() == own && metadata.mode() & 0o077 == 0
 }
 
 /// Removes the directories of all machines of this process, which must end
@@ -131,8 +167,7 @@ fn is_our_name(name: &[u8]) -> bool {
 
 fn remove_if_abandoned(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
-    let own = rustix::process::geteuid().as_raw();
-    if !metadata.is_dir() || metadata.uid() != own || metadata.mode() & 0o077 != 0 {
+    if !is_private(&metadata) {
         return Ok(());
     }
     let dir = File::open(path)?;

@@ -90,6 +90,11 @@ impl Process {
         self.kind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Ends it at once. Whoever waits for its answer learns so.
     pub fn kill(&self) {
         match &mut *self.kind() {

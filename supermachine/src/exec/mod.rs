@@ -6,8 +6,11 @@ mod child;
 pub(crate) use channel::{Channel, Sinks};
 pub use child::{ExecChild, ExecStdin};
 
+use crate::registry::RunningVm;
 use crate::{Error, Vm};
-use exec_proto::{ExecFlags, ExecRequest, ExitStatus, Exited, WinSize};
+use exec_proto::client::Session;
+use exec_proto::{ExecFlags, ExecRequest, ExitStatus, Exited, ProtoError, WinSize};
+use oci_bake::ImageConfig;
 use std::time::Duration;
 
 /// Default limit of collected output, per stream.
@@ -97,7 +100,7 @@ struct StagedFile {
 #[derive(Debug)]
 #[must_use = "nothing runs before output, spawn or one of their kin is called"]
 pub struct ExecBuilder<'vm> {
-    vm: &'vm Vm,
+    target: Target<'vm>,
     request: ExecRequest,
     env: Vec<(String, String)>,
     staged: Vec<StagedFile>,
@@ -105,11 +108,39 @@ pub struct ExecBuilder<'vm> {
     max_output_bytes: usize,
 }
 
+/// Where a command runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'vm> {
+    /// In a machine of this process.
+    Own(&'vm Vm),
+    /// In a machine of another process of the user.
+    Running(&'vm RunningVm),
+}
+
+impl Target<'_> {
+    fn image_config(&self) -> &ImageConfig {
+        match self {
+            Self::Own(vm) => vm.image_config(),
+            Self::Running(vm) => &vm.description.config,
+        }
+    }
+
+    fn open_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        match self {
+            Self::Own(vm) => vm.open_session(queue),
+            Self::Running(vm) => vm.open_session(queue),
+        }
+    }
+}
+
 impl<'vm> ExecBuilder<'vm> {
-    pub(crate) fn new(vm: &'vm Vm) -> Self {
-        let config = vm.image_config();
+    pub(crate) fn new(target: Target<'vm>) -> Self {
+        let config = target.image_config();
         Self {
-            vm,
+            target,
             request: ExecRequest {
                 cwd: config.working_dir.clone().into_bytes(),
                 user: config.user.clone().into_bytes(),
@@ -275,7 +306,7 @@ impl<'vm> ExecBuilder<'vm> {
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(mut self) -> Result<Channel, Error> {
         self.request.env = self.environment();
-        self.vm.open_session(|session| {
+        self.target.open_session(|session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
             }
@@ -287,7 +318,7 @@ impl<'vm> ExecBuilder<'vm> {
     pub(crate) fn start_workload(mut self) -> Result<(), Error> {
         self.request.env = self.environment();
         let channel = self
-            .vm
+            .target
             .open_session(|session| session.start_workload(&self.request))?;
         crate::vm::answer(&channel, |event| {
             matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
@@ -301,7 +332,7 @@ impl<'vm> ExecBuilder<'vm> {
     /// The image's variables under ours; a later setting of a name wins.
     fn environment(&self) -> Vec<Vec<u8>> {
         let mut merged: Vec<(String, String)> = Vec::new();
-        let image = self.vm.image_config().env.iter().filter_map(|entry| {
+        let image = self.target.image_config().env.iter().filter_map(|entry| {
             let (key, value) = entry.split_once('=')?;
             Some((key.to_owned(), value.to_owned()))
         });

@@ -1,0 +1,203 @@
+//! `supermachine images`, `rmi` and `snapshot`: what was baked.
+
+use super::output::{complain, print};
+use crate::{Error, snapshots_dir};
+use snapshot::{Inspection, Store};
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long a bake of the same image may hold a removal up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Unit of a file's blocks (POSIX, sys/stat.h on every system we know).
+const BLOCK_BYTES: u64 = 512;
+/// Exit status of `images` and `snapshot verify` for what is damaged.
+const EXIT_DAMAGED: u8 = 1;
+
+#[derive(clap::Args)]
+pub struct ImagesArguments {
+    /// Directory of snapshots instead of the user's
+    #[arg(long, value_name = "DIR")]
+    snapshots_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct RemoveArguments {
+    /// Directory of snapshots instead of the user's
+    #[arg(long, value_name = "DIR")]
+    snapshots_dir: Option<PathBuf>,
+    /// Snapshots to remove
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+#[derive(clap::Subcommand)]
+pub enum SnapshotCommand {
+    /// Show what a snapshot holds and where it runs
+    Inspect(Which),
+    /// Compare all of a snapshot with its checksums; status 1 if it is damaged
+    Verify(Which),
+}
+
+#[derive(clap::Args)]
+pub struct Which {
+    /// Directory of snapshots instead of the user's
+    #[arg(long, value_name = "DIR")]
+    snapshots_dir: Option<PathBuf>,
+    /// Name of a snapshot, or path of its directory or of one generation
+    #[arg(value_name = "NAME|PATH")]
+    snapshot: String,
+}
+
+fn store(dir: Option<&PathBuf>) -> Result<Option<Store>, Error> {
+    let root = match dir {
+        Some(dir) => dir.clone(),
+        None => snapshots_dir()?,
+    };
+    if root.is_dir() {
+        Ok(Some(Store::new(root)?))
+    } else {
+        Ok(None)
+    }
+}
+
+/// Lists what was baked.
+pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
+    let mut rows = Vec::new();
+    let mut status = 0;
+    if let Some(store) = store(arguments.snapshots_dir.as_ref())? {
+        for name in store.images()? {
+            match store.inspect(&name) {
+                Ok(found) => rows.push(row(&name, &found)),
+                Err(error) => {
+                    status = EXIT_DAMAGED;
+                    complain(&format!("supermachine: {name}: {error}\n"));
+                }
+            }
+        }
+    }
+    if arguments.json {
+        print(&format!("{}\n", serde_json::Value::from(rows)))?;
+        return Ok(status);
+    }
+    let mut text = format!(
+        "{:<28} {:>9} {:>6} {:>5} {:<7} {:>9}  IMAGE\n",
+        "NAME", "ON DISK", "MIB", "VCPUS", "ENGINE", "AGE"
+    );
+    for row in rows {
+        let number = |key: &str| row[key].as_u64().unwrap_or(0);
+        let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<28} {:>5.1} MiB {:>6} {:>5} {:<7} {:>8}s  {}",
+            word("name"),
+            number("disk_bytes") as f64 / f64::from(1 << 20),
+            number("memory_mib"),
+            number("vcpus"),
+            word("engine"),
+            number("age_s"),
+            word("reference"),
+        );
+    }
+    print(&text)?;
+    Ok(status)
+}
+
+fn row(name: &str, found: &Inspection) -> serde_json::Value {
+    let manifest = found.manifest();
+    let machine = &manifest.machine;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let age = now
+        .unwrap_or_default()
+        .as_secs()
+        .saturating_sub(machine.created_unix_s);
+    serde_json::json!({
+        "name": name,
+        "path": found.path(),
+        "disk_bytes": disk_bytes(found.path()),
+        "memory_mib": manifest.memory_bytes() >> 20,
+        "vcpus": machine.vcpus,
+        "engine": machine.stamp.engine,
+        "age_s": age,
+        "reference": machine.labels.get("reference"),
+    })
+}
+
+/// What a generation takes on the disk.
+fn disk_bytes(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let blocks = entries.filter_map(|entry| entry.metadata().ok());
+    blocks.map(|metadata| metadata.blocks() * BLOCK_BYTES).sum()
+}
+
+/// Removes snapshots. Machines that were copied from them run on.
+pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
+    for name in &arguments.names {
+        let Some(store) = store(arguments.snapshots_dir.as_ref())? else {
+            return Err(snapshot::SnapshotError::NotFound {
+                image: name.clone(),
+            }
+            .into());
+        };
+        store.inspect(name)?;
+        store.lock(name, PATIENCE)?.remove()?;
+        print(&format!("{name}\n"))?;
+    }
+    Ok(0)
+}
+
+/// Shows or checks a snapshot.
+pub fn snapshot(command: &SnapshotCommand) -> Result<u8, Error> {
+    match command {
+        SnapshotCommand::Inspect(which) => {
+            let found = open(which)?;
+            let text = serde_json::to_string_pretty(found.manifest())
+                .map_err(|error| Error::system("show the manifest")(error.into()))?;
+            print(&format!("{text}\n"))?;
+            Ok(0)
+        }
+        SnapshotCommand::Verify(which) => {
+            let checked = open(which).and_then(|found| {
+                found.verify()?;
+                Ok(found)
+            });
+            match checked {
+                Ok(found) => {
+                    print(&format!("{}: whole\n", found.path().display()))?;
+                    Ok(0)
+                }
+                Err(error) => {
+                    complain(&format!("supermachine: {}: {error}\n", which.snapshot));
+                    Ok(EXIT_DAMAGED)
+                }
+            }
+        }
+    }
+}
+
+fn open(which: &Which) -> Result<Inspection, Error> {
+    let path = Path::new(&which.snapshot);
+    if path.join("manifest.json").exists() {
+        return Ok(Store::inspect_path(path)?);
+    }
+    // A path has a slash; a name has none.
+    let (root, name) = match (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) {
+        (Some(root), Some(name)) if !root.as_os_str().is_empty() => (Some(root.to_owned()), name),
+        _ => (which.snapshots_dir.clone(), which.snapshot.as_str()),
+    };
+    match store(root.as_ref())? {
+        Some(store) => Ok(store.inspect(name)?),
+        None => Err(snapshot::SnapshotError::NotFound {
+            image: which.snapshot.clone(),
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,222 @@
+//! The running machines of a user, whichever process they belong to.
+//!
+//! Each is described by a file in its runtime directory. It counts as running
+//! as long as somebody holds the lock on that directory, which ends with the
+//! process that holds it.
+
+use crate::engine::instance::patiently;
+use crate::engine::runtime_dir;
+use crate::engine::spawn::WeakWorker;
+use crate::exec::{Channel, Target};
+use crate::{Error, ExecBuilder};
+use exec_proto::ProtoError;
+use exec_proto::client::Session;
+use oci_bake::ImageConfig;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+const FILE: &str = "vm.json";
+/// Longest description in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// How often to look whether a machine has ended.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a machine says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// What it is called, if it has a name.
+    pub name: Option<String>,
+    /// The image it was started from.
+    pub reference: String,
+    /// Digest of the image's config.
+    pub digest: String,
+    /// Name of the engine.
+    pub engine: String,
+    /// Guest memory in MiB.
+    pub memory_mib: usize,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// The worker's process id.
+    pub worker_pid: u32,
+    /// Process id of the worker's owner.
+    pub owner_pid: u32,
+    /// When it was started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// What the image says about running it.
+    pub config: ImageConfig,
+}
+
+/// A machine that runs, in this process or another.
+#[derive(Clone, Debug)]
+pub struct RunningVm {
+    /// What it is called where nothing else is.
+    pub id: String,
+    /// What it says about itself.
+    pub description: Description,
+    dir: PathBuf,
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Describes the machine of a runtime directory.
+pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> {
+    let path = dir.join(FILE);
+    let next = dir.join(".vm.json.tmp");
+    let failed = || Error::host("cannot describe the machine", &path);
+    let text = serde_json::to_vec(description).map_err(|error| failed()(error.into()))?;
+    // Nothing is synced: it does not outlive the process.
+    std::fs::write(&next, text).map_err(failed())?;
+    std::fs::rename(&next, &path).map_err(failed())
+}
+
+/// The running machines of this user, oldest first. What cannot be read is
+/// left out: it is being made or removed.
+pub fn running() -> Vec<RunningVm> {
+    let mut found: Vec<RunningVm> = runtime_dir::in_use()
+        .iter()
+        .filter_map(|dir| read(dir))
+        .collect();
+    found.sort_by_key(|vm| vm.description.started_unix_ms);
+    found
+}
+
+fn read(dir: &Path) -> Option<RunningVm> {
+    let mut text = Vec::new();
+    let file = File::open(dir.join(FILE)).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text).ok()?;
+    Some(RunningVm {
+        id: runtime_dir::id(dir)?.to_owned(),
+        description: serde_json::from_slice(&text).ok()?,
+        dir: dir.to_owned(),
+    })
+}
+
+/// The machine of this name, this id, or whose id alone starts like this.
+///
+/// # Errors
+/// [`Error::NoSuchVm`] if there is none, or more than one.
+pub fn find(name: &str) -> Result<RunningVm, Error> {
+    let all = running();
+    let exact = |vm: &&RunningVm| vm.id == name || vm.description.name.as_deref() == Some(name);
+    let mut matching: Vec<&RunningVm> = all.iter().filter(exact).collect();
+    if matching.is_empty() && !name.is_empty() {
+        matching = all.iter().filter(|vm| vm.id.starts_with(name)).collect();
+    }
+    match matching[..] {
+        [vm] => Ok(vm.clone()),
+        _ => Err(Error::NoSuchVm {
+            name: name.to_owned(),
+            count: matching.len(),
+        }),
+    }
+}
+
+impl RunningVm {
+    /// A command to run in it.
+    pub fn exec_builder(&self) -> ExecBuilder<'_> {
+        ExecBuilder::new(Target::Running(self))
+    }
+
+    pub(crate) fn open_session(
+        &self,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let connect = || {
+            let stream = UnixStream::connect(self.dir.join("exec"))
+                .map_err(Error::connection("connecting to it"))?;
+            let channel = Channel::new(stream, WeakWorker::default());
+            channel.request(&queue)?;
+            channel.greeting()?;
+            Ok(channel)
+        };
+        patiently(connect, || {
+            (!self.is_running()).then(|| Error::Ended {
+                reason: "its process is gone".into(),
+            })
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        runtime_dir::in_use().contains(&self.dir)
+    }
+
+    /// Ends it: asks the guest to turn itself off, and kills its worker if it
+    /// has not after `grace`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if the worker outlives even that.
+    pub fn stop(&self, grace: Duration) -> Result<(), Error> {
+        if !grace.is_zero() {
+            // A guest that does not listen is dealt with below.
+            let _ = self.ask_to_end();
+        }
+        if self.ends_within(grace) {
+            return Ok(());
+        }
+        // The lock on its directory says that the process still is the worker.
+        let pid = i32::try_from(self.description.worker_pid).ok();
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            match kill_process(pid, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(Error::system("end the worker")(error.into())),
+            }
+        }
+        let begun = Instant::now();
+        while self.worker_lives() {
+            if begun.elapsed() > KILL_PATIENCE {
+                return Err(Error::Timeout {
+                    what: "the end of a killed worker",
+                    after: KILL_PATIENCE,
+                });
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn ask_to_end(&self) -> Result<(), Error> {
+        let stream = UnixStream::connect(self.dir.join("exec"))
+            .map_err(Error::connection("connecting to it"))?;
+        let channel = Channel::new(stream, WeakWorker::default());
+        channel.request(|session| session.shutdown())?;
+        channel.greeting()
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if !self.worker_lives() {
+                return true;
+            }
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Whether its worker is there: the directory goes with it, or the lock.
+    fn worker_lives(&self) -> bool {
+        let pid = i32::try_from(self.description.worker_pid).ok();
+        let alive = pid
+            .and_then(Pid::from_raw)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+        alive && self.dir.join("exec").exists() && self.is_running()
+    }
+}
