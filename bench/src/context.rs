@@ -7,7 +7,7 @@ use crate::qemu::{Machine, Qemu};
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use supermachine::{AssetPaths, Engine, ExecOutcome, Image, Vm, VmConfig};
+use supermachine::{AssetPaths, Engine, ExecOutcome, Image, OciImageBuilder, Vm, VmConfig};
 
 /// The machine that most benches use, on both sides.
 pub const SMALL: Machine = Machine {
@@ -54,6 +54,9 @@ pub struct Context {
     pub only: Option<String>,
     /// Which of the two to measure.
     pub side: Side,
+    /// Scratch files.
+    pub dir: PathBuf,
+    small_layout: PathBuf,
     large: PathBuf,
     assets: AssetPaths,
 }
@@ -78,6 +81,8 @@ impl Context {
             rounds: None,
             only: None,
             side: Side::Both,
+            dir: places.dir.to_owned(),
+            small_layout: places.small.to_owned(),
             large: places.large.to_owned(),
             assets,
         })
@@ -126,6 +131,30 @@ impl Context {
             metrics.push(Metric::geometric_mean(bench, &name, &measured, bound));
         }
         Ok(metrics)
+    }
+
+    /// What bakes the small image into a snapshot of this name.
+    pub fn baker(&self, name: &str, machine: Machine) -> OciImageBuilder {
+        self.baker_of(&self.small_layout, name, machine)
+    }
+
+    /// What bakes the image that `compute` uses.
+    pub fn large_baker(&self, name: &str, machine: Machine) -> OciImageBuilder {
+        self.baker_of(&self.large, name, machine)
+    }
+
+    fn baker_of(&self, layout: &Path, name: &str, machine: Machine) -> OciImageBuilder {
+        Image::builder(format!("oci:{}", layout.display()))
+            .name(name)
+            .vm_config(config(&self.assets, machine))
+            .snapshots_dir(self.dir.join("snapshots"))
+    }
+
+    /// The configuration of copies.
+    pub fn copies(&self) -> VmConfig {
+        VmConfig::new()
+            .with_engine(Engine::Soft)
+            .with_assets(self.assets.clone())
     }
 
     /// Boots a machine of ours.

@@ -2,6 +2,7 @@
 
 use crate::context::{Context, SMALL};
 use crate::metric::{Bound, Metric, Samples};
+use crate::process::children;
 use crate::qemu::Machine;
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -70,32 +71,6 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Processes that this one started and that still are.
-fn children() -> Result<Vec<u32>> {
-    let own = std::process::id();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // Gone since it was listed, or no longer a whole process.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        if parent(&stat) == Some(own) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-/// The parent in a line of proc(5)'s `stat`, the second after the name.
-fn parent(stat: &str) -> Option<u32> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(1)?.parse().ok()
-}
-
 /// User and system time of all threads, to the nanosecond: `stat` would count
 /// in hundredths of a second, a tenth of a percent of what is measured here.
 fn cpu_time(pid: u32) -> Result<Duration> {
@@ -117,12 +92,6 @@ fn cpu_time(pid: u32) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_parent_is_found_behind_any_process_name() {
-        assert_eq!(parent("12 (a) b) R 34 1 1"), Some(34));
-        assert_eq!(parent("12 (a"), None);
-    }
 
     #[test]
     fn own_cpu_time_does_not_run_backwards() {

@@ -5,12 +5,15 @@
 mod boot;
 mod compute;
 mod context;
+mod copies;
 mod exec;
+mod fleet;
 mod forkexec;
 mod guest;
 mod idle;
 mod metric;
 mod pairs;
+mod process;
 mod qemu;
 
 use anyhow::{Context as _, Result, bail};
@@ -28,11 +31,22 @@ const BENCHES: &[Bench] = &[
     ("compute", compute::run),
     ("exec", exec::run),
     ("idle", idle::run),
+    ("spawn", copies::spawn),
+    ("mapped", copies::mapped),
+    ("acquire", copies::acquire),
+    ("reset", copies::reset),
+    ("density", fleet::density),
+    ("fork", fleet::fork),
+    ("bake", copies::bake),
+    ("cycles", fleet::cycles),
+    ("reliability", fleet::reliability),
 ];
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
-  NAME           boot, forkexec, compute, exec or idle; all without one
+  NAME           boot, forkexec, compute, exec, idle, spawn, mapped, acquire,
+                 reset, density, fork, bake, cycles or reliability; all
+                 without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox

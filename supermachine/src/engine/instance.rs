@@ -470,7 +470,9 @@ fn resume_guest(
     channel.request(|session| session.resume(&resume))?;
     let mut buffer = Vec::new();
     loop {
-        match channel.next_event(&mut buffer)? {
+        // A connection that breaks was dialed by the machine that was there
+        // before: the caller takes the next.
+        match channel.event(&mut buffer)? {
             Event::Resumed(resumed) if resumed.reseeded => return Ok(resumed),
             Event::Resumed(_) => {
                 return Err(Error::NotUnique {

@@ -98,7 +98,8 @@ impl Channel {
         })
     }
 
-    fn event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
+    /// Waits for the next event. A broken connection is just that.
+    pub fn event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
         buffer.resize(READ_BYTES, 0);
         loop {
             if let Some(event) = self.lock().next_event()? {

@@ -1,0 +1,292 @@
+//! Many machines: `density`, `fork`, `cycles` and `reliability`.
+
+use crate::context::{Context, SMALL, text};
+use crate::copies::{baked, milliseconds};
+use crate::metric::{Bound, Metric, Samples};
+use crate::process::{children, files_and_threads, private_kib};
+use crate::qemu::Machine;
+use anyhow::{Context as _, Result, bail};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use supermachine::{Pool, Vm};
+
+/// Idle machines of `density`.
+const CROWD: usize = 50;
+/// Until they have come to rest and given back what they do not need.
+const SETTLE: Duration = Duration::from_secs(6);
+const KIB_PER_MIB: f64 = 1024.0;
+
+/// Memory of idle machines.
+pub fn density(context: &Context) -> Result<Vec<Metric>> {
+    let before = children()?;
+    let image = context.baker("bench-small", SMALL).build()?;
+    let pool = image
+        .pool()
+        .vm_config(context.copies())
+        .min(CROWD)
+        .max(CROWD)
+        .prestart(0)
+        .build()?;
+    let begun = Instant::now();
+    while pool.stats().idle < CROWD {
+        if begun.elapsed() > Duration::from_secs(120) {
+            bail!("not all machines came up: {:?}", pool.stats());
+        }
+        sleep(Duration::from_millis(20));
+    }
+    sleep(SETTLE);
+    let (mut each, mut total) = (Samples::default(), 0.0);
+    for pid in children()?.into_iter().filter(|pid| !before.contains(pid)) {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let mib = private_kib(pid)? as f64 / KIB_PER_MIB;
+        each.push(mib);
+        total += mib;
+    }
+    if each.len() < CROWD {
+        bail!("{} workers instead of {CROWD}", each.len());
+    }
+    let (mut sum, mut largest) = (Samples::default(), Samples::default());
+    sum.push(total);
+    largest.push(each.percentile(100));
+    Ok(vec![
+        Metric::new("density", "each", "MiB", &each, None, Bound::Part),
+        Metric::new(
+            "density",
+            "largest",
+            "MiB",
+            &largest,
+            None,
+            Bound::Median(3.0),
+        ),
+        Metric::new("density", "all_50", "MiB", &sum, None, Bound::Median(150.0)),
+    ])
+}
+
+/// Children of a running machine.
+pub fn fork(context: &Context) -> Result<Vec<Metric>> {
+    const ROUNDS: usize = 100;
+    const MANY: usize = 10;
+    let image = baked(context, "bench-small", SMALL)?;
+    let vm = Vm::start(&image, &context.copies())?;
+    text("true", vm.exec(["true"])?)?;
+    let (mut pauses, mut replies) = (Samples::default(), Samples::default());
+    let (mut many_pauses, mut many_replies) = (Samples::default(), Samples::default());
+    let rounds = context.rounds.unwrap_or(ROUNDS);
+    for round in 0..rounds {
+        // Ten children are ten times the work.
+        let kinds: &mut [(usize, &mut Samples, &mut Samples)] = &mut [
+            (1, &mut pauses, &mut replies),
+            (MANY, &mut many_pauses, &mut many_replies),
+        ];
+        for (count, pauses, replies) in kinds {
+            if *count > 1 && round % MANY != 0 {
+                continue;
+            }
+            let begun = Instant::now();
+            let children = vm.fork(*count)?;
+            for child in &children {
+                text("true", child.exec(["true"])?)?;
+            }
+            replies.push(milliseconds(begun));
+            let pause = vm.last_fork_pause().context("a fork without a pause")?;
+            pauses.push(pause.as_secs_f64() * 1e3);
+        }
+    }
+    let metric = |name, samples, bound| Metric::new("fork", name, "ms", samples, None, bound);
+    Ok(vec![
+        metric("parent_pause", &pauses, Bound::Median(10.0)),
+        metric("first_reply", &replies, Bound::Median(40.0)),
+        metric("parent_pause_of_10", &many_pauses, Bound::Median(10.0)),
+        metric("all_replies_of_10", &many_replies, Bound::Part),
+    ])
+}
+
+fn cycle(pool: &Pool) -> Result<()> {
+    let vm = pool.acquire()?;
+    text("true", vm.exec(["true"])?)?;
+    Ok(())
+}
+
+/// Commands a second, each in a machine as new, against one boot for each.
+pub fn cycles(context: &Context) -> Result<Vec<Metric>> {
+    const WINDOW: Duration = Duration::from_secs(2);
+    const ROUNDS: usize = 5;
+    /// 20 times as many as QEMU boots.
+    const MUST: f64 = 1.0 / 20.0;
+    let image = baked(context, "bench-small", SMALL)?;
+    let mut peer = Samples::default();
+    let mut ours = [(1, Samples::default()), (8, Samples::default())];
+    for _ in 0..context.rounds.unwrap_or(ROUNDS) {
+        for (workers, samples) in &mut ours {
+            let pool = image
+                .pool()
+                .vm_config(context.copies())
+                .min(*workers)
+                .max(*workers)
+                .build()?;
+            while pool.stats().idle < *workers {
+                sleep(Duration::from_millis(5));
+            }
+            let done = AtomicU64::new(0);
+            let begun = Instant::now();
+            std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..*workers)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            while begun.elapsed() < WINDOW {
+                                cycle(&pool)?;
+                                done.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Ok::<(), anyhow::Error>(())
+                        })
+                    })
+                    .collect();
+                for run in runs {
+                    match run.join() {
+                        Ok(outcome) => outcome?,
+                        Err(_) => bail!("a thread of the bench panicked"),
+                    }
+                }
+                Ok(())
+            })?;
+            #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+            samples.push(milliseconds(begun) / done.into_inner() as f64);
+        }
+        peer.push(context.qemu.time_to_init(SMALL)?.as_secs_f64() * 1e3);
+    }
+    let name = context.qemu.name(SMALL);
+    let metrics = ours.iter().map(|(workers, samples)| {
+        let name = format!("ms_a_cycle_{workers}_workers");
+        (name, samples)
+    });
+    Ok(metrics
+        .map(|(metric, samples)| {
+            let peer = Some((name.as_str(), &peer));
+            Metric::new("cycles", metric, "ms", samples, peer, Bound::Ratio(MUST))
+        })
+        .collect())
+}
+
+/// Copies with work on all vCPUs, and a pool used for long.
+pub fn reliability(context: &Context) -> Result<Vec<Metric>> {
+    const RESTORES: usize = 100;
+    let mut metrics = Vec::new();
+    for vcpus in [1, 2, 4, 8, 16] {
+        let machine = Machine { vcpus, ..SMALL };
+        let image = baked(context, &format!("bench-{vcpus}-vcpus"), machine)?;
+        let mut failures = Samples::default();
+        for round in 0..context.rounds.unwrap_or(RESTORES) {
+            let outcome = work_on_all(context, &image, vcpus);
+            if let Err(error) = &outcome {
+                eprintln!("restore {round} with {vcpus} vCPUs: {error:#}");
+            }
+            failures.push(f64::from(u8::from(outcome.is_err())));
+        }
+        let mut sum = Samples::default();
+        sum.push(failures.values().iter().sum());
+        let name = format!("failures_{vcpus}_vcpus");
+        metrics.push(Metric::new(
+            "reliability",
+            name,
+            "failures",
+            &sum,
+            None,
+            Bound::Median(0.0),
+        ));
+    }
+    metrics.extend(long_use(context)?);
+    Ok(metrics)
+}
+
+fn work_on_all(context: &Context, image: &supermachine::Image, vcpus: u32) -> Result<()> {
+    let vm = Vm::start(image, &context.copies())?;
+    let script = format!(
+        "for i in $(seq {vcpus}); do (head -c 100000 /dev/zero | sha1sum) & done; wait; nproc"
+    );
+    let outcome = vm
+        .exec_builder()
+        .argv(["sh", "-c", &script])
+        .timeout(Duration::from_secs(60))
+        .output()?;
+    let said = text("the work", outcome)?;
+    let mut lines: Vec<&str> = said.lines().collect();
+    let count = lines.pop();
+    lines.dedup();
+    // SHA-1 of 100,000 zero bytes, by coreutils.
+    let right = lines == ["b98c6a155dc7a778874dfc6023be2bacc2e495dd  -"];
+    if count != Some(vcpus.to_string().as_str()) || !right {
+        bail!("{vcpus} vCPUs said {said:?}");
+    }
+    Ok(())
+}
+
+/// What grows over many cycles of one pool.
+fn long_use(context: &Context) -> Result<Vec<Metric>> {
+    const CYCLES: usize = 10_000;
+    const WARM_UP: usize = 300;
+    let cycles = context.rounds.map_or(CYCLES, |rounds| rounds * 100);
+    let before = children()?;
+    let image = baked(context, "bench-small", SMALL)?;
+    let pool = image
+        .pool()
+        .vm_config(context.copies())
+        .min(1)
+        .max(1)
+        .prestart(0)
+        .build()?;
+    for _ in 0..WARM_UP {
+        cycle(&pool)?;
+    }
+    let own = std::process::id();
+    let workers: Vec<u32> = children()?
+        .into_iter()
+        .filter(|pid| !before.contains(pid))
+        .collect();
+    let [worker] = workers[..] else {
+        bail!("{} workers instead of one", workers.len());
+    };
+    let measure = || -> Result<[f64; 6]> {
+        // Until the last reset is over.
+        sleep(Duration::from_millis(200));
+        let mut values = [0.0; 6];
+        for (n, pid) in [own, worker].into_iter().enumerate() {
+            let (files, threads) = files_and_threads(pid)?;
+            for (at, value) in [files, threads, private_kib(pid)?].into_iter().enumerate() {
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+                let value = value as f64;
+                values[3 * n + at] = value;
+            }
+        }
+        Ok(values)
+    };
+    let start = measure()?;
+    for _ in 0..cycles {
+        cycle(&pool)?;
+    }
+    let end = measure()?;
+    let names = [
+        ("embedder_files", "files", 0.0),
+        ("embedder_threads", "threads", 0.0),
+        ("embedder_memory", "KiB", 1024.0),
+        ("worker_files", "files", 0.0),
+        ("worker_threads", "threads", 0.0),
+        ("worker_memory", "KiB", 1024.0),
+    ];
+    let metrics = names.into_iter().zip(start.into_iter().zip(end));
+    Ok(metrics
+        .map(|((name, unit, most), (start, end))| {
+            let mut growth = Samples::default();
+            growth.push(end - start);
+            let name = format!("{name}_growth");
+            Metric::new(
+                "reliability",
+                name,
+                unit,
+                &growth,
+                None,
+                Bound::Median(most),
+            )
+        })
+        .collect())
+}
