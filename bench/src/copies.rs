@@ -174,6 +174,7 @@ pub fn mapped(context: &Context) -> Result<Vec<Metric>> {
     let (mut small_ms, mut huge_ms) = (Samples::default(), Samples::default());
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for (image, samples) in [(&small, &mut small_ms), (&huge, &mut huge_ms)] {
+            sleep(PAUSE);
             let vm = Vm::start(image, &context.copies())?;
             let report = vm.copy_report().context("a copy without a report")?;
             samples.push(ms(report.read + report.load));

@@ -53,6 +53,13 @@ impl DirtyView {
     }
 }
 
+/// Clean marks, which cost no memory until they are made.
+fn zeroes(words: u64) -> Box<[AtomicU64]> {
+    let words = usize::try_from(words).unwrap_or(usize::MAX);
+    // SAFETY: an atomic integer of zeroes is 0.
+    unsafe { Box::new_zeroed_slice(words).assume_init() }
+}
+
 /// The log of one VM.
 #[derive(Debug, Default)]
 pub struct DirtyLog {
@@ -77,7 +84,7 @@ impl DirtyLog {
         list.push(Arc::new(Range {
             ipa,
             bytes,
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            words: zeroes(words),
         }));
         *guard = DirtyView(Arc::new(list));
     }
