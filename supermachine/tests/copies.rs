@@ -1,0 +1,470 @@
+//! Copies of a baked machine: each a machine of its own, each lease like the
+//! first, whatever happens to files and processes around them.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+use supermachine::{Error, Image, OciImageBuilder, PooledVm, Trigger, Vm, VmConfig};
+use support::*;
+
+/// Snapshots of one test, removed at its end.
+struct Shelf(PathBuf);
+
+impl Shelf {
+    fn new(test: &str) -> Self {
+        let name = format!("{test}-{}", std::process::id());
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&dir);
+        Self(dir)
+    }
+
+    fn builder(&self) -> OciImageBuilder {
+        Image::builder(busybox())
+            .name("image")
+            .vm_config(library_config())
+            .layer_cache(cache().join("supermachine/images"))
+            .snapshots_dir(&self.0)
+    }
+
+    fn bake(&self) -> Image {
+        self.builder().build().unwrap()
+    }
+
+    /// Everything that is no snapshot.
+    fn litter(&self) -> Vec<PathBuf> {
+        let image = self.0.join("image");
+        let entries = [self.0.clone(), image];
+        let entries = entries
+            .iter()
+            .flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
+        let paths = entries.flatten().map(|entry| entry.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == "tmp"))
+            .collect()
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(image: &Image) -> Vm {
+    Vm::start(image, &library_config()).unwrap()
+}
+
+fn sh(vm: &Vm, script: &str) -> String {
+    let out = vm
+        .exec_builder()
+        .argv(["sh", "-c", script])
+        .timeout(Duration::from_secs(60))
+        .output()
+        .unwrap();
+    assert!(out.success(), "{script}: {out:?}");
+    String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+}
+
+const IDENTITY: &str = "head -c 16 /dev/urandom | sha1sum; cat /proc/sys/kernel/random/boot_id";
+
+fn unix_ms() -> i128 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i128::try_from(since.unwrap().as_millis()).unwrap()
+}
+
+/// By how much the guest's wall clock is off.
+fn clock_error_ms(vm: &Vm) -> i128 {
+    let before = unix_ms();
+    // busybox has no fraction of a second but in /proc/driver/rtc's kin.
+    let guest: i128 = sh(vm, "adjtimex | awk '/tv_sec/ {s=$2} /tv_usec/ {u=$2} END {print s*1000+int(u/1000)}' 2>/dev/null || date +%s000").parse().unwrap_or_default();
+    let after = unix_ms();
+    if guest < before {
+        before - guest
+    } else {
+        (guest - after).max(0)
+    }
+}
+
+#[test]
+fn each_copy_and_each_lease_is_a_machine_of_its_own() {
+    let shelf = Shelf::new("own");
+    let image = shelf
+        .builder()
+        .with_warmup(|vm| {
+            vm.exec([
+                "sh",
+                "-c",
+                "cut -d' ' -f1 /proc/uptime > /tmp/uptime; cat /proc/sys/kernel/random/boot_id",
+            ])?;
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let mut seen = BTreeSet::new();
+    let mut check = |vm: &Vm, is_fresh: bool| {
+        // The guest's own time went on from the capture, whatever the age of
+        // the snapshot. One that waited in a pool has lived since.
+        let uptimes = sh(vm, "cat /tmp/uptime; cut -d' ' -f1 /proc/uptime");
+        let times: Vec<f64> = uptimes.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(
+            times[0] <= times[1] && (!is_fresh || times[1] < times[0] + 2.0),
+            "{times:?}"
+        );
+        for line in sh(vm, IDENTITY).lines() {
+            assert!(seen.insert(line.to_owned()), "twice: {line}");
+        }
+        let report = vm.copy_report().unwrap();
+        assert_ne!(report.generation, [0; 16]);
+        assert!(clock_error_ms(vm) < 1000, "{}", clock_error_ms(vm));
+        assert_eq!(sh(vm, "dmesg | grep -c 'virtual machine fork'"), "1");
+    };
+    for _ in 0..2 {
+        check(&copy(&image), true);
+    }
+    let pool = image
+        .pool()
+        .vm_config(library_config())
+        .max(1)
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        check(&pool.acquire().unwrap(), false);
+    }
+    pool.shutdown(Duration::from_secs(5));
+}
+
+#[test]
+fn copies_take_names_and_more_or_fewer_vcpus() {
+    let shelf = Shelf::new("overrides");
+    let image = shelf.builder().vcpus(2).build().unwrap();
+    for vcpus in [1, 2, 4] {
+        let config = library_config()
+            .with_vcpus(vcpus)
+            .with_hostname(format!("copy-{vcpus}"));
+        let vm = Vm::start(&image, &config).unwrap();
+        assert_eq!(sh(&vm, "nproc; hostname"), format!("{vcpus}\ncopy-{vcpus}"));
+        assert_eq!(vm.copy_report().unwrap().vcpus, vcpus);
+    }
+    assert_eq!(sh(&copy(&image), "nproc"), "2");
+}
+
+/// What a tenant leaves, and what the next one must not see of it.
+const LEAVE: &str = "
+echo secret > /root/file; echo secret > /tmp/file; mkdir -p /mnt/m; mount -t tmpfs x /mnt/m
+hostname tenant-a; date -s 2001-01-01 >/dev/null; echo 1 > /proc/sys/vm/overcommit_memory
+dd if=/dev/zero of=/fill bs=1M count=20 2>/dev/null
+(while :; do sleep 100; done) & nc -l -p 7777 & sleep 0.1";
+const LOOK: &str = "
+ls /root/file /tmp/file /fill 2>/dev/null; grep -c ' /mnt/m ' /proc/mounts; hostname
+cat /proc/sys/vm/overcommit_memory; ps | grep -c '[s]leep 100'; netstat -ltn | grep -c :7777; true";
+
+#[test]
+fn nothing_of_a_lease_is_seen_by_the_next() {
+    let shelf = Shelf::new("isolation");
+    let image = shelf.bake();
+    let pool = image
+        .pool()
+        .vm_config(library_config())
+        .max(1)
+        .prestart(0)
+        .build()
+        .unwrap();
+    let vm = pool.acquire().unwrap();
+    let (clean, worker) = (sh(&vm, LOOK), worker_of(&vm));
+    drop(vm);
+    for _ in 0..3 {
+        let vm = pool.acquire().unwrap();
+        assert_eq!(sh(&vm, LOOK), clean);
+        vm.exec_builder()
+            .argv(["sh", "-c", LEAVE])
+            .output()
+            .unwrap();
+        assert_ne!(sh(&vm, LOOK), clean);
+    }
+    let vm = pool.acquire().unwrap();
+    assert!(clock_error_ms(&vm) < 1000);
+    // Reset in place, not replaced by another.
+    assert_eq!(worker_of(&vm), worker);
+}
+
+#[test]
+fn without_restore_the_next_finds_what_the_last_left() {
+    let shelf = Shelf::new("keep");
+    let pool = shelf
+        .bake()
+        .pool()
+        .vm_config(library_config())
+        .max(1)
+        .restore_on_release(false)
+        .build()
+        .unwrap();
+    sh(&pool.acquire().unwrap(), "echo kept > /tmp/kept");
+    assert_eq!(sh(&pool.acquire().unwrap(), "cat /tmp/kept"), "kept");
+}
+
+#[test]
+fn a_workload_is_captured_listening_or_started_by_each_copy() {
+    let serve = "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 8000 -h /www";
+    let shelf = Shelf::new("listener");
+    let image = shelf
+        .builder()
+        .cmd(["sh", "-c", serve])
+        .guest_port(8000)
+        .listener_required(true)
+        .build()
+        .unwrap();
+    let fetch = "wget -q -O - http://127.0.0.1:8000/";
+    for _ in 0..2 {
+        assert_eq!(sh(&copy(&image), fetch), "hello");
+    }
+    let started = shelf
+        .builder()
+        .name("started")
+        .cmd(["sh", "-c", serve])
+        .trigger(Trigger::Ready)
+        .build()
+        .unwrap();
+    let patient = format!("for i in $(seq 50); do {fetch} 2>/dev/null && exit; sleep 0.1; done");
+    assert_eq!(sh(&copy(&started), &patient), "hello");
+    // Found again, not baked again.
+    let again = shelf
+        .builder()
+        .name("started")
+        .cmd(["sh", "-c", serve])
+        .build()
+        .unwrap();
+    assert_eq!(again.snapshot_path(), started.snapshot_path());
+}
+
+#[test]
+fn a_running_machine_is_copied_and_goes_on() {
+    let shelf = Shelf::new("running");
+    let vm = copy(&shelf.bake());
+    sh(
+        &vm,
+        "echo before > /tmp/state; (while :; do echo x >> /tmp/ticks; sleep 0.01; done) >/dev/null 2>&1 &",
+    );
+    let mut busy = vm
+        .exec_builder()
+        .argv([
+            "sh",
+            "-c",
+            "for i in $(seq 200); do echo $i; sleep 0.005; done",
+        ])
+        .spawn()
+        .unwrap();
+    let image = vm.snapshot(shelf.0.join("moment")).unwrap();
+    let children = vm.fork(2).unwrap();
+    // A command that streams through both is not disturbed.
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut busy.stdout().unwrap(), &mut text).unwrap();
+    assert!(busy.wait().unwrap().success());
+    assert_eq!(text.lines().count(), 200);
+    sh(&vm, "echo after > /tmp/state");
+    for other in children.iter().chain([&copy(&image)]) {
+        assert_eq!(sh(other, "cat /tmp/state"), "before");
+        let grows = sh(other, "wc -l < /tmp/ticks; sleep 0.3; wc -l < /tmp/ticks");
+        let counts: Vec<u32> = grows
+            .lines()
+            .map(|line| line.trim().parse().unwrap())
+            .collect();
+        assert!(counts[1] > counts[0], "{counts:?}");
+        sh(other, "echo mine > /tmp/state");
+    }
+    assert_eq!(sh(&vm, "cat /tmp/state"), "after");
+}
+
+fn error_of(image: &Path) -> Error {
+    Image::from_snapshot_with(image, &library_config())
+        .and_then(|image| Vm::start(&image, &library_config()))
+        .map(|_| ())
+        .unwrap_err()
+}
+
+#[test]
+fn damaged_snapshots_are_errors_that_say_so() {
+    let shelf = Shelf::new("damage");
+    let image = shelf.bake();
+    let path = image.snapshot_path().unwrap().to_owned();
+    drop(image);
+    for name in ["state.bin", "manifest.json", "image.json", "ws.bin"] {
+        let file = path.join(name);
+        let whole = fs::read(&file).unwrap();
+        let step = (whole.len() / 40).max(1);
+        for at in (0..whole.len()).step_by(step) {
+            let mut bad = whole.clone();
+            bad[at] ^= 0x41;
+            fs::write(&file, &bad).unwrap();
+            if name == "image.json" {
+                // Its checksum is compared only by `verify`.
+                continue;
+            }
+            error_of(&path);
+        }
+        for keep in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(&file, &whole[..keep]).unwrap();
+            error_of(&path);
+        }
+        fs::write(&file, &whole).unwrap();
+    }
+    let memory = fs::File::options()
+        .write(true)
+        .open(path.join("mem.bin"))
+        .unwrap();
+    let length = memory.metadata().unwrap().len();
+    memory.set_len(length - 4096).unwrap();
+    let error = error_of(&path);
+    assert!(matches!(error, Error::Rebake { .. }), "{error:?}");
+    memory.set_len(length).unwrap();
+    fs::remove_file(path.join("state.bin")).unwrap();
+    error_of(&path);
+    let missing = error_of(&shelf.0.join("nothing"));
+    assert!(missing.to_string().contains("nothing"), "{missing}");
+}
+
+#[test]
+fn memory_cut_short_under_a_copy_ends_that_copy_and_nothing_else() {
+    let shelf = Shelf::new("cut");
+    let image = shelf.bake();
+    let (victim, path) = (copy(&image), image.snapshot_path().unwrap().join("mem.bin"));
+    let other = copy(&shelf.builder().name("other").build().unwrap());
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let begun = Instant::now();
+    let error = victim.exec(["sh", "-c", "find / | wc -l"]).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(!error.to_string().is_empty());
+    assert_eq!(sh(&other, "echo fine"), "fine");
+}
+
+fn pool_of_one(image: &Image) -> (supermachine::Pool, PooledVm) {
+    let config = library_config().with_restore_timeout(Duration::from_secs(2));
+    let pool = image
+        .pool()
+        .vm_config(config)
+        .restore_timeout(Duration::from_secs(2));
+    let pool = pool.max(1).prestart(0).build().unwrap();
+    let vm = pool.acquire().unwrap();
+    (pool, vm)
+}
+
+fn worker_of(vm: &Vm) -> u32 {
+    let dir = vm.exec_path().parent().unwrap().to_owned();
+    let all = supermachine::registry::running();
+    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let found = all
+        .iter()
+        .find(|running| id.ends_with(&running.id))
+        .unwrap();
+    found.description.worker_pid
+}
+
+#[test]
+fn killed_and_hanging_workers_are_replaced() {
+    use rustix::process::Signal;
+    let shelf = Shelf::new("killed");
+    let image = shelf.bake();
+    for sent in [Signal::KILL, Signal::STOP] {
+        let (pool, vm) = pool_of_one(&image);
+        signal(worker_of(&vm), sent);
+        // Its reset fails or is late, and the next is another.
+        drop(vm);
+        assert_eq!(sh(&pool.acquire().unwrap(), "echo alive"), "alive");
+        // While it is idle.
+        let vm = pool.acquire();
+        drop(vm);
+    }
+    let (pool, vm) = pool_of_one(&image);
+    let worker = worker_of(&vm);
+    drop(vm);
+    while pool.stats().idle == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(worker, Signal::KILL);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(sh(&pool.acquire().unwrap(), "echo alive"), "alive");
+}
+
+#[test]
+fn a_snapshot_removed_under_a_pool_leaves_its_machines_running() {
+    let shelf = Shelf::new("removed");
+    let image = shelf.bake();
+    let pool = image
+        .pool()
+        .vm_config(library_config())
+        .max(2)
+        .prestart(0)
+        .build()
+        .unwrap();
+    let vm = pool.acquire().unwrap();
+    fs::remove_dir_all(&shelf.0).unwrap();
+    assert_eq!(sh(&vm, "echo on"), "on");
+    let error = pool.acquire().map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Pool(_)), "{error}");
+    drop(vm);
+    // What is mapped stays: the machine goes back to where it began.
+    assert_eq!(sh(&pool.acquire().unwrap(), "echo again"), "again");
+}
+
+#[test]
+fn bakers_of_the_same_image_share_one_bake() {
+    let shelf = Shelf::new("together");
+    let paths: BTreeSet<PathBuf> = std::thread::scope(|scope| {
+        let bakers: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| shelf.bake().snapshot_path().unwrap().to_owned()))
+            .collect();
+        bakers
+            .into_iter()
+            .map(|baker| baker.join().unwrap())
+            .collect()
+    });
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    assert!(paths.first().unwrap().ends_with("0000000001"), "{paths:?}");
+    assert_eq!(shelf.litter(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_failed_bake_leaves_the_one_before() {
+    let shelf = Shelf::new("failed");
+    let first = shelf.bake();
+    let failing = shelf.builder().with_warmup_tag("2").with_warmup(|vm| {
+        vm.exec(["no-such-program"])?;
+        Ok(())
+    });
+    assert!(matches!(failing.build().unwrap_err(), Error::Exec { .. }));
+    assert_eq!(shelf.litter(), Vec::<PathBuf>::new());
+    let again = Image::from_snapshot_with(shelf.0.join("image"), &library_config()).unwrap();
+    assert_eq!(again.snapshot_path(), first.snapshot_path());
+    assert_eq!(sh(&copy(&again), "echo whole"), "whole");
+}
+
+#[test]
+fn images_without_snapshots_have_no_pools() {
+    let image = library_image();
+    assert!(matches!(
+        image.acquire().unwrap_err(),
+        Error::Unsuitable { .. }
+    ));
+    assert!(image.snapshot_path().is_none() && image.vcpus().is_none());
+}
+
+#[test]
+fn acquire_with_keeps_a_pool_for_each_configuration() {
+    let shelf = Shelf::new("acquire");
+    let image = shelf.bake();
+    let warm = library_config().with_pool_warm(1);
+    let first = worker_of(&image.acquire_with(&warm).unwrap());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(worker_of(&image.acquire_with(&warm).unwrap()), first);
+    let two = library_config().with_vcpus(2);
+    assert_eq!(sh(&image.acquire_with(&two).unwrap(), "nproc"), "2");
+    let _: &VmConfig = &two;
+}
