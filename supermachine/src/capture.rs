@@ -20,8 +20,8 @@ impl Vm {
     /// reset: commands that were running under one have ended there.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if it cannot be written; a snapshot that was there
-    /// before stays then.
+    /// [`Error::Refused`] if it cannot be written, or the machine has added
+    /// memory; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
         let dest = dest.as_ref();
         let name = dest.file_name().and_then(|name| name.to_str());
@@ -75,7 +75,7 @@ impl Vm {
     /// As with a snapshot, connections to the host are reset in the children.
     ///
     /// # Errors
-    /// [`Error::Start`] on engines and hosts where a process with a machine
+    /// [`Error::Refused`] on engines and hosts where a process with a machine
     /// cannot fork (Apple's framework); the machine goes on in any case.
     pub fn fork(&self, count: usize) -> Result<Vec<Vm>, Error> {
         if count == 0 {

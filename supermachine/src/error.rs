@@ -69,6 +69,12 @@ pub enum Error {
         /// The worker's reason.
         message: String,
     },
+    /// The machine could not do what was asked, and goes on.
+    #[error("the machine goes on without: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
     /// The snapshot does not fit this host, kernel or version; bake it again.
     #[error("the snapshot cannot be used here and must be baked again: {reason}")]
     Rebake {

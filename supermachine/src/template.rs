@@ -137,13 +137,14 @@ impl Template {
         self.snapshot.manifest().machine.vcpus.into()
     }
 
-    /// What the worker is told to make a copy, with so many vCPUs.
-    pub fn restore(&self, vcpus: u32) -> Restore {
+    /// What the worker is told to make a copy of a configuration.
+    pub fn restore(&self, config: &VmConfig) -> Restore {
         Restore {
             snapshot: self.path().to_path_buf(),
             stamp: self.snapshot.manifest().machine.stamp.clone(),
             layers: self.layers.clone(),
-            vcpus,
+            vcpus: config.vcpus.unwrap_or(0),
+            memory_mib: config.memory_mib.unwrap_or(0),
         }
     }
 
@@ -153,6 +154,7 @@ impl Template {
         Identity {
             hostname: config.hostname.clone(),
             vcpus: if vcpus == self.vcpus() { 0 } else { vcpus },
+            memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Vm {
         let patience = self.config.restore_timeout;
         let (stages, resumed) =
             self.instance
-                .restore(template.restore(vcpus), &identity, patience)?;
+                .restore(template.restore(&self.config), &identity, patience)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
         self.start_workload(&template.image().workload)

@@ -152,6 +152,56 @@ fn copies_take_names_and_more_or_fewer_vcpus() {
     assert_eq!(sh(&copy(&image), "nproc"), "2");
 }
 
+/// A line of /proc/meminfo.
+fn memory_mib(vm: &Vm, line: &str) -> u64 {
+    let script = format!("awk '/^{line}:/ {{print $2}}' /proc/meminfo");
+    let kib: u64 = sh(vm, &script).parse().unwrap();
+    kib / 1024
+}
+
+#[test]
+fn copies_take_more_or_less_memory_and_keep_it_over_leases() {
+    let shelf = Shelf::new("memory");
+    let image = shelf.bake();
+    let plain = copy(&image);
+    let (total, free) = (
+        memory_mib(&plain, "MemTotal"),
+        memory_mib(&plain, "MemFree"),
+    );
+    // What a balloon holds is not free; what is added counts in all.
+    let cases = [
+        (128, "MemFree", free - 128),
+        (512, "MemTotal", total + 256),
+        (1024, "MemTotal", total + 768),
+    ];
+    for (mib, line, expected) in cases {
+        let pool = image
+            .pool()
+            .vm_config(library_config())
+            .memory_mib(mib)
+            .max(1);
+        let pool = pool.prestart(0).build().unwrap();
+        for _ in 0..3 {
+            let vm = pool.acquire().unwrap();
+            let has = memory_mib(&vm, line);
+            assert!(has.abs_diff(expected) <= 24, "{has} instead of {expected}");
+            let status = vm.status().unwrap();
+            let balance = i128::from(status.added_bytes) - i128::from(status.ballooned_bytes);
+            assert_eq!(balance >> 20, i128::try_from(mib).unwrap() - 256);
+            if mib > 256 {
+                sh(
+                    &vm,
+                    "dd if=/dev/zero of=/dev/shm/x bs=1M count=300 2>/dev/null || true",
+                );
+                assert!(vm.snapshot(shelf.0.join("big")).is_err());
+                assert_eq!(sh(&vm, "echo on"), "on");
+            }
+        }
+    }
+    let little = library_config().with_memory_mib(20);
+    assert!(Vm::start(&image, &little).is_err());
+}
+
 /// What a tenant leaves, and what the next one must not see of it.
 const LEAVE: &str = "
 echo secret > /root/file; echo secret > /tmp/file; mkdir -p /mnt/m; mount -t tmpfs x /mnt/m

@@ -66,12 +66,14 @@ const DEVICE_PAGE: NonZeroUsize = match NonZeroUsize::new(PAGE_SET_BYTES) {
     None => unreachable!(),
 };
 
-/// The guest's RAM: one range, taken from the host only as it is touched.
+/// The guest's RAM: one range, taken from the host only as it is touched, and
+/// perhaps a second one that can be added while it runs.
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
-    /// Dropped before `mapping`, so that its end finds the region unused.
+    /// Dropped before the mappings, so that their end finds the regions unused.
     ram: GuestRam,
     mapping: Arc<Mapping>,
+    hot: Option<Arc<Mapping>>,
 }
 
 /// Owns the host memory. The mapping under it is on a 16 KiB boundary, which
@@ -164,16 +166,28 @@ impl GuestMemory {
 
     /// The memory of a snapshot, to be seen at `base`.
     pub fn over(base: u64, host: RamMapping) -> Result<Self, MemoryError> {
-        let mapping = Arc::new(Mapping::new(base, host)?);
+        Self::of(Arc::new(Mapping::new(base, host)?), None)
+    }
+
+    /// The same memory with `bytes` of zeros at `base` beside it.
+    pub fn with_hot(self, base: u64, bytes: u64) -> Result<Self, MemoryError> {
+        let host = RamMapping::anonymous(bytes)
+            .map_err(|source| MemoryError::HostRefused { bytes, source })?;
+        Self::of(self.mapping, Some(Arc::new(Mapping::new(base, host)?)))
+    }
+
+    fn of(mapping: Arc<Mapping>, hot: Option<Arc<Mapping>>) -> Result<Self, MemoryError> {
         let too_large = MemoryError::TooLarge {
             bytes: mapping.bytes as u64,
-            max_bytes: u64::MAX - base,
+            max_bytes: u64::MAX - mapping.base,
         };
-        let ram = Ram::from_arc_regions(mapping.region.iter().cloned().collect())
-            .map_err(|_| too_large)?;
+        let regions = [Some(&mapping), hot.as_ref()].into_iter().flatten();
+        let regions = regions.filter_map(|mapping| mapping.region.clone());
+        let ram = Ram::from_arc_regions(regions.collect()).map_err(|_| too_large)?;
         Ok(Self {
             ram: Arc::new(ram),
             mapping,
+            hot,
         })
     }
 
@@ -207,10 +221,40 @@ impl GuestMemory {
         self.mapping.host.as_ref().expect("taken only by drop")
     }
 
-    /// A lease of all of it.
-    pub fn lease(&self) -> MemoryLease {
-        MemoryLease {
-            mapping: self.mapping.clone(),
+    /// A lease of each range.
+    pub fn leases(&self) -> impl Iterator<Item = MemoryLease> + use<> {
+        let mappings = [Some(self.mapping.clone()), self.hot.clone()];
+        let mappings = mappings.into_iter().flatten();
+        mappings.map(|mapping| MemoryLease { mapping })
+    }
+
+    /// Length in bytes of the range that can be added.
+    pub fn hot_bytes(&self) -> u64 {
+        self.hot.as_ref().map_or(0, |hot| hot.bytes as u64)
+    }
+
+    /// Gives the host back what `bytes` at guest address `address` hold, whole
+    /// pages in one range. They read as anything afterwards, but not as what
+    /// another guest had.
+    pub fn discard(&self, address: u64, bytes: u64) {
+        for mapping in [Some(&self.mapping), self.hot.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let inside = address
+                .checked_sub(mapping.base)
+                .filter(|offset| *offset < mapping.bytes as u64);
+            if let (Some(offset), Some(host)) = (inside, &mapping.host) {
+                // What the host does not take stays as it is.
+                let _ = host.discard(offset, bytes);
+            }
+        }
+    }
+
+    /// Empties the range that can be added.
+    pub fn discard_hot(&self) {
+        if let Some(hot) = &self.hot {
+            self.discard(hot.base, hot.bytes as u64);
         }
     }
 }
@@ -239,6 +283,16 @@ impl MemoryLease {
     }
 }
 
+/// Bytes of a page of the host, or of the largest there are if it does not say.
+pub(crate) fn host_page_bytes() -> u64 {
+    // SAFETY: sysconf takes a number and returns a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(page)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two())
+        .unwrap_or(PAGE_BYTES as u64)
+}
+
 /// Physical memory of the host, if it says.
 fn host_memory_bytes() -> Option<u64> {
     // SAFETY: sysconf takes a number and returns a number.
@@ -264,8 +318,8 @@ mod tests {
         let mut leases = Vec::new();
         for mib in [1, 3, 64, 1, 2, 5] {
             let memory = GuestMemory::allocate(0x8000_0000, mib << 20).unwrap();
-            let lease = memory.lease();
-            leases.push(memory.lease());
+            let lease = memory.leases().next().unwrap();
+            leases.push(memory.leases().next().unwrap());
             assert!(lease.host().addr().get().is_multiple_of(PAGE_BYTES));
             assert_eq!(lease.bytes() as u64, mib << 20);
         }
@@ -278,7 +332,7 @@ mod tests {
             .ram()
             .write_obj(0x5a_u8, GuestAddress(0x8000_0000))
             .unwrap();
-        let lease = memory.lease();
+        let lease = memory.leases().next().unwrap();
         drop(memory);
         // SAFETY: the lease keeps the mapping; nothing else uses it now.
         assert_eq!(unsafe { lease.host().as_ptr().read() }, 0x5a);

@@ -525,7 +525,7 @@ fn more_disks_than_interrupts_are_refused() {
     let files = Files::new("disks");
     with_engine(|api| {
         let mut resources = files.machine();
-        resources.block_devices = vec![files.path("Image"); 127];
+        resources.block_devices = vec![files.path("Image"); 125];
         let error = start(api, &resources).unwrap_err();
         assert!(
             matches!(

@@ -106,6 +106,8 @@ pub struct Made {
 pub struct Identity {
     pub hostname: Option<String>,
     pub vcpus: u32,
+    /// Guest memory in MiB, if it is not that of the snapshot.
+    pub memory_mib: Option<usize>,
 }
 
 impl Instance {
@@ -318,7 +320,24 @@ impl Instance {
             }
         };
         *lock(&self.next) = Some(Next::Known(channel));
+        if let Some(mib) = identity.memory_mib {
+            let left = left.saturating_sub(begun.elapsed());
+            self.set_memory(mib, left)?;
+        }
         Ok(resumed)
+    }
+
+    /// Waits until the guest has so much memory.
+    fn set_memory(&self, mib: usize, patience: Duration) -> Result<(), Error> {
+        let order = ToWorker::SetMemory {
+            mib,
+            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        };
+        let answer = self.worker().order(&order, patience + ANSWER_TIMEOUT)?;
+        match answer {
+            FromWorker::MemorySet => Ok(()),
+            other => Err(self.worker().unexpected(&other)),
+        }
     }
 
     /// Connects to the agent and sends requests.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -67,6 +67,8 @@ pub struct Restore {
     pub layers: Vec<PathBuf>,
     /// vCPUs that should be there; 0 for as many as there were.
     pub vcpus: u32,
+    /// Guest memory in MiB that it may be told to have.
+    pub memory_mib: usize,
 }
 
 /// A child of a running machine.
@@ -108,6 +110,13 @@ pub enum ToWorker {
     },
     /// Make children of the running machine, one for each.
     Fork(Vec<Birth>),
+    /// Have the guest have so much memory.
+    SetMemory {
+        /// In MiB.
+        mib: usize,
+        /// How long that may take, in milliseconds.
+        patience_ms: u64,
+    },
     /// Tell which memory was touched since it was mapped.
     Touched,
     /// Tell how the machine is doing.
@@ -174,6 +183,8 @@ pub enum FromWorker {
         /// Name of its engine.
         engine: String,
     },
+    /// The guest has the memory it was to have.
+    MemorySet,
     /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages.
     Touched(Vec<std::ops::Range<u64>>),
     /// What was asked cannot be done; the worker ends.
@@ -184,12 +195,21 @@ pub enum FromWorker {
         /// would help.
         rebake: bool,
     },
+    /// What was asked cannot be done; the machine goes on.
+    Refused {
+        /// Why, with all causes.
+        message: String,
+    },
     /// Answer to [`ToWorker::Inspect`].
     Status {
         /// VM exits so far.
         exits: u64,
         /// End of the guest's console.
         console: String,
+        /// Bytes the guest's balloon holds.
+        ballooned_bytes: u64,
+        /// Bytes the guest got beside the memory it booted with.
+        added_bytes: u64,
     },
     /// The machine ended; the worker ends.
     Ended {

@@ -153,6 +153,10 @@ pub struct VmStatus {
     pub exits: u64,
     /// End of the guest's console, at most 64 KiB.
     pub console: String,
+    /// Bytes of its memory that the guest gave up to its balloon.
+    pub ballooned_bytes: u64,
+    /// Bytes the guest got beside the memory it booted with.
+    pub added_bytes: u64,
 }
 
 /// A worker for those who may outlive the machine's owner.
@@ -313,6 +317,9 @@ impl Worker {
             FromWorker::Failed { message, .. } => Error::Start {
                 message: message.clone(),
             },
+            FromWorker::Refused { message } => Error::Refused {
+                message: message.clone(),
+            },
             FromWorker::Ended {
                 reason, console, ..
             } => {
@@ -389,7 +396,17 @@ impl Worker {
         let sent = self.send(&ToWorker::Inspect);
         // Its last message is there even if it takes none any more.
         match self.receive() {
-            Ok(FromWorker::Status { exits, console }) => Ok(VmStatus { exits, console }),
+            Ok(FromWorker::Status {
+                exits,
+                console,
+                ballooned_bytes,
+                added_bytes,
+            }) => Ok(VmStatus {
+                exits,
+                console,
+                ballooned_bytes,
+                added_bytes,
+            }),
             Ok(FromWorker::Ended {
                 reason, console, ..
             }) => {

@@ -141,9 +141,12 @@ impl Served {
                 ToWorker::Boot(boot) => self.boot(&boot),
                 ToWorker::Restore(restore) => self.restore(&restore),
                 ToWorker::Reset => self.reset(),
-                ToWorker::Capture { directory } => self.capture(&directory),
+                ToWorker::Capture { directory } => {
+                    self.or_go_on(|served| served.capture(&directory))
+                }
                 ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
-                ToWorker::Fork(births) => self.fork(&births),
+                ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births)),
+                ToWorker::SetMemory { mib, patience_ms } => self.set_memory(mib, patience_ms),
                 ToWorker::Touched => self.touched(),
                 ToWorker::Inspect => self.inspect(),
                 ToWorker::Stop => return Ok(()),
@@ -156,6 +159,22 @@ impl Served {
                 Ok(_) => {}
                 Err(error) => return self.refuse(&error),
             }
+        }
+    }
+
+    /// Carries out an order after which the machine goes on if it fails.
+    fn or_go_on(
+        &mut self,
+        order: impl FnOnce(&mut Self) -> Result<FromWorker, Refusal>,
+    ) -> Result<FromWorker, Refusal> {
+        match order(self) {
+            Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
+                self.machine("go on")?.resume();
+                Ok(FromWorker::Refused {
+                    message: with_causes(&error),
+                })
+            }
+            outcome => outcome,
         }
     }
 
@@ -215,6 +234,9 @@ impl Served {
         let options = RestoreOptions {
             block_devices: self.layers.clone(),
             vcpus: restore.vcpus,
+            hot_bytes: (restore.memory_mib as u64)
+                .saturating_mul(1 << 20)
+                .saturating_sub(saved.ram_bytes()),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
@@ -327,6 +349,13 @@ impl Served {
         }))
     }
 
+    fn set_memory(&self, mib: usize, patience_ms: u64) -> Result<FromWorker, Refusal> {
+        let machine = self.machine("change its memory")?;
+        let bytes = (mib as u64).saturating_mul(1 << 20);
+        machine.set_memory(bytes, Duration::from_millis(patience_ms))?;
+        Ok(FromWorker::MemorySet)
+    }
+
     fn touched(&self) -> Result<FromWorker, Refusal> {
         let pages = self.machine("list its pages")?.touched_pages()?;
         Ok(FromWorker::Touched(pages.runs().to_vec()))
@@ -334,9 +363,12 @@ impl Served {
 
     fn inspect(&self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("inspect")?;
+        let balance = machine.memory_balance();
         Ok(FromWorker::Status {
             exits: machine.total_exits(),
             console: machine.console().text(),
+            ballooned_bytes: balance.ballooned_bytes,
+            added_bytes: balance.added_bytes,
         })
     }
 

@@ -24,7 +24,7 @@ pub fn instructions_per_second() -> Result<u64, i32> {
     let kvm = Kvm::new().map_err(errno)?;
     let vm = kvm.create_vm().map_err(errno)?;
     let memory = GuestMemory::allocate(0, 64 * 1024).map_err(|_| libc::ENOMEM)?;
-    let lease = memory.lease();
+    let lease = memory.leases().next().ok_or(libc::ENOMEM)?;
     vm_memory::Bytes::write_slice(
         memory.ram().as_ref(),
         &program(),

@@ -4,7 +4,7 @@ use crate::machine::{MAX_CMDLINE_BYTES, command_line, virtio_count};
 use crate::{VmProfile, VmResources, VolumeSpec};
 
 /// Devices that a machine has without being asked: sockets, random numbers.
-const FIXED_VIRTIO: usize = 2;
+const FIXED_VIRTIO: usize = 4;
 
 /// A description is accepted exactly if it says enough for a machine, its
 /// command line if a kernel takes it, its devices if each gets an interrupt.

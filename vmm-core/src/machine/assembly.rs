@@ -13,18 +13,20 @@ use devices::virtio::blk::{Blk, BlkConfig};
 use devices::virtio::mmio::VirtioMmio;
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener};
-use devices::{Bus, GuestRam, HostClock, IrqLine, MmioDevice};
+use devices::{Bus, HostClock, IrqLine, MmioDevice};
 
+use super::elastic::Elastic;
 use super::error::MachineError;
 use super::prepared::{AnyVm, VmLine};
 use crate::arch::aarch64::layout;
+use crate::memory::GuestMemory;
 use crate::resources::{DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
 pub const GUEST_CID: u64 = 3;
-/// Devices that every machine has: sockets and random numbers.
-pub(super) const FIXED_VIRTIO: usize = 2;
+/// Devices that every machine has: sockets, random numbers, balloon and memory.
+pub(super) const FIXED_VIRTIO: usize = 4;
 
 /// The devices of a machine, by what saves and restores them.
 pub(super) struct Devices {
@@ -32,6 +34,8 @@ pub(super) struct Devices {
     pub(super) rtc: Arc<Pl031>,
     /// By slot.
     pub(super) virtio: Vec<Arc<VirtioMmio>>,
+    /// Two of these, to be told what to do.
+    pub(super) elastic: Elastic,
 }
 
 /// The devices that do not depend on what the machine runs.
@@ -61,18 +65,24 @@ impl EarlyDevices {
     pub(super) fn complete(
         self,
         vm: &Arc<dyn AnyVm>,
-        ram: &GuestRam,
+        memory: &GuestMemory,
         disks: Vec<Box<dyn VirtioDevice>>,
-    ) -> (Bus, Devices) {
+    ) -> Result<(Bus, Devices), MachineError> {
+        let elastic = Elastic::new(memory)?;
         let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = vec![
             (layout::UART, layout::PRIMECELL_BYTES, self.uart.clone()),
             (layout::RTC, layout::PRIMECELL_BYTES, self.rtc.clone()),
         ];
-        let fixed: Vec<Box<dyn VirtioDevice>> = vec![Box::new(self.vsock), Box::new(Rng::host())];
+        let fixed: Vec<Box<dyn VirtioDevice>> = vec![
+            Box::new(self.vsock),
+            Box::new(Rng::host()),
+            Box::new(elastic.balloon.clone()),
+            Box::new(elastic.mem.clone()),
+        ];
         let mut virtio = Vec::new();
         for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
             let line = line(vm, layout::virtio_intid(slot));
-            let transport = Arc::new(VirtioMmio::new(ram.clone(), line, device));
+            let transport = Arc::new(VirtioMmio::new(memory.ram().clone(), line, device));
             windows.push((
                 layout::virtio_address(slot),
                 layout::VIRTIO_BYTES,
@@ -89,8 +99,9 @@ impl EarlyDevices {
             uart: self.uart,
             rtc: self.rtc,
             virtio,
+            elastic,
         };
-        (bus, devices)
+        Ok((bus, devices))
     }
 }
 

@@ -144,6 +144,19 @@ pub enum MachineError {
         /// The part.
         what: &'static str,
     },
+    /// The guest did not give up or take the memory it was asked to.
+    #[error(
+        "the guest does not get to {wanted_bytes} bytes of memory: its balloon has \
+         {ballooned_bytes} bytes, {added_bytes} were added"
+    )]
+    MemoryNotReached {
+        /// Bytes it was to have.
+        wanted_bytes: u64,
+        /// Bytes its balloon holds.
+        ballooned_bytes: u64,
+        /// Bytes it got beside its RAM.
+        added_bytes: u64,
+    },
     /// A device does not take its saved state.
     #[error("virtio device {slot} does not take its saved state")]
     Device {

@@ -23,7 +23,9 @@ impl Generation {
     /// Maps the page, with a first id in it.
     pub(super) fn new(vm: &Arc<dyn AnyVm>) -> Result<Self, MachineError> {
         let page = GuestMemory::allocate(layout::GENERATION, PAGE_BYTES as u64)?;
-        vm.map(page.lease(), Access::ReadWriteExecute)?;
+        for lease in page.leases() {
+            vm.map(lease, Access::ReadWriteExecute)?;
+        }
         let generation = Self { page };
         generation.write(&random()?);
         Ok(generation)

@@ -3,6 +3,7 @@
 mod assembly;
 mod console;
 mod control;
+mod elastic;
 mod error;
 mod fork;
 mod generation;
@@ -31,6 +32,7 @@ pub use assembly::GUEST_CID;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use assembly::virtio_count;
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
+pub use elastic::{MIN_LEFT_BYTES, MemoryBalance};
 pub use error::{ExitReason, MachineError};
 pub use fork::ForkedMachine;
 pub use prepared::{PrepareOptions, PreparedMachine};

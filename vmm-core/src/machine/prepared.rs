@@ -257,9 +257,11 @@ impl PreparedMachine {
         disks: Vec<Box<dyn devices::virtio::VirtioDevice>>,
         possible_vcpus: u32,
     ) -> Result<RunningMachine, MachineError> {
-        self.vm.map(memory.lease(), Access::ReadWriteExecute)?;
+        for lease in memory.leases() {
+            self.vm.map(lease, Access::ReadWriteExecute)?;
+        }
         let generation = Generation::new(&self.vm)?;
-        let (bus, devices) = self.early.complete(&self.vm, memory.ram(), disks);
+        let (bus, devices) = self.early.complete(&self.vm, &memory, disks)?;
         // It was empty: this is the only place that fills it.
         let _ = self.bus.set(bus);
         Ok(RunningMachine {

@@ -14,7 +14,7 @@ use super::error::MachineError;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::arch::aarch64::layout;
-use crate::memory::{GuestMemory, PageSet};
+use crate::memory::{GuestMemory, MemoryError, PageSet};
 use crate::resources::VolumeSpec;
 
 /// Most pages of 4 KiB that a reset copies. Beyond that, mapping all memory
@@ -32,6 +32,9 @@ pub struct RestoreOptions {
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
+    /// Bytes of memory there should be room for beside the machine's RAM, for
+    /// [`RunningMachine::set_memory`].
+    pub hot_bytes: u64,
 }
 
 /// What a reset did.
@@ -82,7 +85,20 @@ impl PreparedMachine {
         }
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
-        let memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
+        let mut memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
+        if options.hot_bytes > 0 {
+            let (start, room) = layout::hot_region(board.ram_bytes);
+            let bytes = options.hot_bytes.div_ceil(layout::HOT_UNIT_BYTES);
+            let bytes = bytes.saturating_mul(layout::HOT_UNIT_BYTES);
+            if bytes > room {
+                return Err(MemoryError::TooLarge {
+                    bytes: options.hot_bytes,
+                    max_bytes: room,
+                }
+                .into());
+            }
+            memory = memory.with_hot(start, bytes)?;
+        }
         let machine = self.assemble(memory, disks, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
@@ -134,12 +150,19 @@ impl RunningMachine {
     }
 
     /// Has `write` store the memory of a paused machine.
+    ///
+    /// A machine with memory beside its RAM cannot be stored: the copies would
+    /// have no place for it.
     pub fn store_memory<T, E: From<MachineError>>(
         &self,
         write: impl FnOnce(&mut dyn PageSource) -> Result<T, E>,
     ) -> Result<T, E> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        if parts.balance().added_bytes > 0 {
+            let what = "a snapshot of a machine with added memory";
+            return Err(MachineError::Unsupported { what }.into());
+        }
         let slice = parts.memory.host().slice();
         write(&mut GuestPages::new(&slice))
     }
@@ -243,6 +266,7 @@ impl Parts {
     fn rewind_memory(&self) -> Result<Option<u64>, MachineError> {
         let written = self.take_written()?;
         let count = written.count();
+        self.memory.discard_hot();
         let host = self.memory.host();
         let few = count <= MAX_PAGES_COPIED;
         if few {

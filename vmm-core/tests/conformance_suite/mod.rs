@@ -60,7 +60,8 @@ impl<V: Vm> Guest<V> {
             .ram()
             .write_slice(&program.bytes(), GuestAddress(RAM))
             .unwrap();
-        vm.map(memory.lease(), Access::ReadWriteExecute).unwrap();
+        vm.map(memory.leases().next().unwrap(), Access::ReadWriteExecute)
+            .unwrap();
         Self {
             vm: Arc::new(vm),
             memory,
@@ -283,12 +284,18 @@ pub fn mappings_neither_overlap_nor_vanish_twice<H: Hypervisor>(engine: &H) {
     let guest = Guest::new(engine, 1, &Program::new().off());
     let more = GuestMemory::allocate(RAM + RAM_BYTES / 2, RAM_BYTES).unwrap();
     let access = Access::ReadWriteExecute;
-    assert!(guest.vm.map(more.lease(), access).is_err());
+    assert!(guest.vm.map(more.leases().next().unwrap(), access).is_err());
     let beside = GuestMemory::allocate(RAM + RAM_BYTES, RAM_BYTES).unwrap();
-    guest.vm.map(beside.lease(), access).unwrap();
+    guest
+        .vm
+        .map(beside.leases().next().unwrap(), access)
+        .unwrap();
     guest.vm.unmap(RAM + RAM_BYTES).unwrap();
     assert!(guest.vm.unmap(RAM + RAM_BYTES).is_err());
-    guest.vm.map(beside.lease(), access).unwrap();
+    guest
+        .vm
+        .map(beside.leases().next().unwrap(), access)
+        .unwrap();
     assert_eq!(run(&mut guest.boot()), Exit::Shutdown);
 }
 
