@@ -469,3 +469,51 @@ fn timer_register(key: u16) -> Option<TimerReg> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ago(time: Duration) -> Instant {
+        Instant::now().checked_sub(time).unwrap()
+    }
+
+    /// Released a minute ago, just back to sleep.
+    fn resting() -> Rest {
+        let mut rest = Rest::new();
+        rest.since = ago(Duration::from_secs(60));
+        rest.released();
+        rest.begin();
+        rest
+    }
+
+    #[test]
+    fn a_resting_vcpu_stays_so_while_only_its_timers_wake_it() {
+        let mut rest = resting();
+        assert!(rest.left() <= RESTING_LIMIT);
+        rest.end(true);
+        rest.begin();
+        assert!(rest.resting);
+        assert!(rest.left() <= RESTING_LIMIT);
+    }
+
+    #[test]
+    fn an_event_from_outside_ends_the_rest() {
+        let mut rest = resting();
+        rest.end(false);
+        rest.begin();
+        assert!(rest.left() > RESTING_LIMIT);
+    }
+
+    #[test]
+    fn real_work_ends_the_rest_and_decoding_anew_does_not_count_as_such() {
+        let mut rest = resting();
+        rest.cold = true;
+        rest.woke = ago(MOMENT * 2);
+        rest.begin();
+        assert!(rest.resting);
+        rest.woke = ago(MOMENT * 2);
+        rest.begin();
+        assert!(!rest.resting && rest.left() > RESTING_LIMIT);
+    }
+}

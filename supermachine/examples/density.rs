@@ -3,7 +3,7 @@
 //! `cargo run --release -p supermachine --example density -- oci:DIR [MACHINES [SECONDS]]`
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supermachine::Image;
 
 fn main() -> Result<(), supermachine::Error> {
@@ -61,5 +61,17 @@ fn main() -> Result<(), supermachine::Error> {
         total += sum;
     }
     println!("together {total} KiB for {machines} machines");
+    // All different ones, as each is held.
+    let mut held = Vec::new();
+    let mut answered = Vec::new();
+    for _ in 0..machines.min(20) {
+        let begun = Instant::now();
+        let vm = pool.acquire()?;
+        vm.exec(["true"])?;
+        answered.push(begun.elapsed());
+        held.push(vm);
+    }
+    answered.sort();
+    println!("idle to first reply: {answered:?}");
     Ok(())
 }
