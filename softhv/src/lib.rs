@@ -14,6 +14,12 @@ pub mod faults;
 pub mod fp;
 pub mod fuzzing;
 pub mod gic;
+#[cfg_attr(all(target_os = "linux", target_env = "gnu"), path = "heap_gnu.rs")]
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    path = "heap_other.rs"
+)]
+mod heap;
 pub mod idregs;
 pub mod mem;
 pub mod mmu;

@@ -4,7 +4,7 @@
 use crate::code::SP_OFF;
 use crate::cpu::Cpu;
 use crate::phys::MemoryFlags;
-use crate::tlb::{Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
+use crate::tlb::{self, Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
 use crate::vcpu_link::TlbInvalidate;
 use crate::walk::{Access, Controls, Fault, Mapping, Privilege, fsc, strip_tag, walk};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,6 @@ pub struct Mmu {
     pan_off: Bank,
     /// Up to [`USER_BANKS`], made as address spaces come.
     users: Vec<Bank>,
-    /// Always misses; in use between a TTBR write and the next user access.
-    none: Bank,
     current_user: Option<usize>,
     clock: u64,
     next_generation: u64,
@@ -37,7 +35,6 @@ impl Mmu {
             kernel: Bank::new(),
             pan_off: Bank::new(),
             users: Vec::new(),
-            none: Bank::new(),
             current_user: None,
             clock: 0,
             next_generation: 0,
@@ -83,9 +80,11 @@ impl Mmu {
         }
     }
 
-    /// Gives the memory of all address spaces back to the host. Afterwards
+    /// Gives the memory of all banks back to the host. Afterwards
     /// [`Cpu::translation_changed`] must be called.
     fn release(&mut self) {
+        self.kernel.release();
+        self.pan_off.release();
         self.users = Vec::new();
         self.current_user = None;
     }
@@ -243,7 +242,7 @@ impl Cpu {
     /// After a write to a translation table base register.
     pub fn space_changed(&mut self) {
         self.mmu.current_user = None;
-        self.tlb_user = self.mmu.none.as_mut_ptr();
+        self.tlb_user = tlb::nothing();
         self.mmu.pan_off.flush();
         self.mmu.low_kernel = self.mmu.generation();
         self.refresh_context();
@@ -263,6 +262,7 @@ impl Cpu {
         self.link_from = std::ptr::null();
         self.mmu.release();
         self.translation_changed();
+        crate::heap::trim();
     }
 
     /// Applies a TLB maintenance operation to this vCPU.
@@ -364,7 +364,23 @@ impl Cpu {
         } else {
             &mut self.mmu.pan_off
         };
-        bank.fill(&fill);
+        if bank.fill(&fill) {
+            self.banks_moved();
+        }
+    }
+
+    /// Points the handlers' views at where the banks they show are now.
+    fn banks_moved(&mut self) {
+        if let Some(at) = self.mmu.current_user {
+            self.tlb_user = self.mmu.users[at].as_mut_ptr();
+        }
+        self.tlb = if self.pstate.el == 0 {
+            self.tlb_user
+        } else if self.pstate.pan {
+            self.mmu.kernel.as_mut_ptr()
+        } else {
+            self.mmu.pan_off.as_mut_ptr()
+        };
     }
 
     /// Physical and host address of the instruction at `pc`, if the TLB has

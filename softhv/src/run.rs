@@ -23,8 +23,14 @@ const SCTLR_RESET: u64 = 0x30d0_0800;
 const WFI_ISS: u64 = 0x1e0_0000;
 /// How long a vCPU keeps decoded code it does not use.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+/// The same once it has given code back and did not work since. Timers fire in
+/// pairs, a tick apart (10 ms at HZ = 100): the second finds the code of the
+/// first.
+const RESTING_LIMIT: Duration = Duration::from_millis(30);
 /// What an idle guest's own timers take at most when they fire.
 const MOMENT: Duration = Duration::from_millis(2);
+/// The same with all code to be decoded anew.
+const COLD_MOMENT: Duration = Duration::from_millis(8);
 /// All physical addresses.
 const EVERYTHING: CodeRange = CodeRange {
     pa: 0,
@@ -38,6 +44,12 @@ pub struct Rest {
     since: Instant,
     /// When it last woke up.
     woke: Instant,
+    /// When it last had anything to do.
+    worked: Instant,
+    /// It gave its code back and has had no real work since.
+    resting: bool,
+    /// It had no code when it woke up.
+    cold: bool,
 }
 
 impl Rest {
@@ -46,20 +58,48 @@ impl Rest {
         Self {
             since: now,
             woke: now,
+            worked: now,
+            resting: false,
+            cold: false,
         }
     }
 
     /// It has nothing to do.
     fn begin(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.woke) > MOMENT {
+        let moment = if self.cold { COLD_MOMENT } else { MOMENT };
+        if now.duration_since(self.woke) > moment {
             self.since = now;
+            self.resting = false;
+        }
+        self.worked = now;
+        self.cold = false;
+    }
+
+    /// For how much longer it keeps its code if nothing happens.
+    fn left(&self) -> Duration {
+        if self.resting {
+            RESTING_LIMIT.saturating_sub(self.worked.elapsed())
+        } else {
+            IDLE_LIMIT.saturating_sub(self.since.elapsed())
         }
     }
 
-    /// It has something to do.
-    fn end(&mut self) {
+    /// It gave its code back.
+    fn released(&mut self) {
+        self.resting = true;
+        self.cold = true;
+    }
+
+    /// It has something to do, by its own timer or not.
+    fn end(&mut self, timer: bool) {
         self.woke = Instant::now();
+        // Who is asked something now and then is not to start from nothing
+        // every time.
+        if self.resting && !timer {
+            self.resting = false;
+            self.since = self.woke;
+        }
     }
 }
 
@@ -236,17 +276,19 @@ impl Cpu {
         }
         self.rest.begin();
         loop {
+            let left = self.timers.until_deadline();
+            let timer = left.is_some_and(|left| left.is_zero());
             self.timers.poll();
             let bits = self.shared.attention.load(Ordering::SeqCst);
             if self.interrupt_waits() || bits & attention::KICK != 0 {
-                self.rest.end();
+                self.rest.end(timer);
                 return None;
             }
             self.shared.take(attention::IRQ | attention::TIMER);
             // A wake between the look above and here set its bit again, and
             // parking looks at the bits.
             if self.interrupt_waits() {
-                self.rest.end();
+                self.rest.end(timer);
                 return None;
             }
             let sleep = self.longest_sleep();
@@ -263,10 +305,10 @@ impl Cpu {
         if !self.code.is_large() && !eager {
             return deadline;
         }
-        let left = IDLE_LIMIT.saturating_sub(self.rest.since.elapsed());
+        let left = self.rest.left();
         if left.is_zero() || eager {
             self.release_caches();
-            self.rest.since = Instant::now();
+            self.rest.released();
             return deadline;
         }
         Some(deadline.map_or(left, |deadline| deadline.min(left)))
@@ -426,4 +468,52 @@ fn timer_register(key: u16) -> Option<TimerReg> {
         (3, 2) => TimerReg::CntvCval,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ago(time: Duration) -> Instant {
+        Instant::now().checked_sub(time).unwrap()
+    }
+
+    /// Released a minute ago, just back to sleep.
+    fn resting() -> Rest {
+        let mut rest = Rest::new();
+        rest.since = ago(Duration::from_secs(60));
+        rest.released();
+        rest.begin();
+        rest
+    }
+
+    #[test]
+    fn a_resting_vcpu_stays_so_while_only_its_timers_wake_it() {
+        let mut rest = resting();
+        assert!(rest.left() <= RESTING_LIMIT);
+        rest.end(true);
+        rest.begin();
+        assert!(rest.resting);
+        assert!(rest.left() <= RESTING_LIMIT);
+    }
+
+    #[test]
+    fn an_event_from_outside_ends_the_rest() {
+        let mut rest = resting();
+        rest.end(false);
+        rest.begin();
+        assert!(rest.left() > RESTING_LIMIT);
+    }
+
+    #[test]
+    fn real_work_ends_the_rest_and_decoding_anew_does_not_count_as_such() {
+        let mut rest = resting();
+        rest.cold = true;
+        rest.woke = ago(MOMENT * 2);
+        rest.begin();
+        assert!(rest.resting);
+        rest.woke = ago(MOMENT * 2);
+        rest.begin();
+        assert!(!rest.resting && rest.left() > RESTING_LIMIT);
+    }
 }

@@ -56,17 +56,32 @@ pub struct Fill {
     pub block_bytes: u64,
 }
 
+/// What a bank without entries shows handlers, which only read. Constant, so
+/// that all processes share it.
+static NOTHING: [Entry; ENTRIES] = [EMPTY; ENTRIES];
+
+/// Where handlers index from when nothing is to hit.
+pub fn nothing() -> *mut Entry {
+    NOTHING.as_ptr().cast_mut()
+}
+
+/// The memory of a bank in use.
+struct Filled {
+    entries: Box<[Entry; ENTRIES]>,
+    /// Physical page of each entry, for fetches.
+    physical: Box<[u64; ENTRIES]>,
+}
+
 /// One translation context's entries.
 pub struct Bank {
-    entries: Box<[Entry; ENTRIES]>,
+    /// Made by the first fill.
+    filled: Option<Filled>,
     /// Address space this bank holds, for user banks.
     pub space: Option<Space>,
     /// Names this content to the jump cache; renewed when code pages go.
     pub generation: u64,
     /// Last use, for replacement.
     pub used: u64,
-    /// Physical page of each entry, for fetches.
-    physical: Box<[u64; ENTRIES]>,
     /// Pages that the jump cache may know under [`Bank::generation`].
     code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
@@ -87,32 +102,39 @@ impl Bank {
     /// An empty bank.
     pub fn new() -> Self {
         Self {
-            entries: boxed(EMPTY),
+            filled: None,
             space: None,
             generation: 0,
             used: 0,
-            physical: boxed(0),
             code_pages: HashSet::default(),
             blocks: (u64::MAX, 0),
             empty: true,
         }
     }
 
-    /// Where handlers index from; valid as long as the bank lives.
+    /// Where handlers index from, to read; valid until the next
+    /// [`Bank::release`], or [`Bank::fill`] of a bank without memory.
     pub fn as_mut_ptr(&mut self) -> *mut Entry {
-        self.entries.as_mut_ptr()
+        match &mut self.filled {
+            Some(filled) => filled.entries.as_mut_ptr(),
+            None => nothing(),
+        }
     }
 
     /// The entry that `va` maps to.
     pub fn entry(&self, va: u64) -> &Entry {
-        &self.entries[index(va)]
+        match &self.filled {
+            Some(filled) => &filled.entries[index(va)],
+            None => &EMPTY,
+        }
     }
 
     /// Physical and host address of an instruction, if the bank has its page.
     pub fn fetch(&self, pc: u64) -> Option<(u64, u64)> {
-        let entry = self.entry(pc);
+        let filled = self.filled.as_ref()?;
+        let entry = &filled.entries[index(pc)];
         (entry.exec == pc & PAGE_MASK).then(|| {
-            let physical = self.physical[index(pc)] | (pc & !PAGE_MASK);
+            let physical = filled.physical[index(pc)] | (pc & !PAGE_MASK);
             (physical, pc.wrapping_add(entry.addend))
         })
     }
@@ -122,30 +144,45 @@ impl Bank {
         self.code_pages.insert(va & PAGE_MASK);
     }
 
-    /// Adds a translation, keeping rights already known for the same page.
-    pub fn fill(&mut self, fill: &Fill) {
+    /// Adds a translation. True if [`Bank::as_mut_ptr`] is another one now.
+    pub fn fill(&mut self, fill: &Fill) -> bool {
+        let moved = self.filled.is_none();
+        let filled = self.filled.get_or_insert_with(|| Filled {
+            entries: boxed(EMPTY),
+            physical: boxed(0),
+        });
         let page = fill.page;
         let addend = fill.host.wrapping_sub(page);
         let tag = |allowed: bool| if allowed { page } else { INVALID };
-        self.entries[index(page)] = Entry {
+        filled.entries[index(page)] = Entry {
             read: tag(fill.read),
             write: tag(fill.write),
             exec: tag(fill.exec),
             addend,
         };
-        self.physical[index(page)] = fill.physical;
+        filled.physical[index(page)] = fill.physical;
         if fill.block_bytes > PAGE_SIZE {
             let start = page & !(fill.block_bytes - 1);
             self.blocks.0 = self.blocks.0.min(start);
             self.blocks.1 = self.blocks.1.max(start | (fill.block_bytes - 1));
         }
         self.empty = false;
+        moved
+    }
+
+    /// Drops everything and gives the memory back to the host.
+    pub fn release(&mut self) {
+        self.flush();
+        self.filled = None;
+        self.code_pages = HashSet::default();
     }
 
     /// Drops everything.
     pub fn flush(&mut self) {
         if !self.empty {
-            self.entries.fill(EMPTY);
+            if let Some(filled) = &mut self.filled {
+                filled.entries.fill(EMPTY);
+            }
             self.blocks = (u64::MAX, 0);
             self.empty = true;
         }
@@ -161,9 +198,11 @@ impl Bank {
             return true;
         }
         let page = va & PAGE_MASK;
-        let entry = &mut self.entries[index(page)];
-        if entry.read == page || entry.write == page || entry.exec == page {
-            *entry = EMPTY;
+        if let Some(filled) = &mut self.filled {
+            let entry = &mut filled.entries[index(page)];
+            if entry.read == page || entry.write == page || entry.exec == page {
+                *entry = EMPTY;
+            }
         }
         self.code_pages.contains(&page)
     }
@@ -177,8 +216,10 @@ impl Bank {
     /// Takes the direct write right from every entry, so that the next store
     /// to each page takes the slow path.
     pub fn revoke_writes(&mut self) {
-        for entry in self.entries.iter_mut() {
-            entry.write = INVALID;
+        if let Some(filled) = &mut self.filled {
+            for entry in filled.entries.iter_mut() {
+                entry.write = INVALID;
+            }
         }
     }
 }
@@ -221,12 +262,12 @@ mod tests {
     #[test]
     fn page_flush_drops_one_page_and_reports_code() {
         let mut bank = Bank::new();
-        bank.fill(&fill(0x1000));
-        bank.fill(&fill(0x2000));
+        assert!(bank.fill(&fill(0x1000)));
+        assert!(!bank.fill(&fill(0x2000)));
         bank.note_code(0x1010);
         assert_eq!(bank.fetch(0x1004), Some((0x4000_0004, 0x7000_0004)));
         assert!(!bank.flush_page(0x2abc));
-        bank.fill(&fill(0x2000));
+        assert!(!bank.fill(&fill(0x2000)));
         assert!(bank.flush_page(0x1abc));
         assert_ne!(bank.entry(0x1000).read, 0x1000);
         assert_eq!(bank.entry(0x2000).read, 0x2000);
@@ -236,12 +277,25 @@ mod tests {
     #[test]
     fn a_page_inside_a_block_mapping_drops_the_bank() {
         let mut bank = Bank::new();
-        bank.fill(&fill(0x1000));
-        bank.fill(&Fill {
+        let _first = bank.fill(&fill(0x1000));
+        let _second = bank.fill(&Fill {
             block_bytes: 0x20_0000,
             ..fill(0x40_3000)
         });
         assert!(bank.flush_page(0x41_0000));
         assert_ne!(bank.entry(0x1000).read, 0x1000);
+    }
+
+    #[test]
+    fn a_released_bank_shows_handlers_entries_that_miss() {
+        let mut bank = Bank::new();
+        assert_eq!(bank.as_mut_ptr(), nothing());
+        assert!(bank.fill(&fill(0x1000)));
+        assert_ne!(bank.as_mut_ptr(), nothing());
+        bank.release();
+        assert_eq!(bank.as_mut_ptr(), nothing());
+        assert_eq!(bank.fetch(0x1004), None);
+        assert!(bank.fill(&fill(0x1000)));
+        assert_eq!(bank.fetch(0x1004), Some((0x4000_0004, 0x7000_0004)));
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hvf::sys::{ExitReason, GicDistributorReg, MemoryFlags, Reg, SysReg, VcpuExit};
 use hvf::{ExceptionClass, Gic, GicAddresses, Vcpu, Vm};
 use supermachine_softhv::abi::api;
+use supermachine_softhv::faults::FAULTS;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -212,6 +213,36 @@ fn short_timers_set_again_and_again_are_never_lost() {
                 std::thread::sleep(Duration::from_micros(100));
             }
         });
+    });
+}
+
+/// Resets the injected faults even if the test fails.
+struct EagerRelease;
+
+impl EagerRelease {
+    fn begin() -> Self {
+        FAULTS.eager_release.store(true, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for EagerRelease {
+    fn drop(&mut self) {
+        FAULTS.clear();
+    }
+}
+
+#[test]
+fn a_guest_without_decoded_code_after_every_wait_goes_on_correctly() {
+    with_machine(|vm, _| {
+        let _eager = EagerRelease::begin();
+        let mut vcpu = boot(vm, 0);
+        vcpu.set_reg(Reg::PC, RAM + 0x4000).unwrap();
+        vcpu.set_general(6, 24_000 / 2).unwrap();
+        vcpu.set_general(10, 0).unwrap();
+        vcpu.set_general(11, 200).unwrap();
+        assert_eq!(next_interrupt(&mut vcpu), 27);
+        assert_eq!(vcpu.general(10).unwrap(), 200);
     });
 }
 

@@ -1,15 +1,16 @@
 //! Prints what idle machines of a pool cost in memory (Linux).
 //!
-//! `cargo run --release -p supermachine --example density -- oci:DIR [MACHINES]`
+//! `cargo run --release -p supermachine --example density -- oci:DIR [MACHINES [SECONDS]]`
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supermachine::Image;
 
 fn main() -> Result<(), supermachine::Error> {
     let mut arguments = std::env::args().skip(1);
     let reference = arguments.next().unwrap_or_default();
     let machines = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let settling = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(4);
     let image = Image::builder(reference).build()?;
     let pool = image
         .pool()
@@ -20,7 +21,7 @@ fn main() -> Result<(), supermachine::Error> {
     while pool.stats().idle < machines {
         std::thread::sleep(Duration::from_millis(20));
     }
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(settling));
     let own = std::process::id().to_string();
     let mut total = 0;
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -60,5 +61,17 @@ fn main() -> Result<(), supermachine::Error> {
         total += sum;
     }
     println!("together {total} KiB for {machines} machines");
+    // All different ones, as each is held.
+    let mut held = Vec::new();
+    let mut answered = Vec::new();
+    for _ in 0..machines.min(20) {
+        let begun = Instant::now();
+        let vm = pool.acquire()?;
+        vm.exec(["true"])?;
+        answered.push(begun.elapsed());
+        held.push(vm);
+    }
+    answered.sort();
+    println!("idle to first reply: {answered:?}");
     Ok(())
 }
