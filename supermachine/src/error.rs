@@ -69,6 +69,9 @@ pub enum Error {
         /// The worker's reason.
         message: String,
     },
+    /// The asynchronous runtime ended before this was begun.
+    #[error("the asynchronous runtime is ending")]
+    Cancelled,
     /// The machine could not do what was asked, and goes on.
     #[error("the machine goes on without: {message}")]
     Refused {

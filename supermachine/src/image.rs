@@ -217,20 +217,20 @@ impl Image {
     /// # Errors
     /// As [`Image::acquire`].
     pub fn acquire_with(&self, config: &VmConfig) -> Result<PooledVm, Error> {
-        let pool = {
-            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            match pools.iter().find(|(known, _)| known == config) {
-                Some((_, pool)) => pool.clone(),
-                None => {
-                    let warm = config.pool_warm;
-                    let pool = self.pool().vm_config(config.clone()).min(warm);
-                    let pool = pool.max(warm.max(DEFAULT_POOL_MAX)).build()?;
-                    pools.push((config.clone(), pool.clone()));
-                    pool
-                }
-            }
-        };
-        pool.acquire()
+        self.pool_for(config)?.acquire()
+    }
+
+    /// The pool behind [`Image::acquire_with`].
+    pub(crate) fn pool_for(&self, config: &VmConfig) -> Result<Pool, Error> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pool)) = pools.iter().find(|(known, _)| known == config) {
+            return Ok(pool.clone());
+        }
+        let warm = config.pool_warm;
+        let pool = self.pool().vm_config(config.clone()).min(warm);
+        let pool = pool.max(warm.max(DEFAULT_POOL_MAX)).build()?;
+        pools.push((config.clone(), pool.clone()));
+        Ok(pool)
     }
 }
 

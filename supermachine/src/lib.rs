@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+#[cfg(feature = "tokio")]
+pub mod async_;
 mod bake;
 mod capture;
 pub mod cli;

@@ -60,6 +60,9 @@ fn setup() -> Result<()> {
     Ok(())
 }
 
+/// What is checked beside the defaults, which the release build has.
+const FEATURES: &str = "supermachine/tokio";
+
 fn format() -> Result<()> {
     process::shown(&mut cargo(&["fmt", "--all", "--check"]))
 }
@@ -68,6 +71,8 @@ fn clippy() -> Result<()> {
     process::shown(&mut cargo(&[
         "clippy",
         "--workspace",
+        "--features",
+        FEATURES,
         "--all-targets",
         "--locked",
         "--quiet",
@@ -79,7 +84,8 @@ fn clippy() -> Result<()> {
 
 fn docs() -> Result<()> {
     process::shown(
-        cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+        cargo(&["doc", "--workspace", "--features", FEATURES])
+            .args(["--no-deps", "--locked", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
@@ -98,7 +104,8 @@ fn release() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    let status = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+    let status = cargo(&["test", "--workspace", "--features", FEATURES])
+        .args(["--locked", "--no-fail-fast"])
         .stdin(std::process::Stdio::null())
         .status()
         .context("cannot run cargo test")?;

@@ -4,6 +4,7 @@
 use std::io;
 
 /// Which half this is.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // there is no fork
 pub(crate) enum Half {
     /// The one that was there before.
     Parent,

@@ -1,0 +1,253 @@
+//! The same types for programs that use tokio: what blocks runs on tokio's
+//! threads for that.
+//!
+//! Dropping a future of something that has begun does not undo it: a machine
+//! that was being started is stopped when it is there, a command runs on until
+//! its end or its time limit. Dropping the future of
+//! [`AsyncPool::acquire`] leaves the line.
+
+use crate::{
+    CopyReport, Error, ExecBuilder, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
+    PoolStats, PooledVm, Vm, VmConfig, VmStatus,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down.
+            Err(_) => Err(Error::Cancelled),
+        },
+    }
+}
+
+/// An [`Image`].
+#[derive(Clone, Debug)]
+pub struct AsyncImage(Image);
+
+impl AsyncImage {
+    /// As [`Image::load`].
+    ///
+    /// # Errors
+    /// As [`Image::load`].
+    pub async fn load(reference: impl Into<String>) -> Result<Self, Error> {
+        let reference = reference.into();
+        blocking(move || Image::load(&reference).map(Self)).await
+    }
+
+    /// As [`Image::from_snapshot`].
+    ///
+    /// # Errors
+    /// As [`Image::from_snapshot`].
+    pub async fn from_snapshot(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        blocking(move || Image::from_snapshot(path).map(Self)).await
+    }
+
+    /// As [`OciImageBuilder::build`].
+    ///
+    /// # Errors
+    /// As [`OciImageBuilder::build`].
+    pub async fn build(builder: OciImageBuilder) -> Result<Self, Error> {
+        blocking(move || builder.build().map(Self)).await
+    }
+
+    /// As [`Image::start`].
+    ///
+    /// # Errors
+    /// As [`Image::start`].
+    pub async fn start(&self, config: &VmConfig) -> Result<AsyncVm, Error> {
+        let (image, config) = (self.0.clone(), config.clone());
+        blocking(move || image.start(&config).map(AsyncVm::new)).await
+    }
+
+    /// As [`Image::acquire`].
+    ///
+    /// # Errors
+    /// As [`Image::acquire`].
+    pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
+        self.acquire_with(&VmConfig::new()).await
+    }
+
+    /// As [`Image::acquire_with`].
+    ///
+    /// # Errors
+    /// As [`Image::acquire_with`].
+    pub async fn acquire_with(&self, config: &VmConfig) -> Result<AsyncPooledVm, Error> {
+        let (image, config) = (self.0.clone(), config.clone());
+        let pool = blocking(move || image.pool_for(&config)).await?;
+        AsyncPool(pool).acquire().await
+    }
+
+    /// As [`PoolBuilder::build`].
+    ///
+    /// # Errors
+    /// As [`PoolBuilder::build`].
+    pub async fn pool(
+        &self,
+        configure: impl FnOnce(PoolBuilder) -> PoolBuilder,
+    ) -> Result<AsyncPool, Error> {
+        let builder = configure(self.0.pool());
+        blocking(move || builder.build().map(AsyncPool)).await
+    }
+
+    /// The image itself.
+    pub fn image(&self) -> &Image {
+        &self.0
+    }
+}
+
+/// A [`Pool`].
+#[derive(Clone, Debug)]
+pub struct AsyncPool(Pool);
+
+impl AsyncPool {
+    /// As [`Pool::acquire`]. Waits without a thread.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
+        Ok(AsyncPooledVm {
+            vm: Arc::new(self.0.request().await?),
+        })
+    }
+
+    /// As [`Pool::stats`].
+    pub fn stats(&self) -> PoolStats {
+        self.0.stats()
+    }
+
+    /// As [`Pool::shutdown`].
+    pub async fn shutdown(&self, patience: Duration) {
+        let pool = self.0.clone();
+        // It has no result but the runtime's own end.
+        let _ = spawn_blocking(move || pool.shutdown(patience)).await;
+    }
+}
+
+/// What both kinds of machines can do.
+macro_rules! machine {
+    ($name:ident) => {
+        impl $name {
+            /// As [`Vm::exec`].
+            ///
+            /// # Errors
+            /// As [`Vm::exec`].
+            pub async fn exec<S: Into<Vec<u8>>>(
+                &self,
+                argv: impl IntoIterator<Item = S>,
+            ) -> Result<ExecOutcome, Error> {
+                let argv: Vec<Vec<u8>> = argv.into_iter().map(Into::into).collect();
+                self.run(move |command| command.argv(argv)).await
+            }
+
+            /// Builds a command with `build`, runs it and collects its output,
+            /// as [`ExecBuilder::output`].
+            ///
+            /// # Errors
+            /// As [`ExecBuilder::output`].
+            pub async fn run(
+                &self,
+                build: impl FnOnce(ExecBuilder<'_>) -> ExecBuilder<'_> + Send + 'static,
+            ) -> Result<ExecOutcome, Error> {
+                let vm = self.vm.clone();
+                blocking(move || build(vm.exec_builder()).output()).await
+            }
+
+            /// As [`Vm::write_file`].
+            ///
+            /// # Errors
+            /// As [`Vm::write_file`].
+            pub async fn write_file(
+                &self,
+                path: impl Into<String>,
+                bytes: impl Into<Vec<u8>>,
+            ) -> Result<(), Error> {
+                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
+                blocking(move || vm.write_file(&path, &bytes)).await
+            }
+
+            /// As [`Vm::read_file`].
+            ///
+            /// # Errors
+            /// As [`Vm::read_file`].
+            pub async fn read_file(&self, path: impl Into<String>) -> Result<Vec<u8>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_file(&path)).await
+            }
+
+            /// As [`Vm::snapshot`].
+            ///
+            /// # Errors
+            /// As [`Vm::snapshot`].
+            pub async fn snapshot(&self, dest: impl Into<PathBuf>) -> Result<AsyncImage, Error> {
+                let (vm, dest) = (self.vm.clone(), dest.into());
+                blocking(move || vm.snapshot(dest).map(AsyncImage)).await
+            }
+
+            /// As [`Vm::fork`].
+            ///
+            /// # Errors
+            /// As [`Vm::fork`].
+            pub async fn fork(&self, count: usize) -> Result<Vec<AsyncVm>, Error> {
+                let vm = self.vm.clone();
+                let children = blocking(move || vm.fork(count)).await?;
+                Ok(children.into_iter().map(AsyncVm::new).collect())
+            }
+
+            /// As [`Vm::status`].
+            ///
+            /// # Errors
+            /// As [`Vm::status`].
+            pub async fn status(&self) -> Result<VmStatus, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.status()).await
+            }
+
+            /// As [`Vm::copy_report`].
+            pub fn copy_report(&self) -> Option<CopyReport> {
+                self.vm.copy_report()
+            }
+        }
+    };
+}
+
+/// A [`Vm`].
+#[derive(Clone, Debug)]
+pub struct AsyncVm {
+    vm: Arc<Vm>,
+}
+
+impl AsyncVm {
+    fn new(vm: Vm) -> Self {
+        Self { vm: Arc::new(vm) }
+    }
+
+    /// As [`Vm::stop`], also if it has clones.
+    ///
+    /// # Errors
+    /// As [`Vm::stop`].
+    pub async fn stop(self) -> Result<(), Error> {
+        blocking(move || {
+            self.vm.end();
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A [`PooledVm`]. It goes back to its pool when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct AsyncPooledVm {
+    vm: Arc<PooledVm>,
+}
+
+machine!(AsyncVm);
+machine!(AsyncPooledVm);
