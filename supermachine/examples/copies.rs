@@ -6,6 +6,8 @@ use std::time::Instant;
 use supermachine::{Image, VmConfig};
 
 fn main() -> Result<(), supermachine::Error> {
+    // This executable is its own worker.
+    supermachine::worker_main();
     let mut arguments = std::env::args().skip(1);
     let reference = arguments.next().unwrap_or_default();
     let copies = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(3);

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,14 +30,47 @@ const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The worker executable: the configured one, else the one beside the running
-/// executable, else the one in `PATH`.
-fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
+/// The only argument of an executable that is entered again as a worker.
+const REENTRY: &str = "--supermachine-worker";
+/// Whether this executable can be entered again.
+static CAN_REENTER: AtomicBool = AtomicBool::new(false);
+
+/// For programs that ship as one executable: to be called first in `main`.
+/// Where the process was started as a worker, it is one and does not return;
+/// otherwise this returns at once, and workers are started from the running
+/// executable instead of a `supermachine-worker` beside it or in `PATH`.
+///
+/// ```no_run
+/// fn main() -> Result<(), supermachine::Error> {
+///     supermachine::worker_main();
+///     let image = supermachine::Image::builder("oci:image").build()?;
+///     let vm = image.acquire()?;
+///     println!("{:?}", vm.exec(["uname", "-a"])?.stdout);
+///     Ok(())
+/// }
+/// ```
+pub fn worker_main() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == REENTRY) && arguments.next().is_none() {
+        std::process::exit(super::worker::run().into());
+    }
+    CAN_REENTER.store(true, Ordering::Relaxed);
+}
+
+/// What to start a worker with: the configured executable; else this one, if
+/// it [can be entered again](worker_main); else the one beside it, else the
+/// one in `PATH`.
+fn find_worker(config: &VmConfig) -> Result<Command, Error> {
     const NAME: &str = "supermachine-worker";
     if let Some(path) = &config.worker {
-        return Ok(path.clone());
+        return Ok(Command::new(path));
     }
     let own = std::env::current_exe().unwrap_or_default();
+    if CAN_REENTER.load(Ordering::Relaxed) {
+        let mut command = Command::new(&own);
+        command.arg(REENTRY);
+        return Ok(command);
+    }
     let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
     // Tests and examples are built one directory below the executables.
     let below = beside.ends_with("deps") || beside.ends_with("examples");
@@ -44,13 +78,14 @@ fn find_worker(config: &VmConfig) -> Result<PathBuf, Error> {
     for dir in [Some(beside.as_path()), above].into_iter().flatten() {
         let candidate = dir.join(NAME);
         if candidate.is_file() {
-            return Ok(candidate);
+            return Ok(Command::new(candidate));
         }
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|dir| dir.join(NAME))
         .find(|candidate| candidate.is_file())
+        .map(Command::new)
         .ok_or(Error::NoWorker { beside })
 }
 
@@ -179,7 +214,7 @@ impl WeakWorker {
 impl Worker {
     /// Starts a worker, which begins to prepare a machine by itself.
     pub fn spawn(config: &VmConfig, setup: Setup, dir: &RuntimeDir) -> Result<Self, Error> {
-        let executable = find_worker(config)?;
+        let mut command = find_worker(config)?;
         let log_path = dir.path().join("log");
         let log = File::options()
             .read(true)
@@ -201,7 +236,6 @@ impl Worker {
         } else {
             Stdio::from(log.try_clone().map_err(failed("opening its log"))?)
         };
-        let mut command = Command::new(&executable);
         if std::env::var_os(TUNABLES).is_none() {
             command.env(TUNABLES, SMALL_HEAP);
         }
@@ -212,7 +246,10 @@ impl Worker {
             // The terminal's Ctrl-C is for the guest's command.
             .process_group(0)
             .spawn()
-            .map_err(Error::host("cannot start the worker", executable))?;
+            .map_err(|source| {
+                let executable = PathBuf::from(command.get_program());
+                Error::host("cannot start the worker", executable)(source)
+            })?;
         let worker = Self {
             process: Arc::new(Process::of_child(child)),
             control,
