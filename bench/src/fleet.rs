@@ -14,7 +14,7 @@ use supermachine::{Pool, Vm};
 /// Idle machines of `density`.
 const CROWD: usize = 50;
 /// Until they have come to rest and given back what they do not need.
-const SETTLE: Duration = Duration::from_secs(6);
+const SETTLE: Duration = Duration::from_secs(10);
 const KIB_PER_MIB: f64 = 1024.0;
 
 /// Memory of idle machines.
