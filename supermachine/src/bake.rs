@@ -13,6 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use vmm_core::machine::STATE_VERSION;
 
 /// Changes when the same options would make another snapshot.
 const RECIPE: &str = "supermachine bake 1";
@@ -254,6 +255,7 @@ impl OciImageBuilder {
     fn key(&self, image: &Image, here: &Stamp) -> String {
         let parts = serde_json::json!([
             RECIPE,
+            STATE_VERSION,
             image.digest(),
             layer_resources(image.layers()),
             self.config.boot_memory_mib(),

@@ -124,3 +124,117 @@ fn a_jump_into_nothing_ends_the_machine_with_the_address() {
         }
     });
 }
+
+/// Writes a word to each of `pages` pages from `base`, again and again, each
+/// time other words.
+fn writes_pages(base: u64, pages: u64) -> Program {
+    Program::new()
+        .set(2, 1)
+        // Each `set` is four instructions.
+        .set(1, base)
+        .set(3, pages)
+        .raw(0xf900_0022) // str x2, [x1]
+        .raw(0x9140_0421) // add x1, x1, #4096
+        .raw(0x9100_0442) // add x2, x2, #1
+        .raw(0x5100_0463) // sub w3, w3, #1
+        .cbnz_w(3, -4)
+        .b(-13)
+}
+
+fn content(machine: &RunningMachine) -> Vec<u8> {
+    machine
+        .store_memory(|source| {
+            let mut all = vec![0; usize::try_from(source.memory_bytes()).unwrap()];
+            while let Some((at, run)) = source.next_run().unwrap() {
+                let at = usize::try_from(at).unwrap();
+                all[at..at + run.len()].copy_from_slice(run);
+            }
+            Ok::<_, supermachine_vmm_core::machine::MachineError>(all)
+        })
+        .unwrap()
+}
+
+/// Captures a machine that writes, and lets a copy write and go back.
+fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
+    use snapshot::{Architecture, Description, Engine, Stamp, Store, SystemFiles, Written};
+    use supermachine_vmm_core::machine::{PrepareOptions, PreparedMachine, RestoreOptions};
+
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = write_kernel(name, &writes_pages(layout::RAM + (4 << 20), pages));
+    let resources = VmResources::new()
+        .with_kernel_path(path.to_str().unwrap())
+        .with_memory_mib(memory_mib);
+    let engine = HvfEngine::software();
+    let first = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    first.pause().unwrap();
+    let saved = first.save().unwrap();
+    let root = path.with_extension("snapshots");
+    let store = Store::new(&root).unwrap();
+    let mut draft = store.lock("m", Duration::ZERO).unwrap().draft().unwrap();
+    let state = saved.encode(Engine::Soft).unwrap();
+    let written = first.store_memory(|memory| {
+        Ok::<_, supermachine_vmm_core::machine::MachineError>(
+            Written::write(&SystemFiles, draft.path(), memory, &state).unwrap(),
+        )
+    });
+    draft.adopt(written.unwrap()).unwrap();
+    let (cpu, counter_hz) = engine.identity().unwrap();
+    let stamp = Stamp {
+        engine: Engine::Soft,
+        architecture: Architecture::Aarch64,
+        gic_version: 3,
+        counter_hz,
+        granule_bytes: 16 << 10,
+        cpu,
+        kernel: String::new(),
+        init: String::new(),
+        producer: String::new(),
+    };
+    draft
+        .publish(Description {
+            key: String::new(),
+            created_unix_s: 0,
+            stamp: stamp.clone(),
+            vcpus: 1,
+            resources: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+        })
+        .unwrap();
+    let baseline = content(&first);
+    drop(first);
+
+    let snapshot = store.open("m", &stamp).unwrap();
+    let decoded = supermachine_vmm_core::machine::SavedMachine::decode(snapshot.state()).unwrap();
+    assert_eq!(decoded, saved);
+    let prepared = PreparedMachine::new(&engine, PrepareOptions::default()).unwrap();
+    let (copy, id) = prepared
+        .restore(&snapshot, &saved, &RestoreOptions::default())
+        .unwrap();
+    let mut ids = vec![id];
+    assert!(content(&copy) == baseline);
+    // Its new generation waits to be noticed; this guest never will.
+    let different = |copy: &RunningMachine| copy.save().unwrap().differences(&saved);
+    assert_eq!(different(&copy), ["the interrupts"]);
+    for _ in 0..3 {
+        copy.resume();
+        std::thread::sleep(Duration::from_millis(60));
+        copy.pause().unwrap();
+        assert!(content(&copy) != baseline, "the copy has written nothing");
+        let report = copy.reset(&saved).unwrap();
+        assert_eq!(report.pages.is_some(), copied, "{report:?}");
+        assert!(content(&copy) == baseline, "memory is not what it was");
+        assert_eq!(different(&copy), ["the interrupts"]);
+        assert!(!ids.contains(&report.generation));
+        ids.push(report.generation);
+    }
+    drop(copy);
+    std::fs::remove_dir_all(root).unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_reset_brings_back_every_byte_of_memory_and_all_state() {
+    goes_back("reset-few", 16, 2000, true);
+    goes_back("reset-many", 64, 6000, false);
+}

@@ -71,6 +71,54 @@ fn publish_survives_a_crash_at_any_call() {
 }
 
 #[test]
+fn what_another_process_writes_survives_the_failure_of_any_single_call() {
+    let write_with = |fault, at| {
+        let scratch = Scratch::new();
+        let store = scratch.store();
+        publish(&store, "a", "old", 1).unwrap();
+        let files = FaultyFiles::new(fault, at);
+        let content = memory(2);
+        let outcome = (|| {
+            let mut draft = store.lock("a", PATIENCE)?.draft()?;
+            let source = &mut BytePages::new(&content);
+            let written = Written::write(&files, draft.path(), source, &state(2))?;
+            draft.adopt(written)?;
+            draft.publish(description("new"))
+        })();
+        let found = store.open("a", &testing::stamp()).unwrap();
+        check(&found, if outcome.is_ok() { 2 } else { 1 });
+        let names = names(&scratch.path().join("a"));
+        assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
+        (outcome, files.calls())
+    };
+    let (outcome, calls) = write_with(Fault::None, 0);
+    assert_eq!(outcome.unwrap(), 2);
+    for errno in ERRNOS {
+        for at in 0..calls {
+            write_with(Fault::Errno(errno), at).0.unwrap_err();
+        }
+    }
+    for at in (0..calls).step_by(7) {
+        write_with(Fault::ShortWrites, at).0.unwrap();
+    }
+}
+
+#[test]
+fn a_draft_adopts_only_what_is_there() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+    let content = memory(1);
+    let source = &mut BytePages::new(&content);
+    let written = Written::write(&SystemFiles, draft.path(), source, &state(1)).unwrap();
+    let file = draft.path().join("state.bin");
+    std::fs::write(&file, b"short").unwrap();
+    assert!(draft.adopt(written.clone()).is_err());
+    std::fs::remove_file(file).unwrap();
+    assert!(draft.adopt(written).is_err());
+}
+
+#[test]
 fn short_and_interrupted_writes_are_carried_on() {
     let (_, calls) = publish_with(Fault::ShortWrites, u64::MAX);
     for at in (0..calls).step_by(97) {

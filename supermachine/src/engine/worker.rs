@@ -7,7 +7,7 @@ use super::protocol::{
 };
 use super::runtime_dir;
 use crate::Engine;
-use snapshot::{SnapshotError, Store, SystemFiles, Written};
+use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -230,6 +230,8 @@ impl Served {
         let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
+        let snapshot = Arc::new(snapshot);
+        read_ahead(&snapshot);
         self.layers = paths(&restore.layers);
         let options = RestoreOptions {
             block_devices: self.layers.clone(),
@@ -409,6 +411,14 @@ fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
         Ok(()) => 0,
         Err(error) => report(&error),
     }
+}
+
+/// Has the system read what the copy will touch first, while it is being made.
+/// Where that fails, the guest waits for each page itself.
+fn read_ahead(snapshot: &Arc<Snapshot>) {
+    let snapshot = snapshot.clone();
+    let thread = std::thread::Builder::new().name("read-ahead".into());
+    let _ = thread.spawn(move || snapshot.read_ahead());
 }
 
 fn paths(paths: &[PathBuf]) -> Vec<String> {

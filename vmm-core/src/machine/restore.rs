@@ -228,7 +228,10 @@ impl RunningMachine {
             return Err(MachineError::Damaged { what: "the board" });
         }
         self.control.set_power(&saved.board.power);
-        parts.vm.restore_interrupts(&saved.interrupts)?;
+        // Mostly it is as it was, and some engines take long to restore it.
+        if parts.vm.save_interrupts()? != saved.interrupts {
+            parts.vm.restore_interrupts(&saved.interrupts)?;
+        }
         parts.devices.uart.reset_to(&saved.uart);
         parts.devices.rtc.reset_to(saved.rtc);
         for (slot, (device, state)) in (0..).zip(parts.devices.virtio.iter().zip(&saved.virtio)) {

@@ -64,6 +64,30 @@ impl SavedMachine {
         self.board.possible_vcpus
     }
 
+    /// What is different in another state of the machine, but for the time
+    /// that has passed on its counters.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let timeless = |vcpus: &[Option<Arc<VcpuState>>]| -> Vec<Option<VcpuState>> {
+            let vcpus = vcpus.iter().map(|vcpu| {
+                vcpu.as_deref().map(|state| VcpuState {
+                    counter: 0,
+                    ..state.clone()
+                })
+            });
+            vcpus.collect()
+        };
+        let parts = [
+            (self.board == other.board, "the board"),
+            (timeless(&self.vcpus) == timeless(&other.vcpus), "a vCPU"),
+            (self.interrupts == other.interrupts, "the interrupts"),
+            (self.uart == other.uart, "the console"),
+            (self.rtc == other.rtc, "the clock"),
+            (self.virtio == other.virtio, "a virtio device"),
+        ];
+        let different = parts.iter().filter(|(same, _)| !same);
+        different.map(|(_, what)| *what).collect()
+    }
+
     /// The state file of a snapshot.
     pub fn encode(&self, engine: Engine) -> Result<Vec<u8>, MachineError> {
         let mut out = StateWriter::new();
