@@ -1,0 +1,93 @@
+//! kill -9 at any moment of a bake or a run: the old state or the new, and
+//! nothing that lives on.
+
+mod support;
+
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+use support::*;
+
+/// How long workers may outlive whoever started them.
+const ORPHAN_LIFE: Duration = Duration::from_secs(2);
+
+fn await_no_process(sandbox: &Sandbox) {
+    let begun = Instant::now();
+    while !sandbox.processes().is_empty() {
+        assert!(begun.elapsed() < ORPHAN_LIFE, "{:?}", sandbox.processes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn bake<'a>(tag: &'a str) -> [&'a str; 7] {
+    [
+        "bake",
+        "--name",
+        "image",
+        "--warmup",
+        tag,
+        "--json",
+        busybox(),
+    ]
+}
+
+#[test]
+fn a_killed_baker_leaves_the_old_snapshot_or_the_new() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+    // Each has another tag, so that there is something to bake.
+    for (n, delay) in [3, 20, 60, 100, 140, 170, 200, 230, 260, 300]
+        .into_iter()
+        .enumerate()
+    {
+        let tag = format!("true {n}");
+        let mut baker = sandbox.command(&bake(&tag)).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(baker.id(), Signal::KILL);
+        wait(&mut baker, Duration::from_secs(5));
+        await_no_process(&sandbox);
+        let verified = sandbox.run(&["snapshot", "verify", "image"]);
+        assert_eq!(verified.code(), 0, "after {delay} ms: {}", verified.err());
+    }
+    let again = sandbox.run(&bake("true # at last"));
+    assert_eq!(again.code(), 0, "{}", again.err());
+    assert_eq!(sandbox.run(&["snapshot", "verify", "image"]).code(), 0);
+}
+
+#[test]
+fn machines_end_with_whoever_started_them() {
+    let sandbox = Sandbox::new();
+    for options in [&[][..], &["--no-snapshot"]] {
+        let mut run = sandbox
+            .shell(options, "echo up; sleep 1000")
+            .spawn()
+            .unwrap();
+        read_until(run.stdout.as_mut().unwrap(), "up");
+        signal(run.id(), Signal::KILL);
+        wait(&mut run, Duration::from_secs(5));
+        await_no_process(&sandbox);
+    }
+}
+
+#[test]
+fn a_worker_killed_while_it_bakes_is_an_error() {
+    let sandbox = Sandbox::new();
+    let mut baker = sandbox.command(&bake("sleep 100")).spawn().unwrap();
+    let begun = Instant::now();
+    let worker = loop {
+        let others = sandbox
+            .processes()
+            .into_iter()
+            .find(|pid| *pid != baker.id());
+        if let Some(worker) = others {
+            break worker;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    signal(worker, Signal::KILL);
+    let status = wait(&mut baker, Duration::from_secs(20));
+    assert_eq!(status.code(), Some(125));
+    await_no_process(&sandbox);
+    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+}
