@@ -100,7 +100,11 @@ fn read(dir: &Path) -> Option<RunningVm> {
     }
     let mut text = Vec::new();
     let file = runtime_dir::open_regular(&dir.join(FILE)).ok()?;
-    file.take(MAX_FILE_BYTES).read_to_end(&mut text).ok()?;
+    // What is longer is left out, not cut.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return None;
+    }
     Some(RunningVm {
         id: runtime_dir::id(dir)?.to_owned(),
         description: serde_json::from_slice(&text).ok()?,
