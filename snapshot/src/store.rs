@@ -476,6 +476,28 @@ impl<'a> ImageLock<'a> {
         Ok(removed)
     }
 
+    /// Whether a machine runs from a generation of the image right now. More
+    /// may begin to, until the image is removed.
+    ///
+    /// # Errors
+    /// When a generation cannot be looked at.
+    pub fn is_in_use(&self) -> Result<bool> {
+        let files = &self.store.files;
+        match files.attributes_of(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            result => result.context("examine", &self.directory)?,
+        };
+        for number in self.generations()? {
+            let path = self.directory.join(generation_name(number));
+            let directory = files.open(&path).context("open", &path)?;
+            let free = files.try_lock(&directory, LockKind::Exclusive);
+            if !free.context("lock", &path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes the image with all that belongs to it.
     ///
     /// # Errors

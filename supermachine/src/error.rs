@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] oci_bake::BakeError),
     /// No running machine has this name or id, or several have.
-    #[error("{count} running machines are called `{name}`; `supermachine ps` shows all")]
+    #[error("{}; `supermachine ps` shows all", how_many(*count, name))]
     NoSuchVm {
         /// What was looked for.
         name: String,
@@ -204,6 +204,14 @@ fn log_excerpt(log: &str) -> String {
         String::new()
     } else {
         format!(" (it said: {})", log.trim())
+    }
+}
+
+/// Why a name does not stand for one machine.
+fn how_many(count: usize, name: &str) -> String {
+    match count {
+        0 => format!("no running machine is called `{name}`"),
+        _ => format!("{count} running machines are called `{name}`, or have ids that start so"),
     }
 }
 

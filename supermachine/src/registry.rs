@@ -1,23 +1,22 @@
 //! The running machines of a user, whichever process they belong to.
 //!
 //! Each is described by a file in its runtime directory. It counts as running
-//! as long as somebody holds the lock on that directory, which ends with the
-//! process that holds it.
+//! as long as its worker holds the lock there, which ends with the worker.
 
+use crate::engine::host;
 use crate::engine::instance::patiently;
-use crate::engine::runtime_dir;
+use crate::engine::runtime_dir::{self, Occupant};
 use crate::engine::spawn::WeakWorker;
 use crate::exec::{Channel, Target};
 use crate::{Error, ExecBuilder};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 const FILE: &str = "vm.json";
@@ -62,6 +61,7 @@ pub struct RunningVm {
     /// What it says about itself.
     pub description: Description,
     dir: PathBuf,
+    occupant: Arc<Occupant>,
 }
 
 /// Milliseconds since 1970.
@@ -84,7 +84,7 @@ pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> 
 /// The running machines of this user, oldest first. What cannot be read is
 /// left out: it is being made or removed.
 pub fn running() -> Vec<RunningVm> {
-    let mut found: Vec<RunningVm> = runtime_dir::in_use()
+    let mut found: Vec<RunningVm> = runtime_dir::all()
         .iter()
         .filter_map(|dir| read(dir))
         .collect();
@@ -92,17 +92,24 @@ pub fn running() -> Vec<RunningVm> {
     found
 }
 
+/// The machine of a runtime directory, if it has one that runs.
 fn read(dir: &Path) -> Option<RunningVm> {
-    let mut text = Vec::new();
-    let file = File::open(dir.join(FILE)).ok()?;
-    if !file.metadata().ok()?.is_file() {
+    let occupant = Occupant::of(dir).ok()?;
+    if !occupant.is_alive() {
         return None;
     }
-    file.take(MAX_FILE_BYTES).read_to_end(&mut text).ok()?;
+    let mut text = Vec::new();
+    let file = runtime_dir::open_regular(&dir.join(FILE)).ok()?;
+    // What is longer is left out, not cut.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return None;
+    }
     Some(RunningVm {
         id: runtime_dir::id(dir)?.to_owned(),
         description: serde_json::from_slice(&text).ok()?,
         dir: dir.to_owned(),
+        occupant: Arc::new(occupant),
     })
 }
 
@@ -153,70 +160,71 @@ impl RunningVm {
 
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
-        runtime_dir::in_use().contains(&self.dir)
+        self.occupant.is_alive()
     }
 
     /// Ends it: asks the guest to turn itself off, and kills its worker if it
-    /// has not after `grace`.
+    /// has not after `grace`. Returns when the worker is gone.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if the worker outlives even that.
+    /// [`Error::Timeout`] if the worker outlives even that,
+    /// [`Error::Unsuitable`] if it is out of this process's reach.
     pub fn stop(&self, grace: Duration) -> Result<(), Error> {
         if !grace.is_zero() {
-            // A guest that does not listen is dealt with below.
-            let _ = self.ask_to_end();
+            self.ask_to_end()?;
         }
-        if self.ends_within(grace) {
-            return Ok(());
-        }
-        // The lock on its directory says that the process still is the worker.
-        let pid = i32::try_from(self.description.worker_pid).ok();
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            match kill_process(pid, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(Error::system("end the worker")(error.into())),
-            }
-        }
-        let begun = Instant::now();
-        while self.worker_lives() {
-            if begun.elapsed() > KILL_PATIENCE {
+        if !self.ends_within(grace) {
+            self.kill_worker()?;
+            if !self.ends_within(KILL_PATIENCE) {
                 return Err(Error::Timeout {
                     what: "the end of a killed worker",
                     after: KILL_PATIENCE,
                 });
             }
-            std::thread::sleep(POLL);
         }
+        // Its owner removes what is left. If that is gone too, nobody else does.
+        let _ = runtime_dir::remove_if_abandoned(&self.dir);
         Ok(())
     }
 
+    /// Has a thread ask, because a worker that hangs takes no connection and
+    /// gives no answer. It ends with the worker, whose sockets then close.
     fn ask_to_end(&self) -> Result<(), Error> {
-        let stream = UnixStream::connect(self.dir.join("exec"))
-            .map_err(Error::connection("connecting to it"))?;
-        let channel = Channel::new(stream, WeakWorker::default());
-        channel.request(|session| session.shutdown())?;
-        channel.greeting()
+        let path = self.dir.join("exec");
+        std::thread::Builder::new()
+            .name("shutdown".into())
+            .spawn(move || {
+                // A guest that does not listen is dealt with by force.
+                let _ = UnixStream::connect(path).map(|stream| {
+                    let channel = Channel::new(stream, WeakWorker::default());
+                    channel.request(|session| session.shutdown())?;
+                    channel.greeting()
+                });
+            })
+            .map(drop)
+            .map_err(Error::system("start a thread"))
+    }
+
+    fn kill_worker(&self) -> Result<(), Error> {
+        match self.occupant.pid() {
+            Some(pid) => host::kill_if(pid, || self.occupant.pid() == Some(pid))
+                .map_err(Error::system("end the worker")),
+            None if self.is_running() => Err(Error::Unsuitable {
+                what: "ending this machine's worker",
+                needs: "a process that can see it",
+            }),
+            None => Ok(()),
+        }
     }
 
     fn ends_within(&self, patience: Duration) -> bool {
         let begun = Instant::now();
-        loop {
-            if !self.worker_lives() {
-                return true;
-            }
+        while self.is_running() {
             if begun.elapsed() >= patience {
                 return false;
             }
             std::thread::sleep(POLL);
         }
-    }
-
-    /// Whether its worker is there: the directory goes with it, or the lock.
-    fn worker_lives(&self) -> bool {
-        let pid = i32::try_from(self.description.worker_pid).ok();
-        let alive = pid
-            .and_then(Pid::from_raw)
-            .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
-        alive && self.dir.join("exec").exists() && self.is_running()
+        true
     }
 }

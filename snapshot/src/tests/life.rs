@@ -153,6 +153,7 @@ fn image_in_use_is_not_removed_under_its_user() {
     publish(&store, "a", "key", 1).unwrap();
     let user = store.open("a", &testing::stamp()).unwrap();
     let lock = store.lock("a", PATIENCE).unwrap();
+    assert!(lock.is_in_use().unwrap());
     assert!(matches!(lock.remove(), Err(SnapshotError::InUse { .. })));
     check(&user, 1);
     drop(user);

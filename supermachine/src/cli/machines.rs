@@ -1,7 +1,7 @@
 //! `supermachine ps`, `exec` and `stop`: machines that run, of any process.
 
 use super::command::{Options, supervise};
-use super::output::print;
+use super::output::{plain, print};
 use super::signals::Forwarder;
 use crate::Error;
 use crate::registry::{self, RunningVm};
@@ -81,12 +81,12 @@ fn table(running: &[RunningVm]) -> String {
             text,
             "{:<14} {:<16} {:<8} {:>6} {:>5} {:>7}s  {}",
             vm.id,
-            about.name.as_deref().unwrap_or("-"),
-            about.engine,
+            about.name.as_deref().map_or("-".into(), plain),
+            plain(&about.engine),
             about.memory_mib,
             about.vcpus,
             up,
-            about.reference
+            plain(&about.reference)
         );
     }
     text

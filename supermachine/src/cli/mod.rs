@@ -53,7 +53,7 @@ enum Command {
     Stop(machines::StopArguments),
     /// List what was baked
     Images(snapshots::ImagesArguments),
-    /// Remove what was baked
+    /// Remove what was baked, unless a machine runs from it
     Rmi(snapshots::RemoveArguments),
     /// Look into a snapshot
     #[command(subcommand)]

@@ -76,6 +76,28 @@ impl Sinks for Standard<'_> {
     }
 }
 
+/// Foreign text for a terminal: what would move its cursor, or turn the
+/// direction of its writing, is escaped.
+pub fn plain(text: &str) -> String {
+    let shown = |char: char| match char {
+        // Marks, embeddings and isolates of the Unicode bidirectional
+        // algorithm (UAX #9), and the two separators that end lines.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            false
+        }
+        char => !char.is_control(),
+    };
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        if shown(char) {
+            plain.push(char);
+        } else {
+            plain.extend(char.escape_unicode());
+        }
+    }
+    plain
+}
+
 /// Writes text of our own to standard output.
 pub fn print(text: &str) -> Result<(), Error> {
     Standard(&Progress::default()).stdout(text.as_bytes())
@@ -85,4 +107,16 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// tell.
 pub fn complain(text: &str) {
     let _ = Standard(&Progress::default()).stderr(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn foreign_text_cannot_drive_the_terminal() {
+        assert_eq!(plain("oci:größe/日本"), "oci:größe/日本");
+        assert_eq!(plain("a\x1b[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(plain("a\nb\u{9b}c\u{202e}d"), "a\\u{a}b\\u{9b}c\\u{202e}d");
+    }
 }

@@ -1,8 +1,9 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
-use super::output::{complain, print};
+use super::output::{complain, plain, print};
+use super::with_causes;
 use crate::{Error, snapshots_dir};
-use snapshot::{Inspection, Store};
+use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,9 @@ pub struct Which {
     /// Name of a snapshot, or path of its directory or of one generation
     #[arg(value_name = "NAME|PATH")]
     snapshot: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn store(dir: Option<&PathBuf>) -> Result<Option<Store>, Error> {
@@ -90,7 +94,7 @@ pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
     );
     for row in rows {
         let number = |key: &str| row[key].as_u64().unwrap_or(0);
-        let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        let word = |key: &str| plain(row[key].as_str().unwrap_or("-"));
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -135,17 +139,32 @@ fn disk_bytes(path: &Path) -> u64 {
     blocks.map(|metadata| metadata.blocks() * BLOCK_BYTES).sum()
 }
 
-/// Removes snapshots. Machines that were copied from them run on.
+/// Removes snapshots, but none that a machine runs from.
 pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
     for name in &arguments.names {
         let Some(store) = store(arguments.snapshots_dir.as_ref())? else {
-            return Err(snapshot::SnapshotError::NotFound {
+            return Err(SnapshotError::NotFound {
                 image: name.clone(),
             }
             .into());
         };
-        store.inspect(name)?;
-        store.lock(name, PATIENCE)?.remove()?;
+        // What is damaged, or was removed but for what a machine ran from, is
+        // to be removed all the more.
+        match store.inspect(name) {
+            Err(error @ SnapshotError::Name { .. }) => return Err(error.into()),
+            Err(error @ SnapshotError::NotFound { .. }) if !store.root().join(name).is_dir() => {
+                return Err(error.into());
+            }
+            _ => {}
+        }
+        let lock = store.lock(name, PATIENCE)?;
+        if lock.is_in_use()? {
+            return Err(SnapshotError::InUse {
+                image: name.clone(),
+            }
+            .into());
+        }
+        lock.remove()?;
         print(&format!("{name}\n"))?;
     }
     Ok(0)
@@ -154,30 +173,68 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
 /// Shows or checks a snapshot.
 pub fn snapshot(command: &SnapshotCommand) -> Result<u8, Error> {
     match command {
-        SnapshotCommand::Inspect(which) => {
-            let found = open(which)?;
-            let text = serde_json::to_string_pretty(found.manifest())
-                .map_err(|error| Error::system("show the manifest")(error.into()))?;
-            print(&format!("{text}\n"))?;
-            Ok(0)
-        }
-        SnapshotCommand::Verify(which) => {
-            let checked = open(which).and_then(|found| {
-                found.verify()?;
-                Ok(found)
-            });
-            match checked {
-                Ok(found) => {
-                    print(&format!("{}: whole\n", found.path().display()))?;
-                    Ok(0)
-                }
-                Err(error) => {
-                    complain(&format!("supermachine: {}: {error}\n", which.snapshot));
-                    Ok(EXIT_DAMAGED)
-                }
-            }
-        }
+        SnapshotCommand::Inspect(which) => inspect(which),
+        SnapshotCommand::Verify(which) => verify(which),
     }
+}
+
+fn inspect(which: &Which) -> Result<u8, Error> {
+    let found = open(which)?;
+    let manifest = found.manifest();
+    if which.json {
+        let text = serde_json::to_string_pretty(manifest)
+            .map_err(|error| Error::system("show the manifest")(error.into()))?;
+        print(&format!("{text}\n"))?;
+        return Ok(0);
+    }
+    let (machine, stamp) = (&manifest.machine, &manifest.machine.stamp);
+    let row = row(&manifest.image, &found);
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        text.push_str(&format!("{:<13} {}\n", format!("{name}:"), plain(value)));
+    };
+    line("name", &manifest.image);
+    line("path", &found.path().to_string_lossy());
+    line("on disk", &format!("{} bytes", row["disk_bytes"]));
+    line("memory", &format!("{} MiB", row["memory_mib"]));
+    line("vcpus", &machine.vcpus.to_string());
+    line("age", &format!("{}s", row["age_s"]));
+    line("engine", row["engine"].as_str().unwrap_or("-"));
+    line("architecture", &stamp.architecture.to_string());
+    line("producer", &stamp.producer);
+    line("kernel", &stamp.kernel.to_string());
+    line("init", &stamp.init.to_string());
+    for (name, value) in &machine.labels {
+        line("label", &format!("{name}={value}"));
+    }
+    print(&text)?;
+    Ok(0)
+}
+
+fn verify(which: &Which) -> Result<u8, Error> {
+    let found = open(which);
+    let path = found.as_ref().ok().map(|found| found.path().to_owned());
+    let damage = found.and_then(|found| Ok(found.verify()?)).err();
+    let status = if damage.is_some() { EXIT_DAMAGED } else { 0 };
+    if which.json {
+        let report = serde_json::json!({
+            "snapshot": which.snapshot,
+            "path": path,
+            "whole": damage.is_none(),
+            "damage": damage.as_ref().map(|error| with_causes(error)),
+        });
+        print(&format!("{report}\n"))?;
+    } else if let Some(error) = damage {
+        complain(&format!(
+            "supermachine: {}: {}\n",
+            which.snapshot,
+            with_causes(&error)
+        ));
+    } else {
+        let path = path.unwrap_or_default();
+        print(&format!("{}: whole\n", plain(&path.to_string_lossy())))?;
+    }
+    Ok(status)
 }
 
 fn open(which: &Which) -> Result<Inspection, Error> {
@@ -195,7 +252,7 @@ fn open(which: &Which) -> Result<Inspection, Error> {
     };
     match store(root.as_ref())? {
         Some(store) => Ok(store.inspect(name)?),
-        None => Err(snapshot::SnapshotError::NotFound {
+        None => Err(SnapshotError::NotFound {
             image: which.snapshot.clone(),
         }
         .into()),

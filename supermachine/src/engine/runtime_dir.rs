@@ -1,14 +1,18 @@
 //! The directory with one machine's sockets.
 
 use crate::Error;
+use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 const PREFIX: &str = "supermachine-";
+/// Name of the file that a worker keeps locked in its directory.
+const WORKER: &str = "worker";
 
 /// The directories of this process, for an exit that drops nothing.
 static LIVE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -85,13 +89,13 @@ fn base() -> PathBuf {
         .unwrap_or_else(std::env::temp_dir)
 }
 
-/// The directories of this user's machines, of any process.
-pub fn in_use() -> Vec<PathBuf> {
+/// This user's runtime directories, of any process, in use or not.
+pub fn all() -> Vec<PathBuf> {
     let entries = fs::read_dir(base()).into_iter().flatten().flatten();
     entries
         .filter(|entry| is_our_name(entry.file_name().as_encoded_bytes()))
         .map(|entry| entry.path())
-        .filter(|path| matches!(is_in_use(path), Ok(true)))
+        .filter(|path| fs::symlink_metadata(path).is_ok_and(|found| is_private(&found)))
         .collect()
 }
 
@@ -100,15 +104,76 @@ pub fn id(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)
 }
 
-/// Whether a directory is this user's own, for nobody else, and locked.
-fn is_in_use(path: &Path) -> io::Result<bool> {
-    let metadata = fs::symlink_metadata(path)?;
-    if !is_private(&metadata) {
-        return Ok(false);
+/// Opens a file that others may have put there: a link is not followed, a pipe
+/// does not block, and only regular files are opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::InvalidInput.into())
     }
-    // A lock taken here for a moment would keep nobody from anything: the
-    // sweep tries again another time.
-    Ok(File::open(path)?.try_lock().is_err())
+}
+
+/// What a worker holds on its directory as long as it lives.
+#[derive(Debug)]
+pub struct Occupied {
+    /// Against the sweep.
+    _dir: Option<File>,
+    /// A lock of POSIX's kind, which belongs to the process and not to the
+    /// descriptor: forked children do not inherit it, and the system tells
+    /// which process has it. It ends when any descriptor of the file is
+    /// closed, so this stays the only one.
+    _own: File,
+}
+
+/// Makes this process the one worker of a directory.
+pub fn occupy(path: &Path) -> io::Result<Occupied> {
+    let dir = hold(path)?;
+    let own = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.join(WORKER))?;
+    fcntl_lock(&own, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(Occupied {
+        _dir: dir,
+        _own: own,
+    })
+}
+
+/// Tells whether a directory's worker lives, and which process it is, for
+/// processes other than that worker.
+#[derive(Debug)]
+pub struct Occupant(File);
+
+impl Occupant {
+    /// Of a directory; an error if no worker ever was there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        open_regular(&path.join(WORKER)).map(Self)
+    }
+
+    /// Whether the worker lives, also if it has removed its directory.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.lock(), Ok(Some(_)))
+    }
+
+    /// Its process, as the system knows it: no number that was written down
+    /// and may mean another process by now. `None` if it has ended, or cannot
+    /// be seen from here.
+    pub fn pid(&self) -> Option<Pid> {
+        let pid = self.lock().ok().flatten()?.pid?;
+        // Locks that belong to no process are said to be those of -1.
+        (pid.as_raw_nonzero().get() > 0).then_some(pid)
+    }
+
+    fn lock(&self) -> io::Result<Option<Flock>> {
+        // The lock that ours would have to wait for.
+        Ok(fcntl_getlk(&self.0, &Flock::from(FlockType::WriteLock))?)
+    }
 }
 
 fn is_private(metadata: &fs::Metadata) -> bool {
@@ -165,7 +230,8 @@ fn is_our_name(name: &[u8]) -> bool {
         (Some(process), Some(count), None) if digits(process) && digits(count))
 }
 
-fn remove_if_abandoned(path: &Path) -> io::Result<()> {
+/// Removes a directory of this user that nobody holds.
+pub fn remove_if_abandoned(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !is_private(&metadata) {
         return Ok(());

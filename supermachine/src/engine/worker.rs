@@ -62,7 +62,7 @@ fn serve(control: &UnixStream) -> io::Result<()> {
     };
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
-    let _lock = runtime_dir::hold(&setup.runtime_dir)?;
+    let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
     let mut served = Served::new(replies, setup.engine);
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
@@ -390,7 +390,7 @@ fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
         let control = UnixStream::connect(&birth.control)?;
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
-        let _lock = runtime_dir::hold(&birth.setup.runtime_dir)?;
+        let _lock = runtime_dir::occupy(&birth.setup.runtime_dir)?;
         let mut served = Served::new(replies, birth.setup.engine);
         served.layers = layers;
         let born = served.prepare(&birth.setup).and_then(|engine| {

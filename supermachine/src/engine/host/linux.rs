@@ -1,5 +1,6 @@
 //! Linux, by way of `/proc`.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,6 +16,23 @@ pub fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
 pub fn kill(process: BorrowedFd<'_>) {
     // It fails for one that has ended, which is what was wanted.
     let _ = pidfd_send_signal(process, Signal::KILL);
+}
+
+/// Ends a process at once, if `still` says that it is the one that is meant.
+/// The descriptor comes first, so that its number cannot change hands between.
+pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !still() {
+        return Ok(());
+    }
+    match pidfd_send_signal(process, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Memory a process has to itself: what is resident without what files and

@@ -1,6 +1,8 @@
 //! Systems whose figures need calls that are not wrapped safely: there pools
 //! count with what their configuration expects of a worker.
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -11,6 +13,19 @@ pub fn process_descriptor(_pid: u32) -> io::Result<OwnedFd> {
 
 /// There is nothing to end: see [`process_descriptor`].
 pub fn kill(_process: BorrowedFd<'_>) {}
+
+/// Ends a process at once, if `still` says that it is the one that is meant.
+/// Between the two its number could change hands, which takes a whole round of
+/// process ids.
+pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+    if !still() {
+        return Ok(());
+    }
+    match kill_process(pid, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// Not told.
 pub fn private_bytes(_pid: u32) -> u64 {
