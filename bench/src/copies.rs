@@ -90,6 +90,8 @@ struct Kind<'a> {
     image: &'a Image,
     /// Workers started in advance.
     spares: usize,
+    /// Whether the system has forgotten the snapshot and its layers.
+    cold: bool,
     /// The first command.
     argv: &'a [&'a str],
     /// Milliseconds to its reply, if they are bounded.
@@ -103,19 +105,23 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
     drop(python.start(&context.copies())?);
     let rounds = context.rounds.unwrap_or(ROUNDS);
     let script = ["python3", "-c", "print(1)"];
-    let kind = |name, image, spares, argv, must| Kind {
+    let kind = |name, image, spares, cold, argv, must| Kind {
         name,
         image,
         spares,
+        cold,
         argv,
         must,
     };
     let kinds = [
-        kind("fresh_worker", &small, 0, &["true"][..], Some(40.0)),
-        kind("started_worker", &small, 1, &["true"], Some(25.0)),
-        kind("cold_cache", &small, 0, &["true"], None),
-        kind("python_image", &python, 1, &["true"], None),
-        kind("python_script", &python, 1, &script, None),
+        kind("fresh_worker", &small, 0, false, &["true"][..], Some(40.0)),
+        kind("started_worker", &small, 1, false, &["true"], Some(25.0)),
+        kind("cold_fresh", &small, 0, true, &["true"], None),
+        kind("cold_started", &small, 1, true, &["true"], None),
+        kind("python_fresh", &python, 0, false, &["true"], None),
+        kind("python_started", &python, 1, false, &["true"], None),
+        kind("python_cold", &python, 1, true, &["true"], None),
+        kind("python_script", &python, 1, false, &script, None),
     ];
     let mut metrics = Vec::new();
     for kind in kinds {
@@ -123,9 +129,13 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
             name,
             image,
             spares,
+            cold,
             argv,
             must,
         } = kind;
+        if !context.wants(name) {
+            continue;
+        }
         let pool = image
             .pool()
             .vm_config(context.copies())
@@ -136,7 +146,7 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
         let mut stages = Stages::default();
         for _ in 0..rounds {
             sleep(PAUSE);
-            if name == "cold_cache" {
+            if cold {
                 drop_from_cache(image)?;
             }
             stages.measure(&pool, argv)?;

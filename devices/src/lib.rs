@@ -15,18 +15,15 @@ pub mod seams;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod virtio;
+pub mod written_pages;
 
 pub use bus::{Bus, BusError, MmioDevice};
 pub use seams::{Clock, HostClock, HotMemory, IrqLine, RamAdvisor};
+pub use written_pages::WrittenPages;
 
-/// Guest RAM, which notes the pages that devices write.
-///
-/// Whoever embeds a device builds the regions with an [`AtomicBitmap`] of the
-/// page size it wants to know writes in, and takes the marks when it likes;
-/// one that has no use for them may leave them unread.
-///
-/// [`AtomicBitmap`]: vm_memory::bitmap::AtomicBitmap
-pub type Ram = vm_memory::GuestMemoryMmap<vm_memory::bitmap::AtomicBitmap>;
+/// Guest RAM, which notes the pages that devices write. Whoever embeds a device
+/// takes the marks when it likes; one that has no use for them may leave them.
+pub type Ram = vm_memory::GuestMemoryMmap<WrittenPages>;
 
 /// Guest RAM as devices share it.
 pub type GuestRam = std::sync::Arc<Ram>;

@@ -4,15 +4,13 @@ pub(crate) mod fork;
 mod page_set;
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
-use devices::{GuestRam, Ram};
+use devices::{GuestRam, Ram, WrittenPages};
 use hvf::sys::PAGE_BYTES;
 use snapshot::RamMapping;
 
@@ -60,12 +58,6 @@ pub enum MemoryError {
     Unusable(#[source] MmapRegionError),
 }
 
-/// Unit in which the writes of devices are noted.
-const DEVICE_PAGE: NonZeroUsize = match NonZeroUsize::new(PAGE_SET_BYTES) {
-    Some(bytes) => bytes,
-    None => unreachable!(),
-};
-
 /// The guest's RAM: one range, taken from the host only as it is touched, and
 /// perhaps a second one that can be added while it runs.
 #[derive(Clone, Debug)]
@@ -83,7 +75,7 @@ pub struct GuestMemory {
 struct Mapping {
     /// The one way to the memory: everything that can reach it holds a clone
     /// of this `Arc`. Taken only when this is dropped.
-    region: Option<Arc<GuestRegionMmap<AtomicBitmap>>>,
+    region: Option<Arc<GuestRegionMmap<WrittenPages>>>,
     host: Option<RamMapping>,
     address: NonNull<u8>,
     bytes: usize,
@@ -102,7 +94,7 @@ impl Mapping {
         // SAFETY: the range is mapped as long as `host` lives, which outlives
         // the region: dropping this leaves it in place while that is in use.
         let region = unsafe {
-            MmapRegionBuilder::new_with_bitmap(bytes, AtomicBitmap::new(bytes, DEVICE_PAGE))
+            MmapRegionBuilder::new_with_bitmap(bytes, WrittenPages::new(bytes))
                 .with_raw_mmap_pointer(address.as_ptr())
                 .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
                 .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
@@ -202,7 +194,8 @@ impl GuestMemory {
     /// by vCPUs are the engine's to tell.
     pub fn take_device_written(&self, into: &mut PageSet) {
         if let Some(region) = &self.mapping.region {
-            into.insert_words(self.base(), &region.bitmap().get_and_reset());
+            let bitmap = region.bitmap();
+            bitmap.take(|offset, words| into.insert_words(self.base() + offset, words));
         }
     }
 

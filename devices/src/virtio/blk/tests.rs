@@ -131,7 +131,7 @@ fn a_read_marks_what_it_wrote_and_nothing_else() {
     let mut disk = disk(64 << 10, BlkConfig::default());
     disk.run(0, 0, &[writable(DATA, 512)]);
     let region = disk.ram.iter().next().unwrap();
-    region.bitmap().reset();
+    region.bitmap().take(|_, _| ());
     let parts = [
         writable(DATA + 0x1_0000, 512),
         writable(DATA + 0x2_0ffc, 512),

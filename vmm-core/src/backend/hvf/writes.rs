@@ -15,8 +15,9 @@ const PAGE: u64 = PAGE_BYTES as u64;
 #[derive(Debug)]
 pub(super) struct Mapped {
     pub(super) lease: MemoryLease,
-    /// Pages the machine lets the guest write.
-    writable: PageSet,
+    /// Pages the machine does not let the guest write: few or none, so that
+    /// mapping much memory takes no longer than mapping little.
+    read_only: PageSet,
     /// Whether the engine's log follows this range.
     logged: bool,
     /// Without such a log, pages written since tracking started.
@@ -26,13 +27,13 @@ pub(super) struct Mapped {
 impl Mapped {
     pub(super) fn new(lease: MemoryLease, access: Access) -> Self {
         let (ipa, bytes) = (lease.ipa(), lease.bytes() as u64);
-        let mut writable = PageSet::new(ipa, bytes);
-        if access == Access::ReadWriteExecute {
-            writable.insert(ipa, bytes);
+        let mut read_only = PageSet::new(ipa, bytes);
+        if access == Access::ReadExecute {
+            read_only.insert(ipa, bytes);
         }
         Self {
             lease,
-            writable,
+            read_only,
             logged: false,
             written: None,
         }
@@ -75,8 +76,8 @@ impl Shared {
                 continue;
             };
             match access {
-                Access::ReadWriteExecute => mapped.writable.insert(start, length),
-                Access::ReadExecute => mapped.writable.remove(start, length),
+                Access::ReadWriteExecute => mapped.read_only.remove(start, length),
+                Access::ReadExecute => mapped.read_only.insert(start, length),
             }
             // Now that the guest can write without our noticing, pages count
             // as written rather than be missed.
@@ -92,7 +93,7 @@ impl Shared {
             let (ipa, bytes) = (mapped.lease.ipa(), mapped.lease.bytes());
             mapped.logged = self.vm.start_dirty_log(ipa, bytes)?;
             if !mapped.logged {
-                self.take_write_access(&mapped.writable)?;
+                self.set_flags(ipa, mapped.end(), flags(Access::ReadExecute))?;
                 mapped.written = Some(PageSet::new(ipa, bytes as u64));
             }
         }
@@ -134,11 +135,14 @@ impl Shared {
         let Some((_, mapped)) = mappings.range_mut(..=ipa).next_back() else {
             return Ok(false);
         };
+        if ipa >= mapped.end() {
+            return Ok(false);
+        }
         let Some(written) = &mut mapped.written else {
             return Ok(false);
         };
         let page = ipa & !(PAGE - 1);
-        let denied = if !mapped.writable.contains(page) {
+        let denied = if mapped.read_only.contains(page) {
             Denied::ByMachine
         } else if written.contains(page) {
             Denied::NoLonger
