@@ -18,7 +18,7 @@ fn await_no_process(sandbox: &Sandbox) {
     }
 }
 
-fn bake<'a>(tag: &'a str) -> [&'a str; 7] {
+fn bake(tag: &str) -> [&str; 7] {
     [
         "bake",
         "--name",
