@@ -2,12 +2,11 @@
 //! `mem.bin`.
 
 use crate::host;
-use crate::limits::GRANULE_BYTES;
-#[cfg(doc)]
-use crate::limits::PAGE_BYTES;
+use crate::limits::{GRANULE_BYTES, PAGE_BYTES};
 use rustix::mm::{MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::VolatileSlice;
@@ -189,6 +188,25 @@ impl RamMapping {
         host::present_pages(self.address.addr().get(), self.bytes)
     }
 
+    /// Runs of pages, as numbers, outside of which all is zeros as far as is
+    /// known without reading: what was never touched of memory without a
+    /// snapshot under it.
+    ///
+    /// # Errors
+    /// As [`RamMapping::present_pages`].
+    pub fn populated(&self) -> io::Result<Vec<Range<u64>>> {
+        let all = 0..self.bytes as u64 / PAGE_BYTES;
+        if self.base().is_some() {
+            return Ok(vec![all]);
+        }
+        let pages = self.present_pages()?;
+        if pages.is_empty() {
+            // Not told, or not worth telling.
+            return Ok(vec![all]);
+        }
+        Ok(crate::WorkingSet::from_pages(pages).runs().to_vec())
+    }
+
     /// Forgets what the memory goes back to, without closing the file: for a
     /// process just forked, which closes all files by their numbers.
     pub fn forget_base(&self) {
@@ -291,6 +309,21 @@ mod tests {
         let error = ram.map_afresh().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(ram.copy_back(0, 1).is_err());
+    }
+
+    #[test]
+    fn what_was_touched_is_populated_and_the_rest_mostly_not() {
+        let ram = RamMapping::anonymous(64 * GRANULE).unwrap();
+        let page = usize::try_from(PAGE_BYTES).unwrap();
+        for at in [3, 70] {
+            let target = ram.slice().subslice(at * page, 1).unwrap();
+            target.copy_from(&[1_u8]);
+        }
+        let runs = ram.populated().unwrap();
+        for at in [3, 70] {
+            assert!(runs.iter().any(|run| run.contains(&at)), "{at} in {runs:?}");
+        }
+        assert!(runs.iter().all(|run| run.end <= 256), "{runs:?}");
     }
 
     #[test]

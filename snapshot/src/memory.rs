@@ -7,6 +7,7 @@ use crate::manifest::{FileEntry, MEMORY_FILE, MemoryTable, check_memory_bytes};
 use crate::{Result, SnapshotError};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
@@ -64,7 +65,8 @@ impl PageSource for BytePages<'_> {
 #[derive(Debug)]
 pub struct GuestPages<'a, B: BitmapSlice> {
     memory: &'a VolatileSlice<'a, B>,
-    at: usize,
+    /// What is still to be read, as offsets, last first.
+    runs: Vec<Range<usize>>,
     buffer: Vec<u8>,
 }
 
@@ -72,9 +74,22 @@ impl<'a, B: BitmapSlice> GuestPages<'a, B> {
     /// All of `memory`.
     #[must_use]
     pub fn new(memory: &'a VolatileSlice<'a, B>) -> Self {
+        let all = 0..memory.len() as u64 / PAGE_BYTES;
+        Self::of(memory, vec![all])
+    }
+
+    /// These runs of pages of `memory`, ascending; the others are zeros.
+    #[must_use]
+    pub fn of(memory: &'a VolatileSlice<'a, B>, runs: Vec<Range<u64>>) -> Self {
+        let offset = |page: u64| {
+            usize::try_from(page)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(PAGE)
+        };
+        let runs = runs.into_iter().rev();
         Self {
             memory,
-            at: 0,
+            runs: runs.map(|run| offset(run.start)..offset(run.end)).collect(),
             buffer: vec![0; BUFFER_BYTES],
         }
     }
@@ -86,14 +101,17 @@ impl<B: BitmapSlice> PageSource for GuestPages<'_, B> {
     }
 
     fn next_run(&mut self) -> io::Result<Option<(u64, &[u8])>> {
-        let at = self.at;
-        let len = BUFFER_BYTES.min(self.memory.len() - at);
-        if len == 0 {
+        let Some(run) = self.runs.last_mut() else {
             return Ok(None);
+        };
+        let at = run.start;
+        let len = BUFFER_BYTES.min(run.len());
+        run.start += len;
+        if run.is_empty() {
+            self.runs.pop();
         }
         let piece = self.memory.subslice(at, len).map_err(io::Error::other)?;
         piece.copy_to(&mut self.buffer[..len]);
-        self.at += len;
         Ok(Some((at as u64, &self.buffer[..len])))
     }
 }

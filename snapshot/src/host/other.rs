@@ -18,14 +18,14 @@ pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()>
     Ok(rustix::fs::fadvise(file, offset, bytes, Advice::WillNeed)?)
 }
 
-/// Pages of 4 KiB of a range that this process has in its page tables (Linux,
-/// Documentation/admin-guide/mm/pagemap.rst: bit 63).
+/// Pages of 4 KiB of a range that this process has in memory or in swap (Linux,
+/// Documentation/admin-guide/mm/pagemap.rst: bits 63 and 62).
 #[cfg(target_os = "linux")]
 pub(crate) fn present_pages(address: usize, bytes: usize) -> io::Result<Vec<u64>> {
     use crate::limits::PAGE_BYTES;
     use std::os::unix::fs::FileExt;
 
-    const PRESENT: u64 = 1 << 63;
+    const PRESENT: u64 = 1 << 63 | 1 << 62;
     const ENTRY: usize = 8;
     let page = rustix::param::page_size();
     let small = PAGE_BYTES.min(page as u64);

@@ -163,8 +163,14 @@ impl RunningMachine {
             let what = "a snapshot of a machine with added memory";
             return Err(MachineError::Unsupported { what }.into());
         }
-        let slice = parts.memory.host().slice();
-        write(&mut GuestPages::new(&slice))
+        let host = parts.memory.host();
+        // Where the host does not tell what was touched, all of it is read.
+        let populated = host.populated().ok();
+        let slice = host.slice();
+        write(&mut match populated {
+            Some(runs) => GuestPages::of(&slice, runs),
+            None => GuestPages::new(&slice),
+        })
     }
 
     /// Puts what [`RunningMachine::store_memory`] wrote into `directory` under
