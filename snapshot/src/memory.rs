@@ -107,7 +107,7 @@ impl<B: BitmapSlice> PageSource for GuestPages<'_, B> {
         let at = run.start;
         let len = BUFFER_BYTES.min(run.len());
         run.start += len;
-        if run.is_empty() {
+        if run.start >= run.end {
             self.runs.pop();
         }
         let piece = self.memory.subslice(at, len).map_err(io::Error::other)?;
