@@ -164,8 +164,12 @@ impl Control {
                 }
                 None => {}
             }
-            cpu.place = Place::Resting;
-            self.changed.notify_all();
+            // Only the change is news. Telling it again after each wake-up would
+            // wake the other resting vCPUs, and they this one, without end.
+            if cpu.place != Place::Resting {
+                cpu.place = Place::Resting;
+                self.changed.notify_all();
+            }
             state = self
                 .changed
                 .wait(state)

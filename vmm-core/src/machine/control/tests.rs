@@ -115,3 +115,34 @@ fn an_end_wakes_who_waits_and_who_rests() {
     assert_eq!(waiter.join().unwrap(), Some(ExitReason::Reset));
     assert_eq!(vcpu.join().unwrap(), Next::Leave);
 }
+
+#[test]
+fn resting_vcpus_do_not_keep_waking_each_other() {
+    let (control, _) = control(4);
+    control.resume();
+    let resting: Vec<_> = (0..4)
+        .map(|index| {
+            let control = control.clone();
+            std::thread::spawn(move || control.next(index))
+        })
+        .collect();
+    // Something that wakes all of them, as each change of the machine does.
+    assert!(control.pause(LONG));
+    control.resume();
+    // Who is awake has gone back to sleep when there is a while without a word.
+    let start = Instant::now();
+    let mut state = control.lock();
+    loop {
+        let waited = control.changed.wait_timeout(state, 10 * SHORT).unwrap();
+        state = waited.0;
+        if waited.1.timed_out() {
+            break;
+        }
+        assert!(start.elapsed() < LONG, "they never stop");
+    }
+    drop(state);
+    control.end(ExitReason::PowerOff);
+    for vcpu in resting {
+        assert_eq!(vcpu.join().unwrap(), Next::Leave);
+    }
+}
