@@ -152,6 +152,31 @@ fn copies_take_names_and_more_or_fewer_vcpus() {
     assert_eq!(sh(&copy(&image), "nproc"), "2");
 }
 
+#[test]
+fn the_clocks_of_all_vcpus_of_a_copy_agree() {
+    let shelf = Shelf::new("clocks");
+    // Read on one vCPU after the other, time must go on, and not far.
+    let walk = "for round in 1 2 3; do for cpu in 0 1 2 3; do
+        taskset -c $cpu cut -d' ' -f1 /proc/uptime; done; done";
+    let check = |vm: &Vm| {
+        let text = sh(vm, walk);
+        let times: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(times.len(), 12);
+        assert!(times.is_sorted(), "{times:?}");
+        assert!(times[11] < times[0] + 20.0, "{times:?}");
+    };
+    for vcpus in [1, 4] {
+        let image = shelf.builder().vcpus(vcpus).build().unwrap();
+        let four = library_config().with_vcpus(4);
+        let pool = image.pool().vm_config(four).max(1).build().unwrap();
+        for _ in 0..3 {
+            let vm = pool.acquire().unwrap();
+            check(&vm);
+            vm.fork(1).unwrap().iter().for_each(check);
+        }
+    }
+}
+
 /// A line of /proc/meminfo.
 fn memory_mib(vm: &Vm, line: &str) -> u64 {
     let script = format!("awk '/^{line}:/ {{print $2}}' /proc/meminfo");
