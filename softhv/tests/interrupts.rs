@@ -73,10 +73,45 @@ const REARM: [u32; 8] = [
     0xd400_00e2, // hvc  #7
     0xd69f_03e0, // eret
 ];
+/// Another IRQ vector: passes the interrupt on by SGI1R = X12, after an
+/// invalidation on all vCPUs if X13 is set; reports at the X11th.
+const PASS_ON: [u32; 11] = [
+    0xd538_cc00, // mrs  x0, icc_iar1_el1
+    0xd518_cc20, // msr  icc_eoir1_el1, x0
+    0x9100_054a, // add  x10, x10, #1
+    0xb400_006d, // cbz  x13, +12
+    0xd508_831f, // tlbi vmalle1is
+    0xd503_3b9f, // dsb  ish
+    0xd518_cbac, // msr  icc_sgi1r_el1, x12
+    0xeb0b_015f, // cmp  x10, x11
+    0x5400_0043, // b.lo +8
+    0xd400_00e2, // hvc  #7
+    0xd69f_03e0, // eret
+];
+/// The same with interrupts masked, which end a WFI all the same.
+const PASS_ON_MASKED: [u32; 10] = [
+    0xd503_207f, // wfi
+    0xd538_cc00, // mrs  x0, icc_iar1_el1
+    0xf10f_fc1f, // cmp  x0, #1023
+    0x54ff_ffa0, // b.eq -12
+    0xd518_cc20, // msr  icc_eoir1_el1, x0
+    0x9100_054a, // add  x10, x10, #1
+    0xd518_cbac, // msr  icc_sgi1r_el1, x12
+    0xeb0b_015f, // cmp  x10, x11
+    0x54ff_ff03, // b.lo -32
+    0xd400_00e2, // hvc  #7
+];
 /// Offset of the IRQ vector of EL1 with its own stack.
 const IRQ_AT: usize = 0x800 + 0x280;
 /// Offset of the other one, with a copy of [`START`] before it.
 const REARM_AT: usize = 0x4000 + IRQ_AT;
+
+/// Offsets of copies of [`START`] for [`PASS_ON`] and [`PASS_ON_MASKED`].
+const PASS_ON_START: u64 = 0x8000;
+const PASS_ON_MASKED_START: u64 = 0xc000;
+/// To [`PASS_ON_MASKED`], from the place in [`START`] that unmasks interrupts.
+const B_TO_PASS_ON_MASKED: u32 = 0x1400_028e;
+const UNMASK_AT: usize = 4 * 18;
 
 /// Memory with the program in it.
 struct Ram(NonNull<u8>);
@@ -95,7 +130,7 @@ impl Ram {
         // SAFETY: the layout has a size.
         let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(Self::LAYOUT) }).unwrap();
         let put = |at: usize, words: &[u32]| {
-            // SAFETY: both programs fit in the block.
+            // SAFETY: the programs fit in the block.
             unsafe {
                 let to = base.as_ptr().add(at);
                 std::ptr::copy_nonoverlapping(words.as_ptr().cast(), to, words.len() * 4);
@@ -105,6 +140,11 @@ impl Ram {
         put(0x4000, &START);
         put(IRQ_AT, &IRQ);
         put(REARM_AT, &REARM);
+        put(0x8000, &START);
+        put(0x8000 + IRQ_AT, &PASS_ON);
+        put(0xc000, &START);
+        put(0xc000 + UNMASK_AT, &[B_TO_PASS_ON_MASKED]);
+        put(0xc000 + IRQ_AT, &PASS_ON_MASKED);
         Self(base)
     }
 }
@@ -343,6 +383,66 @@ fn vcpus_wake_each_other_by_software_interrupts() {
             }
         });
     });
+}
+
+/// Passes one software interrupt around between sleeping vCPUs, `rounds` times.
+/// No timer runs: a wake-up lost once is lost for good, and fails the test.
+fn pass_around(vcpus: u32, rounds: u64, start: u64, invalidate: bool) {
+    with_machine(|vm, _| {
+        let ready = Barrier::new(vcpus.try_into().unwrap());
+        let (done, all_done) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for number in 0..vcpus {
+                let (ready, done) = (&ready, done.clone());
+                scope.spawn(move || {
+                    let mut vcpu = boot(vm, number.into());
+                    let to_next = 3 << 24 | 1 << ((number + 1) % vcpus);
+                    vcpu.set_reg(Reg::PC, RAM + start).unwrap();
+                    vcpu.set_general(7, if number == 0 { to_next } else { 0 })
+                        .unwrap();
+                    vcpu.set_general(10, 0).unwrap();
+                    vcpu.set_general(11, rounds).unwrap();
+                    vcpu.set_general(12, to_next).unwrap();
+                    vcpu.set_general(13, invalidate.into()).unwrap();
+                    done.send(Err(vcpu.kicker())).unwrap();
+                    ready.wait();
+                    let exit = vcpu.run().unwrap();
+                    let passed = vcpu.general(10).unwrap();
+                    done.send(Ok((exit.reason, passed))).unwrap();
+                    ready.wait();
+                });
+            }
+            let (mut kickers, mut passed) = (Vec::new(), Vec::new());
+            while passed.len() < vcpus.try_into().unwrap() {
+                match all_done.recv_timeout(Duration::from_secs(60)) {
+                    Ok(Err(kicker)) => kickers.push(kicker),
+                    Ok(Ok(end)) => passed.push(end),
+                    Err(_) => kickers.iter().for_each(|kicker| kicker.kick().unwrap()),
+                }
+            }
+            for end in passed {
+                assert_eq!(end, (ExitReason::EXCEPTION, rounds));
+            }
+        });
+    });
+}
+
+#[test]
+fn no_wake_up_between_sleeping_vcpus_is_lost() {
+    pass_around(2, 2000, PASS_ON_START, false);
+    pass_around(4, 1000, PASS_ON_START, false);
+}
+
+#[test]
+fn no_wake_up_between_sleeping_vcpus_is_lost_while_interrupts_are_masked() {
+    pass_around(2, 2000, PASS_ON_MASKED_START, false);
+    pass_around(4, 1000, PASS_ON_MASKED_START, false);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_invalidations_on_all_vcpus() {
+    pass_around(2, 2000, PASS_ON_START, true);
+    pass_around(4, 1000, PASS_ON_START, true);
 }
 
 #[test]
