@@ -26,7 +26,7 @@ working directory); 125 for every other error, and for wrong arguments; 141 if
 nobody reads the output. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2
 go to the command; the third request to end within ten seconds ends the machine.
 Exit status of doctor: 0 if a guest can be run here, else 1; of images and
-snapshot verify: 1 if something is damaged.";
+snapshot verify: 1 if something is damaged; of all others: 125 for every error.";
 
 /// Run any OCI image as a microVM with its own Linux kernel.
 #[derive(Parser)]

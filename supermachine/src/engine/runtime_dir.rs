@@ -284,4 +284,27 @@ mod tests {
         assert!(!held.exists());
         assert!(hold(&held).unwrap().is_none());
     }
+
+    #[test]
+    fn directory_without_a_living_worker_has_no_occupant() {
+        let dir = RuntimeDir::create().unwrap();
+        assert!(Occupant::of(dir.path()).is_err());
+        // As a killed worker leaves it.
+        fs::write(dir.path().join(WORKER), "").unwrap();
+        let occupant = Occupant::of(dir.path()).unwrap();
+        assert!(!occupant.is_alive());
+        assert_eq!(occupant.pid(), None);
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = RuntimeDir::create().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(open_regular(&file).is_ok());
+        assert!(open_regular(&link).is_err());
+        assert!(open_regular(dir.path()).is_err());
+        assert!(open_regular(&dir.path().join("none")).is_err());
+    }
 }
