@@ -27,6 +27,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(1);
 /// pairs, a tick apart (10 ms at HZ = 100): the second finds the code of the
 /// first.
 const RESTING_LIMIT: Duration = Duration::from_millis(30);
+/// The same of a vCPU that is not alone: all of them would decode the same code
+/// for each of the guest's timers, so they keep it from one to the next.
+const SHARED_RESTING_LIMIT: Duration = Duration::from_millis(800);
 /// What an idle guest's own timers take at most when they fire.
 const MOMENT: Duration = Duration::from_millis(2);
 /// The same with all code to be decoded anew.
@@ -50,6 +53,8 @@ pub struct Rest {
     resting: bool,
     /// It had no code when it woke up.
     cold: bool,
+    /// How long it keeps its code while it rests.
+    resting_limit: Duration,
 }
 
 impl Rest {
@@ -61,6 +66,7 @@ impl Rest {
             worked: now,
             resting: false,
             cold: false,
+            resting_limit: RESTING_LIMIT,
         }
     }
 
@@ -79,7 +85,7 @@ impl Rest {
     /// For how much longer it keeps its code if nothing happens.
     fn left(&self) -> Duration {
         if self.resting {
-            RESTING_LIMIT.saturating_sub(self.worked.elapsed())
+            self.resting_limit.saturating_sub(self.worked.elapsed())
         } else {
             IDLE_LIMIT.saturating_sub(self.since.elapsed())
         }
@@ -305,6 +311,11 @@ impl Cpu {
         if !self.code.is_large() && !eager {
             return deadline;
         }
+        self.rest.resting_limit = if self.vm.vcpus().len() > 1 {
+            SHARED_RESTING_LIMIT
+        } else {
+            RESTING_LIMIT
+        };
         let left = self.rest.left();
         if left.is_zero() || eager {
             self.release_caches();
