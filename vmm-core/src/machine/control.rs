@@ -70,6 +70,8 @@ pub(super) enum Task {
     Save,
     /// Restore a state at this value of the engine's counter.
     Load(Arc<VcpuState>, u64),
+    /// Have the guest's counter, first, agree with the engine's.
+    Count(u64, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -239,13 +239,20 @@ impl RunningMachine {
                 .reset_to(state)
                 .map_err(|source| MachineError::Device { slot, source })?;
         }
-        // One moment for all: their counters must agree.
+        // One moment for all, those that are off included: a guest that reads
+        // a counter behind one it has read before takes time to have jumped.
+        // Each was saved at a moment of its own, the latest of which is no
+        // earlier than what any of them has shown.
         let counter = parts.vm.counter();
-        let states = (0..).zip(&saved.vcpus);
-        let tasks = states
-            .filter_map(|(index, state)| {
-                let state = state.clone()?;
-                Some((index, Task::Load(state, counter)))
+        let guest = saved.latest_counter();
+        let tasks = (0..)
+            .zip(&self.control.power())
+            .map(|(index, _)| match saved.vcpu(index) {
+                Some(state) => {
+                    let behind = guest.wrapping_sub(state.counter);
+                    (index, Task::Load(state.clone(), counter.wrapping_sub(behind)))
+                }
+                None => (index, Task::Count(guest, counter)),
             })
             .collect();
         self.perform(tasks)?;

@@ -59,6 +59,17 @@ impl SavedMachine {
         u32::try_from(self.board.power.len()).unwrap_or(u32::MAX)
     }
 
+    /// The state of a vCPU that was on.
+    pub(super) fn vcpu(&self, index: u32) -> Option<&Arc<VcpuState>> {
+        self.vcpus.get(index as usize)?.as_ref()
+    }
+
+    /// The guest's counter when the last vCPU was saved.
+    pub(super) fn latest_counter(&self) -> u64 {
+        let states = self.vcpus.iter().flatten();
+        states.map(|state| state.counter).max().unwrap_or(0)
+    }
+
     /// vCPUs the guest was told of, and so the most it can ever have.
     pub fn possible_vcpus(&self) -> u32 {
         self.board.possible_vcpus

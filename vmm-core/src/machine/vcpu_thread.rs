@@ -54,6 +54,9 @@ fn until_end(
                 let outcome = match task {
                     Task::Save => vcpu.save().map(Some),
                     Task::Load(state, counter) => vcpu.load(&state, counter).map(|()| None),
+                    Task::Count(guest, counter) => {
+                        vcpu.set_counter(guest, counter).map(|()| None)
+                    }
                 };
                 control.finished(index, outcome);
                 continue;

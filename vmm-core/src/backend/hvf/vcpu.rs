@@ -326,6 +326,12 @@ impl Vcpu for HvfVcpu {
         super::saved::load(self, state, counter)
     }
 
+    fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError> {
+        Ok(self
+            .vcpu
+            .set_vtimer_offset(counter.wrapping_sub(guest))?)
+    }
+
     fn exits(&self) -> &ExitCounters {
         &self.counters
     }
