@@ -2,7 +2,7 @@
 //! from, and captured.
 
 use crate::engine::instance::Identity;
-use crate::image::{default_cache, layer_dir};
+use crate::image::layer_dir;
 use crate::template::{IMAGE_FILE, ImageFile, Template, Workload, layer_resources};
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, stamp};
 use exec_proto::client::Event;
@@ -185,7 +185,8 @@ impl OciImageBuilder {
         self
     }
 
-    /// Where layers are cached; by default in the user's cache directory.
+    /// Where layers are cached, instead of where
+    /// [the configuration](VmConfig::with_layer_cache) says.
     pub fn layer_cache(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cache = Some(dir.into());
         self
@@ -211,7 +212,7 @@ impl OciImageBuilder {
         self.config.validate()?;
         let cache = match &self.cache {
             Some(cache) => cache.clone(),
-            None => default_cache()?,
+            None => self.config.layer_cache()?,
         };
         let image = Image::load_with_cache(&self.reference, &cache)?;
         self.build_on(&image, &cache)

@@ -90,12 +90,13 @@ impl Image {
         Self::from_snapshot_with(path, &VmConfig::new())
     }
 
-    /// As [`Image::from_snapshot`], for the engine and assets of `config`.
+    /// As [`Image::from_snapshot`], for the engine, the assets and the layer
+    /// cache of `config`.
     ///
     /// # Errors
     /// As [`Image::from_snapshot`].
     pub fn from_snapshot_with(path: impl AsRef<Path>, config: &VmConfig) -> Result<Self, Error> {
-        let layers = layer_dir(&default_cache()?);
+        let layers = layer_dir(&config.layer_cache()?);
         let template = Template::open(path.as_ref(), config, &layers)?;
         Ok(Self::from_template(template, None))
     }

@@ -334,8 +334,13 @@ impl Vm {
     }
 }
 
+/// Longest a guest may take to answer a request, more than it waits for a
+/// workload to listen.
+const ANSWER_LIMIT: Duration = Duration::from_secs(150);
+
 /// Waits for the one event that answers a request.
 pub(crate) fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
+    channel.limit(Some(ANSWER_LIMIT))?;
     let mut buffer = Vec::new();
     loop {
         match channel.next_event(&mut buffer)? {

@@ -6,87 +6,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
-use supermachine::{Error, Image, OciImageBuilder, PooledVm, Trigger, Vm, VmConfig};
+use std::time::{Duration, Instant};
+use supermachine::{Error, Image, PooledVm, Trigger, Vm, VmConfig};
+use support::shelf::*;
 use support::*;
 
-/// Snapshots of one test, removed at its end.
-struct Shelf(PathBuf);
-
-impl Shelf {
-    fn new(test: &str) -> Self {
-        let name = format!("{test}-{}", std::process::id());
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-
-    fn builder(&self) -> OciImageBuilder {
-        Image::builder(busybox())
-            .name("image")
-            .vm_config(library_config())
-            .layer_cache(cache().join("supermachine/images"))
-            .snapshots_dir(&self.0)
-    }
-
-    fn bake(&self) -> Image {
-        self.builder().build().unwrap()
-    }
-
-    /// Everything that is no snapshot.
-    fn litter(&self) -> Vec<PathBuf> {
-        let image = self.0.join("image");
-        let entries = [self.0.clone(), image];
-        let entries = entries
-            .iter()
-            .flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
-        let paths = entries.flatten().map(|entry| entry.path());
-        paths
-            .filter(|path| path.extension().is_some_and(|end| end == "tmp"))
-            .collect()
-    }
-}
-
-impl Drop for Shelf {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy(image: &Image) -> Vm {
-    Vm::start(image, &library_config()).unwrap()
-}
-
-fn sh(vm: &Vm, script: &str) -> String {
-    let out = vm
-        .exec_builder()
-        .argv(["sh", "-c", script])
-        .timeout(Duration::from_secs(60))
-        .output()
-        .unwrap();
-    assert!(out.success(), "{script}: {out:?}");
-    String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
-}
-
 const IDENTITY: &str = "head -c 16 /dev/urandom | sha1sum; cat /proc/sys/kernel/random/boot_id";
-
-fn unix_ms() -> i128 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    i128::try_from(since.unwrap().as_millis()).unwrap()
-}
-
-/// By how much the guest's wall clock is off.
-fn clock_error_ms(vm: &Vm) -> i128 {
-    let before = unix_ms();
-    // busybox has no fraction of a second but in /proc/driver/rtc's kin.
-    let guest: i128 = sh(vm, "adjtimex | awk '/tv_sec/ {s=$2} /tv_usec/ {u=$2} END {print s*1000+int(u/1000)}' 2>/dev/null || date +%s000").parse().unwrap_or_default();
-    let after = unix_ms();
-    if guest < before {
-        before - guest
-    } else {
-        (guest - after).max(0)
-    }
-}
 
 #[test]
 fn each_copy_and_each_lease_is_a_machine_of_its_own() {
@@ -366,6 +291,7 @@ fn damaged_snapshots_are_errors_that_say_so() {
     let image = shelf.bake();
     let path = image.snapshot_path().unwrap().to_owned();
     drop(image);
+    Image::from_snapshot_with(&path, &library_config()).unwrap();
     for name in ["state.bin", "manifest.json", "image.json", "ws.bin"] {
         let file = path.join(name);
         let whole = fs::read(&file).unwrap();
@@ -429,17 +355,6 @@ fn pool_of_one(image: &Image) -> (supermachine::Pool, PooledVm) {
     let pool = pool.max(1).prestart(0).build().unwrap();
     let vm = pool.acquire().unwrap();
     (pool, vm)
-}
-
-fn worker_of(vm: &Vm) -> u32 {
-    let dir = vm.exec_path().parent().unwrap().to_owned();
-    let all = supermachine::registry::running();
-    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
-    let found = all
-        .iter()
-        .find(|running| id.ends_with(&running.id))
-        .unwrap();
-    found.description.worker_pid
 }
 
 #[test]

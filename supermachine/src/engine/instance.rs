@@ -275,7 +275,7 @@ impl Instance {
         let generation = self.continue_with(Some(directory.to_path_buf()))?;
         let generation = generation.unwrap_or_default();
         let channel = self.open_session(|_| Ok(()))?;
-        let resumed = resume_guest(&channel, generation, identity)?;
+        let resumed = resume_guest(&channel, generation, identity, ANSWER_TIMEOUT)?;
         *lock(&self.next) = Some(Next::Known(channel));
         Ok(resumed)
     }
@@ -308,11 +308,11 @@ impl Instance {
         patience: Duration,
     ) -> Result<Resumed, Error> {
         let begun = Instant::now();
+        let left = || left.saturating_sub(begun.elapsed());
         let (channel, resumed) = loop {
-            let left = left.saturating_sub(begun.elapsed());
-            let stream = self.await_agent(left, patience)?;
+            let stream = self.await_agent(left(), patience)?;
             let channel = Channel::new(stream, WeakWorker::new(&self.worker));
-            match resume_guest(&channel, generation, identity) {
+            match resume_guest(&channel, generation, identity, left()) {
                 // The machine that was there before had dialed it.
                 Err(Error::Connection { .. }) => {}
                 Err(error) => return Err(error),
@@ -321,8 +321,7 @@ impl Instance {
         };
         *lock(&self.next) = Some(Next::Known(channel));
         if let Some(mib) = identity.memory_mib {
-            let left = left.saturating_sub(begun.elapsed());
-            self.set_memory(mib, left)?;
+            self.set_memory(mib, left())?;
         }
         Ok(resumed)
     }
@@ -476,7 +475,9 @@ fn resume_guest(
     channel: &Channel,
     generation: [u8; 16],
     identity: &Identity,
+    patience: Duration,
 ) -> Result<Resumed, Error> {
+    channel.limit(Some(patience))?;
     let mut seed = [0; 64];
     stamp::fill_random(&mut seed)?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -492,7 +493,10 @@ fn resume_guest(
         // A connection that breaks was dialed by the machine that was there
         // before: the caller takes the next.
         match channel.event(&mut buffer)? {
-            Event::Resumed(resumed) if resumed.reseeded => return Ok(resumed),
+            Event::Resumed(resumed) if resumed.reseeded => {
+                channel.limit(None)?;
+                return Ok(resumed);
+            }
             Event::Resumed(_) => {
                 return Err(Error::NotUnique {
                     reason: "its random number generator was not reseeded".into(),

@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 /// How much of a worker's log goes into an error.
@@ -29,6 +29,10 @@ const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=6
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a worker may take to show the console of a guest that hangs.
+const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a worker that broke its connection may take to be gone.
+const FATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The only argument of an executable that is entered again as a worker.
 const REENTRY: &str = "--supermachine-worker";
@@ -156,10 +160,40 @@ impl Process {
         }
     }
 
+    /// How it ended, if that was not by its own will and becomes known within
+    /// `patience`. Of processes that others started that cannot be known.
+    fn fate(&self, patience: Duration) -> Option<String> {
+        let begun = Instant::now();
+        loop {
+            let status = match &mut *self.kind() {
+                Kind::Child(child) => child.try_wait().ok()?,
+                Kind::Other(_) => return None,
+            };
+            match status {
+                Some(status) => return status.signal().map(killed_by),
+                None if begun.elapsed() > patience => return None,
+                None => std::thread::sleep(FIRST_PAUSE),
+            }
+        }
+    }
+
     /// Memory it has of its own, in bytes; 0 if the system does not tell.
     pub fn memory_bytes(&self) -> u64 {
         host::private_bytes(self.pid)
     }
+}
+
+/// What it means that a worker was ended by a signal.
+fn killed_by(signal: i32) -> String {
+    use rustix::process::Signal;
+    let meaning = match Signal::from_named_raw(signal) {
+        Some(Signal::BUS) => {
+            ": a file it has mapped was cut short or cannot be read, or there is no memory left"
+        }
+        Some(Signal::KILL) => ": somebody ended it, or the system did for want of memory",
+        _ => "",
+    };
+    format!("it was killed by signal {signal}{meaning}")
 }
 
 /// A worker process and its control connection.
@@ -172,6 +206,8 @@ pub struct Worker {
     engine: Option<String>,
     /// How the machine ended, once that is known.
     ended: Option<Ended>,
+    /// It once did not answer in time, and is not asked again.
+    is_silent: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +244,13 @@ impl WeakWorker {
         let worker = self.0.upgrade()?;
         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
         worker.end_within(patience)
+    }
+
+    /// Whether the worker carries out an order right now, for which its
+    /// machine may be paused.
+    pub fn is_occupied(&self) -> bool {
+        let worker = self.0.upgrade();
+        worker.is_some_and(|worker| matches!(worker.try_lock(), Err(TryLockError::WouldBlock)))
     }
 }
 
@@ -256,6 +299,7 @@ impl Worker {
             log,
             engine: None,
             ended: None,
+            is_silent: false,
         };
         worker.patience(ANSWER_TIMEOUT)?;
         worker.send(&ToWorker::Hello { version: VERSION })?;
@@ -293,6 +337,7 @@ impl Worker {
                 log,
                 engine: Some(engine),
                 ended: None,
+                is_silent: false,
             }),
             Some(FromWorker::Failed { message, .. }) => Err(Error::Start { message }),
             _ => Err(unexpected()),
@@ -338,8 +383,8 @@ impl Worker {
         // It may be sent before the machine is prepared: the worker reads in
         // order.
         self.send(order)?;
-        self.engine()?;
         self.patience(patience)?;
+        self.engine()?;
         let answer = self.receive();
         self.patience(ANSWER_TIMEOUT)?;
         answer
@@ -378,27 +423,41 @@ impl Worker {
     }
 
     /// The next message; an error if the worker is gone.
-    pub fn receive(&self) -> Result<FromWorker, Error> {
+    pub fn receive(&mut self) -> Result<FromWorker, Error> {
         match protocol::receive(&self.control) {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(self.broken(
                 "waiting for it",
                 io::Error::new(io::ErrorKind::UnexpectedEof, "it ended"),
             )),
-            Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Timeout {
-                what: "an answer of the worker process",
-                after: self
-                    .control
-                    .read_timeout()
-                    .ok()
-                    .flatten()
-                    .unwrap_or_default(),
-            }),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
+                self.is_silent = true;
+                Err(self.silence())
+            }
             Err(source) => Err(self.broken("waiting for it", source)),
         }
     }
 
+    /// The error for an answer that did not come.
+    fn silence(&self) -> Error {
+        let patience = self.control.read_timeout().ok().flatten();
+        Error::Timeout {
+            what: "an answer of the worker process",
+            after: patience.unwrap_or_default(),
+        }
+    }
+
     pub(super) fn broken(&self, what: &'static str, source: io::Error) -> Error {
+        // That the connection broke says less than how the process ended.
+        let source = match source.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_PATIENCE) {
+                Some(fate) => io::Error::new(source.kind(), fate),
+                None => source,
+            },
+            _ => source,
+        };
         Error::Worker {
             what,
             log: self.log_tail().unwrap_or_default(),
@@ -430,6 +489,9 @@ impl Worker {
         if let Some(ended) = &self.ended {
             return Err(ended.clone().into());
         }
+        if self.is_silent {
+            return Err(self.silence());
+        }
         let sent = self.send(&ToWorker::Inspect);
         // Its last message is there even if it takes none any more.
         match self.receive() {
@@ -457,6 +519,7 @@ impl Worker {
 
     /// The end of the console of a guest that came up or did not.
     pub fn last_console(&mut self) -> String {
+        let _ = self.patience(CONSOLE_TIMEOUT);
         match (self.inspect(), &self.ended) {
             (Ok(status), _) => status.console,
             (Err(_), Some(ended)) => ended.console.clone(),
@@ -487,6 +550,9 @@ impl Worker {
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
+        if self.is_silent {
+            return self.kill();
+        }
         let _ = protocol::send(&self.control, &ToWorker::Stop);
         let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
         let start = Instant::now();

@@ -16,6 +16,10 @@ use std::time::Duration;
 const READ_BYTES: usize = 64 * 1024;
 /// How long a machine may take to end after it closed its connections.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an agent that took a connection may take to greet.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time limit of a connection; one above it is none.
+const LONGEST_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Where a command's output goes. A sink that blocks slows the command down.
 pub trait Sinks {
@@ -74,6 +78,11 @@ impl Channel {
                     let rest = session.outgoing().len();
                     session.sent(rest);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.worker.is_occupied() {
+                        return Err(self.silence());
+                    }
+                }
                 Err(error) => return Err(Error::connection("sending")(error)),
             }
         }
@@ -83,9 +92,35 @@ impl Channel {
     /// Waits for the agent's hello. Until then nothing that was requested has
     /// begun; an error of [`Error::Connection`] means that it never will.
     pub fn greeting(&self) -> Result<(), Error> {
+        self.limit(Some(GREETING_LIMIT))?;
         match self.event(&mut Vec::new())? {
             Event::Failed(failure) => Err(failure.into()),
-            _ => Ok(()),
+            _ => self.limit(None),
+        }
+    }
+
+    /// How long the agent may be silent, or take nothing, before that is
+    /// [`Error::Timeout`]. What a machine is paused for does not count.
+    pub fn limit(&self, limit: Option<Duration>) -> Result<(), Error> {
+        // Zero would mean no limit, and not every system takes a large one.
+        let limit = limit.filter(|limit| *limit <= LONGEST_LIMIT);
+        let limit = limit.map(|limit| limit.max(Duration::from_millis(1)));
+        self.stream
+            .set_read_timeout(limit)
+            .and_then(|()| self.stream.set_write_timeout(limit))
+            .map_err(Error::system("set a time limit"))
+    }
+
+    /// The error for an agent that said nothing for as long as it may.
+    fn silence(&self) -> Error {
+        Error::Timeout {
+            what: "an answer of the guest",
+            after: self
+                .stream
+                .read_timeout()
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
         }
     }
 
@@ -114,6 +149,12 @@ impl Channel {
                 }
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.worker.is_occupied() {
+                        continue;
+                    }
+                    return Err(self.silence());
+                }
                 Err(error) => return Err(Error::connection("waiting for it")(error)),
             };
             self.lock().feed(&buffer[..count]);

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
+/// How much later than its time limit a command may be heard of.
+const HANG_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +185,8 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// Kills the command with all its descendants after this long, in guest
     /// time from its start, to the millisecond. The outcome is no error but
-    /// has `timed_out` set.
+    /// has `timed_out` set. A guest that says nothing for ten seconds longer
+    /// than that hangs, which is [`Error::Timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout_ms = u64::try_from(timeout.as_millis())
             .unwrap_or(u64::MAX)
@@ -306,12 +309,17 @@ impl<'vm> ExecBuilder<'vm> {
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(mut self) -> Result<Channel, Error> {
         self.request.env = self.environment();
-        self.target.open_session(|session| {
+        let channel = self.target.open_session(|session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
             }
             session.exec(&self.request)
-        })
+        })?;
+        if self.request.timeout_ms > 0 {
+            let timeout = Duration::from_millis(self.request.timeout_ms);
+            channel.limit(Some(timeout.saturating_add(HANG_PATIENCE)))?;
+        }
+        Ok(channel)
     }
 
     /// Starts the command as the machine's workload, which lives on its own.

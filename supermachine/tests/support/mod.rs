@@ -3,6 +3,8 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+pub mod shelf;
+
 use oci_bake::{ImageBuilder, LayerBuilder};
 use std::fs;
 use std::io::{Read, Write};
@@ -302,6 +304,7 @@ pub fn library_config() -> VmConfig {
     VmConfig::new()
         .with_assets(AssetPaths::discover().expect("run `cargo xtask assets` first"))
         .with_worker(env!("CARGO_BIN_EXE_supermachine-worker"))
+        .with_layer_cache(cache().join("supermachine/images"))
 }
 
 /// Reproducible bytes without a pattern (xorshift64*).

@@ -1,0 +1,156 @@
+//! What a copy has of its own, and what it keeps of the machine it was copied
+//! from.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use supermachine::{Error, ExecChild, Vm};
+use support::shelf::*;
+use support::*;
+
+/// How far a copy's wall clock may be off the host's.
+const CLOCK_MS: i128 = 50;
+
+/// A server that lives on its own, a command whose connection stays open, and
+/// a page that says where the server comes from.
+fn start_server_and_command(vm: &Vm) -> Result<ExecChild, Error> {
+    vm.exec([
+        "sh",
+        "-c",
+        "mkdir /www; echo before > /www/index.html; httpd -p 8001 -h /www",
+    ])?;
+    let child = vm
+        .exec_builder()
+        .argv(["sh", "-c", "trap '' HUP TERM; sleep 4321; sleep 4321"])
+        .spawn()?;
+    while sh(vm, COMMANDS) == "0" {}
+    Ok(child)
+}
+
+const COMMANDS: &str = "ps | grep -c '[s]leep 4321'; true";
+const FETCH: &str = "wget -q -O - http://127.0.0.1:8001/";
+
+/// The command's end is seen by the agent some time after the machine is
+/// handed out.
+fn await_end_of_commands(vm: &Vm) {
+    let script = format!(
+        "for i in $(seq 200); do [ $({COMMANDS}) = 0 ] && exit 0; sleep 0.05; done; exit 1"
+    );
+    sh(vm, &script);
+}
+
+#[test]
+fn servers_stay_and_commands_of_the_hosts_end_in_every_copy() {
+    let shelf = Shelf::new("kept");
+    let held = std::sync::Arc::new(Mutex::new(None));
+    let keep = held.clone();
+    let image = shelf.builder().with_warmup(move |vm| {
+        *keep.lock().unwrap() = Some(start_server_and_command(vm)?);
+        Ok(())
+    });
+    let image = image.build().unwrap();
+    // The machine that was baked, a copy, and each lease of a pool.
+    let baked = image.start(&library_config()).unwrap();
+    let pool = image.pool().vm_config(library_config()).max(1);
+    let pool = pool.prestart(0).build().unwrap();
+    let check = |vm: &Vm| {
+        assert_eq!(sh(vm, FETCH), "before");
+        sh(vm, "echo after > /www/index.html");
+        assert_eq!(sh(vm, FETCH), "after");
+        await_end_of_commands(vm);
+    };
+    check(&baked);
+    check(&copy(&image));
+    for _ in 0..2 {
+        check(&pool.acquire().unwrap());
+    }
+}
+
+#[test]
+fn a_running_machine_keeps_the_command_its_copies_lose() {
+    let shelf = Shelf::new("commands");
+    let vm = copy(&shelf.bake());
+    let child = start_server_and_command(&vm).unwrap();
+    let image = vm.snapshot(shelf.0.join("moment")).unwrap();
+    let children = vm.fork(1).unwrap();
+    for other in [&copy(&image), &children[0]] {
+        assert_eq!(sh(other, FETCH), "before");
+        await_end_of_commands(other);
+    }
+    assert_ne!(sh(&vm, COMMANDS), "0");
+    drop(child);
+    await_end_of_commands(&vm);
+}
+
+#[test]
+fn clocks_are_the_hosts_and_names_are_nobody_elses() {
+    let shelf = Shelf::new("clock");
+    let image = shelf.bake();
+    let pool = image.pool().vm_config(library_config()).max(1);
+    let pool = pool.prestart(0).build().unwrap();
+    let mut names = BTreeSet::new();
+    let mut errors = Vec::new();
+    let mut look = |vm: &Vm| {
+        errors.push(clock_error_ms(vm));
+        // Both by getrandom(2), and the kernel's own.
+        let drawn = sh(vm, "mktemp -u; mktemp -u; cat /proc/sys/kernel/random/uuid");
+        for name in drawn.lines() {
+            assert!(names.insert(name.to_owned()), "twice: {name}");
+        }
+        let report = vm.copy_report().unwrap();
+        let boot_id = sh(vm, "tr -d - < /proc/sys/kernel/random/boot_id");
+        let reported: Vec<String> = report.boot_id.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(boot_id, reported.concat());
+        // The next one must be set right again.
+        sh(vm, "date -s 2001-01-01 > /dev/null");
+        assert!(clock_error_ms(vm) > 1_000_000);
+    };
+    for _ in 0..3 {
+        look(&copy(&image));
+        look(&pool.acquire().unwrap());
+    }
+    // A busy host delays some, but not all of them.
+    errors.sort_unstable();
+    assert!(errors[0] <= CLOCK_MS, "{errors:?}");
+    assert!(errors[5] <= 20 * CLOCK_MS, "{errors:?}");
+}
+
+/// The wall clock as programs see it on each vCPU, by the vDSO, and by system
+/// calls, again and again.
+fn assert_clocks_agree(vm: &Vm, vcpus: u32, what: &str) {
+    let script = "
+        last=$(date +%s); count=0
+        while [ $count -lt 40 ]; do
+            cpu=$((count % $1)); now=$(taskset -c $cpu date +%s)
+            [ $((now - last)) -ge 0 ] && [ $((now - last)) -le 5 ] ||
+                { echo \"vCPU $cpu: $((now - last)) s\"; exit; }
+            last=$now; count=$((count + 1))
+        done";
+    let argv = ["sh", "-c", script, "sh", &vcpus.to_string()].map(str::to_owned);
+    let out = vm.exec(argv).unwrap();
+    assert!(out.success(), "{out:?}");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "", "{what}");
+    assert!(out.duration < std::time::Duration::from_secs(60), "{out:?}");
+}
+
+#[test]
+fn the_clocks_of_all_vcpus_agree_in_every_copy() {
+    let shelf = Shelf::new("counters");
+    for baked in [1, 4] {
+        let name = format!("vcpus{baked}");
+        let image = shelf.builder().name(name).vcpus(baked).build().unwrap();
+        let config = library_config().with_vcpus(4);
+        let vm = Vm::start(&image, &config).unwrap();
+        assert_clocks_agree(&vm, 4, &format!("a copy with 4 of {baked}"));
+        for fork in vm.fork(2).unwrap() {
+            assert_clocks_agree(&fork, 4, &format!("a fork with 4 of {baked}"));
+        }
+        let pool = image.pool().vm_config(config).max(1).prestart(0);
+        let pool = pool.build().unwrap();
+        for _ in 0..3 {
+            let vm = pool.acquire().unwrap();
+            assert_clocks_agree(&vm, 4, &format!("a lease with 4 of {baked}"));
+        }
+    }
+}
