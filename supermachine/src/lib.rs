@@ -20,7 +20,7 @@ mod vm;
 
 pub use assets::{AssetPaths, snapshots_dir};
 pub use bake::{OciImageBuilder, Trigger};
-pub use config::{Engine, MAX_VCPUS, VmConfig};
+pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use engine::spawn::{VmStatus, worker_main};
 pub use error::Error;
 pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecStatus, ExecStdin};
