@@ -8,8 +8,9 @@
 
 use crate::{
     CopyReport, Error, ExecBuilder, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
-    PoolStats, PooledVm, Vm, VmConfig, VmStatus,
+    PoolStats, PooledVm, Vm, VmConfig, VmStatus, WorkloadStatus,
 };
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,34 @@ macro_rules! machine {
             pub async fn status(&self) -> Result<VmStatus, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.status()).await
+            }
+
+            /// As [`Vm::workload_status`].
+            ///
+            /// # Errors
+            /// As [`Vm::workload_status`].
+            pub async fn workload_status(&self) -> Result<WorkloadStatus, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.workload_status()).await
+            }
+
+            /// As [`Vm::workload_signal`].
+            ///
+            /// # Errors
+            /// As [`Vm::workload_signal`].
+            pub async fn workload_signal(&self, number: u32) -> Result<(), Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.workload_signal(number)).await
+            }
+
+            /// As [`Vm::connect`]. The stream blocks: for use with tokio, set
+            /// it non-blocking and give it to tokio's `UnixStream::from_std`.
+            ///
+            /// # Errors
+            /// As [`Vm::connect`].
+            pub async fn connect(&self, port: u32) -> Result<UnixStream, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.connect(port)).await
             }
 
             /// As [`Vm::copy_report`].

@@ -1,6 +1,7 @@
 //! Baking: an image is booted once, brought to the moment that copies start
 //! from, and captured.
 
+use crate::config::MachineId;
 use crate::engine::instance::Identity;
 use crate::image::layer_dir;
 use crate::template::{IMAGE_FILE, ImageFile, Template, Workload, layer_resources};
@@ -281,7 +282,9 @@ impl OciImageBuilder {
         here: &Stamp,
         draft: Draft<'_>,
     ) -> Result<(u64, Vm), Error> {
-        let vm = Vm::boot(image, &self.config)?;
+        // The machine that is kept is for those who ask for no other either.
+        let config = self.config.clone().with_machine_id(MachineId::Image);
+        let vm = Vm::boot(image, &config)?;
         let workload = self.reach_moment(image, &vm)?;
         if !self.quiesce.is_zero() {
             std::thread::sleep(self.quiesce);

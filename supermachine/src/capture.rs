@@ -86,7 +86,10 @@ impl Vm {
         self.note_fork_pause(paused);
         let child = |made: Made| {
             let vm = Self::over(self.image(), self.config(), made.instance);
-            vm.started(begun, Some(CopyReport::new(made.stages, &made.resumed)))?;
+            vm.started(
+                begun,
+                Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),
+            )?;
             Ok(vm)
         };
         children.into_iter().map(child).collect()

@@ -1,7 +1,7 @@
 //! How a machine is to be made.
 
 use crate::image::default_cache;
-use crate::{AssetPaths, Error};
+use crate::{AssetPaths, Error, stamp};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vmm_core::ResourceError;
@@ -21,6 +21,37 @@ pub enum Engine {
     Soft,
 }
 
+/// What `/etc/machine-id` holds in a machine that starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MachineId {
+    /// What the image or the snapshot has there, or nothing.
+    #[default]
+    Image,
+    /// A new one for each machine: each copy, each lease, each forked child.
+    Random,
+    /// This one, not all zeroes, for every machine of the configuration.
+    Fixed([u8; 16]),
+}
+
+impl MachineId {
+    /// What to write, if anything: another one each time where it is random.
+    pub(crate) fn resolve(self) -> Result<Option<[u8; 16]>, Error> {
+        match self {
+            Self::Image => Ok(None),
+            Self::Fixed(id) => Ok(Some(id)),
+            Self::Random => {
+                let mut id = [0; 16];
+                stamp::fill_random(&mut id)?;
+                // As machine-id(5) wants it: RFC 9562, 5.4, version 4, variant 10.
+                id[6] = id[6] & 0x0f | 0x40;
+                id[8] = id[8] & 0x3f | 0x80;
+                Ok(Some(id))
+            }
+        }
+    }
+}
+
 /// Configuration of a machine: what the image does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
@@ -34,6 +65,7 @@ pub struct VmConfig {
     pub(crate) pool_warm: usize,
     pub(crate) console: bool,
     pub(crate) hostname: Option<String>,
+    pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
     pub(crate) layer_cache: Option<PathBuf>,
 }
@@ -61,6 +93,7 @@ impl Default for VmConfig {
             pool_warm: 0,
             console: false,
             hostname: None,
+            machine_id: MachineId::Image,
             name: None,
             layer_cache: None,
         }
@@ -140,6 +173,14 @@ impl VmConfig {
         self
     }
 
+    /// What `/etc/machine-id` holds; if not set, what the image has there. A
+    /// machine whose image has no `/etc` cannot be given one and is not handed
+    /// out. A bake leaves it out of the snapshot.
+    pub fn with_machine_id(mut self, machine_id: MachineId) -> Self {
+        self.machine_id = machine_id;
+        self
+    }
+
     /// What the machine is called in `supermachine ps` and for `exec` and
     /// `stop`: as a host name. Without one it has only its id.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
@@ -205,6 +246,12 @@ impl VmConfig {
                 });
             }
         }
+        if self.machine_id == MachineId::Fixed([0; 16]) {
+            return Err(Error::Unsuitable {
+                what: "a machine id",
+                needs: "a digit that is not zero",
+            });
+        }
         Ok(())
     }
 }
@@ -222,6 +269,18 @@ mod tests {
         assert!(refused(VmConfig::new().with_vcpus(0)).contains("vCPU"));
         let text = refused(VmConfig::new().with_vcpus(17));
         assert!(text.contains("17") && text.contains("at most 16"), "{text}");
+    }
+
+    #[test]
+    fn random_machine_ids_differ_and_zeroes_are_refused() {
+        let random = || MachineId::Random.resolve().unwrap().unwrap();
+        let id = random();
+        assert_ne!(id, random());
+        assert_eq!((id[6] >> 4, id[8] >> 6), (4, 2));
+        assert_eq!(MachineId::Image.resolve().unwrap(), None);
+        let with = |id| VmConfig::new().with_machine_id(MachineId::Fixed(id));
+        assert!(with([0; 16]).validate().is_err());
+        assert!(with([1; 16]).validate().is_ok());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An image, ready to start machines from.
 
+use crate::config::MachineId;
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::template::Template;
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
@@ -131,6 +132,7 @@ impl Image {
     pub(crate) fn take_baked(&self, config: &VmConfig) -> Option<Vm> {
         let template = self.template.as_ref()?;
         let same = config.hostname.is_none()
+            && config.machine_id == MachineId::Image
             && !config.console
             && config.vcpus.is_none_or(|vcpus| vcpus == template.vcpus())
             && config

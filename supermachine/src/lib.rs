@@ -8,6 +8,7 @@ mod bake;
 mod capture;
 pub mod cli;
 mod config;
+mod connect;
 pub mod engine;
 mod error;
 mod exec;
@@ -17,10 +18,11 @@ pub mod registry;
 mod stamp;
 mod template;
 mod vm;
+mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
 pub use bake::{OciImageBuilder, Trigger};
-pub use config::{Engine, MAX_VCPUS, VmConfig};
+pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use engine::spawn::{VmStatus, worker_main};
 pub use error::Error;
 pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecStatus, ExecStdin};
@@ -32,3 +34,4 @@ pub use vm::{CopyReport, Vm};
 pub use vmm_core::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
 };
+pub use workload::{WorkloadState, WorkloadStatus};

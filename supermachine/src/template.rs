@@ -149,13 +149,14 @@ impl Template {
     }
 
     /// What a copy of a configuration is to be called and have.
-    pub fn identity(&self, config: &VmConfig) -> Identity {
+    pub fn identity(&self, config: &VmConfig) -> Result<Identity, Error> {
         let vcpus = config.vcpus.unwrap_or(self.vcpus());
-        Identity {
+        Ok(Identity {
             hostname: config.hostname.clone(),
+            machine_id: config.machine_id.resolve()?,
             vcpus: if vcpus == self.vcpus() { 0 } else { vcpus },
             memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
-        }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One machine.
 
-use crate::engine::instance::Instance;
+use crate::engine::instance::{Identity, Instance};
 use crate::engine::protocol::{Boot, RestoreStages};
 use crate::engine::spawn::VmStatus;
 use crate::exec::{Channel, Target};
@@ -47,12 +47,21 @@ pub struct CopyReport {
     pub clock_step_ns: i64,
     /// The guest's boot id from now on; zeroes if it could not be replaced.
     pub boot_id: [u8; 16],
+    /// Whether the guest has the host name of the configuration; without one
+    /// there it keeps that of the snapshot.
+    pub hostname_set: bool,
+    /// What was written to the guest's `/etc/machine-id`, if anything.
+    pub machine_id: Option<[u8; 16]>,
     /// vCPUs the guest has online.
     pub vcpus: u32,
 }
 
 impl CopyReport {
-    pub(crate) fn new(stages: RestoreStages, resumed: &exec_proto::Resumed) -> Self {
+    pub(crate) fn new(
+        stages: RestoreStages,
+        identity: &Identity,
+        resumed: &exec_proto::Resumed,
+    ) -> Self {
         Self {
             read: Duration::from_micros(stages.read_us),
             load: Duration::from_micros(stages.load_us),
@@ -60,6 +69,8 @@ impl CopyReport {
             generation: stages.generation,
             clock_step_ns: resumed.clock_step_ns,
             boot_id: resumed.boot_id,
+            hostname_set: resumed.hostname_set,
+            machine_id: identity.machine_id,
             vcpus: resumed.vcpus_online,
         }
     }
@@ -84,7 +95,16 @@ impl Vm {
                 vm.restore(template)?;
                 Ok(vm)
             }
-            None => Self::boot(image, config),
+            None => {
+                let vm = Self::boot(image, config)?;
+                if let Some(machine_id) = config.machine_id.resolve()? {
+                    vm.instance.identify(&Identity {
+                        machine_id: Some(machine_id),
+                        ..Identity::default()
+                    })?;
+                }
+                Ok(vm)
+            }
         }
     }
 
@@ -129,23 +149,23 @@ impl Vm {
     pub(crate) fn restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let vcpus = self.config.vcpus.unwrap_or(0);
-        let identity = template.identity(&self.config);
+        let identity = template.identity(&self.config)?;
         let patience = self.config.restore_timeout;
         let (stages, resumed) =
             self.instance
                 .restore(template.restore(&self.config), &identity, patience)?;
         self.check_vcpus(vcpus, &resumed)?;
-        self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+        self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         self.start_workload(&template.image().workload)
     }
 
     /// Brings the machine back to the snapshot.
     pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
-        let identity = template.identity(&self.config);
+        let identity = template.identity(&self.config)?;
         let patience = self.config.restore_timeout;
         let (stages, resumed) = self.instance.reset(&identity, patience)?;
-        self.started(begun, Some(CopyReport::new(stages, &resumed)))?;
+        self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         self.start_workload(&template.image().workload)
     }
 

@@ -98,6 +98,7 @@ enum Next {
 pub struct Made {
     pub instance: Instance,
     pub stages: RestoreStages,
+    pub identity: Identity,
     pub resumed: Resumed,
 }
 
@@ -105,6 +106,8 @@ pub struct Made {
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     pub hostname: Option<String>,
+    /// What becomes its `/etc/machine-id`.
+    pub machine_id: Option<[u8; 16]>,
     pub vcpus: u32,
     /// Guest memory in MiB, if it is not that of the snapshot.
     pub memory_mib: Option<usize>,
@@ -165,11 +168,15 @@ impl Instance {
                 return Err(child.worker().unexpected(&answer));
             };
             let left = patience.saturating_sub(begun.elapsed());
-            let identity = Identity::default();
+            let identity = Identity {
+                machine_id: config.machine_id.resolve()?,
+                ..Identity::default()
+            };
             let resumed = child.make_unique(stages.generation, &identity, left, patience)?;
             Ok(Made {
                 instance: child,
                 stages,
+                identity,
                 resumed,
             })
         };
@@ -249,6 +256,16 @@ impl Instance {
         let left = patience.saturating_sub(begun.elapsed());
         let resumed = self.make_unique(stages.generation, identity, left, patience)?;
         Ok((stages, resumed))
+    }
+
+    /// Gives a machine that booted what only copies are given otherwise.
+    pub fn identify(&self, identity: &Identity) -> Result<(), Error> {
+        let mut generation = [0; 16];
+        stamp::fill_random(&mut generation)?;
+        let channel = self.open_session(|_| Ok(()))?;
+        resume_guest(&channel, generation, identity, ANSWER_TIMEOUT)?;
+        *lock(&self.next) = Some(Next::Known(channel));
+        Ok(())
     }
 
     /// Pauses the machine and writes it into the directory of a draft. It
@@ -485,6 +502,7 @@ fn resume_guest(
     let resume = Resume {
         hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
         vcpus: identity.vcpus,
+        machine_id: identity.machine_id,
         ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
     };
     channel.request(|session| session.resume(&resume))?;

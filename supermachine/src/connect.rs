@@ -1,0 +1,105 @@
+//! Connections to programs in the guest.
+
+use crate::{Error, Vm};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long a guest may take to accept a connection.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest line by which the device says that the guest has accepted:
+/// `OK`, a space and a port of 32 bits.
+const MAX_LINE_BYTES: usize = 13;
+
+impl Vm {
+    /// Connects to a program of the guest that listens on vsock port `port`
+    /// (`AF_VSOCK`, not TCP). A reset, a snapshot's copy or a fork breaks the
+    /// connection on the guest's side.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] if nobody listens there or the machine has ended,
+    /// [`Error::Timeout`] if the guest does not answer within ten seconds.
+    pub fn connect(&self, port: u32) -> Result<UnixStream, Error> {
+        let broken = Error::connection;
+        let mut stream = UnixStream::connect(self.vsock_path())
+            .map_err(broken("connecting to the machine's sockets"))?;
+        stream
+            .set_read_timeout(Some(ACCEPT_TIMEOUT))
+            .map_err(Error::system("set a time limit"))?;
+        stream
+            .write_all(format!("CONNECT {port}\n").as_bytes())
+            .map_err(broken("asking for a port"))?;
+        accepted(&mut stream).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::Timeout {
+                what: "the guest's answer to a connection",
+                after: ACCEPT_TIMEOUT,
+            },
+            _ => broken("waiting for the guest to accept")(error),
+        })?;
+        stream
+            .set_read_timeout(None)
+            .map_err(Error::system("set a time limit"))?;
+        Ok(stream)
+    }
+}
+
+/// Reads the device's answer and not a byte of what the guest says after it.
+fn accepted(stream: &mut impl Read) -> io::Result<()> {
+    let mut line = Vec::with_capacity(MAX_LINE_BYTES);
+    let mut byte = [0];
+    while line.len() < MAX_LINE_BYTES {
+        match stream.read(&mut byte) {
+            // The device closes what the guest refuses.
+            Ok(0) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.extend_from_slice(&byte),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A socket that was closed with our request unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if line.starts_with(b"OK ") && byte == *b"\n" {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the device's answer is none",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_answers_own_line_is_read() {
+        let mut stream = &b"OK 1073741824\nhello"[..];
+        accepted(&mut stream).unwrap();
+        assert_eq!(stream, b"hello");
+    }
+
+    #[test]
+    fn answers_that_are_none_are_refused_and_bounded() {
+        for bad in [
+            &b"NO 1\n"[..],
+            b"OK 99999999999999\n",
+            b"\n",
+            b"OKOKOKOKOKOKOKOKOKOK",
+        ] {
+            assert_eq!(
+                accepted(&mut &bad[..]).unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{bad:?}"
+            );
+        }
+        for closed in [&b""[..], b"OK 12"] {
+            assert_eq!(
+                accepted(&mut &closed[..]).unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
+        }
+    }
+}

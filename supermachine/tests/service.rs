@@ -1,0 +1,171 @@
+//! What an embedder asks of copies that run a service: ids of their own, how
+//! the workload does, and connections to it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use supermachine::{Error, Image, MachineId, OciImageBuilder, Vm, VmConfig, WorkloadState};
+use support::*;
+
+/// Where the agent in the guest listens, on vsock.
+const AGENT_PORT: u32 = 1028;
+
+struct Shelf(PathBuf);
+
+impl Shelf {
+    fn new(test: &str) -> Self {
+        let name = format!("{test}-{}", std::process::id());
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
+    }
+
+    fn builder(&self) -> OciImageBuilder {
+        Image::builder(busybox())
+            .name("image")
+            .vm_config(library_config())
+            .layer_cache(cache().join("supermachine/images"))
+            .snapshots_dir(&self.0)
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The guest's machine id, which must be what the report says.
+fn machine_id(vm: &Vm) -> String {
+    let text = String::from_utf8(vm.read_file("/etc/machine-id").unwrap()).unwrap();
+    let id = vm.copy_report().unwrap().machine_id.unwrap();
+    assert_eq!(text, format!("{:032x}\n", u128::from_be_bytes(id)));
+    text
+}
+
+#[test]
+fn machine_ids_are_the_snapshots_random_or_fixed() {
+    let shelf = Shelf::new("ids");
+    let random = library_config().with_machine_id(MachineId::Random);
+    // The warm-up sees the image's, and so does whoever asks for no other.
+    let image = shelf
+        .builder()
+        .vm_config(random.clone())
+        .with_warmup(|vm| vm.write_file("/etc/machine-id", b"of the snapshot\n"))
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        let vm = image.start(&library_config()).unwrap();
+        assert_eq!(
+            vm.read_file("/etc/machine-id").unwrap(),
+            b"of the snapshot\n"
+        );
+        assert_eq!(vm.copy_report().unwrap().machine_id, None);
+    }
+
+    let mut seen = BTreeSet::new();
+    let vm = image.start(&random).unwrap();
+    assert!(seen.insert(machine_id(&vm)));
+    for child in vm.fork(2).unwrap() {
+        assert!(seen.insert(machine_id(&child)));
+    }
+    let pool = image.pool().vm_config(random).max(1).build().unwrap();
+    for _ in 0..3 {
+        assert!(seen.insert(machine_id(&pool.acquire().unwrap())));
+    }
+    pool.shutdown(Duration::from_secs(5));
+
+    let fixed = library_config().with_machine_id(MachineId::Fixed([0xa5; 16]));
+    for _ in 0..2 {
+        let vm = image.start(&fixed).unwrap();
+        assert_eq!(machine_id(&vm), format!("{}\n", "a5".repeat(16)));
+    }
+}
+
+#[test]
+fn a_machine_that_boots_takes_its_id_too() {
+    let image = Image::load_with_cache(busybox(), cache().join("supermachine/images")).unwrap();
+    let id = MachineId::Fixed([0x5a; 16]);
+    let vm = image.start(&library_config().with_machine_id(id)).unwrap();
+    assert_eq!(
+        vm.read_file("/etc/machine-id").unwrap(),
+        format!("{}\n", "5a".repeat(16)).as_bytes()
+    );
+}
+
+#[test]
+fn host_names_that_were_given_are_reported() {
+    let shelf = Shelf::new("names");
+    let image = shelf.builder().build().unwrap();
+    let named = |config: &VmConfig| image.start(config).unwrap().copy_report().unwrap();
+    // The first start is the baked machine's, which nobody named.
+    assert!(!named(&library_config()).hostname_set);
+    assert!(named(&library_config().with_hostname("web-1")).hostname_set);
+}
+
+/// Waits for a state of the workload.
+fn await_state(vm: &Vm, wanted: impl Fn(&WorkloadState) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let status = vm.workload_status().unwrap();
+        if wanted(&status.state) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_workload_is_watched_and_signalled() {
+    let shelf = Shelf::new("workload");
+    let serve = "trap 'echo bye; exit 7' TERM; echo hello; while :; do sleep 0.1; done";
+    let image = shelf.builder().cmd(["sh", "-c", serve]).build().unwrap();
+    let pool = image
+        .pool()
+        .vm_config(library_config())
+        .max(1)
+        .build()
+        .unwrap();
+    // Each lease has a workload that nobody has ended yet.
+    for _ in 0..2 {
+        let vm = pool.acquire().unwrap();
+        let begun = Instant::now();
+        while vm.workload_status().unwrap().tail != b"hello\n" {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        await_state(&vm, |state| matches!(state, WorkloadState::Running { .. }));
+        vm.workload_signal(15).unwrap();
+        await_state(
+            &vm,
+            |state| matches!(state, WorkloadState::Exited(status) if status.code == Some(7)),
+        );
+        let status = vm.workload_status().unwrap();
+        assert_eq!(status.tail, b"hello\nbye\n");
+        assert_eq!(status.output_bytes, 10);
+        vm.workload_signal(15).unwrap();
+        assert!(matches!(vm.workload_signal(65), Err(Error::Protocol(_))));
+    }
+    pool.shutdown(Duration::from_secs(5));
+}
+
+#[test]
+fn ports_of_the_guest_are_connected_to_or_refused() {
+    let shelf = Shelf::new("ports");
+    let image = shelf.builder().build().unwrap();
+    let vm = image.start(&library_config()).unwrap();
+    let status = vm.workload_status().unwrap();
+    assert_eq!(status.state, WorkloadState::NotStarted);
+    assert!(matches!(vm.workload_signal(15), Err(Error::Exec { .. })));
+
+    // The agent greets whoever calls.
+    let mut stream = vm.connect(AGENT_PORT).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+
+    assert!(matches!(vm.connect(4), Err(Error::Connection { .. })));
+    assert!(vm.exec(["true"]).unwrap().success());
+}
