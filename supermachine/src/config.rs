@@ -107,8 +107,9 @@ impl VmConfig {
         Self::default()
     }
 
-    /// Guest memory in MiB; if not set, that of the snapshot, or 256. It is taken from the host only as
-    /// the guest touches it.
+    /// Guest memory in MiB; if not set, that of the snapshot, or 256. It is
+    /// taken from the host only as the guest touches it. For copies see
+    /// [`crate::PoolBuilder::memory_mib`].
     pub fn with_memory_mib(mut self, memory_mib: usize) -> Self {
         self.memory_mib = Some(memory_mib);
         self

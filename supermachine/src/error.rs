@@ -56,6 +56,17 @@ pub enum Error {
         /// How many there can be.
         max: u32,
     },
+    /// The configuration asks for other memory than a copy of the snapshot can
+    /// have.
+    #[error("{memory_mib} MiB of memory were asked for, copies can have {min_mib} to {max_mib}")]
+    MemoryOutOfRange {
+        /// How much was asked for, in MiB.
+        memory_mib: usize,
+        /// What the guest needs at least, in MiB.
+        min_mib: usize,
+        /// What its address space has room for, in MiB.
+        max_mib: usize,
+    },
     /// The host name in the configuration is not one.
     #[error("`{hostname}` is no name: 1 to 64 letters, digits, dots and hyphens are allowed")]
     BadHostname {

@@ -74,7 +74,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Guest memory in MiB; that of the snapshot if not set.
+    /// Guest memory in MiB; that of the snapshot if not set. A balloon takes
+    /// what is less, in copies of at least 48 MiB and a sixteenth of the
+    /// snapshot's; more is added, rounded up to 2 MiB.
     pub fn memory_mib(mut self, memory_mib: usize) -> Self {
         self.config = self.config.with_memory_mib(memory_mib);
         self
@@ -113,8 +115,9 @@ impl PoolBuilder {
     /// Makes the pool, which starts its minimum of machines by itself.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] if the image has no snapshot; [`Error::Pool`] if
-    /// the sizes contradict each other.
+    /// [`Error::Unsuitable`] if the image has no snapshot;
+    /// [`Error::MemoryOutOfRange`] for memory its copies cannot have;
+    /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
         self.config.validate()?;
         let Some(template) = self.image.template().cloned() else {
@@ -123,6 +126,7 @@ impl PoolBuilder {
                 needs: "an image with a snapshot: bake it with Image::builder",
             });
         };
+        template.check_memory(&self.config)?;
         let starter = Arc::new(Starter {
             baked: Mutex::new(self.image.take_baked(&self.config)),
             image: self.image.detached(),

@@ -137,6 +137,24 @@ impl Template {
         self.snapshot.manifest().machine.vcpus.into()
     }
 
+    /// Whether a copy can have the memory that a configuration asks for.
+    pub fn check_memory(&self, config: &VmConfig) -> Result<(), Error> {
+        let Some(memory_mib) = config.memory_mib else {
+            return Ok(());
+        };
+        let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
+        let range = vmm_core::machine::memory_range(self.snapshot.manifest().memory_bytes());
+        let (min_mib, max_mib) = (mib(*range.start()), mib(*range.end()));
+        if (min_mib..=max_mib).contains(&memory_mib) {
+            return Ok(());
+        }
+        Err(Error::MemoryOutOfRange {
+            memory_mib,
+            min_mib,
+            max_mib,
+        })
+    }
+
     /// What the worker is told to make a copy of a configuration.
     pub fn restore(&self, config: &VmConfig) -> Restore {
         Restore {

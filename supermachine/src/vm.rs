@@ -82,15 +82,16 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`]
-    /// for what `config` must not say; [`Error::Assets`] and
-    /// [`Error::NoWorker`] for an incomplete installation; [`Error::Start`]
-    /// when the machine cannot be made here; [`Error::BootFailed`], with the
+    /// and [`Error::MemoryOutOfRange`] for what `config` must not say;
+    /// [`Error::Assets`] and [`Error::NoWorker`] for an incomplete
+    /// installation; [`Error::Start`] when the machine cannot be made here; [`Error::BootFailed`], with the
     /// end of the guest's console, when the guest ended or hung before it
     /// served commands; [`Error::Rebake`] for a snapshot that does not fit.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         config.validate()?;
         match image.template() {
             Some(template) => {
+                template.check_memory(config)?;
                 let vm = Self::prepare(image, config)?;
                 vm.restore(template)?;
                 Ok(vm)

@@ -148,8 +148,98 @@ fn copies_take_more_or_less_memory_and_keep_it_over_leases() {
             }
         }
     }
-    let little = library_config().with_memory_mib(20);
-    assert!(Vm::start(&image, &little).is_err());
+}
+
+#[test]
+fn memory_that_copies_cannot_have_is_refused_by_its_range() {
+    let shelf = Shelf::new("range");
+    let image = shelf.bake();
+    let begun = Instant::now();
+    for mib in [1, 20, 47, 40_000, usize::MAX] {
+        let config = library_config().with_memory_mib(mib);
+        let pool = image.pool().vm_config(config.clone()).build();
+        for error in [Vm::start(&image, &config).unwrap_err(), pool.unwrap_err()] {
+            let Error::MemoryOutOfRange {
+                memory_mib,
+                min_mib,
+                max_mib,
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!(memory_mib, mib);
+            assert!(min_mib <= 64 && (1024..40_000).contains(&max_mib));
+        }
+    }
+    // No worker was started for that.
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    // What falls between two units is rounded up.
+    let vm = Vm::start(&image, &library_config().with_memory_mib(257)).unwrap();
+    assert_eq!(vm.status().unwrap().added_bytes, 2 << 20);
+}
+
+#[test]
+fn children_share_added_memory_until_they_write() {
+    let shelf = Shelf::new("added");
+    let image = shelf.bake();
+    let vm = Vm::start(&image, &library_config().with_memory_mib(512)).unwrap();
+    // More than there is without what was added.
+    let fill = "mount -o remount,size=400m /dev/shm; seq 1 60000000 | head -c 300m > /dev/shm/x";
+    sh(&vm, fill);
+    let sum = sh(&vm, "md5sum /dev/shm/x");
+    let children = vm.fork(2).unwrap();
+    for child in &children {
+        assert_eq!(child.status().unwrap().added_bytes, 256 << 20);
+        assert_eq!(sh(child, "md5sum /dev/shm/x"), sum);
+        sh(child, "echo mine > /dev/shm/x");
+    }
+    assert_eq!(sh(&vm, "md5sum /dev/shm/x"), sum);
+}
+
+/// MiB of a process that no other process shares.
+#[cfg(target_os = "linux")]
+fn private_mib(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let kib: u64 = text
+        .lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum();
+    kib / 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_a_guest_frees_goes_back_to_the_host_while_it_runs() {
+    let shelf = Shelf::new("freed");
+    let image = shelf.bake();
+    let pool = image.pool().vm_config(library_config()).max(1);
+    let pool = pool.prestart(0).build().unwrap();
+    let sums = "md5sum /bin/busybox /etc/passwd";
+    let vm = pool.acquire().unwrap();
+    let before = sh(&vm, sums);
+    let worker = worker_of(&vm);
+    let fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=100 2>/dev/null";
+    sh(&vm, fill);
+    let full = private_mib(worker);
+    assert!(full > 100, "{full}");
+    sh(&vm, "rm /dev/shm/x");
+    // Linux waits two seconds before it reports (PAGE_REPORTING_DELAY).
+    let begun = Instant::now();
+    let mut left = full;
+    while left > full - 80 && begun.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(200));
+        left = private_mib(worker);
+    }
+    assert!(left <= full - 80, "{left} MiB of {full} are left");
+    // What was given back is there again for the next lease, as it was baked.
+    drop(vm);
+    let vm = pool.acquire().unwrap();
+    assert_eq!(worker_of(&vm), worker);
+    sh(&vm, fill);
+    assert_eq!(sh(&vm, sums), before);
+    let zeros = format!("{:x}  -", 0x2f28_2b84_e7e6_08d5_8524_49ed_940b_fc51_u128);
+    assert_eq!(sh(&vm, "md5sum < /dev/shm/x"), zeros);
 }
 
 /// What a tenant leaves, and what the next one must not see of it.

@@ -1,10 +1,11 @@
 //! Memory that a running guest gives back or gets beyond its RAM.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::balloon::{self, Balloon};
-use devices::virtio::mem::{Mem, MemConfig};
+use devices::virtio::mem::{self, Mem, MemConfig};
 use devices::{HotMemory, RamAdvisor};
 
 use super::error::MachineError;
@@ -15,10 +16,24 @@ use crate::memory::{GuestMemory, host_page_bytes};
 /// Least memory a guest is left with by its balloon, in bytes: below that its
 /// kernel kills what it runs.
 pub const MIN_LEFT_BYTES: u64 = 48 << 20;
+/// Part of its RAM that a guest is left with in any case: its kernel's tables
+/// of all pages alone, which no balloon can take, are a quarter of that.
+const MIN_LEFT_PART: u64 = 16;
+/// What more than its RAM a guest has comes in units of this, in bytes; a
+/// request in between is rounded up.
+pub const ADDED_UNIT_BYTES: u64 = mem::BLOCK_BYTES;
 /// Unit of the balloon, in bytes.
 const PAGE_BYTES: u64 = balloon::PAGE_BYTES as u64;
 /// How often to look whether the guest has done what it was asked.
 const POLL: Duration = Duration::from_micros(200);
+
+/// How much memory a copy of a machine with `ram_bytes` of RAM can be told to
+/// have, in bytes.
+pub fn memory_range(ram_bytes: u64) -> RangeInclusive<u64> {
+    let least = MIN_LEFT_BYTES.max(ram_bytes / MIN_LEFT_PART).min(ram_bytes);
+    let (_, room) = layout::hot_region(ram_bytes);
+    least..=ram_bytes.saturating_add(room)
+}
 
 /// The host's side of a machine's memory, for its devices.
 struct Backing(GuestMemory);
@@ -103,8 +118,9 @@ impl RunningMachine {
     }
 
     /// Has the guest have `bytes` of memory: its balloon takes what is too
-    /// much, and what is missing is added in units of 2 MiB, as far as the
-    /// machine was made with room for it. Waits until the guest is through.
+    /// much, and what is missing is added in units of [`ADDED_UNIT_BYTES`], as
+    /// far as the machine was made with room for it and within
+    /// [`memory_range`]. Waits until the guest is through.
     pub fn set_memory(
         &self,
         bytes: u64,
@@ -119,9 +135,12 @@ impl RunningMachine {
             let ram = parts.memory.bytes();
             let wanted = MemoryBalance {
                 ballooned_bytes: ram.saturating_sub(bytes),
-                added_bytes: bytes.saturating_sub(ram),
+                added_bytes: bytes
+                    .saturating_sub(ram)
+                    .checked_next_multiple_of(ADDED_UNIT_BYTES)
+                    .ok_or_else(refused)?,
             };
-            if bytes < MIN_LEFT_BYTES || wanted.added_bytes > parts.memory.hot_bytes() {
+            if bytes < *memory_range(ram).start() || wanted.added_bytes > parts.memory.hot_bytes() {
                 return Err(refused());
             }
             let elastic = &parts.devices.elastic;

@@ -32,7 +32,7 @@ pub use assembly::GUEST_CID;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use assembly::virtio_count;
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
-pub use elastic::{MIN_LEFT_BYTES, MemoryBalance};
+pub use elastic::{ADDED_UNIT_BYTES, MIN_LEFT_BYTES, MemoryBalance, memory_range};
 pub use error::{ExitReason, MachineError};
 pub use fork::ForkedMachine;
 pub use prepared::{PrepareOptions, PreparedMachine};
