@@ -8,8 +8,8 @@ use std::time::Duration;
 /// How long a guest may take to accept a connection.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest line by which the device says that the guest has accepted:
-/// `OK`, a space and a port of 32 bits.
-const MAX_LINE_BYTES: usize = 13;
+/// `OK`, a space, a port of 32 bits and the line's end.
+const MAX_LINE_BYTES: usize = 14;
 
 impl Vm {
     /// Connects to a program of the guest that listens on vsock port `port`
@@ -47,11 +47,10 @@ impl Vm {
 fn accepted(stream: &mut impl Read) -> io::Result<()> {
     let mut line = Vec::with_capacity(MAX_LINE_BYTES);
     let mut byte = [0];
-    while line.len() < MAX_LINE_BYTES {
+    while line.len() < MAX_LINE_BYTES && !line.ends_with(b"\n") {
         match stream.read(&mut byte) {
             // The device closes what the guest refuses.
             Ok(0) => return Err(io::ErrorKind::ConnectionRefused.into()),
-            Ok(_) if byte == *b"\n" => break,
             Ok(_) => line.extend_from_slice(&byte),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // A socket that was closed with our request unread.
@@ -61,7 +60,7 @@ fn accepted(stream: &mut impl Read) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    if line.starts_with(b"OK ") && byte == *b"\n" {
+    if line.starts_with(b"OK ") && line.ends_with(b"\n") {
         return Ok(());
     }
     Err(io::Error::new(
