@@ -185,15 +185,52 @@ impl<'a> Draft<'a> {
         self.small(WORKING_SET_FILE, &working_set.encode())
     }
 
+    /// Makes a file that nobody will write to any more one of the generation,
+    /// with `entry` as its [`FileEntry::of`]: by a further name for it where
+    /// the file system can do that, as a copy elsewhere.
+    ///
+    /// # Errors
+    /// When the name is not one, there are too many, the file is another than
+    /// the one described, or reading or writing fails.
+    pub fn link(&mut self, name: &str, source: &Path, entry: FileEntry) -> Result<()> {
+        self.check_extra(name)?;
+        let path = self.path.join(name);
+        let files = Arc::clone(self.lock.store().files());
+        // Other file systems, other owners, too many links: all that is left
+        // then is to copy, and if that is no way out either, it says why.
+        if files.hard_link(source, &path).is_err() {
+            let mut file = files.open(source).context("open", source)?;
+            self.extra_file(name, &mut file)?;
+        }
+        let linked = files.attributes_of(&path).context("examine", &path)?;
+        let copied = self.files.insert(name.to_owned(), entry);
+        let is_same = copied.is_none_or(|copied| copied == entry);
+        if !linked.is_file() || linked.len() != entry.bytes || !is_same {
+            return Err(SnapshotError::Malformed {
+                what: "file that was to be linked",
+            });
+        }
+        Ok(())
+    }
+
+    fn check_extra(&self, name: &str) -> Result<()> {
+        check_extra_name(name)?;
+        if self.files.contains_key(name) {
+            return Err(SnapshotError::Name {
+                name: name.to_owned(),
+            });
+        }
+        let count = self.files.len() as u64 + 1;
+        cap("number of files", count, MAX_EXTRA_FILES as u64)
+    }
+
     /// Stores a further file that restoring will need.
     ///
     /// # Errors
     /// When the name is not one, there are too many, or reading or writing
     /// fails.
     pub fn extra_file(&mut self, name: &str, content: &mut dyn Read) -> Result<()> {
-        check_extra_name(name)?;
-        let count = self.files.len() as u64 + 1;
-        cap("number of files", count, MAX_EXTRA_FILES as u64)?;
+        self.check_extra(name)?;
         let files = self.lock.store().files();
         let path = self.path.join(name);
         let file = files.create(&path).context("create", &path)?;

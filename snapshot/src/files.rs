@@ -46,6 +46,8 @@ pub trait Files: fmt::Debug + Send + Sync {
     fn sync(&self, file: &File) -> io::Result<()>;
     /// Waits until the names in a directory are on the medium.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file a further name.
+    fn hard_link(&self, file: &Path, name: &Path) -> io::Result<()>;
     /// Gives a file or directory another name, replacing a file there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name.
@@ -158,6 +160,10 @@ impl Files for SystemFiles {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn hard_link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        fs::hard_link(file, name)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

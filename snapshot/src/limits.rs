@@ -16,8 +16,9 @@ pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
 pub const MAX_WORKING_SET_BYTES: u64 = 2 << 20;
 /// Most runs of pages in `ws.bin`.
 pub const MAX_WORKING_SET_RUNS: usize = 65_536;
-/// Most files a generation may have beside the four it always has.
-pub const MAX_EXTRA_FILES: usize = 16;
+/// Most files a generation may have beside the four it always has: each of an
+/// image's layers is one.
+pub const MAX_EXTRA_FILES: usize = 256;
 /// Most bytes of one extra file, 64 GiB.
 pub const MAX_EXTRA_BYTES: u64 = 64 << 30;
 /// Most named resources (disks, mounts, listeners) together.

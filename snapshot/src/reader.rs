@@ -91,6 +91,36 @@ fn truncated(source: io::Error, what: &'static str, path: &Path) -> SnapshotErro
     }
 }
 
+/// CRC32C of the first `bytes` of a file.
+fn checksum(files: &dyn Files, file: &File, path: &Path, bytes: u64) -> Result<u32> {
+    let mut buffer = vec![0; 256 << 10];
+    let (mut at, mut crc) = (0, 0);
+    while at < bytes {
+        let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        let piece = &mut buffer[..len];
+        files
+            .read_exact_at(file, piece, at)
+            .map_err(|error| truncated(error, "extra file", path))?;
+        crc = crc32c::crc32c_append(crc, piece);
+        at += piece.len() as u64;
+    }
+    Ok(crc)
+}
+
+impl FileEntry {
+    /// Reads all of a file, for [`crate::Draft::link`]. Takes about 0.1 ms for
+    /// each MiB that is in the page cache.
+    ///
+    /// # Errors
+    /// When it is no file, or cannot be read.
+    pub fn of(files: &dyn Files, path: &Path) -> Result<Self> {
+        let (file, bytes) = open_checked(files, path, "file that was to be linked", None)?;
+        let crc32c = checksum(files, &file, path, bytes)?;
+        Ok(Self { bytes, crc32c })
+    }
+}
+
 impl Inspection {
     /// Opens the generation in directory `path`; nothing if someone removes it.
     pub(crate) fn open(files: Arc<dyn Files>, path: &Path) -> Result<Option<Self>> {
@@ -190,22 +220,10 @@ impl Inspection {
         let bytes = self.manifest.memory_bytes();
         let files = &*self.files;
         memory::verify(files, &self.memory, &path, bytes, &self.manifest.memory)?;
-        let mut buffer = vec![0; 256 << 10];
         for (name, entry) in self.manifest.extra_files() {
             let path = self.path.join(name);
             let file = self.extra_file(name)?;
-            let (mut at, mut crc) = (0, 0);
-            while at < entry.bytes {
-                let left = usize::try_from(entry.bytes - at).unwrap_or(usize::MAX);
-                let len = left.min(buffer.len());
-                let piece = &mut buffer[..len];
-                files
-                    .read_exact_at(&file, piece, at)
-                    .map_err(|error| truncated(error, "extra file", &path))?;
-                crc = crc32c::crc32c_append(crc, piece);
-                at += piece.len() as u64;
-            }
-            if crc != entry.crc32c {
+            if checksum(files, &file, &path, entry.bytes)? != entry.crc32c {
                 return Err(SnapshotError::Checksum {
                     section: name.to_owned(),
                 });

@@ -123,6 +123,11 @@ impl Files for FaultyFiles {
         SystemFiles.sync_dir(path)
     }
 
+    fn hard_link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        self.step()?;
+        SystemFiles.hard_link(file, name)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
         SystemFiles.rename(from, to)

@@ -3,21 +3,25 @@
 
 use crate::config::MachineId;
 use crate::engine::instance::Identity;
-use crate::image::layer_dir;
-use crate::template::{IMAGE_FILE, ImageFile, Template, Workload, layer_resources};
+use crate::image::default_cache;
+use crate::template::{
+    IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
+    read_layers,
+};
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, stamp};
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Description, Draft, Stamp, Store, WorkingSet};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use vmm_core::machine::STATE_VERSION;
 
 /// Changes when the same options would make another snapshot.
-const RECIPE: &str = "supermachine bake 1";
+const RECIPE: &str = "supermachine bake 2";
 /// How long another process may take to bake the same image.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// How long a workload may take to listen.
@@ -186,8 +190,7 @@ impl OciImageBuilder {
         self
     }
 
-    /// Where layers are cached, instead of where
-    /// [the configuration](VmConfig::with_layer_cache) says.
+    /// Where layers are cached; by default in the user's cache directory.
     pub fn layer_cache(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cache = Some(dir.into());
         self
@@ -213,14 +216,14 @@ impl OciImageBuilder {
         self.config.validate()?;
         let cache = match &self.cache {
             Some(cache) => cache.clone(),
-            None => self.config.layer_cache()?,
+            None => default_cache()?,
         };
         let image = Image::load_with_cache(&self.reference, &cache)?;
-        self.build_on(&image, &cache)
+        self.build_on(&image)
     }
 
-    /// As [`OciImageBuilder::build`], with the image's layers in `cache`.
-    pub(crate) fn build_on(self, image: &Image, cache: &Path) -> Result<Image, Error> {
+    /// As [`OciImageBuilder::build`], of an image that is loaded already.
+    pub(crate) fn build_on(self, image: &Image) -> Result<Image, Error> {
         self.config.validate()?;
         let assets = self.config.assets()?;
         let here = stamp::here(self.config.engine, &assets)?;
@@ -244,7 +247,7 @@ impl OciImageBuilder {
             Ok::<u64, Error>(number)
         })?;
         let is_new = matches!(baked, Baked::New(_));
-        let template = Template::new(baked.into_snapshot(), &layer_dir(cache))?;
+        let template = Template::new(baked.into_snapshot())?;
         // The machine goes back to the snapshot like any of its copies.
         let kept = kept.filter(|_| is_new).and_then(|vm| {
             let ready = vm.reset(&template);
@@ -284,18 +287,27 @@ impl OciImageBuilder {
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
-        let vm = Vm::boot(image, &config)?;
-        let workload = self.reach_moment(image, &vm)?;
-        if !self.quiesce.is_zero() {
-            std::thread::sleep(self.quiesce);
-        }
+        let (vm, workload, layers) = std::thread::scope(|scope| {
+            let layers = scope.spawn(|| read_layers(image.layers()));
+            let vm = Vm::boot(image, &config)?;
+            let workload = self.reach_moment(image, &vm)?;
+            if !self.quiesce.is_zero() {
+                std::thread::sleep(self.quiesce);
+            }
+            let layers = layers.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            Ok::<_, Error>((vm, workload, layers))
+        })?;
         // What every command needs is in the page cache of the copies, whether
         // the image has a `true` or not.
         let _ = vm.exec(["true"]);
         quiet(&vm)?;
-        let number = write(&vm, draft, &workload, key, here, |vm, path| {
-            first_steps(vm, path)
-        })?;
+        let about = About {
+            workload: &workload,
+            layers: &layers,
+            key,
+            here,
+        };
+        let number = write(&vm, draft, &about, first_steps)?;
         Ok((number, vm))
     }
 
@@ -360,26 +372,33 @@ impl OciImageBuilder {
     }
 }
 
+/// What a snapshot says beside what is in the machine.
+pub(crate) struct About<'a> {
+    pub workload: &'a Workload,
+    pub layers: &'a LayerFiles,
+    pub key: &'a str,
+    pub here: &'a Stamp,
+}
+
 /// Captures a machine into a draft and publishes it. The machine goes on as
 /// `go_on` lets it, whatever else fails.
 pub(crate) fn write(
     vm: &Vm,
     mut draft: Draft<'_>,
-    workload: &Workload,
-    key: &str,
-    here: &Stamp,
+    about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {
     let image = vm.image();
     let written = vm.instance().capture(draft.path())?;
     let working_set = go_on(vm, draft.path())?;
     draft.adopt(written)?;
+    link_layers(&mut draft, about.layers)?;
     let file = ImageFile {
         reference: image.reference().to_owned(),
         digest: image.digest(),
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
-        workload: workload.clone(),
+        workload: about.workload.clone(),
     };
     let text =
         serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
@@ -388,9 +407,9 @@ pub(crate) fn write(
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let vcpus = vm.config().vcpus.or(image.vcpus());
     Ok(draft.publish(Description {
-        key: key.to_owned(),
+        key: about.key.to_owned(),
         created_unix_s: since.unwrap_or_default().as_secs(),
-        stamp: here.clone(),
+        stamp: about.here.clone(),
         vcpus: u16::try_from(vcpus.unwrap_or(vm.config().boot_vcpus())).unwrap_or(u16::MAX),
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),

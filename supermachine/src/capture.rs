@@ -1,7 +1,7 @@
 //! A snapshot of a machine that runs, and goes on running.
 
 use crate::engine::instance::Made;
-use crate::template::{Template, Workload};
+use crate::template::{Template, Workload, read_layers};
 use crate::vm::CopyReport;
 use crate::{Error, Image, Vm, bake, stamp};
 use snapshot::{Store, WorkingSet};
@@ -40,6 +40,7 @@ impl Vm {
         std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
         let store = Store::new(root)?;
         let here = stamp::here(self.config().engine, &self.config().assets()?)?;
+        let layers = read_layers(self.image().layers())?;
         bake::quiet(self)?;
         let lock = store.lock(name, PATIENCE)?;
         let draft = lock.draft()?;
@@ -54,16 +55,17 @@ impl Vm {
             Workload::OnRestore(..) => Workload::Running,
             other => other,
         };
-        bake::write(self, draft, &workload, &key, &here, |vm, _| {
+        let about = bake::About {
+            workload: &workload,
+            layers: &layers,
+            key: &key,
+            here: &here,
+        };
+        bake::write(self, draft, &about, |vm, _| {
             vm.instance().go_on()?;
             Ok(WorkingSet::default())
         })?;
-        let layers = self
-            .image()
-            .layers()
-            .first()
-            .and_then(|layer| layer.parent());
-        let template = Template::new(store.open(name, &here)?, layers.unwrap_or(Path::new("/")))?;
+        let template = Template::new(store.open(name, &here)?)?;
         Ok(Image::from_template(template, None))
     }
 

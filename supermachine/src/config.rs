@@ -1,6 +1,5 @@
 //! How a machine is to be made.
 
-use crate::image::default_cache;
 use crate::{AssetPaths, Error, stamp};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,7 +66,6 @@ pub struct VmConfig {
     pub(crate) hostname: Option<String>,
     pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
-    pub(crate) layer_cache: Option<PathBuf>,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -95,7 +93,6 @@ impl Default for VmConfig {
             hostname: None,
             machine_id: MachineId::Image,
             name: None,
-            layer_cache: None,
         }
     }
 }
@@ -187,21 +184,6 @@ impl VmConfig {
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
-    }
-
-    /// Where layers are cached, and where those of a snapshot are looked for;
-    /// by default in the user's cache directory.
-    pub fn with_layer_cache(mut self, dir: impl AsRef<Path>) -> Self {
-        self.layer_cache = Some(dir.as_ref().to_path_buf());
-        self
-    }
-
-    /// Where layers are cached.
-    pub(crate) fn layer_cache(&self) -> Result<PathBuf, Error> {
-        match &self.layer_cache {
-            Some(dir) => Ok(dir.clone()),
-            None => default_cache(),
-        }
     }
 
     /// Where kernel and init are.

@@ -85,20 +85,18 @@ impl Image {
     /// baked again.
     ///
     /// # Errors
-    /// [`Error::Rebake`] if it does not fit this host, kernel or version, or
-    /// its layers are gone; [`Error::Snapshot`] if it is damaged or not there.
+    /// [`Error::Rebake`] if it does not fit this host, kernel or version;
+    /// [`Error::Snapshot`] if it is damaged or not there.
     pub fn from_snapshot(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_snapshot_with(path, &VmConfig::new())
     }
 
-    /// As [`Image::from_snapshot`], for the engine, the assets and the layer
-    /// cache of `config`.
+    /// As [`Image::from_snapshot`], for the engine and the assets of `config`.
     ///
     /// # Errors
     /// As [`Image::from_snapshot`].
     pub fn from_snapshot_with(path: impl AsRef<Path>, config: &VmConfig) -> Result<Self, Error> {
-        let layers = layer_dir(&config.layer_cache()?);
-        let template = Template::open(path.as_ref(), config, &layers)?;
+        let template = Template::open(path.as_ref(), config)?;
         Ok(Self::from_template(template, None))
     }
 
@@ -235,11 +233,6 @@ impl Image {
         pools.push((config.clone(), pool.clone()));
         Ok(pool)
     }
-}
-
-/// Where a layer cache keeps its layers.
-pub(crate) fn layer_dir(cache: &Path) -> PathBuf {
-    cache.join("layers")
 }
 
 pub(crate) fn default_cache() -> Result<PathBuf, Error> {

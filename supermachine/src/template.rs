@@ -5,7 +5,8 @@ use crate::engine::protocol::Restore;
 use crate::{Error, VmConfig, stamp};
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
-use snapshot::{Resource, Snapshot, Store};
+use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Store, SystemFiles};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,7 +58,7 @@ pub struct Template {
 
 impl Template {
     /// Opens the snapshot of an image, or one generation of it.
-    pub fn open(path: &Path, config: &VmConfig, layer_dir: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, config: &VmConfig) -> Result<Self, Error> {
         let here = stamp::here(config.engine, &config.assets()?)?;
         let name = path.file_name().and_then(|name| name.to_str());
         let snapshot = match (path.join("manifest.json").exists(), path.parent(), name) {
@@ -73,10 +74,10 @@ impl Template {
                 error.into()
             }
         })?;
-        Self::new(snapshot, layer_dir)
+        Self::new(snapshot)
     }
 
-    pub fn new(snapshot: Snapshot, layer_dir: &Path) -> Result<Self, Error> {
+    pub fn new(snapshot: Snapshot) -> Result<Self, Error> {
         let damaged = |source| Error::Host {
             what: "cannot read the image's description",
             path: snapshot.path().join(IMAGE_FILE),
@@ -90,18 +91,18 @@ impl Template {
             .map_err(damaged)?;
         let image: ImageFile =
             serde_json::from_slice(&text).map_err(|error| damaged(error.into()))?;
-        // Names, not paths: where layers are is for this host to say.
-        let resources = &snapshot.manifest().machine.resources;
-        let mut layers = Vec::with_capacity(resources.len());
-        for resource in resources.iter().filter(|resource| resource.kind == LAYER) {
-            let plain = !resource.name.starts_with('.') && !resource.name.contains('/');
-            let path = layer_dir.join(&resource.name);
-            if !plain || !path.is_file() {
+        // The manifest names them in the order they are mounted in. Files it
+        // lists were looked at when it was opened.
+        let manifest = snapshot.manifest();
+        let resources = manifest.machine.resources.iter();
+        let mut layers = Vec::new();
+        for resource in resources.filter(|resource| resource.kind == LAYER) {
+            if !manifest.files.contains_key(&resource.name) {
                 return Err(Error::Rebake {
-                    reason: format!("layer {} is not in the cache", resource.name),
+                    reason: format!("layer {} is not in the snapshot", resource.name),
                 });
             }
-            layers.push(path);
+            layers.push(snapshot.path().join(&resource.name));
         }
         let config = Arc::new(image.config.clone());
         Ok(Self {
@@ -178,7 +179,7 @@ impl Template {
     }
 }
 
-/// Layers as resources of a snapshot, by the names they have in the cache.
+/// Layers as resources of a snapshot, by the names of their files.
 pub fn layer_resources(layers: &[PathBuf]) -> Vec<Resource> {
     let names = layers.iter().filter_map(|path| path.file_name());
     names
@@ -187,4 +188,28 @@ pub fn layer_resources(layers: &[PathBuf]) -> Vec<Resource> {
             name: name.to_string_lossy().into_owned(),
         })
         .collect()
+}
+
+/// Layers as files of a snapshot: their names there, where they are, and their
+/// checksums.
+pub type LayerFiles = BTreeMap<String, (PathBuf, FileEntry)>;
+
+/// Reads all of `layers`, which takes a while.
+pub fn read_layers(layers: &[PathBuf]) -> Result<LayerFiles, SnapshotError> {
+    let names = layer_resources(layers).into_iter();
+    names
+        .zip(layers)
+        .map(|(layer, path)| {
+            let entry = FileEntry::of(&SystemFiles, path)?;
+            Ok((layer.name, (path.clone(), entry)))
+        })
+        .collect()
+}
+
+/// Puts layers into a snapshot, which shares them with the cache and with
+/// other snapshots as long as all are on one file system.
+pub fn link_layers(draft: &mut Draft<'_>, layers: &LayerFiles) -> Result<(), SnapshotError> {
+    layers
+        .iter()
+        .try_for_each(|(name, (path, entry))| draft.link(name, path, *entry))
 }

@@ -59,7 +59,7 @@ fn each_copy_and_each_lease_is_a_machine_of_its_own() {
     for _ in 0..3 {
         check(&pool.acquire().unwrap(), false);
     }
-    pool.shutdown(Duration::from_secs(5));
+    pool.shutdown();
 }
 
 #[test]
@@ -509,6 +509,28 @@ fn bakers_of_the_same_image_share_one_bake() {
     assert_eq!(paths.len(), 1, "{paths:?}");
     assert!(paths.first().unwrap().ends_with("0000000001"), "{paths:?}");
     assert_eq!(shelf.litter(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_snapshot_is_all_that_its_copies_need() {
+    let shelf = Shelf::new("whole");
+    let cache = shelf.0.join("cache");
+    let image = shelf.builder().layer_cache(&cache).build().unwrap();
+    let vm = copy(&image);
+    let path = image.snapshot_path().unwrap().to_owned();
+    drop(image);
+    fs::remove_dir_all(&cache).unwrap();
+    let elsewhere = shelf.0.join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+
+    let image = Image::from_snapshot_with(&elsewhere, &library_config()).unwrap();
+    sh(&copy(&image), "md5sum /bin/*");
+    // Also one that is made of a machine that runs on layers that are gone.
+    let later = vm.snapshot(shelf.0.join("later"));
+    assert!(matches!(later, Err(Error::Snapshot(_))), "{later:?}");
+    drop(vm);
+    let later = copy(&image).snapshot(shelf.0.join("later")).unwrap();
+    sh(&copy(&later), "md5sum /bin/*");
 }
 
 #[test]

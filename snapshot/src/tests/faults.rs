@@ -104,6 +104,35 @@ fn what_another_process_writes_survives_the_failure_of_any_single_call() {
 }
 
 #[test]
+fn a_linked_file_survives_the_failure_of_any_single_call() {
+    let publish_linked = |fault, at| {
+        let scratch = Scratch::new();
+        let good = scratch.store();
+        let source = scratch.path().join("source");
+        std::fs::write(&source, memory(9)).unwrap();
+        let entry = FileEntry::of(&SystemFiles, &source).unwrap();
+        let files = Arc::new(FaultyFiles::new(fault, at));
+        let outcome = Store::with_files(scratch.path(), files.clone()).and_then(|store| {
+            let mut draft = store.lock("a", PATIENCE)?.draft()?;
+            draft.link("layer", &source, entry)?;
+            fill(draft, "key", 3)
+        });
+        std::fs::remove_file(&source).unwrap();
+        if outcome.is_ok() {
+            let snapshot = good.open("a", &testing::stamp()).unwrap();
+            check(&snapshot, 3);
+            let layer = std::fs::read(snapshot.path().join("layer")).unwrap();
+            assert!(layer == memory(9));
+        }
+        (outcome.is_ok(), files.calls())
+    };
+    let (_, calls) = publish_linked(Fault::None, 0);
+    let failed = (0..calls).filter(|at| !publish_linked(Fault::Errno(28), *at).0);
+    // Where no link can be made, there is a copy.
+    assert_eq!(failed.count() as u64, calls - 1);
+}
+
+#[test]
 fn a_draft_adopts_only_what_is_there() {
     let scratch = Scratch::new();
     let store = scratch.store();

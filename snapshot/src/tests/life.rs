@@ -219,6 +219,34 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn linked_files_are_shared_checked_and_only_what_was_described() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let source = scratch.path().join("source");
+    std::fs::write(&source, b"a layer").unwrap();
+    let entry = FileEntry::of(&SystemFiles, &source).unwrap();
+    let draft = || store.lock("a", PATIENCE).unwrap().draft().unwrap();
+    let longer = FileEntry { bytes: 8, ..entry };
+    assert!(draft().link("layer", &source, longer).is_err());
+    assert!(draft().link("layer", scratch.path(), entry).is_err());
+    assert!(draft().link("../layer", &source, entry).is_err());
+    assert!(draft().link("mem.bin", &source, entry).is_err());
+
+    let mut draft = draft();
+    draft.link("layer", &source, entry).unwrap();
+    assert!(draft.link("layer", &source, entry).is_err());
+    fill(draft, "key", 1).unwrap();
+    let snapshot = store.open("a", &stamp()).unwrap();
+    check(&snapshot, 1);
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&snapshot.path().join("layer")), inode(&source));
+
+    std::fs::write(&source, b"altered").unwrap();
+    let error = snapshot.verify().unwrap_err();
+    assert!(error.to_string().contains("layer"), "{error}");
+}
+
+#[test]
 fn links_in_a_generation_are_not_followed() {
     let scratch = Scratch::new();
     let store = scratch.store();

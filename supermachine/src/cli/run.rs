@@ -112,7 +112,7 @@ fn find_image(
         return Ok(image);
     }
     let builder = Image::builder(reference).vm_config(config.clone());
-    match builder.build_on(&image, &cache) {
+    match builder.build_on(&image) {
         Err(Error::Snapshot(error)) => {
             complain(&format!(
                 "supermachine: booting without a snapshot: {error}\n"

@@ -304,7 +304,6 @@ pub fn library_config() -> VmConfig {
     VmConfig::new()
         .with_assets(AssetPaths::discover().expect("run `cargo xtask assets` first"))
         .with_worker(env!("CARGO_BIN_EXE_supermachine-worker"))
-        .with_layer_cache(cache().join("supermachine/images"))
 }
 
 /// Reproducible bytes without a pattern (xorshift64*).

@@ -1,6 +1,6 @@
 //! Snapshots of a test, and what their copies are asked.
 
-use super::{busybox, library_config};
+use super::{busybox, cache, library_config};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,7 @@ impl Shelf {
         Image::builder(busybox())
             .name("image")
             .vm_config(library_config())
+            .layer_cache(cache().join("supermachine/images"))
             .snapshots_dir(&self.0)
     }
 
