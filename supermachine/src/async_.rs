@@ -126,10 +126,16 @@ impl AsyncPool {
     }
 
     /// As [`Pool::shutdown`].
-    pub async fn shutdown(&self, patience: Duration) {
+    pub async fn shutdown(&self) {
         let pool = self.0.clone();
         // It has no result but the runtime's own end.
-        let _ = spawn_blocking(move || pool.shutdown(patience)).await;
+        let _ = spawn_blocking(move || pool.shutdown()).await;
+    }
+
+    /// As [`Pool::shutdown_within`].
+    pub async fn shutdown_within(&self, patience: Duration) {
+        let pool = self.0.clone();
+        let _ = spawn_blocking(move || pool.shutdown_within(patience)).await;
     }
 }
 

@@ -15,6 +15,8 @@ pub use pool::PoolStats;
 
 /// Most machines of a pool that sets no limit.
 pub(crate) const DEFAULT_POOL_MAX: usize = 8;
+/// How long machines in use may stay so when their pool is shut down.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// Part of the host's memory that the pools of a process may use, in percent.
 const BUDGET_PERCENT: u64 = 80;
 
@@ -194,8 +196,13 @@ impl Pool {
     }
 
     /// Ends the pool: refuses who waits, ends idle machines, waits for those
-    /// in use up to `patience` and ends them then.
-    pub fn shutdown(&self, patience: Duration) {
+    /// in use up to 30 seconds and ends them then.
+    pub fn shutdown(&self) {
+        self.shutdown_within(SHUTDOWN_PATIENCE);
+    }
+
+    /// As [`Pool::shutdown`], but waits for machines in use up to `patience`.
+    pub fn shutdown_within(&self, patience: Duration) {
         self.inner.shutdown(patience);
     }
 }

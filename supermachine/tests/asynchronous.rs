@@ -62,6 +62,6 @@ async fn waiting_for_a_machine_can_be_given_up() {
     let vm = waiting.await.unwrap().unwrap();
     assert!(vm.copy_report().is_some());
     drop(vm);
-    pool.shutdown(Duration::from_secs(5)).await;
+    pool.shutdown().await;
     let _ = std::fs::remove_dir_all(dir);
 }

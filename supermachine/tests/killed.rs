@@ -5,6 +5,8 @@ mod support;
 
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
+use supermachine::Error;
+use support::shelf::worker_of;
 use support::*;
 
 /// How long workers may outlive whoever started them.
@@ -51,6 +53,33 @@ fn a_killed_baker_leaves_the_old_snapshot_or_the_new() {
     let again = sandbox.run(&bake("true # at last"));
     assert_eq!(again.code(), 0, "{}", again.err());
     assert_eq!(sandbox.run(&["snapshot", "verify", "image"]).code(), 0);
+}
+
+#[test]
+fn a_command_without_a_limit_ends_when_its_worker_hangs() {
+    let vm = library_image().start(&library_config()).unwrap();
+    let child = vm.exec_builder().argv(["sleep", "1000"]).spawn().unwrap();
+    let waiter = std::thread::spawn(move || child.wait());
+    // A guest may be silent for longer than it takes to ask its worker.
+    let worker = worker_of(&vm);
+    let silent = Duration::from_secs(12);
+    std::thread::sleep(silent);
+    assert!(!waiter.is_finished());
+    signal(worker, Signal::STOP);
+    let begun = Instant::now();
+    let error = waiter.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    // Nobody waits for it again.
+    let begun = Instant::now();
+    assert!(vm.exec(["true"]).is_err());
+    drop(vm);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(rustix::process::test_kill_process(pid(worker)).is_err());
+}
+
+fn pid(number: u32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(number).unwrap()).unwrap()
 }
 
 #[test]

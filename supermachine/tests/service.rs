@@ -49,7 +49,7 @@ fn machine_ids_are_the_snapshots_random_or_fixed() {
     for _ in 0..3 {
         assert!(seen.insert(machine_id(&pool.acquire().unwrap())));
     }
-    pool.shutdown(Duration::from_secs(5));
+    pool.shutdown();
 
     let fixed = library_config().with_machine_id(MachineId::Fixed([0xa5; 16]));
     for _ in 0..2 {
@@ -126,7 +126,7 @@ fn a_workload_is_watched_and_signalled() {
         vm.workload_signal(15).unwrap();
         assert!(matches!(vm.workload_signal(65), Err(Error::Protocol(_))));
     }
-    pool.shutdown(Duration::from_secs(5));
+    pool.shutdown();
 }
 
 #[test]

@@ -371,6 +371,10 @@ impl Instance {
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
+        // One that carries out an order right now will answer.
+        if let Ok(worker) = self.worker.try_lock() {
+            worker.check_silence()?;
+        }
         let next = lock(&self.next).take();
         let stream = match next.or_else(|| self.dialed().map(Next::Fresh)) {
             Some(Next::Known(channel)) => {

@@ -252,6 +252,24 @@ impl WeakWorker {
         let worker = self.0.upgrade();
         worker.is_some_and(|worker| matches!(worker.try_lock(), Err(TryLockError::WouldBlock)))
     }
+
+    /// Asks the worker whether it lives. One that carries out an order is
+    /// watched by whoever gave that, and one that is gone breaks its
+    /// connections.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if it does not answer, or how its machine ended.
+    pub fn probe(&self) -> Result<(), Error> {
+        let Some(worker) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let status = match worker.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().inspect(),
+            Ok(mut worker) => worker.inspect(),
+        };
+        status.map(drop)
+    }
 }
 
 impl Worker {
@@ -438,6 +456,15 @@ impl Worker {
         }
     }
 
+    /// Whether it once did not answer in time: who waited in vain then has
+    /// waited for all.
+    pub fn check_silence(&self) -> Result<(), Error> {
+        if self.is_silent {
+            return Err(self.silence());
+        }
+        Ok(())
+    }
+
     /// The error for an answer that did not come.
     fn silence(&self) -> Error {
         let patience = self.control.read_timeout().ok().flatten();
@@ -489,9 +516,7 @@ impl Worker {
         if let Some(ended) = &self.ended {
             return Err(ended.clone().into());
         }
-        if self.is_silent {
-            return Err(self.silence());
-        }
+        self.check_silence()?;
         let sent = self.send(&ToWorker::Inspect);
         // Its last message is there even if it takes none any more.
         match self.receive() {

@@ -18,6 +18,9 @@ const READ_BYTES: usize = 64 * 1024;
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an agent that took a connection may take to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
+/// How long an agent without a time limit is silent before its worker is asked
+/// whether it still lives.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time limit of a connection; one above it is none.
 const LONGEST_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -39,6 +42,8 @@ pub struct Channel {
     stdin_moved: Condvar,
     /// Nobody reads the agent's answers any more, so no writer may wait.
     unread: AtomicBool,
+    /// The agent may be silent for as long as its worker lives.
+    unlimited: AtomicBool,
     /// Knows whether the machine ended when the connection breaks.
     worker: WeakWorker,
 }
@@ -50,6 +55,7 @@ impl Channel {
             session: Mutex::new(Session::new()),
             stdin_moved: Condvar::new(),
             unread: AtomicBool::new(false),
+            unlimited: AtomicBool::new(true),
             worker,
         }
     }
@@ -78,11 +84,7 @@ impl Channel {
                     let rest = session.outgoing().len();
                     session.sent(rest);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.worker.is_occupied() {
-                        return Err(self.silence());
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.on_silence()?,
                 Err(error) => return Err(Error::connection("sending")(error)),
             }
         }
@@ -100,20 +102,30 @@ impl Channel {
     }
 
     /// How long the agent may be silent, or take nothing, before that is
-    /// [`Error::Timeout`]. What a machine is paused for does not count.
+    /// [`Error::Timeout`]; without a limit, as long as its worker lives. What a
+    /// machine is paused for does not count.
     pub fn limit(&self, limit: Option<Duration>) -> Result<(), Error> {
-        // Zero would mean no limit, and not every system takes a large one.
         let limit = limit.filter(|limit| *limit <= LONGEST_LIMIT);
-        let limit = limit.map(|limit| limit.max(Duration::from_millis(1)));
+        self.unlimited.store(limit.is_none(), Ordering::SeqCst);
+        // Zero would mean no limit, and not every system takes a large one.
+        let wait = limit.unwrap_or(PROBE_INTERVAL);
+        let wait = Some(wait.max(Duration::from_millis(1)));
         self.stream
-            .set_read_timeout(limit)
-            .and_then(|()| self.stream.set_write_timeout(limit))
+            .set_read_timeout(wait)
+            .and_then(|()| self.stream.set_write_timeout(wait))
             .map_err(Error::system("set a time limit"))
     }
 
-    /// The error for an agent that said nothing for as long as it may.
-    fn silence(&self) -> Error {
-        Error::Timeout {
+    /// The agent said or took nothing for as long as was waited: an error if
+    /// it may not do that.
+    fn on_silence(&self) -> Result<(), Error> {
+        if self.worker.is_occupied() {
+            return Ok(());
+        }
+        if self.unlimited.load(Ordering::SeqCst) {
+            return self.worker.probe();
+        }
+        Err(Error::Timeout {
             what: "an answer of the guest",
             after: self
                 .stream
@@ -121,7 +133,7 @@ impl Channel {
                 .ok()
                 .flatten()
                 .unwrap_or_default(),
-        }
+        })
     }
 
     /// Waits for the next event. If the machine's end broke the connection,
@@ -150,10 +162,8 @@ impl Channel {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.worker.is_occupied() {
-                        continue;
-                    }
-                    return Err(self.silence());
+                    self.on_silence()?;
+                    continue;
                 }
                 Err(error) => return Err(Error::connection("waiting for it")(error)),
             };
