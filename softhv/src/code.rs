@@ -64,6 +64,11 @@ pub struct Mode {
 /// addresses, and never set in a generation.
 pub const SP_OFF: u64 = 1 << 62;
 
+/// Where a key has the offset in the page.
+const OFFSET_OF_KEY: u64 = !PAGE_MASK & !3;
+/// Where a key has the page.
+const PAGE_OF_KEY: u64 = PAGE_MASK & !SP_OFF;
+
 impl Mode {
     /// Instruction addresses are multiples of 4, which leaves two bits.
     fn key(self, physical: u64) -> u64 {
@@ -97,6 +102,8 @@ type AddressMap<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 struct Block {
     key: u64,
     entry: *mut Op,
+    /// The block of the same page that was decoded before.
+    next: Option<u32>,
     /// Offsets in the page of the first byte and after the last.
     start: u16,
     end: u16,
@@ -106,7 +113,13 @@ struct Block {
 pub struct CodeCache {
     jump: Box<[JumpEntry]>,
     blocks: AddressMap<*const Op>,
-    pages: AddressMap<Vec<Block>>,
+    /// All blocks since the last restart, dropped ones included: there are no
+    /// more than there is room for ops.
+    list: Vec<Block>,
+    /// By page, the block that was decoded last: an index into `list`.
+    pages: AddressMap<Option<u32>>,
+    /// What is being decoded.
+    scratch: Vec<Op>,
     /// Each has room for [`CHUNK_OPS`] and is never grown, so that ops stay
     /// where they are.
     chunks: Vec<Vec<Op>>,
@@ -120,7 +133,9 @@ impl CodeCache {
         Self {
             jump: no_jumps(),
             blocks: AddressMap::default(),
+            list: Vec::new(),
             pages: AddressMap::default(),
+            scratch: Vec::new(),
             chunks: Vec::new(),
             epoch: 0,
         }
@@ -150,6 +165,7 @@ impl CodeCache {
     pub fn clear(&mut self) {
         self.jump.fill(NO_JUMP);
         self.blocks.clear();
+        self.list.clear();
         self.pages.clear();
         self.chunks.clear();
         self.epoch += 1;
@@ -187,15 +203,18 @@ impl CodeCache {
     }
 
     fn invalidate_in_page(&mut self, page: u64, start: u64, end: u64) {
-        let Some(list) = self.pages.get_mut(&page) else {
+        let Some(last) = self.pages.get_mut(&page) else {
             return;
         };
-        let blocks = &mut self.blocks;
-        list.retain(|block| {
+        let mut at = std::mem::take(last);
+        while let Some(index) = at {
+            let block = &mut self.list[index as usize];
+            at = block.next;
             let from = page + u64::from(block.start);
             let to = page + u64::from(block.end);
             if to <= start || from >= end {
-                return true;
+                block.next = last.replace(index);
+                continue;
             }
             // Chained branches and the jump cache may still lead here: the
             // entry now sends them to the run loop. The memory stays.
@@ -203,17 +222,22 @@ impl CodeCache {
             // or moved before `clear`, which also drops this list, and the
             // owning thread, the only one to touch ops, is the caller.
             unsafe { (*block.entry).run = stale };
-            blocks.remove(&block.key);
-            false
-        });
+            self.blocks.remove(&block.key);
+        }
     }
 
     fn find(&self, mode: Mode, physical: u64) -> Option<*const Op> {
         self.blocks.get(&mode.key(physical)).copied()
     }
 
-    /// Adds a block for the code at `physical`.
-    fn insert(&mut self, mode: Mode, physical: u64, ops: &[Op], instructions: usize) -> *const Op {
+    /// Adds a block for the code at `physical`, and takes the `ops`.
+    fn insert(
+        &mut self,
+        mode: Mode,
+        physical: u64,
+        ops: &mut Vec<Op>,
+        instructions: usize,
+    ) -> *const Op {
         let has_room = |chunk: &Vec<Op>| chunk.len() + ops.len() <= CHUNK_OPS;
         if !self.chunks.last().is_some_and(has_room) {
             if self.chunks.len() >= MAX_CHUNKS {
@@ -224,23 +248,56 @@ impl CodeCache {
         let last = self.chunks.len() - 1;
         let chunk = &mut self.chunks[last];
         let at = chunk.len();
-        chunk.extend_from_slice(ops);
+        chunk.append(ops);
         // SAFETY: `at` is inside: ops were added just now. Not through a slice,
         // which would claim the ops before, some of which may be executing.
         let entry = unsafe { chunk.as_mut_ptr().add(at) };
-        let key = mode.key(physical);
-        let start = (physical & !PAGE_MASK) as u16;
-        self.blocks.insert(key, entry);
-        self.pages
-            .entry(physical & PAGE_MASK)
-            .or_default()
-            .push(Block {
-                key,
-                entry,
-                start,
-                end: start + 4 * instructions as u16,
-            });
+        let end = (physical & !PAGE_MASK) as u16 + 4 * instructions as u16;
+        self.note(mode.key(physical), entry, end);
         entry
+    }
+
+    /// Notes that the code of `key` up to offset `end` of its page is at
+    /// `entry`.
+    fn note(&mut self, key: u64, entry: *mut Op, end: u16) {
+        self.blocks.insert(key, entry);
+        let last = self.pages.entry(key & PAGE_OF_KEY).or_default();
+        let next = last.replace(self.list.len() as u32);
+        self.list.push(Block {
+            key,
+            entry,
+            next,
+            start: (key & OFFSET_OF_KEY) as u16,
+            end,
+        });
+    }
+
+    /// A block that runs over `physical`, entered there: it was decoded from
+    /// somewhere before. Even the second op of a fused pair can be entered.
+    fn enter(&mut self, mode: Mode, physical: u64) -> Option<*const Op> {
+        let key = mode.key(physical);
+        let offset = (physical & !PAGE_MASK) as u16;
+        let mut at = *self.pages.get(&(key & PAGE_OF_KEY))?;
+        loop {
+            let block = self.list[at? as usize];
+            at = block.next;
+            let is_same_mode = (block.key ^ key) & !OFFSET_OF_KEY == 0;
+            if !is_same_mode || offset < block.start || offset >= block.end {
+                continue;
+            }
+            // SAFETY: the block lives (see `invalidate_in_page`), has an op for
+            // each instruction from `start` to `end`, in order, and further
+            // ones only behind those: the search ends at or before the last.
+            let entry = unsafe {
+                let mut op = block.entry.add(usize::from(offset - block.start) / 4);
+                while (*op).pc_offset != offset {
+                    op = op.add(1);
+                }
+                op
+            };
+            self.note(key, entry, block.end);
+            return Some(entry);
+        }
     }
 }
 
@@ -288,9 +345,12 @@ impl Cpu {
         if let Some(op) = self.code.find(mode, physical) {
             return op;
         }
+        if let Some(op) = self.code.enter(mode, physical) {
+            return op;
+        }
         let offset = physical & !PAGE_MASK;
         let room = ((PAGE_SIZE - offset) / 4) as usize;
-        let mut ops = Vec::with_capacity(MAX_BLOCK + 1);
+        let mut ops = std::mem::take(&mut self.code.scratch);
         let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
             let at = (host + 4 * n as u64) as *const u32;
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
@@ -299,6 +359,75 @@ impl Cpu {
             unsafe { at.read_volatile() }
         });
         self.vm.code_pages.note(physical);
-        self.code.insert(mode, physical, &ops, count)
+        let entry = self.code.insert(mode, physical, &mut ops, count);
+        self.code.scratch = ops;
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Handler;
+
+    const NOP: u32 = 0xd503_201f;
+    const RET: u32 = 0xd65f_03c0;
+    const PLACE: u64 = 0x8000_0100;
+    const USER: Mode = Mode {
+        user: true,
+        fp_traps: false,
+        sp_off: false,
+    };
+
+    /// Seven NOPs and a RET at [`PLACE`].
+    fn cache() -> (CodeCache, *const Op) {
+        let mut cache = CodeCache::new();
+        let mut ops = Vec::new();
+        let count = decode::block(&mut ops, USER, 0x100, 64, |n| if n < 7 { NOP } else { RET });
+        assert_eq!(count, 8);
+        let entry = cache.insert(USER, PLACE, &mut ops, count);
+        (cache, entry)
+    }
+
+    fn range(pa: u64, bytes: u64) -> CodeRange {
+        CodeRange { pa, bytes }
+    }
+
+    #[test]
+    fn a_block_is_entered_where_it_has_been_decoded_for_the_same_mode() {
+        let (mut cache, entry) = cache();
+        let inside = cache.enter(USER, PLACE + 12).unwrap();
+        assert_eq!(inside, entry.wrapping_add(3));
+        assert_eq!(cache.find(USER, PLACE + 12), Some(inside));
+        assert_eq!(cache.enter(USER, PLACE - 4), None);
+        assert_eq!(cache.enter(USER, PLACE + 32), None);
+        let traps = Mode {
+            fp_traps: true,
+            ..USER
+        };
+        assert_eq!(cache.enter(traps, PLACE + 12), None);
+        assert_eq!(cache.enter(USER, PLACE + PAGE_SIZE + 12), None);
+    }
+
+    #[test]
+    fn changed_code_is_left_by_all_who_enter_before_it() {
+        let is_stale = |op: *const Op| {
+            // SAFETY: the cache that owns it lives in the callers.
+            let run = unsafe { (*op).run };
+            std::ptr::fn_addr_eq(run, stale as Handler)
+        };
+        let (mut cache, entry) = cache();
+        let inside = cache.enter(USER, PLACE + 12).unwrap();
+        // In front of where the second one enters.
+        cache.invalidate(range(PLACE + 8, 4));
+        assert_eq!(cache.find(USER, PLACE), None);
+        assert_eq!(cache.find(USER, PLACE + 12), Some(inside));
+        assert!(is_stale(entry) && !is_stale(inside));
+        assert_eq!(cache.enter(USER, PLACE + 4), None);
+        assert!(cache.enter(USER, PLACE + 16).is_some());
+        cache.invalidate(range(PLACE + 28, 4));
+        assert!(is_stale(inside));
+        assert!(cache.blocks.is_empty());
+        assert_eq!(cache.enter(USER, PLACE + 12), None);
     }
 }

@@ -16,6 +16,7 @@ mod system;
 use crate::code::Mode;
 use crate::exec;
 use crate::op::{Handler, Op};
+use fuse::Candidate;
 
 /// Where an instruction is and for whom it is decoded.
 #[derive(Clone, Copy, Debug)]
@@ -135,16 +136,14 @@ pub fn block(
     fetch: impl Fn(usize) -> u32,
 ) -> usize {
     let mut at = offset;
-    let mut before: Option<(u32, Context)> = None;
+    let mut before: Option<(Candidate, Context)> = None;
     for n in 0..limit {
         let context = Context { mode, offset: at };
         let word = fetch(n);
         let mut decoded = instruction(word, context);
         decoded.op.pc_offset = at;
-        // A fault in place of an access is no part of a pair.
-        let fused = before
-            .filter(|_| !mode.sp_off)
-            .and_then(|(first, context)| fuse::pair(first, word, context));
+        let candidate = Candidate::new(word);
+        let fused = before.and_then(|(first, context)| fuse::pair(first, candidate, context));
         if let (Some(run), Some(first)) = (fused, ops.last_mut()) {
             first.run = run;
         }
@@ -152,8 +151,9 @@ pub fn block(
         if decoded.ends {
             return n + 1;
         }
-        // An op that does not decode ends its block, so `word` did.
-        before = Some((word, context));
+        // An op that does not decode ends its block, so `word` did. A fault in
+        // place of an access is no part of a pair.
+        before = (!mode.sp_off).then_some((candidate, context));
         if stack::may_misalign(word, mode.sp_off) {
             let mut look = Op::new(exec::system::stack_moved);
             look.pc_offset = at;

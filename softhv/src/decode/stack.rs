@@ -20,7 +20,12 @@ pub fn is_checked(word: u32) -> bool {
 
 /// Whether `word`, which is defined, may change the stack pointer so that it is
 /// aligned before and not behind it, or, if it `is_off` before, at all.
+#[inline]
 pub fn may_misalign(word: u32, is_off: bool) -> bool {
+    // Register 31 is its destination, its base, or (MSR SPSel) part of its code.
+    if bits(word, 0, 5) != 31 && bits(word, 5, 5) != 31 {
+        return false;
+    }
     match change(word) {
         Change::None => false,
         Change::By(bytes) => is_off || bytes & 15 != 0,
