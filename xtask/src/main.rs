@@ -44,7 +44,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench",
         arguments: "[NAME…] [--json FILE]",
-        summary: "measure boot, forkexec, compute, exec and idle side by side with QEMU",
+        summary: "measure times, memory and reliability, beside QEMU where it can do the same",
         run: bench::run,
     },
     Command {

@@ -48,12 +48,15 @@ const LINKS: [(&str, &str); 4] = [
 
 /// Settings a container runtime would give, and the link protections that keep
 /// one guest user from leading another's writes astray.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("vm/max_map_count", "262144"),
+    // Else kcompactd wakes twice a second, in an idle machine too, to have huge
+    // pages ready that only programs asking for them (madvise) would get.
+    ("vm/compaction_proactiveness", "0"),
 ];
 
 /// What the agent needs of what was set up.
