@@ -323,7 +323,9 @@ table! {
             dirty: Option<DirtyApi>,
             /// In a process made by fork(2): forgets the virtual machine of its
             /// parent, whose threads are not there, so that another can be
-            /// created. Absent where a process with a machine cannot fork.
+            /// created. That has to be the parent's machine again: when a vCPU
+            /// first runs, memory holds what it held for the parent's vCPU of
+            /// that number. Absent where a process with a machine cannot fork.
             after_fork: Option<fn()>,
             /// `mach_absolute_time` in ticks of the guest's counter: a guest's
             /// `CNTVCT_EL0` is this minus the vtimer offset.

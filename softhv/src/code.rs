@@ -6,10 +6,11 @@
 
 use crate::cpu::Cpu;
 use crate::decode;
+use crate::dirty::CodePages;
 use crate::exec::branch::stale;
 use crate::op::{self, Op};
 use crate::tlb::{PAGE_MASK, PAGE_SIZE};
-use crate::vcpu_link::CodeRange;
+use crate::vcpu_link::{Batch, CodeRange, Mail};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -23,6 +24,12 @@ const CHUNK_OPS: usize = 8192;
 const SMALL_OPS: usize = 1024;
 /// Chunks before the arena starts over: 32 MiB of decoded code.
 const MAX_CHUNKS: usize = 128;
+
+/// All physical addresses.
+const EVERYTHING: CodeRange = CodeRange {
+    pa: 0,
+    bytes: u64::MAX,
+};
 
 /// Where a virtual address continues, if the context is the same.
 #[repr(C)]
@@ -179,6 +186,24 @@ impl CodeCache {
         self.epoch = epoch;
     }
 
+    /// Applies what others sent, as far as it is about code.
+    pub fn apply(&mut self, mail: &Mail) {
+        for range in &mail.replaced {
+            self.invalidate(*range);
+        }
+        match &mail.code {
+            Batch::Each(list) => list.iter().for_each(|range| self.invalidate(*range)),
+            Batch::Everything => self.invalidate(EVERYTHING),
+        }
+    }
+
+    /// Makes the code of another process's vCPU that of one here: which
+    /// addresses it is reached by is not known yet.
+    pub fn settle(&mut self, pages: &CodePages) {
+        self.jump = no_jumps();
+        self.pages.keys().for_each(|page| pages.note(*page));
+    }
+
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
         self.chunks.len() > 1 || self.chunks.iter().any(|chunk| chunk.len() > SMALL_OPS)
@@ -226,7 +251,8 @@ impl CodeCache {
         }
     }
 
-    fn find(&self, mode: Mode, physical: u64) -> Option<*const Op> {
+    /// The block at `physical`, if it was decoded.
+    pub fn find(&self, mode: Mode, physical: u64) -> Option<*const Op> {
         self.blocks.get(&mode.key(physical)).copied()
     }
 
@@ -300,6 +326,10 @@ impl CodeCache {
         }
     }
 }
+
+// SAFETY: all its pointers lead to ops it owns or to null, so it takes them
+// along to whichever thread has it.
+unsafe impl Send for CodeCache {}
 
 impl Default for CodeCache {
     fn default() -> Self {

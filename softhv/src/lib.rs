@@ -21,6 +21,7 @@ pub mod gic;
 )]
 mod heap;
 pub mod idregs;
+pub mod inherit;
 pub mod mem;
 pub mod mmu;
 pub mod op;

@@ -4,13 +4,14 @@ use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::exception::class;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
+use crate::inherit;
 use crate::mmu::{Mmu, Target};
 use crate::op::Op;
 use crate::regs::Regs;
 use crate::sysreg::SysRegs;
 use crate::timer::{TimerReg, VcpuTimers};
 use crate::tlb::PAGE_MASK;
-use crate::vcpu_link::{AckWait, Batch, CodeRange, TlbInvalidate, VcpuShared, attention};
+use crate::vcpu_link::{AckWait, Batch, TlbInvalidate, VcpuShared, attention};
 use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
@@ -34,11 +35,6 @@ const SHARED_RESTING_LIMIT: Duration = Duration::from_millis(800);
 const MOMENT: Duration = Duration::from_millis(2);
 /// The same with all code to be decoded anew.
 const COLD_MOMENT: Duration = Duration::from_millis(8);
-/// All physical addresses.
-const EVERYTHING: CodeRange = CodeRange {
-    pa: 0,
-    bytes: u64::MAX,
-};
 
 /// Whether a vCPU is idle but for a moment now and then.
 #[derive(Debug)]
@@ -163,7 +159,11 @@ impl Cpu {
 
     /// Executes guest code until something is for the caller.
     pub fn run(&mut self) -> RunExit {
+        let is_first = !self.shared.has_run.load(Ordering::Relaxed);
         self.shared.enter();
+        if is_first {
+            self.inherit();
+        }
         self.link_from = std::ptr::null();
         // As an exception return to the guest would (Arm ARM B2.12.1): what
         // was loaded before may be of another life by now.
@@ -204,6 +204,16 @@ impl Cpu {
         self.pending_lines = [false; 2];
         self.shared.leave();
         exit
+    }
+
+    /// Starts with the code of the vCPU this one was forked from, if it was.
+    fn inherit(&mut self) {
+        // Memory was mapped since it was made, which is no change of code.
+        self.take_mail();
+        if let Some(code) = inherit::claim(self.index, &self.vm) {
+            self.code = code;
+            self.jump = self.code.jump_ptr();
+        }
     }
 
     /// Serves the attention word.
@@ -255,17 +265,11 @@ impl Cpu {
             self.dirty = self.vm.dirty.view();
             self.mmu.revoke_writes();
         }
-        for range in &mail.replaced {
-            self.code.invalidate(*range);
-        }
         match &mail.tlb {
             Batch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
             Batch::Everything => self.invalidate(TlbInvalidate::All),
         }
-        match &mail.code {
-            Batch::Each(list) => list.iter().for_each(|range| self.code.invalidate(*range)),
-            Batch::Everything => self.code.invalidate(EVERYTHING),
-        }
+        self.code.apply(&mail);
         self.shared.acknowledge(mail);
     }
 

@@ -11,6 +11,7 @@
 //! So a sender that saw "not running" has its message seen on entry. While a
 //! sender waits it keeps taking its own mail, so two senders cannot deadlock.
 
+use crate::inherit::CodePlace;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
@@ -160,6 +161,8 @@ pub struct VcpuShared {
     pub(crate) has_run: AtomicBool,
     /// `MPIDR_EL1` was set through the ABI.
     affinity_set: AtomicBool,
+    /// Where its decoded code is, for a process forked from this one.
+    pub(crate) code: CodePlace,
 }
 
 impl VcpuShared {
@@ -175,6 +178,7 @@ impl VcpuShared {
             deadline: AtomicU64::new(u64::MAX),
             has_run: AtomicBool::new(false),
             affinity_set: AtomicBool::new(false),
+            code: CodePlace::default(),
         }
     }
 
@@ -306,6 +310,13 @@ impl VcpuShared {
         let taken = std::mem::take(&mut *mail);
         mail.ticket = ticket;
         taken
+    }
+
+    /// What is in the mailbox of a vCPU whose thread is not there; `None` if
+    /// another that is not there either was about to change it.
+    pub fn try_take_mail(&self) -> Option<Mail> {
+        let mut mail = self.mailbox.try_lock().ok()?;
+        Some(std::mem::take(&mut *mail))
     }
 
     /// Tells senders that everything in `mail` is applied. Owner only.

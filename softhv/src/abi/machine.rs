@@ -3,6 +3,7 @@
 use super::objects::{self, Object};
 use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
 use crate::faults::{FAULTS, Faults};
+use crate::inherit;
 use crate::phys::{MemoryFlags, PhysError};
 use crate::vm::{MAX_VCPUS, VmShared};
 use hvf::sys::{self, Return, VmConfig};
@@ -16,10 +17,14 @@ fn machine() -> MutexGuard<'static, Option<Arc<VmShared>>> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Forgets the VM of the process this one was forked from. It is not dropped:
-/// that would wait for threads that are not here.
+/// Forgets the VM of the process this one was forked from, but for the code
+/// that its vCPUs had decoded. It is not dropped: that would wait for threads
+/// that are not here.
 pub(super) fn forget() {
-    std::mem::forget(machine().take());
+    if let Some(vm) = machine().take() {
+        inherit::take_over(&vm);
+        std::mem::forget(vm);
+    }
 }
 
 /// The VM, or what a call without one returns.

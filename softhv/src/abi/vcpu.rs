@@ -46,6 +46,7 @@ impl Vcpu {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
+        self.cpu.shared.code.close();
         self.cpu.vm.remove_vcpu(&self.cpu.shared);
         // SAFETY: `exit` came from `Box::into_raw` in `create`, and only this
         // frees it. The ABI ends its validity here.
@@ -132,8 +133,10 @@ fn new_vcpu() -> Result<Vcpu, Return> {
         let link = vm.add_vcpu().ok_or(Return::NO_RESOURCES)?;
         Ok((std::sync::Arc::clone(vm), link))
     })??;
+    let mut cpu = Cpu::new(vm, link);
+    cpu.shared.code.open(&raw mut cpu.code);
     Ok(Vcpu {
-        cpu: Cpu::new(vm, link),
+        cpu,
         exit: Box::into_raw(Box::new(report(RunExit::Canceled))),
         exec_ticks: 0,
     })

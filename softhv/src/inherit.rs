@@ -1,0 +1,120 @@
+//! Decoded code that a forked process has from its parent.
+//!
+//! A child has its parent's memory, so the ops its parent's vCPUs had decoded
+//! are there too, at the same addresses; only the threads are not. What they
+//! had is taken over once, right after the fork, and each vCPU of the machine
+//! that is made next starts with the code of the one of its number.
+
+use crate::code::CodeCache;
+use crate::vcpu_link::State;
+use crate::vm::VmShared;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Where a vCPU has its decoded code, as long as it has any.
+#[derive(Debug, Default)]
+pub struct CodePlace(AtomicPtr<CodeCache>);
+
+impl CodePlace {
+    /// The code is at `place` until [`CodePlace::close`].
+    pub fn open(&self, place: *mut CodeCache) {
+        self.0.store(place, Ordering::SeqCst);
+    }
+
+    /// It is about to go.
+    pub fn close(&self) {
+        self.0.store(std::ptr::null_mut(), Ordering::SeqCst);
+    }
+}
+
+/// What is left of the parent's vCPUs, by number.
+static LEGACY: Mutex<Vec<(usize, CodeCache)>> = Mutex::new(Vec::new());
+
+fn legacy() -> MutexGuard<'static, Vec<(usize, CodeCache)>> {
+    LEGACY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In a process made by fork(2), before it does anything else with the engine:
+/// takes over the code of the vCPUs of `vm`, its parent's.
+pub fn take_over(vm: &VmShared) {
+    let mut legacy = legacy();
+    legacy.clear();
+    for vcpu in vm.vcpus().iter() {
+        let place = vcpu.code.0.load(Ordering::SeqCst);
+        // The thread of one in guest code may have been changing it.
+        if place.is_null() || vcpu.state() != State::Outside {
+            continue;
+        }
+        // SAFETY: the thread that owned it does not exist in this process, and
+        // was outside guest execution, where it leaves its code alone. Nobody
+        // reads or drops what stays behind there.
+        let mut code = unsafe { place.read() };
+        match vcpu.try_take_mail() {
+            Some(mail) => {
+                code.apply(&mail);
+                legacy.push((vcpu.index(), code));
+            }
+            None => std::mem::forget(code),
+        }
+    }
+}
+
+/// The code a vCPU starts with, if it has any from its parent's process.
+pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
+    let mut legacy = legacy();
+    let at = legacy.iter().position(|(of, _)| *of == index)?;
+    let (_, mut code) = legacy.swap_remove(at);
+    drop(legacy);
+    code.settle(&vm.code_pages);
+    Some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::vcpu_link::CodeRange;
+    use std::sync::Arc;
+
+    const PLACE: u64 = 0x8000_0000;
+    /// RETs.
+    static WORDS: [u32; 64] = [0xd65f_03c0; 64];
+
+    #[test]
+    fn code_goes_to_the_vcpu_of_the_same_number_unless_it_is_stale() {
+        let parent = Arc::new(VmShared::new(40));
+        let mut cpus = Vec::new();
+        for _ in 0..3 {
+            let link = parent.add_vcpu().unwrap();
+            // Never dropped: its thread is not there any more.
+            let cpu = Box::leak(Cpu::new(Arc::clone(&parent), link));
+            cpu.shared.code.open(&raw mut cpu.code);
+            for at in [0, 16] {
+                cpu.block_at(PLACE + at, WORDS.as_ptr().addr() as u64 + at);
+            }
+            cpus.push(cpu);
+        }
+        let stale = CodeRange {
+            pa: PLACE + 16,
+            bytes: 4,
+        };
+        cpus[0].shared.post_code(stale);
+        cpus[1].shared.enter();
+        let mode = cpus[0].mode();
+        take_over(&parent);
+        std::mem::forget(parent);
+
+        let child = VmShared::new(40);
+        assert!(!child.code_pages.may_hold(PLACE));
+        let code = claim(0, &child).unwrap();
+        assert!(child.code_pages.may_hold(PLACE));
+        assert!(code.find(mode, PLACE).is_some());
+        assert!(code.find(mode, PLACE + 16).is_none());
+        assert!(claim(1, &child).is_none(), "it was in guest code");
+        let code = claim(2, &child).unwrap();
+        assert!(code.find(mode, PLACE + 16).is_some());
+        for index in 0..3 {
+            assert!(claim(index, &child).is_none(), "once only");
+        }
+    }
+}
