@@ -7,7 +7,8 @@ use crate::manifest::{
     WORKING_SET_FILE, check_extra_name,
 };
 use crate::memory::{self, PageSource};
-use crate::store::{ImageLock, POINTER, generation_name, temporary_name};
+use crate::store::{ImageLock, POINTER, generation_name};
+use crate::sweep::temporary_name;
 use crate::{Files, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

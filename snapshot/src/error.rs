@@ -19,6 +19,12 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+    /// The process that was to write it could not; the text says why.
+    #[error("could not be written: {reason}")]
+    NotWritten {
+        /// What that process said.
+        reason: String,
+    },
     /// Guest memory could not be read while it was stored.
     #[error("could not read guest memory")]
     Source(#[source] io::Error),
@@ -143,6 +149,7 @@ impl SnapshotError {
         !matches!(
             self,
             Self::Io { .. }
+                | Self::NotWritten { .. }
                 | Self::Source(_)
                 | Self::Name { .. }
                 | Self::Locked { .. }

@@ -9,6 +9,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
+/// How often a directory is emptied before it is given up: more files than a
+/// worker writes into a draft.
+const REMOVAL_ROUNDS: u32 = 8;
+
 /// Kind of an advisory lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
@@ -95,14 +99,27 @@ impl dyn Files + '_ {
     }
 
     /// Removes a directory with the files in it; directories in it are an error.
+    ///
+    /// A worker whose baker was killed may still be writing there: each file
+    /// it adds after the others were listed costs one more round.
     pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        let mut names = self.list(path)?;
-        // The manifest goes first: without it nothing left looks whole.
-        names.sort_by_key(|name| name != crate::manifest::FILE);
-        for name in names {
-            self.remove_file(&path.join(name))?;
+        let mut rounds = REMOVAL_ROUNDS;
+        loop {
+            let mut names = self.list(path)?;
+            // The manifest goes first: without it nothing left looks whole.
+            names.sort_by_key(|name| name != crate::manifest::FILE);
+            for name in names {
+                match self.remove_file(&path.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            rounds -= 1;
+            match self.remove_dir(path) {
+                Err(error) if rounds > 0 && error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => return result,
+            }
         }
-        self.remove_dir(path)
     }
 }
 

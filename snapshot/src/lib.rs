@@ -19,6 +19,7 @@ mod reader;
 mod stamp;
 mod state;
 mod store;
+mod sweep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -36,5 +37,5 @@ pub use stamp::{Architecture, Engine, Stamp};
 pub use state::{
     Claims, STATE_MAJOR, STATE_MINOR, Scope, Section, SectionKind, StateFile, StateWriter,
 };
-pub use store::{Baked, ImageLock, SWEEP_AGE, Store};
+pub use store::{Baked, ImageLock, Store};
 pub use working_set::WorkingSet;

@@ -19,10 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
-
-/// Age from which [`Store::sweep`] removes what a dead process left behind.
-pub const SWEEP_AGE: Duration = Duration::from_secs(600);
+use std::time::{Duration, Instant};
 
 pub(crate) const POINTER: &str = "current";
 /// Digits of a generation's name.
@@ -62,35 +59,10 @@ pub(crate) fn generation_name(number: u64) -> String {
     format!("{number:0DIGITS$}")
 }
 
-fn generation_number(name: &OsStr) -> Option<u64> {
+pub(crate) fn generation_number(name: &OsStr) -> Option<u64> {
     let name = name.to_str()?;
     let digits = name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| name.parse().ok())?
-}
-
-/// A name of this crate's own for what is not finished; `stem` tells what it
-/// will be.
-pub(crate) fn temporary_name(stem: &str) -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(stem);
-    format!(".{stem}.{}.{random:016x}.tmp", std::process::id())
-}
-
-/// The process in a name made by [`temporary_name`].
-fn temporary_owner(name: &OsStr) -> Option<u32> {
-    let inner = name.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
-    let mut parts = inner.split('.');
-    let (stem, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
-    let known = stem == POINTER || generation_number(OsStr::new(stem)).is_some();
-    let hex = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (known && hex && parts.next().is_none()).then(|| pid.parse().ok())?
-}
-
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 impl Store {
@@ -305,6 +277,8 @@ impl Store {
         bake: impl FnOnce(Draft<'_>) -> Result<u64, E>,
     ) -> Result<Baked, E> {
         if let Some(found) = self.with_key(image, key, here)? {
+            // Nobody waits for leftovers, nor is kept from what there is.
+            let _ = self.sweep_image(image);
             return Ok(Baked::Reused(found));
         }
         let lock = self.lock(image, patience)?;
@@ -331,61 +305,6 @@ impl Store {
             Ok(_) | Err(_) => Ok(None),
         }
     }
-
-    /// Removes what processes that died left behind, if it is older than
-    /// `age`; see [`SWEEP_AGE`]. Gives the number of things removed.
-    ///
-    /// # Errors
-    /// When the directory cannot be read or something cannot be removed.
-    pub fn sweep(&self, age: Duration) -> Result<u32> {
-        let mut removed = 0;
-        let names = self.files.list(&self.root).context("list", &self.root)?;
-        for image in names {
-            let Some(image) = image.to_str().filter(|image| name::check(image).is_ok()) else {
-                continue;
-            };
-            let directory = self.root.join(image);
-            let Ok(attributes) = self.files.attributes_of(&directory) else {
-                continue;
-            };
-            if attributes.is_dir() {
-                removed += self.sweep_image(&directory, Some(age))?;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Removes unfinished things of one image. Without `age` the caller holds
-    /// the image's lock, so that nobody can be at work on any.
-    pub(crate) fn sweep_image(&self, directory: &Path, age: Option<Duration>) -> Result<u32> {
-        let mut removed = 0;
-        for name in self.files.list(directory).context("list", directory)? {
-            let Some(owner) = temporary_owner(&name) else {
-                continue;
-            };
-            let path = directory.join(&name);
-            let attributes = match self.files.attributes_of(&path) {
-                Ok(attributes) => attributes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).context("examine", &path),
-            };
-            if let Some(age) = age {
-                let modified = attributes.modified().context("examine", &path)?;
-                let idle = SystemTime::now().duration_since(modified);
-                if is_alive(owner) || idle.unwrap_or_default() < age {
-                    continue;
-                }
-            }
-            let gone = if attributes.is_dir() {
-                self.files.remove_tree(&path)
-            } else {
-                self.files.remove_file(&path)
-            };
-            gone.context("remove", &path)?;
-            removed += 1;
-        }
-        Ok(removed)
-    }
 }
 
 /// The right to change an image. The system takes it back when the process
@@ -411,7 +330,7 @@ impl<'a> ImageLock<'a> {
                 .sync_dir(&self.store.root)
                 .context("sync", &self.store.root)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.store.sweep_image(&self.directory, None)?;
+                self.sweep()?;
             }
             Err(error) => return Err(error).context("create", &self.directory),
         }
@@ -528,7 +447,7 @@ impl<'a> ImageLock<'a> {
                 });
             }
         }
-        self.store.sweep_image(&self.directory, None)?;
+        self.sweep()?;
         files
             .remove_dir(&self.directory)
             .context("remove", &self.directory)?;

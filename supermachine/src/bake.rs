@@ -8,6 +8,7 @@ use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
 };
+use crate::unfinished::{self, Unfinished};
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, stamp};
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
@@ -241,11 +242,13 @@ impl OciImageBuilder {
         let store = Store::new(root)?;
         let key = self.key(image, &here);
         let mut kept = None;
+        let unfinished = Unfinished::begin(&store, &name);
         let baked = store.bake(&name, &key, &here, PATIENCE, |draft| {
-            let (number, vm) = self.bake(image, &key, &here, draft)?;
+            let (number, vm) = self.bake(image, &key, &here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)
         })?;
+        drop(unfinished);
         let is_new = matches!(baked, Baked::New(_));
         let template = Template::new(baked.into_snapshot())?;
         // The machine goes back to the snapshot like any of its copies.
@@ -284,12 +287,14 @@ impl OciImageBuilder {
         key: &str,
         here: &Stamp,
         draft: Draft<'_>,
+        unfinished: &Unfinished,
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
         let (vm, workload, layers) = std::thread::scope(|scope| {
             let layers = scope.spawn(|| read_layers(image.layers()));
             let vm = Vm::boot(image, &config)?;
+            unfinished.written_by(vm.instance().process().clone());
             let workload = self.reach_moment(image, &vm)?;
             if !self.quiesce.is_zero() {
                 std::thread::sleep(self.quiesce);
@@ -406,14 +411,15 @@ pub(crate) fn write(
     draft.working_set(&working_set)?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let vcpus = vm.config().vcpus.or(image.vcpus());
-    Ok(draft.publish(Description {
+    let description = Description {
         key: about.key.to_owned(),
         created_unix_s: since.unwrap_or_default().as_secs(),
         stamp: about.here.clone(),
         vcpus: u16::try_from(vcpus.unwrap_or(vm.config().boot_vcpus())).unwrap_or(u16::MAX),
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
-    })?)
+    };
+    Ok(unfinished::publish(|| draft.publish(description))?)
 }
 
 /// Has the guest write out what it holds back.

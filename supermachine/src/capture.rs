@@ -20,8 +20,8 @@ impl Vm {
     /// reset: commands that were running under one have ended there.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it cannot be written, or the machine has added
-    /// memory; a snapshot that was there before stays then.
+    /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
+    /// machine has added memory; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
         let dest = dest.as_ref();
         let name = dest.file_name().and_then(|name| name.to_str());

@@ -17,6 +17,7 @@ mod pool;
 pub mod registry;
 mod stamp;
 mod template;
+mod unfinished;
 mod vm;
 mod workload;
 

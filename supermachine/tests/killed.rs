@@ -33,29 +33,6 @@ fn bake(tag: &str) -> [&str; 7] {
 }
 
 #[test]
-fn a_killed_baker_leaves_the_old_snapshot_or_the_new() {
-    let sandbox = Sandbox::new();
-    assert_eq!(sandbox.run(&bake("true")).code(), 0);
-    // Each has another tag, so that there is something to bake.
-    for (n, delay) in [3, 20, 60, 100, 140, 170, 200, 230, 260, 300]
-        .into_iter()
-        .enumerate()
-    {
-        let tag = format!("true {n}");
-        let mut baker = sandbox.command(&bake(&tag)).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(delay));
-        signal(baker.id(), Signal::KILL);
-        wait(&mut baker, Duration::from_secs(5));
-        await_no_process(&sandbox);
-        let verified = sandbox.run(&["snapshot", "verify", "image"]);
-        assert_eq!(verified.code(), 0, "after {delay} ms: {}", verified.err());
-    }
-    let again = sandbox.run(&bake("true # at last"));
-    assert_eq!(again.code(), 0, "{}", again.err());
-    assert_eq!(sandbox.run(&["snapshot", "verify", "image"]).code(), 0);
-}
-
-#[test]
 fn a_command_without_a_limit_ends_when_its_worker_hangs() {
     let vm = library_image().start(&library_config()).unwrap();
     let child = vm.exec_builder().argv(["sleep", "1000"]).spawn().unwrap();

@@ -179,30 +179,88 @@ fn lock_names_its_holder_and_gives_up_at_the_deadline() {
 }
 
 #[test]
-fn sweep_takes_only_its_own_leftovers_of_dead_processes() {
+fn sweep_takes_only_its_own_leftovers_of_images_nobody_changes() {
     let scratch = Scratch::new();
     let store = scratch.store();
     publish(&store, "a", "key", 1).unwrap();
     let image = scratch.path().join("a");
-    // No system has processes with numbers that large.
-    let dead = ".0000000007.2147483000.0123456789abcdef.tmp";
-    let alive = format!(".0000000008.{}.0123456789abcdef.tmp", std::process::id());
     let kept = [
-        &alive[..],
         ".foreign.tmp",
         ".0000000007.2147483000.xyz.tmp",
         "notes.txt",
     ];
-    for name in kept.iter().chain([&dead]) {
-        fs::create_dir(image.join(name)).unwrap();
-        fs::write(image.join(name).join("mem.bin"), "x").unwrap();
-    }
-    assert_eq!(store.sweep(SWEEP_AGE).unwrap(), 0, "too young");
-    assert_eq!(store.sweep(Duration::ZERO).unwrap(), 1);
-    let left = names(&image);
-    assert!(!left.iter().any(|name| name == dead));
-    assert!(kept.iter().all(|name| left.iter().any(|left| left == name)));
+    let leave = |names: &[&str]| {
+        for name in names {
+            fs::create_dir_all(image.join(name)).unwrap();
+            fs::write(image.join(name).join("mem.bin"), "x").unwrap();
+        }
+    };
+    // Whose they were does not matter, nor whether a process has that number.
+    let own = format!(".0000000008.{}.0123456789abcdef.tmp", std::process::id());
+    let dead = [".0000000007.2147483000.0123456789abcdef.tmp", &own];
+    leave(&kept);
+    leave(&dead);
+    let lock = store.lock("a", PATIENCE).unwrap();
+    assert_eq!(store.sweep().unwrap(), 0, "somebody is at work");
+    drop(lock);
+    assert_eq!(store.sweep().unwrap(), 2);
+    let check_left = || {
+        let left = names(&image);
+        assert!(!left.iter().any(|name| dead.contains(&name.as_str())));
+        assert!(kept.iter().all(|name| left.iter().any(|left| left == name)));
+    };
+    check_left();
     check(&store.open("a", &testing::stamp()).unwrap(), 1);
+
+    // Who finds the image baked, or bakes it, sweeps too.
+    leave(&dead);
+    let never = |_: Draft<'_>| -> Result<u64> { panic!("baked again") };
+    let found = store.bake("a", "key", &testing::stamp(), PATIENCE, never);
+    assert!(matches!(found.unwrap(), Baked::Reused(_)));
+    check_left();
+    leave(&dead);
+    publish(&store, "a", "key", 2).unwrap();
+    check_left();
+}
+
+#[test]
+fn a_process_that_must_end_removes_only_what_it_has_begun() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "a", "key", 1).unwrap();
+    let foreign = scratch
+        .path()
+        .join("a/.0000000002.2147483000.0123456789abcdef.tmp");
+    fs::create_dir(&foreign).unwrap();
+    let lock = store.lock("a", PATIENCE).unwrap();
+    let draft = Draft::new(lock, 3).unwrap();
+    let path = draft.path().to_owned();
+    fs::write(path.join("mem.bin"), "x").unwrap();
+    store.abandon("a").unwrap();
+    assert!(!path.exists() && foreign.exists());
+    assert!(fill(draft, "key", 2).is_err());
+    check(&store.open("a", &testing::stamp()).unwrap(), 1);
+    store.abandon("none").unwrap();
+}
+
+#[test]
+fn a_draft_is_removed_while_a_worker_still_writes_into_it() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    for _ in 0..50 {
+        let lock = store.lock("a", PATIENCE).unwrap();
+        let draft = lock.draft().unwrap();
+        let path = draft.path().to_owned();
+        let worker = std::thread::spawn(move || {
+            let names = ["mem.bin", "state.bin", "ws.bin", "x"];
+            names.map(|name| fs::write(path.join(name), "x").is_ok())
+        });
+        std::thread::yield_now();
+        store.abandon("a").unwrap();
+        worker.join().unwrap();
+        drop(draft);
+        assert_eq!(names(&scratch.path().join("a")), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -69,7 +69,9 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let cache = default_cache()?;
     let layers =
         signals.prepare(|cancel| Image::load_until(&arguments.reference, &cache, cancel))?;
-    let image = builder(arguments).build_on(&layers)?;
+    let image = builder(arguments).build_on(&layers);
+    signals.settle();
+    let image = image?;
     let path = image.snapshot_path().unwrap_or(std::path::Path::new(""));
     let took = begun.elapsed().as_secs_f64() * 1e3;
     let line = if json {

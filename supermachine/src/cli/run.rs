@@ -112,7 +112,9 @@ fn find_image(
         return Ok(image);
     }
     let builder = Image::builder(reference).vm_config(config.clone());
-    match builder.build_on(&image) {
+    let built = builder.build_on(&image);
+    signals.settle();
+    match built {
         Err(Error::Snapshot(error)) => {
             complain(&format!(
                 "supermachine: booting without a snapshot: {error}\n"

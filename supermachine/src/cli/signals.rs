@@ -6,7 +6,7 @@ use super::output::Progress;
 use super::terminal;
 use crate::engine::runtime_dir;
 use crate::exec::Channel;
-use crate::{Error, Vm};
+use crate::{Error, Vm, unfinished};
 use oci_bake::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
@@ -180,6 +180,7 @@ fn end_process(signal: i32, vm: Option<&Vm>) -> ! {
     if let Some(vm) = vm {
         vm.abandon();
     }
+    unfinished::remove_all_for_exit();
     runtime_dir::remove_all_for_exit();
     std::process::exit(128 + signal)
 }

@@ -193,7 +193,7 @@ impl Instance {
     }
 
     /// The worker's process, whoever is talking to it now.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -199,6 +199,11 @@ pub enum FromWorker {
     Refused {
         /// Why, with all causes.
         message: String,
+    },
+    /// A snapshot could not be written; the machine goes on.
+    NotWritten {
+        /// Why, with all causes.
+        reason: String,
     },
     /// Answer to [`ToWorker::Inspect`].
     Status {

@@ -5,6 +5,7 @@ use super::protocol::{self, FromWorker, Setup, ToWorker, VERSION, check_version}
 use super::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
@@ -420,6 +421,9 @@ impl Worker {
             FromWorker::Refused { message } => Error::Refused {
                 message: message.clone(),
             },
+            FromWorker::NotWritten { reason } => Error::Snapshot(SnapshotError::NotWritten {
+                reason: reason.clone(),
+            }),
             FromWorker::Ended {
                 reason, console, ..
             } => {

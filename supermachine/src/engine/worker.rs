@@ -170,8 +170,12 @@ impl Served {
         match order(self) {
             Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
                 self.machine("go on")?.resume();
-                Ok(FromWorker::Refused {
-                    message: with_causes(&error),
+                let reason = with_causes(&error);
+                Ok(match error {
+                    Refusal::Snapshot(_) | Refusal::Machine(MachineError::Snapshot(_)) => {
+                        FromWorker::NotWritten { reason }
+                    }
+                    _ => FromWorker::Refused { message: reason },
                 })
             }
             outcome => outcome,

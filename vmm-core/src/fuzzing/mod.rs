@@ -16,11 +16,21 @@ pub use exits::{fuzz_psci, fuzz_syndrome};
 pub use fdt::fuzz_fdt;
 pub use resources::fuzz_resources;
 
+/// A saved machine, damaged under good checksums, is refused, or runs and ends
+/// like any other.
+///
+/// # Panics
+/// When a thread of the machine panics, or it cannot be stopped.
+#[cfg(feature = "softhv")]
+pub fn fuzz_saved_machine(data: &[u8]) {
+    crate::machine::fuzz_saved_machine(data);
+}
+
 /// The input, taken apart from its front; zeroes after its end.
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         let head = self.slice(N);
         bytes[..head.len()].copy_from_slice(head);
@@ -28,34 +38,34 @@ impl<'a> Input<'a> {
     }
 
     /// At most `len` bytes, fewer at the end.
-    fn slice(&mut self, len: usize) -> &'a [u8] {
+    pub(crate) fn slice(&mut self, len: usize) -> &'a [u8] {
         let (head, tail) = self.0.split_at(len.min(self.0.len()));
         self.0 = tail;
         head
     }
 
-    fn u8(&mut self) -> u8 {
+    pub(crate) fn u8(&mut self) -> u8 {
         u8::from_le_bytes(self.bytes())
     }
 
-    fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         u16::from_le_bytes(self.bytes())
     }
 
-    fn u32(&mut self) -> u32 {
+    pub(crate) fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.bytes())
     }
 
-    fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.bytes())
     }
 
-    fn bool(&mut self) -> bool {
+    pub(crate) fn bool(&mut self) -> bool {
         self.u8() & 1 == 1
     }
 
     /// A length or an address: small, or near a power of two, or anything.
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         match self.u8() % 4 {
             0 => self.u64(),
             1 => u64::from(self.u32()),
@@ -67,7 +77,7 @@ impl<'a> Input<'a> {
     }
 
     /// Text of at most `max` bytes before what is not UTF-8 is replaced.
-    fn text(&mut self, max: u16) -> String {
+    pub(crate) fn text(&mut self, max: u16) -> String {
         let len = usize::from(self.u16() % max);
         String::from_utf8_lossy(self.slice(len)).into_owned()
     }

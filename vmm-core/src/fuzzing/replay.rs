@@ -147,3 +147,46 @@ fn descriptions_are_accepted_if_they_say_enough() {
     long.resize(MAX_INPUT, b'a');
     replay(fuzz_resources, &[machine, long], 5);
 }
+
+/// Panics of threads that machines have, whoever waits for them.
+#[cfg(feature = "softhv")]
+fn panics_of_machines() -> u32 {
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static PANICS: AtomicU32 = AtomicU32::new(0);
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            if thread.name().is_some_and(|name| name.starts_with("vm-")) {
+                PANICS.fetch_add(1, Ordering::Relaxed);
+            }
+            usual(panic);
+        }));
+    });
+    PANICS.load(Ordering::Relaxed)
+}
+
+#[cfg(feature = "softhv")]
+#[test]
+fn damaged_machines_are_refused_or_run() {
+    let before = panics_of_machines();
+    // One change each: section, place, kind of change, value.
+    let change = |section: u8, at: u16, operation: u8, value: u64| {
+        let [low, high] = at.to_le_bytes();
+        let mut input = vec![0, section, low, high, operation, 0];
+        input.extend(value.to_le_bytes());
+        input
+    };
+    let mut seeds = Vec::new();
+    for section in 0..12 {
+        for at in [0, 1, 2, 5, 9, 17, 30, 64, 200, 700] {
+            seeds.push(change(section, at, 2, u64::MAX));
+            seeds.push(change(section, at, 3, 0x7fff_ffff_ffff));
+        }
+    }
+    replay(super::fuzz_saved_machine, &seeds, 6);
+    assert_eq!(panics_of_machines(), before);
+}

@@ -3,6 +3,8 @@
 mod assembly;
 mod console;
 mod control;
+#[cfg(all(feature = "softhv", any(test, feature = "fuzzing")))]
+mod damaged;
 mod elastic;
 mod error;
 mod fork;
@@ -32,6 +34,8 @@ pub use assembly::GUEST_CID;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use assembly::virtio_count;
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
+#[cfg(all(feature = "softhv", any(test, feature = "fuzzing")))]
+pub(crate) use damaged::fuzz_saved_machine;
 pub use elastic::{ADDED_UNIT_BYTES, MIN_LEFT_BYTES, MemoryBalance, memory_range};
 pub use error::{ExitReason, MachineError};
 pub use fork::ForkedMachine;

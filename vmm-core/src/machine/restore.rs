@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
-use snapshot::{GuestPages, PageSource, Snapshot, SystemFiles, WorkingSet, Written};
+use snapshot::{GuestPages, PageSource, RamMapping, Snapshot, SystemFiles, WorkingSet, Written};
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -56,8 +56,21 @@ impl PreparedMachine {
     /// Everything the snapshot says is read and checked before the machine
     /// gets memory or devices.
     pub fn restore(
-        mut self,
+        self,
         snapshot: &Snapshot,
+        saved: &SavedMachine,
+        options: &RestoreOptions,
+    ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
+        let bytes = snapshot.manifest().memory_bytes();
+        self.restore_over(bytes, || Ok(snapshot.map_memory()?), saved, options)
+    }
+
+    /// As [`PreparedMachine::restore`], over so much memory, which is mapped
+    /// when the rest has been found good.
+    pub(super) fn restore_over(
+        mut self,
+        memory_bytes: u64,
+        map: impl FnOnce() -> Result<RamMapping, MachineError>,
         saved: &SavedMachine,
         options: &RestoreOptions,
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
@@ -69,7 +82,7 @@ impl PreparedMachine {
                 given,
             });
         }
-        if snapshot.manifest().memory_bytes() != board.ram_bytes
+        if memory_bytes != board.ram_bytes
             || !(layout::MIN_RAM_BYTES..=layout::MAX_RAM_BYTES).contains(&board.ram_bytes)
         {
             return Err(MachineError::Damaged {
@@ -85,7 +98,7 @@ impl PreparedMachine {
         }
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
-        let mut memory = GuestMemory::over(layout::RAM, snapshot.map_memory()?)?;
+        let mut memory = GuestMemory::over(layout::RAM, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout::hot_region(board.ram_bytes);
             let bytes = options.hot_bytes.div_ceil(layout::HOT_UNIT_BYTES);
