@@ -2,7 +2,7 @@
 //! from, and captured.
 
 use crate::config::MachineId;
-use crate::engine::instance::Identity;
+use crate::engine::resume::Identity;
 use crate::image::default_cache;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
@@ -226,8 +226,7 @@ impl OciImageBuilder {
     /// As [`OciImageBuilder::build`], of an image that is loaded already.
     pub(crate) fn build_on(self, image: &Image) -> Result<Image, Error> {
         self.config.validate()?;
-        let assets = self.config.assets()?;
-        let here = stamp::here(self.config.engine, &assets)?;
+        let here = stamp::here(&self.config)?;
         let root = match &self.snapshots_dir {
             Some(dir) => dir.clone(),
             None => crate::snapshots_dir()?,

@@ -39,7 +39,7 @@ impl Vm {
         };
         std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
         let store = Store::new(root)?;
-        let here = stamp::here(self.config().engine, &self.config().assets()?)?;
+        let here = stamp::here(self.config())?;
         let layers = read_layers(self.image().layers())?;
         bake::quiet(self)?;
         let lock = store.lock(name, PATIENCE)?;

@@ -1,6 +1,7 @@
 //! What this host is, as snapshots compare it.
 
-use crate::{AssetPaths, Engine, Error};
+use crate::engine::identity;
+use crate::{Error, VmConfig};
 use sha2::{Digest, Sha256};
 use snapshot::{Architecture, Stamp};
 use std::collections::HashMap;
@@ -16,21 +17,17 @@ type Identity = (u64, u64, u64, i64, i64);
 /// Digests of files this process has read before.
 static DIGESTS: Mutex<Option<HashMap<Identity, String>>> = Mutex::new(None);
 
-/// The stamp of machines that are made here with these assets.
-pub fn here(engine: Engine, assets: &AssetPaths) -> Result<Stamp, Error> {
-    let refused = |error: vmm_core::hypervisor::EngineError| Error::Start {
-        message: error.to_string(),
-    };
-    let engine = crate::engine::worker::engine(engine).map_err(refused)?;
-    let (cpu, counter_hz) = engine.identity().map_err(refused)?;
-    let kind = crate::engine::worker::snapshot_engine(engine.name());
+/// The stamp of machines that are made here as `config` says.
+pub fn here(config: &VmConfig) -> Result<Stamp, Error> {
+    let assets = config.assets()?;
+    let machine = identity::of_workers(config)?;
     Ok(Stamp {
-        engine: kind,
+        engine: machine.engine,
         architecture: Architecture::Aarch64,
         gic_version: 3,
-        counter_hz,
+        counter_hz: machine.counter_hz,
         granule_bytes: 16 << 10,
-        cpu,
+        cpu: machine.registers,
         kernel: digest(&assets.kernel)?,
         init: digest(&assets.init_oci)?,
         producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),

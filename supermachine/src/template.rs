@@ -1,7 +1,7 @@
 //! A snapshot that machines are copied from.
 
-use crate::engine::instance::Identity;
 use crate::engine::protocol::Restore;
+use crate::engine::resume::Identity;
 use crate::{Error, VmConfig, stamp};
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub struct Template {
 impl Template {
     /// Opens the snapshot of an image, or one generation of it.
     pub fn open(path: &Path, config: &VmConfig) -> Result<Self, Error> {
-        let here = stamp::here(config.engine, &config.assets()?)?;
+        let here = stamp::here(config)?;
         let name = path.file_name().and_then(|name| name.to_str());
         let snapshot = match (path.join("manifest.json").exists(), path.parent(), name) {
             (false, Some(root), Some(name)) => Store::new(root)?.open(name, &here),

@@ -1,7 +1,8 @@
 //! One machine.
 
-use crate::engine::instance::{Identity, Instance};
+use crate::engine::instance::Instance;
 use crate::engine::protocol::{Boot, RestoreStages};
+use crate::engine::resume::Identity;
 use crate::engine::spawn::VmStatus;
 use crate::exec::{Channel, Target};
 use crate::registry::{self, Description};

@@ -1,18 +1,20 @@
 //! A worker with its sockets, and the agent in its guest.
 
+use super::process::Process;
 use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
+use super::resume::{Identity, resume_guest};
 use super::runtime_dir::RuntimeDir;
-use super::spawn::{Process, VmStatus, WeakWorker, Worker};
+use super::spawn::{VmStatus, WeakWorker, Worker};
 use crate::exec::Channel;
 use crate::{Error, VmConfig, stamp};
-use exec_proto::client::{Event, Session};
-use exec_proto::{ErrorKind, ProtoError, READY_PORT, Resume, Resumed};
+use exec_proto::client::Session;
+use exec_proto::{ErrorKind, ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::Written;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How long the agent may refuse connections before that is an error.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
@@ -102,22 +104,12 @@ pub struct Made {
     pub resumed: Resumed,
 }
 
-/// What makes a copy differ from all others.
-#[derive(Clone, Debug, Default)]
-pub struct Identity {
-    pub hostname: Option<String>,
-    /// What becomes its `/etc/machine-id`.
-    pub machine_id: Option<[u8; 16]>,
-    pub vcpus: u32,
-    /// Guest memory in MiB, if it is not that of the snapshot.
-    pub memory_mib: Option<usize>,
-}
-
 impl Instance {
     /// Starts a worker that prepares a machine.
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
-        let worker = Worker::spawn(config, place.setup(config, vcpus), &place.dir)?;
+        let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let worker = Worker::spawn(config, &order, &place.dir)?;
         Ok(Self::new(place, worker))
     }
 
@@ -487,49 +479,6 @@ pub fn patiently(
                 pause = (pause * 2).min(LAST_RETRY);
             }
             result => return result,
-        }
-    }
-}
-
-/// One round trip: everything that must differ between copies.
-fn resume_guest(
-    channel: &Channel,
-    generation: [u8; 16],
-    identity: &Identity,
-    patience: Duration,
-) -> Result<Resumed, Error> {
-    channel.limit(Some(patience))?;
-    let mut seed = [0; 64];
-    stamp::fill_random(&mut seed)?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let wall = since.unwrap_or_default().as_nanos();
-    let resume = Resume {
-        hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
-        vcpus: identity.vcpus,
-        machine_id: identity.machine_id,
-        ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
-    };
-    channel.request(|session| session.resume(&resume))?;
-    let mut buffer = Vec::new();
-    loop {
-        // A connection that breaks was dialed by the machine that was there
-        // before: the caller takes the next.
-        match channel.event(&mut buffer)? {
-            Event::Resumed(resumed) if resumed.reseeded => {
-                channel.limit(None)?;
-                return Ok(resumed);
-            }
-            Event::Resumed(_) => {
-                return Err(Error::NotUnique {
-                    reason: "its random number generator was not reseeded".into(),
-                });
-            }
-            Event::Failed(failure) => {
-                return Err(Error::NotUnique {
-                    reason: failure.message,
-                });
-            }
-            _ => {}
         }
     }
 }

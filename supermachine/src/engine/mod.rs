@@ -1,9 +1,13 @@
 //! The worker: one process per machine, and how it is spoken to.
 
 pub(crate) mod choose;
+pub(crate) mod executable;
 pub(crate) mod host;
+pub(crate) mod identity;
 pub(crate) mod instance;
+pub(crate) mod process;
 pub(crate) mod protocol;
+pub(crate) mod resume;
 pub(crate) mod runtime_dir;
 pub(crate) mod spawn;
 pub mod worker;

@@ -7,12 +7,13 @@
 use crate::Engine;
 use serde::{Deserialize, Serialize};
 use snapshot::{Stamp, Written};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -89,8 +90,11 @@ pub enum ToWorker {
         /// [`VERSION`].
         version: u32,
     },
-    /// Second message.
+    /// Second message: prepare a machine.
     Prepare(Box<Setup>),
+    /// Or: tell which engine this would choose, and what guests see of the
+    /// processor, and end.
+    Identify(Engine),
     /// Boot and run this machine.
     Boot(Box<Boot>),
     /// Make and run a copy of a captured machine.
@@ -125,6 +129,19 @@ pub enum ToWorker {
     Stop,
 }
 
+/// An engine and what guests see of the processor under it, which a snapshot's
+/// copies must find again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineIdentity {
+    /// The engine.
+    pub engine: snapshot::Engine,
+    /// Identification registers, by name.
+    pub registers: BTreeMap<String, u64>,
+    /// Rate of the guest's counter in Hz.
+    pub counter_hz: u64,
+}
+
 /// How long the parts of a restore took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +164,8 @@ pub enum FromWorker {
         /// [`VERSION`].
         version: u32,
     },
+    /// Answer to [`ToWorker::Identify`].
+    Identity(Box<EngineIdentity>),
     /// The machine is prepared.
     Prepared {
         /// Name of the engine chosen.

@@ -1,7 +1,8 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
-use super::host;
-use super::protocol::{self, FromWorker, Setup, ToWorker, VERSION, check_version};
+use super::executable::find_worker;
+use super::process::{FIRST_PAUSE, Process};
+use super::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use super::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,11 +11,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 /// How much of a worker's log goes into an error.
@@ -26,176 +26,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=65536:\
     glibc.malloc.trim_threshold=65536";
-/// How long to wait before looking again whether a worker has ended.
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a worker may take to show the console of a guest that hangs.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker that broke its connection may take to be gone.
 const FATE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The only argument of an executable that is entered again as a worker.
-const REENTRY: &str = "--supermachine-worker";
-/// Whether this executable can be entered again.
-static CAN_REENTER: AtomicBool = AtomicBool::new(false);
-
-/// For programs that ship as one executable: to be called first in `main`.
-/// Where the process was started as a worker, it is one and does not return;
-/// otherwise this returns at once, and workers are started from the running
-/// executable instead of a `supermachine-worker` beside it or in `PATH`.
-///
-/// ```no_run
-/// fn main() -> Result<(), supermachine::Error> {
-///     supermachine::worker_main();
-///     let image = supermachine::Image::builder("oci:image").build()?;
-///     let vm = image.acquire()?;
-///     println!("{:?}", vm.exec(["uname", "-a"])?.stdout);
-///     Ok(())
-/// }
-/// ```
-pub fn worker_main() {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == REENTRY) && arguments.next().is_none() {
-        std::process::exit(super::worker::run().into());
-    }
-    CAN_REENTER.store(true, Ordering::Relaxed);
-}
-
-/// What to start a worker with: the configured executable; else this one, if
-/// it [can be entered again](worker_main); else the one beside it, else the
-/// one in `PATH`.
-fn find_worker(config: &VmConfig) -> Result<Command, Error> {
-    const NAME: &str = "supermachine-worker";
-    if let Some(path) = &config.worker {
-        return Ok(Command::new(path));
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    if CAN_REENTER.load(Ordering::Relaxed) {
-        let mut command = Command::new(&own);
-        command.arg(REENTRY);
-        return Ok(command);
-    }
-    let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
-    // Tests and examples are built one directory below the executables.
-    let below = beside.ends_with("deps") || beside.ends_with("examples");
-    let above = beside.parent().filter(|_| below);
-    for dir in [Some(beside.as_path()), above].into_iter().flatten() {
-        let candidate = dir.join(NAME);
-        if candidate.is_file() {
-            return Ok(Command::new(candidate));
-        }
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(NAME))
-        .find(|candidate| candidate.is_file())
-        .map(Command::new)
-        .ok_or(Error::NoWorker { beside })
-}
-
-/// A worker process, for those who may not wait for who talks to it.
-#[derive(Debug)]
-pub struct Process {
-    kind: Mutex<Kind>,
-    pid: u32,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// Started by this process.
-    Child(Child),
-    /// Forked from another worker: known by a descriptor, so that its number
-    /// cannot come to mean another process.
-    Other(OwnedFd),
-}
-
-impl Process {
-    fn of_child(child: Child) -> Self {
-        Self {
-            pid: child.id(),
-            kind: Mutex::new(Kind::Child(child)),
-        }
-    }
-
-    /// A process that is no child of this one.
-    fn other(pid: u32) -> io::Result<Self> {
-        Ok(Self {
-            pid,
-            kind: Mutex::new(Kind::Other(host::process_descriptor(pid)?)),
-        })
-    }
-
-    fn kind(&self) -> MutexGuard<'_, Kind> {
-        self.kind.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Ends it at once. Whoever waits for its answer learns so.
-    pub fn kill(&self) {
-        match &mut *self.kind() {
-            Kind::Child(child) => {
-                let _ = child.kill();
-            }
-            Kind::Other(process) => host::kill(process.as_fd()),
-        }
-    }
-
-    /// Whether it lives.
-    pub fn is_alive(&self) -> bool {
-        match &mut *self.kind() {
-            Kind::Child(child) => matches!(child.try_wait(), Ok(None)),
-            // The descriptor of a process is readable once it has ended.
-            Kind::Other(process) => {
-                let mut fds = [PollFd::new(process, PollFlags::IN)];
-                let now = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                };
-                matches!(poll(&mut fds, Some(&now)), Ok(0))
-            }
-        }
-    }
-
-    /// How it ended, if that was not by its own will and becomes known within
-    /// `patience`. Of processes that others started that cannot be known.
-    fn fate(&self, patience: Duration) -> Option<String> {
-        let begun = Instant::now();
-        loop {
-            let status = match &mut *self.kind() {
-                Kind::Child(child) => child.try_wait().ok()?,
-                Kind::Other(_) => return None,
-            };
-            match status {
-                Some(status) => return status.signal().map(killed_by),
-                None if begun.elapsed() > patience => return None,
-                None => std::thread::sleep(FIRST_PAUSE),
-            }
-        }
-    }
-
-    /// Memory it has of its own, in bytes; 0 if the system does not tell.
-    pub fn memory_bytes(&self) -> u64 {
-        host::private_bytes(self.pid)
-    }
-}
-
-/// What it means that a worker was ended by a signal.
-fn killed_by(signal: i32) -> String {
-    use rustix::process::Signal;
-    let meaning = match Signal::from_named_raw(signal) {
-        Some(Signal::BUS) => {
-            ": a file it has mapped was cut short or cannot be read, or there is no memory left"
-        }
-        Some(Signal::KILL) => ": somebody ended it, or the system did for want of memory",
-        _ => "",
-    };
-    format!("it was killed by signal {signal}{meaning}")
-}
 
 /// A worker process and its control connection.
 #[derive(Debug)]
@@ -274,8 +110,9 @@ impl WeakWorker {
 }
 
 impl Worker {
-    /// Starts a worker, which begins to prepare a machine by itself.
-    pub fn spawn(config: &VmConfig, setup: Setup, dir: &RuntimeDir) -> Result<Self, Error> {
+    /// Starts a worker and gives it its first order, which it carries out by
+    /// itself: to prepare a machine, or to identify its engine.
+    pub fn spawn(config: &VmConfig, order: &ToWorker, dir: &RuntimeDir) -> Result<Self, Error> {
         let mut command = find_worker(config)?;
         let log_path = dir.path().join("log");
         let log = File::options()
@@ -322,7 +159,7 @@ impl Worker {
         };
         worker.patience(ANSWER_TIMEOUT)?;
         worker.send(&ToWorker::Hello { version: VERSION })?;
-        worker.send(&ToWorker::Prepare(Box::new(setup)))?;
+        worker.send(order)?;
         Ok(worker)
     }
 
@@ -376,17 +213,30 @@ impl Worker {
             .map_err(Error::system("set a time limit"))
     }
 
+    fn greet(&mut self) -> Result<(), Error> {
+        match self.receive()? {
+            FromWorker::Hello { version } => {
+                check_version(version).map_err(|source| self.broken("greeting it", source))
+            }
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Waits for what a worker that was told to identify its engine says.
+    pub fn identity(&mut self) -> Result<EngineIdentity, Error> {
+        self.greet()?;
+        match self.receive()? {
+            FromWorker::Identity(identity) => Ok(*identity),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Waits until the machine is prepared; the name of its engine.
     pub fn engine(&mut self) -> Result<String, Error> {
         if let Some(engine) = &self.engine {
             return Ok(engine.clone());
         }
-        match self.receive()? {
-            FromWorker::Hello { version } => {
-                check_version(version).map_err(|source| self.broken("greeting it", source))?;
-            }
-            other => return Err(self.unexpected(&other)),
-        }
+        self.greet()?;
         match self.receive()? {
             FromWorker::Prepared { engine } => {
                 self.engine = Some(engine.clone());

@@ -5,7 +5,7 @@ use super::protocol::{
     Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version,
     receive, send,
 };
-use super::runtime_dir;
+use super::{identity, runtime_dir};
 use crate::Engine;
 use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
@@ -47,7 +47,7 @@ fn report(error: &io::Error) -> u8 {
     1
 }
 
-fn serve(control: &UnixStream) -> io::Result<()> {
+pub(super) fn serve(control: &UnixStream) -> io::Result<()> {
     let replies = Arc::new(Mutex::new(control.try_clone()?));
     say(&replies, &FromWorker::Hello { version: VERSION })?;
     match receive::<ToWorker>(control)? {
@@ -57,6 +57,7 @@ fn serve(control: &UnixStream) -> io::Result<()> {
     }
     let setup = match receive::<ToWorker>(control)? {
         Some(ToWorker::Prepare(setup)) => setup,
+        Some(ToWorker::Identify(engine)) => return identify(&replies, engine),
         None | Some(ToWorker::Stop) => return Ok(()),
         Some(_) => return Err(io::Error::other("the second message was no preparation")),
     };
@@ -72,6 +73,18 @@ fn serve(control: &UnixStream) -> io::Result<()> {
     served.end();
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
     result
+}
+
+/// Says what this process's engine is.
+fn identify(replies: &Mutex<UnixStream>, engine: Engine) -> io::Result<()> {
+    let answer = match identity::of_this_process(engine) {
+        Ok(identity) => FromWorker::Identity(Box::new(identity)),
+        Err(error) => FromWorker::Failed {
+            message: with_causes(&error),
+            rebake: false,
+        },
+    };
+    say(replies, &answer)
 }
 
 /// Why an order was not carried out. The worker ends: what it has is in no
@@ -150,7 +163,7 @@ impl Served {
                 ToWorker::Touched => self.touched(),
                 ToWorker::Inspect => self.inspect(),
                 ToWorker::Stop => return Ok(()),
-                ToWorker::Hello { .. } | ToWorker::Prepare(_) => {
+                ToWorker::Hello { .. } | ToWorker::Prepare(_) | ToWorker::Identify(_) => {
                     Err(Refusal::Untimely("prepare again"))
                 }
             };
@@ -293,7 +306,7 @@ impl Served {
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
-        let state = saved.encode(snapshot_engine(machine.engine()))?;
+        let state = saved.encode(identity::snapshot_engine(machine.engine()))?;
         let written = machine.store_memory(|memory| {
             Written::write(&SystemFiles, directory, memory, &state).map_err(Refusal::from)
         })?;
@@ -432,15 +445,6 @@ fn paths(paths: &[PathBuf]) -> Vec<String> {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// The engine of a snapshot, by the name the engine has.
-pub(crate) fn snapshot_engine(name: &str) -> snapshot::Engine {
-    if name == "hvf" {
-        snapshot::Engine::Hvf
-    } else {
-        snapshot::Engine::Soft
-    }
 }
 
 fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {

@@ -1,0 +1,87 @@
+//! Which engine machines get here, and what guests see of the processor.
+
+use super::choose;
+use super::protocol::{EngineIdentity, ToWorker};
+use super::runtime_dir::RuntimeDir;
+use super::spawn::Worker;
+use crate::{Engine, Error, VmConfig};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use vmm_core::hypervisor::EngineError;
+
+/// What workers have said, by the engine that was wanted and the executable.
+static KNOWN: Mutex<Vec<(Engine, Option<PathBuf>, EngineIdentity)>> = Mutex::new(Vec::new());
+
+/// The engine that workers of `config` choose.
+///
+/// Apple's framework makes machines for executables with an entitlement, and
+/// the embedding program may well have none: there a worker is asked, once.
+pub fn of_workers(config: &VmConfig) -> Result<EngineIdentity, Error> {
+    if config.engine == Engine::Soft || !cfg!(target_os = "macos") {
+        return of_this_process(config.engine).map_err(|error| Error::Start {
+            message: error.to_string(),
+        });
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same = |engine: Engine, worker: &Option<PathBuf>| {
+        engine == config.engine && *worker == config.worker
+    };
+    if let Some((.., identity)) = known.iter().find(|known| is_same(known.0, &known.1)) {
+        return Ok(identity.clone());
+    }
+    let identity = ask(config)?;
+    known.push((config.engine, config.worker.clone(), identity.clone()));
+    Ok(identity)
+}
+
+/// Asks a worker.
+fn ask(config: &VmConfig) -> Result<EngineIdentity, Error> {
+    let dir = RuntimeDir::create()?;
+    Worker::spawn(config, &ToWorker::Identify(config.engine), &dir)?.identity()
+}
+
+/// The engine that a worker of this executable would choose.
+pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
+    let engine = choose::engine(wanted)?;
+    let (registers, counter_hz) = engine.identity()?;
+    Ok(EngineIdentity {
+        engine: snapshot_engine(engine.name()),
+        registers,
+        counter_hz,
+    })
+}
+
+/// The engine of a snapshot, by the name the engine has.
+pub fn snapshot_engine(name: &str) -> snapshot::Engine {
+    if name == "hvf" {
+        snapshot::Engine::Hvf
+    } else {
+        snapshot::Engine::Soft
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::protocol::{FromWorker, VERSION, receive, send};
+    use crate::engine::worker;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_worker_that_is_asked_says_what_its_engine_is_and_ends() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let worker = std::thread::spawn(move || worker::serve(&theirs));
+        assert_eq!(
+            receive(&ours).unwrap(),
+            Some(FromWorker::Hello { version: VERSION })
+        );
+        send(&ours, &ToWorker::Hello { version: VERSION }).unwrap();
+        send(&ours, &ToWorker::Identify(Engine::Soft)).unwrap();
+        let Some(FromWorker::Identity(identity)) = receive(&ours).unwrap() else {
+            panic!("no identity");
+        };
+        assert_eq!(*identity, of_this_process(Engine::Soft).unwrap());
+        assert_eq!(identity.engine, snapshot::Engine::Soft);
+        worker.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,61 @@
+//! Making a copy a machine of its own.
+
+use crate::exec::Channel;
+use crate::{Error, stamp};
+use exec_proto::client::Event;
+use exec_proto::{Resume, Resumed};
+use std::time::{Duration, SystemTime};
+
+/// What makes a copy differ from all others.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub hostname: Option<String>,
+    /// What becomes its `/etc/machine-id`.
+    pub machine_id: Option<[u8; 16]>,
+    pub vcpus: u32,
+    /// Guest memory in MiB, if it is not that of the snapshot.
+    pub memory_mib: Option<usize>,
+}
+
+/// One round trip: everything that must differ between copies.
+pub fn resume_guest(
+    channel: &Channel,
+    generation: [u8; 16],
+    identity: &Identity,
+    patience: Duration,
+) -> Result<Resumed, Error> {
+    channel.limit(Some(patience))?;
+    let mut seed = [0; 64];
+    stamp::fill_random(&mut seed)?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let wall = since.unwrap_or_default().as_nanos();
+    let resume = Resume {
+        hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
+        vcpus: identity.vcpus,
+        machine_id: identity.machine_id,
+        ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
+    };
+    channel.request(|session| session.resume(&resume))?;
+    let mut buffer = Vec::new();
+    loop {
+        // A connection that breaks was dialed by the machine that was there
+        // before: the caller takes the next.
+        match channel.event(&mut buffer)? {
+            Event::Resumed(resumed) if resumed.reseeded => {
+                channel.limit(None)?;
+                return Ok(resumed);
+            }
+            Event::Resumed(_) => {
+                return Err(Error::NotUnique {
+                    reason: "its random number generator was not reseeded".into(),
+                });
+            }
+            Event::Failed(failure) => {
+                return Err(Error::NotUnique {
+                    reason: failure.message,
+                });
+            }
+            _ => {}
+        }
+    }
+}
