@@ -1,10 +1,11 @@
 //! A generation that is being written.
 
+use crate::content::Content;
 use crate::error::{Context, cap};
 use crate::limits::{MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_STATE_BYTES};
 use crate::manifest::{
-    self, Description, FileEntry, MANIFEST_FORMAT, MEMORY_FILE, Manifest, MemoryTable, STATE_FILE,
-    WORKING_SET_FILE, check_extra_name,
+    self, BASE_FILE, Description, FileEntry, MANIFEST_FORMAT, MEMORY_FILE, Manifest, MemoryTable,
+    STATE_FILE, WORKING_SET_FILE, check_extra_name,
 };
 use crate::memory::{self, PageSource};
 use crate::store::{ImageLock, POINTER, generation_name};
@@ -12,6 +13,7 @@ use crate::sweep::temporary_name;
 use crate::{Files, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +54,9 @@ impl Written {
     ) -> Result<Self> {
         cap(STATE_FILE, state.len() as u64, MAX_STATE_BYTES)?;
         StateFile::parse(state.to_vec())?;
-        let (memory_file, memory) = memory::write(files, &directory.join(MEMORY_FILE), memory)?;
+        let base = open_base(files, directory, memory.memory_bytes())?;
+        let path = directory.join(MEMORY_FILE);
+        let (memory_file, memory) = memory::write(files, &path, memory, base.as_ref())?;
         write_file(files, &directory.join(STATE_FILE), state)?;
         Ok(Self {
             memory_file,
@@ -68,14 +72,16 @@ impl Written {
     ///
     /// # Errors
     /// When the file is not the one that was written, or the system refuses.
-    pub fn map_over(files: &dyn Files, directory: &Path, ram: &RamMapping) -> Result<()> {
+    pub fn map_over(&self, files: &dyn Files, directory: &Path, ram: &RamMapping) -> Result<()> {
         let path = directory.join(MEMORY_FILE);
         let file = files.open(&path).context("open", &path)?;
         let bytes = files.attributes(&file).context("examine", &path)?.len();
         if ram.bytes() as u64 != bytes {
             return Err(SnapshotError::Truncated { what: MEMORY_FILE });
         }
-        ram.rebase(Arc::new(file)).context("map", &path)
+        let base = open_base(files, directory, bytes)?.map(Arc::new);
+        let content = Content::new(Arc::new(file), base, &self.memory);
+        ram.rebase(content).context("map", &path)
     }
 
     /// Bytes of memory that are stored.
@@ -83,6 +89,17 @@ impl Written {
     pub fn stored_bytes(&self) -> u64 {
         self.memory.stored_bytes
     }
+}
+
+/// Opens the base in a draft's directory, if there is one for that much memory.
+fn open_base(files: &dyn Files, directory: &Path, bytes: u64) -> Result<Option<File>> {
+    let path = directory.join(BASE_FILE);
+    let base = match files.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.context("open", &path)?,
+    };
+    let length = files.attributes(&base).context("examine", &path)?.len();
+    Ok((length == bytes).then_some(base))
 }
 
 fn entry_of(bytes: &[u8]) -> FileEntry {
@@ -125,6 +142,24 @@ impl<'a> Draft<'a> {
         &self.path
     }
 
+    /// Lets the memory leave out what `base` has at the same place: memory of
+    /// another generation, of the same length, which must not have a base
+    /// itself. Before memory is written. Gives whether the file system could
+    /// give the file a further name; without that there is no base.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn share(&mut self, base: &Path) -> Result<bool> {
+        let files = self.lock.store().files();
+        let path = self.path.join(BASE_FILE);
+        match files.hard_link(base, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(error).context("link", &path)
+            }
+            linked => Ok(linked.is_ok()),
+        }
+    }
+
     /// Stores guest memory, without its pages of zeros.
     ///
     /// # Errors
@@ -133,7 +168,8 @@ impl<'a> Draft<'a> {
     pub fn memory(&mut self, source: &mut dyn PageSource) -> Result<()> {
         let path = self.path.join(MEMORY_FILE);
         let files = self.lock.store().files();
-        let (entry, table) = memory::write(&**files, &path, source)?;
+        let base = open_base(&**files, &self.path, source.memory_bytes())?;
+        let (entry, table) = memory::write(&**files, &path, source, base.as_ref())?;
         self.files.insert(MEMORY_FILE.to_owned(), entry);
         self.memory = Some(table);
         Ok(())
@@ -292,6 +328,9 @@ impl<'a> Draft<'a> {
                 crate::limits::MAX_WORKING_SET_BYTES,
             )?;
         }
+        if memory.base_runs.is_empty() {
+            self.drop_base()?;
+        }
         let manifest = Manifest {
             format: MANIFEST_FORMAT,
             image: self.lock.image().to_owned(),
@@ -304,6 +343,17 @@ impl<'a> Draft<'a> {
         write_file(&**files, &self.path.join(manifest::FILE), &encoded)?;
         self.commit()?;
         Ok(self.number)
+    }
+
+    /// Removes a base that has nothing of this memory.
+    fn drop_base(&self) -> Result<()> {
+        let path = self.path.join(BASE_FILE);
+        match self.lock.store().files().remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("remove", &path)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn commit(&mut self) -> Result<()> {

@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+mod content;
 mod draft;
 mod error;
 pub mod fields;

@@ -16,6 +16,8 @@ pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
 pub const MAX_WORKING_SET_BYTES: u64 = 2 << 20;
 /// Most runs of pages in `ws.bin`.
 pub const MAX_WORKING_SET_RUNS: usize = 65_536;
+/// Most runs of memory in a base: each is a mapping of its own in every copy.
+pub const MAX_BASE_RUNS: usize = 512;
 /// Most files a generation may have beside the four it always has: each of an
 /// image's layers is one.
 pub const MAX_EXTRA_FILES: usize = 256;

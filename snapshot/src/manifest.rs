@@ -2,19 +2,20 @@
 
 use crate::error::cap;
 use crate::limits::{
-    CHUNK_BYTES, GRANULE_BYTES, MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_LABELS, MAX_MANIFEST_BYTES,
-    MAX_MEMORY_BYTES, MAX_RESOURCES, MAX_STATE_BYTES, MAX_STRING_BYTES, MAX_VCPUS,
-    MAX_WORKING_SET_BYTES,
+    CHUNK_BYTES, GRANULE_BYTES, MAX_BASE_RUNS, MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_LABELS,
+    MAX_MANIFEST_BYTES, MAX_MEMORY_BYTES, MAX_RESOURCES, MAX_STATE_BYTES, MAX_STRING_BYTES,
+    MAX_VCPUS, MAX_WORKING_SET_BYTES,
 };
 use crate::{Result, SnapshotError, Stamp, name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of the manifest: a reader refuses any other.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 pub(crate) const FILE: &str = "manifest.json";
 pub(crate) const STATE_FILE: &str = "state.bin";
 pub(crate) const MEMORY_FILE: &str = "mem.bin";
+pub(crate) const BASE_FILE: &str = "base.bin";
 pub(crate) const WORKING_SET_FILE: &str = "ws.bin";
 
 /// What the writer has to be told about a machine.
@@ -61,18 +62,22 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryTable {
-    /// Bytes that are stored; all others are zero and holes in the file.
+    /// Bytes that are stored; all others are holes in the file.
     pub stored_bytes: u64,
-    /// Index and CRC32C of each chunk of [`CHUNK_BYTES`] with a byte other
-    /// than zero, ascending.
+    /// Index and CRC32C of each chunk of [`CHUNK_BYTES`] of memory with a byte
+    /// other than zero, ascending.
     pub chunks: Vec<(u32, u32)>,
+    /// What is in `base.bin` instead, at the same place: first and number of
+    /// units of [`GRANULE_BYTES`], ascending.
+    pub base_runs: Vec<(u32, u32)>,
 }
 
 impl MemoryTable {
     pub(crate) fn crc32c(&self) -> u32 {
-        self.chunks.iter().fold(0, |crc, (index, chunk)| {
-            let crc = crc32c::crc32c_append(crc, &index.to_le_bytes());
-            crc32c::crc32c_append(crc, &chunk.to_le_bytes())
+        let pairs = self.chunks.iter().chain(&self.base_runs);
+        pairs.fold(0, |crc, (first, second)| {
+            let crc = crc32c::crc32c_append(crc, &first.to_le_bytes());
+            crc32c::crc32c_append(crc, &second.to_le_bytes())
         })
     }
 }
@@ -200,7 +205,19 @@ impl Manifest {
         let ascending = self.memory.chunks.is_sorted_by(|a, b| a.0 < b.0);
         let last = self.memory.chunks.last().map_or(0, |(index, _)| *index);
         let inside = u64::from(last) < bytes.div_ceil(CHUNK_BYTES);
-        if !ascending || !inside || self.memory.stored_bytes > bytes {
+        cap(
+            "number of runs in the base",
+            self.memory.base_runs.len() as u64,
+            MAX_BASE_RUNS as u64,
+        )?;
+        let mut at = 0;
+        let apart = self.memory.shared().all(|run| {
+            let is_behind = run.start >= at && run.end > run.start;
+            at = run.end;
+            is_behind
+        });
+        let inside = inside && at <= bytes;
+        if !ascending || !apart || !inside || self.memory.stored_bytes > bytes {
             return Err(SnapshotError::Malformed {
                 what: "memory table of manifest.json",
             });
@@ -265,7 +282,7 @@ pub(crate) fn check_extra_name(name: &str) -> Result<()> {
 }
 
 fn is_fixed(name: &str) -> bool {
-    [STATE_FILE, MEMORY_FILE, WORKING_SET_FILE].contains(&name)
+    [STATE_FILE, MEMORY_FILE, WORKING_SET_FILE, BASE_FILE].contains(&name)
 }
 
 fn version(format: u32) -> Result<()> {
@@ -307,7 +324,7 @@ mod tests {
 
     #[test]
     fn another_version_is_told_even_with_fields_nobody_knows() {
-        let bytes = br#"{"crc32c":0,"manifest":{"format":2,"new":1}}
+        let bytes = br#"{"crc32c":0,"manifest":{"format":3,"new":1}}
 "#;
         assert!(matches!(
             Manifest::decode(bytes),

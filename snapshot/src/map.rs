@@ -1,14 +1,14 @@
 //! Guest memory on the host: fresh, or a private copy-on-write mapping of
 //! `mem.bin`.
 
+use crate::content::Content;
 use crate::host;
 use crate::limits::{GRANULE_BYTES, PAGE_BYTES};
 use rustix::mm::{MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vm_memory::VolatileSlice;
 
 /// Owns the host memory of a guest: aligned to [`GRANULE_BYTES`], readable and
@@ -23,18 +23,18 @@ use vm_memory::VolatileSlice;
 pub struct RamMapping {
     address: NonNull<u8>,
     bytes: usize,
-    base: Mutex<Option<Base>>,
+    stored: Mutex<Option<Stored>>,
 }
 
 /// What the memory goes back to.
 #[derive(Debug)]
-struct Base {
-    file: Arc<File>,
-    /// The whole file for reading, made when first needed.
+struct Stored {
+    content: Content,
+    /// All of it for reading, made when first needed.
     view: Option<View>,
 }
 
-/// A read-only mapping of a whole file.
+/// A read-only mapping of stored memory.
 #[derive(Debug)]
 struct View {
     address: NonNull<u8>,
@@ -61,36 +61,32 @@ impl RamMapping {
         Ok(Self {
             address,
             bytes,
-            base: Mutex::new(None),
+            stored: Mutex::new(None),
         })
     }
 
-    /// Maps the first `bytes` of `file`, which must be there.
-    pub(crate) fn new(file: Arc<File>, bytes: u64) -> io::Result<Self> {
+    /// Maps the first `bytes` of `content`, which must be there.
+    pub(crate) fn new(content: Content, bytes: u64) -> io::Result<Self> {
         let (address, bytes) = reserve(bytes, ProtFlags::empty())?;
         // From here on, dropping unmaps.
         let mapping = Self {
             address,
             bytes,
-            base: Mutex::new(None),
+            stored: Mutex::new(None),
         };
-        mapping.map_file(&file)?;
-        *mapping.base() = Some(Base { file, view: None });
+        mapping.rebase(content)?;
         Ok(mapping)
     }
 
-    fn base(&self) -> MutexGuard<'_, Option<Base>> {
-        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stored(&self) -> MutexGuard<'_, Option<Stored>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the whole range by a private mapping of `file`.
-    fn map_file(&self, file: &File) -> io::Result<()> {
-        let address = self.address.as_ptr().cast();
-        let flags = PRIVATE | MapFlags::FIXED;
+    /// Replaces the whole range by a private mapping of `content`.
+    fn map(&self, content: &Content) -> io::Result<()> {
         // SAFETY: the range is this mapping's own, and is replaced by one of
         // the same length, so that pointers into it stay valid.
-        unsafe { mmap(address, self.bytes, PROTECTION, flags, file, 0)? };
-        Ok(())
+        unsafe { map_over(self.address, self.bytes, content, PROTECTION, PRIVATE) }
     }
 
     /// Address of the first byte of guest memory.
@@ -122,13 +118,13 @@ impl RamMapping {
     /// the system refuses.
     pub fn copy_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let (start, bytes) = self.range(offset, bytes)?;
-        let mut base = self.base();
-        let base = base.as_mut().ok_or(io::ErrorKind::Unsupported)?;
-        let view = match &mut base.view {
+        let mut stored = self.stored();
+        let stored = stored.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        let view = match &mut stored.view {
             Some(view) => view,
-            none => none.insert(View::new(&base.file, self.bytes)?),
+            none => none.insert(View::new(&stored.content, self.bytes)?),
         };
-        // SAFETY: the view is mapped as long as `base` is locked, and nothing
+        // SAFETY: the view is mapped as long as `stored` is locked, and nothing
         // writes to it.
         let stored = unsafe { VolatileSlice::new(view.address.as_ptr(), view.bytes) };
         let stored = stored.subslice(start, bytes).map_err(io::Error::other)?;
@@ -145,17 +141,20 @@ impl RamMapping {
     /// # Errors
     /// When there is no snapshot under it, or the system refuses.
     pub fn map_afresh(&self) -> io::Result<()> {
-        let base = self.base();
-        let base = base.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        self.map_file(&base.file)
+        let stored = self.stored();
+        let stored = stored.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        self.map(&stored.content)
     }
 
-    /// Makes the content of `file` that of the memory, at the same address,
-    /// and what it goes back to from now on.
-    pub(crate) fn rebase(&self, file: Arc<File>) -> io::Result<()> {
-        let mut base = self.base();
-        self.map_file(&file)?;
-        *base = Some(Base { file, view: None });
+    /// Makes `content` that of the memory, at the same address, and what it
+    /// goes back to from now on.
+    pub(crate) fn rebase(&self, content: Content) -> io::Result<()> {
+        let mut stored = self.stored();
+        self.map(&content)?;
+        *stored = Some(Stored {
+            content,
+            view: None,
+        });
         Ok(())
     }
 
@@ -190,13 +189,14 @@ impl RamMapping {
 
     /// Runs of pages, as numbers, outside of which all is zeros as far as is
     /// known without reading: what was never touched of memory without a
-    /// snapshot under it.
+    /// snapshot under it. They begin and end at multiples of
+    /// [`GRANULE_BYTES`].
     ///
     /// # Errors
     /// As [`RamMapping::present_pages`].
     pub fn populated(&self) -> io::Result<Vec<Range<u64>>> {
         let all = 0..self.bytes as u64 / PAGE_BYTES;
-        if self.base().is_some() {
+        if self.stored().is_some() {
             return Ok(vec![all]);
         }
         let pages = self.present_pages()?;
@@ -204,13 +204,17 @@ impl RamMapping {
             // Not told, or not worth telling.
             return Ok(vec![all]);
         }
-        Ok(crate::WorkingSet::from_pages(pages).runs().to_vec())
+        let unit = GRANULE_BYTES / PAGE_BYTES;
+        let pages = pages.into_iter().map(|page| page / unit);
+        let runs = crate::WorkingSet::from_pages(pages);
+        let runs = runs.runs().iter();
+        Ok(runs.map(|run| run.start * unit..run.end * unit).collect())
     }
 
     /// Forgets what the memory goes back to, without closing the file: for a
     /// process just forked, which closes all files by their numbers.
     pub fn forget_base(&self) {
-        std::mem::forget(self.base().take());
+        std::mem::forget(self.stored().take());
     }
 
     /// Gives the content back to the host and never unmaps the range: for
@@ -241,15 +245,43 @@ impl Drop for RamMapping {
 }
 
 impl View {
-    fn new(file: &File, bytes: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at a place of the system's choice.
-        let start = unsafe {
-            let any = std::ptr::null_mut();
-            mmap(any, bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)?
-        };
-        let address = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { address, bytes })
+    fn new(content: &Content, bytes: usize) -> io::Result<Self> {
+        let (address, bytes) = reserve(bytes as u64, ProtFlags::empty())?;
+        // From here on, dropping unmaps.
+        let view = Self { address, bytes };
+        // SAFETY: the range was reserved just now.
+        unsafe { map_over(address, bytes, content, ProtFlags::READ, MapFlags::SHARED)? };
+        Ok(view)
     }
+}
+
+/// Maps `content` over a range: `mem.bin`, and over that what the base has.
+///
+/// # Safety
+/// The range is mapped, `bytes` long, and the caller's own.
+unsafe fn map_over(
+    address: NonNull<u8>,
+    bytes: usize,
+    content: &Content,
+    protection: ProtFlags,
+    kind: MapFlags,
+) -> io::Result<()> {
+    let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+    let flags = kind | MapFlags::FIXED;
+    let address = address.as_ptr();
+    // SAFETY: by the contract.
+    unsafe { mmap(address.cast(), bytes, protection, flags, content.file(), 0)? };
+    for (file, run) in content.shared() {
+        let start = usize::try_from(run.start).map_err(|_| outside())?;
+        let len = usize::try_from(run.end - run.start).map_err(|_| outside())?;
+        if start.checked_add(len).is_none_or(|end| end > bytes) {
+            return Err(outside());
+        }
+        let place = address.wrapping_byte_add(start).cast();
+        // SAFETY: by the contract, and inside of the range.
+        unsafe { mmap(place, len, protection, flags, file, run.start)? };
+    }
+    Ok(())
 }
 
 impl Drop for View {

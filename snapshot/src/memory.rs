@@ -1,8 +1,9 @@
 //! `mem.bin`: guest memory from offset 0 on, with holes where it is zero.
 
+use crate::content::Content;
 use crate::error::Context;
 use crate::files::Files;
-use crate::limits::{CHUNK_BYTES, PAGE_BYTES};
+use crate::limits::{CHUNK_BYTES, GRANULE_BYTES, MAX_BASE_RUNS, PAGE_BYTES};
 use crate::manifest::{FileEntry, MEMORY_FILE, MemoryTable, check_memory_bytes};
 use crate::{Result, SnapshotError};
 use std::fs::File;
@@ -170,6 +171,7 @@ impl Chunks {
             table: MemoryTable {
                 stored_bytes: 0,
                 chunks: Vec::new(),
+                base_runs: Vec::new(),
             },
         }
     }
@@ -215,8 +217,18 @@ impl Chunks {
         }
     }
 
+    /// The unit at `start` is in the base.
+    fn shared(&mut self, start: u64, bytes: &[u8]) {
+        self.zeros_up_to(start);
+        self.data(bytes);
+        let unit = u32::try_from(start / GRANULE_BYTES).unwrap_or(u32::MAX);
+        match self.table.base_runs.last_mut() {
+            Some((first, count)) if *first + *count == unit => *count += 1,
+            _ => self.table.base_runs.push((unit, 1)),
+        }
+    }
+
     fn data(&mut self, mut bytes: &[u8]) {
-        self.table.stored_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             let left = usize::try_from(self.chunk_end() - self.at).unwrap_or(usize::MAX);
             let (head, rest) = bytes.split_at(left.min(bytes.len()));
@@ -239,26 +251,53 @@ fn is_zero(page: &[u8]) -> bool {
     page == &ZEROS[..page.len()]
 }
 
-/// Writes guest memory to a new file and waits until it is on the medium.
-pub(crate) fn write(
-    files: &dyn Files,
-    path: &Path,
-    source: &mut dyn PageSource,
-) -> Result<(FileEntry, MemoryTable)> {
-    let memory_bytes = source.memory_bytes();
-    check_memory_bytes(memory_bytes)?;
-    let file = files.create(path).context("create", path)?;
-    files.set_len(&file, memory_bytes).context("resize", path)?;
-    let mut chunks = Chunks::new(memory_bytes);
-    while let Some((offset, run)) = source.next_run().map_err(SnapshotError::Source)? {
-        let end = offset.checked_add(run.len() as u64);
-        let inside = end.is_some_and(|end| end <= memory_bytes);
-        let aligned = offset.is_multiple_of(PAGE_BYTES) && run.len().is_multiple_of(PAGE);
-        if !inside || !aligned || offset < chunks.at {
-            return Err(SnapshotError::Malformed {
-                what: "run of a page source",
-            });
+/// `mem.bin` while it is written.
+struct Writer<'a> {
+    files: &'a dyn Files,
+    path: &'a Path,
+    file: File,
+    chunks: Chunks,
+    /// The base, and room for a unit of it.
+    base: Option<(&'a File, Vec<u8>)>,
+}
+
+impl Writer<'_> {
+    /// Takes a run: whole units that the base has too are left to it.
+    fn run(&mut self, mut start: u64, mut run: &[u8]) -> Result<()> {
+        if self.base.is_none() {
+            return self.store(start, run);
         }
+        while !run.is_empty() {
+            let unit = GRANULE_BYTES - start % GRANULE_BYTES;
+            let unit = usize::try_from(unit).unwrap_or(usize::MAX);
+            let (head, rest) = run.split_at(unit.min(run.len()));
+            if self.base_has(start, head)? {
+                self.chunks.shared(start, head);
+            } else {
+                self.store(start, head)?;
+            }
+            start += head.len() as u64;
+            run = rest;
+        }
+        Ok(())
+    }
+
+    /// Whether `bytes` is a whole unit with the content that the base has.
+    fn base_has(&mut self, start: u64, bytes: &[u8]) -> Result<bool> {
+        let Some((base, unit)) = &mut self.base else {
+            return Ok(false);
+        };
+        let is_full = self.chunks.table.base_runs.len() >= MAX_BASE_RUNS;
+        if bytes.len() != unit.len() || is_zero(bytes) || is_full {
+            return Ok(false);
+        }
+        let read = self.files.read_exact_at(base, unit, start);
+        read.context("read the base of", self.path)?;
+        Ok(bytes == &unit[..])
+    }
+
+    /// Writes what is not zero.
+    fn store(&mut self, offset: u64, run: &[u8]) -> Result<()> {
         let mut at = 0;
         while at < run.len() {
             let pages = |from: usize| run[from..].chunks(PAGE);
@@ -266,17 +305,51 @@ pub(crate) fn write(
             let data = PAGE * pages(at).take_while(|page| !is_zero(page)).count();
             if data > 0 {
                 let (start, bytes) = (offset + at as u64, &run[at..at + data]);
-                files
-                    .write_all_at(&file, bytes, start)
-                    .context("write", path)?;
-                chunks.zeros_up_to(start);
-                chunks.data(bytes);
+                let written = self.files.write_all_at(&self.file, bytes, start);
+                written.context("write", self.path)?;
+                self.chunks.zeros_up_to(start);
+                self.chunks.data(bytes);
+                self.chunks.table.stored_bytes += bytes.len() as u64;
                 at += data;
             }
         }
+        Ok(())
     }
-    let table = chunks.finish();
-    files.sync(&file).context("sync", path)?;
+}
+
+/// Writes guest memory to a new file, but for what `base` has at the same
+/// place, and waits until it is on the medium.
+pub(crate) fn write(
+    files: &dyn Files,
+    path: &Path,
+    source: &mut dyn PageSource,
+    base: Option<&File>,
+) -> Result<(FileEntry, MemoryTable)> {
+    let memory_bytes = source.memory_bytes();
+    check_memory_bytes(memory_bytes)?;
+    let file = files.create(path).context("create", path)?;
+    files.set_len(&file, memory_bytes).context("resize", path)?;
+    let unit = usize::try_from(GRANULE_BYTES).unwrap_or(0);
+    let mut writer = Writer {
+        files,
+        path,
+        file,
+        chunks: Chunks::new(memory_bytes),
+        base: base.map(|base| (base, vec![0; unit])),
+    };
+    while let Some((offset, run)) = source.next_run().map_err(SnapshotError::Source)? {
+        let end = offset.checked_add(run.len() as u64);
+        let inside = end.is_some_and(|end| end <= memory_bytes);
+        let aligned = offset.is_multiple_of(PAGE_BYTES) && run.len().is_multiple_of(PAGE);
+        if !inside || !aligned || offset < writer.chunks.at {
+            return Err(SnapshotError::Malformed {
+                what: "run of a page source",
+            });
+        }
+        writer.run(offset, run)?;
+    }
+    let table = writer.chunks.finish();
+    files.sync(&writer.file).context("sync", path)?;
     let entry = FileEntry {
         bytes: memory_bytes,
         crc32c: table.crc32c(),
@@ -284,10 +357,22 @@ pub(crate) fn write(
     Ok((entry, table))
 }
 
+/// Fills `bytes` with the memory at `at`.
+fn read(files: &dyn Files, content: &Content, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let mut rest = bytes;
+    for (file, run) in content.pieces(at..at + rest.len() as u64) {
+        let len = usize::try_from(run.end - run.start).unwrap_or(usize::MAX);
+        let (head, tail) = rest.split_at_mut(len.min(rest.len()));
+        files.read_exact_at(file, head, run.start)?;
+        rest = tail;
+    }
+    Ok(())
+}
+
 /// Reads all of the memory and compares it with the table.
 pub(crate) fn verify(
     files: &dyn Files,
-    file: &File,
+    content: &Content,
     path: &Path,
     bytes: u64,
     table: &MemoryTable,
@@ -299,16 +384,14 @@ pub(crate) fn verify(
         let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());
         let piece = &mut buffer[..len];
-        files
-            .read_exact_at(file, piece, at)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => SnapshotError::Truncated { what: MEMORY_FILE },
-                _ => SnapshotError::Io {
-                    what: "read",
-                    path: path.to_owned(),
-                    source: error,
-                },
-            })?;
+        read(files, content, piece, at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => SnapshotError::Truncated { what: MEMORY_FILE },
+            _ => SnapshotError::Io {
+                what: "read",
+                path: path.to_owned(),
+                source: error,
+            },
+        })?;
         if piece.chunks(BUFFER_BYTES).all(is_zero) {
             found.zeros_up_to(at + len as u64);
         } else {

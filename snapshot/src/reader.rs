@@ -1,9 +1,12 @@
 //! Opening a generation: everything is checked before anything is mapped.
 
+use crate::content::Content;
 use crate::error::{Context, cap};
 use crate::files::{Files, LockKind};
 use crate::limits::{MAX_MANIFEST_BYTES, PAGE_BYTES};
-use crate::manifest::{self, FileEntry, MEMORY_FILE, Manifest, STATE_FILE, WORKING_SET_FILE};
+use crate::manifest::{
+    self, BASE_FILE, FileEntry, MEMORY_FILE, Manifest, STATE_FILE, WORKING_SET_FILE,
+};
 use crate::map::RamMapping;
 use crate::{Result, SnapshotError, Stamp, StateFile, WorkingSet, host, memory};
 use std::fs::File;
@@ -24,6 +27,7 @@ pub struct Inspection {
     state: StateFile,
     working_set: WorkingSet,
     memory: Arc<File>,
+    base: Option<Arc<File>>,
 }
 
 /// A generation that can run here.
@@ -157,6 +161,12 @@ impl Inspection {
         let working_set = WorkingSet::decode(&working_set, manifest.memory_bytes())?;
         let length = Some(manifest.memory_bytes());
         let (memory, _) = open_checked(access, &at(MEMORY_FILE), MEMORY_FILE, length)?;
+        let base = if manifest.memory.base_runs.is_empty() {
+            None
+        } else {
+            let (base, _) = open_checked(access, &at(BASE_FILE), BASE_FILE, length)?;
+            Some(Arc::new(base))
+        };
         for (name, entry) in manifest.extra_files() {
             open_checked(access, &at(name), "extra file", Some(entry.bytes))?;
         }
@@ -168,7 +178,14 @@ impl Inspection {
             state,
             working_set,
             memory: Arc::new(memory),
+            base,
         }))
+    }
+
+    /// The files of memory.
+    fn content(&self) -> Content {
+        let base = self.base.clone();
+        Content::new(Arc::clone(&self.memory), base, &self.manifest.memory)
     }
 
     /// Directory of the generation.
@@ -219,7 +236,7 @@ impl Inspection {
         let path = self.path.join(MEMORY_FILE);
         let bytes = self.manifest.memory_bytes();
         let files = &*self.files;
-        memory::verify(files, &self.memory, &path, bytes, &self.manifest.memory)?;
+        memory::verify(files, &self.content(), &path, bytes, &self.manifest.memory)?;
         for (name, entry) in self.manifest.extra_files() {
             let path = self.path.join(name);
             let file = self.extra_file(name)?;
@@ -250,12 +267,19 @@ impl Snapshot {
     /// When the file is no longer as long as it was, or the system refuses.
     pub fn map_memory(&self) -> Result<RamMapping> {
         let path = self.path.join(MEMORY_FILE);
-        let attributes = self.files.attributes(&self.memory);
         let bytes = self.manifest.memory_bytes();
-        if attributes.context("examine", &path)?.len() < bytes {
-            return Err(SnapshotError::Truncated { what: MEMORY_FILE });
+        let files = [
+            (MEMORY_FILE, Some(&self.memory)),
+            (BASE_FILE, self.base.as_ref()),
+        ];
+        for (what, file) in files {
+            let Some(file) = file else { continue };
+            let attributes = self.files.attributes(file);
+            if attributes.context("examine", &self.path.join(what))?.len() < bytes {
+                return Err(SnapshotError::Truncated { what });
+            }
         }
-        RamMapping::new(Arc::clone(&self.memory), bytes).context("map", &path)
+        RamMapping::new(self.content(), bytes).context("map", &path)
     }
 
     /// Starts to read the working set into the page cache. May block on some
@@ -264,10 +288,12 @@ impl Snapshot {
     /// # Errors
     /// When the system refuses.
     pub fn read_ahead(&self) -> Result<()> {
+        let content = self.content();
         for run in self.working_set.runs() {
-            let (offset, end) = (run.start * PAGE_BYTES, run.end * PAGE_BYTES);
-            host::read_ahead(&self.memory, offset, end - offset)
-                .context("read ahead", &self.path)?;
+            for (file, piece) in content.pieces(run.start * PAGE_BYTES..run.end * PAGE_BYTES) {
+                host::read_ahead(file, piece.start, piece.end - piece.start)
+                    .context("read ahead", &self.path)?;
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::template::{
     read_layers,
 };
 use crate::unfinished::{self, Unfinished};
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, base, stamp};
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Description, Draft, Stamp, Store, WorkingSet};
@@ -22,9 +22,9 @@ use std::time::{Duration, SystemTime};
 use vmm_core::machine::STATE_VERSION;
 
 /// Changes when the same options would make another snapshot.
-const RECIPE: &str = "supermachine bake 2";
+pub(crate) const RECIPE: &str = "supermachine bake 3";
 /// How long another process may take to bake the same image.
-const PATIENCE: Duration = Duration::from_secs(1800);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
 /// How long a workload may take to listen.
 const LISTENER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the agent is asked for a heartbeat.
@@ -242,7 +242,9 @@ impl OciImageBuilder {
         let key = self.key(image, &here);
         let mut kept = None;
         let unfinished = Unfinished::begin(&store, &name);
-        let baked = store.bake(&name, &key, &here, PATIENCE, |draft| {
+        let baked = store.bake(&name, &key, &here, PATIENCE, |mut draft| {
+            let base = base::find(store.root(), &self.config, &here)?;
+            draft.share(&base.path().join("mem.bin"))?;
             let (number, vm) = self.bake(image, &key, &here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)

@@ -43,7 +43,7 @@ impl Vm {
         let layers = read_layers(self.image().layers())?;
         bake::quiet(self)?;
         let lock = store.lock(name, PATIENCE)?;
-        let draft = lock.draft()?;
+        let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", stamp::random_name()?);
         let workload = match self.image().template() {
@@ -55,6 +55,9 @@ impl Vm {
             Workload::OnRestore(..) => Workload::Running,
             other => other,
         };
+        if let Some(template) = self.image().template() {
+            draft.share(&template.path().join("base.bin"))?;
+        }
         let about = bake::About {
             workload: &workload,
             layers: &layers,

@@ -112,6 +112,19 @@ impl Image {
         }
     }
 
+    /// Nothing to run in a machine.
+    pub(crate) fn bare() -> Self {
+        Self {
+            config: Arc::default(),
+            layers: Vec::new(),
+            digest: String::new(),
+            reference: String::new(),
+            template: None,
+            baked: Arc::default(),
+            pools: Arc::default(),
+        }
+    }
+
     pub(crate) fn template(&self) -> Option<&Arc<Template>> {
         self.template.as_ref()
     }

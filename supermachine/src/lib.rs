@@ -5,6 +5,7 @@ mod assets;
 #[cfg(feature = "tokio")]
 pub mod async_;
 mod bake;
+mod base;
 mod capture;
 pub mod cli;
 mod config;

@@ -29,6 +29,15 @@ fn flip(path: &Path, offset: u64) {
     file.write_all(&[!byte[0]]).unwrap();
 }
 
+/// Damages the first page that a file of memory has.
+fn flip_stored(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let stored = bytes
+        .chunks(4096)
+        .position(|page| page.iter().any(|byte| *byte != 0));
+    flip(path, stored.unwrap() as u64 * 4096);
+}
+
 #[test]
 fn baked_images_are_listed_shown_and_removed() {
     let sandbox = Sandbox::new();
@@ -77,9 +86,11 @@ fn baked_images_are_listed_shown_and_removed() {
 fn damage_is_named_and_what_is_damaged_can_be_removed() {
     let sandbox = Sandbox::new();
     let path = bake(&sandbox, "bb");
-    flip(&path.join("mem.bin"), 70_000);
-    let out = sandbox.run(&["snapshot", "verify", "bb"]);
-    out.assert_refused(1, &["bb", "mem.bin"]);
+    for file in ["base.bin", "mem.bin"] {
+        flip_stored(&path.join(file));
+        let out = sandbox.run(&["snapshot", "verify", "bb"]);
+        out.assert_refused(1, &["bb", "mem.bin"]);
+    }
     let out = sandbox.run(&["snapshot", "verify", "--json", "bb"]);
     let report: serde_json::Value = serde_json::from_str(&out.out()).unwrap();
     assert_eq!((out.code(), &report["whole"]), (1, &false.into()));

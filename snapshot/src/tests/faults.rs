@@ -133,6 +133,30 @@ fn a_linked_file_survives_the_failure_of_any_single_call() {
 }
 
 #[test]
+fn memory_with_a_base_survives_the_failure_of_any_single_call() {
+    let publish_over_base = |fault, at| {
+        let scratch = Scratch::new();
+        let good = scratch.store();
+        let base = base_of(&good);
+        let files = Arc::new(FaultyFiles::new(fault, at));
+        let outcome = Store::with_files(scratch.path(), files.clone()).and_then(|store| {
+            let mut draft = store.lock("a", PATIENCE)?.draft()?;
+            draft.share(&base)?;
+            fill(draft, "key", 3)
+        });
+        match good.open("a", &testing::stamp()) {
+            Ok(snapshot) => check(&snapshot, 3),
+            Err(_) => assert!(outcome.is_err()),
+        }
+        (outcome.is_ok(), files.calls())
+    };
+    let (_, calls) = publish_over_base(Fault::None, 0);
+    let failed = (0..calls).filter(|at| !publish_over_base(Fault::Errno(28), *at).0);
+    // Where no link can be made, there is no base, and nothing to miss.
+    assert_eq!(failed.count() as u64, calls - 1);
+}
+
+#[test]
 fn a_draft_adopts_only_what_is_there() {
     let scratch = Scratch::new();
     let store = scratch.store();

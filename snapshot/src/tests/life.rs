@@ -277,6 +277,102 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn what_memory_has_in_common_with_a_base_is_stored_once_and_found_in_all_ways() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let base = base_of(&store);
+    let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+    assert!(draft.share(&base).unwrap());
+    assert!(draft.share(&base).is_err());
+    fill(draft, "key", 3).unwrap();
+    // It goes on without the one it was taken from.
+    store.lock("base", PATIENCE).unwrap().remove().unwrap();
+    let snapshot = store.open("a", &stamp()).unwrap();
+    check(&snapshot, 3);
+    let table = &snapshot.manifest().memory;
+    // Pages 0, 1, 7, 511 and 1279 in four units; 512 differs beside it.
+    assert_eq!(table.base_runs, [(0, 2), (127, 1), (319, 1)]);
+    assert_eq!(table.shared_bytes(), 4 * GRANULE_BYTES);
+    assert_eq!(table.stored_bytes, 4096);
+    let own = std::fs::metadata(snapshot.path().join("mem.bin")).unwrap();
+    assert!(own.blocks() * 512 <= 16 << 10, "{}", own.blocks());
+
+    let ram = snapshot.map_memory().unwrap();
+    for at in [5_usize, 512 * 4096, 1279 * 4096] {
+        ram.slice().subslice(at, 3).unwrap().copy_from(&[9_u8; 3]);
+    }
+    ram.copy_back(0, 16 << 10).unwrap();
+    ram.copy_back(511 * 4096, 769 * 4096).unwrap();
+    let mut found = vec![0; MEMORY_BYTES];
+    ram.slice().copy_to(&mut found[..]);
+    assert!(found == memory(3), "copied back");
+    ram.slice().subslice(0, 99).unwrap().copy_from(&[9_u8; 99]);
+    ram.map_afresh().unwrap();
+    ram.slice().copy_to(&mut found[..]);
+    assert!(found == memory(3), "mapped afresh");
+    snapshot.read_ahead().unwrap();
+}
+
+#[test]
+fn a_base_of_another_size_or_with_nothing_in_common_is_left_out() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let base = base_of(&store);
+    let short = scratch.path().join("short");
+    std::fs::write(&short, [1; 4096]).unwrap();
+    for (base, seed) in [(&short, 3), (&base, 4)] {
+        let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+        assert!(draft.share(base).unwrap());
+        fill(draft, "key", seed).unwrap();
+        let snapshot = store.open("a", &stamp()).unwrap();
+        check(&snapshot, seed);
+        assert_eq!(snapshot.manifest().memory.base_runs, []);
+        assert!(!snapshot.path().join("base.bin").exists());
+    }
+    let mut draft = store.lock("b", PATIENCE).unwrap().draft().unwrap();
+    assert!(!draft.share(&scratch.path().join("none")).unwrap());
+    fill(draft, "key", 3).unwrap();
+    check(&store.open("b", &stamp()).unwrap(), 3);
+}
+
+#[test]
+fn damage_to_a_base_is_found() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let source = base_of(&store);
+    let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+    draft.share(&source).unwrap();
+    fill(draft, "key", 3).unwrap();
+    store.lock("base", PATIENCE).unwrap().remove().unwrap();
+    let base = scratch.path().join("a/0000000001/base.bin");
+    let whole = std::fs::read(&base).unwrap();
+    let open = || store.open("a", &stamp());
+
+    let mut changed = whole.clone();
+    changed[7 * 4096 + 9] ^= 1;
+    std::fs::write(&base, &changed).unwrap();
+    let error = open().unwrap().verify().unwrap_err();
+    assert!(error.to_string().contains("chunk 0"), "{error}");
+    // What is not taken from it may be anything.
+    let mut other = whole.clone();
+    other[600 * 4096] = 1;
+    std::fs::write(&base, &other).unwrap();
+    check(&open().unwrap(), 3);
+
+    std::fs::write(&base, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(open(), Err(SnapshotError::Truncated { .. })));
+    std::fs::write(&base, &whole).unwrap();
+    let snapshot = open().unwrap();
+    std::fs::write(&base, b"").unwrap();
+    assert!(matches!(
+        snapshot.map_memory(),
+        Err(SnapshotError::Truncated { what: "base.bin" })
+    ));
+    std::fs::remove_file(&base).unwrap();
+    assert!(matches!(open(), Err(SnapshotError::Io { .. })));
+}
+
+#[test]
 fn linked_files_are_shared_checked_and_only_what_was_described() {
     let scratch = Scratch::new();
     let store = scratch.store();

@@ -95,6 +95,19 @@ pub(crate) fn publish(store: &Store, image: &str, key: &str, seed: u8) -> Result
     fill(store.lock(image, PATIENCE)?.draft()?, key, seed)
 }
 
+/// Publishes memory that has most in common with that of [`publish`] with seed
+/// 3, and gives its file.
+pub(crate) fn base_of(store: &Store) -> PathBuf {
+    let mut draft = store.lock("base", PATIENCE).unwrap().draft().unwrap();
+    let mut memory = memory(3);
+    // In the unit of pages 512 to 515.
+    memory[514 * 4096] = 1;
+    draft.memory(&mut BytePages::new(&memory)).unwrap();
+    draft.state(&state(1)).unwrap();
+    draft.publish(description("base")).unwrap();
+    store.root().join("base/0000000001/mem.bin")
+}
+
 /// Checks every byte of a snapshot made by [`publish`].
 pub(crate) fn check(snapshot: &Snapshot, seed: u8) {
     snapshot.verify().unwrap();
@@ -125,6 +138,7 @@ pub(crate) fn manifest() -> Manifest {
     let memory = MemoryTable {
         stored_bytes: 8192,
         chunks: vec![(0, 1), (3, 2)],
+        base_runs: vec![(2, 3), (9, 1)],
     };
     let entry = |bytes, crc32c| FileEntry { bytes, crc32c };
     let files = [

@@ -2,7 +2,7 @@
 
 use super::output::{complain, plain, print};
 use super::with_causes;
-use crate::{Error, snapshots_dir};
+use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
@@ -132,11 +132,12 @@ fn row(name: &str, found: &Inspection) -> serde_json::Value {
     })
 }
 
-/// What a generation takes on the disk.
+/// What a generation takes on the disk and shares with nothing else.
 fn disk_bytes(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let blocks = entries.filter_map(|entry| entry.metadata().ok());
-    blocks.map(|metadata| metadata.blocks() * BLOCK_BYTES).sum()
+    let files = entries.filter_map(|entry| entry.metadata().ok());
+    let own = files.filter(|metadata| metadata.nlink() == 1);
+    own.map(|metadata| metadata.blocks() * BLOCK_BYTES).sum()
 }
 
 /// Removes snapshots, but none that a machine runs from.
@@ -166,6 +167,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
         }
         lock.remove()?;
         print(&format!("{name}\n"))?;
+        base::prune(store.root())?;
     }
     Ok(0)
 }

@@ -124,8 +124,8 @@ struct Served {
     watcher: Option<JoinHandle<()>>,
     /// What the machine goes back to.
     baseline: Option<SavedMachine>,
-    /// The state of the paused machine, as it was written.
-    captured: Option<SavedMachine>,
+    /// The state of the paused machine, and what was written of it.
+    captured: Option<(SavedMachine, Written)>,
 }
 
 impl Served {
@@ -310,7 +310,7 @@ impl Served {
         let written = machine.store_memory(|memory| {
             Written::write(&SystemFiles, directory, memory, &state).map_err(Refusal::from)
         })?;
-        self.captured = Some(saved);
+        self.captured = Some((saved, written.clone()));
         Ok(FromWorker::Captured {
             written: Box::new(written),
             paused_us: micros(begun.elapsed()),
@@ -319,11 +319,11 @@ impl Served {
 
     fn go_on(&mut self, rebase: Option<&Path>) -> Result<FromWorker, Refusal> {
         let untimely = Refusal::Untimely("continue");
-        let saved = self.captured.take().ok_or(untimely)?;
+        let (saved, written) = self.captured.take().ok_or(untimely)?;
         let machine = self.machine("continue")?.clone();
         let mut generation = None;
         if let Some(directory) = rebase {
-            machine.rebase(directory)?;
+            machine.rebase(directory, &written)?;
             generation = Some(machine.renew_generation()?);
             self.baseline = Some(saved);
         }

@@ -189,10 +189,10 @@ impl RunningMachine {
     /// Puts what [`RunningMachine::store_memory`] wrote into `directory` under
     /// the memory of this machine, paused since: what the two have in common
     /// is shared from now on, and [`RunningMachine::reset`] goes back to it.
-    pub fn rebase(&self, directory: &Path) -> Result<(), MachineError> {
+    pub fn rebase(&self, directory: &Path, written: &Written) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        Written::map_over(&SystemFiles, directory, parts.memory.host())?;
+        written.map_over(&SystemFiles, directory, parts.memory.host())?;
         parts.take_written()?;
         Ok(parts.vm.track_writes()?)
     }

@@ -1,0 +1,68 @@
+//! Memory that snapshots have in common: that of a machine which has booted and
+//! has nothing of any image in it.
+//!
+//! Most of a small machine's memory is its kernel's, and the same in all of
+//! them. It is captured once for each size of machine, as a snapshot of its own
+//! in a directory beside the others, and they leave it out.
+
+use crate::bake::{self, About, PATIENCE, RECIPE};
+use crate::template::{LayerFiles, Workload};
+use crate::unfinished::Unfinished;
+use crate::{Error, Image, Vm, VmConfig, stamp};
+use sha2::{Digest, Sha256};
+use snapshot::{Snapshot, Stamp, Store, WorkingSet};
+use std::path::Path;
+use vmm_core::machine::STATE_VERSION;
+
+/// Where bases are, among snapshots: no image can have that name.
+const DIRECTORY: &str = ".bases";
+
+/// The base for machines that `config` describes, with its image's snapshots
+/// in `root`. It is made if there is none.
+pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Error> {
+    let store = Store::new(root.join(DIRECTORY))?;
+    let (memory_mib, vcpus) = (config.boot_memory_mib(), config.boot_vcpus());
+    let name = format!("{memory_mib}-mib-{vcpus}-vcpus");
+    let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here]);
+    let key = stamp::hex(&Sha256::digest(parts.to_string()));
+    let unfinished = Unfinished::begin(&store, &name);
+    let baked = store.bake(&name, &key, here, PATIENCE, |draft| {
+        let bare = VmConfig {
+            hostname: Some("base".into()),
+            name: None,
+            console: false,
+            ..config.clone()
+        };
+        let vm = Vm::boot(&Image::bare(), &bare)?;
+        unfinished.written_by(vm.instance().process().clone());
+        // As in every bake, though there is none here.
+        let _ = vm.exec(["true"]);
+        bake::quiet(&vm)?;
+        let about = About {
+            workload: &Workload::None,
+            layers: &LayerFiles::new(),
+            key: &key,
+            here,
+        };
+        bake::write(&vm, draft, &about, |vm, _| {
+            vm.instance().go_on()?;
+            Ok(WorkingSet::default())
+        })
+    })?;
+    Ok(baked.into_snapshot())
+}
+
+/// Removes the bases of a directory that has no snapshots of images any more.
+pub fn prune(root: &Path) -> Result<(), Error> {
+    let directory = root.join(DIRECTORY);
+    if !directory.is_dir() || !Store::new(root)?.images()?.is_empty() {
+        return Ok(());
+    }
+    let store = Store::new(&directory)?;
+    for name in store.images()? {
+        store.lock(&name, PATIENCE)?.remove()?;
+    }
+    // Unless somebody has just begun the next.
+    let _ = std::fs::remove_dir(directory);
+    Ok(())
+}
