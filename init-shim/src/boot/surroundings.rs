@@ -48,7 +48,9 @@ const LINKS: [(&str, &str); 4] = [
 
 /// Settings a container runtime would give, and the link protections that keep
 /// one guest user from leading another's writes astray.
-const SETTINGS: [(&str, &str); 6] = [
+///
+/// The last four keep an idle machine from waking up.
+const SETTINGS: [(&str, &str); 9] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
@@ -57,6 +59,15 @@ const SETTINGS: [(&str, &str); 6] = [
     // Else kcompactd wakes twice a second, in an idle machine too, to have huge
     // pages ready that only programs asking for them (madvise) would get.
     ("vm/compaction_proactiveness", "0"),
+    // Work that waits for the next wake-up and then causes one more: whenever a
+    // task ran, the scheduler (its deadline server, since Linux 6.12) wakes up a
+    // second later, and with counters of memory brought together every second
+    // and neighbours looked after every five, something always waited. A
+    // processor that goes idle brings its counters together anyway, and only
+    // neighbours added as "managed" are looked after.
+    ("vm/stat_interval", "10"),
+    ("net/ipv4/neigh/default/interval_probe_time_ms", "60000"),
+    ("net/ipv6/neigh/default/interval_probe_time_ms", "60000"),
 ];
 
 /// What the agent needs of what was set up.
