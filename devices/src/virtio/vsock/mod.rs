@@ -44,7 +44,7 @@ pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS};
 /// Device type of a socket device.
 const DEVICE_ID: u32 = 19;
 /// Receive, transmit and event queue (virtio 1.2 §5.10.2).
-const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
+const QUEUE_SIZES: [u16; 3] = [64, 256, 16];
 /// First context id a guest may have (virtio 1.2 §5.10.4).
 const MIN_GUEST_CID: u64 = 3;
 
