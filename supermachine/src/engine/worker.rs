@@ -7,6 +7,7 @@ use super::protocol::{
 };
 use super::{identity, runtime_dir};
 use crate::Engine;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -23,6 +24,10 @@ use vmm_core::machine::{
     ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
     RestoreOptions, RunningMachine, SavedMachine,
 };
+
+/// How long nothing is asked of a machine that was reset before it gives back
+/// what it has twice.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -75,6 +80,15 @@ pub(super) fn serve(control: &UnixStream) -> io::Result<()> {
     result
 }
 
+/// Whether something comes in within a time.
+fn is_readable_within(control: &UnixStream, patience: Duration) -> bool {
+    let Ok(wait) = Timespec::try_from(patience) else {
+        return true;
+    };
+    let mut fds = [PollFd::new(control, PollFlags::IN)];
+    !matches!(poll(&mut fds, Some(&wait)), Ok(0))
+}
+
 /// Says what this process's engine is.
 fn identify(replies: &Mutex<UnixStream>, engine: Engine) -> io::Result<()> {
     let answer = match identity::of_this_process(engine) {
@@ -119,6 +133,8 @@ struct Served {
     engine: Engine,
     /// The machine's read-only disks.
     layers: Vec<String>,
+    /// The machine was reset, and nothing was asked of it since.
+    is_fresh: bool,
     prepared: Option<PreparedMachine>,
     machine: Option<Arc<RunningMachine>>,
     watcher: Option<JoinHandle<()>>,
@@ -139,12 +155,16 @@ impl Served {
             baseline: None,
             captured: None,
             layers: Vec::new(),
+            is_fresh: false,
         }
     }
 
     /// Carries out orders until there are no more.
     fn serve(&mut self, control: &UnixStream) -> io::Result<()> {
         loop {
+            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLED) {
+                self.give_back();
+            }
             let order = match receive::<ToWorker>(control) {
                 Ok(Some(order)) => order,
                 // The embedder is gone, or the machine.
@@ -172,6 +192,18 @@ impl Served {
                 Ok(_) => {}
                 Err(error) => return self.refuse(&error),
             }
+        }
+    }
+
+    /// Has a machine that was reset give back what it has twice. Somebody may be
+    /// using it: then it pauses for a moment.
+    fn give_back(&self) {
+        if let Some(machine) = &self.machine
+            && machine.pause().is_ok()
+        {
+            // What went wrong is found out by the next reset.
+            let _ = machine.give_back();
+            machine.resume();
         }
     }
 
@@ -288,11 +320,12 @@ impl Served {
         self.machine.as_ref().ok_or(Refusal::Untimely(order))
     }
 
-    fn reset(&self) -> Result<FromWorker, Refusal> {
+    fn reset(&mut self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("reset")?;
         let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
         let report = machine.reset(baseline)?;
         machine.resume();
+        self.is_fresh = true;
         Ok(FromWorker::WasReset(RestoreStages {
             read_us: 0,
             load_us: micros(report.took),

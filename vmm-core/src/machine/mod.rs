@@ -26,6 +26,7 @@ use self::assembly::Devices;
 use self::control::Control;
 use self::generation::Generation;
 use self::prepared::AnyVm;
+use self::restore::Rewound;
 use crate::hypervisor::{ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
 use crate::resources::VmResources;
@@ -111,6 +112,7 @@ struct Parts {
     devices: Devices,
     vm: Arc<dyn AnyVm>,
     memory: GuestMemory,
+    rewound: Mutex<Rewound>,
     generation: Generation,
     /// vCPUs the guest knows of, present or not.
     possible_vcpus: u32,

@@ -16,6 +16,7 @@ use super::console::ConsoleSink;
 use super::control::Control;
 use super::error::{ExitReason, MachineError};
 use super::generation::Generation;
+use super::restore::Rewound;
 use super::{
     ConsoleTail, MAX_CMDLINE_BYTES, MachineOptions, Parts, RunningMachine, command_line,
     refuse_unsupported, vcpu_thread,
@@ -271,6 +272,7 @@ impl PreparedMachine {
             threads: Mutex::new(std::mem::take(&mut self.threads.handles)),
             console: self.console,
             parts: Mutex::new(Some(Parts {
+                rewound: Mutex::new(Rewound::new(&memory)),
                 devices,
                 vm: self.vm,
                 memory,

@@ -2,7 +2,7 @@
 //! one back to where it began.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
@@ -194,6 +194,7 @@ impl RunningMachine {
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         written.map_over(&SystemFiles, directory, parts.memory.host())?;
         parts.take_written()?;
+        *parts.rewound() = Rewound::new(&parts.memory);
         Ok(parts.vm.track_writes()?)
     }
 
@@ -216,6 +217,17 @@ impl RunningMachine {
                 source,
             }
         })?))
+    }
+
+    /// Gives the host back what resets have copied and the guest of a paused
+    /// machine has not written to since: it is the snapshot's again, and need
+    /// not be there twice. For machines that nobody uses for a while: those
+    /// that are used would have it copied again. Gives the number of pages.
+    pub fn give_back(&self) -> Result<u64, MachineError> {
+        match &*self.parts() {
+            Some(parts) => parts.give_back(),
+            None => Err(MachineError::Gone),
+        }
     }
 
     /// Brings the machine back to `saved`, the state it was restored from.
@@ -292,11 +304,52 @@ impl RunningMachine {
     }
 }
 
+/// What resets have done to memory.
+pub(super) struct Rewound {
+    /// Pages that hold what the snapshot has, as copies of this process, if
+    /// they were not written to since.
+    copied: PageSet,
+    /// Pages that were written to since the last reset, as far as that was
+    /// asked for already.
+    written: PageSet,
+}
+
+impl Rewound {
+    pub(super) fn new(memory: &GuestMemory) -> Self {
+        let none = PageSet::new(memory.base(), memory.bytes());
+        Self {
+            copied: none.clone(),
+            written: none,
+        }
+    }
+}
+
 impl Parts {
+    fn rewound(&self) -> MutexGuard<'_, Rewound> {
+        self.rewound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`RunningMachine::give_back`].
+    fn give_back(&self) -> Result<u64, MachineError> {
+        let mut rewound = self.rewound();
+        let now = self.take_written()?;
+        rewound.written.union(&now);
+        let none = PageSet::new(self.memory.base(), self.memory.bytes());
+        let mut same = std::mem::replace(&mut rewound.copied, none);
+        same.subtract(&rewound.written);
+        for run in same.runs() {
+            self.memory.discard(run.start, run.end - run.start);
+        }
+        Ok(same.count())
+    }
+
     /// Brings memory back to the snapshot: the pages that were written, or all
     /// of it if those are many; how many pages it were.
     fn rewind_memory(&self) -> Result<Option<u64>, MachineError> {
-        let written = self.take_written()?;
+        let mut rewound = self.rewound();
+        let mut written = self.take_written()?;
+        written.union(&rewound.written);
+        rewound.written.clear();
         let count = written.count();
         self.memory.discard_hot();
         let host = self.memory.host();
@@ -306,8 +359,10 @@ impl Parts {
                 host.copy_back(run.start - layout::RAM, run.end - run.start)
                     .map_err(MachineError::Rewind)?;
             }
+            rewound.copied.union(&written);
         } else {
             host.map_afresh().map_err(MachineError::Rewind)?;
+            rewound.copied.clear();
         }
         self.vm.content_replaced(&written)?;
         Ok(few.then_some(count))

@@ -97,6 +97,14 @@ impl PageSet {
         }
     }
 
+    /// Takes the pages of `other` out, a set of the same range.
+    pub fn subtract(&mut self, other: &Self) {
+        debug_assert_eq!((self.base, self.pages), (other.base, other.pages));
+        for (word, less) in self.words.iter_mut().zip(&other.words) {
+            *word &= !less;
+        }
+    }
+
     /// Whether the page of `ipa` is in the set.
     pub fn contains(&self, ipa: u64) -> bool {
         ipa.checked_sub(self.base).is_some_and(|offset| {
