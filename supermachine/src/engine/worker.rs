@@ -2,8 +2,8 @@
 //! it to its end.
 
 use super::protocol::{
-    Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version,
-    receive, send,
+    Birth, Boot, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker, VERSION,
+    check_version, receive, send,
 };
 use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
@@ -388,7 +388,8 @@ impl Served {
 
     fn touched(&self) -> Result<FromWorker, Refusal> {
         let pages = self.machine("list its pages")?.touched_pages()?;
-        Ok(FromWorker::Touched(pages.runs().to_vec()))
+        let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
+        Ok(FromWorker::Touched(runs.cloned().collect()))
     }
 
     fn inspect(&self) -> Result<FromWorker, Refusal> {
