@@ -11,7 +11,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -36,8 +36,6 @@ const FLAG_ROOT_OPAQUE: u32 = 1;
 /// How long another process may take over the same layer before we stop
 /// waiting and write it too. Both results are the same file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
-/// Abandoned temporary files are removed when they are this old.
-const STALE_AFTER: Duration = Duration::from_secs(600);
 
 /// A directory of baked layers, shared by any number of processes.
 #[derive(Debug, Clone)]
@@ -121,7 +119,14 @@ impl Store {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create_new(true).mode(0o600);
             match options.open(&path) {
-                Ok(file) => return Ok((file, path)),
+                Ok(file) => {
+                    // Held for as long as it is written: the sweep tells the
+                    // dead by it. It holds what it is about to remove, too.
+                    let _ = file.lock();
+                    if file.metadata()?.nlink() > 0 {
+                        return Ok((file, path));
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -219,8 +224,6 @@ impl Store {
     ) -> Result<CachedLayer, LayerError> {
         let (file, temporary) = self.temporary(name)?;
         let guard = RemoveOnDrop(&temporary);
-        // Held for as long as we write: the sweep tells the dead by it.
-        let _ = file.try_lock();
         let mut out = BufWriter::with_capacity(1 << 20, self.cancel.watch(file));
         let image = write(&mut out)?;
         let flags = if root_opaque { FLAG_ROOT_OPAQUE } else { 0 };
@@ -245,7 +248,7 @@ impl Store {
         Ok(CachedLayer { path, root_opaque })
     }
 
-    /// Removes old temporary files that no living process holds.
+    /// Removes temporary files that no living process holds.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.layers())? {
             let entry = entry?;
@@ -257,15 +260,14 @@ impl Store {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            let age = metadata
-                .modified()
-                .ok()
-                .and_then(|time| time.elapsed().ok());
-            if !metadata.is_file() || age.is_none_or(|age| age < STALE_AFTER) {
+            if !metadata.is_file() {
                 continue;
             }
-            let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-            if abandoned {
+            // Held until it is removed, so that whoever made it just now sees
+            // that.
+            if let Ok(file) = File::open(entry.path())
+                && file.try_lock().is_ok()
+            {
                 // Another process may have been faster.
                 let _ = fs::remove_file(entry.path());
             }
@@ -407,6 +409,41 @@ mod tests {
             panic!("went on after it was cancelled");
         });
         assert!(matches!(result, Err(LayerError::Io(_))));
+        assert_eq!(files(), 0);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_the_dead_left_goes_at_once_and_what_is_written_stays() {
+        let (dir, store, _) = scratch("sweep");
+        let dead = dir.join("layers/.x.1-2-3.tmp");
+        fs::write(&dead, "x").unwrap();
+        let files = || fs::read_dir(dir.join("layers")).unwrap().count();
+        let result = store.publish("x", false, |_| {
+            assert_eq!(files(), 2);
+            Store::open(&dir).unwrap();
+            assert_eq!(files(), 1);
+            Err(io::Error::other("enough").into())
+        });
+        assert!(result.is_err() && !dead.exists());
+
+        // Also what was made a moment ago, while somebody sweeps all the time.
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Store::open(&dir).unwrap();
+                }
+            });
+            for _ in 0..300 {
+                let (file, path) = store.temporary("x").unwrap();
+                assert!(path.exists());
+                store.spool().unwrap();
+                drop(file);
+                let _ = fs::remove_file(path);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
         assert_eq!(files(), 0);
         fs::remove_dir_all(dir).unwrap();
     }

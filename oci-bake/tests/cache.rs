@@ -174,25 +174,22 @@ fn failed_write_leaves_nothing_behind() {
 fn abandoned_temporary_files_are_swept_and_others_kept() {
     let scratch = Scratch::new();
     scratch.store();
-    let old = scratch.path("cache/layers/.dead.1-2-3.tmp");
-    let young = scratch.path("cache/layers/.live.1-2-3.tmp");
+    let dead = scratch.path("cache/layers/.dead.1-2-3.tmp");
+    let live = scratch.path("cache/layers/.live.1-2-3.tmp");
     let foreign = scratch.path("cache/layers/notes.txt");
-    for path in [&old, &young, &foreign] {
+    for path in [&dead, &live, &foreign] {
         fs::write(path, "x").unwrap();
     }
-    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-    for path in [&old, &foreign] {
-        fs::File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_modified(past)
-            .unwrap();
-    }
+    // As whoever writes it does.
+    let held = fs::File::open(&live).unwrap();
+    held.lock().unwrap();
     scratch.store();
-    assert!(!old.exists());
-    assert!(young.exists());
+    assert!(!dead.exists());
+    assert!(live.exists());
     assert!(foreign.exists());
+    drop(held);
+    scratch.store();
+    assert!(!live.exists());
 }
 
 #[test]

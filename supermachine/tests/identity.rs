@@ -115,3 +115,51 @@ fn clocks_are_the_hosts_and_names_are_nobody_elses() {
     assert!(errors[0] <= CLOCK_MS, "{errors:?}");
     assert!(errors[5] <= 20 * CLOCK_MS, "{errors:?}");
 }
+
+/// The smallest of a few errors: the clock's own, and not how long asking took.
+fn least_clock_error_ms(vm: &Vm) -> i128 {
+    (0..5).map(|_| clock_error_ms(vm)).min().unwrap()
+}
+
+/// Seconds since the guest booted, at the capture and now.
+const UPTIMES: &str = "cat /tmp/uptime; cut -d' ' -f1 /proc/uptime";
+
+#[test]
+fn clocks_are_the_hosts_however_far_off_they_were_at_the_capture() {
+    let shelf = Shelf::new("moved");
+    let check = |vm: &Vm| {
+        let error = least_clock_error_ms(vm);
+        assert!(error <= CLOCK_MS, "{error} ms");
+        // Not so what only ever goes on.
+        let uptimes = sh(vm, UPTIMES);
+        let uptimes: Vec<f64> = uptimes.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(uptimes[0] <= uptimes[1], "{uptimes:?}");
+        assert!(uptimes[1] < uptimes[0] + 60.0, "{uptimes:?}");
+        uptimes[1]
+    };
+    // As if the host's clock had been set, or the snapshot were that old.
+    let now = unix_ms() / 1000;
+    for then in [now - 7 * 3600, now + 7 * 3600, 86_400, 4_000_000_000] {
+        let set = format!("date -s @{then} > /dev/null; cut -d' ' -f1 /proc/uptime > /tmp/uptime");
+        let warmed = shelf.builder().with_warmup_tag(then.to_string());
+        let image = warmed.with_warmup(move |vm| {
+            sh(vm, &set);
+            assert!(clock_error_ms(vm) > 3_600_000);
+            Ok(())
+        });
+        let image = image.build().unwrap();
+        // The machine that was baked, a copy, its child, and leases.
+        check(&image.start(&library_config()).unwrap());
+        let vm = copy(&image);
+        let before = check(&vm);
+        let children = vm.fork(1).unwrap();
+        assert!(check(&children[0]) >= before);
+        let pool = image.pool().vm_config(library_config()).max(1);
+        let pool = pool.prestart(0).build().unwrap();
+        for _ in 0..2 {
+            let vm = pool.acquire().unwrap();
+            check(&vm);
+            sh(&vm, &format!("date -s @{then} > /dev/null"));
+        }
+    }
+}

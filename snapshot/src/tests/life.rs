@@ -95,6 +95,72 @@ fn page_sources_give_the_same_file() {
     }
 }
 
+/// What hosts with pages of that size tell of memory, and do with it.
+const HOST_PAGES: [usize; 2] = [4 << 10, 16 << 10];
+
+#[test]
+fn the_files_do_not_depend_on_the_page_size_of_the_host() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let mut content = memory(3);
+    for page in HOST_PAGES {
+        // A host tells of what was touched in pages of its own, and those with
+        // anything in them have zeros around it.
+        let touched: Vec<u64> = content
+            .chunks(page)
+            .enumerate()
+            .filter(|(_, chunk)| chunk.iter().any(|byte| *byte != 0))
+            .flat_map(|(index, _)| {
+                let small = (page / 4096) as u64;
+                (index as u64 * small..).take(page / 4096)
+            })
+            .collect();
+        let working_set = WorkingSet::from_pages(touched.iter().copied());
+        let slice = vm_memory::VolatileSlice::from(&mut content[..]);
+        let runs = working_set.runs().to_vec();
+        let mut draft = store
+            .lock(&page.to_string(), PATIENCE)
+            .unwrap()
+            .draft()
+            .unwrap();
+        draft.memory(&mut GuestPages::of(&slice, runs)).unwrap();
+        draft.state(&state(3)).unwrap();
+        draft.working_set(&working_set).unwrap();
+        draft.publish(description("key")).unwrap();
+    }
+    let [small, large] = HOST_PAGES.map(|page| {
+        let snapshot = store.open(&page.to_string(), &stamp()).unwrap();
+        check(&snapshot, 3);
+        snapshot
+    });
+    let file = |snapshot: &Snapshot| fs::read(snapshot.path().join("mem.bin")).unwrap();
+    assert!(file(&small) == file(&large));
+    assert_eq!(small.manifest().memory, large.manifest().memory);
+
+    // Written on the one, used on the other: read ahead, brought back page by
+    // page, given back to the host.
+    for (snapshot, page) in [(&small, HOST_PAGES[1]), (&large, HOST_PAGES[0])] {
+        snapshot.read_ahead().unwrap();
+        let ram = snapshot.map_memory().unwrap();
+        let address = ram.address().addr().get();
+        assert!(HOST_PAGES.iter().all(|page| address.is_multiple_of(*page)));
+        assert!(ram.bytes().is_multiple_of(page));
+        ram.slice().copy_from(&[0xee_u8; MEMORY_BYTES][..]);
+        for start in (0..MEMORY_BYTES).step_by(page) {
+            ram.copy_back(start as u64, page as u64).unwrap();
+        }
+        let mut found = vec![0; MEMORY_BYTES];
+        ram.slice().copy_to(&mut found[..]);
+        assert!(found == content);
+        // Of the page at the edge only what belongs to nobody else goes.
+        ram.slice().copy_from(&[0xee_u8; MEMORY_BYTES][..]);
+        ram.discard(4096, 5 * 4096).unwrap();
+        ram.slice().copy_to(&mut found[..]);
+        assert!(found[..4096].iter().all(|byte| *byte == 0xee));
+        assert!(found[6 * 4096..].iter().all(|byte| *byte == 0xee));
+    }
+}
+
 #[test]
 fn page_source_out_of_order_or_out_of_bounds_is_refused() {
     let scratch = Scratch::new();

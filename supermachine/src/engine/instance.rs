@@ -324,7 +324,11 @@ impl Instance {
             match resume_guest(&channel, generation, identity, left()) {
                 // The machine that was there before had dialed it.
                 Err(Error::Connection { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Nobody gets it: there is nothing to end in good order.
+                    self.process.kill();
+                    return Err(error);
+                }
                 Ok(resumed) => break (channel, resumed),
             }
         };

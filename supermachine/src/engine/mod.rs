@@ -10,4 +10,5 @@ pub(crate) mod protocol;
 pub(crate) mod resume;
 pub(crate) mod runtime_dir;
 pub(crate) mod spawn;
+mod wanted;
 pub mod worker;

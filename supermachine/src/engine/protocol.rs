@@ -17,6 +17,10 @@ pub const VERSION: u32 = 5;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
+/// Most runs of pages that a worker tells of, so that they fit in a message:
+/// about 50 bytes each.
+pub const MAX_TOUCHED_RUNS: usize = 8192;
+
 /// What a worker prepares before it knows what it will run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,7 +208,8 @@ pub enum FromWorker {
     },
     /// The guest has the memory it was to have.
     MemorySet,
-    /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages.
+    /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages, the first
+    /// [`MAX_TOUCHED_RUNS`].
     Touched(Vec<std::ops::Range<u64>>),
     /// What was asked cannot be done; the worker ends.
     Failed {
@@ -306,6 +311,13 @@ mod tests {
         assert!(receive::<FromWorker>(&wire[..7]).is_err());
         let huge = [0xff; 8];
         assert!(receive::<FromWorker>(&huge[..]).is_err());
+    }
+
+    #[test]
+    fn the_longest_lists_fit_in_a_message() {
+        let far = u64::MAX - 1..u64::MAX;
+        let touched = FromWorker::Touched(vec![far; MAX_TOUCHED_RUNS]);
+        send(io::sink(), &touched).unwrap();
     }
 
     #[test]

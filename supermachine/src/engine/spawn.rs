@@ -90,21 +90,25 @@ impl WeakWorker {
         worker.is_some_and(|worker| matches!(worker.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Asks the worker whether it lives. One that carries out an order is
+    /// Asks the worker whether it lives, and waits for its answer up to
+    /// `patience`. One that carries out an order is
     /// watched by whoever gave that, and one that is gone breaks its
     /// connections.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it does not answer, or how its machine ended.
-    pub fn probe(&self) -> Result<(), Error> {
+    pub fn probe(&self, patience: Duration) -> Result<(), Error> {
         let Some(worker) = self.0.upgrade() else {
             return Ok(());
         };
-        let status = match worker.try_lock() {
+        let mut worker = match worker.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().inspect(),
-            Ok(mut worker) => worker.inspect(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(worker) => worker,
         };
+        worker.patience(patience)?;
+        let status = worker.inspect();
+        worker.patience(ANSWER_TIMEOUT)?;
         status.map(drop)
     }
 }

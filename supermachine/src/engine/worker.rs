@@ -2,9 +2,10 @@
 //! it to its end.
 
 use super::protocol::{
-    Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker, VERSION, check_version,
-    receive, send,
+    Birth, Boot, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker, VERSION,
+    check_version, receive, send,
 };
+use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
 use crate::Engine;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -69,7 +70,7 @@ pub(super) fn serve(control: &UnixStream) -> io::Result<()> {
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
-    let mut served = Served::new(replies, setup.engine);
+    let mut served = Served::new(replies, &setup);
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
             .and_then(|()| served.serve(control)),
@@ -131,6 +132,8 @@ impl Refusal {
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
     engine: Engine,
+    /// Removed at the end.
+    runtime_dir: PathBuf,
     /// The machine's read-only disks.
     layers: Vec<String>,
     /// The machine was reset, and nothing was asked of it since.
@@ -145,10 +148,11 @@ struct Served {
 }
 
 impl Served {
-    fn new(replies: Arc<Mutex<UnixStream>>, engine: Engine) -> Self {
+    fn new(replies: Arc<Mutex<UnixStream>>, setup: &Setup) -> Self {
         Self {
             replies,
-            engine,
+            engine: setup.engine,
+            runtime_dir: setup.runtime_dir.clone(),
             prepared: None,
             machine: None,
             watcher: None,
@@ -175,11 +179,18 @@ impl Served {
                 ToWorker::Restore(restore) => self.restore(&restore),
                 ToWorker::Reset => self.reset(),
                 ToWorker::Capture { directory } => {
-                    self.or_go_on(|served| served.capture(&directory))
+                    let dir = self.runtime_dir.clone();
+                    while_wanted(control, &dir, || {
+                        self.or_go_on(|served| served.capture(&directory))
+                    })
                 }
                 ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
                 ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births)),
-                ToWorker::SetMemory { mib, patience_ms } => self.set_memory(mib, patience_ms),
+                ToWorker::SetMemory { mib, patience_ms } => {
+                    while_wanted(control, &self.runtime_dir, || {
+                        self.set_memory(mib, patience_ms)
+                    })
+                }
                 ToWorker::Touched => self.touched(),
                 ToWorker::Inspect => self.inspect(),
                 ToWorker::Stop => return Ok(()),
@@ -410,7 +421,8 @@ impl Served {
 
     fn touched(&self) -> Result<FromWorker, Refusal> {
         let pages = self.machine("list its pages")?.touched_pages()?;
-        Ok(FromWorker::Touched(pages.runs().to_vec()))
+        let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
+        Ok(FromWorker::Touched(runs.cloned().collect()))
     }
 
     fn inspect(&self) -> Result<FromWorker, Refusal> {
@@ -441,7 +453,7 @@ fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
         let _lock = runtime_dir::occupy(&birth.setup.runtime_dir)?;
-        let mut served = Served::new(replies, birth.setup.engine);
+        let mut served = Served::new(replies, &birth.setup);
         served.layers = layers;
         let born = served.prepare(&birth.setup).and_then(|engine| {
             let pid = std::process::id();

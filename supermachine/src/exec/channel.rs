@@ -21,6 +21,10 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 /// How long an agent without a time limit is silent before its worker is asked
 /// whether it still lives.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a worker may take to say that it lives.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// The same of one whose guest has been silent for longer than it may.
+const LATE_PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest time limit of a connection; one above it is none.
 const LONGEST_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -123,8 +127,11 @@ impl Channel {
             return Ok(());
         }
         if self.unlimited.load(Ordering::SeqCst) {
-            return self.worker.probe();
+            return self.worker.probe(PROBE_PATIENCE);
         }
+        // If all of the worker stands still, whoever comes next need not wait
+        // for it as well.
+        self.worker.probe(LATE_PROBE_PATIENCE)?;
         Err(Error::Timeout {
             what: "an answer of the guest",
             after: self
