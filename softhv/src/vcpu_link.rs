@@ -497,13 +497,17 @@ mod tests {
                 links[me].acknowledge(mail);
             }
         };
+        let entered = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             for me in [0, 1] {
                 let (links, truth, cached, done) = (&links, &truth, &cached, &done);
+                let entered = &entered;
                 scope.spawn(move || {
                     let other = 1 - me;
                     let mut acks = AckWait::default();
                     links[me].enter();
+                    // One that enters later has not looked at its mail yet.
+                    entered.wait();
                     for _ in 0..ROUNDS {
                         service(me);
                         let now = truth.fetch_add(1, Ordering::SeqCst) + 1;
