@@ -11,7 +11,13 @@ use support::*;
 /// The images listed, and the exit status.
 fn images(sandbox: &Sandbox) -> (Vec<serde_json::Value>, i32) {
     let out = sandbox.run(&["images", "--json"]);
-    (serde_json::from_str(&out.out()).unwrap(), out.code())
+    let mut list: Vec<serde_json::Value> = serde_json::from_str(&out.out()).unwrap();
+    for image in &mut list {
+        // Another each time.
+        let age = image["age_s"].take();
+        assert!(age.is_u64(), "{image}");
+    }
+    (list, out.code())
 }
 
 fn bake(sandbox: &Sandbox, name: &str) -> PathBuf {

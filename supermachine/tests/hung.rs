@@ -155,7 +155,7 @@ fn stop_during(vm: Vm, script: &str) {
     let command = vm.exec_builder().argv(["sh", "-c", script]);
     let child = command.timeout(limit).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    signal(worker, Signal::STOP);
+    stop(worker);
     let begun = Instant::now();
     let error = child.wait().unwrap_err();
     let took = begun.elapsed();

@@ -42,7 +42,7 @@ fn a_command_without_a_limit_ends_when_its_worker_hangs() {
     let silent = Duration::from_secs(12);
     std::thread::sleep(silent);
     assert!(!waiter.is_finished());
-    signal(worker, Signal::STOP);
+    stop(worker);
     let begun = Instant::now();
     let error = waiter.join().unwrap().unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -77,6 +77,8 @@ fn machines_end_with_whoever_started_them() {
 #[test]
 fn a_worker_killed_while_it_bakes_is_an_error() {
     let sandbox = Sandbox::new();
+    // So that there is a base, and the next worker is the image's.
+    assert_eq!(sandbox.run(&bake("true # first")).code(), 0);
     let mut baker = sandbox.command(&bake("sleep 100")).spawn().unwrap();
     let begun = Instant::now();
     let worker = loop {

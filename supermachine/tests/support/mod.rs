@@ -227,6 +227,29 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
+/// Stops a process, and waits until none of its threads runs any more.
+pub fn stop(pid: u32) {
+    signal(pid, rustix::process::Signal::STOP);
+    let begun = std::time::Instant::now();
+    let is_stopped = |task: std::fs::DirEntry| {
+        // The state comes behind the name, which may contain anything.
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| !rest.starts_with(['R', 'S', 'D']))
+    };
+    // Without /proc there is nothing to see.
+    let tasks = || {
+        std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+    };
+    while !tasks().flatten().all(is_stopped) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{pid} runs on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Reads until `wanted` has appeared.
 pub fn read_until(from: &mut impl Read, wanted: &str) -> String {
     let mut text = Vec::new();
