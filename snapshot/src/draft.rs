@@ -10,7 +10,7 @@ use crate::manifest::{
 use crate::memory::{self, PageSource};
 use crate::store::{ImageLock, POINTER, generation_name};
 use crate::sweep::temporary_name;
-use crate::{Files, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
+use crate::{Files, Inspection, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -142,17 +142,17 @@ impl<'a> Draft<'a> {
         &self.path
     }
 
-    /// Lets the memory leave out what `base` has at the same place: memory of
-    /// another generation, of the same length, which must not have a base
-    /// itself. Before memory is written. Gives whether the file system could
-    /// give the file a further name; without that there is no base.
+    /// Lets the memory leave out what another generation of the same size has
+    /// at the same place, or, if that one has a base itself, what its base has.
+    /// Before memory is written. Gives whether the file system could give the
+    /// file a further name; without that there is no base.
     ///
     /// # Errors
     /// When there is one already.
-    pub fn share(&mut self, base: &Path) -> Result<bool> {
+    pub fn share(&mut self, other: &Inspection) -> Result<bool> {
         let files = self.lock.store().files();
         let path = self.path.join(BASE_FILE);
-        match files.hard_link(base, &path) {
+        match files.hard_link(&other.base_path(), &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(error).context("link", &path)
             }

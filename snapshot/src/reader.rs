@@ -188,6 +188,13 @@ impl Inspection {
         Content::new(Arc::clone(&self.memory), base, &self.manifest.memory)
     }
 
+    /// What others can take for their base.
+    pub(crate) fn base_path(&self) -> PathBuf {
+        let has_base = self.base.is_some();
+        self.path
+            .join(if has_base { BASE_FILE } else { MEMORY_FILE })
+    }
+
     /// Directory of the generation.
     #[must_use]
     pub fn path(&self) -> &Path {

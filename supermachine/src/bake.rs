@@ -244,7 +244,7 @@ impl OciImageBuilder {
         let unfinished = Unfinished::begin(&store, &name);
         let baked = store.bake(&name, &key, &here, PATIENCE, |mut draft| {
             let base = base::find(store.root(), &self.config, &here)?;
-            draft.share(&base.path().join("mem.bin"))?;
+            draft.share(&base)?;
             let (number, vm) = self.bake(image, &key, &here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)

@@ -40,7 +40,10 @@ impl Vm {
         std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
         let store = Store::new(root)?;
         let here = stamp::here(self.config())?;
-        let layers = read_layers(self.image().layers())?;
+        let layers = match self.image().template() {
+            Some(template) => template.layer_files(),
+            None => read_layers(self.image().layers())?,
+        };
         bake::quiet(self)?;
         let lock = store.lock(name, PATIENCE)?;
         let mut draft = lock.draft()?;
@@ -56,7 +59,7 @@ impl Vm {
             other => other,
         };
         if let Some(template) = self.image().template() {
-            draft.share(&template.path().join("base.bin"))?;
+            draft.share(template.snapshot())?;
         }
         let about = bake::About {
             workload: &workload,

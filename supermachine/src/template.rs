@@ -130,6 +130,22 @@ impl Template {
         &self.layers
     }
 
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Its layers for a further snapshot, with the checksums they have here.
+    pub fn layer_files(&self) -> LayerFiles {
+        let files = &self.snapshot.manifest().files;
+        let layers = layer_resources(&self.layers).into_iter().zip(&self.layers);
+        layers
+            .filter_map(|(layer, path)| {
+                let entry = files.get(&layer.name)?;
+                Some((layer.name, (path.clone(), *entry)))
+            })
+            .collect()
+    }
+
     pub fn memory_mib(&self) -> usize {
         usize::try_from(self.snapshot.manifest().memory_bytes() >> 20).unwrap_or(usize::MAX)
     }

@@ -8,37 +8,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use supermachine::{Error, Image};
 use support::shelf::*;
 use support::*;
 
-/// How long workers may outlive whoever started them.
-const ORPHAN_LIFE: Duration = Duration::from_secs(2);
 /// Points of a bake at which it is ended.
 const POINTS: u32 = 12;
-
-fn await_no_process(sandbox: &Sandbox) {
-    let begun = Instant::now();
-    while !sandbox.processes().is_empty() {
-        assert!(begun.elapsed() < ORPHAN_LIFE, "{:?}", sandbox.processes());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn bake(tag: &str) -> [&str; 7] {
-    [
-        "bake",
-        "--name",
-        "image",
-        "--warmup",
-        tag,
-        "--json",
-        busybox(),
-    ]
-}
 
 /// Names in the snapshot's directory, but for the generations.
 fn litter(sandbox: &Sandbox) -> Vec<String> {
@@ -60,9 +38,9 @@ fn assert_well(sandbox: &Sandbox) {
 
 /// How long a bake takes here and now, without what only the first one does.
 fn time_of_a_bake(sandbox: &Sandbox) -> Duration {
-    assert_eq!(sandbox.run(&bake("true # first")).code(), 0);
+    assert_eq!(sandbox.run(&bake_with("true # first")).code(), 0);
     let begun = Instant::now();
-    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+    assert_eq!(sandbox.run(&bake_with("true")).code(), 0);
     begun.elapsed()
 }
 
@@ -72,7 +50,7 @@ fn at_each_point(sandbox: &Sandbox, mut end: impl FnMut(Child)) {
     for point in 0..POINTS {
         // Each has another tag, so that there is something to bake.
         let tag = format!("true {point}");
-        let baker = sandbox.command(&bake(&tag)).spawn().unwrap();
+        let baker = sandbox.command(&bake_with(&tag)).spawn().unwrap();
         std::thread::sleep(whole * point / POINTS);
         end(baker);
     }
@@ -85,10 +63,10 @@ fn a_killed_baker_leaves_the_old_snapshot_or_the_new() {
         signal(baker.id(), Signal::KILL);
         wait(&mut baker, Duration::from_secs(5));
         // Also while its worker still writes.
-        let again = sandbox.run(&bake("true"));
+        let again = sandbox.run(&bake_with("true"));
         assert_eq!(again.code(), 0, "{}", again.err());
         assert_well(&sandbox);
-        await_no_process(&sandbox);
+        sandbox.await_no_process();
     });
     sandbox.assert_clean();
 }
@@ -154,7 +132,7 @@ fn of_eight_processes_one_bakes_and_all_have_the_snapshot() {
     for round in 0..3 {
         let tag = format!("true {round}");
         let bakers: Vec<Child> = (0..8)
-            .map(|_| sandbox.command(&bake(&tag)).spawn().unwrap())
+            .map(|_| sandbox.command(&bake_with(&tag)).spawn().unwrap())
             .collect();
         let paths: BTreeSet<String> = bakers
             .into_iter()
@@ -205,7 +183,9 @@ impl Disk {
             .ok()?;
         let mut said = [0; 5];
         let made = holder.stdout.as_mut()?.read_exact(&mut said);
-        let path = PathBuf::from(format!("/proc/{}/root/mnt", holder.id()));
+        let path = Path::new("/proc")
+            .join(holder.id().to_string())
+            .join("root/mnt");
         let disk = Self { holder, path };
         made.ok().map(|()| disk)
     }
@@ -281,7 +261,7 @@ fn a_full_disk_is_an_error_and_the_snapshot_before_stays() {
 #[test]
 fn files_that_may_not_grow_are_an_error_and_who_only_runs_boots() {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+    assert_eq!(sandbox.run(&bake_with("true")).code(), 0);
     // In units of 512 bytes: enough for all files but the memory.
     let limited = |arguments: &[&str]| {
         let plain = sandbox.command(arguments);
@@ -299,11 +279,11 @@ fn files_that_may_not_grow_are_an_error_and_who_only_runs_boots() {
             .stderr(Stdio::piped());
         finish(limited.spawn().unwrap(), PATIENCE)
     };
-    let refused = limited(&bake("true # more"));
+    let refused = limited(&bake_with("true # more"));
     refused.assert_refused(125, &["mem.bin", "File too large"]);
     sandbox.assert_clean();
     assert_well(&sandbox);
-    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+    assert_eq!(sandbox.run(&bake_with("true")).code(), 0);
     let ran = limited(&["run", busybox(), "--", "echo", "booted"]);
     assert_eq!((ran.code(), &*ran.out()), (0, "booted\n"), "{}", ran.err());
     assert!(ran.err().contains("without a snapshot"), "{}", ran.err());

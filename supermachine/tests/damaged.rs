@@ -42,7 +42,7 @@ fn publish(store: &Store, name: &str, like: &Inspection, state: &[u8]) -> PathBu
     let mut draft = store.lock(name, PATIENCE).unwrap().draft().unwrap();
     let manifest = like.manifest();
     fs::write(draft.path().join("state.bin"), state).unwrap();
-    draft.share(&like.path().join("base.bin")).unwrap();
+    draft.share(like).unwrap();
     fs::hard_link(like.path().join("mem.bin"), draft.path().join("mem.bin")).unwrap();
     let state_file = FileEntry::of(&SystemFiles, &draft.path().join("state.bin")).unwrap();
     // As a worker says what it wrote.

@@ -9,29 +9,6 @@ use supermachine::Error;
 use support::shelf::worker_of;
 use support::*;
 
-/// How long workers may outlive whoever started them.
-const ORPHAN_LIFE: Duration = Duration::from_secs(2);
-
-fn await_no_process(sandbox: &Sandbox) {
-    let begun = Instant::now();
-    while !sandbox.processes().is_empty() {
-        assert!(begun.elapsed() < ORPHAN_LIFE, "{:?}", sandbox.processes());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn bake(tag: &str) -> [&str; 7] {
-    [
-        "bake",
-        "--name",
-        "image",
-        "--warmup",
-        tag,
-        "--json",
-        busybox(),
-    ]
-}
-
 #[test]
 fn a_command_without_a_limit_ends_when_its_worker_hangs() {
     let vm = library_image().start(&library_config()).unwrap();
@@ -70,7 +47,7 @@ fn machines_end_with_whoever_started_them() {
         read_until(run.stdout.as_mut().unwrap(), "up");
         signal(run.id(), Signal::KILL);
         wait(&mut run, Duration::from_secs(5));
-        await_no_process(&sandbox);
+        sandbox.await_no_process();
     }
 }
 
@@ -78,8 +55,8 @@ fn machines_end_with_whoever_started_them() {
 fn a_worker_killed_while_it_bakes_is_an_error() {
     let sandbox = Sandbox::new();
     // So that there is a base, and the next worker is the image's.
-    assert_eq!(sandbox.run(&bake("true # first")).code(), 0);
-    let mut baker = sandbox.command(&bake("sleep 100")).spawn().unwrap();
+    assert_eq!(sandbox.run(&bake_with("true # first")).code(), 0);
+    let mut baker = sandbox.command(&bake_with("sleep 100")).spawn().unwrap();
     let begun = Instant::now();
     let worker = loop {
         let others = sandbox
@@ -96,6 +73,6 @@ fn a_worker_killed_while_it_bakes_is_an_error() {
     signal(worker, Signal::KILL);
     let status = wait(&mut baker, Duration::from_secs(20));
     assert_eq!(status.code(), Some(125));
-    await_no_process(&sandbox);
-    assert_eq!(sandbox.run(&bake("true")).code(), 0);
+    sandbox.await_no_process();
+    assert_eq!(sandbox.run(&bake_with("true")).code(), 0);
 }

@@ -95,9 +95,8 @@ pub(crate) fn publish(store: &Store, image: &str, key: &str, seed: u8) -> Result
     fill(store.lock(image, PATIENCE)?.draft()?, key, seed)
 }
 
-/// Publishes memory that has most in common with that of [`publish`] with seed
-/// 3, and gives its file.
-pub(crate) fn base_of(store: &Store) -> PathBuf {
+/// Publishes memory that has most in common with that of [`publish`] with seed 3.
+pub(crate) fn base_of(store: &Store) -> Snapshot {
     let mut draft = store.lock("base", PATIENCE).unwrap().draft().unwrap();
     let mut memory = memory(3);
     // In the unit of pages 512 to 515.
@@ -105,7 +104,7 @@ pub(crate) fn base_of(store: &Store) -> PathBuf {
     draft.memory(&mut BytePages::new(&memory)).unwrap();
     draft.state(&state(1)).unwrap();
     draft.publish(description("base")).unwrap();
-    store.root().join("base/0000000001/mem.bin")
+    store.open("base", &stamp()).unwrap()
 }
 
 /// Checks every byte of a snapshot made by [`publish`].

@@ -71,6 +71,20 @@ impl Sandbox {
         finish(self.shell(options, script).spawn().unwrap(), PATIENCE)
     }
 
+    /// Waits until all that was started with this sandbox is gone, for as long
+    /// as workers may outlive whoever started them.
+    pub fn await_no_process(&self) {
+        let begun = std::time::Instant::now();
+        while !self.processes().is_empty() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                self.processes()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Processes that were started with this sandbox.
     pub fn processes(&self) -> Vec<u32> {
         let mark = format!("XDG_RUNTIME_DIR={}", self.runtime.display());
@@ -219,6 +233,14 @@ pub fn finish_with_input(mut child: Child, input: Vec<u8>) -> Finished {
     let finished = finish(child, PATIENCE);
     feeder.join().unwrap();
     finished
+}
+
+/// Arguments to bake `image` with a warm-up, another snapshot for each.
+pub fn bake_with(warmup: &str) -> [&str; 7] {
+    let reference = busybox();
+    [
+        "bake", "--name", "image", "--warmup", warmup, "--json", reference,
+    ]
 }
 
 /// Sends a signal by its name's number.

@@ -7,7 +7,7 @@ use super::restore::RestoreOptions;
 use super::saved::SavedMachine;
 use super::{PreparedMachine, RunningMachine, assembly};
 use crate::memory::GuestMemory;
-use crate::memory::fork::{self, Half};
+use crate::memory::fork;
 
 /// A machine's state and memory in a process forked from its own, to be made
 /// a machine again.
@@ -43,14 +43,15 @@ impl RunningMachine {
         let begun = Instant::now();
         self.pause()?;
         let halves = self.state_and_memory().and_then(|(saved, memory)| {
-            let half = fork::split().map_err(|source| MachineError::Host {
+            let is_child = fork::split().map_err(|source| MachineError::Host {
                 what: "a fork",
                 source,
             })?;
-            Ok((half, saved, memory))
+            Ok((is_child, saved, memory))
         });
-        let (half, saved, memory) = match halves {
-            Ok((Half::Parent, saved, memory)) => {
+        let (saved, memory) = match halves {
+            Ok((true, saved, memory)) => (saved, memory),
+            Ok((false, saved, memory)) => {
                 self.resume();
                 drop((saved, memory));
                 return Ok(begun.elapsed());
@@ -59,15 +60,13 @@ impl RunningMachine {
                 self.resume();
                 return Err(error);
             }
-            Ok(child) => child,
         };
-        debug_assert!(matches!(half, Half::Child));
         // From here on this is the only thread, and it does not return.
         after_fork();
         memory.host().forget_base();
         let mut number = 0;
         for sibling in 1..count {
-            if let Ok(Half::Child) = fork::split() {
+            if let Ok(true) = fork::split() {
                 number = sibling;
                 break;
             }

@@ -3,19 +3,10 @@
 
 use std::io;
 
-/// Which half this is.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // there is no fork
-pub(crate) enum Half {
-    /// The one that was there before.
-    Parent,
-    /// The new one, with the calling thread and no other.
-    Child,
-}
-
-/// Forks. The child must end with [`end`], and before it does anything else
-/// must [`leave_parent`].
+/// Forks; whether this is the child, which has the calling thread and no other.
+/// It must end with [`end`], and before it does anything else must [`leave_parent`].
 #[cfg(target_os = "linux")]
-pub(crate) fn split() -> io::Result<Half> {
+pub(crate) fn split() -> io::Result<bool> {
     // SAFETY: a handler of the system's own; children that end leave nothing
     // behind that somebody would have to collect.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -24,14 +15,13 @@ pub(crate) fn split() -> io::Result<Half> {
     // `RunningMachine::fork`, the only caller, where all others are at rest.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Half::Child),
-        _ => Ok(Half::Parent),
+        child => Ok(child == 0),
     }
 }
 
 /// Not where the engine cannot do it either.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn split() -> io::Result<Half> {
+pub(crate) fn split() -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
