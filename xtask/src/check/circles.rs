@@ -16,7 +16,7 @@ const KNOWN: &[(&str, usize)] = &[
     ("pool", 2),
     ("snapshot", 3),
     ("softhv", 21),
-    ("supermachine", 12),
+    ("supermachine", 7),
     ("vmm-core", 6),
 ];
 
