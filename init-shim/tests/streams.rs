@@ -232,3 +232,27 @@ fn stdin_beyond_the_window_is_refused() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains("more stdin than the window allows"));
 }
+
+#[test]
+fn input_that_ends_without_a_line_end_ends_a_terminals_reader() {
+    for input in [&b""[..], b"line\n", b"line\nrest"] {
+        let mut client = Client::new(&plain_agent());
+        let mut request = exec_proto::ExecRequest::new(["sh", "-c", "stty -echo; echo ready; cat"]);
+        request.flags.tty = true;
+        request.flags.stdin = true;
+        client.session.exec(&request).unwrap();
+        // Else the terminal's echo could be in the output.
+        loop {
+            match client.event().unwrap() {
+                Event::Stdout(text) if text.starts_with(b"ready") => break,
+                _ => {}
+            }
+        }
+        assert_eq!(client.session.write_stdin(input), input.len());
+        client.session.close_stdin();
+        let ran = client.finish();
+        assert_eq!(ran.code(), 0);
+        let shown = String::from_utf8_lossy(&ran.stdout).replace("\r\n", "\n");
+        assert_eq!(shown.as_bytes(), input);
+    }
+}

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use exec_proto::client::{Event, Session};
-use exec_proto::{ExecRequest, ExitStatus};
-use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
+use exec_proto::{ExecRequest, ExitStatus, Request};
+use init_shim::agent::{Agent, Buffers, Dialer, Doorway, Greeting, Workers};
 use support::scratch;
 
 type Listening = Arc<Mutex<Option<UnixStream>>>;
@@ -173,4 +173,42 @@ fn next_connection_is_there_while_a_command_runs() {
     busy.write_all(session.outgoing()).unwrap();
     exits_with(&mut accept(&listener), 4);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn connections_without_a_request_are_dropped_and_used_ones_stay() {
+    let limit = Duration::from_millis(100);
+    let agent = Agent::new(None, false).unwrap().with_patience(limit);
+    let pair = || {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let patience = Some(Duration::from_secs(60));
+        host.set_read_timeout(patience).unwrap();
+        (host, guest)
+    };
+    let ((mut silent, first), (mut used, second)) = (pair(), pair());
+    thread::scope(|scope| {
+        let serve = |socket: UnixStream| {
+            let (agent, mut buffers) = (&agent, Buffers::default());
+            scope.spawn(move || {
+                init_shim::agent::serve(agent, socket.into(), &Greeting::Hello, &mut buffers);
+            });
+        };
+        serve(first);
+        serve(second);
+        let mut session = Session::new();
+        session.ping(1).unwrap();
+        used.write_all(session.outgoing()).unwrap();
+        let mut rest = Vec::new();
+        silent.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+        let mut bytes = [0; 256];
+        assert_ne!(used.read(&mut bytes).unwrap(), 0);
+        // Idle for longer than the limit, but it was used.
+        thread::sleep(3 * limit);
+        let mut again = Vec::new();
+        Request::Ping(2).encode(&mut again);
+        used.write_all(&again).unwrap();
+        assert_ne!(used.read(&mut bytes).unwrap(), 0);
+        drop(used);
+    });
 }

@@ -18,6 +18,10 @@ use crate::sys;
 /// How long a failed connection may take to be closed by the host.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a host may take from its connection to its first request. The
+/// agent's own call waits for as long as it takes.
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(60);
+
 /// How a connection begins.
 #[derive(Debug)]
 pub enum Greeting {
@@ -196,6 +200,9 @@ impl Connection<'_> {
                 if self.post.is_held() && !self.link.wait_for_input(command::QUIET)? {
                     self.post.pass_on();
                 }
+            }
+            if !heard && !self.post.is_held() && !self.link.wait_for_input(self.agent.patience)? {
+                return Ok(After::GoOn);
             }
             if self.link.receive(true) == Received::End {
                 if heard {

@@ -158,11 +158,21 @@ impl Start<'_> {
     }
 }
 
+/// Most of a name that an error repeats: an argument may have two megabytes,
+/// a message has to fit its frame with all that is said about it.
+const NAME_BYTES: usize = 256;
+
+pub(super) fn shortened(name: &[u8]) -> String {
+    match name.get(..NAME_BYTES) {
+        Some(head) if name.len() > NAME_BYTES => format!("{}…", String::from_utf8_lossy(head)),
+        _ => String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
 /// What to tell the host about a command that did not start.
 pub(super) fn explain(plan: &Plan, error: SpawnError) -> Failure {
-    let name = |text: Option<&CString>| {
-        text.map_or_else(String::new, |text| text.to_string_lossy().into_owned())
-    };
+    let name =
+        |text: Option<&CString>| text.map_or_else(String::new, |text| shortened(text.to_bytes()));
     let why = std::io::Error::from_raw_os_error(error.errno);
     let (kind, subject) = match (error.stage, error.errno) {
         (_, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC) => {
@@ -241,6 +251,25 @@ mod tests {
         assert_eq!(names(b"x"), ["/a/x", "./x", "/b/x"]);
         assert_eq!(names(b"./x"), ["./x"]);
         assert!(names(b"").is_empty());
+    }
+
+    #[test]
+    fn errors_repeat_names_of_any_length_in_part() {
+        let plan = |program: &[u8]| {
+            let mut request = ExecRequest::new([program.to_vec()]);
+            request.cwd = program.to_vec();
+            plans(request).unwrap().remove(0)
+        };
+        for stage in [Stage::Exec, Stage::Cwd] {
+            for errno in [libc::ENOENT, libc::ENOEXEC, libc::EACCES] {
+                let long = explain(&plan(&[b'/'; 1 << 20]), SpawnError { stage, errno });
+                assert!(long.message.len() <= exec_proto::MAX_MESSAGE_BYTES);
+                assert!(long.message.contains("/…"), "{}", long.message);
+                let short = explain(&plan(b"/no/such"), SpawnError { stage, errno });
+                assert!(short.message.contains("/no/such"));
+                assert!(!short.message.contains('…'));
+            }
+        }
     }
 
     #[test]

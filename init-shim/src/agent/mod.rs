@@ -28,6 +28,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exec_proto::{ErrorKind, Failure};
 
@@ -88,6 +89,8 @@ pub struct Agent {
     controls: Controls,
     standby: Standby,
     workload: Arc<Workload>,
+    /// How long a connection may be open without a request.
+    patience: Duration,
 }
 
 /// Why a connection ends before its time.
@@ -127,6 +130,7 @@ impl Agent {
             controls: Controls::default(),
             standby: Standby::default(),
             workload: Arc::default(),
+            patience: connection::FIRST_REQUEST,
         })
     }
 
@@ -140,6 +144,13 @@ impl Agent {
             controls: Controls::open(boot_id),
             ..Self::new(groups, true)?
         })
+    }
+
+    /// Drops connections that the host made and on which it asked for nothing
+    /// for so long; 60 s if not set.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn require_machine_control(&self) -> Result<(), Failure> {

@@ -31,6 +31,8 @@ pub(super) struct Stdin {
     /// Bytes passed on and not yet granted back.
     grant: usize,
     at_end: bool,
+    /// The last byte accepted, if any, ended a line.
+    at_line_start: bool,
     /// The host is to be told that nobody reads any more.
     closed_by_command: bool,
 }
@@ -46,6 +48,7 @@ impl Stdin {
             written: 0,
             grant: 0,
             at_end: false,
+            at_line_start: true,
             closed_by_command: false,
         }
     }
@@ -66,6 +69,9 @@ impl Stdin {
             return Accepted::BeyondWindow;
         };
         self.window = left;
+        if let Some(last) = data.last() {
+            self.at_line_start = *last == b'\n' || *last == b'\r';
+        }
         self.buffer.extend_from_slice(data);
         self.pump();
         Accepted::Yes
@@ -76,6 +82,10 @@ impl Stdin {
             self.at_end = true;
             if self.is_terminal {
                 self.buffer.push(TERMINAL_EOF);
+                // Behind an unfinished line the first only ends the line.
+                if !self.at_line_start {
+                    self.buffer.push(TERMINAL_EOF);
+                }
             }
             self.pump();
         }

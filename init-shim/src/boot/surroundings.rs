@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::mount_virtual;
@@ -50,16 +50,25 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
+/// Devices that any user may open, as udev and container runtimes have it; the
+/// kernel gives some of them to root alone.
+const PUBLIC_DEVICES: [&str; 9] = [
+    "null", "zero", "full", "random", "urandom", "tty", "ptmx", "fuse", "net/tun",
+];
+
 /// Settings a container runtime would give, and the link protections that keep
 /// one guest user from leading another's writes astray.
 ///
 /// The last four keep an idle machine from waking up.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("vm/max_map_count", "262144"),
+    // Else each processor keeps up to an eighth of a zone in lists of free
+    // pages of its own, which the host never hears of.
+    ("vm/percpu_pagelist_high_fraction", "4000"),
     // Else kcompactd wakes twice a second, in an idle machine too, to have huge
     // pages ready that only programs asking for them (madvise) would get.
     ("vm/compaction_proactiveness", "0"),
@@ -90,6 +99,11 @@ pub(super) fn prepare(options: &Options) -> Surroundings {
     }
     for (target, link) in LINKS {
         let _ = std::os::unix::fs::symlink(target, link);
+    }
+    for device in PUBLIC_DEVICES {
+        // A kernel without it has nothing to open.
+        let path = Path::new("/dev").join(device);
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o666));
     }
     let _ = real_directory(Path::new("/tmp"), 0o1777);
     for (name, value) in SETTINGS {
