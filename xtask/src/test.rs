@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("features", features),
     ("docs", docs),
+    ("packages", packaged),
     ("release", release),
     ("unit and integration tests", tests),
     ("arm64 loader", arm64_loader),
@@ -125,6 +126,18 @@ fn docs() -> Result<()> {
             .args(["--no-deps", "--locked", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
+}
+
+/// That each library can be packaged for publication. Packages are not built:
+/// `cargo xtask check` holds that no crate needs files outside its own.
+fn packaged() -> Result<()> {
+    let mut package = cargo(&["package", "--locked", "--quiet", "--no-verify"]);
+    // A change that is being tested is not committed yet.
+    package.arg("--allow-dirty");
+    for name in workspace::published()? {
+        package.args(["-p", &name]);
+    }
+    process::shown(&mut package)
 }
 
 /// The executables that guest tests start.
