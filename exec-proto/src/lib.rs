@@ -20,6 +20,7 @@ mod reply;
 mod request;
 mod resume;
 pub mod server;
+mod text;
 mod wire;
 mod workload;
 
@@ -29,6 +30,7 @@ pub use hello::{AgentReady, CAP_TREE_KILL, Hello};
 pub use reply::{ErrorKind, ExitStatus, Exited, Failure, Reply};
 pub use request::{ExecFlags, ExecRequest, FileChunk, Request, WinSize};
 pub use resume::{Resume, Resumed};
+pub use text::Printable;
 pub use workload::{WorkloadReport, WorkloadState};
 
 /// Protocol version this crate speaks. Both ends must speak the same one.
