@@ -10,6 +10,7 @@ mod capture;
 pub mod cli;
 mod config;
 mod connect;
+mod doubt;
 pub mod engine;
 mod error;
 mod exec;

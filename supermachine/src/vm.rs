@@ -1,5 +1,6 @@
 //! One machine.
 
+use crate::doubt::{blame, doubting};
 use crate::engine::instance::Instance;
 use crate::engine::protocol::{Boot, RestoreStages};
 use crate::engine::resume::Identity;
@@ -12,7 +13,7 @@ use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running machine in a worker process of its own. Dropping it stops it.
@@ -148,7 +149,13 @@ impl Vm {
     }
 
     /// Makes a prepared machine a copy of a snapshot.
-    pub(crate) fn restore(&self, template: &Template) -> Result<(), Error> {
+    pub(crate) fn restore(&self, template: &Arc<Template>) -> Result<(), Error> {
+        doubting(template, self.instance.process(), || {
+            self.try_restore(template)
+        })
+    }
+
+    fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
@@ -163,6 +170,10 @@ impl Vm {
 
     /// Brings the machine back to the snapshot.
     pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
+        blame(template, self.try_reset(template), || None)
+    }
+
+    fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let identity = template.identity(&self.config)?;
         let patience = self.config.restore_timeout;
