@@ -450,6 +450,7 @@ unsafe extern "C" fn vm_content_replaced(_host: *mut c_void, _ipa: u64, _size: u
 /// The table of this engine.
 pub fn api() -> Api {
     Api {
+        id: crate::EngineId::Software,
         name: "fake",
         dirty: None,
         after_fork: None,

@@ -14,9 +14,9 @@ const KNOWN: &[(&str, usize)] = &[
     ("init-shim", 5),
     ("oci-bake", 4),
     ("pool", 2),
-    ("snapshot", 3),
+    ("snapshot", 5),
     ("softhv", 21),
-    ("supermachine", 7),
+    ("supermachine", 8),
     ("vmm-core", 6),
 ];
 
