@@ -31,6 +31,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         } else {
@@ -45,6 +46,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         },
