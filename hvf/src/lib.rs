@@ -15,6 +15,8 @@ mod framework;
 mod framework;
 mod gic;
 pub mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vcpu;
 mod vm;
 

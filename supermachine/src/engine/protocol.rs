@@ -133,6 +133,16 @@ pub enum ToWorker {
     Stop,
 }
 
+impl ToWorker {
+    /// Whether the machine stands still while this is carried out.
+    pub fn stops_the_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Reset | Self::Capture { .. } | Self::Continue { .. } | Self::Fork(_)
+        )
+    }
+}
+
 /// An engine and what guests see of the processor under it, which a snapshot's
 /// copies must find again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

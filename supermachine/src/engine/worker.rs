@@ -8,6 +8,7 @@ use super::protocol::{
 use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
 use crate::Engine;
+use crate::error::with_causes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
 use std::io::{self, Write};
@@ -510,17 +511,6 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let _ = say(replies, &message);
     let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = stream.shutdown(Shutdown::Read);
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The one place that chooses an engine.
