@@ -2,6 +2,7 @@
 //! from, and captured.
 
 use crate::config::MachineId;
+use crate::deadline::Deadline;
 use crate::engine::resume::Identity;
 use crate::image::default_cache;
 use crate::template::{
@@ -9,6 +10,7 @@ use crate::template::{
     read_layers,
 };
 use crate::unfinished::{self, Unfinished};
+use crate::vm::ANSWER_LIMIT;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, base, stamp};
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
@@ -361,7 +363,7 @@ impl OciImageBuilder {
         let workload = if self.trigger == Trigger::Ready {
             workload
         } else {
-            vm.start_workload(&workload)?;
+            vm.start_workload(&workload, Deadline::within(ANSWER_LIMIT))?;
             self.await_trigger(vm)?;
             Workload::Running
         };
