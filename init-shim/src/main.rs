@@ -18,7 +18,7 @@ mod entry {
     use std::sync::Arc;
 
     use exec_proto::{EXEC_PORT, READY_PORT};
-    use init_shim::agent::groups::GroupPool;
+    use init_shim::agent::groups::{GroupPool, Rules};
     use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
     use init_shim::{boot, selftest, sys};
 
@@ -112,7 +112,7 @@ mod entry {
             UnixListener::bind(&path).map(OwnedFd::from)
         };
         let started = cgroup
-            .map(|parent| GroupPool::new(parent, None))
+            .map(|parent| GroupPool::new(&parent, Rules::default()))
             .transpose()
             .and_then(|groups| Agent::new(groups, false))
             .and_then(|agent| Workers::start(agent, Doorway::new(open)?));

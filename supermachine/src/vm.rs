@@ -418,8 +418,10 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
     });
     // The base is quiet, and the later setting wins.
     let loglevel = if config.console { " loglevel=7" } else { "" };
+    let processes = config.max_processes;
+    let processes = processes.map_or_else(String::new, |most| format!(" sm.processes={most}"));
     format!(
-        "{}{loglevel} sm.layers={} sm.hostname={hostname}",
+        "{}{loglevel} sm.layers={} sm.hostname={hostname}{processes}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len()
     )

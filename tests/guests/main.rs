@@ -10,6 +10,7 @@ mod copies;
 mod gcc;
 mod idle;
 mod layers;
+mod limits;
 mod nodejs;
 mod openssl;
 mod perl;

@@ -3,6 +3,7 @@
 use exec_proto::client::Session;
 use exec_proto::{ExecFlags, ExecRequest};
 use std::fmt::Write;
+use std::time::Duration;
 use supermachine_tests::Guest;
 
 /// More calls than the host keeps connections, in its backlog and beside it.
@@ -70,4 +71,103 @@ fn users_are_neither_served_by_the_agent_nor_taken_for_it() {
          calls closed\n",
     );
     assert!(vm.read_file("/root-was-here").is_err());
+}
+
+/// Prints what still runs of a command that was killed.
+const SURVIVORS: &str =
+    "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 5432[1]'; true";
+
+#[test]
+fn time_limit_ends_root_processes_that_try_to_leave_their_group() {
+    let guest = Guest::boot("python3", 1, 256);
+    let source = include_str!("../programs/escape.py");
+    let outcome = guest
+        .run(move |command| {
+            command
+                .stage_file("/tmp/escape.py", source)
+                .argv(["python3", "/tmp/escape.py"])
+                .timeout(Duration::from_secs(20))
+        })
+        .unwrap();
+    assert!(outcome.timed_out, "{outcome:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&outcome.stdout),
+        "0::/\n\
+         ['cgroup.procs', 'pids.max']\n\
+         limit refused\n\
+         refused\n\
+         False\n\
+         refused\n\
+         False\n\
+         done\n\
+         True\n",
+        "{outcome:?}"
+    );
+    let left = guest.run(|command| command.argv(["bash", "-c", SURVIVORS]));
+    assert_eq!(left.unwrap().stdout, b"0\n");
+    // What one command mounts, the others see, in another group too; and those
+    // are confined even if the way to mount their group is gone.
+    let python = |source: String| {
+        guest
+            .run(move |command| command.argv(["python3", "-c", &source]))
+            .unwrap()
+            .stdout
+    };
+    let call = "import ctypes, os; c = ctypes.CDLL(None); os.makedirs('/tmp/m', exist_ok=True)\n";
+    python(format!("{call}c.mount(b'x', b'/tmp/m', b'tmpfs', 0, None)"));
+    let first = guest
+        .vm()
+        .exec_builder()
+        .argv(["sleep", "54320"])
+        .spawn()
+        .unwrap();
+    let seen = guest.run(|command| command.argv(["grep", "-c", " /tmp/m tmpfs", "/proc/mounts"]));
+    assert_eq!(seen.unwrap().stdout, b"1\n");
+    python(format!(
+        "{call}[c.umount2(p, 2) for p in (b'/proc', b'/sys/fs/cgroup') * 3 + (b'/sys',)]"
+    ));
+    let second = guest
+        .vm()
+        .exec_builder()
+        .argv(["sleep", "54320"])
+        .spawn()
+        .unwrap();
+    let third = guest
+        .vm()
+        .exec_builder()
+        .argv(["sleep", "54320"])
+        .spawn()
+        .unwrap();
+    let group = python(format!(
+        "{call}c.mount(b'x', b'/tmp/m', b'proc', 0, None); print(open('/tmp/m/self/cgroup').read())"
+    ));
+    assert_eq!(group, b"0::/\n\n");
+    drop((first, second, third));
+}
+
+#[test]
+fn time_limit_ends_a_fork_bomb_and_leaves_nothing_of_it() {
+    for vcpus in [1, 2] {
+        let guest = Guest::boot("base", vcpus, 512);
+        let limit = Duration::from_secs(5);
+        let outcome = guest
+            .run(move |command| {
+                // Each process starts two, as long as there are any to be had.
+                let bomb = "bomb() { bomb 54321 | bomb 54321 & }; bomb; wait; sleep 54321";
+                command.argv(["bash", "-c", bomb]).timeout(limit)
+            })
+            .unwrap();
+        assert!(outcome.timed_out, "{outcome:?}");
+        eprintln!("{vcpus} vCPUs: {:?} guest time", outcome.duration);
+        let late = outcome.duration.saturating_sub(limit);
+        assert!(late < Duration::from_secs(5), "late by {late:?}");
+        let left = guest.run(|command| {
+            command.argv([
+                "bash",
+                "-c",
+                "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'bomb 5432[1]'; true",
+            ])
+        });
+        assert_eq!(left.unwrap().stdout, b"0\n");
+    }
 }
