@@ -3,7 +3,8 @@
 //! Everything here is a pure function or a pure state machine over byte
 //! slices: no sockets, no clocks, no allocation that the peer can size beyond
 //! the limits below. [`client::Session`] is the host's end, [`server::Parser`]
-//! the agent's. The wire format is written down in `docs/protocol.md`.
+//! the agent's. The wire format is written down in
+//! [docs/protocol.md](https://github.com/supermachine/supermachine/blob/main/docs/protocol.md).
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![no_std]

@@ -204,6 +204,30 @@ pub enum ImageError {
         /// Which field.
         field: &'static str,
     },
+    /// An element of the config no process could be started with.
+    #[error(
+        "the image config's {field} has the entry `{entry}`, which {reason}; \
+         build the image without it"
+    )]
+    InvalidConfigEntry {
+        /// Which field.
+        field: &'static str,
+        /// The element, escaped and shortened.
+        entry: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More arguments and variables than a program can be given.
+    #[error(
+        "the image config's arguments and variables have {bytes} bytes (limit {limit}); \
+         build the image with fewer"
+    )]
+    ConfigTooLarge {
+        /// Their bytes.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Nothing to run.
     #[error("the image names no command; give one")]
     NoCommand,

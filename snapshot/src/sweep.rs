@@ -5,7 +5,8 @@
 //! ours belongs to nobody.
 
 use crate::error::Context;
-use crate::store::{ImageLock, POINTER, Store, generation_number};
+use crate::image_lock::ImageLock;
+use crate::store::{POINTER, Store, generation_number};
 use crate::{Result, SnapshotError, name};
 use std::ffi::OsStr;
 use std::io;

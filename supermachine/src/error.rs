@@ -107,6 +107,21 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// A machine could not be made of the snapshot because files of it do not
+    /// have the content they were written with. What `build` baked is baked
+    /// again by the next `build`.
+    #[error(
+        "the snapshot in {0} is damaged: bake the image again \
+         (`supermachine snapshot verify {0}` says whether it is whole)",
+        path.display()
+    )]
+    Damaged {
+        /// Directory of the generation.
+        path: PathBuf,
+        /// What is damaged.
+        #[source]
+        source: snapshot::SnapshotError,
+    },
     /// The snapshot cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),

@@ -1,6 +1,7 @@
 //! What this host is, as snapshots compare it.
 
 use crate::engine::identity;
+use crate::engine::protocol::{EngineIdentity, GuestFiles};
 use crate::{Error, VmConfig};
 use sha2::{Digest, Sha256};
 use snapshot::{Architecture, Stamp};
@@ -21,17 +22,26 @@ static DIGESTS: Mutex<Option<HashMap<Identity, String>>> = Mutex::new(None);
 pub fn here(config: &VmConfig) -> Result<Stamp, Error> {
     let assets = config.assets()?;
     let machine = identity::of_workers(config)?;
-    Ok(Stamp {
-        engine: machine.engine,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz: machine.counter_hz,
-        granule_bytes: 16 << 10,
-        cpu: machine.registers,
+    let guest = GuestFiles {
         kernel: digest(&assets.kernel)?,
         init: digest(&assets.init_oci)?,
+    };
+    Ok(of(machine, guest))
+}
+
+/// The stamp of machines of an engine that boot from these files.
+pub fn of(engine: EngineIdentity, guest: GuestFiles) -> Stamp {
+    Stamp {
+        engine: engine.engine,
+        architecture: Architecture::Aarch64,
+        gic_version: 3,
+        counter_hz: engine.counter_hz,
+        granule_bytes: 16 << 10,
+        cpu: engine.registers,
+        kernel: guest.kernel,
+        init: guest.init,
         producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
-    })
+    }
 }
 
 /// SHA-256 of a file, in hex digits.

@@ -14,3 +14,4 @@ mod openssl;
 mod perl;
 mod python;
 mod servers;
+mod trust;

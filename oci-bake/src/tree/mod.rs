@@ -70,6 +70,13 @@ pub(crate) struct Dir {
     pub(crate) opaque: bool,
 }
 
+impl Dir {
+    /// Whether this layer hides what the layers below have under `name`.
+    pub(crate) fn hides(&self, name: &[u8]) -> bool {
+        self.opaque || self.whiteouts.contains(name)
+    }
+}
+
 /// What a node is.
 #[derive(Clone)]
 pub(crate) enum Kind {

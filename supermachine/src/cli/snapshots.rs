@@ -5,6 +5,7 @@ use crate::error::with_causes;
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -62,10 +63,10 @@ fn store(dir: Option<&PathBuf>) -> Result<Option<Store>, Error> {
         Some(dir) => dir.clone(),
         None => snapshots_dir()?,
     };
-    if root.is_dir() {
-        Ok(Some(Store::new(root)?))
-    } else {
-        Ok(None)
+    match Store::existing(root) {
+        Ok(store) => Ok(Some(store)),
+        Err(SnapshotError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
