@@ -106,15 +106,24 @@ fn by_tag(all: Vec<Descriptor>, tag: Option<&str>) -> Result<Vec<Descriptor>, Im
         }
         return Ok(all);
     };
-    let chosen: Vec<Descriptor> = all
-        .into_iter()
-        .filter(|d| d.names().any(|name| name == tag))
-        .collect();
+    let own_names = |d: &Descriptor| d.names().map(str::to_owned).collect();
+    let chosen = crate::names::choose(all, tag, own_names);
     if chosen.is_empty() {
         return Err(ImageError::TagNotFound {
             tag: tag.to_owned(),
             available: names,
         });
+    }
+    // One image for several machines has one name; a bare tag, or a short
+    // form, may be that of several images.
+    let mut available: Vec<String> = chosen
+        .iter()
+        .filter_map(|d| d.full_name().map(str::to_owned))
+        .collect();
+    available.sort();
+    available.dedup();
+    if available.len() > 1 {
+        return Err(ImageError::Ambiguous { available });
     }
     Ok(chosen)
 }
@@ -290,15 +299,10 @@ fn choose_saved(images: Vec<SavedImage>, tag: Option<&str>) -> Result<SavedImage
         .flat_map(|image| image.repo_tags.iter().flatten().cloned())
         .collect();
     available.sort();
-    let mut chosen: Vec<SavedImage> = match tag {
+    let own_names = |image: &SavedImage| image.repo_tags.clone().unwrap_or_default();
+    let mut chosen = match tag {
         None => images,
-        Some(tag) => images
-            .into_iter()
-            .filter(|image| {
-                let mut names = image.repo_tags.iter().flatten();
-                names.any(|name| name == tag)
-            })
-            .collect(),
+        Some(tag) => crate::names::choose(images, tag, own_names),
     };
     match (chosen.pop(), chosen.is_empty(), tag) {
         (Some(image), true, _) => Ok(image),

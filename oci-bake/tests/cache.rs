@@ -353,16 +353,6 @@ fn a_whiteout_stays_only_where_it_hides_something() {
             .whiteout("never")
     };
     let above = LayerBuilder::new().whiteout("d/x").whiteout("d/y");
-    // Inside a file nothing can be removed.
-    let error = scratch
-        .bake(&image(&scratch, "wrong", vec![base, top()]))
-        .unwrap_err();
-    assert!(chain(&error).contains("`file/.wh.ghost` is inside"));
-    let base = LayerBuilder::new()
-        .file("d/x", 0o644, "")
-        .file("d/y", 0o644, "")
-        .file("again/x", 0o644, "")
-        .whiteout("nothing");
     let layers = vec![base, top(), above];
     let baked = scratch.bake(&image(&scratch, "a", layers)).unwrap();
     assert!(whiteouts(&baked, 0).is_empty());
@@ -512,4 +502,81 @@ fn links_in_place_of_what_the_cache_has_are_not_followed() {
         fs::rename(&aside, &place).unwrap();
     }
     assert_eq!(fs::read_dir(elsewhere).unwrap().count(), 1);
+}
+
+/// The names of everything in a layer.
+fn names(image: &BakedImage, layer: usize) -> Vec<String> {
+    listing(&image.layers[layer])
+        .iter()
+        .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn more_layers_than_a_machine_has_disks_are_merged_at_the_top() {
+    let scratch = Scratch::new();
+    let layers = |count: usize| -> Vec<LayerBuilder> {
+        (0..count)
+            .map(|n| {
+                let layer = LayerBuilder::new()
+                    .file(&format!("d/{n}"), 0o644, n.to_string())
+                    .file("last", 0o644, n.to_string());
+                match n {
+                    // Of a layer in the stack, of one in the merged file.
+                    126 => layer.whiteout("d/3").whiteout("d/80"),
+                    125 => layer
+                        .hard_link("linked", "d/5")
+                        .hard_link("again", "linked"),
+                    _ => layer,
+                }
+            })
+            .collect()
+    };
+    let baked = scratch.bake(&image(&scratch, "64", layers(64))).unwrap();
+    assert_eq!(baked.layers.len(), 64);
+    let baked = scratch.bake(&image(&scratch, "127", layers(127))).unwrap();
+    assert_eq!((baked.layers.len(), baked.diff_ids.len()), (64, 127));
+    assert_eq!(names(&baked, 62), ["", "/d", "/d/62", "/last"]);
+    assert_eq!(whiteouts(&baked, 63), ["/d/3"]);
+    let top = names(&baked, 63);
+    assert!(!top.contains(&"/d/80".to_owned()) && !top.contains(&"/d/62".to_owned()));
+    // 63 to 126 without the one removed, the whiteout and the link's target.
+    assert_eq!(top.iter().filter(|n| n.starts_with("/d/")).count(), 65);
+    let out = scratch.path("out");
+    run("unsquashfs", &["-d", text(&out), text(&baked.layers[63])]);
+    assert_eq!(fs::read(out.join("last")).unwrap(), b"126");
+    assert_eq!(fs::read(out.join("again")).unwrap(), b"5");
+    assert_eq!(fs::metadata(out.join("again")).unwrap().nlink(), 3);
+    // The second time the file is there.
+    let again = scratch
+        .bake(&image(&scratch, "again", layers(127)))
+        .unwrap();
+    assert_eq!(again.layers, baked.layers);
+    // Another lower layer makes another file of the same upper ones.
+    let mut other = layers(127);
+    other[0] = LayerBuilder::new().file("other", 0o644, "");
+    let other = scratch.bake(&image(&scratch, "other", other)).unwrap();
+    assert_ne!(other.layers[63], baked.layers[63]);
+    let mut hidden = layers(127);
+    hidden[100] = LayerBuilder::new()
+        .file(".wh..wh..opq", 0o644, "")
+        .file("d/new", 0o644, "");
+    hidden[126] = LayerBuilder::new().whiteout("d/3");
+    hidden[125] = LayerBuilder::new();
+    let hidden = scratch.bake(&image(&scratch, "hidden", hidden)).unwrap();
+    assert_eq!(hidden.layers.len(), 1);
+    assert!(whiteouts(&hidden, 0).is_empty());
+    assert!(names(&hidden, 0).contains(&"/d/new".to_owned()));
+    assert!(!names(&hidden, 0).contains(&"/d/80".to_owned()));
+}
+
+#[test]
+fn too_many_layers_are_refused_with_the_limit() {
+    let scratch = Scratch::new();
+    let layers = (0..257).map(|_| LayerBuilder::new()).collect();
+    let error = scratch.bake(&image(&scratch, "i", layers)).unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "cannot use the image: the image has too many layers (limit 256)"
+    );
 }

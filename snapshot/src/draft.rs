@@ -2,6 +2,7 @@
 
 use crate::content::Content;
 use crate::error::{Context, cap};
+use crate::generation::{POINTER, generation_name, pointer_to, temporary_name};
 use crate::image_lock::ImageLock;
 use crate::limits::{MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_STATE_BYTES};
 use crate::manifest::{
@@ -9,8 +10,6 @@ use crate::manifest::{
     STATE_FILE, WORKING_SET_FILE, check_extra_name,
 };
 use crate::memory::{self, PageSource};
-use crate::store::{POINTER, generation_name, pointer_to};
-use crate::sweep::temporary_name;
 use crate::{Files, Inspection, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 use crate::draft::Draft;
 use crate::error::Context;
 use crate::files::LockKind;
-use crate::store::{POINTER, Store, generation_name, generation_number};
+use crate::generation::{POINTER, generation_name, generation_number};
+use crate::store::Store;
 use crate::{Result, SnapshotError};
 use std::fs::File;
 use std::io;

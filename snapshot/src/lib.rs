@@ -9,6 +9,7 @@ pub mod fields;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod generation;
 mod host;
 mod image_lock;
 pub mod limits;

@@ -3,12 +3,12 @@
 use crate::content::Content;
 use crate::error::{Context, cap};
 use crate::files::{Files, LockKind};
+use crate::generation::generation_number;
 use crate::limits::{MAX_MANIFEST_BYTES, PAGE_BYTES};
 use crate::manifest::{
     self, BASE_FILE, FileEntry, MEMORY_FILE, Manifest, STATE_FILE, WORKING_SET_FILE,
 };
 use crate::map::RamMapping;
-use crate::store::generation_number;
 use crate::{Result, SnapshotError, Stamp, StateFile, WorkingSet, host, memory};
 use std::fs::File;
 use std::io;

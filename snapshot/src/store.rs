@@ -10,24 +10,18 @@
 use crate::draft::Draft;
 use crate::error::Context;
 use crate::files::{Files, LockKind};
+use crate::generation::{POINTER, POINTER_BYTES, generation_name, pointed_to};
 use crate::image_lock::ImageLock;
 use crate::reader::{Inspection, Snapshot};
 use crate::{FilesBelow, Result, SnapshotError, Stamp, SystemFiles, name};
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) const POINTER: &str = "current";
-/// Digits of a generation's name.
-const DIGITS: usize = 10;
-/// Bytes of the pointer: a name, a space, its CRC32C in hex digits, a line's end.
-const POINTER_BYTES: usize = DIGITS + 1 + 8 + 1;
 /// How often an open starts again when the generation it found is removed.
 const OPEN_ATTEMPTS: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -57,23 +51,6 @@ impl Baked {
             Self::New(snapshot) | Self::Reused(snapshot) => snapshot,
         }
     }
-}
-
-pub(crate) fn generation_name(number: u64) -> String {
-    format!("{number:0DIGITS$}")
-}
-
-pub(crate) fn generation_number(name: &OsStr) -> Option<u64> {
-    let name = name.to_str()?;
-    let digits = name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| name.parse().ok())?
-}
-
-/// What the pointer to a generation holds. There is one spelling, so that every
-/// changed byte is found.
-pub(crate) fn pointer_to(number: u64) -> String {
-    let name = generation_name(number);
-    format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
 }
 
 impl Store {
@@ -175,10 +152,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(malformed),
             Err(error) => return Err(error).context("read", &path),
         }
-        let name = OsStr::from_bytes(&text[..DIGITS]);
-        generation_number(name)
-            .filter(|number| pointer_to(*number).as_bytes() == text)
-            .ok_or(malformed)
+        pointed_to(&text).ok_or(malformed)
     }
 
     /// Opens the current generation of an image to run it here.

@@ -1,10 +1,10 @@
 //! What this host is, as snapshots compare it.
 
 use crate::engine::identity;
-use crate::engine::protocol::{EngineIdentity, GuestFiles};
+use crate::engine::protocol::GuestFiles;
 use crate::{Error, VmConfig};
 use sha2::{Digest, Sha256};
-use snapshot::{Architecture, Stamp};
+use snapshot::Stamp;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -26,22 +26,7 @@ pub fn here(config: &VmConfig) -> Result<Stamp, Error> {
         kernel: digest(&assets.kernel)?,
         init: digest(&assets.init_oci)?,
     };
-    Ok(of(machine, guest))
-}
-
-/// The stamp of machines of an engine that boot from these files.
-pub fn of(engine: EngineIdentity, guest: GuestFiles) -> Stamp {
-    Stamp {
-        engine: engine.engine,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz: engine.counter_hz,
-        granule_bytes: 16 << 10,
-        cpu: engine.registers,
-        kernel: guest.kernel,
-        init: guest.init,
-        producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
-    }
+    Ok(machine.stamp(guest))
 }
 
 /// SHA-256 of a file, in hex digits.

@@ -32,6 +32,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         } else {
@@ -46,6 +47,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         },

@@ -30,7 +30,25 @@ pub fn fuzz_layer_stack(data: &[u8]) {
         trees.push(Rc::new(tree));
         world = after;
         assert_eq!(overlay(&trees), world, "{ops:?}");
+        for first in 0..trees.len() {
+            assert_eq!(overlay(&merged(&trees, first)), world, "{first} {ops:?}");
+        }
     }
+}
+
+/// The stack with all trees from `first` up merged into one.
+fn merged(trees: &[Rc<Tree>], first: usize) -> Vec<Rc<Tree>> {
+    let (below, above) = trees.split_at(first);
+    let mut stack = below.to_vec();
+    let one = Tree::merged(
+        above.iter().map(Rc::as_ref),
+        &super::limits(),
+        &mut Below(below),
+    );
+    // Nothing in a layer that was read can be too much for a merged one: the
+    // limits are far above what these few members are.
+    stack.extend(one.ok().map(Rc::new));
+    stack
 }
 
 struct Below<'a>(&'a [Rc<Tree>]);

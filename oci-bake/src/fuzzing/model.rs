@@ -36,6 +36,8 @@ struct Diff {
     implied: BTreeSet<Path>,
     whiteouts: BTreeSet<Path>,
     opaque: BTreeSet<Path>,
+    /// A path had more links than Linux follows.
+    circular: bool,
 }
 
 /// The world after a layer, or `None` when the layer cannot be applied.
@@ -55,12 +57,19 @@ pub(super) fn apply(below: &World, ops: &[Op]) -> Option<World> {
             }
             Op::HardLink(path, target) => diff.hard_link(below, path, target)?,
             Op::Whiteout(path) => {
-                let path = diff.place(below, path)?;
-                diff.whiteouts.insert(path);
+                let path = diff.place(below, path);
+                if path.is_none() && diff.circular {
+                    return None;
+                }
+                // There is nothing to remove in a file.
+                diff.whiteouts.extend(path);
             }
             Op::Opaque(path) => {
-                let path = diff.directory(below, path)?;
-                diff.opaque.insert(path);
+                let path = diff.directory(below, path);
+                if path.is_none() && diff.circular {
+                    return None;
+                }
+                diff.opaque.extend(path);
             }
         }
     }
@@ -106,6 +115,7 @@ impl Diff {
                 Some(Object::Link { target }) => {
                     links += 1;
                     if links > 40 {
+                        self.circular = true;
                         return None;
                     }
                     // Targets are absolute in this model.

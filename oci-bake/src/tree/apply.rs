@@ -112,7 +112,9 @@ impl Tree {
             });
         }
         if name == OPAQUE {
-            let dir = self.walk(parents, &entry.path, lower)?;
+            let Some(dir) = self.walk_to_remove(parents, &entry.path, lower)? else {
+                return Ok(());
+            };
             if dir == self.root() {
                 self.applied.root_opaque = true;
             }
@@ -160,8 +162,10 @@ impl Tree {
                 name: show(hidden),
             });
         }
-        let dir = self.walk(parents, path, lower)?;
-        self.charge(hidden.len() as u64 + NAME_OVERHEAD)?;
+        let Some(dir) = self.walk_to_remove(parents, path, lower)? else {
+            return Ok(());
+        };
+        self.charge_name(hidden)?;
         self.dir_mut(dir, path)?.whiteouts.insert(hidden.to_vec());
         Ok(())
     }
@@ -213,7 +217,12 @@ impl Tree {
         self.attach(parent, name, id)
     }
 
-    fn charge_data(&mut self, node: &Node) -> Result<(), LayerError> {
+    /// Counts a name that is held in memory.
+    pub(super) fn charge_name(&mut self, name: &[u8]) -> Result<(), LayerError> {
+        self.charge(name.len() as u64 + NAME_OVERHEAD)
+    }
+
+    pub(super) fn charge_data(&mut self, node: &Node) -> Result<(), LayerError> {
         if let Kind::File(data) = &node.kind {
             self.data_bytes = self.data_bytes.saturating_add(data.size);
             if self.data_bytes > self.max_data_bytes {
@@ -337,7 +346,7 @@ impl Tree {
         name: &[u8],
         id: NodeId,
     ) -> Result<(), LayerError> {
-        self.charge(name.len() as u64 + NAME_OVERHEAD)?;
+        self.charge_name(name)?;
         self.dir_mut(parent, name)?
             .children
             .insert(name.to_vec(), id);

@@ -6,6 +6,7 @@
 
 mod apply;
 mod finish;
+mod merge;
 mod path;
 mod walk;
 

@@ -65,6 +65,21 @@ impl Tree {
         Ok(walk.here_made())
     }
 
+    /// As [`Self::walk`], for a whiteout. `None` where a file is in the way,
+    /// in which there is nothing to remove: umoci writes a directory that
+    /// became a file with whiteouts of all that was in it.
+    pub(super) fn walk_to_remove(
+        &mut self,
+        parents: &[Vec<u8>],
+        path: &[u8],
+        lower: &mut dyn Lower,
+    ) -> Result<Option<NodeId>, LayerError> {
+        match self.walk(parents, path, lower) {
+            Err(LayerError::NotADirectory { .. }) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     /// Makes a directory because something is in it.
     fn imply(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId, LayerError> {
         let id = self.add(Node {

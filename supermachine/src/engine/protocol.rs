@@ -6,7 +6,7 @@
 
 use crate::Engine;
 use serde::{Deserialize, Serialize};
-use snapshot::Written;
+use snapshot::{Architecture, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -166,6 +166,23 @@ pub struct EngineIdentity {
     pub registers: BTreeMap<String, u64>,
     /// Rate of the guest's counter in Hz.
     pub counter_hz: u64,
+}
+
+impl EngineIdentity {
+    /// The stamp of the engine's machines that boot from these files.
+    pub fn stamp(self, guest: GuestFiles) -> Stamp {
+        Stamp {
+            engine: self.engine,
+            architecture: Architecture::Aarch64,
+            gic_version: 3,
+            counter_hz: self.counter_hz,
+            granule_bytes: 16 << 10,
+            cpu: self.registers,
+            kernel: guest.kernel,
+            init: guest.init,
+            producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
+        }
+    }
 }
 
 /// How long the parts of a restore took, in microseconds.

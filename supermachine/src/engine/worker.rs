@@ -7,8 +7,8 @@ use super::protocol::{
 };
 use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
+use crate::Engine;
 use crate::error::with_causes;
-use crate::{Engine, stamp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
 use std::io::{self, Write};
@@ -292,7 +292,10 @@ impl Served {
     fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
-        let here = stamp::of(self.identity("restore")?.clone(), restore.guest.clone());
+        let here = self
+            .identity("restore")?
+            .clone()
+            .stamp(restore.guest.clone());
         let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();

@@ -14,9 +14,9 @@ const KNOWN: &[(&str, usize)] = &[
     ("init-shim", 5),
     ("oci-bake", 4),
     ("pool", 2),
-    ("snapshot", 5),
+    ("snapshot", 3),
     ("softhv", 21),
-    ("supermachine", 8),
+    ("supermachine", 7),
     ("vmm-core", 6),
 ];
 

@@ -80,7 +80,9 @@ fn restored(snapshot: &Path) -> FromWorker {
 fn the_worker_compares_a_snapshot_with_what_it_is_itself() {
     let place = RuntimeDir::create().unwrap();
     let store = Store::new(place.path().join("s")).unwrap();
-    let own = stamp::of(identity::of_this_process(Engine::Soft).unwrap(), guest());
+    let own = identity::of_this_process(Engine::Soft)
+        .unwrap()
+        .stamp(guest());
     let refusal = |name: &str, change: fn(&mut Stamp)| {
         let mut stamp = own.clone();
         change(&mut stamp);
