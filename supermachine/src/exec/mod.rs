@@ -226,8 +226,9 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Writes a file (mode 0644, at most 4 MiB, absolute path) before the
-    /// command starts, in the same round trip.
+    /// Writes a file (mode 0644, at most 256 MiB, absolute path) before the
+    /// command starts, in the same round trip. Directories that are missing are
+    /// made.
     pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
         self.stage_file_mode(path, bytes, 0o644)
     }
