@@ -322,7 +322,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; its directory must exist.
+    /// absolute; directories that are missing are made. Longer files go in front
+    /// of a command: [`ExecBuilder::stage_file`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
