@@ -3,7 +3,7 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, guest_image, macos, process, workspace};
+use crate::{assets, check, guest_image, handlers, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("docs", docs),
     ("release", release),
+    ("handlers", || handlers::run(&[])),
     ("unit and integration tests", tests),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
