@@ -23,6 +23,7 @@ pub mod gic;
 mod heap;
 pub mod idregs;
 pub mod inherit;
+pub mod mail;
 pub mod mem;
 pub mod mmu;
 pub mod op;

@@ -12,7 +12,7 @@ use crate::regs::Regs;
 use crate::sysreg::SysRegs;
 use crate::timer::{TimerReg, VcpuTimers};
 use crate::tlb::PAGE_MASK;
-use crate::vcpu_link::{AckWait, Batch, TlbInvalidate, VcpuShared, attention};
+use crate::vcpu_link::{AckWait, TlbBatch, TlbInvalidate, VcpuShared, attention};
 use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
@@ -207,6 +207,7 @@ impl Cpu {
                 self.take_irq();
             }
         };
+        self.send_code();
         // Lines asserted through the ABI hold for one run.
         self.pending_lines = [false; 2];
         self.shared.leave();
@@ -273,11 +274,14 @@ impl Cpu {
             self.mmu.revoke_writes();
         }
         match &mail.tlb {
-            Batch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
-            Batch::Everything => self.invalidate(TlbInvalidate::All),
+            TlbBatch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
+            TlbBatch::Everything => self.invalidate(TlbInvalidate::All),
         }
         self.code.apply(&mail);
-        self.shared.acknowledge(mail);
+        if self.shared.acknowledge(mail) {
+            // Who was asleep until now may have nothing but this host core.
+            std::thread::yield_now();
+        }
     }
 
     /// Sleeps until there is something to do. Without an interrupt controller
@@ -291,6 +295,7 @@ impl Cpu {
                 physical_address: 0,
             });
         }
+        self.send_code();
         self.rest.begin();
         loop {
             let left = self.timers.until_deadline();

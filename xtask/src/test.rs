@@ -3,7 +3,7 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, deny, guest_image, macos, process, workspace};
+use crate::{assets, check, deny, guest_image, handlers, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     ("docs", docs),
     ("packages", packaged),
     ("release", release),
+    ("handlers", || handlers::run(&[])),
     ("unit and integration tests", tests),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
