@@ -65,6 +65,20 @@ pub enum ImageError {
         #[source]
         source: TarError,
     },
+    /// The archive is compressed in a way that is not read.
+    #[error(
+        "{} is compressed with {compression}, and only gzip and zstd are read here; \
+         decompress it first: {program} -d FILE",
+        path.display()
+    )]
+    UnreadCompression {
+        /// The file.
+        path: PathBuf,
+        /// What it is compressed with.
+        compression: &'static str,
+        /// The program that decompresses it.
+        program: &'static str,
+    },
     /// The archive itself is compressed and could not be decompressed.
     #[error("cannot decompress {}", path.display())]
     ArchiveCompression {
@@ -270,6 +284,15 @@ pub enum LayerError {
         expected: &'static str,
         /// According to the first bytes.
         found: &'static str,
+    },
+    /// The layer is compressed in a way that is not read.
+    #[error(
+        "it is compressed with {compression}, and only gzip and zstd are read here; \
+         convert the image: skopeo copy --dest-compress-format gzip SOURCE oci:DIR:TAG"
+    )]
+    UnreadCompression {
+        /// What it is compressed with.
+        compression: &'static str,
     },
     /// A name or target that has no safe meaning.
     #[error("`{path}` {reason}")]

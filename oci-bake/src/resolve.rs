@@ -1,7 +1,7 @@
 //! From a reference to the layers of one linux/arm64 image.
 
 use crate::config::{self, ImageConfig};
-use crate::decompress::Format;
+use crate::decompress::{Format, MAGIC_BYTES, unread};
 use crate::digest::{Digest, Hasher};
 use crate::document::{self, Descriptor, SavedImage, Target};
 use crate::error::ImageError;
@@ -368,20 +368,25 @@ impl LayerBlob {
     /// The first bytes decide where no media type does; where one does, they
     /// must agree, so that the error names the real reason.
     pub(crate) fn checked_format(&self) -> Result<Format, crate::LayerError> {
-        let mut start = [0; 4];
+        let mut start = [0; MAGIC_BYTES];
         let n = self.section.read_at(&mut start, 0)?;
+        let unread = unread(&start[..n]);
         let sniffed = Format::sniff(&start[..n]);
         match self.format {
             Some(declared) if declared != sniffed => Err(crate::LayerError::WrongCompression {
                 expected: declared.name(),
-                found: match sniffed {
-                    Format::Plain
+                found: match (sniffed, unread) {
+                    (_, Some(compression)) => compression.name,
+                    (Format::Plain, None)
                         if crate::tar::Reader::new(&self.section).next_entry().is_err() =>
                     {
                         "neither gzip nor zstd nor a tar archive"
                     }
-                    format => format.name(),
+                    (format, None) => format.name(),
                 },
+            }),
+            None if unread.is_some() => Err(crate::LayerError::UnreadCompression {
+                compression: unread.map_or("", |compression| compression.name),
             }),
             _ => Ok(sniffed),
         }

@@ -94,7 +94,7 @@ pub const QEMU: Set = Set {
 /// Tools that make and inspect images.
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",
-    names: &["skopeo", "squashfs-tools", "umoci"],
+    names: &["bzip2", "skopeo", "squashfs-tools", "umoci", "xz-utils"],
 };
 
 /// Installs what is missing of `sets`, by apt-get as root or through sudo
