@@ -156,6 +156,18 @@ impl DriverQueue {
             .expect("ring is in guest memory");
     }
 
+    /// The index of the available ring.
+    pub fn avail_index(&self) -> u16 {
+        let [_, avail, _] = self.addresses();
+        self.load_index(avail + 2)
+    }
+
+    /// The index of the used ring.
+    pub fn used_index(&self) -> u16 {
+        let [_, _, used] = self.addresses();
+        self.load_index(used + 2)
+    }
+
     /// Asks for an interrupt when used buffer number `value` is there
     /// (`used_event`, virtio 1.2 §2.7.7.1).
     pub fn set_used_event(&self, value: u16) {
