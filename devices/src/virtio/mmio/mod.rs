@@ -60,6 +60,8 @@ pub struct VirtioMmio {
     device: Box<dyn VirtioDevice>,
     irq: Arc<MmioInterrupt>,
     regs: Mutex<Regs>,
+    /// The owner paused the device. Changed with `regs` locked.
+    paused: AtomicBool,
 }
 
 /// The interrupt side: shared with the device's threads, so free of locks.
@@ -126,6 +128,7 @@ impl VirtioMmio {
                 work_left: AtomicU64::new(0),
             }),
             regs: Mutex::new(regs),
+            paused: AtomicBool::new(false),
         }
     }
 

@@ -15,7 +15,9 @@ use crate::GuestRam;
 use crate::reactor::Reactor;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
 
+mod chains;
 mod refilled;
+mod wrapped;
 
 const RAM_BYTES: usize = 4 << 20;
 const RINGS: u64 = 0x1_0000;
