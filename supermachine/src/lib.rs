@@ -11,6 +11,7 @@ pub mod cli;
 mod config;
 mod connect;
 mod deadline;
+mod doubt;
 pub mod engine;
 mod error;
 mod exec;

@@ -1,6 +1,7 @@
 //! One machine.
 
 use crate::deadline::Deadline;
+use crate::doubt::{blame, doubting};
 use crate::engine::dial::GREETING_LIMIT;
 use crate::engine::instance::Instance;
 use crate::engine::protocol::{Boot, RestoreStages};
@@ -14,7 +15,7 @@ use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running machine in a worker process of its own. Dropping it stops it.
@@ -156,7 +157,13 @@ impl Vm {
     }
 
     /// Makes a prepared machine a copy of a snapshot.
-    pub(crate) fn restore(&self, template: &Template) -> Result<(), Error> {
+    pub(crate) fn restore(&self, template: &Arc<Template>) -> Result<(), Error> {
+        doubting(template, self.instance.process(), || {
+            self.try_restore(template)
+        })
+    }
+
+    fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
@@ -171,6 +178,10 @@ impl Vm {
 
     /// Brings the machine back to the snapshot.
     pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
+        blame(template, self.try_reset(template), || None)
+    }
+
+    fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
@@ -311,7 +322,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; its directory must exist.
+    /// absolute; directories that are missing are made. Longer files go in front
+    /// of a command: [`ExecBuilder::stage_file`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for

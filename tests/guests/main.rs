@@ -9,6 +9,7 @@ mod contracts;
 mod copies;
 mod gcc;
 mod idle;
+mod layers;
 mod limits;
 mod nodejs;
 mod openssl;

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
-use snapshot::{GuestPages, PageSource, RamMapping, Snapshot, SystemFiles, WorkingSet, Written};
+use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, WorkingSet, Written};
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -192,7 +192,8 @@ impl RunningMachine {
     pub fn rebase(&self, directory: &Path, written: &Written) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        written.map_over(&SystemFiles, directory, parts.memory.host())?;
+        let files = FilesBelow::open(directory)?;
+        written.map_over(&files, directory, parts.memory.host())?;
         parts.take_written()?;
         *parts.rewound() = Rewound::new(&parts.memory);
         Ok(parts.vm.track_writes()?)
@@ -249,7 +250,9 @@ impl RunningMachine {
     }
 
     /// Gives a machine with the right memory and idle devices its state, and a
-    /// generation id of its own.
+    /// generation id of its own. Its devices are paused until
+    /// [`RunningMachine::resume`], as its vCPUs are: sockets of the host must
+    /// not write to memory that is being compared, stored or given back.
     pub(super) fn load(
         &self,
         parts: &Parts,
@@ -258,6 +261,7 @@ impl RunningMachine {
         if saved.virtio.len() != parts.devices.virtio.len() {
             return Err(MachineError::Damaged { what: "the board" });
         }
+        parts.devices.virtio.iter().for_each(|d| d.pause());
         self.control.set_power(&saved.board.power);
         // Mostly it is as it was, and some engines take long to restore it.
         if parts.vm.save_interrupts()? != saved.interrupts {

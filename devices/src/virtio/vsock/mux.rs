@@ -32,6 +32,10 @@ pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
 /// Resets kept for packets without a connection; beyond that the guest must
 /// take some before it may send more.
 const MAX_RESETS: usize = 256;
+/// Packets of each direction that one call handles: the guest and the host's
+/// programs may add more as fast as that, and a vCPU that notified, or waits
+/// for the lock, has to be able to stop.
+const MAX_PACKETS: usize = 256;
 /// Keys with this bit belong to connections, the others to listeners.
 const CONNECTION_KEY: u32 = 1 << 31;
 /// Low bits of a connection's key: its slot. Those above count how often keys
@@ -44,6 +48,19 @@ const FIRST_HOST_PORT: u32 = 1 << 30;
 
 /// A host port and a guest port name a connection: both context ids are fixed.
 type Ports = (u32, u32);
+
+/// Packets that the call at hand may still handle.
+struct Room {
+    sent: usize,
+    received: usize,
+}
+
+impl Room {
+    /// Whether something may have been left for want of room.
+    fn is_used_up(&self) -> bool {
+        self.sent == 0 || self.received == 0
+    }
+}
 
 /// See the module's documentation.
 pub(super) struct Mux {
@@ -314,38 +331,50 @@ impl Mux {
         });
     }
 
-    /// Moves packets both ways until there is nothing more to do.
+    /// Moves packets both ways until there is nothing more to do, or for as
+    /// long as one call may take; the reactor goes on then.
     pub(super) fn process(&mut self) {
         if self.paused {
             return;
         }
         self.give_notice();
+        let mut room = Room {
+            sent: MAX_PACKETS,
+            received: MAX_PACKETS,
+        };
         loop {
-            let stalled = self.take_all_sent();
-            self.give_all_received();
+            let stalled = self.take_all_sent(&mut room);
+            self.give_all_received(&mut room);
             // Sending may have made room for resets, and with that the guest
             // may go on; otherwise it has to offer buffers first.
-            if !stalled || self.resets.len() >= MAX_RESETS {
+            if !stalled || self.resets.len() >= MAX_RESETS || room.is_used_up() {
                 break;
             }
         }
         if self.clients_wait {
             self.accept_all();
-            self.give_all_received();
+            self.give_all_received(&mut room);
         }
         if let Some(queues) = &mut self.queues {
             queues.interrupt();
+        }
+        if let (true, Some(handler)) = (room.is_used_up(), self.handler) {
+            self.reactor.wake(handler);
         }
     }
 
     /// Handles what the guest sent; true if it stopped for want of room for
     /// resets.
-    fn take_all_sent(&mut self) -> bool {
+    fn take_all_sent(&mut self, room: &mut Room) -> bool {
         let mut payload = std::mem::take(&mut self.payload);
         let stalled = loop {
             if self.resets.len() >= MAX_RESETS {
                 break true;
             }
+            if room.sent == 0 {
+                break false;
+            }
+            room.sent -= 1;
             let sent = self.queues.as_mut().and_then(|q| q.take_sent(&mut payload));
             match sent {
                 None => break false,
@@ -403,7 +432,7 @@ impl Mux {
 
     /// Fills the guest's receive buffers: resets first, then one packet of
     /// each connection in turn.
-    fn give_all_received(&mut self) {
+    fn give_all_received(&mut self, room: &mut Room) {
         if self.notice != Notice::None {
             return;
         }
@@ -411,12 +440,20 @@ impl Mux {
             return;
         };
         while let Some(&header) = self.resets.front() {
+            if room.received == 0 {
+                return;
+            }
+            room.received -= 1;
             if queues.give_received(|_, _| Ok(Some((header, 0)))) == Offered::NoBuffer {
                 return;
             }
             self.resets.pop_front();
         }
         while let Some(&index) = self.turn.front() {
+            if room.received == 0 {
+                return;
+            }
+            room.received -= 1;
             let Some(connection) = self.slots.get_mut(index).and_then(Option::as_mut) else {
                 self.turn.pop_front();
                 continue;

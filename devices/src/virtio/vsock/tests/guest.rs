@@ -71,7 +71,7 @@ pub(super) struct Guest {
     pub(super) buf_alloc: u32,
     tx_next: u64,
     rx_addresses: HashMap<u16, u64>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Dropped last.
     _reactor: Arc<Reactor>,
 }
@@ -355,6 +355,7 @@ impl Guest {
         self.driver.device.pause();
         self.put_back(moment);
         self.driver.device.reset_to(&moment.state).unwrap();
+        self.driver.device.resume();
     }
 
     /// Handles what the device has sent and gives the buffers back.
