@@ -12,6 +12,7 @@ use crate::template::{
 use crate::unfinished::{self, Unfinished};
 use crate::vm::ANSWER_LIMIT;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, base, stamp};
+use exec_proto::ErrorKind;
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Description, Draft, Stamp, Store, WorkingSet};
@@ -389,6 +390,7 @@ impl OciImageBuilder {
                 let limit = u64::try_from(LISTENER_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
                 let channel = vm.open_session(|session| session.await_listener(port, limit))?;
                 crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
+                    .map_err(|error| with_output(vm, error))
             }
             Trigger::Heartbeat(count) => {
                 for beat in 0..count {
@@ -401,6 +403,24 @@ impl OciImageBuilder {
                 Ok(())
             }
         }
+    }
+}
+
+/// Adds what the workload wrote to the news that it ended or was too slow.
+fn with_output(vm: &Vm, error: Error) -> Error {
+    match error {
+        Error::Exec {
+            kind: ErrorKind::WorkloadEnded | ErrorKind::TimedOut,
+            message,
+        } => Error::Workload {
+            reason: message,
+            // Without it the reason is still worth telling.
+            output: vm.workload_status().map_or_else(
+                |_| String::new(),
+                |status| String::from_utf8_lossy(&status.tail).into_owned(),
+            ),
+        },
+        error => error,
     }
 }
 

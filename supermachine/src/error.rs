@@ -133,6 +133,15 @@ pub enum Error {
         /// What it wrote to standard error.
         stderr: String,
     },
+    /// The workload ended, or did not listen in time, while its image was being
+    /// baked.
+    #[error("the workload was not ready to be captured: {}{}", Printable::line(reason), output_excerpt(.output))]
+    Workload {
+        /// What was waited for, and what happened.
+        reason: String,
+        /// The last it wrote to standard output and error, at most 64 KiB.
+        output: String,
+    },
     /// The pool has no machine to give.
     #[error(transparent)]
     Pool(#[from] pool::PoolError),
@@ -265,6 +274,14 @@ fn console_excerpt(console: &str) -> String {
     }
 }
 
+fn output_excerpt(output: &str) -> String {
+    if output.trim().is_empty() {
+        return "; it wrote nothing".to_owned();
+    }
+    let output = Printable::lines(output.trim_end());
+    format!("\nthe end of its output:\n{output}")
+}
+
 /// A path, which may be named after what an image says.
 fn shown(path: &Path) -> String {
     Printable::line(&path.to_string_lossy()).to_string()
@@ -376,6 +393,10 @@ mod tests {
             Error::Warmup {
                 status: 1,
                 stderr: text(),
+            },
+            Error::Workload {
+                reason: text(),
+                output: text(),
             },
             Error::Worker {
                 what: "waiting",

@@ -148,3 +148,37 @@ fn files_have_the_limits_that_are_documented() {
     let kind = supermachine::ErrorKind::TooLarge;
     assert!(matches!(vm.read_file("/staged/file"), Err(Error::Exec { kind: k, .. }) if k == kind));
 }
+
+#[test]
+fn an_error_means_that_nothing_ran_and_a_chain_that_ran_has_a_status() {
+    let vm = machine();
+    let missing = supermachine::ErrorKind::NotFound;
+    let first = vm.exec_builder().argv(["no-such"]).chain(["touch", "/ran"]);
+    assert!(matches!(first.output(), Err(Error::Exec { kind, .. }) if kind == missing));
+    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
+    assert_eq!(ran.status.code, Some(1));
+    let later = vm.exec_builder().argv(["echo", "one"]).chain(["no-such"]);
+    let out = later.chain(["touch", "/ran"]).output().unwrap();
+    assert_eq!((out.status.code, out.status.step), (Some(127), 1));
+    assert_eq!(out.stdout, b"one\n");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no-such"));
+    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
+    assert_eq!(ran.status.code, Some(1));
+}
+
+#[test]
+fn a_workload_that_ends_during_a_bake_is_reported_with_its_output() {
+    let shelf = shelf::Shelf::new("ends-early");
+    let error = shelf
+        .builder()
+        .cmd(["sh", "-c", "echo starting; echo no config >&2; exit 3"])
+        .guest_port(8000)
+        .listener_required(true)
+        .build()
+        .unwrap_err();
+    let Error::Workload { output, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(output.contains("starting") && output.contains("no config"));
+    assert!(error.to_string().contains("no config"), "{error}");
+}

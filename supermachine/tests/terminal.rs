@@ -194,3 +194,23 @@ fn terminal_inside_works_without_one_outside() {
         ("out\r\nerr\r\n", "")
     );
 }
+
+#[test]
+fn piped_input_of_a_terminal_ends() {
+    for (input, expected) in [
+        ("hi\n", "hi\r\nhi\r\n"),
+        ("", ""),
+        ("no line end", "no line endno line end"),
+    ] {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&["run", "-i", "-t", busybox(), "--", "cat"]);
+        let child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let finished = finish_with_input(child, input.into());
+        assert_eq!(finished.code(), 0, "{}", finished.err());
+        assert_eq!(
+            finished.out().replace("^D\u{8}\u{8}", ""),
+            expected,
+            "{input:?}"
+        );
+    }
+}

@@ -12,6 +12,9 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
+/// End-of-file character of a terminal in its default settings (`VEOF`, ^D).
+const TERMINAL_EOF: u8 = 4;
+
 /// How a command is run.
 #[derive(clap::Args)]
 pub struct Options {
@@ -74,11 +77,11 @@ pub fn supervise(
     let progress = Arc::new(Progress::default());
     signals.attach(vm, &channel, &progress, options.tty)?;
     if options.interactive {
-        let channel = channel.clone();
+        let (channel, is_tty) = (channel.clone(), options.tty);
         // Ends with the process: a read of standard input cannot be ended.
         std::thread::Builder::new()
             .name("stdin".into())
-            .spawn(move || copy_stdin(&channel))
+            .spawn(move || copy_stdin(&channel, is_tty))
             .map_err(Error::system("start a thread"))?;
     }
     let result = channel.read_to_end(&mut Standard(&progress));
@@ -112,16 +115,26 @@ fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> 
 }
 
 /// Passes our standard input on until it ends or nobody wants it.
-fn copy_stdin(channel: &Channel) {
+///
+/// A terminal's end-of-file character ends its input only where a line begins;
+/// elsewhere it hands out the line so far. After a last line without an end one
+/// more is needed than the guest's own.
+fn copy_stdin(channel: &Channel, is_tty: bool) {
     let stdin = io::stdin();
     let mut buffer = vec![0; 64 * 1024];
+    let mut last = b'\n';
     loop {
         match output::read(stdin.as_fd(), &mut buffer) {
             // A terminal that went away reads as an error.
             Ok(0) | Err(_) => break,
-            Ok(count) if matches!(channel.write_stdin(&buffer[..count]), Ok(true)) => (),
+            Ok(count) if matches!(channel.write_stdin(&buffer[..count]), Ok(true)) => {
+                last = buffer[..count].last().copied().unwrap_or(last);
+            }
             Ok(_) => return,
         }
+    }
+    if is_tty && !matches!(last, b'\n' | TERMINAL_EOF) {
+        let _ = channel.write_stdin(&[TERMINAL_EOF]);
     }
     let _ = channel.close_stdin();
 }

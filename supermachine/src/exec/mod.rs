@@ -46,6 +46,9 @@ pub struct ExecStatus {
     pub timed_out: bool,
     /// Largest resident set of the command and its descendants, in KiB.
     pub peak_rss_kib: u64,
+    /// Which command it was that ended last: 0 for the first, 1 for the first
+    /// that was chained to it.
+    pub step: u32,
 }
 
 impl ExecStatus {
@@ -60,6 +63,7 @@ impl ExecStatus {
             duration: Duration::from_nanos(exited.duration_ns),
             timed_out: exited.timed_out,
             peak_rss_kib: exited.peak_rss_kib,
+            step: exited.step,
         }
     }
 
@@ -249,6 +253,12 @@ impl<'vm> ExecBuilder<'vm> {
     }
 
     /// Runs this after the previous command if that exited with 0.
+    ///
+    /// An error always means that nothing ran: a first command that cannot be
+    /// started is [`Error::Exec`]. Once one has run there is an outcome, and a
+    /// chained command that cannot be started gives it the status a shell would,
+    /// 127 or 126, with a line on standard error and its number in
+    /// [`ExecStatus::step`].
     pub fn chain<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
         self.request
             .chain
