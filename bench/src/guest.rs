@@ -8,7 +8,7 @@ use std::process::Command;
 use supermachine::Vm;
 
 /// Programs in `bench/guest`, each of one file.
-const PROGRAMS: &[&str] = &["marker", "timeit", "sysevents", "floats"];
+const PROGRAMS: &[&str] = &["marker", "timeit", "sysevents", "floats", "scale"];
 /// Where they are in a guest, without the leading slash.
 pub const GUEST_DIR: &str = "bench";
 
@@ -83,7 +83,7 @@ fn compile(name: &str, to: &Path) -> Result<Vec<u8>> {
         .args(["-O2", "-static", "-s", "-o"])
         .arg(to)
         .arg(source)
-        .arg("-lm")
+        .args(["-lm", "-pthread"])
         .output()
         .with_context(|| format!("cannot run {compiler}"))?;
     if !done.status.success() {

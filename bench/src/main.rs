@@ -15,6 +15,7 @@ mod metric;
 mod pairs;
 mod process;
 mod qemu;
+mod scale;
 
 use anyhow::{Context as _, Result, bail};
 use context::{Context, Places, Side};
@@ -29,6 +30,7 @@ const BENCHES: &[Bench] = &[
     ("boot", boot::run),
     ("forkexec", forkexec::run),
     ("compute", compute::run),
+    ("scale", scale::run),
     ("exec", exec::run),
     ("idle", idle::run),
     ("spawn", copies::spawn),
@@ -44,8 +46,8 @@ const BENCHES: &[Bench] = &[
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
-  NAME           boot, forkexec, compute, exec, idle, spawn, mapped, acquire,
-                 reset, density, fork, bake, cycles or reliability; all
+  NAME           boot, forkexec, compute, scale, exec, idle, spawn, mapped,
+                 acquire, reset, density, fork, bake, cycles or reliability; all
                  without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
