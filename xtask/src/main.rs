@@ -7,7 +7,9 @@ mod assets;
 mod bench;
 mod check;
 mod demo;
+mod deny;
 mod guest_image;
+mod handlers;
 mod init_build;
 mod kernel_build;
 mod lock;
@@ -37,8 +39,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "test",
-        arguments: "[STEP…]",
-        summary: "check everything that must hold, or the named steps of it",
+        arguments: "[quick|STEP…]",
+        summary: "check everything that must hold, what of it needs no guest, or the named steps",
         run: test::run,
     },
     Command {
@@ -64,6 +66,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "check layers, versions and sources against the house rules",
         run: check::run,
+    },
+    Command {
+        name: "handlers",
+        arguments: "[EXECUTABLE]",
+        summary: "check that no handler of the engine in the release worker takes host stack",
+        run: handlers::run,
     },
     Command {
         name: "macos",

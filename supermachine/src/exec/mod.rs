@@ -2,21 +2,35 @@
 
 mod channel;
 mod child;
+mod environment;
+mod output;
+#[cfg(test)]
+mod tests;
 
+use channel::LATE_PROBE_PATIENCE;
 pub(crate) use channel::{Channel, Sinks};
 pub use child::{ExecChild, ExecStdin};
+pub use output::ExecOutput;
+use output::MAX_UNREAD_BYTES;
 
+use crate::deadline::Deadline;
+use crate::engine::dial::GREETING_LIMIT;
 use crate::registry::RunningVm;
 use crate::{Error, Vm};
 use exec_proto::client::Session;
 use exec_proto::{ExecFlags, ExecRequest, ExitStatus, Exited, ProtoError, WinSize};
 use oci_bake::ImageConfig;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
-/// How much later than its time limit a command may be heard of.
-const HANG_PATIENCE: Duration = Duration::from_secs(10);
+/// How much later than its time limit a command may end for its host, with the
+/// time that then goes into a look at its worker.
+const HANG_PATIENCE: Duration = Duration::from_secs(10).saturating_sub(LATE_PROBE_PATIENCE);
+/// How fast a guest takes staged files, at the least.
+const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +118,10 @@ struct StagedFile {
 pub struct ExecBuilder<'vm> {
     target: Target<'vm>,
     request: ExecRequest,
-    env: Vec<(String, String)>,
+    env: Vec<(Vec<u8>, Vec<u8>)>,
     staged: Vec<StagedFile>,
     stdin: Option<Vec<u8>>,
-    max_output_bytes: usize,
+    max_output_bytes: Option<usize>,
 }
 
 /// Where a command runs.
@@ -129,11 +143,12 @@ impl Target<'_> {
 
     fn open_session(
         &self,
+        deadline: Deadline,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         match self {
-            Self::Own(vm) => vm.open_session(queue),
-            Self::Running(vm) => vm.open_session(queue),
+            Self::Own(vm) => vm.instance().open_session(deadline, queue),
+            Self::Running(vm) => vm.open_session(deadline, queue),
         }
     }
 }
@@ -155,7 +170,7 @@ impl<'vm> ExecBuilder<'vm> {
             env: Vec::new(),
             staged: Vec::new(),
             stdin: None,
-            max_output_bytes: MAX_OUTPUT_BYTES,
+            max_output_bytes: None,
         }
     }
 
@@ -166,8 +181,9 @@ impl<'vm> ExecBuilder<'vm> {
     }
 
     /// Sets a variable, over the image's.
-    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((key.into(), value.into()));
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let bytes = |text: &OsStr| text.as_bytes().to_vec();
+        self.env.push((bytes(key.as_ref()), bytes(value.as_ref())));
         self
     }
 
@@ -185,8 +201,9 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// Kills the command with all its descendants after this long, in guest
     /// time from its start, to the millisecond. The outcome is no error but
-    /// has `timed_out` set. A guest that says nothing for ten seconds longer
-    /// than that hangs, which is [`Error::Timeout`].
+    /// has `timed_out` set. The guest is not trusted with that: if the end is
+    /// not there ten seconds later (and a second for each MiB staged), whatever
+    /// else the guest sends, that is [`Error::Timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout_ms = u64::try_from(timeout.as_millis())
             .unwrap_or(u64::MAX)
@@ -209,8 +226,9 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Writes a file (mode 0644, at most 4 MiB, absolute path) before the
-    /// command starts, in the same round trip.
+    /// Writes a file (mode 0644, at most 256 MiB, absolute path) before the
+    /// command starts, in the same round trip. Directories that are missing are
+    /// made.
     pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
         self.stage_file_mode(path, bytes, 0o644)
     }
@@ -244,10 +262,12 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// The most that [`ExecBuilder::output`] collects per stream; 256 MiB if
-    /// not set. A command that writes more is killed.
+    /// The most that [`ExecBuilder::output`] collects per stream, 256 MiB if
+    /// not set: a command that writes more is killed. Also the most that a
+    /// spawned command keeps of a stream nobody reads, 16 MiB if not set: see
+    /// [`ExecChild::stdout`].
     pub fn max_output_bytes(mut self, bytes: usize) -> Self {
-        self.max_output_bytes = bytes;
+        self.max_output_bytes = Some(bytes);
         self
     }
 
@@ -261,7 +281,7 @@ impl<'vm> ExecBuilder<'vm> {
     pub fn output(mut self) -> Result<ExecOutcome, Error> {
         self.request.flags.stdin = self.stdin.is_some();
         let stdin = self.stdin.take();
-        let limit = self.max_output_bytes;
+        let limit = self.max_output_bytes.unwrap_or(MAX_OUTPUT_BYTES);
         let channel = self.start()?;
         let mut collect = Collect {
             stdout: Vec::new(),
@@ -302,33 +322,39 @@ impl<'vm> ExecBuilder<'vm> {
     /// host has no threads or descriptors left.
     pub fn spawn(mut self) -> Result<ExecChild, Error> {
         self.request.flags.stdin = true;
+        let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start()?;
-        ExecChild::new(channel)
+        ExecChild::new(channel, max_unread_bytes, HANG_PATIENCE)
     }
 
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(mut self) -> Result<Channel, Error> {
         self.request.env = self.environment();
-        let channel = self.target.open_session(|session| {
+        let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
+        let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);
+        let whole = match self.request.timeout_ms {
+            0 => Deadline::none(),
+            ms => Deadline::within(Duration::from_millis(ms))
+                .later_by(HANG_PATIENCE.saturating_add(sending)),
+        };
+        let opening = whole.at_most(GREETING_LIMIT.saturating_add(sending));
+        let channel = self.target.open_session(opening, |session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
             }
             session.exec(&self.request)
         })?;
-        if self.request.timeout_ms > 0 {
-            let timeout = Duration::from_millis(self.request.timeout_ms);
-            channel.limit(Some(timeout.saturating_add(HANG_PATIENCE)))?;
-        }
+        channel.limit(whole);
         Ok(channel)
     }
 
     /// Starts the command as the machine's workload, which lives on its own.
-    pub(crate) fn start_workload(mut self) -> Result<(), Error> {
+    pub(crate) fn start_workload(mut self, deadline: Deadline) -> Result<(), Error> {
         self.request.env = self.environment();
         let channel = self
             .target
-            .open_session(|session| session.start_workload(&self.request))?;
-        crate::vm::answer(&channel, |event| {
+            .open_session(deadline, |session| session.start_workload(&self.request))?;
+        crate::vm::answer_until(&channel, deadline, |event| {
             matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
         })
     }
@@ -339,20 +365,14 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// The image's variables under ours; a later setting of a name wins.
     fn environment(&self) -> Vec<Vec<u8>> {
-        let mut merged: Vec<(String, String)> = Vec::new();
         let image = self.target.image_config().env.iter().filter_map(|entry| {
             let (key, value) = entry.split_once('=')?;
-            Some((key.to_owned(), value.to_owned()))
+            Some((key.as_bytes(), value.as_bytes()))
         });
-        for (key, value) in image.chain(self.env.iter().cloned()) {
-            match merged.iter_mut().find(|(known, _)| *known == key) {
-                Some(slot) => slot.1 = value,
-                None => merged.push((key, value)),
-            }
-        }
-        merged
+        let own = self.env.iter().map(|(key, value)| (&key[..], &value[..]));
+        environment::merge(image.chain(own))
             .into_iter()
-            .map(|(key, value)| format!("{key}={value}").into_bytes())
+            .map(|(key, value)| [key, b"=", value].concat())
             .collect()
     }
 }
