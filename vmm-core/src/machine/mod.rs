@@ -11,6 +11,8 @@ mod fork;
 mod generation;
 mod prepared;
 mod restore;
+#[cfg(all(test, feature = "softhv"))]
+mod rewound_tests;
 mod saved;
 mod vcpu_thread;
 

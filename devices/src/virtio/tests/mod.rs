@@ -16,6 +16,7 @@ use crate::reactor::Reactor;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
 
 mod chains;
+mod races;
 mod refilled;
 mod wrapped;
 
