@@ -21,7 +21,8 @@ fn report(state: WorkloadState) -> Reply<'static> {
     })
 }
 
-fn corpus() -> Vec<Vec<u8>> {
+/// What a client says: every request once.
+fn requests() -> Vec<u8> {
     let mut session = Session::new();
     session.ping(1).unwrap();
     session.set_time(2).unwrap();
@@ -60,8 +61,11 @@ fn corpus() -> Vec<Vec<u8>> {
     session.signal(2).unwrap();
     session.resize(supermachine_exec_proto::WinSize::default());
     session.close_stdin();
-    let requests = session.outgoing().to_vec();
+    session.outgoing().to_vec()
+}
 
+/// What an agent says: every reply once, in three conversations.
+fn replies() -> [Vec<u8>; 3] {
     let replies = [
         Reply::Hello(Hello::new(1)),
         Reply::Started { pid: 2 },
@@ -124,9 +128,12 @@ fn corpus() -> Vec<Vec<u8>> {
         list.iter().for_each(|reply| reply.encode(&mut out));
         out
     };
+    [encode(&replies), encode(&controls), encode(&copies)]
+}
+
+fn corpus() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    let streams = [encode(&replies), encode(&controls), encode(&copies)];
-    for stream in streams.into_iter().chain([requests]) {
+    for stream in replies().into_iter().chain([requests()]) {
         for seed in 0..9 {
             all.push([&[seed], &stream[..]].concat());
         }

@@ -98,6 +98,7 @@ pub fn system_api() -> Result<Api, HvfError> {
         });
     }
     Ok(Api {
+        id: crate::EngineId::Framework,
         name: "hvf",
         gic: gic_api(),
         dirty: None,

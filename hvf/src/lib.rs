@@ -6,6 +6,7 @@
 //! and keep its rules: which thread may call what, what must outlive what, and
 //! which register numbers do not mean what they seem to.
 
+mod engine_id;
 mod error;
 mod exception;
 #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
@@ -15,9 +16,12 @@ mod framework;
 mod framework;
 mod gic;
 pub mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vcpu;
 mod vm;
 
+pub use engine_id::EngineId;
 pub use error::HvfError;
 pub use exception::ExceptionClass;
 pub use framework::system_api;

@@ -315,6 +315,8 @@ table! {
     /// be called from any thread.
     pub struct Api {
         fields {
+            /// Which engine this is.
+            id: crate::EngineId,
             /// Name of the engine for people, like `hvf` or `soft`.
             name: &'static str,
             /// The interrupt controller, absent before macOS 15.

@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod layer;
 mod limits;
 mod names;
+mod no_follow;
 mod reference;
 mod resolve;
 mod section;

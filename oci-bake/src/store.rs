@@ -9,9 +9,9 @@
 //! A finished file is the squashfs image, padded to 4 KiB, and one 4 KiB
 //! footer that says what the image must look like.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +22,7 @@ use crate::cancel::{Cancel, Watched};
 use crate::decompress::{Format, decompress};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{BakeError, LayerError};
+use crate::no_follow::{open_in_cache, own_directory};
 use crate::section::{ReadAt, Section};
 use crate::squashfs::{self, Image};
 
@@ -59,15 +60,15 @@ impl Store {
     /// need be, and removes what crashed processes left behind.
     ///
     /// # Errors
-    /// [`BakeError::Store`] when the directory cannot be made or read.
+    /// [`BakeError::Store`] when the directory cannot be made or read, or when
+    /// it or one in it is a symbolic link, which could lead anywhere.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, BakeError> {
         let store = Self {
             dir: dir.into(),
             cancel: Cancel::default(),
         };
-        for sub in [store.layers(), store.locks()] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&sub);
-            made.map_err(|source| BakeError::Store { path: sub, source })?;
+        for path in [store.dir.clone(), store.layers(), store.locks()] {
+            own_directory(&path).map_err(|source| BakeError::Store { path, source })?;
         }
         store.sweep().map_err(|source| BakeError::Store {
             path: store.layers(),
@@ -176,12 +177,16 @@ impl Store {
     /// A finished layer, if it is there and intact.
     pub(crate) fn find(&self, name: &str, verify_data: bool) -> io::Result<Option<CachedLayer>> {
         let path = self.layers().join(format!("{name}.squashfs"));
-        let section = match Section::open(&path) {
-            Ok(section) => section,
+        // Not a regular file, or a link to one: as good as damaged.
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // Not a regular file: as good as damaged.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
-            Err(error) => return Err(error),
+            looked => looked?,
+        };
+        let section = match open_in_cache(OpenOptions::new().read(true), &path) {
+            // Somebody has just replaced it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => Section::whole(opened?)?,
         };
         let section = self.cancel.watch(section);
         let checked = check(&section, name, verify_data);
@@ -199,7 +204,7 @@ impl Store {
         let path = self.locks().join(format!("{name}.lock"));
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let Ok(file) = options.open(path) else {
+        let Ok(file) = open_in_cache(&mut options, &path) else {
             return Ok(None);
         };
         let deadline = Instant::now() + LOCK_PATIENCE;
@@ -267,7 +272,7 @@ impl Store {
             }
             // Held until it is removed, so that whoever made it just now sees
             // that.
-            if let Ok(file) = File::open(entry.path())
+            if let Ok(file) = open_in_cache(OpenOptions::new().read(true), &entry.path())
                 && file.try_lock().is_ok()
             {
                 // Another process may have been faster.

@@ -459,6 +459,51 @@ fn a_cancelled_bake_says_so_and_can_be_done_again() {
     assert_eq!(cache_names(&scratch).len(), 1);
 }
 
+#[test]
+fn links_in_place_of_what_the_cache_has_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new();
+    let reference = image(&scratch, "i", vec![sample()]);
+    let layer = scratch.bake(&reference).unwrap().layers[0].clone();
+    let cache = scratch.path("cache");
+    let elsewhere = scratch.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+
+    // A layer: made anew, and what the link leads to stays as it is.
+    let victim = elsewhere.join("victim");
+    fs::rename(&layer, &victim).unwrap();
+    let before = fs::read(&victim).unwrap();
+    symlink(&victim, &layer).unwrap();
+    scratch.bake(&reference).unwrap();
+    assert!(fs::symlink_metadata(&layer).unwrap().is_file());
+    assert!(fs::read(&victim).unwrap() == before);
+
+    // A lock that would make a file.
+    let lock = cache.join("locks").join(format!(
+        "{}.lock",
+        layer.file_stem().unwrap().to_str().unwrap()
+    ));
+    let _ = fs::remove_file(&lock);
+    symlink(elsewhere.join("made"), &lock).unwrap();
+    fs::remove_file(&layer).unwrap();
+    scratch.bake(&reference).unwrap();
+    assert!(!elsewhere.join("made").exists());
+
+    // A directory, and the whole cache.
+    for place in [cache.join("layers"), cache.join("locks"), cache.clone()] {
+        let aside = scratch.path("aside");
+        fs::rename(&place, &aside).unwrap();
+        symlink(&elsewhere, &place).unwrap();
+        let error = Store::open(&cache).unwrap_err();
+        assert!(matches!(error, BakeError::Store { .. }), "{error:?}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("symbolic link"), "{cause}");
+        fs::remove_file(&place).unwrap();
+        fs::rename(&aside, &place).unwrap();
+    }
+    assert_eq!(fs::read_dir(elsewhere).unwrap().count(), 1);
+}
+
 /// The names of everything in a layer.
 fn names(image: &BakedImage, layer: usize) -> Vec<String> {
     listing(&image.layers[layer])

@@ -2,14 +2,14 @@
 
 use crate::content::Content;
 use crate::error::{Context, cap};
+use crate::generation::{POINTER, generation_name, pointer_to, temporary_name};
+use crate::image_lock::ImageLock;
 use crate::limits::{MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_STATE_BYTES};
 use crate::manifest::{
     self, BASE_FILE, Description, FileEntry, MANIFEST_FORMAT, MEMORY_FILE, Manifest, MemoryTable,
     STATE_FILE, WORKING_SET_FILE, check_extra_name,
 };
 use crate::memory::{self, PageSource};
-use crate::store::{ImageLock, POINTER, generation_name};
-use crate::sweep::temporary_name;
 use crate::{Files, Inspection, RamMapping, Result, SnapshotError, StateFile, WorkingSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -371,7 +371,7 @@ impl<'a> Draft<'a> {
 
         let pointer = directory.join(POINTER);
         let next = directory.join(temporary_name(POINTER));
-        let text = format!("{name}\n");
+        let text = pointer_to(self.number);
         let swapped = write_file(&**files, &next, text.as_bytes())
             .and_then(|()| files.rename(&next, &pointer).context("rename", &next));
         if swapped.is_err() {

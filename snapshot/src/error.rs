@@ -34,6 +34,15 @@ pub enum SnapshotError {
         /// Name of the image.
         image: String,
     },
+    /// What has to be a directory is a symbolic link, or no directory. Links
+    /// are not followed: they could lead anywhere.
+    #[error(
+        "{path:?} is a symbolic link or no directory: remove it, or name the directory it leads to"
+    )]
+    NotDirectory {
+        /// What was found.
+        path: PathBuf,
+    },
     /// A name has characters that are not for names.
     #[error("{name:?} is not a name: letters, digits, '.', '_' and '-' make one, at most 128")]
     Name {
@@ -151,6 +160,7 @@ impl SnapshotError {
             Self::Io { .. }
                 | Self::NotWritten { .. }
                 | Self::Source(_)
+                | Self::NotDirectory { .. }
                 | Self::Name { .. }
                 | Self::Locked { .. }
                 | Self::InUse { .. }

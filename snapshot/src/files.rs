@@ -1,12 +1,10 @@
 //! The operations on files that this crate is made of, as a trait, so that
 //! every one of them can be made to fail.
 
-use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// How often a directory is emptied before it is given up: more files than a
@@ -119,97 +117,6 @@ impl dyn Files + '_ {
                 Err(error) if rounds > 0 && error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
                 result => return result,
             }
-        }
-    }
-}
-
-/// The files of the system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemFiles;
-
-impl Files for SystemFiles {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
-    }
-
-    fn open_lock(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
-    }
-
-    fn attributes(&self, file: &File) -> io::Result<Metadata> {
-        file.metadata()
-    }
-
-    fn attributes_of(&self, path: &Path) -> io::Result<Metadata> {
-        fs::symlink_metadata(path)
-    }
-
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        file.write_at(bytes, offset)
-    }
-
-    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        file.read_at(bytes, offset)
-    }
-
-    fn set_len(&self, file: &File, bytes: u64) -> io::Result<()> {
-        file.set_len(bytes)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_all()
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
-    }
-
-    fn hard_link(&self, file: &Path, name: &Path) -> io::Result<()> {
-        fs::hard_link(file, name)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(path)?
-            .map(|entry| Ok(entry?.file_name()))
-            .collect()
-    }
-
-    fn try_lock(&self, file: &File, kind: LockKind) -> io::Result<bool> {
-        let result = match kind {
-            LockKind::Shared => file.try_lock_shared(),
-            LockKind::Exclusive => file.try_lock(),
-        };
-        match result {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }

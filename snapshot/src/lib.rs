@@ -9,7 +9,9 @@ pub mod fields;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod generation;
 mod host;
+mod image_lock;
 pub mod limits;
 mod manifest;
 #[allow(unsafe_code)]
@@ -21,6 +23,7 @@ mod stamp;
 mod state;
 mod store;
 mod sweep;
+mod system;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -29,7 +32,8 @@ mod working_set;
 
 pub use draft::{Draft, Written};
 pub use error::{Result, SnapshotError};
-pub use files::{Files, LockKind, SystemFiles};
+pub use files::{Files, LockKind};
+pub use image_lock::ImageLock;
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
 pub use map::RamMapping;
 pub use memory::{BytePages, GuestPages, IterPages, PageSource};
@@ -38,5 +42,6 @@ pub use stamp::{Architecture, Engine, Stamp};
 pub use state::{
     Claims, STATE_MAJOR, STATE_MINOR, Scope, Section, SectionKind, StateFile, StateWriter,
 };
-pub use store::{Baked, ImageLock, Store};
+pub use store::{Baked, Store};
+pub use system::{FilesBelow, SystemFiles};
 pub use working_set::WorkingSet;

@@ -3,6 +3,7 @@
 use crate::content::Content;
 use crate::error::{Context, cap};
 use crate::files::{Files, LockKind};
+use crate::generation::generation_number;
 use crate::limits::{MAX_MANIFEST_BYTES, PAGE_BYTES};
 use crate::manifest::{
     self, BASE_FILE, FileEntry, MEMORY_FILE, Manifest, STATE_FILE, WORKING_SET_FILE,
@@ -201,6 +202,12 @@ impl Inspection {
         &self.path
     }
 
+    /// Number of the generation, if its directory has the name of one.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        generation_number(self.path.file_name()?)
+    }
+
     /// The manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
@@ -219,19 +226,30 @@ impl Inspection {
         &self.working_set
     }
 
-    /// Opens one of [`Manifest::extra_files`].
+    /// Reads one of [`Manifest::extra_files`] whole and compares it with its
+    /// checksum, so that nothing of a damaged file is ever used.
     ///
     /// # Errors
-    /// When there is none of that name, or its length changed.
-    pub fn extra_file(&self, name: &str) -> Result<File> {
+    /// When there is none of that name, it is longer than `limit`, or its length
+    /// or its content changed.
+    pub fn read_extra_file(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
+        let entry = self.extra_entry(name)?;
+        cap("extra file", entry.bytes, limit)?;
+        let path = self.path.join(name);
+        match read_checked(&*self.files, &path, "extra file", Some(entry), limit) {
+            Err(SnapshotError::Checksum { .. }) => Err(SnapshotError::Checksum {
+                section: name.to_owned(),
+            }),
+            read => read,
+        }
+    }
+
+    fn extra_entry(&self, name: &str) -> Result<FileEntry> {
         manifest::check_extra_name(name)?;
         let entry = self.manifest.files.get(name);
-        let entry = entry.ok_or_else(|| SnapshotError::Name {
+        entry.copied().ok_or_else(|| SnapshotError::Name {
             name: name.to_owned(),
-        })?;
-        let path = self.path.join(name);
-        let (file, _) = open_checked(&*self.files, &path, "extra file", Some(entry.bytes))?;
-        Ok(file)
+        })
     }
 
     /// Compares all of memory and the extra files with their checksums, which
@@ -246,7 +264,7 @@ impl Inspection {
         memory::verify(files, &self.content(), &path, bytes, &self.manifest.memory)?;
         for (name, entry) in self.manifest.extra_files() {
             let path = self.path.join(name);
-            let file = self.extra_file(name)?;
+            let (file, _) = open_checked(files, &path, "extra file", Some(entry.bytes))?;
             if checksum(files, &file, &path, entry.bytes)? != entry.crc32c {
                 return Err(SnapshotError::Checksum {
                     section: name.to_owned(),

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! ROOT/.IMAGE.lock               held by whoever bakes or removes
-//! ROOT/IMAGE/current             number of the generation in use
+//! ROOT/IMAGE/current             number of the generation in use, and its checksum
 //! ROOT/IMAGE/0000000001/         locked shared by whoever uses it
 //! ROOT/IMAGE/.0000000002.PID.RANDOM.tmp/   being written
 //! ```
 
 use crate::draft::Draft;
 use crate::error::Context;
-use crate::files::{Files, LockKind, SystemFiles};
+use crate::files::{Files, LockKind};
+use crate::generation::{POINTER, POINTER_BYTES, generation_name, pointed_to};
+use crate::image_lock::ImageLock;
 use crate::reader::{Inspection, Snapshot};
-use crate::{Result, SnapshotError, Stamp, name};
-use std::ffi::OsStr;
+use crate::{FilesBelow, Result, SnapshotError, Stamp, SystemFiles, name};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,9 +22,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) const POINTER: &str = "current";
-/// Digits of a generation's name.
-const DIGITS: usize = 10;
 /// How often an open starts again when the generation it found is removed.
 const OPEN_ATTEMPTS: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -55,26 +53,29 @@ impl Baked {
     }
 }
 
-pub(crate) fn generation_name(number: u64) -> String {
-    format!("{number:0DIGITS$}")
-}
-
-pub(crate) fn generation_number(name: &OsStr) -> Option<u64> {
-    let name = name.to_str()?;
-    let digits = name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| name.parse().ok())?
-}
-
 impl Store {
     /// Uses the directory `root`, which is created if only it is missing.
+    /// Symbolic links are not followed, there and below.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// [`SnapshotError::NotDirectory`] when it is a link; when it cannot be
+    /// created.
     pub fn new(root: impl Into<PathBuf>) -> Result<Self> {
-        Self::with_files(root, Arc::new(SystemFiles))
+        Self::existing(Self::with_files(root, Arc::new(SystemFiles))?.root)
     }
 
-    /// As [`Store::new`], doing everything with the given files.
+    /// As [`Store::new`], of a directory that is there.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotDirectory`] when it is a link; when it is not there.
+    pub fn existing(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        let files = Arc::new(FilesBelow::open(&root)?);
+        Ok(Self { root, files })
+    }
+
+    /// As [`Store::new`], doing everything with the given files, which see to
+    /// links themselves.
     ///
     /// # Errors
     /// When the directory cannot be created.
@@ -124,11 +125,13 @@ impl Store {
     /// # Errors
     /// When there is none.
     pub fn current(&self, image: &str) -> Result<u64> {
-        let path = self.image_path(image)?.join(POINTER);
+        let directory = self.image_path(image)?;
+        let path = directory.join(POINTER);
         let not_found = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SnapshotError::NotFound {
+            io::ErrorKind::NotFound => SnapshotError::NotFound {
                 image: image.to_owned(),
             },
+            io::ErrorKind::NotADirectory => SnapshotError::NotDirectory { path: directory },
             _ => SnapshotError::Io {
                 what: "open",
                 path: path.clone(),
@@ -136,20 +139,20 @@ impl Store {
             },
         };
         let file = self.files.open(&path).map_err(not_found)?;
-        let mut text = [0; DIGITS + 1];
+        let length = self.files.attributes(&file).context("examine", &path)?;
+        let mut text = [0; POINTER_BYTES];
         let malformed = SnapshotError::Malformed {
             what: "pointer to the current generation",
         };
+        if length.len() != POINTER_BYTES as u64 {
+            return Err(malformed);
+        }
         match self.files.read_exact_at(&file, &mut text, 0) {
             Ok(()) => (),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(malformed),
             Err(error) => return Err(error).context("read", &path),
         }
-        let number = str::from_utf8(&text).ok();
-        let number = number.and_then(|text| text.strip_suffix('\n'));
-        number
-            .and_then(|text| generation_number(OsStr::new(text)))
-            .ok_or(malformed)
+        pointed_to(&text).ok_or(malformed)
     }
 
     /// Opens the current generation of an image to run it here.
@@ -193,11 +196,23 @@ impl Store {
     /// Opens the generation in a directory, wherever it came from.
     ///
     /// # Errors
-    /// When it is damaged or being removed.
+    /// When it is damaged or being removed, or the directory is a link.
     pub fn inspect_path(path: &Path) -> Result<Inspection> {
-        Inspection::open(Arc::new(SystemFiles), path)?.ok_or_else(|| SnapshotError::NotFound {
+        let files = Self::existing(path)?.files;
+        Inspection::open(files, path)?.ok_or_else(|| SnapshotError::NotFound {
             image: path.display().to_string(),
         })
+    }
+
+    /// Whether something other than a directory is in the place of an image.
+    fn check_image(&self, image: &str) -> Result<()> {
+        let path = self.image_path(image)?;
+        match self.files.attributes_of(&path) {
+            Ok(attributes) if !attributes.is_dir() => Err(SnapshotError::NotDirectory { path }),
+            // Made when it is needed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            looked => looked.context("examine", &path).map(|_| ()),
+        }
     }
 
     /// Waits up to `patience` for the right to change an image.
@@ -206,6 +221,7 @@ impl Store {
     /// [`SnapshotError::Locked`] when another process keeps it for longer.
     pub fn lock(&self, image: &str, patience: Duration) -> Result<ImageLock<'_>> {
         let directory = self.image_path(image)?;
+        self.check_image(image)?;
         let path = self.root.join(format!(".{image}.lock"));
         let deadline = Instant::now().checked_add(patience);
         let mut pause = FIRST_PAUSE;
@@ -253,13 +269,7 @@ impl Store {
         let holder = format!("{:<10}", std::process::id());
         let written = self.files.write_all_at(&file, holder.as_bytes(), 0);
         written.context("write", &path)?;
-        Ok(ImageLock {
-            store: self,
-            image: image.to_owned(),
-            directory,
-            path,
-            _file: file,
-        })
+        Ok(ImageLock::new(self, image, directory, path, file))
     }
 
     /// Bakes an image unless there is a snapshot with the same key that runs
@@ -300,157 +310,13 @@ impl Store {
     fn with_key(&self, image: &str, key: &str, here: &Stamp) -> Result<Option<Snapshot>> {
         match self.open(image, here) {
             Ok(found) if found.manifest().machine.key == key => Ok(Some(found)),
-            Err(error @ (SnapshotError::Locked { .. } | SnapshotError::Name { .. })) => Err(error),
+            Err(
+                error @ (SnapshotError::Locked { .. }
+                | SnapshotError::Name { .. }
+                | SnapshotError::NotDirectory { .. }),
+            ) => Err(error),
             // Whatever is wrong with the old one, a new one helps.
             Ok(_) | Err(_) => Ok(None),
         }
-    }
-}
-
-/// The right to change an image. The system takes it back when the process
-/// dies.
-#[derive(Debug)]
-pub struct ImageLock<'a> {
-    store: &'a Store,
-    image: String,
-    directory: PathBuf,
-    path: PathBuf,
-    _file: File,
-}
-
-impl<'a> ImageLock<'a> {
-    /// Starts a new generation.
-    ///
-    /// # Errors
-    /// When its directory cannot be made.
-    pub fn draft(self) -> Result<Draft<'a>> {
-        let files = &self.store.files;
-        match files.create_dir(&self.directory) {
-            Ok(()) => files
-                .sync_dir(&self.store.root)
-                .context("sync", &self.store.root)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.sweep()?;
-            }
-            Err(error) => return Err(error).context("create", &self.directory),
-        }
-        let newest = self.generations()?.last().copied().unwrap_or(0);
-        Draft::new(self, newest + 1)
-    }
-
-    pub(crate) fn store(&self) -> &'a Store {
-        self.store
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    pub(crate) fn image(&self) -> &str {
-        &self.image
-    }
-
-    /// Numbers of the generations there are, ascending.
-    fn generations(&self) -> Result<Vec<u64>> {
-        let names = match self.store.files.list(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            names => names.context("list", &self.directory)?,
-        };
-        let numbers = names.iter().filter_map(|name| generation_number(name));
-        let mut numbers: Vec<u64> = numbers.collect();
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    /// Removes a generation unless someone uses it.
-    fn remove_generation(&self, number: u64) -> Result<bool> {
-        let files = &self.store.files;
-        let path = self.directory.join(generation_name(number));
-        let directory = files.open(&path).context("open", &path)?;
-        let free = files.try_lock(&directory, LockKind::Exclusive);
-        if !free.context("lock", &path)? {
-            return Ok(false);
-        }
-        files.remove_tree(&path).context("remove", &path)?;
-        Ok(true)
-    }
-
-    /// Removes all generations that are neither current nor in use, and gives
-    /// their number.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
-    pub fn collect(&self) -> Result<u32> {
-        let current = match self.store.current(&self.image) {
-            Ok(number) => Some(number),
-            Err(error) if error.wants_rebake() => None,
-            Err(error) => return Err(error),
-        };
-        let mut removed = 0;
-        for number in self.generations()? {
-            if Some(number) != current {
-                removed += u32::from(self.remove_generation(number)?);
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Whether a machine runs from a generation of the image right now. More
-    /// may begin to, until the image is removed.
-    ///
-    /// # Errors
-    /// When a generation cannot be looked at.
-    pub fn is_in_use(&self) -> Result<bool> {
-        let files = &self.store.files;
-        match files.attributes_of(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            result => result.context("examine", &self.directory)?,
-        };
-        for number in self.generations()? {
-            let path = self.directory.join(generation_name(number));
-            let directory = files.open(&path).context("open", &path)?;
-            let free = files.try_lock(&directory, LockKind::Exclusive);
-            if !free.context("lock", &path)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Removes the image with all that belongs to it.
-    ///
-    /// # Errors
-    /// [`SnapshotError::InUse`] when a machine runs from it; then what it runs
-    /// from is still there, and no longer found under the image's name.
-    pub fn remove(self) -> Result<()> {
-        let files = &self.store.files;
-        let generations = match files.attributes_of(&self.directory) {
-            Ok(_) => self.generations()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(SnapshotError::NotFound {
-                    image: self.image.clone(),
-                });
-            }
-            Err(error) => return Err(error).context("examine", &self.directory),
-        };
-        let pointer = self.directory.join(POINTER);
-        match files.remove_file(&pointer) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("remove", &pointer);
-            }
-            _ => (),
-        }
-        for number in generations {
-            if !self.remove_generation(number)? {
-                return Err(SnapshotError::InUse {
-                    image: self.image.clone(),
-                });
-            }
-        }
-        self.sweep()?;
-        files
-            .remove_dir(&self.directory)
-            .context("remove", &self.directory)?;
-        files.remove_file(&self.path).context("remove", &self.path)
     }
 }

@@ -5,30 +5,13 @@
 //! ours belongs to nobody.
 
 use crate::error::Context;
-use crate::store::{ImageLock, POINTER, Store, generation_number};
+use crate::generation::temporary_owner;
+use crate::image_lock::ImageLock;
+use crate::store::Store;
 use crate::{Result, SnapshotError, name};
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// A name of this crate's own for what is not finished; `stem` tells what it
-/// will be.
-pub(crate) fn temporary_name(stem: &str) -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(stem);
-    format!(".{stem}.{}.{random:016x}.tmp", std::process::id())
-}
-
-/// The process in a name made by [`temporary_name`].
-fn temporary_owner(name: &OsStr) -> Option<u32> {
-    let inner = name.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
-    let mut parts = inner.split('.');
-    let (stem, pid, random) = (parts.next()?, parts.next()?, parts.next()?);
-    let known = stem == POINTER || generation_number(OsStr::new(stem)).is_some();
-    let hex = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (known && hex && parts.next().is_none()).then(|| pid.parse().ok())?
-}
 
 impl Store {
     /// Removes what processes that died left behind, of all images that nobody

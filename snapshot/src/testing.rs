@@ -1,7 +1,7 @@
 //! Files that fail on demand, and a stamp to test with.
 
-use crate::files::{Files, LockKind, SystemFiles};
-use crate::{Architecture, Engine, Stamp};
+use crate::files::{Files, LockKind};
+use crate::{Architecture, Engine, Stamp, SystemFiles};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};

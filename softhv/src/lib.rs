@@ -8,6 +8,7 @@ pub mod code;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;
+pub mod dispatch;
 pub mod exception;
 pub mod exec;
 pub mod faults;

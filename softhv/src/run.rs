@@ -1,6 +1,7 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
+use crate::dispatch::{self, StackLimit};
 use crate::exception::class;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
@@ -120,6 +121,9 @@ impl Cpu {
             attention: &raw const shared.attention,
             jump: std::ptr::null_mut(),
             context: [0; 2],
+            stack_limit: StackLimit::default(),
+            #[cfg(not(tail_calls))]
+            next: std::ptr::null(),
             monitor: Monitor::default(),
             pc: 0,
             link_from: std::ptr::null(),
@@ -167,6 +171,7 @@ impl Cpu {
             self.inherit();
         }
         self.link_from = std::ptr::null();
+        self.stack_limit = StackLimit::here();
         // As an exception return to the guest would (Arm ARM B2.12.1): what
         // was loaded before may be of another life by now.
         self.monitor.host = 0;
@@ -187,7 +192,7 @@ impl Cpu {
                 self.step();
             } else if let Some(op) = self.next_block() {
                 // SAFETY: a live block of this vCPU, owned by this thread.
-                unsafe { ((*op).run)(self, op) };
+                unsafe { dispatch::execute(self, op) };
             }
             if let Some(exit) = self.exit.take() {
                 break exit;

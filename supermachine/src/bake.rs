@@ -2,6 +2,7 @@
 //! from, and captured.
 
 use crate::config::MachineId;
+use crate::deadline::Deadline;
 use crate::engine::resume::Identity;
 use crate::image::default_cache;
 use crate::template::{
@@ -9,6 +10,7 @@ use crate::template::{
     read_layers,
 };
 use crate::unfinished::{self, Unfinished};
+use crate::vm::ANSWER_LIMIT;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, base, stamp};
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
@@ -239,25 +241,48 @@ impl OciImageBuilder {
             std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
         }
         let store = Store::new(root)?;
-        let key = self.key(image, &here);
+        let find = || self.find_or_bake(image, &store, &name, &here);
+        let (template, kept) = match find()? {
+            (Baked::Reused(found), _) => {
+                let number = found.number();
+                match (Template::new(found, &here), number) {
+                    // Its manifest is good, and something else of it is not.
+                    (Err(Error::Rebake { .. }), Some(number)) => {
+                        store.lock(&name, PATIENCE)?.retire(number)?;
+                        let (baked, kept) = find()?;
+                        (Template::new(baked.into_snapshot(), &here)?, kept)
+                    }
+                    (found, _) => (found?, None),
+                }
+            }
+            (Baked::New(baked), kept) => (Template::new(baked, &here)?, kept),
+        };
+        let template = Arc::new(template.cached_in(store, name));
+        // The machine goes back to the snapshot like any of its copies.
+        let kept = kept.filter(|vm| vm.reset(&template).is_ok());
+        Ok(Image::from_template(template, kept))
+    }
+
+    /// The snapshot of that name if it is of this image and these options, else
+    /// a new one and the machine it was made of.
+    fn find_or_bake(
+        &self,
+        image: &Image,
+        store: &Store,
+        name: &str,
+        here: &Stamp,
+    ) -> Result<(Baked, Option<Vm>), Error> {
+        let key = self.key(image, here);
         let mut kept = None;
-        let unfinished = Unfinished::begin(&store, &name);
-        let baked = store.bake(&name, &key, &here, PATIENCE, |mut draft| {
-            let base = base::find(store.root(), &self.config, &here)?;
+        let unfinished = Unfinished::begin(store, name);
+        let baked = store.bake(name, &key, here, PATIENCE, |mut draft| {
+            let base = base::find(store.root(), &self.config, here)?;
             draft.share(&base)?;
-            let (number, vm) = self.bake(image, &key, &here, draft, &unfinished)?;
+            let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)
         })?;
-        drop(unfinished);
-        let is_new = matches!(baked, Baked::New(_));
-        let template = Template::new(baked.into_snapshot())?;
-        // The machine goes back to the snapshot like any of its copies.
-        let kept = kept.filter(|_| is_new).and_then(|vm| {
-            let ready = vm.reset(&template);
-            ready.is_ok().then_some(vm)
-        });
-        Ok(Image::from_template(template, kept))
+        Ok((baked, kept))
     }
 
     /// Digest of everything that decides what is in the snapshot.
@@ -338,7 +363,7 @@ impl OciImageBuilder {
         let workload = if self.trigger == Trigger::Ready {
             workload
         } else {
-            vm.start_workload(&workload)?;
+            vm.start_workload(&workload, Deadline::within(ANSWER_LIMIT))?;
             self.await_trigger(vm)?;
             Workload::Running
         };

@@ -55,7 +55,9 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
 /// Removes the bases of a directory that has no snapshots of images any more.
 pub fn prune(root: &Path) -> Result<(), Error> {
     let directory = root.join(DIRECTORY);
-    if !directory.is_dir() || !Store::new(root)?.images()?.is_empty() {
+    if !std::fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir())
+        || !Store::new(root)?.images()?.is_empty()
+    {
         return Ok(());
     }
     let store = Store::new(&directory)?;

@@ -6,6 +6,7 @@ use crate::vm::CopyReport;
 use crate::{Error, Image, Vm, bake, stamp};
 use snapshot::{Store, WorkingSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long another process may write to the same snapshot.
@@ -71,8 +72,8 @@ impl Vm {
             vm.instance().go_on()?;
             Ok(WorkingSet::default())
         })?;
-        let template = Template::new(store.open(name, &here)?)?;
-        Ok(Image::from_template(template, None))
+        let template = Template::new(store.open(name, &here)?, &here)?;
+        Ok(Image::from_template(Arc::new(template), None))
     }
 
     /// Makes `count` children of the running machine: each goes on from this

@@ -1,5 +1,7 @@
 //! Connections to programs in the guest.
 
+use crate::deadline::{Deadline, Timed};
+use crate::engine::dial;
 use crate::{Error, Vm};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,27 +22,29 @@ impl Vm {
     /// [`Error::Connection`] if nobody listens there or the machine has ended,
     /// [`Error::Timeout`] if the guest does not answer within ten seconds.
     pub fn connect(&self, port: u32) -> Result<UnixStream, Error> {
-        let broken = Error::connection;
-        let mut stream = UnixStream::connect(self.vsock_path())
-            .map_err(broken("connecting to the machine's sockets"))?;
+        let deadline = Deadline::within(ACCEPT_TIMEOUT);
+        let stream = dial::connect(&self.vsock_path(), deadline)?;
+        ask(&stream, port, deadline)?;
         stream
-            .set_read_timeout(Some(ACCEPT_TIMEOUT))
-            .map_err(Error::system("set a time limit"))?;
-        stream
-            .write_all(format!("CONNECT {port}\n").as_bytes())
-            .map_err(broken("asking for a port"))?;
-        accepted(&mut stream).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::Timeout {
-                what: "the guest's answer to a connection",
-                after: ACCEPT_TIMEOUT,
-            },
-            _ => broken("waiting for the guest to accept")(error),
-        })?;
-        stream
-            .set_read_timeout(None)
-            .map_err(Error::system("set a time limit"))?;
+            .set_nonblocking(false)
+            .map_err(Error::system("set a connection up"))?;
         Ok(stream)
     }
+}
+
+/// Has the device connect to a port of the guest.
+fn ask(stream: &UnixStream, port: u32, deadline: Deadline) -> Result<(), Error> {
+    let mut timed = Timed::new(stream, deadline);
+    let failed = |what| {
+        move |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => deadline.error("the guest's answer to a connection"),
+            _ => Error::connection(what)(error),
+        }
+    };
+    timed
+        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .map_err(failed("asking for a port"))?;
+    accepted(&mut timed).map_err(failed("waiting for the guest to accept"))
 }
 
 /// Reads the device's answer and not a byte of what the guest says after it.
@@ -52,7 +56,6 @@ fn accepted(stream: &mut impl Read) -> io::Result<()> {
             // The device closes what the guest refuses.
             Ok(0) => return Err(io::ErrorKind::ConnectionRefused.into()),
             Ok(_) => line.extend_from_slice(&byte),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // A socket that was closed with our request unread.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 return Err(io::ErrorKind::ConnectionRefused.into());

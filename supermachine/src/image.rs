@@ -52,12 +52,20 @@ impl Image {
         cache: &Path,
         cancel: &Cancel,
     ) -> Result<Self, Error> {
+        let mut options = BakeOptions::default();
+        options.cancel = cancel.clone();
+        Self::load_with(reference, cache, &options)
+    }
+
+    pub(crate) fn load_with(
+        reference: &str,
+        cache: &Path,
+        options: &BakeOptions,
+    ) -> Result<Self, Error> {
         let text = reference;
         let reference = Reference::parse(text)?;
         let store = Store::open(cache)?;
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        let baked = bake(&reference, &options, &store)?;
+        let baked = bake(&reference, options, &store)?;
         Ok(Self {
             config: Arc::new(baked.config),
             layers: baked.layers,
@@ -97,16 +105,16 @@ impl Image {
     /// As [`Image::from_snapshot`].
     pub fn from_snapshot_with(path: impl AsRef<Path>, config: &VmConfig) -> Result<Self, Error> {
         let template = Template::open(path.as_ref(), config)?;
-        Ok(Self::from_template(template, None))
+        Ok(Self::from_template(Arc::new(template), None))
     }
 
-    pub(crate) fn from_template(template: Template, baked: Option<Vm>) -> Self {
+    pub(crate) fn from_template(template: Arc<Template>, baked: Option<Vm>) -> Self {
         Self {
             config: template.config().clone(),
             layers: template.layers().to_vec(),
             digest: template.image().digest.clone(),
             reference: template.image().reference.clone(),
-            template: Some(Arc::new(template)),
+            template: Some(template),
             baked: Arc::new(Mutex::new(baked)),
             pools: Arc::default(),
         }

@@ -3,10 +3,11 @@
 //! Each is described by a file in its runtime directory. It counts as running
 //! as long as its worker holds the lock there, which ends with the worker.
 
+use crate::deadline::Deadline;
+use crate::engine::dial::{GREETING_LIMIT, connect, patiently};
 use crate::engine::host;
-use crate::engine::instance::patiently;
 use crate::engine::runtime_dir::{self, Occupant};
-use crate::engine::spawn::WeakWorker;
+use crate::engine::watched::WeakWorker;
 use crate::exec::{Channel, Target};
 use crate::{Error, ExecBuilder};
 use exec_proto::ProtoError;
@@ -14,7 +15,6 @@ use exec_proto::client::Session;
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -141,21 +141,28 @@ impl RunningVm {
 
     pub(crate) fn open_session(
         &self,
+        deadline: Deadline,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
-        let connect = || {
-            let stream = UnixStream::connect(self.dir.join("exec"))
-                .map_err(Error::connection("connecting to it"))?;
-            let channel = Channel::new(stream, WeakWorker::default());
+        let attempt = || {
+            let channel = self.channel(deadline)?;
             channel.request(&queue)?;
             channel.greeting()?;
             Ok(channel)
         };
-        patiently(connect, || {
+        patiently(deadline, attempt, || {
             (!self.is_running()).then(|| Error::Ended {
                 reason: "its process is gone".into(),
             })
         })
+    }
+
+    /// A connection of its own to the agent.
+    fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
+        let stream = connect(&self.dir.join("exec"), deadline)?;
+        let channel = Channel::new(stream, WeakWorker::default())?;
+        channel.limit(deadline);
+        Ok(channel)
     }
 
     /// Whether it still runs.
@@ -190,13 +197,13 @@ impl RunningVm {
     /// Has a thread ask, because a worker that hangs takes no connection and
     /// gives no answer. It ends with the worker, whose sockets then close.
     fn ask_to_end(&self) -> Result<(), Error> {
-        let path = self.dir.join("exec");
+        let vm = self.clone();
+        let deadline = Deadline::within(GREETING_LIMIT);
         std::thread::Builder::new()
             .name("shutdown".into())
             .spawn(move || {
                 // A guest that does not listen is dealt with by force.
-                let _ = UnixStream::connect(path).map(|stream| {
-                    let channel = Channel::new(stream, WeakWorker::default());
+                let _ = vm.channel(deadline).and_then(|channel| {
                     channel.request(|session| session.shutdown())?;
                     channel.greeting()
                 });

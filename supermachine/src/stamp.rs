@@ -1,9 +1,10 @@
 //! What this host is, as snapshots compare it.
 
 use crate::engine::identity;
+use crate::engine::protocol::GuestFiles;
 use crate::{Error, VmConfig};
 use sha2::{Digest, Sha256};
-use snapshot::{Architecture, Stamp};
+use snapshot::Stamp;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -21,17 +22,11 @@ static DIGESTS: Mutex<Option<HashMap<Identity, String>>> = Mutex::new(None);
 pub fn here(config: &VmConfig) -> Result<Stamp, Error> {
     let assets = config.assets()?;
     let machine = identity::of_workers(config)?;
-    Ok(Stamp {
-        engine: machine.engine,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz: machine.counter_hz,
-        granule_bytes: 16 << 10,
-        cpu: machine.registers,
+    let guest = GuestFiles {
         kernel: digest(&assets.kernel)?,
         init: digest(&assets.init_oci)?,
-        producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
-    })
+    };
+    Ok(machine.stamp(guest))
 }
 
 /// SHA-256 of a file, in hex digits.

@@ -1,13 +1,12 @@
 //! A snapshot that machines are copied from.
 
-use crate::engine::protocol::Restore;
+use crate::engine::protocol::{GuestFiles, Restore};
 use crate::engine::resume::Identity;
 use crate::{Error, VmConfig, stamp};
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
-use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Store, SystemFiles};
+use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Stamp, Store, SystemFiles};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +50,11 @@ pub enum Workload {
 #[derive(Debug)]
 pub struct Template {
     snapshot: Snapshot,
+    /// What guests boot from where it was found to fit.
+    guest: GuestFiles,
+    /// The store it was baked into and its name there, if whoever bakes it
+    /// again gets another in its place.
+    cached: Option<(Store, String)>,
     image: ImageFile,
     config: Arc<ImageConfig>,
     layers: Vec<PathBuf>,
@@ -65,32 +69,18 @@ impl Template {
             (false, Some(root), Some(name)) => Store::new(root)?.open(name, &here),
             _ => Store::inspect_path(path).and_then(|found| found.admit(&here)),
         };
-        let snapshot = snapshot.map_err(|error| {
-            if error.wants_rebake() {
-                Error::Rebake {
-                    reason: error.to_string(),
-                }
-            } else {
-                error.into()
-            }
-        })?;
-        Self::new(snapshot)
+        Self::new(snapshot.map_err(unusable)?, &here)
     }
 
-    pub fn new(snapshot: Snapshot) -> Result<Self, Error> {
-        let damaged = |source| Error::Host {
-            what: "cannot read the image's description",
-            path: snapshot.path().join(IMAGE_FILE),
-            source,
-        };
-        let mut text = Vec::new();
-        snapshot
-            .extra_file(IMAGE_FILE)?
-            .take(MAX_IMAGE_FILE_BYTES)
-            .read_to_end(&mut text)
-            .map_err(damaged)?;
+    /// A snapshot that was found to fit `here`.
+    pub fn new(snapshot: Snapshot, here: &Stamp) -> Result<Self, Error> {
+        // Checked as a whole before any of it is believed: it says which user
+        // runs what.
+        let text = snapshot.read_extra_file(IMAGE_FILE, MAX_IMAGE_FILE_BYTES);
         let image: ImageFile =
-            serde_json::from_slice(&text).map_err(|error| damaged(error.into()))?;
+            serde_json::from_slice(&text.map_err(unusable)?).map_err(|error| Error::Rebake {
+                reason: format!("{IMAGE_FILE} does not describe an image: {error}"),
+            })?;
         // The manifest names them in the order they are mounted in. Files it
         // lists were looked at when it was opened.
         let manifest = snapshot.manifest();
@@ -107,10 +97,29 @@ impl Template {
         let config = Arc::new(image.config.clone());
         Ok(Self {
             snapshot,
+            guest: GuestFiles {
+                kernel: here.kernel.clone(),
+                init: here.init.clone(),
+            },
+            cached: None,
             image,
             config,
             layers,
         })
+    }
+
+    /// The same as `image` of a store, where it is baked anew if it turns out to
+    /// be damaged.
+    pub fn cached_in(self, store: Store, image: String) -> Self {
+        Self {
+            cached: Some((store, image)),
+            ..self
+        }
+    }
+
+    /// The store it was baked into, and its name there.
+    pub fn cached(&self) -> Option<&(Store, String)> {
+        self.cached.as_ref()
     }
 
     /// Directory of the generation.
@@ -176,7 +185,7 @@ impl Template {
     pub fn restore(&self, config: &VmConfig) -> Restore {
         Restore {
             snapshot: self.path().to_path_buf(),
-            stamp: self.snapshot.manifest().machine.stamp.clone(),
+            guest: self.guest.clone(),
             layers: self.layers.clone(),
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
@@ -193,6 +202,16 @@ impl Template {
             memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
         })
     }
+}
+
+/// The error for a snapshot that was found and cannot be used.
+fn unusable(error: SnapshotError) -> Error {
+    if error.wants_rebake() {
+        return Error::Rebake {
+            reason: error.to_string(),
+        };
+    }
+    error.into()
 }
 
 /// Layers as resources of a snapshot, by the names of their files.

@@ -1,5 +1,8 @@
 //! One machine.
 
+use crate::deadline::Deadline;
+use crate::doubt::{blame, doubting};
+use crate::engine::dial::GREETING_LIMIT;
 use crate::engine::instance::Instance;
 use crate::engine::protocol::{Boot, RestoreStages};
 use crate::engine::resume::Identity;
@@ -12,7 +15,7 @@ use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running machine in a worker process of its own. Dropping it stops it.
@@ -98,12 +101,14 @@ impl Vm {
                 Ok(vm)
             }
             None => {
-                let vm = Self::boot(image, config)?;
+                let deadline = Deadline::within(config.boot_timeout);
+                let vm = Self::boot_until(image, config, deadline)?;
                 if let Some(machine_id) = config.machine_id.resolve()? {
-                    vm.instance.identify(&Identity {
+                    let identity = Identity {
                         machine_id: Some(machine_id),
                         ..Identity::default()
-                    })?;
+                    };
+                    vm.instance.identify(&identity, deadline)?;
                 }
                 Ok(vm)
             }
@@ -112,6 +117,10 @@ impl Vm {
 
     /// Boots a machine whose copies may have as many vCPUs as there can be.
     pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
+        Self::boot_until(image, config, Deadline::within(config.boot_timeout))
+    }
+
+    fn boot_until(image: &Image, config: &VmConfig, deadline: Deadline) -> Result<Self, Error> {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
@@ -124,7 +133,7 @@ impl Vm {
             layers: image.layers().to_vec(),
             cmdline: command_line(image, config),
         };
-        vm.instance.boot(boot, config.boot_timeout)?;
+        vm.instance.boot(boot, deadline)?;
         vm.started(begun, None)?;
         Ok(vm)
     }
@@ -148,27 +157,37 @@ impl Vm {
     }
 
     /// Makes a prepared machine a copy of a snapshot.
-    pub(crate) fn restore(&self, template: &Template) -> Result<(), Error> {
+    pub(crate) fn restore(&self, template: &Arc<Template>) -> Result<(), Error> {
+        doubting(template, self.instance.process(), || {
+            self.try_restore(template)
+        })
+    }
+
+    fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
-        let patience = self.config.restore_timeout;
+        let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) =
             self.instance
-                .restore(template.restore(&self.config), &identity, patience)?;
+                .restore(template.restore(&self.config), &identity, deadline)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
-        self.start_workload(&template.image().workload)
+        self.start_workload(&template.image().workload, deadline)
     }
 
     /// Brings the machine back to the snapshot.
     pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
+        blame(template, self.try_reset(template), || None)
+    }
+
+    fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
         let identity = template.identity(&self.config)?;
-        let patience = self.config.restore_timeout;
-        let (stages, resumed) = self.instance.reset(&identity, patience)?;
+        let deadline = Deadline::within(self.config.restore_timeout);
+        let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
-        self.start_workload(&template.image().workload)
+        self.start_workload(&template.image().workload, deadline)
     }
 
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
@@ -219,7 +238,11 @@ impl Vm {
         self.start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn start_workload(&self, workload: &Workload) -> Result<(), Error> {
+    pub(crate) fn start_workload(
+        &self,
+        workload: &Workload,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         let Workload::OnRestore(argv, env) = workload else {
             return Ok(());
         };
@@ -228,7 +251,7 @@ impl Vm {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             request.env(name, value)
         });
-        request.start_workload()
+        request.start_workload(deadline)
     }
 
     pub(crate) fn instance(&self) -> &Instance {
@@ -328,7 +351,8 @@ impl Vm {
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
-        self.instance.open_session(queue)
+        self.instance
+            .open_session(Deadline::within(GREETING_LIMIT), queue)
     }
 
     /// How the machine is doing.
@@ -358,11 +382,20 @@ impl Vm {
 
 /// Longest a guest may take to answer a request, more than it waits for a
 /// workload to listen.
-const ANSWER_LIMIT: Duration = Duration::from_secs(150);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(150);
 
 /// Waits for the one event that answers a request.
 pub(crate) fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
-    channel.limit(Some(ANSWER_LIMIT))?;
+    answer_until(channel, Deadline::within(ANSWER_LIMIT), pick)
+}
+
+/// As [`answer`], not beyond a deadline of the caller's.
+pub(crate) fn answer_until<T>(
+    channel: &Channel,
+    deadline: Deadline,
+    pick: impl Fn(Event) -> Option<T>,
+) -> Result<T, Error> {
+    channel.limit(deadline);
     let mut buffer = Vec::new();
     loop {
         match channel.next_event(&mut buffer)? {

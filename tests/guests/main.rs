@@ -15,3 +15,4 @@ mod openssl;
 mod perl;
 mod python;
 mod servers;
+mod trust;

@@ -25,11 +25,11 @@ const PACKAGES: &[&str] = &[
 
 const RUST_SOURCES: Set = Set {
     purpose: "checking for macOS",
-    names: &["python3-venv", "rust-web-src"],
+    names: &["rust-web-src"],
 };
 
 pub fn run(_arguments: &[String]) -> Result<()> {
-    packages::ensure(&[&packages::guest_rust(), &RUST_SOURCES])?;
+    packages::ensure(&[&packages::guest_rust(), &packages::PYTHON, &RUST_SOURCES])?;
     let mut check = cargo("check")?;
     for package in PACKAGES {
         check.args(["-p", package]);
@@ -91,25 +91,7 @@ fn link() -> Result<()> {
 
 /// Python with zig in it, in the user's cache directory.
 fn zig() -> Result<PathBuf> {
-    let environment = kernel::cache_dir()?.join(format!("zig-{ZIG_VERSION}"));
-    let python = environment.join("bin/python");
-    if environment.join("complete").is_file() {
-        return Ok(python);
-    }
-    process::shown(
-        Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(&environment),
-    )?;
-    process::shown(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        &format!("ziglang=={ZIG_VERSION}"),
-    ]))?;
-    std::fs::write(environment.join("complete"), "")?;
-    Ok(python)
+    Ok(packages::from_pypi("ziglang", ZIG_VERSION)?.join("python"))
 }
 
 /// Checks magic, processor and file type of the header (mach-o/loader.h).

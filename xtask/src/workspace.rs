@@ -38,8 +38,29 @@ pub fn target_dir() -> Result<PathBuf> {
         .context("cargo metadata names no target directory")
 }
 
-/// The value of a string member in machine-written JSON. Enough for one path,
-/// and cheaper than compiling a JSON crate before every command.
+/// Names of the packages that are to be published.
+pub fn published() -> Result<Vec<String>> {
+    let metadata = process::output(Command::new(env!("CARGO")).current_dir(root()).args([
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version",
+        "1",
+    ]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata names no packages")?;
+    Ok(packages
+        .iter()
+        // `publish = false` is an empty list of registries.
+        .filter(|package| package["publish"].is_null())
+        .filter_map(|package| package["name"].as_str())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The value of a string member in machine-written JSON. Enough for one path.
 fn json_string(json: &str, name: &str) -> Option<String> {
     let key = format!("\"{name}\":\"");
     let (_, rest) = json.rsplit_once(&key)?;

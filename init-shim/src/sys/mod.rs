@@ -31,9 +31,7 @@ pub use process::{
     Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process, reap_orphan,
     spawn, wait_nonblocking,
 };
-pub use sockets::{
-    accept, receive, send, shutdown_write, vsock_connect_host, vsock_connect_self, vsock_listen,
-};
+pub use sockets::{Peer, accept, receive, send, shutdown_write, vsock_connect_host, vsock_listen};
 
 /// The return value of a C call that reports errors as -1 and `errno`.
 fn check(ret: libc::c_int) -> io::Result<libc::c_int> {

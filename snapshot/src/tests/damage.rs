@@ -65,6 +65,59 @@ fn every_byte_of_state_is_checked_before_anything_is_mapped() {
 }
 
 #[test]
+fn every_flipped_bit_of_every_small_file_is_refused_before_the_file_is_used() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    // Both whole, and the pointers to them one bit apart.
+    for seed in [1, 2] {
+        publish(&store, "a", "key", seed).unwrap();
+    }
+    let third = publish(&store, "a", "key", 3).unwrap();
+    let generation = format!("a/{third:010}");
+    let files = ["manifest.json", "state.bin", "ws.bin", "fs-0.bin"];
+    let files = files.map(|name| format!("{generation}/{name}"));
+    for name in files.iter().map(String::as_str).chain(["a/current"]) {
+        let path = scratch.path().join(name);
+        let good = fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).unwrap();
+            let used = store.open("a", &testing::stamp());
+            let used = used.and_then(|found| found.read_extra_file("fs-0.bin", 1 << 20));
+            assert!(used.is_err(), "{name}: bit {bit}");
+        }
+        fs::write(&path, &good).unwrap();
+    }
+    check(&store.open("a", &testing::stamp()).unwrap(), 3);
+}
+
+#[test]
+fn a_generation_that_was_retired_is_baked_anew() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    for seed in [1, 2] {
+        publish(&store, "a", "key", seed).unwrap();
+    }
+    let kept = store.open("a", &testing::stamp()).unwrap();
+    assert_eq!(kept.number(), Some(2));
+    let lock = store.lock("a", PATIENCE).unwrap();
+    // Somebody else has replaced it already.
+    assert!(!lock.retire(1).unwrap());
+    assert!(lock.retire(2).unwrap());
+    drop(lock);
+    assert!(matches!(
+        store.inspect("a"),
+        Err(SnapshotError::NotFound { .. })
+    ));
+    let baked = store.bake("a", "key", &testing::stamp(), PATIENCE, |draft| {
+        fill(draft, "key", 3)
+    });
+    check(&baked.unwrap().into_snapshot(), 3);
+    check(&kept, 2);
+}
+
+#[test]
 fn verify_finds_a_changed_byte_anywhere_in_memory_and_in_extra_files() {
     let scratch = Scratch::new();
     let store = scratch.store();

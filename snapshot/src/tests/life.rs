@@ -15,8 +15,12 @@ fn snapshot_comes_back_as_written() {
     assert_eq!(snapshot.manifest().machine, description("key"));
     assert_eq!(snapshot.working_set().pages(), 3);
     snapshot.read_ahead().unwrap();
-    let extra = snapshot.extra_file("fs-0.bin").unwrap();
-    assert_eq!(extra.metadata().unwrap().len(), 5);
+    assert_eq!(snapshot.read_extra_file("fs-0.bin", 5).unwrap(), b"extra");
+    assert!(matches!(
+        snapshot.read_extra_file("fs-0.bin", 4),
+        Err(SnapshotError::TooLarge { .. })
+    ));
+    assert!(snapshot.read_extra_file("mem.bin", 1 << 30).is_err());
     assert_eq!(store.images().unwrap(), ["alpine"]);
     assert_eq!(names(snapshot.path()).len(), 5);
 }

@@ -14,6 +14,7 @@ mod damage;
 mod faults;
 mod fuzz;
 mod life;
+mod links;
 
 pub(crate) const MEMORY_BYTES: usize = 5 << 20;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -47,6 +47,7 @@ pub const MAX_IPA_BITS: u32 = 40;
 /// This engine, as the table that `hvf` and everything above it use.
 pub fn api() -> Api {
     Api {
+        id: hvf::EngineId::Software,
         name: "soft",
         gic: Some(gic_api()),
         dirty: Some(dirty_api()),

@@ -1,7 +1,7 @@
 //! `supermachine ps`, `exec` and `stop`: machines that run, of any process.
 
 use super::command::{Options, supervise};
-use super::output::{plain, print};
+use super::output::{plain, print, print_json};
 use super::signals::Forwarder;
 use crate::Error;
 use crate::registry::{self, RunningVm};
@@ -40,15 +40,14 @@ pub struct StopArguments {
 /// Lists the running machines.
 pub fn ps(arguments: &PsArguments) -> Result<u8, Error> {
     let running = registry::running();
-    let text = if arguments.json {
-        format!(
-            "{}\n",
-            serde_json::Value::from_iter(running.iter().map(json))
-        )
+    if arguments.json {
+        print_json(
+            &serde_json::Value::from_iter(running.iter().map(json)),
+            false,
+        )?;
     } else {
-        table(&running)
-    };
-    print(&text)?;
+        print(&table(&running))?;
+    }
     Ok(0)
 }
 

@@ -11,6 +11,7 @@ mod snapshots;
 mod terminal;
 
 use crate::Error;
+use crate::error::with_causes;
 use clap::{Parser, Subcommand};
 use std::io;
 
@@ -96,15 +97,4 @@ pub fn main() -> u8 {
             error.exit_status()
         }
     }
-}
-
-/// An error's text and its causes'.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -3,8 +3,10 @@
 use super::command::{Options, supervise};
 use super::output::complain;
 use super::signals::Forwarder;
+use super::with_causes;
 use crate::image::default_cache;
 use crate::{Engine, Error, Image, VmConfig};
+use oci_bake::BakeOptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,11 +75,22 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         config = config.with_name(name);
     }
     config.validate()?;
-    let image = find_image(&arguments, &config, &signals)?;
+    let image = find_image(&arguments, &config, &signals, false)?;
     let entrypoint = arguments.entrypoint.as_ref().map(std::slice::from_ref);
     let command = (!arguments.command.is_empty()).then_some(arguments.command.as_slice());
     let argv = image.config().command(entrypoint, command)?;
-    let vm = Arc::new(image.start(&config)?);
+    let vm = match image.start(&config) {
+        // Baked again once: what is damaged then is not on the disk.
+        Err(error @ Error::Damaged { .. }) => {
+            complain(&format!(
+                "supermachine: {}; baking it again\n",
+                with_causes(&error)
+            ));
+            find_image(&arguments, &config, &signals, true)?.start(&config)?
+        }
+        started => started?,
+    };
+    let vm = Arc::new(vm);
     let begun = Instant::now();
     let builder = vm.exec_builder().argv(argv);
     let result = supervise(builder, Some(&vm), &arguments.options, &signals);
@@ -104,10 +117,17 @@ fn find_image(
     arguments: &Arguments,
     config: &VmConfig,
     signals: &Forwarder,
+    is_suspect: bool,
 ) -> Result<Image, Error> {
     let reference = &arguments.reference;
     let cache = default_cache()?;
-    let image = signals.prepare(|cancel| Image::load_until(reference, &cache, cancel))?;
+    let image = signals.prepare(|cancel| {
+        let mut options = BakeOptions::default();
+        options.cancel = cancel.clone();
+        // A snapshot and the cache share the files of layers.
+        options.verify_cached_data = is_suspect;
+        Image::load_with(reference, &cache, &options)
+    })?;
     if arguments.console || arguments.no_snapshot {
         return Ok(image);
     }

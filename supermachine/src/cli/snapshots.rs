@@ -1,10 +1,11 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
-use super::output::{complain, plain, print};
-use super::with_causes;
+use super::output::{complain, plain, print, print_json};
+use crate::error::with_causes;
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -62,10 +63,10 @@ fn store(dir: Option<&PathBuf>) -> Result<Option<Store>, Error> {
         Some(dir) => dir.clone(),
         None => snapshots_dir()?,
     };
-    if root.is_dir() {
-        Ok(Some(Store::new(root)?))
-    } else {
-        Ok(None)
+    match Store::existing(root) {
+        Ok(store) => Ok(Some(store)),
+        Err(SnapshotError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -79,13 +80,13 @@ pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
                 Ok(found) => rows.push(row(&name, &found)),
                 Err(error) => {
                     status = EXIT_DAMAGED;
-                    complain(&format!("supermachine: {name}: {error}\n"));
+                    complain(&format!("supermachine: {}: {error}\n", plain(&name)));
                 }
             }
         }
     }
     if arguments.json {
-        print(&format!("{}\n", serde_json::Value::from(rows)))?;
+        print_json(&rows, false)?;
         return Ok(status);
     }
     let mut text = format!(
@@ -166,7 +167,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
             .into());
         }
         lock.remove()?;
-        print(&format!("{name}\n"))?;
+        print(&format!("{}\n", plain(name)))?;
         base::prune(store.root())?;
     }
     Ok(0)
@@ -184,9 +185,7 @@ fn inspect(which: &Which) -> Result<u8, Error> {
     let found = open(which)?;
     let manifest = found.manifest();
     if which.json {
-        let text = serde_json::to_string_pretty(manifest)
-            .map_err(|error| Error::system("show the manifest")(error.into()))?;
-        print(&format!("{text}\n"))?;
+        print_json(manifest, true)?;
         return Ok(0);
     }
     let (machine, stamp) = (&manifest.machine, &manifest.machine.stamp);
@@ -225,11 +224,11 @@ fn verify(which: &Which) -> Result<u8, Error> {
             "whole": damage.is_none(),
             "damage": damage.as_ref().map(|error| with_causes(error)),
         });
-        print(&format!("{report}\n"))?;
+        print_json(&report, false)?;
     } else if let Some(error) = damage {
         complain(&format!(
             "supermachine: {}: {}\n",
-            which.snapshot,
+            plain(&which.snapshot),
             with_causes(&error)
         ));
     } else {

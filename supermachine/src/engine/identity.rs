@@ -7,7 +7,8 @@ use super::spawn::Worker;
 use crate::{Engine, Error, VmConfig};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use vmm_core::hypervisor::EngineError;
+use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::hypervisor::{EngineError, EngineId};
 
 /// What workers have said, by the engine that was wanted and the executable.
 static KNOWN: Mutex<Vec<(Engine, Option<PathBuf>, EngineIdentity)>> = Mutex::new(Vec::new());
@@ -42,21 +43,25 @@ fn ask(config: &VmConfig) -> Result<EngineIdentity, Error> {
 
 /// The engine that a worker of this executable would choose.
 pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
-    let engine = choose::engine(wanted)?;
+    of_engine(&choose::engine(wanted)?)
+}
+
+/// An engine, as snapshots compare it.
+pub fn of_engine(engine: &HvfEngine) -> Result<EngineIdentity, EngineError> {
     let (registers, counter_hz) = engine.identity()?;
     Ok(EngineIdentity {
-        engine: snapshot_engine(engine.name()),
+        engine: snapshot_engine(engine.id()),
         registers,
         counter_hz,
     })
 }
 
-/// The engine of a snapshot, by the name the engine has.
-pub fn snapshot_engine(name: &str) -> snapshot::Engine {
-    if name == "hvf" {
-        snapshot::Engine::Hvf
-    } else {
-        snapshot::Engine::Soft
+/// What snapshots call an engine. Without a catch-all: a new engine must not be
+/// taken for the software engine, whose snapshots run everywhere.
+fn snapshot_engine(id: EngineId) -> snapshot::Engine {
+    match id {
+        EngineId::Framework => snapshot::Engine::Hvf,
+        EngineId::Software => snapshot::Engine::Soft,
     }
 }
 
@@ -66,6 +71,26 @@ mod tests {
     use crate::engine::protocol::{FromWorker, VERSION, receive, send};
     use crate::engine::worker;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn every_engine_has_a_name_of_its_own_in_snapshots() {
+        let software = HvfEngine::new(softhv::api());
+        assert_eq!(software.id(), EngineId::Software);
+        assert_eq!(snapshot_engine(software.id()), snapshot::Engine::Soft);
+        // By what it is, whatever it is called.
+        let renamed = HvfEngine::new(hvf::sys::Api {
+            name: "hvf",
+            ..softhv::api()
+        });
+        let renamed = of_engine(&renamed).unwrap();
+        assert_eq!(renamed.engine, snapshot::Engine::Soft);
+        let framework = HvfEngine::new(hvf::sys::Api {
+            id: EngineId::Framework,
+            ..softhv::api()
+        });
+        let framework = of_engine(&framework).unwrap();
+        assert_eq!(framework.engine, snapshot::Engine::Hvf);
+    }
 
     #[test]
     fn a_worker_that_is_asked_says_what_its_engine_is_and_ends() {

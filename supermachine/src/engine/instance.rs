@@ -1,30 +1,24 @@
 //! A worker with its sockets, and the agent in its guest.
 
+use super::dial::{connect, patiently};
 use super::process::Process;
 use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
 use super::resume::{Identity, resume_guest};
 use super::runtime_dir::RuntimeDir;
-use super::spawn::{VmStatus, WeakWorker, Worker};
+use super::spawn::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::watched::{Pauses, WeakWorker, end_within};
+use crate::deadline::Deadline;
 use crate::exec::Channel;
 use crate::{Error, VmConfig, stamp};
 use exec_proto::client::Session;
-use exec_proto::{ErrorKind, ProtoError, READY_PORT, Resumed};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use exec_proto::{ProtoError, READY_PORT, Resumed};
+use rustix::event::{PollFd, PollFlags};
 use snapshot::Written;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the agent may refuse connections before that is an error.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
-/// First and longest pause before it is asked again.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(100);
-/// Longest single wait, so that it fits every system's clock type.
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
-/// How long a worker may take for what takes no time.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long writing a snapshot may take.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -37,9 +31,13 @@ pub struct Instance {
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
+    pauses: Arc<Pauses>,
     process: Arc<Process>,
     dir: RuntimeDir,
 }
+
+// The machine lets only privileged processes of the guest call there.
+const _: () = assert!(READY_PORT == vmm_core::resources::AGENT_HOST_PORT);
 
 /// Name of the socket bridged to the agent.
 const EXEC: &str = "exec";
@@ -73,17 +71,16 @@ impl Place {
     }
 }
 
-/// Accepts one connection within `patience`.
-fn accept(listener: &UnixListener, patience: Duration) -> Result<UnixStream, Error> {
-    let wait = Timespec::try_from(patience.min(LONGEST_POLL)).unwrap_or(Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    });
-    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+/// Accepts one connection before `deadline`.
+fn accept(listener: &UnixListener, deadline: Deadline) -> Result<UnixStream, Error> {
     let failed = || Error::system("wait for a forked worker");
-    poll(&mut fds, Some(&wait)).map_err(|error| failed()(error.into()))?;
+    if !deadline
+        .wait(&mut [PollFd::new(listener, PollFlags::IN)])
+        .map_err(failed())?
+    {
+        return Err(deadline.error("the call of a forked worker"));
+    }
     let (stream, _) = listener.accept().map_err(failed())?;
-    stream.set_nonblocking(false).map_err(failed())?;
     Ok(stream)
 }
 
@@ -93,7 +90,7 @@ enum Next {
     /// Nothing was said on it yet.
     Fresh(UnixStream),
     /// The agent has greeted, and answered.
-    Known(Channel),
+    Known(Box<Channel>),
 }
 
 /// A child of a running machine, made one of its own.
@@ -120,6 +117,7 @@ impl Instance {
             next: Mutex::default(),
             ready,
             process: worker.process(),
+            pauses: worker.pauses(),
             worker: Arc::new(Mutex::new(worker)),
             dir,
         }
@@ -142,29 +140,26 @@ impl Instance {
             });
             places.push((place, listener));
         }
-        let patience = config.restore_timeout;
-        let begun = Instant::now();
-        let answer = self.worker().order(&ToWorker::Fork(births), patience)?;
+        let deadline = Deadline::within(config.restore_timeout);
+        let answer = self.worker().order(&ToWorker::Fork(births), deadline)?;
         let FromWorker::Forked { paused_us } = answer else {
             return Err(self.worker().unexpected(&answer));
         };
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
-            let left = patience.saturating_sub(begun.elapsed());
-            let worker = Worker::adopt(accept(&listener, left)?, &place.dir)?;
+            let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
             children.push(Self::new(place, worker));
         }
         let unique = |child: Self| {
-            let answer = child.worker().receive()?;
+            let answer = child.worker().receive(deadline)?;
             let FromWorker::Restored(stages) = answer else {
                 return Err(child.worker().unexpected(&answer));
             };
-            let left = patience.saturating_sub(begun.elapsed());
             let identity = Identity {
                 machine_id: config.machine_id.resolve()?,
                 ..Identity::default()
             };
-            let resumed = child.make_unique(stages.generation, &identity, left, patience)?;
+            let resumed = child.make_unique(stages.generation, &identity, deadline)?;
             Ok(Made {
                 instance: child,
                 stages,
@@ -195,19 +190,18 @@ impl Instance {
 
     /// Waits until the machine is prepared; the name of its engine.
     pub fn engine(&self) -> Result<String, Error> {
-        self.worker().engine()
+        self.worker().engine(Deadline::within(ANSWER_TIMEOUT))
     }
 
     /// Boots a machine and waits until its agent serves.
-    pub fn boot(&self, boot: Boot, patience: Duration) -> Result<(), Error> {
-        let begun = Instant::now();
+    pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
         let answer = self
             .worker()
-            .order(&ToWorker::Boot(Box::new(boot)), patience)?;
+            .order(&ToWorker::Boot(Box::new(boot)), deadline)?;
         let FromWorker::Booted = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let first = self.await_agent(patience.saturating_sub(begun.elapsed()), patience)?;
+        let first = self.await_agent(deadline)?;
         *lock(&self.next) = Some(Next::Fresh(first));
         Ok(())
     }
@@ -217,17 +211,15 @@ impl Instance {
         &self,
         restore: Restore,
         identity: &Identity,
-        patience: Duration,
+        deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
-        let begun = Instant::now();
         let answer = self
             .worker()
-            .order(&ToWorker::Restore(Box::new(restore)), patience)?;
+            .order(&ToWorker::Restore(Box::new(restore)), deadline)?;
         let FromWorker::Restored(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let left = patience.saturating_sub(begun.elapsed());
-        let resumed = self.make_unique(stages.generation, identity, left, patience)?;
+        let resumed = self.make_unique(stages.generation, identity, deadline)?;
         Ok((stages, resumed))
     }
 
@@ -235,28 +227,26 @@ impl Instance {
     pub fn reset(
         &self,
         identity: &Identity,
-        patience: Duration,
+        deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
-        let begun = Instant::now();
         // What the last user left: commands, and the agent's next connection.
         *lock(&self.next) = None;
-        while self.dialed().is_some() {}
-        let answer = self.worker().order(&ToWorker::Reset, patience)?;
+        while self.dialed().is_some() && !deadline.has_passed() {}
+        let answer = self.worker().order(&ToWorker::Reset, deadline)?;
         let FromWorker::WasReset(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let left = patience.saturating_sub(begun.elapsed());
-        let resumed = self.make_unique(stages.generation, identity, left, patience)?;
+        let resumed = self.make_unique(stages.generation, identity, deadline)?;
         Ok((stages, resumed))
     }
 
     /// Gives a machine that booted what only copies are given otherwise.
-    pub fn identify(&self, identity: &Identity) -> Result<(), Error> {
+    pub fn identify(&self, identity: &Identity, deadline: Deadline) -> Result<(), Error> {
         let mut generation = [0; 16];
         stamp::fill_random(&mut generation)?;
-        let channel = self.open_session(|_| Ok(()))?;
-        resume_guest(&channel, generation, identity, ANSWER_TIMEOUT)?;
-        *lock(&self.next) = Some(Next::Known(channel));
+        let channel = self.open_session(deadline, |_| Ok(()))?;
+        resume_guest(&channel, generation, identity, deadline)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(())
     }
 
@@ -266,7 +256,9 @@ impl Instance {
         let order = ToWorker::Capture {
             directory: directory.to_path_buf(),
         };
-        let answer = self.worker().order(&order, CAPTURE_TIMEOUT)?;
+        let answer = self
+            .worker()
+            .order(&order, Deadline::within(CAPTURE_TIMEOUT))?;
         match answer {
             FromWorker::Captured { written, .. } => Ok(*written),
             other => Err(self.worker().unexpected(&other)),
@@ -283,15 +275,18 @@ impl Instance {
     pub fn go_on_from(&self, directory: &Path, identity: &Identity) -> Result<Resumed, Error> {
         let generation = self.continue_with(Some(directory.to_path_buf()))?;
         let generation = generation.unwrap_or_default();
-        let channel = self.open_session(|_| Ok(()))?;
-        let resumed = resume_guest(&channel, generation, identity, ANSWER_TIMEOUT)?;
-        *lock(&self.next) = Some(Next::Known(channel));
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let resumed = resume_guest(&channel, generation, identity, deadline)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(resumed)
     }
 
     fn continue_with(&self, rebase: Option<PathBuf>) -> Result<Option<[u8; 16]>, Error> {
         let order = ToWorker::Continue { rebase };
-        let answer = self.worker().order(&order, ANSWER_TIMEOUT)?;
+        let answer = self
+            .worker()
+            .order(&order, Deadline::within(ANSWER_TIMEOUT))?;
         match answer {
             FromWorker::Continued { generation } => Ok(generation),
             other => Err(self.worker().unexpected(&other)),
@@ -300,7 +295,9 @@ impl Instance {
 
     /// Which pages of the machine's memory were touched since it was mapped.
     pub fn touched(&self) -> Result<Vec<std::ops::Range<u64>>, Error> {
-        let answer = self.worker().order(&ToWorker::Touched, ANSWER_TIMEOUT)?;
+        let answer = self
+            .worker()
+            .order(&ToWorker::Touched, Deadline::within(ANSWER_TIMEOUT))?;
         match answer {
             FromWorker::Touched(runs) => Ok(runs),
             other => Err(self.worker().unexpected(&other)),
@@ -313,15 +310,15 @@ impl Instance {
         &self,
         generation: [u8; 16],
         identity: &Identity,
-        left: Duration,
-        patience: Duration,
+        deadline: Deadline,
     ) -> Result<Resumed, Error> {
-        let begun = Instant::now();
-        let left = || left.saturating_sub(begun.elapsed());
         let (channel, resumed) = loop {
-            let stream = self.await_agent(left(), patience)?;
-            let channel = Channel::new(stream, WeakWorker::new(&self.worker));
-            match resume_guest(&channel, generation, identity, left()) {
+            let stream = self.await_agent(deadline)?;
+            let made = Channel::new(stream, self.weak_worker()).and_then(|channel| {
+                let resumed = resume_guest(&channel, generation, identity, deadline)?;
+                Ok((channel, resumed))
+            });
+            match made {
                 // The machine that was there before had dialed it.
                 Err(Error::Connection { .. }) => {}
                 Err(error) => {
@@ -329,42 +326,51 @@ impl Instance {
                     self.process.kill();
                     return Err(error);
                 }
-                Ok(resumed) => break (channel, resumed),
+                Ok(made) => break made,
             }
         };
-        *lock(&self.next) = Some(Next::Known(channel));
+        *lock(&self.next) = Some(Next::Known(channel.into()));
         if let Some(mib) = identity.memory_mib {
-            self.set_memory(mib, left())?;
+            self.set_memory(mib, deadline)?;
         }
         Ok(resumed)
     }
 
     /// Waits until the guest has so much memory.
-    fn set_memory(&self, mib: usize, patience: Duration) -> Result<(), Error> {
+    fn set_memory(&self, mib: usize, deadline: Deadline) -> Result<(), Error> {
+        // Its word that it could not says more than that it did not come.
+        let patience = deadline.left_of(ANSWER_TIMEOUT).mul_f64(0.9);
         let order = ToWorker::SetMemory {
             mib,
             patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
-        let answer = self.worker().order(&order, patience + ANSWER_TIMEOUT)?;
+        let answer = self.worker().order(&order, deadline)?;
         match answer {
             FromWorker::MemorySet => Ok(()),
             other => Err(self.worker().unexpected(&other)),
         }
     }
 
+    fn weak_worker(&self) -> WeakWorker {
+        WeakWorker::new(&self.worker, &self.pauses)
+    }
+
     /// Connects to the agent and sends requests.
     pub fn open_session(
         &self,
+        deadline: Deadline,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         patiently(
-            || self.try_session(&queue),
-            || self.worker().end_within(Duration::ZERO),
+            deadline,
+            || self.try_session(deadline, &queue),
+            || end_within(&self.worker, Duration::ZERO),
         )
     }
 
     fn try_session(
         &self,
+        deadline: Deadline,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         // One that carries out an order right now will answer.
@@ -373,15 +379,16 @@ impl Instance {
         }
         let next = lock(&self.next).take();
         let stream = match next.or_else(|| self.dialed().map(Next::Fresh)) {
-            Some(Next::Known(channel)) => {
+            Some(Next::Known(channel)) if channel.is_usable() => {
+                channel.limit(deadline);
                 channel.request(queue)?;
-                return Ok(channel);
+                return Ok(*channel);
             }
             Some(Next::Fresh(stream)) => stream,
-            None => UnixStream::connect(&self.exec_socket)
-                .map_err(Error::connection("connecting to it"))?,
+            _ => connect(&self.exec_socket, deadline)?,
         };
-        let channel = Channel::new(stream, WeakWorker::new(&self.worker));
+        let channel = Channel::new(stream, self.weak_worker())?;
+        channel.limit(deadline);
         channel.request(queue)?;
         channel.greeting()?;
         Ok(channel)
@@ -390,14 +397,12 @@ impl Instance {
     /// The connection the agent has open for us, if it is there already.
     fn dialed(&self) -> Option<UnixStream> {
         let (stream, _) = self.ready.accept().ok()?;
-        // Some systems pass the listener's setting on.
-        stream.set_nonblocking(false).ok()?;
         Some(stream)
     }
 
     /// How the machine is doing.
     pub fn status(&self) -> Result<VmStatus, Error> {
-        self.worker().inspect()
+        self.worker().inspect(Deadline::within(ANSWER_TIMEOUT))
     }
 
     /// Ends the worker and removes what it had. Safe to call twice.
@@ -413,32 +418,26 @@ impl Instance {
     }
 
     /// Waits for the agent's connection or the machine's end, whichever is
-    /// first, for `left` of the `whole` time it has.
-    fn await_agent(&self, left: Duration, whole: Duration) -> Result<UnixStream, Error> {
-        let begun = Instant::now();
+    /// first.
+    fn await_agent(&self, deadline: Deadline) -> Result<UnixStream, Error> {
         loop {
+            // First: who always calls again gets no further than who never does.
+            if deadline.has_passed() {
+                return Err(hung(&mut self.worker(), deadline.limit()));
+            }
             if let Some(stream) = self.dialed() {
                 return Ok(stream);
             }
             let mut worker = self.worker();
-            let left = left.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return Err(hung(&mut worker, whole));
-            }
             let mut fds = [
                 PollFd::new(&self.ready, PollFlags::IN),
                 PollFd::new(worker.control(), PollFlags::IN),
             ];
-            let wait = Timespec::try_from(left.min(LONGEST_POLL)).unwrap_or(Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            });
-            match poll(&mut fds, Some(&wait)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => (),
-                Err(error) => return Err(Error::system("wait for the guest")(error.into())),
-            }
+            deadline
+                .wait(&mut fds)
+                .map_err(Error::system("wait for the guest"))?;
             if !fds[1].revents().is_empty() {
-                return Err(match worker.receive()? {
+                return Err(match worker.receive(deadline)? {
                     FromWorker::Ended {
                         reason, console, ..
                     } => Error::BootFailed { reason, console },
@@ -452,38 +451,6 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Tries to open a session until that works. The agent refuses connections
-/// while many others wait to be accepted, by closing them without a hello, or
-/// says that it is busy. Nothing was begun then, so trying again is safe.
-pub fn patiently(
-    attempt: impl Fn() -> Result<Channel, Error>,
-    ended: impl Fn() -> Option<Error>,
-) -> Result<Channel, Error> {
-    let begun = Instant::now();
-    let mut pause = FIRST_RETRY;
-    loop {
-        match attempt() {
-            Err(
-                error @ (Error::Connection { .. }
-                | Error::Exec {
-                    kind: ErrorKind::Busy,
-                    ..
-                }),
-            ) => {
-                if let Some(ended) = ended() {
-                    return Err(ended);
-                }
-                if begun.elapsed() > REFUSAL_PATIENCE {
-                    return Err(error);
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LAST_RETRY);
-            }
-            result => return result,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The worker: one process per machine, and how it is spoken to.
 
 pub(crate) mod choose;
+pub(crate) mod dial;
 pub(crate) mod executable;
 pub(crate) mod host;
 pub(crate) mod identity;
@@ -11,4 +12,8 @@ pub(crate) mod resume;
 pub(crate) mod runtime_dir;
 pub(crate) mod spawn;
 mod wanted;
+pub(crate) mod watched;
 pub mod worker;
+
+#[cfg(test)]
+mod misbehaving;

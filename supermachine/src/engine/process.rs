@@ -9,8 +9,9 @@ use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long to wait before looking again whether a worker has ended.
-pub const FIRST_PAUSE: Duration = Duration::from_micros(200);
+/// First and longest pause before looking again whether a worker has ended.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A worker process, for those who may not wait for who talks to it.
 #[derive(Debug)]
@@ -78,6 +79,20 @@ impl Process {
                 matches!(poll(&mut fds, Some(&now)), Ok(0))
             }
         }
+    }
+
+    /// Waits until it is gone, for as long as that; whether it is.
+    pub fn ends_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        while self.is_alive() {
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        true
     }
 
     /// How it ended, if that was not by its own will and becomes known within

@@ -6,14 +6,14 @@
 
 use crate::Engine;
 use serde::{Deserialize, Serialize};
-use snapshot::{Stamp, Written};
+use snapshot::{Architecture, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -60,14 +60,26 @@ pub struct Boot {
     pub cmdline: String,
 }
 
+/// Digests of the files that guests boot from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestFiles {
+    /// Of the kernel.
+    pub kernel: String,
+    /// Of init and agent.
+    pub init: String,
+}
+
 /// A machine to make from a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restore {
     /// Directory of the generation.
     pub snapshot: PathBuf,
-    /// What this host is, to be compared with what the snapshot needs.
-    pub stamp: Stamp,
+    /// What guests boot from here. The worker compares it with what the
+    /// snapshot was made from, and the snapshot's engine and processor with its
+    /// own.
+    pub guest: GuestFiles,
     /// Read-only disks, in order.
     pub layers: Vec<PathBuf>,
     /// vCPUs that should be there; 0 for as many as there were.
@@ -133,6 +145,16 @@ pub enum ToWorker {
     Stop,
 }
 
+impl ToWorker {
+    /// Whether the machine stands still while this is carried out.
+    pub fn stops_the_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Reset | Self::Capture { .. } | Self::Continue { .. } | Self::Fork(_)
+        )
+    }
+}
+
 /// An engine and what guests see of the processor under it, which a snapshot's
 /// copies must find again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +166,23 @@ pub struct EngineIdentity {
     pub registers: BTreeMap<String, u64>,
     /// Rate of the guest's counter in Hz.
     pub counter_hz: u64,
+}
+
+impl EngineIdentity {
+    /// The stamp of the engine's machines that boot from these files.
+    pub fn stamp(self, guest: GuestFiles) -> Stamp {
+        Stamp {
+            engine: self.engine,
+            architecture: Architecture::Aarch64,
+            gic_version: 3,
+            counter_hz: self.counter_hz,
+            granule_bytes: 16 << 10,
+            cpu: self.registers,
+            kernel: guest.kernel,
+            init: guest.init,
+            producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
+        }
+    }
 }
 
 /// How long the parts of a restore took, in microseconds.

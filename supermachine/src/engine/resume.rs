@@ -1,10 +1,11 @@
 //! Making a copy a machine of its own.
 
+use crate::deadline::Deadline;
 use crate::exec::Channel;
 use crate::{Error, stamp};
 use exec_proto::client::Event;
 use exec_proto::{Resume, Resumed};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// What makes a copy differ from all others.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +23,9 @@ pub fn resume_guest(
     channel: &Channel,
     generation: [u8; 16],
     identity: &Identity,
-    patience: Duration,
+    deadline: Deadline,
 ) -> Result<Resumed, Error> {
-    channel.limit(Some(patience))?;
+    channel.limit(deadline);
     let mut seed = [0; 64];
     stamp::fill_random(&mut seed)?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -42,7 +43,7 @@ pub fn resume_guest(
         // before: the caller takes the next.
         match channel.event(&mut buffer)? {
             Event::Resumed(resumed) if resumed.reseeded => {
-                channel.limit(None)?;
+                channel.limit(Deadline::none());
                 return Ok(resumed);
             }
             Event::Resumed(_) => {

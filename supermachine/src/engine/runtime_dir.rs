@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -116,6 +116,12 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a directory, and not what a link in its place leads to.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// What a worker holds on its directory as long as it lives.
 #[derive(Debug)]
 pub struct Occupied {
@@ -131,13 +137,8 @@ pub struct Occupied {
 /// Makes this process the one worker of a directory.
 pub fn occupy(path: &Path) -> io::Result<Occupied> {
     let dir = hold(path)?;
-    let own = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path.join(WORKER))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own: File = rustix::fs::open(path.join(WORKER), flags, Mode::RUSR | Mode::WUSR)?.into();
     fcntl_lock(&own, FlockOperation::NonBlockingLockExclusive)?;
     Ok(Occupied {
         _dir: dir,
@@ -194,7 +195,7 @@ pub fn remove_all_for_exit() {
 /// Locks a directory against the sweep, as long as the file is open. `None`
 /// if the sweep was faster.
 pub fn hold(path: &Path) -> io::Result<Option<File>> {
-    let dir = match File::open(path) {
+    let dir = match open_directory(path) {
         Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -236,7 +237,7 @@ pub fn remove_if_abandoned(path: &Path) -> io::Result<()> {
     if !is_private(&metadata) {
         return Ok(());
     }
-    let dir = File::open(path)?;
+    let dir = open_directory(path)?;
     match dir.try_lock() {
         Ok(()) => fs::remove_dir_all(path),
         // In use.
@@ -283,6 +284,14 @@ mod tests {
         sweep(base.path());
         assert!(!held.exists());
         assert!(hold(&held).unwrap().is_none());
+
+        // A link to one is neither held nor followed.
+        let (target, link) = (make("target"), base.path().join("supermachine-1-2"));
+        fs::write(target.join("log"), "").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(hold(&link).is_err());
+        sweep(base.path());
+        assert!(link.is_symlink() && target.join("log").exists());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
 use super::executable::find_worker;
-use super::process::{FIRST_PAUSE, Process};
+use super::process::Process;
 use super::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use super::runtime_dir::RuntimeDir;
+use super::watched::Pauses;
+use crate::deadline::{Deadline, Timed};
 use crate::{Error, VmConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,24 +16,29 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
-/// How long a worker may take to end after it was told to.
-const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a worker may take to end after it was told to. Whoever waits gets
+/// nothing from a longer one: what is left is removed here as well.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the system may take to end a process that was killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of the GNU C library's allocator, if it is that: one heap instead
 /// of one for each thread, and what is large and freed goes back to the host.
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=65536:\
     glibc.malloc.trim_threshold=65536";
-/// How long a worker may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a worker may take for what takes no time.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a worker may take to show the console of a guest that hangs.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker that broke its connection may take to be gone.
 const FATE_PATIENCE: Duration = Duration::from_secs(1);
+/// Least time for what is in the connection already.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// A worker process and its control connection.
 #[derive(Debug)]
@@ -43,8 +50,12 @@ pub struct Worker {
     engine: Option<String>,
     /// How the machine ended, once that is known.
     ended: Option<Ended>,
-    /// It once did not answer in time, and is not asked again.
-    is_silent: bool,
+    /// It once did not answer within this time, and is not asked again.
+    silent_for: Option<Duration>,
+    /// It does not keep to the protocol, so it is not told to end but ended.
+    is_lost: bool,
+    /// When it made the machine stand still.
+    pauses: Arc<Pauses>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,52 +76,6 @@ pub struct VmStatus {
     pub ballooned_bytes: u64,
     /// Bytes the guest got beside the memory it booted with.
     pub added_bytes: u64,
-}
-
-/// A worker for those who may outlive the machine's owner.
-#[derive(Clone, Debug, Default)]
-pub struct WeakWorker(Weak<Mutex<Worker>>);
-
-impl WeakWorker {
-    pub fn new(worker: &Arc<Mutex<Worker>>) -> Self {
-        Self(Arc::downgrade(worker))
-    }
-
-    /// As [`Worker::end_within`]; `None` also if the owner is gone.
-    pub fn end_within(&self, patience: Duration) -> Option<Error> {
-        let worker = self.0.upgrade()?;
-        let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-        worker.end_within(patience)
-    }
-
-    /// Whether the worker carries out an order right now, for which its
-    /// machine may be paused.
-    pub fn is_occupied(&self) -> bool {
-        let worker = self.0.upgrade();
-        worker.is_some_and(|worker| matches!(worker.try_lock(), Err(TryLockError::WouldBlock)))
-    }
-
-    /// Asks the worker whether it lives, and waits for its answer up to
-    /// `patience`. One that carries out an order is
-    /// watched by whoever gave that, and one that is gone breaks its
-    /// connections.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if it does not answer, or how its machine ended.
-    pub fn probe(&self, patience: Duration) -> Result<(), Error> {
-        let Some(worker) = self.0.upgrade() else {
-            return Ok(());
-        };
-        let mut worker = match worker.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Ok(worker) => worker,
-        };
-        worker.patience(patience)?;
-        let status = worker.inspect();
-        worker.patience(ANSWER_TIMEOUT)?;
-        status.map(drop)
-    }
 }
 
 impl Worker {
@@ -153,23 +118,33 @@ impl Worker {
                 let executable = PathBuf::from(command.get_program());
                 Error::host("cannot start the worker", executable)(source)
             })?;
-        let worker = Self {
-            process: Arc::new(Process::of_child(child)),
+        let mut worker = Self::over(Process::of_child(child), control, log)?;
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        worker.send(&ToWorker::Hello { version: VERSION }, deadline)?;
+        worker.send(order, deadline)?;
+        Ok(worker)
+    }
+
+    /// A worker over what there is of it.
+    pub(super) fn over(process: Process, control: UnixStream, log: File) -> Result<Self, Error> {
+        control
+            .set_nonblocking(true)
+            .map_err(Error::system("set a connection up"))?;
+        Ok(Self {
+            process: Arc::new(process),
             control,
             log,
             engine: None,
             ended: None,
-            is_silent: false,
-        };
-        worker.patience(ANSWER_TIMEOUT)?;
-        worker.send(&ToWorker::Hello { version: VERSION })?;
-        worker.send(order)?;
-        Ok(worker)
+            silent_for: None,
+            is_lost: false,
+            pauses: Arc::default(),
+        })
     }
 
     /// Takes over a worker that was forked from another one and calls on
     /// `control`.
-    pub fn adopt(control: UnixStream, dir: &RuntimeDir) -> Result<Self, Error> {
+    pub fn adopt(control: UnixStream, dir: &RuntimeDir, deadline: Deadline) -> Result<Self, Error> {
         let log_path = dir.path().join("log");
         let log = File::options()
             .read(true)
@@ -177,28 +152,28 @@ impl Worker {
             .create(true)
             .open(&log_path)
             .map_err(Error::host("cannot create the worker's log", &log_path))?;
-        let broken = |source| Error::Worker {
-            what: "taking it over",
-            log: String::new(),
-            source,
+        let broken = |source: io::Error| match source.kind() {
+            io::ErrorKind::TimedOut => deadline.error("the word of a forked worker"),
+            _ => Error::Worker {
+                what: "taking it over",
+                log: String::new(),
+                source,
+            },
         };
-        control
-            .set_read_timeout(Some(ANSWER_TIMEOUT))
-            .map_err(broken)?;
+        control.set_nonblocking(true).map_err(broken)?;
+        let mut timed = Timed::new(&control, deadline);
         let unexpected = || broken(io::Error::other("it did not introduce itself"));
-        match protocol::receive(&control).map_err(broken)? {
+        match protocol::receive(&mut timed).map_err(broken)? {
             Some(FromWorker::Hello { version }) => check_version(version).map_err(broken)?,
             _ => return Err(unexpected()),
         }
-        match protocol::receive(&control).map_err(broken)? {
-            Some(FromWorker::Born { pid, engine }) => Ok(Self {
-                process: Arc::new(Process::other(pid).map_err(broken)?),
-                control,
-                log,
-                engine: Some(engine),
-                ended: None,
-                is_silent: false,
-            }),
+        match protocol::receive(&mut timed).map_err(broken)? {
+            Some(FromWorker::Born { pid, engine }) => {
+                let process = Process::other(pid).map_err(broken)?;
+                let mut worker = Self::over(process, control, log)?;
+                worker.engine = Some(engine);
+                Ok(worker)
+            }
             Some(FromWorker::Failed { message, .. }) => Err(Error::Start { message }),
             _ => Err(unexpected()),
         }
@@ -209,16 +184,13 @@ impl Worker {
         self.process.clone()
     }
 
-    /// How long to wait for each answer.
-    fn patience(&self, patience: Duration) -> Result<(), Error> {
-        let patience = patience.max(Duration::from_millis(1));
-        self.control
-            .set_read_timeout(Some(patience))
-            .map_err(Error::system("set a time limit"))
+    /// When it made the machine stand still.
+    pub fn pauses(&self) -> Arc<Pauses> {
+        self.pauses.clone()
     }
 
-    fn greet(&mut self) -> Result<(), Error> {
-        match self.receive()? {
+    fn greet(&mut self, deadline: Deadline) -> Result<(), Error> {
+        match self.receive(deadline)? {
             FromWorker::Hello { version } => {
                 check_version(version).map_err(|source| self.broken("greeting it", source))
             }
@@ -228,20 +200,21 @@ impl Worker {
 
     /// Waits for what a worker that was told to identify its engine says.
     pub fn identity(&mut self) -> Result<EngineIdentity, Error> {
-        self.greet()?;
-        match self.receive()? {
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        self.greet(deadline)?;
+        match self.receive(deadline)? {
             FromWorker::Identity(identity) => Ok(*identity),
             other => Err(self.unexpected(&other)),
         }
     }
 
     /// Waits until the machine is prepared; the name of its engine.
-    pub fn engine(&mut self) -> Result<String, Error> {
+    pub fn engine(&mut self, deadline: Deadline) -> Result<String, Error> {
         if let Some(engine) = &self.engine {
             return Ok(engine.clone());
         }
-        self.greet()?;
-        match self.receive()? {
+        self.greet(deadline)?;
+        match self.receive(deadline)? {
             FromWorker::Prepared { engine } => {
                 self.engine = Some(engine.clone());
                 Ok(engine)
@@ -250,17 +223,16 @@ impl Worker {
         }
     }
 
-    /// Gives an order and waits for the answer, not longer than `patience`.
-    /// After an error the worker is of no use any more.
-    pub fn order(&mut self, order: &ToWorker, patience: Duration) -> Result<FromWorker, Error> {
+    /// Gives an order and waits for the answer, not beyond `deadline`. After an
+    /// error the worker is of no use any more.
+    pub fn order(&mut self, order: &ToWorker, deadline: Deadline) -> Result<FromWorker, Error> {
+        let pauses = self.pauses.clone();
+        let _paused = order.stops_the_machine().then(|| pauses.begin());
         // It may be sent before the machine is prepared: the worker reads in
         // order.
-        self.send(order)?;
-        self.patience(patience)?;
-        self.engine()?;
-        let answer = self.receive();
-        self.patience(ANSWER_TIMEOUT)?;
-        answer
+        self.send(order, deadline)?;
+        self.engine(deadline)?;
+        self.receive(deadline)
     }
 
     /// The error for an answer that is not the one expected.
@@ -294,45 +266,41 @@ impl Worker {
         }
     }
 
-    pub fn send(&self, message: &ToWorker) -> Result<(), Error> {
-        protocol::send(&self.control, message).map_err(|source| self.broken("sending", source))
+    fn send(&mut self, message: &ToWorker, deadline: Deadline) -> Result<(), Error> {
+        protocol::send(Timed::new(&self.control, deadline), message)
+            .map_err(|source| self.failed("sending", source, deadline))
     }
 
     /// The next message; an error if the worker is gone.
-    pub fn receive(&mut self) -> Result<FromWorker, Error> {
-        match protocol::receive(&self.control) {
+    pub fn receive(&mut self, deadline: Deadline) -> Result<FromWorker, Error> {
+        match protocol::receive(Timed::new(&self.control, deadline)) {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(self.broken(
                 "waiting for it",
                 io::Error::new(io::ErrorKind::UnexpectedEof, "it ended"),
             )),
-            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
-                self.is_silent = true;
-                Err(self.silence())
-            }
-            Err(source) => Err(self.broken("waiting for it", source)),
+            Err(source) => Err(self.failed("waiting for it", source, deadline)),
         }
+    }
+
+    /// The error for what the connection did not do.
+    fn failed(&mut self, what: &'static str, source: io::Error, deadline: Deadline) -> Error {
+        if source.kind() != io::ErrorKind::TimedOut {
+            return self.broken(what, source);
+        }
+        self.silent_for = Some(deadline.limit());
+        self.is_lost = true;
+        silence(deadline.limit())
     }
 
     /// Whether it once did not answer in time: who waited in vain then has
     /// waited for all.
     pub fn check_silence(&self) -> Result<(), Error> {
-        if self.is_silent {
-            return Err(self.silence());
-        }
-        Ok(())
+        self.silent_for.map_or(Ok(()), |after| Err(silence(after)))
     }
 
-    /// The error for an answer that did not come.
-    fn silence(&self) -> Error {
-        let patience = self.control.read_timeout().ok().flatten();
-        Error::Timeout {
-            what: "an answer of the worker process",
-            after: patience.unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn broken(&self, what: &'static str, source: io::Error) -> Error {
+    pub(super) fn broken(&mut self, what: &'static str, source: io::Error) -> Error {
+        self.is_lost = true;
         // That the connection broke says less than how the process ended.
         let source = match source.kind() {
             io::ErrorKind::UnexpectedEof
@@ -370,14 +338,14 @@ impl Worker {
     }
 
     /// How the machine is doing; [`Error::Ended`] once it has ended.
-    pub fn inspect(&mut self) -> Result<VmStatus, Error> {
+    pub fn inspect(&mut self, deadline: Deadline) -> Result<VmStatus, Error> {
         if let Some(ended) = &self.ended {
             return Err(ended.clone().into());
         }
         self.check_silence()?;
-        let sent = self.send(&ToWorker::Inspect);
+        let sent = self.send(&ToWorker::Inspect, deadline);
         // Its last message is there even if it takes none any more.
-        match self.receive() {
+        match self.receive(deadline) {
             Ok(FromWorker::Status {
                 exits,
                 console,
@@ -389,12 +357,6 @@ impl Worker {
                 ballooned_bytes,
                 added_bytes,
             }),
-            Ok(FromWorker::Ended {
-                reason, console, ..
-            }) => {
-                let ended = self.ended.insert(Ended { reason, console });
-                Err(ended.clone().into())
-            }
             Ok(other) => Err(self.unexpected(&other)),
             Err(error) => Err(sent.err().unwrap_or(error)),
         }
@@ -402,8 +364,8 @@ impl Worker {
 
     /// The end of the console of a guest that came up or did not.
     pub fn last_console(&mut self) -> String {
-        let _ = self.patience(CONSOLE_TIMEOUT);
-        match (self.inspect(), &self.ended) {
+        let inspected = self.inspect(Deadline::within(CONSOLE_TIMEOUT));
+        match (inspected, &self.ended) {
             (Ok(status), _) => status.console,
             (Err(_), Some(ended)) => ended.console.clone(),
             (Err(_), None) => String::new(),
@@ -413,41 +375,40 @@ impl Worker {
     /// How the machine or its worker ended, if it has or does within
     /// `patience`.
     pub fn end_within(&mut self, patience: Duration) -> Option<Error> {
+        let deadline = Deadline::within(patience);
         if self.ended.is_none() {
-            let wait = Timespec::try_from(patience).ok()?;
-            let mut fds = [PollFd::new(&self.control, PollFlags::IN)];
-            if !matches!(poll(&mut fds, Some(&wait)), Ok(1..)) {
-                return None;
-            }
+            deadline.wait_for(&self.control, PollFlags::IN).ok()?;
         }
-        self.inspect().err()
+        self.inspect(Deadline::within(deadline.left_of(patience).max(GLANCE)))
+            .err()
     }
 
     /// Ends the worker and its machine without a word.
     pub fn kill(&mut self) {
         self.process.kill();
-        while self.process.is_alive() {
-            std::thread::sleep(FIRST_PAUSE);
-        }
+        self.process.ends_within(KILL_TIMEOUT);
     }
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
-        if self.is_silent {
+        if self.is_lost {
             return self.kill();
         }
-        let _ = protocol::send(&self.control, &ToWorker::Stop);
+        let deadline = Deadline::within(END_TIMEOUT);
+        let told = protocol::send(Timed::new(&self.control, deadline), &ToWorker::Stop);
         let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        while self.process.is_alive() {
-            if start.elapsed() > END_TIMEOUT {
-                self.kill();
-                return;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+        let is_gone = told.is_err() && !self.process.is_alive();
+        if !is_gone && !self.process.ends_within(deadline.left_of(END_TIMEOUT)) {
+            self.kill();
         }
+    }
+}
+
+/// The error for an answer that did not come.
+fn silence(after: Duration) -> Error {
+    Error::Timeout {
+        what: "an answer of the worker process",
+        after,
     }
 }
 

@@ -2,14 +2,15 @@
 //! it to its end.
 
 use super::protocol::{
-    Birth, Boot, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker, VERSION,
-    check_version, receive, send,
+    Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
+    ToWorker, VERSION, check_version, receive, send,
 };
 use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
 use crate::Engine;
+use crate::error::with_causes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use snapshot::{Snapshot, SnapshotError, Store, SystemFiles, Written};
+use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -132,6 +133,8 @@ impl Refusal {
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
     engine: Engine,
+    /// What that turned out to be, once a machine is prepared.
+    identity: Option<EngineIdentity>,
     /// Removed at the end.
     runtime_dir: PathBuf,
     /// The machine's read-only disks.
@@ -152,6 +155,7 @@ impl Served {
         Self {
             replies,
             engine: setup.engine,
+            identity: None,
             runtime_dir: setup.runtime_dir.clone(),
             prepared: None,
             machine: None,
@@ -261,6 +265,7 @@ impl Served {
             vcpus: setup.vcpus,
         };
         let engine = engine(setup.engine).map_err(MachineError::from)?;
+        self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
         self.prepared = Some(prepared);
@@ -287,7 +292,11 @@ impl Served {
     fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
-        let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&restore.stamp)?;
+        let here = self
+            .identity("restore")?
+            .clone()
+            .stamp(restore.guest.clone());
+        let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
         let snapshot = Arc::new(snapshot);
@@ -327,6 +336,10 @@ impl Served {
         Ok(())
     }
 
+    fn identity(&self, order: &'static str) -> Result<&EngineIdentity, Refusal> {
+        self.identity.as_ref().ok_or(Refusal::Untimely(order))
+    }
+
     fn machine(&self, order: &'static str) -> Result<&Arc<RunningMachine>, Refusal> {
         self.machine.as_ref().ok_or(Refusal::Untimely(order))
     }
@@ -350,9 +363,10 @@ impl Served {
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
-        let state = saved.encode(identity::snapshot_engine(machine.engine()))?;
+        let state = saved.encode(self.identity("capture")?.engine)?;
+        let files = FilesBelow::open(directory)?;
         let written = machine.store_memory(|memory| {
-            Written::write(&SystemFiles, directory, memory, &state).map_err(Refusal::from)
+            Written::write(&files, directory, memory, &state).map_err(Refusal::from)
         })?;
         self.captured = Some((saved, written.clone()));
         Ok(FromWorker::Captured {
@@ -512,18 +526,10 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let _ = stream.shutdown(Shutdown::Read);
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// The one place that chooses an engine.
 pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
     super::choose::engine(wanted)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,31 +2,35 @@
 
 use super::ExecStatus;
 use crate::Error;
-use crate::engine::spawn::WeakWorker;
+use crate::deadline::Deadline;
+use crate::engine::watched::WeakWorker;
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
+use rustix::event::{PollFd, PollFlags};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes read from the connection at once: a full frame.
 const READ_BYTES: usize = 64 * 1024;
+/// Most bytes that are taken after a time limit has passed: an end that came in
+/// time counts, however late this process looks.
+const LATE_BYTES: usize = 1 << 20;
 /// How long a machine may take to end after it closed its connections.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an agent that took a connection may take to greet.
-const GREETING_LIMIT: Duration = Duration::from_secs(30);
 /// How long an agent without a time limit is silent before its worker is asked
 /// whether it still lives.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a worker may take to say that it lives.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
-/// The same of one whose guest has been silent for longer than it may.
-const LATE_PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// Longest time limit of a connection; one above it is none.
-const LONGEST_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The same of one whose guest has taken longer than it may.
+pub const LATE_PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection is kept for the next command. The agent hangs up on
+/// those that ask for nothing, but never so soon.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// Where a command's output goes. A sink that blocks slows the command down.
 pub trait Sinks {
@@ -40,28 +44,41 @@ pub trait Sinks {
 /// may come from others meanwhile.
 #[derive(Debug)]
 pub struct Channel {
+    /// Does not block.
     stream: UnixStream,
     session: Mutex<Session>,
     /// Wakes stdin writers: there is room, or nothing more to write to.
     stdin_moved: Condvar,
     /// Nobody reads the agent's answers any more, so no writer may wait.
     unread: AtomicBool,
-    /// The agent may be silent for as long as its worker lives.
-    unlimited: AtomicBool,
+    /// Until when the guest may do what it was asked for.
+    limit: Mutex<Deadline>,
+    /// What the machine had stood still for when the connection was made.
+    paused_before: Duration,
+    /// Taken after the limit had passed.
+    late_bytes: AtomicUsize,
+    /// When it was last given something to do.
+    used: Instant,
     /// Knows whether the machine ended when the connection breaks.
     worker: WeakWorker,
 }
 
 impl Channel {
-    pub fn new(stream: UnixStream, worker: WeakWorker) -> Self {
-        Self {
+    pub fn new(stream: UnixStream, worker: WeakWorker) -> Result<Self, Error> {
+        stream
+            .set_nonblocking(true)
+            .map_err(Error::system("set a connection up"))?;
+        Ok(Self {
             stream,
             session: Mutex::new(Session::new()),
             stdin_moved: Condvar::new(),
             unread: AtomicBool::new(false),
-            unlimited: AtomicBool::new(true),
+            limit: Mutex::new(Deadline::none()),
+            paused_before: worker.paused(),
+            late_bytes: AtomicUsize::new(0),
+            used: Instant::now(),
             worker,
-        }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Session> {
@@ -73,12 +90,23 @@ impl Channel {
         &self,
         queue: impl FnOnce(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<(), Error> {
-        let mut session = self.lock();
-        queue(&mut session)?;
-        self.flush(&mut session)
+        queue(&mut self.lock())?;
+        self.flush()
     }
 
-    fn flush(&self, session: &mut Session) -> Result<(), Error> {
+    /// Sends all that is queued.
+    fn flush(&self) -> Result<(), Error> {
+        while !self.send_some()? {
+            self.wait(PollFlags::OUT)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the connection takes at once; whether that was all. Nobody
+    /// waits for anything with the session locked, so that who reads is not
+    /// held up by who writes.
+    fn send_some(&self) -> Result<bool, Error> {
+        let mut session = self.lock();
         while !session.outgoing().is_empty() {
             match (&self.stream).write(session.outgoing()) {
                 Ok(count) => session.sent(count),
@@ -88,59 +116,71 @@ impl Channel {
                     let rest = session.outgoing().len();
                     session.sent(rest);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.on_silence()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(Error::connection("sending")(error)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for the agent's hello. Until then nothing that was requested has
     /// begun; an error of [`Error::Connection`] means that it never will.
     pub fn greeting(&self) -> Result<(), Error> {
-        self.limit(Some(GREETING_LIMIT))?;
         match self.event(&mut Vec::new())? {
             Event::Failed(failure) => Err(failure.into()),
-            _ => self.limit(None),
+            _ => Ok(()),
         }
     }
 
-    /// How long the agent may be silent, or take nothing, before that is
-    /// [`Error::Timeout`]; without a limit, as long as its worker lives. What a
-    /// machine is paused for does not count.
-    pub fn limit(&self, limit: Option<Duration>) -> Result<(), Error> {
-        let limit = limit.filter(|limit| *limit <= LONGEST_LIMIT);
-        self.unlimited.store(limit.is_none(), Ordering::SeqCst);
-        // Zero would mean no limit, and not every system takes a large one.
-        let wait = limit.unwrap_or(PROBE_INTERVAL);
-        let wait = Some(wait.max(Duration::from_millis(1)));
-        self.stream
-            .set_read_timeout(wait)
-            .and_then(|()| self.stream.set_write_timeout(wait))
-            .map_err(Error::system("set a time limit"))
+    /// Whether a connection that was kept can take a request: the agent has not
+    /// hung up, and is not about to.
+    pub fn is_usable(&self) -> bool {
+        let now = Deadline::within(Duration::ZERO);
+        let is_quiet = now.wait(&mut [PollFd::new(&self.stream, PollFlags::IN)]);
+        self.used.elapsed() < KEPT_FOR && matches!(is_quiet, Ok(false))
     }
 
-    /// The agent said or took nothing for as long as was waited: an error if
-    /// it may not do that.
-    fn on_silence(&self) -> Result<(), Error> {
-        if self.worker.is_occupied() {
-            return Ok(());
+    fn time_limit(&self) -> MutexGuard<'_, Deadline> {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when the agent may do what is asked of it over this connection, or
+    /// that is [`Error::Timeout`], whatever it sends meanwhile. Without an end,
+    /// as long as its worker lives. What the machine is paused for is added.
+    pub fn limit(&self, deadline: Deadline) {
+        *self.time_limit() = deadline;
+    }
+
+    /// The limit, as it is by now.
+    pub fn deadline(&self) -> Deadline {
+        let paused = self.worker.paused().saturating_sub(self.paused_before);
+        self.time_limit().later_by(paused)
+    }
+
+    fn timeout(&self) -> Error {
+        self.time_limit().error("an answer of the guest")
+    }
+
+    /// Waits until the connection can be read or written, or both. Called when
+    /// it can not be, and so the place where a limit that has passed is seen.
+    fn wait(&self, readiness: PollFlags) -> Result<(), Error> {
+        loop {
+            let deadline = self.deadline();
+            if deadline.has_passed() {
+                // If all of the worker stands still, whoever comes next need
+                // not wait for it as well.
+                self.worker.probe(LATE_PROBE_PATIENCE)?;
+                return Err(self.timeout());
+            }
+            let turn = deadline.at_most(PROBE_INTERVAL);
+            let waited = turn.wait(&mut [PollFd::new(&self.stream, readiness)]);
+            if waited.map_err(Error::system("wait for the guest"))? {
+                return Ok(());
+            }
+            if deadline.left().is_none() {
+                self.worker.probe(PROBE_PATIENCE)?;
+            }
         }
-        if self.unlimited.load(Ordering::SeqCst) {
-            return self.worker.probe(PROBE_PATIENCE);
-        }
-        // If all of the worker stands still, whoever comes next need not wait
-        // for it as well.
-        self.worker.probe(LATE_PROBE_PATIENCE)?;
-        Err(Error::Timeout {
-            what: "an answer of the guest",
-            after: self
-                .stream
-                .read_timeout()
-                .ok()
-                .flatten()
-                .unwrap_or_default(),
-        })
     }
 
     /// Waits for the next event. If the machine's end broke the connection,
@@ -169,22 +209,42 @@ impl Channel {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.on_silence()?;
+                    // What a writer could not send goes as soon as it can.
+                    let readiness = if self.send_some()? {
+                        PollFlags::IN
+                    } else {
+                        PollFlags::IN | PollFlags::OUT
+                    };
+                    self.wait(readiness)?;
                     continue;
                 }
                 Err(error) => return Err(Error::connection("waiting for it")(error)),
             };
+            self.count_late(count)?;
             self.lock().feed(&buffer[..count]);
         }
+    }
+
+    /// What comes too late is bounded: a guest that always has more to say gets
+    /// no further than a silent one.
+    fn count_late(&self, count: usize) -> Result<(), Error> {
+        if !self.deadline().has_passed() {
+            return Ok(());
+        }
+        let late = self.late_bytes.fetch_add(count, Ordering::Relaxed);
+        if late.saturating_add(count) > LATE_BYTES {
+            return Err(self.timeout());
+        }
+        Ok(())
     }
 
     /// Reads output into `sinks` until the command ends. An error of a sink
     /// ends the command.
     pub fn read_to_end(&self, sinks: &mut impl Sinks) -> Result<ExecStatus, Error> {
         let result = self.read_events(sinks);
-        if result.is_err() {
-            self.close();
-        }
+        // Also after a good end: an agent that takes no more must not hold up
+        // who still writes.
+        self.close();
         self.unread.store(true, Ordering::SeqCst);
         self.wake_writers();
         result
@@ -208,20 +268,23 @@ impl Channel {
     /// What a command that closed its stdin or ended does not take is dropped;
     /// `false` says that there is no one to write to any more.
     pub fn write_stdin(&self, mut bytes: &[u8]) -> Result<bool, Error> {
-        let mut session = self.lock();
         while !bytes.is_empty() {
+            let mut session = self.lock();
             let over = self.unread.load(Ordering::SeqCst);
             if over || session.is_over() || !session.is_busy() {
                 return Ok(false);
             }
             let taken = session.write_stdin(bytes);
-            self.flush(&mut session)?;
             bytes = &bytes[taken..];
-            if !bytes.is_empty() {
-                session = self
-                    .stdin_moved
-                    .wait(session)
-                    .unwrap_or_else(PoisonError::into_inner);
+            if taken == 0 {
+                drop(
+                    self.stdin_moved
+                        .wait(session)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+            } else {
+                drop(session);
+                self.flush()?;
             }
         }
         Ok(true)
@@ -229,9 +292,16 @@ impl Channel {
 
     /// Ends the command's stdin.
     pub fn close_stdin(&self) -> Result<(), Error> {
-        let mut session = self.lock();
-        session.close_stdin();
-        self.flush(&mut session)
+        self.lock().close_stdin();
+        self.flush()
+    }
+
+    /// As [`Channel::close_stdin`], for those who may not wait: what cannot be
+    /// sent at once is sent by the reader.
+    pub fn let_go_of_stdin(&self) {
+        self.lock().close_stdin();
+        // A broken connection is the reader's news.
+        let _ = self.send_some();
     }
 
     /// Sends a signal to the command.

@@ -1,18 +1,20 @@
 //! A running command with its streams.
 
-use super::{Channel, ExecStatus, Sinks};
+use super::output::{ExecOutput, Outputs, Pour, Which};
+use super::{Channel, ExecStatus};
 use crate::Error;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A running command. Dropping it kills the command with all its descendants.
 #[derive(Debug)]
 pub struct ExecChild {
     channel: Arc<Channel>,
     stdin: Option<ExecStdin>,
-    stdout: Option<PipeReader>,
-    stderr: Option<PipeReader>,
+    outputs: Arc<Outputs>,
+    is_taken: [bool; 2],
     reader: Option<JoinHandle<Result<ExecStatus, Error>>>,
 }
 
@@ -45,51 +47,28 @@ impl Write for ExecStdin {
 
 impl Drop for ExecStdin {
     fn drop(&mut self) {
-        let _ = self.channel.close_stdin();
-    }
-}
-
-/// Output into pipes. A pipe whose reader is gone swallows what comes.
-struct Pipes {
-    stdout: Option<PipeWriter>,
-    stderr: Option<PipeWriter>,
-}
-
-fn pour(pipe: &mut Option<PipeWriter>, bytes: &[u8]) {
-    if let Some(writer) = pipe
-        && writer.write_all(bytes).is_err()
-    {
-        *pipe = None;
-    }
-}
-
-impl Sinks for Pipes {
-    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        pour(&mut self.stdout, bytes);
-        Ok(())
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        pour(&mut self.stderr, bytes);
-        Ok(())
+        self.channel.let_go_of_stdin();
     }
 }
 
 impl ExecChild {
-    pub(super) fn new(channel: Channel) -> Result<Self, Error> {
-        let pipe = || io::pipe().map_err(Error::system("make pipes"));
-        let (stdout, out) = pipe()?;
-        let (stderr, err) = pipe()?;
+    /// Its own time limit ends `reserve` before that of `channel`.
+    pub(super) fn new(
+        channel: Channel,
+        max_unread_bytes: usize,
+        reserve: Duration,
+    ) -> Result<Self, Error> {
         let channel = Arc::new(channel);
+        let outputs = Arc::new(Outputs::new(max_unread_bytes));
         let reader = {
-            let channel = channel.clone();
+            let (channel, outputs) = (channel.clone(), outputs.clone());
             std::thread::Builder::new()
                 .name("exec-output".into())
                 .spawn(move || {
-                    channel.read_to_end(&mut Pipes {
-                        stdout: Some(out),
-                        stderr: Some(err),
-                    })
+                    let mut pour = Pour::new(&outputs, &channel, reserve);
+                    let result = channel.read_to_end(&mut pour);
+                    pour.finish(result.is_ok());
+                    result
                 })
                 .map_err(Error::system("start a thread"))?
         };
@@ -98,8 +77,8 @@ impl ExecChild {
                 channel: channel.clone(),
             }),
             channel,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            outputs,
+            is_taken: [false; 2],
             reader: Some(reader),
         })
     }
@@ -109,15 +88,31 @@ impl ExecChild {
         self.stdin.take()
     }
 
-    /// Takes the standard output. Both outputs arrive in one stream: who reads
-    /// only one must expect the command to wait once the other's pipe is full.
-    pub fn stdout(&mut self) -> Option<PipeReader> {
-        self.stdout.take()
+    /// Takes the standard output.
+    ///
+    /// The command waits while nobody reads what it writes, except where that
+    /// would keep its owner waiting for ever: while the other output is being
+    /// waited for, or the end in [`ExecChild::wait`], or after the time limit,
+    /// up to [`crate::ExecBuilder::max_output_bytes`] of this one are kept, 16 MiB
+    /// if that is not set. What goes beyond is lost to an output that nobody has
+    /// taken, and of one that somebody has the command waits for room until its
+    /// time limit. An output that lost something fails where that is missing.
+    pub fn stdout(&mut self) -> Option<ExecOutput> {
+        self.take(Which::Stdout)
     }
 
-    /// Takes the standard error.
-    pub fn stderr(&mut self) -> Option<PipeReader> {
-        self.stderr.take()
+    /// Takes the standard error; see [`ExecChild::stdout`].
+    pub fn stderr(&mut self) -> Option<ExecOutput> {
+        self.take(Which::Stderr)
+    }
+
+    fn take(&mut self, which: Which) -> Option<ExecOutput> {
+        let [stdout, stderr] = &mut self.is_taken;
+        let is_taken = match which {
+            Which::Stdout => stdout,
+            Which::Stderr => stderr,
+        };
+        (!std::mem::replace(is_taken, true)).then(|| self.outputs.take(which))
     }
 
     /// Sends a signal to the command's process group.
@@ -134,8 +129,7 @@ impl ExecChild {
     /// command to end.
     pub fn wait(mut self) -> Result<ExecStatus, Error> {
         self.stdin = None;
-        self.stdout = None;
-        self.stderr = None;
+        self.outputs.await_end();
         match self.reader.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             _ => Err(Error::connection("waiting for it")(io::Error::other(
@@ -148,8 +142,8 @@ impl ExecChild {
 impl Drop for ExecChild {
     fn drop(&mut self) {
         if self.reader.is_some() {
-            // The reader ends by itself. It is not waited for: it may be
-            // writing into a pipe whose other end someone took and holds.
+            // The reader ends by itself, and soon: nobody waits for it.
+            self.outputs.let_go();
             self.channel.close();
         }
     }

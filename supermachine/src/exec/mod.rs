@@ -2,10 +2,18 @@
 
 mod channel;
 mod child;
+mod output;
+#[cfg(test)]
+mod tests;
 
+use channel::LATE_PROBE_PATIENCE;
 pub(crate) use channel::{Channel, Sinks};
 pub use child::{ExecChild, ExecStdin};
+pub use output::ExecOutput;
+use output::MAX_UNREAD_BYTES;
 
+use crate::deadline::Deadline;
+use crate::engine::dial::GREETING_LIMIT;
 use crate::registry::RunningVm;
 use crate::{Error, Vm};
 use exec_proto::client::Session;
@@ -15,8 +23,11 @@ use std::time::Duration;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
-/// How much later than its time limit a command may be heard of.
-const HANG_PATIENCE: Duration = Duration::from_secs(10);
+/// How much later than its time limit a command may end for its host, with the
+/// time that then goes into a look at its worker.
+const HANG_PATIENCE: Duration = Duration::from_secs(10).saturating_sub(LATE_PROBE_PATIENCE);
+/// How fast a guest takes staged files, at the least.
+const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +118,7 @@ pub struct ExecBuilder<'vm> {
     env: Vec<(String, String)>,
     staged: Vec<StagedFile>,
     stdin: Option<Vec<u8>>,
-    max_output_bytes: usize,
+    max_output_bytes: Option<usize>,
 }
 
 /// Where a command runs.
@@ -129,11 +140,12 @@ impl Target<'_> {
 
     fn open_session(
         &self,
+        deadline: Deadline,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         match self {
-            Self::Own(vm) => vm.open_session(queue),
-            Self::Running(vm) => vm.open_session(queue),
+            Self::Own(vm) => vm.instance().open_session(deadline, queue),
+            Self::Running(vm) => vm.open_session(deadline, queue),
         }
     }
 }
@@ -155,7 +167,7 @@ impl<'vm> ExecBuilder<'vm> {
             env: Vec::new(),
             staged: Vec::new(),
             stdin: None,
-            max_output_bytes: MAX_OUTPUT_BYTES,
+            max_output_bytes: None,
         }
     }
 
@@ -185,8 +197,9 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// Kills the command with all its descendants after this long, in guest
     /// time from its start, to the millisecond. The outcome is no error but
-    /// has `timed_out` set. A guest that says nothing for ten seconds longer
-    /// than that hangs, which is [`Error::Timeout`].
+    /// has `timed_out` set. The guest is not trusted with that: if the end is
+    /// not there ten seconds later (and a second for each MiB staged), whatever
+    /// else the guest sends, that is [`Error::Timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout_ms = u64::try_from(timeout.as_millis())
             .unwrap_or(u64::MAX)
@@ -244,10 +257,12 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// The most that [`ExecBuilder::output`] collects per stream; 256 MiB if
-    /// not set. A command that writes more is killed.
+    /// The most that [`ExecBuilder::output`] collects per stream, 256 MiB if
+    /// not set: a command that writes more is killed. Also the most that a
+    /// spawned command keeps of a stream nobody reads, 16 MiB if not set: see
+    /// [`ExecChild::stdout`].
     pub fn max_output_bytes(mut self, bytes: usize) -> Self {
-        self.max_output_bytes = bytes;
+        self.max_output_bytes = Some(bytes);
         self
     }
 
@@ -261,7 +276,7 @@ impl<'vm> ExecBuilder<'vm> {
     pub fn output(mut self) -> Result<ExecOutcome, Error> {
         self.request.flags.stdin = self.stdin.is_some();
         let stdin = self.stdin.take();
-        let limit = self.max_output_bytes;
+        let limit = self.max_output_bytes.unwrap_or(MAX_OUTPUT_BYTES);
         let channel = self.start()?;
         let mut collect = Collect {
             stdout: Vec::new(),
@@ -302,33 +317,39 @@ impl<'vm> ExecBuilder<'vm> {
     /// host has no threads or descriptors left.
     pub fn spawn(mut self) -> Result<ExecChild, Error> {
         self.request.flags.stdin = true;
+        let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start()?;
-        ExecChild::new(channel)
+        ExecChild::new(channel, max_unread_bytes, HANG_PATIENCE)
     }
 
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(mut self) -> Result<Channel, Error> {
         self.request.env = self.environment();
-        let channel = self.target.open_session(|session| {
+        let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
+        let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);
+        let whole = match self.request.timeout_ms {
+            0 => Deadline::none(),
+            ms => Deadline::within(Duration::from_millis(ms))
+                .later_by(HANG_PATIENCE.saturating_add(sending)),
+        };
+        let opening = whole.at_most(GREETING_LIMIT.saturating_add(sending));
+        let channel = self.target.open_session(opening, |session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
             }
             session.exec(&self.request)
         })?;
-        if self.request.timeout_ms > 0 {
-            let timeout = Duration::from_millis(self.request.timeout_ms);
-            channel.limit(Some(timeout.saturating_add(HANG_PATIENCE)))?;
-        }
+        channel.limit(whole);
         Ok(channel)
     }
 
     /// Starts the command as the machine's workload, which lives on its own.
-    pub(crate) fn start_workload(mut self) -> Result<(), Error> {
+    pub(crate) fn start_workload(mut self, deadline: Deadline) -> Result<(), Error> {
         self.request.env = self.environment();
         let channel = self
             .target
-            .open_session(|session| session.start_workload(&self.request))?;
-        crate::vm::answer(&channel, |event| {
+            .open_session(deadline, |session| session.start_workload(&self.request))?;
+        crate::vm::answer_until(&channel, deadline, |event| {
             matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
         })
     }

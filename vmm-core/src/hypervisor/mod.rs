@@ -10,6 +10,7 @@ mod state;
 use hvf::HvfError;
 
 pub use counters::{ExitCount, ExitCounters};
+pub use hvf::EngineId;
 pub use state::VcpuState;
 
 use crate::memory::{MemoryLease, PageSet};

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
-use snapshot::{GuestPages, PageSource, RamMapping, Snapshot, SystemFiles, WorkingSet, Written};
+use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, WorkingSet, Written};
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -192,7 +192,8 @@ impl RunningMachine {
     pub fn rebase(&self, directory: &Path, written: &Written) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        written.map_over(&SystemFiles, directory, parts.memory.host())?;
+        let files = FilesBelow::open(directory)?;
+        written.map_over(&files, directory, parts.memory.host())?;
         parts.take_written()?;
         *parts.rewound() = Rewound::new(&parts.memory);
         Ok(parts.vm.track_writes()?)

@@ -1,28 +1,31 @@
 //! All connections of one device: who is who, and whose turn it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use virtio_queue::{Queue, QueueState};
 
 use self::doors::Door;
 use self::reset::Notice;
+use super::VsockConfig;
 use super::connection::{Connection, Fate, Filled, Phase};
 use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
 use super::queues::{Offered, Queues, Sent};
-use super::socket::{self, Listener};
+use super::socket::Listener;
 use crate::reactor::{HandlerId, ReactorError, ReactorHandle, Readiness};
 use crate::virtio::Activation;
 
 #[cfg(any(test, feature = "testing"))]
 mod check;
 mod doors;
+mod guests;
 mod reset;
 
 /// Most connections at a time. More clients wait in the listeners' backlogs;
 /// more connections of the guest are refused.
 pub const MAX_CONNECTIONS: usize = 8192;
+/// Connections that a guest's unprivileged processes cannot occupy.
+pub const RESERVED_CONNECTIONS: usize = 1024;
 /// Most bytes held for slow host readers over all connections. A connection
 /// that would go beyond is reset.
 pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
@@ -46,6 +49,7 @@ type Ports = (u32, u32);
 pub(super) struct Mux {
     guest_cid: u64,
     path: Option<PathBuf>,
+    privileged_ports: Vec<u32>,
     reactor: ReactorHandle,
     handler: Option<HandlerId>,
     doors: Vec<Door>,
@@ -69,10 +73,12 @@ pub(super) struct Mux {
 }
 
 impl Mux {
-    pub(super) fn new(guest_cid: u64, path: Option<PathBuf>, reactor: ReactorHandle) -> Self {
+    /// A mux without listeners, which [`Mux::listen`] adds.
+    pub(super) fn new(config: VsockConfig, reactor: ReactorHandle) -> Self {
         Self {
-            guest_cid,
-            path,
+            guest_cid: config.guest_cid,
+            path: config.mux,
+            privileged_ports: config.privileged_ports,
             reactor,
             handler: None,
             doors: Vec::new(),
@@ -393,28 +399,6 @@ impl Mux {
         }
         self.buffered = total;
         self.settle(index, fate);
-    }
-
-    /// The guest connects to a port of the host.
-    fn connect_host(&mut self, header: &Header) {
-        let stream = match &self.path {
-            Some(path) if self.connection_count() < MAX_CONNECTIONS => {
-                let mut target = OsString::from(path);
-                target.push(format!("_{}", header.dst_port));
-                socket::connect(target.as_ref()).ok()
-            }
-            _ => None,
-        };
-        let Some(stream) = stream else {
-            return self.resets.push_back(header.reset());
-        };
-        let phase = Phase::Open;
-        let mut connection = Connection::new(stream, header.dst_port, header.src_port, phase);
-        connection.accept(header);
-        match self.insert(connection) {
-            Some(index) => self.settle(index, Fate::Keep),
-            None => self.resets.push_back(header.reset()),
-        }
     }
 
     /// Fills the guest's receive buffers: resets first, then one packet of

@@ -1,9 +1,11 @@
 //! Linux, by way of `/proc`.
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// A descriptor that stands for a process, whoever its parent is.
 pub fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
@@ -55,4 +57,11 @@ pub fn memory_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// A socket that is not connected and does not block.
+pub fn stream_socket() -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(socket.into())
 }

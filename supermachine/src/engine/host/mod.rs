@@ -6,6 +6,6 @@ mod linux;
 mod other;
 
 #[cfg(target_os = "linux")]
-pub use linux::{kill, kill_if, memory_bytes, private_bytes, process_descriptor};
+pub use linux::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};
 #[cfg(not(target_os = "linux"))]
-pub use other::{kill, kill_if, memory_bytes, private_bytes, process_descriptor};
+pub use other::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};

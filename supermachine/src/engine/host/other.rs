@@ -1,10 +1,12 @@
 //! Systems whose figures need calls that are not wrapped safely: there pools
 //! count with what their configuration expects of a worker.
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// There are none.
 pub fn process_descriptor(_pid: u32) -> io::Result<OwnedFd> {
@@ -35,4 +37,13 @@ pub fn private_bytes(_pid: u32) -> u64 {
 /// Not told.
 pub fn memory_bytes() -> Option<u64> {
     None
+}
+
+/// A socket that is not connected and does not block.
+pub fn stream_socket() -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    Ok(stream)
 }

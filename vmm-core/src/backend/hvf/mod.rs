@@ -14,7 +14,7 @@ use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
 use hvf::{GicAddresses, GicGeometry};
 
 use crate::hypervisor::{
-    Access, Capabilities, DirtyTracking, EngineError, GicKind, Hypervisor, Vm, VmSpec,
+    Access, Capabilities, DirtyTracking, EngineError, EngineId, GicKind, Hypervisor, Vm, VmSpec,
 };
 use crate::memory::{MemoryLease, PageSet};
 use writes::{Mapped, Mappings};
@@ -63,6 +63,11 @@ impl HvfEngine {
     /// processes with a machine of this engine cannot fork.
     pub fn after_fork(&self) -> Option<fn()> {
         self.api.after_fork
+    }
+
+    /// Which engine it is.
+    pub fn id(&self) -> EngineId {
+        self.api.id
     }
 
     /// Name for people, like `hvf` or `soft`.

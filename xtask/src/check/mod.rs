@@ -1,10 +1,13 @@
 //! `cargo xtask check`: what the house rules say and no compiler checks.
 
+mod circles;
+mod documents;
+mod sources;
+
 use crate::{process, workspace};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A crate and the workspace crates it may depend on; the layers of
@@ -51,6 +54,9 @@ const NO_C_LAYERS: std::ops::RangeInclusive<u8> = 1..=3;
 /// Build dependencies that mean C, and the attribute that means a C library.
 const C_BUILDERS: &[&str] = &["cc", "cmake", "bindgen", "pkg-config"];
 
+/// Crates whose `links` names no library; each was looked at.
+const RUST_ONLY_LINKS: &[&str] = &["rayon-core"];
+
 /// Crates of which two versions must never be in one build.
 const SINGLE_VERSION: &[&str] = &[
     "event-manager",
@@ -64,29 +70,17 @@ const SINGLE_VERSION: &[&str] = &[
     "vmm-sys-util",
 ];
 
-/// Where `unsafe` may stand, as path prefixes.
-const UNSAFE_ALLOWED: &[&str] = &[
-    "hvf/",
-    "softhv/",
-    "vmm-core/src/backend/",
-    "vmm-core/src/memory",
-    "vmm-core/tests/",
-    "init-shim/src/sys",
-    "init-shim/src/sys.rs",
-    "snapshot/src/map.rs",
-];
-
-/// Lines a source file may have.
-const MAX_LINES: usize = 1000;
-
 pub fn run(_arguments: &[String]) -> Result<()> {
     let mut problems = Vec::new();
     let metadata = metadata()?;
     layers(&metadata, &mut problems)?;
     versions(&metadata, &mut problems)?;
-    sources(&workspace::root(), &mut problems)?;
+    let root = workspace::root();
+    sources::check(&root, &mut problems)?;
+    circles::check(&root, &mut problems)?;
+    documents::check(&root, &mut problems)?;
     if problems.is_empty() {
-        eprintln!("check: layers, versions and sources are as the house rules say");
+        eprintln!("check: layers, versions, sources and documents are as the house rules say");
         return Ok(());
     }
     bail!("{}", problems.join("\n"));
@@ -195,7 +189,7 @@ fn no_c(metadata: &Value, package: &Value, problems: &mut Vec<String>) -> Result
 
 /// Crates that set `links` only to be unique in a build.
 fn is_rust_only(name: &str) -> bool {
-    name.ends_with("-core") || name == "rayon-core"
+    RUST_ONLY_LINKS.contains(&name)
 }
 
 fn versions(metadata: &Value, problems: &mut Vec<String>) -> Result<()> {
@@ -212,62 +206,4 @@ fn versions(metadata: &Value, problems: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Source files that git tracks, or would.
-fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
-    let listed = process::output(
-        Command::new("git")
-            .args([
-                "ls-files",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                "*.rs",
-            ])
-            .current_dir(root),
-    )?;
-    Ok(listed.lines().map(PathBuf::from).collect())
-}
-
-fn sources(root: &Path, problems: &mut Vec<String>) -> Result<()> {
-    for file in source_files(root)? {
-        let Ok(text) = std::fs::read_to_string(root.join(&file)) else {
-            continue;
-        };
-        let shown = file.display();
-        let lines = text.lines().count();
-        if lines > MAX_LINES {
-            problems.push(format!(
-                "{shown} has {lines} lines, at most {MAX_LINES} are allowed"
-            ));
-        }
-        let path = file.to_string_lossy();
-        let allowed = UNSAFE_ALLOWED.iter().any(|prefix| path.starts_with(prefix));
-        if !allowed && text.lines().any(opens_unsafe) {
-            problems.push(format!(
-                "{shown} has unsafe code, which is not for this place"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn opens_unsafe(line: &str) -> bool {
-    let code = line.split("//").next().unwrap_or_default();
-    let blocks = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"];
-    blocks.iter().any(|start| code.contains(start)) && !code.contains('"')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unsafe_is_seen_in_code_and_not_in_comments() {
-        assert!(opens_unsafe("    let x = unsafe { read() };"));
-        assert!(opens_unsafe("unsafe impl Send for X {}"));
-        assert!(!opens_unsafe("// unsafe { nothing }"));
-        assert!(!opens_unsafe("#![forbid(unsafe_code)]"));
-    }
 }

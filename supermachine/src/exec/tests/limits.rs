@@ -1,0 +1,178 @@
+//! Time limits are the host's, whatever the guest sends.
+
+use super::*;
+use crate::deadline::Deadline;
+use crate::vm::answer_until;
+use exec_proto::client::Event;
+use std::io::Read;
+
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// Sends one of these again and again until nobody listens.
+fn repeat(mut to: UnixStream, reply: &Reply<'_>, pause: Duration) {
+    begin(&mut to);
+    while send(&mut to, std::slice::from_ref(reply)).is_ok() {
+        std::thread::sleep(pause);
+    }
+}
+
+#[test]
+fn empty_output_does_not_prolong_a_time_limit() {
+    for reply in [
+        Reply::Stdout(b""),
+        Reply::Stderr(b""),
+        Reply::StdinClosed,
+        Reply::StdinWindow(0),
+    ] {
+        let (channel, agent) = channel_to(move |to| {
+            let (shown, pause) = (format!("{reply:?}"), Duration::from_millis(20));
+            repeat(to, &reply, pause);
+            shown
+        });
+        let begun = Instant::now();
+        channel.limit(Deadline::within(LIMIT));
+        assert_timeout(channel.read_to_end(&mut Nowhere), begun);
+        agent.join().unwrap();
+    }
+}
+
+#[test]
+fn a_flood_of_output_does_not_prolong_a_time_limit() {
+    for bytes in [&[][..], &[0; 1], &[0; 4096]] {
+        let (channel, agent) =
+            channel_to(move |to| repeat(to, &Reply::Stdout(bytes), Duration::ZERO));
+        let begun = Instant::now();
+        channel.limit(Deadline::within(LIMIT));
+        assert_timeout(channel.read_to_end(&mut Nowhere), begun);
+        agent.join().unwrap();
+    }
+}
+
+#[test]
+fn a_frame_that_never_ends_does_not_prolong_a_time_limit() {
+    let (channel, agent) = channel_to(|mut to| {
+        begin(&mut to);
+        let mut wire = Vec::new();
+        Reply::Stdout(&[0; 60_000]).encode(&mut wire);
+        for byte in wire {
+            if to.write_all(&[byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = Instant::now();
+    channel.limit(Deadline::within(LIMIT));
+    assert_timeout(channel.read_to_end(&mut Nowhere), begun);
+    agent.join().unwrap();
+}
+
+#[test]
+fn greetings_and_answers_that_drip_are_late_as_well() {
+    let drip = |mut to: UnixStream| {
+        let mut wire = Vec::new();
+        Reply::Hello(Hello::new(0)).encode(&mut wire);
+        Reply::Pong(1).encode(&mut wire);
+        // The last byte never comes.
+        for byte in &wire[..wire.len() - 1] {
+            if to.write_all(std::slice::from_ref(byte)).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = to.read_to_end(&mut Vec::new());
+    };
+    let (channel, agent) = channel_to(drip);
+    let begun = Instant::now();
+    channel.limit(Deadline::within(Duration::from_millis(100)));
+    assert_timeout(channel.greeting(), begun);
+    drop(channel);
+    agent.join().unwrap();
+
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    channel.request(|session| session.ping(1)).unwrap();
+    let agent = std::thread::spawn(move || drip(theirs));
+    let begun = Instant::now();
+    let pong = |event| matches!(event, Event::Pong(_)).then_some(());
+    assert_timeout(answer_until(&channel, Deadline::within(LIMIT), pong), begun);
+    drop(channel);
+    agent.join().unwrap();
+}
+
+#[test]
+fn an_agent_that_takes_no_input_holds_up_neither_reader_nor_writer() {
+    for ends in [true, false] {
+        let (channel, agent) = channel_to(move |mut to| {
+            begin(&mut to);
+            // Reads nothing, so that the connection fills up.
+            std::thread::sleep(LIMIT);
+            if ends {
+                send(&mut to, &[exited()]).unwrap();
+            }
+            to
+        });
+        let begun = Instant::now();
+        channel.limit(Deadline::within(2 * LIMIT));
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = channel.write_stdin(&vec![0; 8 << 20]);
+                let _ = channel.signal(15);
+                let _ = channel.close_stdin();
+            });
+            channel.read_to_end(&mut Nowhere)
+        });
+        if ends {
+            assert!(result.unwrap().success());
+            assert!(begun.elapsed() < SOON);
+        } else {
+            assert_timeout(result, begun);
+        }
+        drop(agent.join().unwrap());
+    }
+}
+
+#[test]
+fn a_request_that_the_agent_takes_by_the_byte_is_late_as_well() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let agent = std::thread::spawn(move || {
+        let (mut theirs, mut some) = (theirs, [0; 512]);
+        while matches!(theirs.read(&mut some), Ok(1..)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let begun = Instant::now();
+    channel.limit(Deadline::within(LIMIT));
+    let big = vec![0; 64 << 20];
+    let sent = channel.request(|session| session.stage_file(b"/f", 0o644, &big));
+    assert_timeout(sent, begun);
+    drop(channel);
+    agent.join().unwrap();
+}
+
+#[test]
+fn an_end_that_came_in_time_counts_however_late_it_is_read() {
+    let (channel, agent) = channel_to(|mut to| {
+        begin(&mut to);
+        send(&mut to, &[Reply::Stdout(b"late"), exited()]).unwrap();
+        to
+    });
+    channel.limit(Deadline::within(Duration::ZERO));
+    let kept_open = agent.join().unwrap();
+    assert!(channel.read_to_end(&mut Nowhere).unwrap().success());
+    drop(kept_open);
+}
+
+#[test]
+fn a_kept_connection_is_used_only_while_the_agent_keeps_it_too() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    assert!(channel.is_usable());
+    theirs.write_all(b"x").unwrap();
+    assert!(!channel.is_usable());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    drop(theirs);
+    assert!(!channel.is_usable());
+}
