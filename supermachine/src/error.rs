@@ -48,6 +48,21 @@ pub enum Error {
     /// The configuration asks for a machine without memory or vCPUs.
     #[error(transparent)]
     Resources(#[from] vmm_core::ResourceError),
+    /// This process may not open as many files as that many machines need.
+    #[error(
+        "{count} machines need {needed} descriptors, {room} of {limit} are free: \
+         ask for fewer, or raise the limit (ulimit -n)"
+    )]
+    Descriptors {
+        /// Machines that were asked for.
+        count: usize,
+        /// Descriptors they need.
+        needed: u64,
+        /// Descriptors this process may still open.
+        room: u64,
+        /// Descriptors it may have in all.
+        limit: u64,
+    },
     /// The configuration asks for more vCPUs than a guest can use.
     #[error("{vcpus} vCPUs were asked for, a guest has at most {max}")]
     TooManyVcpus {
@@ -88,6 +103,13 @@ pub enum Error {
     Refused {
         /// Why.
         message: String,
+    },
+    /// There is no snapshot there: neither the directory of an image that was
+    /// baked nor that of one generation.
+    #[error("there is no snapshot at {}; `supermachine images` lists what was baked", path.display())]
+    NoSnapshot {
+        /// Where one was looked for.
+        path: PathBuf,
     },
     /// The snapshot does not fit this host, kernel or version; bake it again.
     #[error("the snapshot cannot be used here and must be baked again: {reason}")]
@@ -223,6 +245,18 @@ impl From<exec_proto::Failure> for Error {
             message: failure.message,
         }
     }
+}
+
+/// An error's text and its causes'.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn log_excerpt(log: &str) -> String {

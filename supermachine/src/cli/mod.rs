@@ -8,9 +8,11 @@ mod output;
 mod run;
 mod signals;
 mod snapshots;
+mod source;
 mod terminal;
 
 use crate::Error;
+use crate::error::with_causes;
 use clap::{Parser, Subcommand};
 use std::io;
 
@@ -96,15 +98,4 @@ pub fn main() -> u8 {
             error.exit_status()
         }
     }
-}
-
-/// An error's text and its causes'.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -8,6 +8,7 @@ use super::protocol::{
 use super::wanted::while_wanted;
 use super::{identity, runtime_dir};
 use crate::Engine;
+use crate::error::with_causes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
 use std::io::{self, Write};
@@ -433,7 +434,10 @@ impl Served {
     }
 
     fn touched(&self) -> Result<FromWorker, Refusal> {
-        let pages = self.machine("list its pages")?.touched_pages()?;
+        // What to read ahead is a convenience: where the host does not tell,
+        // copies wait for each page.
+        let machine = self.machine("list its pages")?;
+        let pages = machine.touched_pages().unwrap_or_default();
         let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
         Ok(FromWorker::Touched(runs.cloned().collect()))
     }
@@ -523,17 +527,6 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let _ = say(replies, &message);
     let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = stream.shutdown(Shutdown::Read);
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The one place that chooses an engine.
