@@ -3,7 +3,8 @@
 //! Everything here is a pure function or a pure state machine over byte
 //! slices: no sockets, no clocks, no allocation that the peer can size beyond
 //! the limits below. [`client::Session`] is the host's end, [`server::Parser`]
-//! the agent's. The wire format is written down in `docs/protocol.md`.
+//! the agent's. The wire format is written down in
+//! [docs/protocol.md](https://github.com/supermachine/supermachine/blob/main/docs/protocol.md).
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![no_std]
@@ -19,6 +20,7 @@ mod reply;
 mod request;
 mod resume;
 pub mod server;
+mod text;
 mod wire;
 mod workload;
 
@@ -28,6 +30,7 @@ pub use hello::{AgentReady, CAP_TREE_KILL, Hello};
 pub use reply::{ErrorKind, ExitStatus, Exited, Failure, Reply};
 pub use request::{ExecFlags, ExecRequest, FileChunk, Request, WinSize};
 pub use resume::{Resume, Resumed};
+pub use text::Printable;
 pub use workload::{WorkloadReport, WorkloadState};
 
 /// Protocol version this crate speaks. Both ends must speak the same one.

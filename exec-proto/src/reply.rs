@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use crate::frame::put_frame;
 use crate::wire::{Reader, put_bytes};
 use crate::{
-    AgentReady, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, ProtoError, Resumed, WorkloadReport,
+    AgentReady, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, Printable, ProtoError, Resumed,
+    WorkloadReport,
 };
 
 /// How a command ended.
@@ -115,13 +116,14 @@ pub struct Failure {
     pub kind: ErrorKind,
     /// Guest errno, 0 if none applies.
     pub errno: i32,
-    /// One line for people.
+    /// One line for people, as the other side wrote it; its `Display` is safe to
+    /// show.
     pub message: String,
 }
 
 impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(&self.message)
+        core::fmt::Display::fmt(&Printable::line(&self.message), f)
     }
 }
 

@@ -16,6 +16,8 @@ mod framework;
 mod framework;
 mod gic;
 pub mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vcpu;
 mod vm;
 

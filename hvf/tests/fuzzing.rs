@@ -2,12 +2,10 @@
 //! on. Syndromes and register numbers come from instructions of the guest,
 //! ranges from what it maps, controller states from files.
 
-mod fake;
-
 use std::time::{Duration, Instant};
 
-use fake::with_engine;
 use supermachine_hvf::sys::*;
+use supermachine_hvf::testing::with_engine;
 use supermachine_hvf::{ExceptionClass, GicAddresses, HvfError, Vm};
 
 const BUDGET: Duration = Duration::from_millis(600);

@@ -1,11 +1,9 @@
 //! What the safe owners do with an engine's table.
 
-mod fake;
-
 use std::ptr::NonNull;
 
-use fake::{engine, with_engine};
 use supermachine_hvf::sys::*;
+use supermachine_hvf::testing::{engine, with_engine};
 use supermachine_hvf::{
     Capabilities, ExceptionClass, GicAddresses, GicGeometry, HvfError, Vm, feature_reg,
 };

@@ -15,9 +15,10 @@ mod entry {
     use std::os::unix::ffi::OsStringExt;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     use exec_proto::{EXEC_PORT, READY_PORT};
-    use init_shim::agent::groups::GroupPool;
+    use init_shim::agent::groups::{GroupPool, Rules};
     use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
     use init_shim::{boot, selftest, sys};
 
@@ -59,8 +60,8 @@ mod entry {
         let workers = Doorway::new(|| sys::vsock_listen(EXEC_PORT))
             .and_then(|doorway| Workers::start(agent, doorway));
         match workers {
-            Ok(_) if !options.selftest.is_empty() => {
-                std::thread::spawn(move || run_selftest(&options.selftest, started_ns));
+            Ok(workers) if !options.selftest.is_empty() => {
+                std::thread::spawn(move || run_selftest(&workers, &options.selftest, started_ns));
             }
             Ok(workers) => {
                 let greeting = Greeting::Ready {
@@ -76,11 +77,12 @@ mod entry {
         reap()
     }
 
-    fn run_selftest(commands: &[Vec<String>], started_ns: u64) -> ! {
+    fn run_selftest(workers: &Arc<Workers>, commands: &[Vec<String>], started_ns: u64) -> ! {
         let booted = sys::monotonic_ns().saturating_sub(started_ns) / 1000;
         boot::say(&format!("booted in {booted} us"));
         for argv in commands {
-            let result = sys::vsock_connect_self(EXEC_PORT)
+            let result = workers
+                .connect()
                 .and_then(|connection| selftest::run(connection, argv));
             match result {
                 Ok(text) => {
@@ -110,7 +112,7 @@ mod entry {
             UnixListener::bind(&path).map(OwnedFd::from)
         };
         let started = cgroup
-            .map(|parent| GroupPool::new(parent, None))
+            .map(|parent| GroupPool::new(&parent, Rules::default()))
             .transpose()
             .and_then(|groups| Agent::new(groups, false))
             .and_then(|agent| Workers::start(agent, Doorway::new(open)?));

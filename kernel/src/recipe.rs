@@ -13,6 +13,12 @@ pub const SOURCE_PACKAGE: &str = "linux-source-6.12";
 pub const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.12.tar.xz";
 /// The single directory inside the archive.
 pub const SOURCE_DIR: &str = "linux-source-6.12";
+/// Our changes to it, by name, in the order in which they are applied with
+/// `patch -p1`; explained in `patches/README.md`.
+pub const PATCHES: [(&str, &str); 1] = [(
+    "0001-hold-user-mode.patch",
+    include_str!("../patches/0001-hold-user-mode.patch"),
+)];
 /// Prefix of the cross tools when the builder is not itself arm64.
 pub const CROSS_COMPILE: &str = "aarch64-linux-gnu-";
 /// Variables given to every `make`: the architecture, and fixed values in
@@ -35,8 +41,10 @@ pub const IMAGE: &str = "arch/arm64/boot/Image";
 
 /// What every supermachine guest wants on its kernel command line, whatever
 /// its devices: errors only on the console; grace periods that do not wait for
-/// a 10 ms tick; no bounce buffers for devices that reach all of memory.
-pub const BASE_COMMAND_LINE: &str = "quiet rcupdate.rcu_expedited=1 swiotlb=noforce";
+/// a 10 ms tick; no bounce buffers for devices that reach all of memory; no
+/// `dummy0` that nobody asked for.
+pub const BASE_COMMAND_LINE: &str =
+    "quiet rcupdate.rcu_expedited=1 swiotlb=noforce dummy.numdummies=0";
 
 /// Hash of the recipe and the configuration, as 16 lower-case hex digits: which
 /// kernel this version of the crate wants, whatever point release of the source
@@ -71,6 +79,9 @@ fn digest(more: &[&str]) -> Sha256 {
     for (name, value) in MAKE_VARIABLES {
         parts.extend([name, value]);
     }
+    for (name, text) in PATCHES {
+        parts.extend([name, text]);
+    }
     parts.extend(more);
     for part in parts {
         // Lengths keep neighbours apart: ("ab", "c") is not ("a", "bc").
@@ -104,5 +115,22 @@ mod tests {
         assert_ne!(build_hash("6.12.1-1"), build_hash("6.12.2-1"));
         assert_ne!(build_hash("6.12.1-1"), recipe_hash());
         assert_eq!(build_hash("6.12.1-1"), build_hash("6.12.1-1"));
+    }
+
+    #[test]
+    fn every_patch_of_the_directory_is_applied_in_the_order_of_names() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("patches");
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".patch"))
+            .collect();
+        names.sort();
+        assert_eq!(PATCHES.map(|(name, _)| name.to_owned()).to_vec(), names);
+        for (name, text) in PATCHES {
+            // NOTICE says so of each.
+            let licence = "SPDX-License-Identifier: GPL-2.0-only";
+            assert!(text.contains(licence), "{name}");
+        }
     }
 }

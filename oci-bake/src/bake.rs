@@ -12,6 +12,12 @@ use crate::reference::Reference;
 use crate::resolve::{LayerBlob, resolve};
 use crate::squashfs::{self, Compression};
 use crate::store::{CachedLayer, Store};
+use crate::tree::Tree;
+
+/// Most files in [`BakedImage::layers`]. Each is a disk of the machine, with an
+/// interrupt and a mount of its own, and common runtimes take 127 layers: of
+/// an image with more than this, the topmost are merged into one file.
+pub(crate) const MAX_STACK: usize = 64;
 
 /// How to bake.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +38,9 @@ pub struct BakeOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BakedImage {
-    /// The squashfs files to stack with overlayfs, bottom first. Layers that
-    /// a later layer hides completely are left out.
+    /// The squashfs files to stack with overlayfs, bottom first: at most 64.
+    /// Layers that a later layer hides completely are left out, and of more
+    /// than 64 the topmost are merged into one file.
     pub layers: Vec<PathBuf>,
     /// What to run.
     pub config: ImageConfig,
@@ -73,20 +80,33 @@ fn bake_layers(
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
     let image = resolve(reference, store, &options.limits)?;
-    let mut stack = Stack::new(&image.layers, store, &options.limits);
-    let mut layers = Vec::with_capacity(image.layers.len());
-    for at in 0..image.layers.len() {
-        let layer = layer(&mut stack, &image.layers, at, options, store).map_err(|source| {
-            BakeError::Layer {
-                diff_id: image.layers[at].diff_id.clone(),
-                source,
-            }
-        })?;
+    let count = image.layers.len();
+    let alone = if count > MAX_STACK {
+        MAX_STACK - 1
+    } else {
+        count
+    };
+    let mut bake = Bake {
+        stack: Stack::new(&image.layers, store, &options.limits),
+        blobs: &image.layers,
+        options,
+        store,
+    };
+    let mut layers = Vec::with_capacity(count.min(MAX_STACK));
+    let mut add = |layer: CachedLayer| {
         // overlayfs ignores "opaque" on the root of a layer.
         if layer.root_opaque {
             layers.clear();
         }
         layers.push(layer.path);
+    };
+    for at in 0..alone {
+        add(bake
+            .layer(at)
+            .map_err(|source| error(bake.blobs, at, source))?);
+    }
+    if alone < count {
+        add(bake.merged(alone)?);
     }
     Ok(BakedImage {
         layers,
@@ -101,36 +121,94 @@ fn bake_layers(
     })
 }
 
-fn layer(
-    stack: &mut Stack<'_>,
-    blobs: &[LayerBlob],
-    at: usize,
-    options: &BakeOptions,
-    store: &Store,
-) -> Result<CachedLayer, LayerError> {
-    let names = Names::new(blobs, at, options.compression);
-    if let Some(cached) = names.find(store, options)? {
-        return Ok(cached);
-    }
-    let _lock = store.lock(&names.alone)?;
-    if let Some(cached) = names.find(store, options)? {
-        return Ok(cached);
-    }
-    let tree = stack.build(at)?;
-    let applied = tree.applied();
-    let name = match applied.used_lower {
-        true => &names.on_these,
-        false => &names.alone,
-    };
-    store.publish(name, applied.root_opaque, |out| {
-        Ok(squashfs::write(&tree, out, options.compression)?)
-    })
+/// What a bake in progress needs.
+struct Bake<'a> {
+    stack: Stack<'a>,
+    blobs: &'a [LayerBlob],
+    options: &'a BakeOptions,
+    store: &'a Store,
 }
 
-/// The two names a layer can have in the cache: usually its content depends
-/// on its DiffID alone, but a hard link into the layers below, or a directory
-/// it implies without describing, makes it depend on those too.
+impl Bake<'_> {
+    /// Layer `at` as a file of its own.
+    fn layer(&mut self, at: usize) -> Result<CachedLayer, LayerError> {
+        let names = Names::new(self.blobs, at, self.options.compression);
+        let known = [&names.alone, &names.on_these];
+        if let Some(cached) = self.find(&known)? {
+            return Ok(cached);
+        }
+        let _lock = self.store.lock(&names.alone)?;
+        if let Some(cached) = self.find(&known)? {
+            return Ok(cached);
+        }
+        let tree = self.stack.build(at)?;
+        let name = match tree.applied().used_lower {
+            true => &names.on_these,
+            false => &names.alone,
+        };
+        self.publish(name, &tree)
+    }
+
+    /// The layers from `first` up as one file.
+    fn merged(&mut self, first: usize) -> Result<CachedLayer, BakeError> {
+        let last = self.blobs.len() - 1;
+        let name = Names::new(self.blobs, last, self.options.compression).merged_from(first);
+        let on_top = |source| BakeError::Layer {
+            diff_id: self.blobs[last].diff_id.clone(),
+            source,
+        };
+        let io = |source| on_top(LayerError::Io(source));
+        if let Some(cached) = self.find(&[&name]).map_err(io)? {
+            return Ok(cached);
+        }
+        let _lock = self.store.lock(&name).map_err(io)?;
+        if let Some(cached) = self.find(&[&name]).map_err(io)? {
+            return Ok(cached);
+        }
+        let mut trees = Vec::with_capacity(self.blobs.len() - first);
+        for at in first..=last {
+            trees.push(
+                self.stack
+                    .tree(at)
+                    .map_err(|source| error(self.blobs, at, source))?,
+            );
+        }
+        let tree = self.stack.merge(&trees, first).map_err(on_top)?;
+        self.publish(&name, &tree).map_err(on_top)
+    }
+
+    /// The first of `names` that is in the cache.
+    fn find(&self, names: &[&String]) -> std::io::Result<Option<CachedLayer>> {
+        for name in names {
+            if let Some(cached) = self.store.find(name, self.options.verify_cached_data)? {
+                return Ok(Some(cached));
+            }
+        }
+        Ok(None)
+    }
+
+    fn publish(&self, name: &str, tree: &Tree) -> Result<CachedLayer, LayerError> {
+        self.store.publish(name, tree.applied().root_opaque, |out| {
+            Ok(squashfs::write(tree, out, self.options.compression)?)
+        })
+    }
+}
+
+fn error(blobs: &[LayerBlob], at: usize, source: LayerError) -> BakeError {
+    BakeError::Layer {
+        diff_id: blobs[at].diff_id.clone(),
+        source,
+    }
+}
+
+/// The names a layer can have in the cache: usually its content depends on
+/// its DiffID alone, but a hard link into the layers below, a whiteout of
+/// something there, or a directory it implies without describing, makes it
+/// depend on those too.
 struct Names {
+    stem: String,
+    below: String,
+    suffix: &'static str,
     alone: String,
     on_these: String,
 }
@@ -147,20 +225,26 @@ impl Names {
             chain.update(below.diff_id.to_string().as_bytes());
             chain.update(b"\n");
         }
+        // Half the hash: with a sha512 DiffID the whole would make file names
+        // longer than file systems allow.
+        let below = chain.finish().hex()[..32].to_owned();
         Self {
-            // Half the hash: with a sha512 DiffID the whole would make file
-            // names longer than file systems allow.
-            on_these: format!("{stem}-on-{}{suffix}", &chain.finish().hex()[..32]),
+            on_these: format!("{stem}-on-{below}{suffix}"),
             alone: format!("{stem}{suffix}"),
+            stem,
+            below,
+            suffix,
         }
     }
 
-    fn find(&self, store: &Store, options: &BakeOptions) -> std::io::Result<Option<CachedLayer>> {
-        for name in [&self.alone, &self.on_these] {
-            if let Some(cached) = store.find(name, options.verify_cached_data)? {
-                return Ok(Some(cached));
-            }
-        }
-        Ok(None)
+    /// The name of this layer and those below it down to layer `first`.
+    fn merged_from(&self, first: usize) -> String {
+        let Self {
+            stem,
+            below,
+            suffix,
+            ..
+        } = self;
+        format!("{stem}-from-{first}-on-{below}{suffix}")
     }
 }

@@ -4,12 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ImageError;
+use crate::error::{ImageError, show};
+
+/// Most elements of any list in a config: arguments, variables, labels, ports,
+/// volumes. An image that needs more than some hundred is not known.
+const MAX_ELEMENTS: usize = 4096;
+/// Longest string a Linux program can be given: `MAX_ARG_STRLEN` without the
+/// NUL.
+const MAX_STRING_BYTES: usize = 128 * 1024 - 1;
+/// Most bytes of arguments and variables together: half of what Linux takes by
+/// default, so that the user's own still fit.
+const MAX_STRINGS_BYTES: usize = 1024 * 1024;
 
 /// The part of an image's config that concerns running it (OCI image spec,
 /// config.md).
+///
+/// Whether baked or read back from JSON, every list has at most 4,096
+/// elements, arguments and variables take at most 1 MiB together and 128 KiB
+/// each, and every element of `env` has a name and a value.
+// "remote" leaves the two traits to be written by hand, below: what is read
+// back must be checked as what was baked was.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct ImageConfig {
     /// Always `arm64` after [`crate::bake`].
@@ -41,7 +57,8 @@ pub struct ImageConfig {
 impl ImageConfig {
     /// The argument vector to run. An entrypoint override also discards the
     /// image's Cmd, because that Cmd was written for another program; a cmd
-    /// override replaces only Cmd.
+    /// override replaces only Cmd. An entrypoint of one empty string is none,
+    /// as in Docker, where it is the way to drop the image's.
     ///
     /// # Errors
     /// [`ImageError::NoCommand`] when nothing is left to run.
@@ -51,7 +68,13 @@ impl ImageConfig {
         cmd: Option<&[String]>,
     ) -> Result<Vec<String>, ImageError> {
         let image_cmd: &[String] = if entrypoint.is_some() { &[] } else { &self.cmd };
-        let mut argv = entrypoint.unwrap_or(&self.entrypoint).to_vec();
+        let entrypoint = entrypoint.unwrap_or(&self.entrypoint);
+        let none = matches!(entrypoint, [only] if only.is_empty());
+        let mut argv = if none {
+            Vec::new()
+        } else {
+            entrypoint.to_vec()
+        };
         argv.extend_from_slice(cmd.unwrap_or(image_cmd));
         if argv.is_empty() {
             return Err(ImageError::NoCommand);
@@ -62,6 +85,20 @@ impl ImageConfig {
     /// `os/architecture[/variant]`.
     pub(crate) fn platform(&self) -> String {
         crate::document::platform_text(&self.os, &self.architecture, self.variant.as_deref())
+    }
+}
+
+impl Serialize for ImageConfig {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        validate(&config).map_err(serde::de::Error::custom)?;
+        Ok(config)
     }
 }
 
@@ -135,7 +172,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(ImageConfig, Vec<String>), ImageErr
         variant: document.variant.filter(|variant| !variant.is_empty()),
         entrypoint: run.entrypoint.unwrap_or_default(),
         cmd: run.cmd.unwrap_or_default(),
-        env: run.env.unwrap_or_default(),
+        env: with_values(run.env.unwrap_or_default()),
         user: run.user.unwrap_or_default(),
         working_dir,
         exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
@@ -156,8 +193,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(ImageConfig, Vec<String>), ImageErr
     Ok((config, rootfs.diff_ids.unwrap_or_default()))
 }
 
-/// A NUL ends a C string early, so the guest would run or see something
-/// other than what was checked.
+/// Leaves out what has no `=`: Docker takes that for a variable to unset, and
+/// in an image there is nothing to unset yet.
+fn with_values(env: Vec<String>) -> Vec<String> {
+    env.into_iter()
+        .filter(|entry| entry.contains('='))
+        .collect()
+}
+
 fn validate(config: &ImageConfig) -> Result<(), ImageError> {
     let fields: [(&'static str, &[String]); 5] = [
         ("Entrypoint", &config.entrypoint),
@@ -166,19 +209,57 @@ fn validate(config: &ImageConfig) -> Result<(), ImageError> {
         ("User", std::slice::from_ref(&config.user)),
         ("WorkingDir", std::slice::from_ref(&config.working_dir)),
     ];
+    let counts = [
+        ("arguments in Entrypoint", config.entrypoint.len()),
+        ("arguments in Cmd", config.cmd.len()),
+        ("variables in Env", config.env.len()),
+        ("ExposedPorts", config.exposed_ports.len()),
+        ("Volumes", config.volumes.len()),
+        ("Labels", config.labels.len()),
+    ];
+    if let Some((what, _)) = counts.iter().find(|(_, count)| *count > MAX_ELEMENTS) {
+        return Err(ImageError::TooMany {
+            what,
+            limit: MAX_ELEMENTS,
+        });
+    }
+    let mut bytes = 0usize;
     for (field, values) in fields {
-        if values.iter().any(|value| value.contains('\0')) {
-            return Err(ImageError::InvalidConfig { field });
+        for value in values {
+            bytes = bytes.saturating_add(value.len());
+            if let Some(reason) = wrong_with(field, value) {
+                return Err(ImageError::InvalidConfigEntry {
+                    field,
+                    entry: show(value.as_bytes()),
+                    reason,
+                });
+            }
         }
     }
-    if config
-        .env
-        .iter()
-        .any(|entry| entry.starts_with('=') || entry.is_empty())
-    {
-        return Err(ImageError::InvalidConfig { field: "Env" });
+    if bytes > MAX_STRINGS_BYTES {
+        return Err(ImageError::ConfigTooLarge {
+            bytes,
+            limit: MAX_STRINGS_BYTES,
+        });
     }
     Ok(())
+}
+
+/// Why `value` cannot be an element of `field`.
+fn wrong_with(field: &str, value: &str) -> Option<&'static str> {
+    if value.len() > MAX_STRING_BYTES {
+        return Some("is longer than the 131,071 bytes Linux gives a program");
+    }
+    // A NUL ends a C string early, so the guest would run or see something
+    // other than what was checked.
+    if value.contains('\0') {
+        return Some("contains a NUL byte");
+    }
+    match (field, value.find('=')) {
+        ("Env", None) => Some("has no value (NAME=value)"),
+        ("Env", Some(0)) => Some("has no name before the ="),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +301,22 @@ mod tests {
         assert_eq!(command(Some(&["sh"]), None), ["sh"]);
         assert_eq!(command(Some(&["sh"]), Some(&["-c"])), ["sh", "-c"]);
         assert_eq!(command(Some(&[]), Some(&["ls"])), ["ls"]);
+        assert_eq!(command(Some(&[""]), Some(&["ls"])), ["ls"]);
+        // Only Docker's way of saying "none" is special.
+        assert_eq!(command(Some(&["", "x"]), None), ["", "x"]);
+    }
+
+    #[test]
+    fn an_empty_entrypoint_of_the_image_is_none() {
+        let config = ImageConfig {
+            entrypoint: strings(&[""]),
+            cmd: strings(&["serve"]),
+            ..ImageConfig::default()
+        };
+        assert_eq!(config.command(None, None).unwrap(), ["serve"]);
+        // Without anything after it, there is nothing to run.
+        let error = config.command(Some(&strings(&[""])), None).unwrap_err();
+        assert!(matches!(error, ImageError::NoCommand));
     }
 
     #[test]
@@ -229,17 +326,74 @@ mod tests {
     }
 
     #[test]
-    fn nul_bytes_and_nameless_variables_are_rejected() {
-        for bad in [
-            r#"{"config":{"Cmd":["a\u0000b"]}}"#,
-            r#"{"config":{"WorkingDir":"/a\u0000"}}"#,
-            r#"{"config":{"Env":["=x"]}}"#,
-            r#"{"rootfs":{"type":"other"}}"#,
+    fn what_no_process_can_be_given_is_named() {
+        for (bad, named) in [
+            (r#"{"config":{"Cmd":["a\u0000b"]}}"#, r"`a\x00b`"),
+            (r#"{"config":{"WorkingDir":"/a\u0000"}}"#, r"`/a\x00`"),
+            (
+                r#"{"config":{"Env":["A=1","=x\u001b[2J"]}}"#,
+                r"`=x\x1b[2J`",
+            ),
         ] {
-            assert!(matches!(
-                parse(bad.as_bytes()),
-                Err(ImageError::InvalidConfig { .. })
-            ));
+            let error = parse(bad.as_bytes()).unwrap_err();
+            assert!(matches!(error, ImageError::InvalidConfigEntry { .. }));
+            assert!(error.to_string().contains(named), "{error}");
         }
+        let error = parse(br#"{"rootfs":{"type":"other"}}"#).unwrap_err();
+        assert!(matches!(error, ImageError::InvalidConfig { .. }));
+    }
+
+    #[test]
+    fn variables_without_a_value_are_left_out() {
+        let (config, _) = parse(br#"{"config":{"Env":["A=1","B","","C=","D=x=y"]}}"#).unwrap();
+        assert_eq!(config.env, ["A=1", "C=", "D=x=y"]);
+    }
+
+    /// A config document with `count` variables of `bytes` bytes each.
+    fn with_variables(count: usize, bytes: usize) -> String {
+        let env: Vec<String> = (0..count)
+            .map(|n| format!("V{n}={}", "x".repeat(bytes)))
+            .collect();
+        serde_json::json!({ "config": { "Env": env } }).to_string()
+    }
+
+    #[test]
+    fn more_variables_than_any_image_has_are_refused() {
+        parse(with_variables(MAX_ELEMENTS, 1).as_bytes()).unwrap();
+        let error = parse(with_variables(MAX_ELEMENTS + 1, 1).as_bytes()).unwrap_err();
+        assert!(matches!(
+            error,
+            ImageError::TooMany { limit: MAX_ELEMENTS, what } if what.contains("Env")
+        ));
+        let ports: BTreeMap<String, serde_json::Value> = (0..=MAX_ELEMENTS)
+            .map(|n| (n.to_string(), serde_json::json!({})))
+            .collect();
+        for field in ["ExposedPorts", "Volumes"] {
+            let document = serde_json::json!({ "config": { field: ports } }).to_string();
+            let error = parse(document.as_bytes()).unwrap_err();
+            assert!(matches!(error, ImageError::TooMany { what, .. } if what == field));
+        }
+    }
+
+    #[test]
+    fn bytes_of_arguments_and_variables_are_bounded() {
+        parse(with_variables(9, 100_000).as_bytes()).unwrap();
+        let error = parse(with_variables(11, 100_000).as_bytes()).unwrap_err();
+        assert!(matches!(error, ImageError::ConfigTooLarge { .. }));
+        let error = parse(with_variables(1, MAX_STRING_BYTES).as_bytes()).unwrap_err();
+        assert!(matches!(error, ImageError::InvalidConfigEntry { .. }));
+    }
+
+    #[test]
+    fn what_is_read_back_is_checked_again() {
+        let (config, _) = parse(with_variables(3, 1).as_bytes()).unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ImageConfig>(&json).unwrap(), config);
+        let nameless = json.replace("V1=", "=");
+        assert!(serde_json::from_str::<ImageConfig>(&nameless).is_err());
+        let mut many = config;
+        many.env = vec!["A=1".to_owned(); MAX_ELEMENTS + 1];
+        let json = serde_json::to_string(&many).unwrap();
+        assert!(serde_json::from_str::<ImageConfig>(&json).is_err());
     }
 }

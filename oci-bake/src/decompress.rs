@@ -41,6 +41,35 @@ impl Format {
     }
 }
 
+/// Bytes that [`unread`] wants to see.
+pub(crate) const MAGIC_BYTES: usize = 10;
+
+/// A compression that is known but not read, and the program that undoes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'static str,
+}
+
+/// What the first bytes are if they are no tar archive and none of
+/// [`Format`]'s.
+pub(crate) fn unread(start: &[u8]) -> Option<Unread> {
+    let (name, program) = match start {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", "xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..]
+            // A block, or the end of an empty stream.
+            if rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17rE8P\x90") =>
+        {
+            ("bzip2", "bzip2")
+        }
+        [b'L', b'Z', b'I', b'P', 1, ..] => ("lzip", "lzip"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => ("lz4", "lz4"),
+        [0x1f, 0x9d, ..] => ("compress (.Z)", "gzip"),
+        _ => return None,
+    };
+    Some(Unread { name, program })
+}
+
 /// Decompresses all of `input` into `sink`, which may refuse more.
 /// Everything in the input must belong to the stream: bytes after the end
 /// that a decompressor would ignore are an error.
@@ -159,5 +188,23 @@ fn zstd<R: BufRead>(
     match frames {
         0 => Err(damaged("it has no frame".into())),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressions_that_are_not_read_are_known_by_their_first_bytes() {
+        let name = |start: &[u8]| unread(start).map(|unread| unread.name);
+        assert_eq!(name(b"\xfd7zXZ\0\0\x04"), Some("xz"));
+        assert_eq!(name(b"BZh91AY&SY\x12"), Some("bzip2"));
+        assert_eq!(name(b"BZh9\x17rE8P\x90"), Some("bzip2"));
+        // Names that a tar archive may start with.
+        assert_eq!(name(b"BZh9\0\0\0\0\0\0"), None);
+        assert_eq!(name(b"LZIP\0\0\0\0\0\0"), None);
+        assert_eq!(name(b"BZ"), None);
+        assert_eq!(name(b""), None);
     }
 }

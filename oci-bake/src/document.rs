@@ -111,6 +111,12 @@ impl Descriptor {
             .filter_map(|key| self.annotations.get(key).map(String::as_str))
     }
 
+    /// The name that says most.
+    pub(crate) fn full_name(&self) -> Option<&str> {
+        let name = |key| self.annotations.get(key).map(String::as_str);
+        name(IMAGE_NAME).or_else(|| name(REF_NAME))
+    }
+
     /// Provenance and similar, which is no image although it is listed.
     pub(crate) fn is_attestation(&self) -> bool {
         let unknown = |p: &Platform| p.os == "unknown" && p.architecture == "unknown";

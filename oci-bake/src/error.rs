@@ -65,6 +65,20 @@ pub enum ImageError {
         #[source]
         source: TarError,
     },
+    /// The archive is compressed in a way that is not read.
+    #[error(
+        "{} is compressed with {compression}, and only gzip and zstd are read here; \
+         decompress it first: {program} -d FILE",
+        path.display()
+    )]
+    UnreadCompression {
+        /// The file.
+        path: PathBuf,
+        /// What it is compressed with.
+        compression: &'static str,
+        /// The program that decompresses it.
+        program: &'static str,
+    },
     /// The archive itself is compressed and could not be decompressed.
     #[error("cannot decompress {}", path.display())]
     ArchiveCompression {
@@ -204,6 +218,30 @@ pub enum ImageError {
         /// Which field.
         field: &'static str,
     },
+    /// An element of the config no process could be started with.
+    #[error(
+        "the image config's {field} has the entry `{entry}`, which {reason}; \
+         build the image without it"
+    )]
+    InvalidConfigEntry {
+        /// Which field.
+        field: &'static str,
+        /// The element, escaped and shortened.
+        entry: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More arguments and variables than a program can be given.
+    #[error(
+        "the image config's arguments and variables have {bytes} bytes (limit {limit}); \
+         build the image with fewer"
+    )]
+    ConfigTooLarge {
+        /// Their bytes.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Nothing to run.
     #[error("the image names no command; give one")]
     NoCommand,
@@ -246,6 +284,15 @@ pub enum LayerError {
         expected: &'static str,
         /// According to the first bytes.
         found: &'static str,
+    },
+    /// The layer is compressed in a way that is not read.
+    #[error(
+        "it is compressed with {compression}, and only gzip and zstd are read here; \
+         convert the image: skopeo copy --dest-compress-format gzip SOURCE oci:DIR:TAG"
+    )]
+    UnreadCompression {
+        /// What it is compressed with.
+        compression: &'static str,
     },
     /// A name or target that has no safe meaning.
     #[error("`{path}` {reason}")]

@@ -95,7 +95,18 @@ impl<'a> Stack<'a> {
         Ok(content)
     }
 
-    fn tree(&mut self, at: usize) -> Result<Rc<Tree>, LayerError> {
+    /// The layers from `first` up, whose trees are `trees`, as one layer.
+    pub(crate) fn merge(&mut self, trees: &[Rc<Tree>], first: usize) -> Result<Tree, LayerError> {
+        let limits = self.limits;
+        let mut below = Below {
+            stack: self,
+            at: first,
+        };
+        Tree::merged(trees.iter().map(Rc::as_ref), limits, &mut below)
+    }
+
+    /// The tree of layer `at`, for the layers above it.
+    pub(crate) fn tree(&mut self, at: usize) -> Result<Rc<Tree>, LayerError> {
         if let Some(tree) = &self.trees[at] {
             return Ok(Rc::clone(tree));
         }

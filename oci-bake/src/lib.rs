@@ -14,6 +14,7 @@ mod error;
 pub mod fuzzing;
 mod layer;
 mod limits;
+mod names;
 mod no_follow;
 mod reference;
 mod resolve;

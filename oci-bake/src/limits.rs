@@ -16,7 +16,7 @@ pub struct Limits {
     pub max_tree_bytes: u64,
     /// Bytes of one JSON document: manifest, index or config.
     pub max_document_bytes: u64,
-    /// Layers of an image. overlayfs stops at 500.
+    /// Layers of an image. Usual runtimes stop at 127.
     pub max_layers: usize,
 }
 

@@ -1,7 +1,7 @@
 //! From a reference to the layers of one linux/arm64 image.
 
 use crate::config::{self, ImageConfig};
-use crate::decompress::Format;
+use crate::decompress::{Format, MAGIC_BYTES, unread};
 use crate::digest::{Digest, Hasher};
 use crate::document::{self, Descriptor, SavedImage, Target};
 use crate::error::ImageError;
@@ -106,15 +106,24 @@ fn by_tag(all: Vec<Descriptor>, tag: Option<&str>) -> Result<Vec<Descriptor>, Im
         }
         return Ok(all);
     };
-    let chosen: Vec<Descriptor> = all
-        .into_iter()
-        .filter(|d| d.names().any(|name| name == tag))
-        .collect();
+    let own_names = |d: &Descriptor| d.names().map(str::to_owned).collect();
+    let chosen = crate::names::choose(all, tag, own_names);
     if chosen.is_empty() {
         return Err(ImageError::TagNotFound {
             tag: tag.to_owned(),
             available: names,
         });
+    }
+    // One image for several machines has one name; a bare tag, or a short
+    // form, may be that of several images.
+    let mut available: Vec<String> = chosen
+        .iter()
+        .filter_map(|d| d.full_name().map(str::to_owned))
+        .collect();
+    available.sort();
+    available.dedup();
+    if available.len() > 1 {
+        return Err(ImageError::Ambiguous { available });
     }
     Ok(chosen)
 }
@@ -290,15 +299,10 @@ fn choose_saved(images: Vec<SavedImage>, tag: Option<&str>) -> Result<SavedImage
         .flat_map(|image| image.repo_tags.iter().flatten().cloned())
         .collect();
     available.sort();
-    let mut chosen: Vec<SavedImage> = match tag {
+    let own_names = |image: &SavedImage| image.repo_tags.clone().unwrap_or_default();
+    let mut chosen = match tag {
         None => images,
-        Some(tag) => images
-            .into_iter()
-            .filter(|image| {
-                let mut names = image.repo_tags.iter().flatten();
-                names.any(|name| name == tag)
-            })
-            .collect(),
+        Some(tag) => crate::names::choose(images, tag, own_names),
     };
     match (chosen.pop(), chosen.is_empty(), tag) {
         (Some(image), true, _) => Ok(image),
@@ -364,20 +368,25 @@ impl LayerBlob {
     /// The first bytes decide where no media type does; where one does, they
     /// must agree, so that the error names the real reason.
     pub(crate) fn checked_format(&self) -> Result<Format, crate::LayerError> {
-        let mut start = [0; 4];
+        let mut start = [0; MAGIC_BYTES];
         let n = self.section.read_at(&mut start, 0)?;
+        let unread = unread(&start[..n]);
         let sniffed = Format::sniff(&start[..n]);
         match self.format {
             Some(declared) if declared != sniffed => Err(crate::LayerError::WrongCompression {
                 expected: declared.name(),
-                found: match sniffed {
-                    Format::Plain
+                found: match (sniffed, unread) {
+                    (_, Some(compression)) => compression.name,
+                    (Format::Plain, None)
                         if crate::tar::Reader::new(&self.section).next_entry().is_err() =>
                     {
                         "neither gzip nor zstd nor a tar archive"
                     }
-                    format => format.name(),
+                    (format, None) => format.name(),
                 },
+            }),
+            None if unread.is_some() => Err(crate::LayerError::UnreadCompression {
+                compression: unread.map_or("", |compression| compression.name),
             }),
             _ => Ok(sniffed),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::decompress::Format;
+use crate::decompress::{Format, MAGIC_BYTES, unread};
 use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 use crate::limits::Limits;
@@ -61,8 +61,15 @@ impl Source {
             source,
         };
         let file = Section::open(path).map_err(read)?;
-        let mut start = [0; 4];
+        let mut start = [0; MAGIC_BYTES];
         let n = file.read_at(&mut start, 0).map_err(read)?;
+        if let Some(compression) = unread(&start[..n]) {
+            return Err(ImageError::UnreadCompression {
+                path: path.to_owned(),
+                compression: compression.name,
+                program: compression.program,
+            });
+        }
         let file = match Format::sniff(&start[..n]) {
             Format::Plain => file,
             format => {

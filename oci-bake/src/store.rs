@@ -28,8 +28,10 @@ use crate::squashfs::{self, Image};
 
 /// Image and footer are padded to this, which suits every block size.
 const ALIGN: u64 = 4096;
-/// First bytes of the footer; the digit is its version.
-const FOOTER_MAGIC: &[u8; 8] = b"SMLAYER1";
+/// First bytes of the footer. The digit is the version of the whole file: it
+/// changes with what the same layer is converted to, so that what an earlier
+/// release converted is converted anew.
+const FOOTER_MAGIC: &[u8; 8] = b"SMLAYER2";
 /// Bytes of the footer before its own checksum.
 const FOOTER_BODY: usize = 80;
 /// Flag: the layer hides everything below it.

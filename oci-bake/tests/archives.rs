@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use supermachine_oci_bake::{BakeError, BakedImage, Digest, ImageError, LayerBuilder};
-use support::{Scratch, chain, header, listing, padded, run, text};
+use support::{LAYER, Layout, MANIFEST, Scratch, chain, header, listing, padded, run, text};
 
 /// An image of two layers made by umoci; returns its `oci:` reference.
 fn umoci_image(scratch: &Scratch) -> String {
@@ -224,6 +224,83 @@ fn legacy_archive_with_linked_layers_is_read() {
         "{}",
         chain(&error)
     );
+}
+
+#[test]
+fn compressions_that_are_not_read_are_named_with_the_way_out() {
+    let scratch = Scratch::new();
+    let layout = umoci_image(&scratch);
+    let archive = scratch.path("d.tar");
+    let oci = format!("oci-archive:{}", text(&archive));
+    run(
+        "skopeo",
+        &["--insecure-policy", "copy", "-q", &layout, &oci],
+    );
+    for (program, end, name) in [("xz", "xz", "xz"), ("bzip2", "bz2", "bzip2")] {
+        run(program, &["-k", text(&archive)]);
+        for transport in ["oci-archive", "docker-archive"] {
+            let reference = format!("{transport}:{}.{end}", text(&archive));
+            let message = chain(&scratch.bake(&reference).unwrap_err());
+            let wanted = format!("is compressed with {name}, and only gzip and zstd are read");
+            assert!(message.contains(&wanted), "{message}");
+            assert!(message.contains(&format!("{program} -d")), "{message}");
+        }
+    }
+}
+
+#[test]
+fn layers_in_compressions_that_are_not_read_are_named() {
+    let scratch = Scratch::new();
+    let layer = LayerBuilder::new().file("f", 0o644, "x").to_tar().unwrap();
+    let id = Digest::sha256_of(&layer);
+    let file = scratch.path("layer.tar");
+    fs::write(&file, &layer).unwrap();
+    run("xz", &["-k", text(&file)]);
+    let blob = fs::read(scratch.path("layer.tar.xz")).unwrap();
+    let saved = saved_archive(&blob, &id);
+    let archive = scratch.path("saved.tar");
+    fs::write(&archive, saved).unwrap();
+    let reference = format!("docker-archive:{}", text(&archive));
+    let message = chain(&scratch.bake(&reference).unwrap_err());
+    assert!(message.contains("it is compressed with xz"), "{message}");
+    let layout = Layout::new(scratch.path("layout"));
+    let manifest = layout.manifest(&blob, &format!("{LAYER}+gzip"), &id);
+    layout.index(&[layout.descriptor(MANIFEST, manifest.to_string().as_bytes())]);
+    let message = chain(&scratch.bake(&layout.reference()).unwrap_err());
+    let wanted = "the media type says gzip and the data is xz";
+    assert!(message.contains(wanted), "{message}");
+}
+
+/// What `docker save` writes of an image of one layer.
+fn saved_archive(layer: &[u8], diff_id: &Digest) -> Vec<u8> {
+    let config = serde_json::json!({
+        "os": "linux", "architecture": "arm64",
+        "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
+    });
+    let manifest = r#"[{"Config":"config.json","RepoTags":["local/bb:v1"],"Layers":["layer"]}]"#;
+    let mut archive = Vec::new();
+    for (name, content) in [
+        ("manifest.json", manifest.as_bytes()),
+        ("config.json", config.to_string().as_bytes()),
+        ("layer", layer),
+    ] {
+        archive.extend(header(name, b'0', content.len(), ""));
+        archive.extend(padded(content));
+    }
+    archive.resize(archive.len() + 1024, 0);
+    archive
+}
+
+#[test]
+fn saved_images_are_found_by_any_form_of_their_name() {
+    let scratch = Scratch::new();
+    let layer = LayerBuilder::new().file("f", 0o644, "x").to_tar().unwrap();
+    let archive = scratch.path("saved.tar");
+    fs::write(&archive, saved_archive(&layer, &Digest::sha256_of(&layer))).unwrap();
+    for name in ["local/bb:v1", "bb:v1", "docker.io/local/bb:v1"] {
+        let reference = format!("docker-archive:{}:{name}", text(&archive));
+        scratch.bake(&reference).unwrap();
+    }
 }
 
 #[test]

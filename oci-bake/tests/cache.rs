@@ -323,6 +323,125 @@ fn implied_directory_beside_its_own_whiteout_starts_afresh() {
     has(&baked, 1, "drwxr-xr-x 0/0", "/d/e");
 }
 
+/// The names in a layer that overlayfs would take for whiteouts.
+fn whiteouts(image: &BakedImage, layer: usize) -> Vec<String> {
+    let lines = listing(&image.layers[layer]);
+    let devices = lines.iter().filter(|line| line.starts_with('c'));
+    devices
+        .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_whiteout_stays_only_where_it_hides_something() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new()
+        .file("d/x", 0o644, "")
+        .file("d/y", 0o644, "")
+        .file("file", 0o644, "")
+        .file("again/x", 0o644, "")
+        .whiteout("nothing");
+    let top = || {
+        LayerBuilder::new()
+            .whiteout("d/x")
+            .whiteout("d/z")
+            .whiteout("new/ghost")
+            .whiteout("new/deep/ghost")
+            .whiteout("file/ghost")
+            .opaque("again")
+            .whiteout("again/x")
+            .whiteout("never")
+    };
+    let above = LayerBuilder::new().whiteout("d/x").whiteout("d/y");
+    let layers = vec![base, top(), above];
+    let baked = scratch.bake(&image(&scratch, "a", layers)).unwrap();
+    assert!(whiteouts(&baked, 0).is_empty());
+    assert_eq!(whiteouts(&baked, 1), ["/d/x"]);
+    assert_eq!(whiteouts(&baked, 2), ["/d/y"]);
+    // The same layer where there is something to hide.
+    let other = LayerBuilder::new()
+        .file("d/z", 0o644, "")
+        .file("new/deep/ghost", 0o644, "")
+        .file("never", 0o644, "");
+    let baked = scratch
+        .bake(&image(&scratch, "b", vec![other, top()]))
+        .unwrap();
+    assert_eq!(whiteouts(&baked, 1), ["/d/z", "/never", "/new/deep/ghost"]);
+}
+
+#[test]
+fn a_character_device_0_0_is_a_whiteout() {
+    let scratch = Scratch::new();
+    let base = LayerBuilder::new().file("d/x", 0o644, "");
+    let top = LayerBuilder::new()
+        .char_device("d/x", 0o600, 0, 0)
+        .hard_link("d/y", "d/x")
+        .char_device("new/x", 0o600, 0, 0);
+    let baked = scratch
+        .bake(&image(&scratch, "a", vec![base, top]))
+        .unwrap();
+    assert_eq!(whiteouts(&baked, 1), ["/d/x"]);
+}
+
+#[test]
+fn a_link_of_a_lower_layer_is_followed() {
+    let scratch = Scratch::new();
+    let base = || {
+        LayerBuilder::new()
+            .dir("usr/lib", 0o711)
+            .file("usr/lib/old", 0o644, "old")
+            .symlink("lib", "usr/lib")
+            .symlink("abs", "/lib/../lib")
+            .symlink("out", "../../../usr")
+    };
+    let top = LayerBuilder::new()
+        .file("lib/a", 0o644, "")
+        .file("abs/b", 0o644, "")
+        .file("out/lib/c", 0o644, "")
+        .hard_link("d", "lib/old")
+        .hard_link("e", "abs/a")
+        .whiteout("lib/old");
+    let baked = scratch
+        .bake(&image(&scratch, "a", vec![base(), top]))
+        .unwrap();
+    let names: Vec<String> = listing(&baked.layers[1])
+        .iter()
+        .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+        .collect();
+    let expected = [
+        "",
+        "/d",
+        "/e",
+        "/usr",
+        "/usr/lib",
+        "/usr/lib/a",
+        "/usr/lib/b",
+        "/usr/lib/c",
+        "/usr/lib/old",
+    ];
+    assert_eq!(names, expected);
+    has(&baked, 1, "drwx--x--x", "/usr/lib");
+    // What says that it is a directory, or removes the link first, gets one.
+    let dir = LayerBuilder::new()
+        .dir("lib", 0o755)
+        .file("lib/a", 0o644, "");
+    let gone = LayerBuilder::new().whiteout("lib").file("lib/a", 0o644, "");
+    for (name, top) in [("b", dir), ("c", gone)] {
+        let baked = scratch
+            .bake(&image(&scratch, name, vec![base(), top]))
+            .unwrap();
+        has(&baked, 1, "drwxr-xr-x", "/lib");
+        has(&baked, 1, "-rw-r--r--", "/lib/a");
+    }
+    // A circle of links in the layers below ends.
+    let circle = LayerBuilder::new().symlink("x", "y").symlink("y", "x");
+    let top = LayerBuilder::new().file("x/f", 0o644, "");
+    let error = scratch
+        .bake(&image(&scratch, "d", vec![circle, top]))
+        .unwrap_err();
+    assert!(chain(&error).contains("more than 40 symlinks"));
+}
+
 #[test]
 fn a_cancelled_bake_says_so_and_can_be_done_again() {
     let scratch = Scratch::new();
@@ -383,4 +502,81 @@ fn links_in_place_of_what_the_cache_has_are_not_followed() {
         fs::rename(&aside, &place).unwrap();
     }
     assert_eq!(fs::read_dir(elsewhere).unwrap().count(), 1);
+}
+
+/// The names of everything in a layer.
+fn names(image: &BakedImage, layer: usize) -> Vec<String> {
+    listing(&image.layers[layer])
+        .iter()
+        .map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn more_layers_than_a_machine_has_disks_are_merged_at_the_top() {
+    let scratch = Scratch::new();
+    let layers = |count: usize| -> Vec<LayerBuilder> {
+        (0..count)
+            .map(|n| {
+                let layer = LayerBuilder::new()
+                    .file(&format!("d/{n}"), 0o644, n.to_string())
+                    .file("last", 0o644, n.to_string());
+                match n {
+                    // Of a layer in the stack, of one in the merged file.
+                    126 => layer.whiteout("d/3").whiteout("d/80"),
+                    125 => layer
+                        .hard_link("linked", "d/5")
+                        .hard_link("again", "linked"),
+                    _ => layer,
+                }
+            })
+            .collect()
+    };
+    let baked = scratch.bake(&image(&scratch, "64", layers(64))).unwrap();
+    assert_eq!(baked.layers.len(), 64);
+    let baked = scratch.bake(&image(&scratch, "127", layers(127))).unwrap();
+    assert_eq!((baked.layers.len(), baked.diff_ids.len()), (64, 127));
+    assert_eq!(names(&baked, 62), ["", "/d", "/d/62", "/last"]);
+    assert_eq!(whiteouts(&baked, 63), ["/d/3"]);
+    let top = names(&baked, 63);
+    assert!(!top.contains(&"/d/80".to_owned()) && !top.contains(&"/d/62".to_owned()));
+    // 63 to 126 without the one removed, the whiteout and the link's target.
+    assert_eq!(top.iter().filter(|n| n.starts_with("/d/")).count(), 65);
+    let out = scratch.path("out");
+    run("unsquashfs", &["-d", text(&out), text(&baked.layers[63])]);
+    assert_eq!(fs::read(out.join("last")).unwrap(), b"126");
+    assert_eq!(fs::read(out.join("again")).unwrap(), b"5");
+    assert_eq!(fs::metadata(out.join("again")).unwrap().nlink(), 3);
+    // The second time the file is there.
+    let again = scratch
+        .bake(&image(&scratch, "again", layers(127)))
+        .unwrap();
+    assert_eq!(again.layers, baked.layers);
+    // Another lower layer makes another file of the same upper ones.
+    let mut other = layers(127);
+    other[0] = LayerBuilder::new().file("other", 0o644, "");
+    let other = scratch.bake(&image(&scratch, "other", other)).unwrap();
+    assert_ne!(other.layers[63], baked.layers[63]);
+    let mut hidden = layers(127);
+    hidden[100] = LayerBuilder::new()
+        .file(".wh..wh..opq", 0o644, "")
+        .file("d/new", 0o644, "");
+    hidden[126] = LayerBuilder::new().whiteout("d/3");
+    hidden[125] = LayerBuilder::new();
+    let hidden = scratch.bake(&image(&scratch, "hidden", hidden)).unwrap();
+    assert_eq!(hidden.layers.len(), 1);
+    assert!(whiteouts(&hidden, 0).is_empty());
+    assert!(names(&hidden, 0).contains(&"/d/new".to_owned()));
+    assert!(!names(&hidden, 0).contains(&"/d/80".to_owned()));
+}
+
+#[test]
+fn too_many_layers_are_refused_with_the_limit() {
+    let scratch = Scratch::new();
+    let layers = (0..257).map(|_| LayerBuilder::new()).collect();
+    let error = scratch.bake(&image(&scratch, "i", layers)).unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "cannot use the image: the image has too many layers (limit 256)"
+    );
 }

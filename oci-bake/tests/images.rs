@@ -149,6 +149,34 @@ fn tag_chooses_and_its_absence_is_ambiguous() {
 }
 
 #[test]
+fn names_as_other_tools_write_them_are_found_by_their_short_form() {
+    let scratch = Scratch::new();
+    let layout = Layout::new(scratch.path("image"));
+    let called = |variant: &str, tag: &str, name: &str| {
+        let mut image = image_for(&layout, "linux", "arm64", variant, true);
+        image["annotations"] = json!({
+            "org.opencontainers.image.ref.name": tag, "io.containerd.image.name": name,
+        });
+        image
+    };
+    layout.index(&[
+        called("", "docker.io/local/bb:v1", "docker.io/local/bb:v1"),
+        called("v8", "v2", "docker.io/local/cc:v2"),
+        called("8", "v2", "docker.io/local/dd:v2"),
+    ]);
+    let bake = |tag: &str| scratch.bake(&format!("{}:{tag}", layout.reference()));
+    for tag in ["bb:v1", "local/bb:v1", "docker.io/local/bb:v1", "v1"] {
+        assert_eq!(command(&bake(tag).unwrap()), "arm64", "{tag}");
+    }
+    assert_eq!(command(&bake("cc:v2").unwrap()), "arm64v8");
+    // Not the first of two images with the same tag.
+    let error = image_error(bake("v2")).to_string();
+    assert!(error.contains("docker.io/local/cc:v2, docker.io/local/dd:v2"));
+    let error = image_error(bake("b:v1"));
+    assert!(matches!(error, ImageError::TagNotFound { .. }), "{error}");
+}
+
+#[test]
 fn missing_and_damaged_blobs_are_named() {
     let scratch = Scratch::new();
     let layout = Layout::new(scratch.path("image"));

@@ -5,14 +5,16 @@ mod support;
 use supermachine_oci_bake::{ImageBuilder, LayerBuilder};
 use support::{Scratch, listing, run, text};
 
+/// Bakes a layer on one that has a file `etc/gone`.
 fn bake_layer(scratch: &Scratch, layer: LayerBuilder) -> std::path::PathBuf {
     let layout = scratch.path("image");
     ImageBuilder::new()
+        .layer(LayerBuilder::new().file("etc/gone", 0o644, ""))
         .layer(layer)
         .write_layout(&layout)
         .unwrap();
     let image = scratch.bake(&format!("oci:{}", text(&layout))).unwrap();
-    image.layers[0].clone()
+    image.layers[1].clone()
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Watch {
         let vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner);
         for vcpu in vcpus.iter() {
             let deadline = vcpu.deadline.load(Ordering::SeqCst);
-            if deadline == NEVER || vcpu.state() != State::Running {
+            if deadline == NEVER || !matches!(vcpu.state(), State::Running | State::Waiting) {
                 continue;
             }
             if deadline <= now {

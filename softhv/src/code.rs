@@ -10,7 +10,7 @@ use crate::dirty::CodePages;
 use crate::exec::branch::stale;
 use crate::op::{self, Op};
 use crate::tlb::{PAGE_MASK, PAGE_SIZE};
-use crate::vcpu_link::{Batch, CodeRange, Mail};
+use crate::vcpu_link::{CodeRange, Mail};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -24,12 +24,6 @@ const CHUNK_OPS: usize = 8192;
 const SMALL_OPS: usize = 1024;
 /// Chunks before the arena starts over: 32 MiB of decoded code.
 const MAX_CHUNKS: usize = 128;
-
-/// All physical addresses.
-const EVERYTHING: CodeRange = CodeRange {
-    pa: 0,
-    bytes: u64::MAX,
-};
 
 /// Where a virtual address continues, if the context is the same.
 #[repr(C)]
@@ -188,13 +182,7 @@ impl CodeCache {
 
     /// Applies what others sent, as far as it is about code.
     pub fn apply(&mut self, mail: &Mail) {
-        for range in &mail.replaced {
-            self.invalidate(*range);
-        }
-        match &mail.code {
-            Batch::Each(list) => list.iter().for_each(|range| self.invalidate(*range)),
-            Batch::Everything => self.invalidate(EVERYTHING),
-        }
+        mail.code.iter().for_each(|range| self.invalidate(range));
     }
 
     /// Makes the code of another process's vCPU that of one here: which

@@ -2,6 +2,7 @@
 
 use crate::code::{CodeCache, JumpEntry};
 use crate::dirty::DirtyView;
+use crate::dispatch::StackLimit;
 use crate::mmu::Mmu;
 use crate::op::Op;
 use crate::phys::PhysView;
@@ -80,6 +81,11 @@ pub struct Cpu {
     pub jump: *mut JumpEntry,
     /// Jump-cache context of the low and the high half of the address space.
     pub context: [u64; 2],
+    /// How deep handlers may take the host stack.
+    pub stack_limit: StackLimit,
+    /// The op that a handler continues with, where it returns it.
+    #[cfg(not(tail_calls))]
+    pub next: *const Op,
     /// Exclusive monitor.
     pub monitor: Monitor,
     /// Program counter; up to date only outside blocks.

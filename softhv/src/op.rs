@@ -3,11 +3,12 @@
 use crate::cpu::Cpu;
 use std::cell::Cell;
 
-/// Executes one [`Op`] and continues with the next by a tail call.
+/// Executes one [`Op`] and continues with the next: see [`crate::dispatch`].
 ///
 /// Every handler has this one signature, so that LLVM turns the call at its end
 /// into a jump (sibling-call optimisation): no handler may keep a value that
-/// needs dropping, or a stack slot whose address escaped, across that call.
+/// needs dropping, or a stack slot whose address escaped, across that call. A
+/// function with such a slot must not be inlined into one.
 pub type Handler = unsafe extern "C" fn(cpu: *mut Cpu, op: *const Op);
 
 /// Register slot that always reads zero: how XZR is decoded as a source.
@@ -70,14 +71,13 @@ pub fn dst(r: u32) -> u8 {
     if r & 31 == 31 { SINK } else { (r & 31) as u8 }
 }
 
-/// Jumps to the handler of the op after `op`. Last expression of a handler.
+/// Continues with the op after `op`. Last expression of a handler.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! next_op {
-    ($cpu:expr, $op:expr) => {{
-        let next = $op.add(1);
-        ((*next).run)($cpu, next)
-    }};
+    ($cpu:expr, $op:expr) => {
+        $crate::dispatch::go_on($cpu, $op.add(1))
+    };
 }
 
 /// The [`Handler`] for a pure function `fn(&mut Regs, &Op)`, which may be

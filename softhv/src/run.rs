@@ -1,6 +1,7 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
+use crate::dispatch::{self, StackLimit};
 use crate::exception::class;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
@@ -11,7 +12,7 @@ use crate::regs::Regs;
 use crate::sysreg::SysRegs;
 use crate::timer::{TimerReg, VcpuTimers};
 use crate::tlb::PAGE_MASK;
-use crate::vcpu_link::{AckWait, Batch, TlbInvalidate, VcpuShared, attention};
+use crate::vcpu_link::{AckWait, TlbBatch, TlbInvalidate, VcpuShared, attention};
 use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
@@ -120,6 +121,9 @@ impl Cpu {
             attention: &raw const shared.attention,
             jump: std::ptr::null_mut(),
             context: [0; 2],
+            stack_limit: StackLimit::default(),
+            #[cfg(not(tail_calls))]
+            next: std::ptr::null(),
             monitor: Monitor::default(),
             pc: 0,
             link_from: std::ptr::null(),
@@ -167,6 +171,7 @@ impl Cpu {
             self.inherit();
         }
         self.link_from = std::ptr::null();
+        self.stack_limit = StackLimit::here();
         // As an exception return to the guest would (Arm ARM B2.12.1): what
         // was loaded before may be of another life by now.
         self.monitor.host = 0;
@@ -187,7 +192,7 @@ impl Cpu {
                 self.step();
             } else if let Some(op) = self.next_block() {
                 // SAFETY: a live block of this vCPU, owned by this thread.
-                unsafe { ((*op).run)(self, op) };
+                unsafe { dispatch::execute(self, op) };
             }
             if let Some(exit) = self.exit.take() {
                 break exit;
@@ -202,6 +207,7 @@ impl Cpu {
                 self.take_irq();
             }
         };
+        self.send_code();
         // Lines asserted through the ABI hold for one run.
         self.pending_lines = [false; 2];
         self.shared.leave();
@@ -268,11 +274,14 @@ impl Cpu {
             self.mmu.revoke_writes();
         }
         match &mail.tlb {
-            Batch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
-            Batch::Everything => self.invalidate(TlbInvalidate::All),
+            TlbBatch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
+            TlbBatch::Everything => self.invalidate(TlbInvalidate::All),
         }
         self.code.apply(&mail);
-        self.shared.acknowledge(mail);
+        if self.shared.acknowledge(mail) {
+            // Who was asleep until now may have nothing but this host core.
+            std::thread::yield_now();
+        }
     }
 
     /// Sleeps until there is something to do. Without an interrupt controller
@@ -286,6 +295,7 @@ impl Cpu {
                 physical_address: 0,
             });
         }
+        self.send_code();
         self.rest.begin();
         loop {
             let left = self.timers.until_deadline();

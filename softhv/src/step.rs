@@ -3,6 +3,7 @@
 
 use crate::cpu::{Cpu, RunExit};
 use crate::decode::{self, Context};
+use crate::dispatch;
 use crate::exception::class;
 use crate::exec::branch::{handler, pc_of};
 use crate::op::Op;
@@ -78,7 +79,7 @@ impl Cpu {
         self.context = [NO_CONTEXT; 2];
         // SAFETY: a block of this thread's vCPU; the branch that would keep a
         // pointer into it is forgotten before it goes.
-        unsafe { (ops[0].run)(self, ops.as_ptr()) };
+        unsafe { dispatch::execute(self, ops.as_ptr()) };
         self.link_from = std::ptr::null();
         self.refresh_context();
         self.advance(word, pc);

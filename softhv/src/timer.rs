@@ -25,8 +25,9 @@ const CTL_ISTATUS: u64 = 1 << 2;
 pub(crate) const NEVER: u64 = u64::MAX;
 
 /// The system counter in ticks of 1/24 MHz: what `mach_absolute_time` is on a
-/// Mac. Monotonic across threads; stands still while the host sleeps.
-#[inline]
+/// Mac. Monotonic across threads; stands still while the host sleeps. Not inlined,
+/// because a handler that reads it must not have `now` in its frame.
+#[inline(never)]
 pub fn counter() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,

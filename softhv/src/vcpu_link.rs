@@ -8,10 +8,13 @@
 //! as done: it takes its mail before it executes the next guest instruction.
 //! The two sides meet in sequentially consistent order: a sender posts, then
 //! reads the state; a vCPU writes [`State::Running`], then reads its attention.
-//! So a sender that saw "not running" has its message seen on entry. While a
-//! sender waits it keeps taking its own mail, so two senders cannot deadlock.
+//! So a sender that saw "not running" has its message seen on entry. A vCPU that
+//! waits does not count as running either ([`State::Waiting`]), so two senders
+//! cannot deadlock. A sender looks for some microseconds and then sleeps, since
+//! what it waits for may need its host core: [`VcpuShared::wait_for`].
 
 use crate::inherit::CodePlace;
+pub use crate::mail::{CodeRange, CodeRanges, TlbBatch, TlbInvalidate};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
@@ -41,93 +44,19 @@ pub mod attention {
     pub const WAKE: u32 = KICK | IRQ | TIMER;
 }
 
-/// A TLB invalidation for the inner shareable domain. Addresses have bits
-/// 11:0 clear and the top byte as the guest's half requires (sign-extended).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TlbInvalidate {
-    /// Everything (VMALLE1IS).
-    All,
-    /// All non-global entries of an address space (ASIDE1IS).
-    Asid(u16),
-    /// `pages` pages of 4 KiB from `va` in one address space, and global ones
-    /// (VAE1IS, VALE1IS, RVAE1IS, ...).
-    Va {
-        /// First page.
-        va: u64,
-        /// Address space.
-        asid: u16,
-        /// Number of 4 KiB pages.
-        pages: u64,
-    },
-    /// `pages` pages of 4 KiB from `va` in every address space (VAAE1IS, ...).
-    VaAllAsids {
-        /// First page.
-        va: u64,
-        /// Number of 4 KiB pages.
-        pages: u64,
-    },
-}
-
-/// Decoded code of this physical range is stale (IC IVAU, map changes).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CodeRange {
-    /// First intermediate physical address.
-    pub pa: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
-
-/// Messages of one kind, or the order to drop everything.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Batch<T> {
-    /// Apply these in order.
-    Each(Vec<T>),
-    /// There were too many: apply the strongest form.
-    Everything,
-}
-
-impl<T> Batch<T> {
-    /// More than this many make [`Batch::Everything`].
-    pub const LIMIT: usize = 16;
-
-    fn push(&mut self, message: T) {
-        match self {
-            Self::Each(list) if list.len() < Self::LIMIT => list.push(message),
-            _ => *self = Self::Everything,
-        }
-    }
-
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Each(list) if list.is_empty())
-    }
-}
-
-impl<T> Default for Batch<T> {
-    fn default() -> Self {
-        Self::Each(Vec::new())
-    }
-}
-
-/// Ranges in [`Mail::replaced`] at most.
-const MAX_REPLACED: usize = 4096;
-
 /// What a vCPU took out of its mailbox. Apply all of it, then
 /// [`VcpuShared::acknowledge`] it.
 #[derive(Debug, Default)]
 #[must_use = "senders wait until the mail is applied and acknowledged"]
 pub struct Mail {
     /// TLB invalidations.
-    pub tlb: Batch<TlbInvalidate>,
+    pub tlb: TlbBatch,
     /// Code invalidations.
-    pub code: Batch<CodeRange>,
+    pub code: CodeRanges,
     /// The IPA map changed: refresh the view and flush the whole TLB.
     pub map_changed: bool,
     /// Look at the dirty log anew and lose every direct write.
     pub writes_revoked: bool,
-    /// Code of these ranges is stale, in one go and so beyond the limit of
-    /// [`Batch`]: the host replaced what is there.
-    pub replaced: Vec<CodeRange>,
     ticket: u64,
 }
 
@@ -141,6 +70,9 @@ pub enum State {
     Running = 1,
     /// Asleep in WFI.
     Parked = 2,
+    /// In a DSB: waits for other vCPUs, and takes its mail before it executes
+    /// anything more.
+    Waiting = 3,
 }
 
 /// The part of a vCPU that other threads see.
@@ -155,6 +87,10 @@ pub struct VcpuShared {
     owner: Thread,
     mailbox: Mutex<Mail>,
     applied: AtomicU64,
+    /// Threads asleep until a message of theirs settles here.
+    waiters: Mutex<Vec<Thread>>,
+    /// There are any; changed under the lock of `waiters` only.
+    has_waiters: AtomicBool,
     /// Host counter value of the earliest timer deadline; `u64::MAX` for none.
     pub(crate) deadline: AtomicU64,
     /// The vCPU has executed guest code.
@@ -175,6 +111,8 @@ impl VcpuShared {
             owner: std::thread::current(),
             mailbox: Mutex::default(),
             applied: AtomicU64::new(0),
+            waiters: Mutex::default(),
+            has_waiters: AtomicBool::new(false),
             deadline: AtomicU64::new(u64::MAX),
             has_run: AtomicBool::new(false),
             affinity_set: AtomicBool::new(false),
@@ -208,6 +146,7 @@ impl VcpuShared {
         match self.state.load(Ordering::SeqCst) {
             1 => State::Running,
             2 => State::Parked,
+            3 => State::Waiting,
             _ => State::Outside,
         }
     }
@@ -222,7 +161,67 @@ impl VcpuShared {
     /// Marks the end of guest execution: no cached host address may be used
     /// until after the next [`Self::enter`] and [`Self::take_mail`].
     pub fn leave(&self) {
-        self.state.store(State::Outside as u8, Ordering::SeqCst);
+        self.stop_running(State::Outside);
+    }
+
+    /// Marks the start of a wait for other vCPUs, who need not wait for this
+    /// one until [`Self::resume`].
+    pub fn pause(&self) {
+        self.stop_running(State::Waiting);
+    }
+
+    /// Marks the end of a wait. The caller must take its mail after this and
+    /// before the next guest instruction.
+    pub fn resume(&self) {
+        self.state.store(State::Running as u8, Ordering::SeqCst);
+    }
+
+    fn stop_running(&self, state: State) {
+        self.state.store(state as u8, Ordering::SeqCst);
+        self.wake_waiters();
+    }
+
+    /// Wakes who waits for messages to settle here: after every change that may
+    /// settle one. True if there was anybody.
+    ///
+    /// No wake-up is lost: a waiter sets the flag and then looks whether its
+    /// message has settled, this settles messages and then looks at the flag,
+    /// and all four are sequentially consistent.
+    fn wake_waiters(&self) -> bool {
+        if !self.has_waiters.load(Ordering::SeqCst) {
+            return false;
+        }
+        let waiters = {
+            let mut list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            self.has_waiters.store(false, Ordering::SeqCst);
+            std::mem::take(&mut *list)
+        };
+        waiters.iter().for_each(Thread::unpark);
+        !waiters.is_empty()
+    }
+
+    /// Sleeps until message `ticket` has settled, so that the vCPU can have the
+    /// host core of the caller.
+    pub fn wait_for(&self, ticket: u64) {
+        let this = std::thread::current();
+        loop {
+            {
+                let mut list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+                if !list.iter().any(|known| known.id() == this.id()) {
+                    list.push(this.clone());
+                }
+                self.has_waiters.store(true, Ordering::SeqCst);
+            }
+            if self.is_settled(ticket) {
+                break;
+            }
+            std::thread::park();
+        }
+        let mut list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|known| known.id() != this.id());
+        if list.is_empty() {
+            self.has_waiters.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Sets attention bits and ends a WFI if they are of [`attention::WAKE`].
@@ -243,7 +242,7 @@ impl VcpuShared {
     /// [`Self::leave`]. On return the state is Running again and the caller
     /// must look at its attention before the next guest instruction.
     pub fn park(&self, timeout: Option<Duration>) {
-        self.state.store(State::Parked as u8, Ordering::SeqCst);
+        self.stop_running(State::Parked);
         if self.attention.load(Ordering::SeqCst) & attention::WAKE == 0 {
             match timeout {
                 Some(limit) => std::thread::park_timeout(limit),
@@ -255,19 +254,19 @@ impl VcpuShared {
 
     /// Posts a TLB invalidation. Returns the ticket to wait for.
     pub fn post_tlb(&self, message: TlbInvalidate) -> u64 {
-        self.post(attention::TLB, |mail| mail.tlb.push(message))
+        self.post(attention::TLB, |mail| mail.tlb.add(message))
     }
 
     /// Posts a code invalidation. Returns the ticket to wait for.
     pub fn post_code(&self, message: CodeRange) -> u64 {
-        self.post(attention::CODE, |mail| mail.code.push(message))
+        self.post(attention::CODE, |mail| mail.code.add(message))
     }
 
     /// Posts that the IPA map changed in `range`. Returns the ticket to wait for.
     pub fn post_map(&self, range: CodeRange) -> u64 {
         self.post(attention::MAP, |mail| {
             mail.map_changed = true;
-            mail.code.push(range);
+            mail.code.add(range);
         })
     }
 
@@ -280,14 +279,7 @@ impl VcpuShared {
     /// does not run.
     pub fn post_replaced(&self, ranges: &[CodeRange]) {
         let _ticket = self.post(attention::CODE, |mail| {
-            // One that never runs must not collect them for ever.
-            if mail.replaced.len().saturating_add(ranges.len()) > MAX_REPLACED {
-                mail.replaced.clear();
-                mail.code = Batch::Everything;
-            }
-            if mail.code != Batch::Everything {
-                mail.replaced.extend_from_slice(ranges);
-            }
+            ranges.iter().for_each(|range| mail.code.add(*range));
         });
     }
 
@@ -319,9 +311,11 @@ impl VcpuShared {
         Some(std::mem::take(&mut *mail))
     }
 
-    /// Tells senders that everything in `mail` is applied. Owner only.
-    pub fn acknowledge(&self, mail: Mail) {
+    /// Tells senders that everything in `mail` is applied. Owner only. True if
+    /// one was asleep until then.
+    pub fn acknowledge(&self, mail: Mail) -> bool {
         self.applied.store(mail.ticket, Ordering::SeqCst);
+        self.wake_waiters()
     }
 
     /// Whether message `ticket` is applied or will be before the next guest
@@ -337,7 +331,14 @@ impl VcpuShared {
 #[derive(Debug, Default)]
 pub struct AckWait {
     open: Vec<(Arc<VcpuShared>, u64)>,
+    /// Stale code that is still to be posted: lines next to each other go as
+    /// one message.
+    unsent: Option<CodeRange>,
 }
+
+/// How often a waiting thread looks before it sleeps: a few microseconds, in
+/// which a vCPU that has a host core gets to the end of its block.
+const LOOKS: u32 = 128;
 
 impl AckWait {
     /// Notes that `target` must settle `ticket`.
@@ -354,34 +355,44 @@ impl AckWait {
     /// Whether nothing is outstanding: the fast check of a DSB.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.unsent.is_none()
     }
 
-    /// Forgets what has settled; `true` if nothing is left. A vCPU calls this
-    /// in a loop and takes its own mail between calls; see [`Self::pause`].
+    /// Notes stale code that other vCPUs have to be told of until the next DSB.
+    /// Returns what is to be told at once, because it is somewhere else.
+    #[must_use]
+    pub fn defer_code(&mut self, range: CodeRange) -> Option<CodeRange> {
+        if let Some(joined) = self.unsent.and_then(|unsent| unsent.joined(range)) {
+            self.unsent = Some(joined);
+            return None;
+        }
+        self.unsent.replace(range)
+    }
+
+    /// Takes what [`Self::defer_code`] noted last.
+    #[must_use]
+    pub fn take_unsent(&mut self) -> Option<CodeRange> {
+        self.unsent.take()
+    }
+
+    /// Forgets what has settled; `true` if nothing is left.
     pub fn poll(&mut self) -> bool {
         self.open
             .retain(|(target, ticket)| !target.is_settled(*ticket));
         self.open.is_empty()
     }
 
-    /// Waits a moment before poll number `round`: spinning at first, then
-    /// giving the host core away, since the other vCPU may need it.
-    pub fn pause(round: u32) {
-        if round < 64 {
+    /// Waits until everything settled. Only for threads that are no vCPU, or
+    /// whose vCPU does not count as running: else two could wait for each other.
+    pub fn wait(&mut self) {
+        for _ in 0..LOOKS {
+            if self.poll() {
+                return;
+            }
             std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
         }
-    }
-
-    /// Waits until everything settled. Only for threads that are no vCPU or
-    /// whose vCPU is outside guest execution.
-    pub fn wait_outside(&mut self) {
-        let mut round = 0;
-        while !self.poll() {
-            Self::pause(round);
-            round = round.saturating_add(1);
+        for (target, ticket) in self.open.drain(..) {
+            target.wait_for(ticket);
         }
     }
 }
@@ -398,7 +409,7 @@ mod tests {
     };
 
     #[test]
-    fn mail_comes_in_order_and_overflow_becomes_everything() {
+    fn mail_is_taken_once_and_clears_its_attention() {
         let link = VcpuShared::new(0);
         link.post_tlb(TlbInvalidate::Asid(3));
         link.post_tlb(PAGE);
@@ -411,14 +422,13 @@ mod tests {
             attention::TLB | attention::CODE
         );
         let mail = link.take_mail();
-        assert_eq!(mail.tlb, Batch::Each(vec![TlbInvalidate::Asid(3), PAGE]));
+        let expected = vec![TlbInvalidate::Asid(3), PAGE];
+        assert_eq!(mail.tlb, TlbBatch::Each(expected));
         assert!(!mail.code.is_empty() && !mail.map_changed);
         assert_eq!(link.attention.load(Ordering::Relaxed), 0);
         link.acknowledge(mail);
-        for _ in 0..=Batch::<TlbInvalidate>::LIMIT {
-            link.post_tlb(PAGE);
-        }
-        assert_eq!(link.take_mail().tlb, Batch::Everything);
+        link.post_tlb(TlbInvalidate::All);
+        assert_eq!(link.take_mail().tlb, TlbBatch::Everything);
         assert!(link.take_mail().tlb.is_empty());
     }
 
@@ -512,12 +522,12 @@ mod tests {
                         service(me);
                         let now = truth.fetch_add(1, Ordering::SeqCst) + 1;
                         acks.add(&links[other], links[other].post_tlb(PAGE));
-                        let mut round = 0;
-                        while !acks.poll() {
-                            service(me);
-                            AckWait::pause(round);
-                            round += 1;
+                        if !acks.poll() {
+                            links[me].pause();
+                            acks.wait();
+                            links[me].resume();
                         }
+                        service(me);
                         assert!(
                             links[other].state() != State::Running
                                 || cached[other].load(Ordering::SeqCst) >= now
@@ -529,5 +539,61 @@ mod tests {
             }
         });
         assert!(done.iter().all(|d| d.load(Ordering::SeqCst)));
+    }
+
+    /// The target settles each message in one of the ways there are, as soon as
+    /// it is posted or a moment later; a lost wake-up would hang this.
+    #[test]
+    fn a_sleeping_sender_is_woken_by_everything_that_settles_its_message() {
+        const ROUNDS: u64 = 20_000;
+        let link = Arc::new(VcpuShared::new(0));
+        link.enter();
+        std::thread::scope(|scope| {
+            let target = &link;
+            let sender = scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    let mut acks = AckWait::default();
+                    acks.add(target, target.post_tlb(PAGE));
+                    acks.wait();
+                    assert!(acks.is_empty());
+                }
+            });
+            let mut round = 0u32;
+            while !sender.is_finished() {
+                round = round.wrapping_add(1);
+                if link.attention.load(Ordering::Relaxed) & attention::MAIL == 0 {
+                    std::thread::yield_now();
+                    continue;
+                }
+                // At times it is looked at so late that the sender sleeps.
+                for _ in 0..round % 7 * 100 {
+                    std::hint::spin_loop();
+                }
+                match round % 4 {
+                    0 => link.leave(),
+                    1 => link.pause(),
+                    _ => {}
+                }
+                link.resume();
+                let mail = link.take_mail();
+                link.acknowledge(mail);
+            }
+        });
+    }
+
+    #[test]
+    fn lines_are_posted_as_one_message_unless_they_are_apart() {
+        let line = |pa| CodeRange { pa, bytes: 64 };
+        let mut acks = AckWait::default();
+        assert_eq!(acks.defer_code(line(0x1000)), None);
+        assert_eq!(acks.defer_code(line(0x1040)), None);
+        assert!(!acks.is_empty(), "a DSB has something to do");
+        let whole = CodeRange {
+            pa: 0x1000,
+            bytes: 128,
+        };
+        assert_eq!(acks.defer_code(line(0x9000)), Some(whole));
+        assert_eq!(acks.take_unsent(), Some(line(0x9000)));
+        assert!(acks.is_empty() && acks.take_unsent().is_none());
     }
 }

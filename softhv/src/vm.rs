@@ -161,7 +161,7 @@ impl VmShared {
     /// As [`PhysMap::unmap`].
     pub fn unmap(&self, ipa: u64, size: u64) -> Result<(), PhysError> {
         self.phys.unmap(ipa, size)?;
-        self.tell_map_change(ipa, size).wait_outside();
+        self.tell_map_change(ipa, size).wait();
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl VmShared {
     /// As [`PhysMap::protect`].
     pub fn protect(&self, ipa: u64, size: u64, flags: MemoryFlags) -> Result<(), PhysError> {
         self.phys.protect(ipa, size, flags)?;
-        self.tell_map_change(ipa, size).wait_outside();
+        self.tell_map_change(ipa, size).wait();
         Ok(())
     }
 

@@ -327,6 +327,7 @@ impl OciImageBuilder {
             self.config.boot_memory_mib(),
             self.config.boot_vcpus(),
             self.config.hostname,
+            self.config.max_processes,
             self.cmd,
             self.env,
             self.guest_port,

@@ -64,6 +64,7 @@ pub struct VmConfig {
     pub(crate) pool_warm: usize,
     pub(crate) console: bool,
     pub(crate) hostname: Option<String>,
+    pub(crate) max_processes: Option<u32>,
     pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
 }
@@ -91,6 +92,7 @@ impl Default for VmConfig {
             pool_warm: 0,
             console: false,
             hostname: None,
+            max_processes: None,
             machine_id: MachineId::Image,
             name: None,
         }
@@ -172,6 +174,14 @@ impl VmConfig {
         self
     }
 
+    /// Most processes and threads that one command, or the workload, has at a
+    /// time; 4,096 if not set, and never more than three quarters of what the
+    /// guest's kernel has room for. A copy has its snapshot's limit.
+    pub fn with_max_processes(mut self, processes: u32) -> Self {
+        self.max_processes = Some(processes);
+        self
+    }
+
     /// What `/etc/machine-id` holds; if not set, what the image has there. A
     /// machine whose image has no `/etc` cannot be given one and is not handed
     /// out. A bake leaves it out of the snapshot.
@@ -220,6 +230,12 @@ impl VmConfig {
             }
             _ => {}
         }
+        if self.max_processes == Some(0) {
+            return Err(Error::Unsuitable {
+                what: "a limit on processes",
+                needs: "at least one",
+            });
+        }
         // It becomes a word of the kernel's command line.
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         for name in [&self.hostname, &self.name].into_iter().flatten() {
@@ -251,6 +267,7 @@ mod tests {
         assert!(VmConfig::new().with_vcpus(MAX_VCPUS).validate().is_ok());
         assert!(refused(VmConfig::new().with_memory_mib(0)).contains("memory"));
         assert!(refused(VmConfig::new().with_vcpus(0)).contains("vCPU"));
+        assert!(refused(VmConfig::new().with_max_processes(0)).contains("processes"));
         let text = refused(VmConfig::new().with_vcpus(17));
         assert!(text.contains("17") && text.contains("at most 16"), "{text}");
     }

@@ -1,18 +1,23 @@
 //! What can go wrong, by what the caller can do about it.
 
-use std::io;
-use std::path::PathBuf;
+use exec_proto::Printable;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, io};
 
 /// An error of this crate.
-#[derive(Debug, thiserror::Error)]
+///
+/// What a guest or an image said is in the fields as it came; `Display` and
+/// `Debug` show it so that it cannot drive a terminal, and not more than some
+/// kilobytes of it. `Debug` has the causes too, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The image cannot be used: not an image, damaged, or not for arm64.
     #[error(transparent)]
     Image(#[from] oci_bake::BakeError),
     /// No running machine has this name or id, or several have.
-    #[error("{}; `supermachine ps` shows all", how_many(*count, name))]
+    #[error("{}; `supermachine ps` shows all", how_many(*count, &Printable::line(name)))]
     NoSuchVm {
         /// What was looked for.
         name: String,
@@ -27,8 +32,9 @@ pub enum Error {
     Assets(#[from] kernel::KernelError),
     /// The worker executable was not found.
     #[error(
-        "supermachine-worker was not found beside {beside} or in PATH; \
-         install it there or set VmConfig::with_worker"
+        "supermachine-worker was not found beside {} or in PATH; \
+         install it there or set VmConfig::with_worker",
+        shown(beside)
     )]
     NoWorker {
         /// Directory of the running executable.
@@ -83,14 +89,17 @@ pub enum Error {
         max_mib: usize,
     },
     /// The host name in the configuration is not one.
-    #[error("`{hostname}` is no name: 1 to 64 letters, digits, dots and hyphens are allowed")]
+    #[error(
+        "`{}` is no name: 1 to 64 letters, digits, dots and hyphens are allowed",
+        Printable::line(hostname)
+    )]
     BadHostname {
         /// What was given.
         hostname: String,
     },
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a kernel that is none.
-    #[error("the machine could not be started: {message}")]
+    #[error("the machine could not be started: {}", Printable::line(message))]
     Start {
         /// The worker's reason.
         message: String,
@@ -99,20 +108,26 @@ pub enum Error {
     #[error("the asynchronous runtime is ending")]
     Cancelled,
     /// The machine could not do what was asked, and goes on.
-    #[error("the machine goes on without: {message}")]
+    #[error("the machine goes on without: {}", Printable::line(message))]
     Refused {
         /// Why.
         message: String,
     },
     /// There is no snapshot there: neither the directory of an image that was
     /// baked nor that of one generation.
-    #[error("there is no snapshot at {}; `supermachine images` lists what was baked", path.display())]
+    #[error(
+        "there is no snapshot at {}; `supermachine images` lists what was baked",
+        shown(path)
+    )]
     NoSnapshot {
         /// Where one was looked for.
         path: PathBuf,
     },
     /// The snapshot does not fit this host, kernel or version; bake it again.
-    #[error("the snapshot cannot be used here and must be baked again: {reason}")]
+    #[error(
+        "the snapshot cannot be used here and must be baked again: {}",
+        Printable::line(reason)
+    )]
     Rebake {
         /// What does not fit.
         reason: String,
@@ -123,7 +138,7 @@ pub enum Error {
     #[error(
         "the snapshot in {0} is damaged: bake the image again \
          (`supermachine snapshot verify {0}` says whether it is whole)",
-        path.display()
+        shown(path)
     )]
     Damaged {
         /// Directory of the generation.
@@ -136,7 +151,7 @@ pub enum Error {
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
     /// The command that was to warm an image up failed.
-    #[error("the warm-up ended with status {status}: {}", stderr.trim_end())]
+    #[error("the warm-up ended with status {status}: {}", Printable::lines(stderr.trim_end()))]
     Warmup {
         /// Its exit status, as shells report it.
         status: u8,
@@ -148,7 +163,10 @@ pub enum Error {
     Pool(#[from] pool::PoolError),
     /// The guest could not be made a machine of its own, so it was not handed
     /// out.
-    #[error("the copy could not be made a machine of its own: {reason}")]
+    #[error(
+        "the copy could not be made a machine of its own: {}",
+        Printable::line(reason)
+    )]
     NotUnique {
         /// What did not work.
         reason: String,
@@ -162,7 +180,7 @@ pub enum Error {
         needs: &'static str,
     },
     /// The guest ended or hung before it served commands.
-    #[error("the guest did not come up: {reason}{}", console_excerpt(.console))]
+    #[error("the guest did not come up: {}{}", Printable::line(reason), console_excerpt(.console))]
     BootFailed {
         /// How it ended.
         reason: String,
@@ -170,13 +188,13 @@ pub enum Error {
         console: String,
     },
     /// The machine has ended, so there is nothing to run commands on.
-    #[error("the machine has ended: {reason}")]
+    #[error("the machine has ended: {}", Printable::line(reason))]
     Ended {
         /// How.
         reason: String,
     },
     /// The guest could not start the command.
-    #[error("{message}")]
+    #[error("{}", Printable::line(message))]
     Exec {
         /// What kind of failure.
         kind: exec_proto::ErrorKind,
@@ -226,7 +244,7 @@ pub enum Error {
         after: Duration,
     },
     /// A file or directory of the host.
-    #[error("{what}: {}", path.display())]
+    #[error("{what}: {}", shown(path))]
     Host {
         /// What was being done.
         what: &'static str,
@@ -247,6 +265,36 @@ impl From<exec_proto::Failure> for Error {
     }
 }
 
+fn log_excerpt(log: &str) -> String {
+    if log.trim().is_empty() {
+        String::new()
+    } else {
+        format!(" (it said: {})", Printable::lines(log.trim()))
+    }
+}
+
+/// Why a name does not stand for one machine.
+fn how_many(count: usize, name: &Printable<'_>) -> String {
+    match count {
+        0 => format!("no running machine is called `{name}`"),
+        _ => format!("{count} running machines are called `{name}`, or have ids that start so"),
+    }
+}
+
+fn console_excerpt(console: &str) -> String {
+    if console.trim().is_empty() {
+        String::new()
+    } else {
+        let console = Printable::lines(console.trim_end());
+        format!("\nthe end of its console:\n{console}")
+    }
+}
+
+/// A path, which may be named after what an image says.
+fn shown(path: &Path) -> String {
+    Printable::line(&path.to_string_lossy()).to_string()
+}
+
 /// An error's text and its causes'.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -259,27 +307,9 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn log_excerpt(log: &str) -> String {
-    if log.trim().is_empty() {
-        String::new()
-    } else {
-        format!(" (it said: {})", log.trim())
-    }
-}
-
-/// Why a name does not stand for one machine.
-fn how_many(count: usize, name: &str) -> String {
-    match count {
-        0 => format!("no running machine is called `{name}`"),
-        _ => format!("{count} running machines are called `{name}`, or have ids that start so"),
-    }
-}
-
-fn console_excerpt(console: &str) -> String {
-    if console.trim().is_empty() {
-        String::new()
-    } else {
-        format!("\nthe end of its console:\n{}", console.trim_end())
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Printable::lines(&with_causes(self)), f)
     }
 }
 
@@ -308,5 +338,110 @@ impl Error {
             Self::Exec { kind, .. } => kind.exit_status(),
             _ => 125,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\x1b]0;owned\x07b\u{9b}2J\u{202e}c\nsupermachine: all is well";
+
+    /// Every kind of error that carries text of a guest, an image or a worker.
+    fn hostile() -> Vec<Error> {
+        let text = || HOSTILE.to_owned();
+        let broken = || io::Error::other("broken");
+        let failure = exec_proto::Failure {
+            kind: exec_proto::ErrorKind::UnknownUser,
+            errno: 0,
+            message: text(),
+        };
+        vec![
+            failure.into(),
+            Error::NoSuchVm {
+                name: text(),
+                count: 0,
+            },
+            Error::BadHostname { hostname: text() },
+            Error::Start { message: text() },
+            Error::Refused { message: text() },
+            Error::Rebake { reason: text() },
+            Error::NotUnique { reason: text() },
+            Error::Ended { reason: text() },
+            Error::host("cannot read", text())(broken()),
+            Error::NoWorker {
+                beside: text().into(),
+            },
+        ]
+    }
+
+    fn assert_tame(text: &str) {
+        let is_shown = |char| Printable::is_harmless(char) || char == '\n';
+        assert!(text.chars().all(is_shown), "{text:?}");
+    }
+
+    #[test]
+    fn text_of_others_cannot_drive_a_terminal_or_make_lines_of_its_own() {
+        for error in hostile() {
+            for text in [error.to_string(), format!("{error:?}"), with_causes(&error)] {
+                assert_tame(&text);
+                assert!(!text.contains('\n') && text.contains("owned"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn logs_and_consoles_keep_their_lines_and_nothing_else() {
+        let text = || HOSTILE.to_owned();
+        let errors = [
+            Error::BootFailed {
+                reason: text(),
+                console: text(),
+            },
+            Error::Warmup {
+                status: 1,
+                stderr: text(),
+            },
+            Error::Worker {
+                what: "waiting",
+                log: text(),
+                source: io::Error::other("broken"),
+            },
+        ];
+        for error in errors {
+            assert_tame(&error.to_string());
+            assert_tame(&format!("{error:?}"));
+            assert!(error.to_string().contains("\nsupermachine: all is well"));
+        }
+    }
+
+    #[test]
+    fn text_of_others_is_bounded() {
+        let long = "x".repeat(1 << 20);
+        let errors = [
+            Error::Exec {
+                kind: exec_proto::ErrorKind::Io,
+                message: long.clone(),
+            },
+            Error::BootFailed {
+                reason: long.clone(),
+                console: long.clone(),
+            },
+            Error::Warmup {
+                status: 1,
+                stderr: long.clone(),
+            },
+        ];
+        for error in errors {
+            assert!(error.to_string().len() < 32 << 10);
+            assert!(format!("{error:?}").len() < 32 << 10);
+        }
+    }
+
+    #[test]
+    fn an_error_that_ends_main_reads_like_one_of_the_tool() {
+        let error = Error::host("cannot read", "/a b")(io::Error::other("disk on fire"));
+        assert_eq!(format!("{error:?}"), "cannot read: /a b: disk on fire");
+        assert_eq!(format!("{error:#?}"), with_causes(&error));
     }
 }

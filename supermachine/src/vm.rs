@@ -331,7 +331,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; its directory must exist.
+    /// absolute; directories that are missing are made. Longer files go in front
+    /// of a command: [`ExecBuilder::stage_file`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
@@ -427,8 +428,10 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
     });
     // The base is quiet, and the later setting wins.
     let loglevel = if config.console { " loglevel=7" } else { "" };
+    let processes = config.max_processes;
+    let processes = processes.map_or_else(String::new, |most| format!(" sm.processes={most}"));
     format!(
-        "{}{loglevel} sm.layers={} sm.hostname={hostname}",
+        "{}{loglevel} sm.layers={} sm.hostname={hostname}{processes}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len()
     )

@@ -441,3 +441,35 @@ fn help_and_wrong_arguments_are_told_apart() {
         assert!(finished.stdout.is_empty() && !finished.stderr.is_empty());
     }
 }
+
+#[test]
+fn arguments_variables_and_directories_need_not_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let odd = OsStr::from_bytes(b"\xff\xfe\x80");
+    let directory = OsStr::from_bytes(b"/tmp/d\xff");
+    let variable = OsStr::from_bytes(b"V=\xfd\xff");
+    let script = r#"printf '%s|' "$0" "$(pwd)" "$V""#;
+    let expected = b"\xff\xfe\x80|/tmp/d\xff|\xfd\xff|";
+    let with_words = |command: &mut std::process::Command| {
+        command.arg("--env").arg(variable);
+        command.arg("--workdir").arg(directory);
+    };
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.command(&["run"]);
+    with_words(&mut run);
+    run.args([busybox(), "--", "sh", "-c", script]).arg(odd);
+    let finished = finish(run.spawn().unwrap(), PATIENCE);
+    assert_eq!(finished.stdout, expected, "{}", finished.err());
+
+    let mut machine = sandbox.shell(&["-i", "--name", "box"], "echo up; exec cat");
+    let mut machine = machine.stdin(Stdio::piped()).spawn().unwrap();
+    read_until(machine.stdout.as_mut().unwrap(), "up\n");
+    let mut exec = sandbox.command(&["exec"]);
+    with_words(&mut exec);
+    exec.args(["box", "--", "sh", "-c", script]).arg(odd);
+    let finished = finish(exec.spawn().unwrap(), PATIENCE);
+    assert_eq!(finished.stdout, expected, "{}", finished.err());
+    drop(machine.stdin.take());
+    assert_eq!(finish(machine, PATIENCE).code(), 0);
+}

@@ -37,6 +37,8 @@ fn entrypoint_and_cmd_make_the_command() {
     // Another entrypoint makes the image's Cmd meaningless.
     run(&config, &["--entrypoint", "expr"], &["6", "*", "7"]).printed("42\n");
     run(&config, &["--entrypoint", "pwd"], &[]).printed("/\n");
+    // An empty one is none, as in Docker.
+    run(&config, &["--entrypoint", ""], &["echo", "alone"]).printed("alone\n");
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub const DEFAULT_VCPUS: u32 = 1;
 pub const THROUGHPUT_PROFILE_VCPUS: u32 = 4;
 /// Guest vsock port of the exec agent, unless another is set.
 pub const DEFAULT_EXEC_GUEST_PORT: u32 = 1028;
+/// Host vsock port that the exec agent calls. Only a privileged process of the
+/// guest reaches it: one whose own port is below 1024.
+pub const AGENT_HOST_PORT: u32 = 1027;
 
 /// What a machine should be good at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,16 +1,11 @@
 //! Whole machines on an engine that plays scripts: every exit a real engine
 //! may produce, including the odd ones, and every way to end.
 
-extern crate hvf as supermachine_hvf;
-
-#[path = "../../hvf/tests/fake/mod.rs"]
-mod fake;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fake::{Step, engine, with_engine};
 use hvf::sys::{Api, ExitException, ExitReason as Reason, MemoryFlags, Reg, Return, VcpuExit};
+use hvf::testing::{Step, engine, with_engine};
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::backend::hvf::HvfEngine;
 use supermachine_vmm_core::hypervisor::{ExitCount, GuestFault};

@@ -86,6 +86,7 @@ impl Work {
                 .arg(&self.dir),
             &self.log,
         )?;
+        self.patch()?;
         self.configure(&out)?;
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         self.make(&out, &[&format!("-j{jobs}"), recipe::BUILD_TARGET])?;
@@ -99,6 +100,24 @@ impl Work {
         kernel::copy_durably(&out.join("System.map"), &result.join("System.map"))?;
         kernel::write_durably(version.as_bytes(), &result.join("source-version"))?;
         kernel::write_durably(bytes.as_slice(), &result.join(IMAGE))?;
+        Ok(())
+    }
+
+    /// Applies our changes. Without fuzz: a line that has come into other
+    /// surroundings is for a person to look at.
+    fn patch(&self) -> Result<()> {
+        for (name, text) in recipe::PATCHES {
+            let file = self.dir.join(name);
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            process::logged(
+                Command::new("patch")
+                    .args(["--strip=1", "--fuzz=0", "--forward", "--batch", "--input"])
+                    .arg(&file)
+                    .arg("--directory")
+                    .arg(self.dir.join(recipe::SOURCE_DIR)),
+                &self.log,
+            )?;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod deny;
 mod guest_image;
+mod handlers;
 mod init_build;
 mod kernel_build;
 mod lock;
@@ -65,6 +66,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "check layers, versions and sources against the house rules",
         run: check::run,
+    },
+    Command {
+        name: "handlers",
+        arguments: "[EXECUTABLE]",
+        summary: "check that no handler of the engine in the release worker takes host stack",
+        run: handlers::run,
     },
     Command {
         name: "macos",

@@ -32,6 +32,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         } else {
@@ -46,6 +47,7 @@ pub fn kernel() -> Set {
                 "libelf-dev",
                 "libssl-dev",
                 "make",
+                "patch",
                 "xz-utils",
             ]
         },
@@ -92,7 +94,7 @@ pub const QEMU: Set = Set {
 /// Tools that make and inspect images.
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",
-    names: &["skopeo", "squashfs-tools", "umoci"],
+    names: &["bzip2", "skopeo", "squashfs-tools", "umoci", "xz-utils"],
 };
 
 /// Installs what is missing of `sets`, by apt-get as root or through sudo

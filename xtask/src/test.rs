@@ -3,7 +3,7 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, deny, guest_image, macos, process, workspace};
+use crate::{assets, check, deny, guest_image, handlers, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -19,7 +19,9 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("features", features),
     ("docs", docs),
+    ("packages", packaged),
     ("release", release),
+    ("handlers", || handlers::run(&[])),
     ("unit and integration tests", tests),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
@@ -125,6 +127,18 @@ fn docs() -> Result<()> {
             .args(["--no-deps", "--locked", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
+}
+
+/// That each library can be packaged for publication. Packages are not built:
+/// `cargo xtask check` holds that no crate needs files outside its own.
+fn packaged() -> Result<()> {
+    let mut package = cargo(&["package", "--locked", "--quiet", "--no-verify"]);
+    // A change that is being tested is not committed yet.
+    package.arg("--allow-dirty");
+    for name in workspace::published()? {
+        package.args(["-p", &name]);
+    }
+    process::shown(&mut package)
 }
 
 /// The executables that guest tests start.

@@ -156,6 +156,38 @@ impl DriverQueue {
             .expect("ring is in guest memory");
     }
 
+    /// The index of the available ring.
+    pub fn avail_index(&self) -> u16 {
+        let [_, avail, _] = self.addresses();
+        self.load_index(avail + 2)
+    }
+
+    /// The index of the used ring.
+    pub fn used_index(&self) -> u16 {
+        let [_, _, used] = self.addresses();
+        self.load_index(used + 2)
+    }
+
+    /// The same queue in other memory, which holds the same.
+    #[must_use]
+    pub fn in_ram(&self, ram: GuestRam) -> Self {
+        Self {
+            ram,
+            ..self.clone()
+        }
+    }
+
+    /// Moves an idle queue's rings on, all indices to `position`, as after
+    /// that many requests. The device has to be told in some other way.
+    pub fn set_position(&mut self, position: u16) {
+        let [_, _, used] = self.addresses();
+        self.set_avail_index(position);
+        self.put(used + 2, position.to_le());
+        self.put(used + 4 + 8 * u64::from(self.size), position.to_le());
+        self.set_used_event(position);
+        self.next_used = position;
+    }
+
     /// Asks for an interrupt when used buffer number `value` is there
     /// (`used_event`, virtio 1.2 §2.7.7.1).
     pub fn set_used_event(&self, value: u16) {

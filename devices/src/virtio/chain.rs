@@ -211,6 +211,22 @@ impl Chain {
     }
 }
 
+/// The next chain; if there is none, the driver notifies of the next one it
+/// makes available.
+pub(crate) fn pop_or_listen(
+    queue: &mut Queue,
+    ram: &Ram,
+    max_segments: usize,
+) -> Result<Option<Chain>, QueueError> {
+    if let Some(chain) = Chain::pop(queue, ram, max_segments)? {
+        return Ok(Some(chain));
+    }
+    if queue.enable_notification(ram).map_err(QueueError::Ring)? {
+        return Chain::pop(queue, ram, max_segments);
+    }
+    Ok(None)
+}
+
 /// Gives a chain back with `len` bytes written.
 pub(crate) fn add_used(
     queue: &mut Queue,

@@ -17,6 +17,7 @@ pub mod chain;
 pub mod mem;
 pub mod mmio;
 pub mod rng;
+pub mod served;
 pub mod vsock;
 
 /// `VIRTIO_F_INDIRECT_DESC` (virtio 1.2 §6): chains may use indirect tables.
@@ -32,6 +33,12 @@ pub trait Interrupt: Send + Sync {
     fn used_buffers(&self, queue: u16);
     /// The configuration space changed.
     fn config_changed(&self);
+    /// The device stopped at its bound for one notification, with requests
+    /// left in `queue`. The transport calls [`VirtioDevice::notify`] for it
+    /// once more, from an access of the guest that cannot fail to come, so
+    /// that each access takes a bounded time and none of the requests is
+    /// forgotten.
+    fn work_left(&self, queue: u16);
     /// The driver made a mistake the device cannot work around; it stops
     /// until it is reset (virtio 1.2 §2.1.2, `DEVICE_NEEDS_RESET`).
     fn needs_reset(&self);
@@ -197,3 +204,6 @@ pub(crate) fn read_config_space(space: &[u8], offset: u64, data: &mut [u8]) {
         data[..len].copy_from_slice(&rest[..len]);
     }
 }
+
+#[cfg(test)]
+mod tests;

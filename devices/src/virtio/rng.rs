@@ -4,9 +4,9 @@ use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use virtio_queue::{Queue, QueueState, QueueT};
+use virtio_queue::{Queue, QueueState};
 
-use super::chain::{Chain, QueueError, add_used, wants_interrupt};
+use super::served::{Answer, Served};
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
     RestoreError, VirtioDevice,
@@ -33,7 +33,7 @@ pub struct Rng {
 
 struct Inner {
     source: Box<dyn Read + Send>,
-    active: Option<Activation>,
+    served: Served,
 }
 
 /// The operating system's random numbers as a reader.
@@ -53,7 +53,7 @@ impl Rng {
         Self {
             inner: Mutex::new(Inner {
                 source,
-                active: None,
+                served: Served::default(),
             }),
         }
     }
@@ -69,45 +69,20 @@ impl Rng {
 }
 
 impl Inner {
+    /// Answers requests, a queue's worth at most.
     fn serve(&mut self) {
-        let Self { source, active } = self;
-        let Some(active) = active else { return };
-        let Some(queue) = active.queues.first_mut() else {
-            return;
-        };
-        match drain(source, queue, &active.ram) {
-            Ok(true) => active.irq.used_buffers(0),
-            Ok(false) => {}
-            Err(_) => {
-                queue.set_ready(false);
-                active.irq.needs_reset();
-            }
-        }
-    }
-}
-
-/// Answers every request in the queue; true if the driver wants to know.
-fn drain(
-    source: &mut Box<dyn Read + Send>,
-    queue: &mut Queue,
-    ram: &crate::Ram,
-) -> Result<bool, QueueError> {
-    let mut buf = [0; MAX_REQUEST_BYTES];
-    let mut used = false;
-    while queue.ready() {
-        queue.disable_notification(ram).map_err(QueueError::Ring)?;
-        while let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? {
+        let Self { source, served } = self;
+        let mut buf = [0; MAX_REQUEST_BYTES];
+        served.serve(0, MAX_SEGMENTS, |chain, ram| {
             let len = chain.writable.len().min(buf.len());
             let len = source.read(&mut buf[..len]).unwrap_or(0).min(len);
             chain.writable.write(ram, 0, &buf[..len])?;
-            add_used(queue, ram, chain.head, len)?;
-            used = true;
-        }
-        if !queue.enable_notification(ram).map_err(QueueError::Ring)? {
-            break;
-        }
+            Ok(Answer {
+                written: len,
+                work: 1,
+            })
+        });
     }
-    Ok(used && wants_interrupt(queue, ram)?)
 }
 
 impl VirtioDevice for Rng {
@@ -129,14 +104,24 @@ impl VirtioDevice for Rng {
 
     fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
         let mut inner = self.lock();
-        inner.active = Some(activation);
+        inner.served.activate(activation);
         // A restored queue may hold requests the driver notified long ago.
         inner.serve();
         Ok(())
     }
 
     fn reset(&self) -> Vec<Queue> {
-        self.lock().active.take().map_or(Vec::new(), |a| a.queues)
+        self.lock().served.reset()
+    }
+
+    fn pause(&self) {
+        self.lock().served.pause();
+    }
+
+    fn resume(&self) {
+        let mut inner = self.lock();
+        inner.served.resume();
+        inner.serve();
     }
 
     fn notify(&self, _queue: u16) {
@@ -144,9 +129,7 @@ impl VirtioDevice for Rng {
     }
 
     fn queue_states(&self) -> Vec<QueueState> {
-        let inner = self.lock();
-        let queues = inner.active.iter().flat_map(|a| &a.queues);
-        queues.map(Queue::state).collect()
+        self.lock().served.queue_states()
     }
 
     fn state(&self) -> DeviceState {

@@ -2,61 +2,102 @@
 //! killed at once, double-forked ones included.
 //!
 //! Groups are kept and used again: in the steady state a command costs neither
-//! a `mkdir` nor an `rmdir`. All files are held open, so a guest that unmounts
-//! or covers the cgroup file system changes nothing for existing groups.
+//! a `mkdir` nor an `rmdir`. The directory and all files are held open, so a
+//! guest that unmounts or covers the cgroup file system changes nothing.
+//!
+//! A command cannot leave its group. It runs in a control group namespace whose
+//! root is the group, on a hierarchy mounted with `nsdelegate`: the kernel then
+//! lets nobody in the namespace move a process into or out of it, whatever he
+//! mounts, or write the root's limits. It can make groups below its own.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::sys;
+use crate::sys::{self, Confinement, Namespaces};
 
 /// Empty groups kept for later commands.
-const KEPT: usize = 32;
+const KEPT: usize = 64;
+/// Links of a directory without directories in it.
+const LINKS_OF_A_LEAF: u64 = 2;
+
+/// How commands in the groups of a pool are confined.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Most processes of one command, so that one which forks without end
+    /// leaves some to the next.
+    pub process_limit: Option<u64>,
+    /// Where a command sees its own group as the root of all groups. Without
+    /// it, it sees what the agent sees.
+    pub private_root: Option<&'static CStr>,
+}
 
 /// Makes and recycles groups below one directory.
 #[derive(Debug)]
 pub struct GroupPool {
-    parent: PathBuf,
-    process_limit: Option<u64>,
+    parent: OwnedFd,
+    rules: Rules,
     next: AtomicU32,
     free: Mutex<Vec<Group>>,
+    /// Groups let go while processes lived in them, to be removed afterwards.
+    retired: Mutex<VecDeque<CString>>,
 }
 
 /// A control group of one command.
 #[derive(Debug)]
 pub struct Group {
+    name: CString,
     dir: File,
     kill: File,
     events: File,
+    namespaces: Option<Namespaces>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a file of a control group.
+///
+/// # Errors
+/// As the calls involved.
+pub fn set(group: BorrowedFd<'_>, file: &CStr, value: &str) -> io::Result<()> {
+    let file = sys::open_at(group, file, libc::O_WRONLY)?;
+    sys::write(file.as_fd(), value.as_bytes()).map(drop)
 }
 
 impl GroupPool {
     /// Uses `parent`, a directory of a cgroup2 file system that will hold no
-    /// processes itself. No command gets more than `process_limit` processes,
-    /// so that one which forks without end leaves some to the next.
+    /// processes itself.
     ///
     /// # Errors
     /// If a group cannot be made and opened there.
-    pub fn new(parent: PathBuf, process_limit: Option<u64>) -> io::Result<Self> {
-        let pool = Self {
-            parent,
-            process_limit,
-            next: AtomicU32::new(0),
-            free: Mutex::new(Vec::new()),
-        };
-        let first = pool.make()?;
-        pool.lock().push(first);
-        Ok(pool)
+    pub fn new(parent: &Path, rules: Rules) -> io::Result<Self> {
+        Self::below(File::open(parent)?.into(), rules)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Group>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// As [`GroupPool::new`], for a directory that may have no path.
+    ///
+    /// # Errors
+    /// As [`GroupPool::new`].
+    pub fn below(parent: OwnedFd, rules: Rules) -> io::Result<Self> {
+        let pool = Self {
+            parent,
+            rules,
+            next: AtomicU32::new(0),
+            free: Mutex::default(),
+            retired: Mutex::default(),
+        };
+        let first = pool.make()?;
+        lock(&pool.free).push(first);
+        Ok(pool)
     }
 
     /// A group without processes.
@@ -64,23 +105,18 @@ impl GroupPool {
     /// # Errors
     /// If none is kept and a new one cannot be made.
     pub fn take(&self) -> io::Result<Group> {
-        let kept = self.lock().pop();
+        let kept = lock(&self.free).pop();
         kept.map_or_else(|| self.make(), Ok)
     }
 
     fn make(&self) -> io::Result<Group> {
+        let parent = self.parent.as_fd();
         // A name left over from an earlier agent is skipped, not used.
         for _ in 0..64 {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let path = self.parent.join(format!("exec-{number}"));
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    if let Some(limit) = self.process_limit {
-                        // Without the controller there is no limit to set.
-                        let _ = fs::write(path.join("pids.max"), limit.to_string());
-                    }
-                    return Group::open(&path);
-                }
+            let name = CString::new(format!("exec-{number}")).unwrap_or_default();
+            match sys::make_dir_at(parent, &name) {
+                Ok(()) => return Group::open(parent, name, &self.rules),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -89,33 +125,67 @@ impl GroupPool {
     }
 
     /// Takes a group back. One in which processes live on is let go: they keep
-    /// it, and nothing else will ever be killed with them.
+    /// it, and nothing else will ever be killed with them. So is one in which
+    /// a command has made groups.
     pub fn give_back(&self, group: Group) {
-        let mut free = self.lock();
-        if free.len() < KEPT && group.is_empty() {
+        self.remove_retired();
+        let mut free = lock(&self.free);
+        if group.is_fresh() && free.len() < KEPT {
             free.push(group);
+            return;
+        }
+        drop(free);
+        lock(&self.retired).push_back(group.name);
+    }
+
+    /// Tries to remove one group that was let go.
+    fn remove_retired(&self) {
+        let mut retired = lock(&self.retired);
+        if let Some(name) = retired.pop_front()
+            && let Err(error) = sys::remove_dir_at(self.parent.as_fd(), &name)
+            && error.raw_os_error() == Some(libc::EBUSY)
+        {
+            retired.push_back(name);
         }
     }
 }
 
 impl Group {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(parent: BorrowedFd<'_>, name: CString, rules: &Rules) -> io::Result<Self> {
+        let dir = sys::open_at(parent, &name, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let file = |name: &CStr, flags| sys::open_at(dir.as_fd(), name, flags).map(File::from);
+        if let Some(limit) = rules.process_limit {
+            // Without the controller there is no limit to set.
+            let _ = set(dir.as_fd(), c"pids.max", &limit.to_string());
+        }
+        let kill = file(c"cgroup.kill", libc::O_WRONLY)?;
+        let events = file(c"cgroup.events", libc::O_RDONLY)?;
+        let namespaces = match rules.private_root {
+            Some(place) => Some(Namespaces::of_group(dir.as_fd(), place)?),
+            None => None,
+        };
         Ok(Self {
-            dir: OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_DIRECTORY)
-                .open(path)?,
-            kill: OpenOptions::new()
-                .write(true)
-                .open(path.join("cgroup.kill"))?,
-            events: File::open(path.join("cgroup.events"))?,
+            name,
+            dir: dir.into(),
+            kill,
+            events,
+            namespaces,
         })
     }
 
-    /// The directory, for `CLONE_INTO_CGROUP`.
+    /// What a command is started with to be in the group.
     #[must_use]
-    pub fn directory(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+    pub fn confinement(&self) -> Confinement<'_> {
+        Confinement {
+            directory: self.dir.as_fd(),
+            namespaces: self.namespaces.as_ref(),
+        }
+    }
+
+    /// As it was made: nobody in it, and no groups below.
+    fn is_fresh(&self) -> bool {
+        let is_leaf = |metadata: std::fs::Metadata| metadata.nlink() <= LINKS_OF_A_LEAF;
+        self.is_empty() && self.dir.metadata().is_ok_and(is_leaf)
     }
 
     /// Kills every process in the group and below it, forking ones included.

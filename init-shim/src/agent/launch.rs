@@ -136,8 +136,8 @@ impl Start<'_> {
         group: &mut Option<Group>,
     ) -> Result<(i32, OwnedFd), SpawnError> {
         let spawn = |group: &Option<Group>| {
-            let directory = group.as_ref().map(Group::directory);
-            sys::spawn(plan, self.stdio, self.tty, directory)
+            let place = group.as_ref().map(Group::confinement);
+            sys::spawn(plan, self.stdio, self.tty, place)
         };
         let mut result = spawn(group);
         // A guest's root may have made the group unfit for processes (threaded,

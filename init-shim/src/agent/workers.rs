@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,12 +62,15 @@ impl Doorway {
         }
     }
 
-    /// Waits for a connection, whatever happens to the socket.
+    /// Waits for a connection, whatever happens to the socket. Over vsock it is
+    /// the host's: any user of the guest can dial the agent's port too, and
+    /// must not get the agent's rights.
     fn next(&self) -> OwnedFd {
         loop {
             let listener = self.current();
             match sys::accept(listener.as_fd()) {
-                Ok(socket) => return socket,
+                Ok((_, sys::Peer::Stranger)) => {}
+                Ok((socket, sys::Peer::Host | sys::Peer::NotVsock)) => return socket,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EAGAIN) => {}
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
@@ -108,6 +112,23 @@ impl Workers {
             let _ = workers.add();
         }
         first.map(|()| workers)
+    }
+
+    /// A connection from within the process, for the self-test.
+    ///
+    /// # Errors
+    /// As the socket calls, or if no thread can be started.
+    pub fn connect(self: &Arc<Self>) -> io::Result<OwnedFd> {
+        let (near, far) = UnixStream::pair()?;
+        let workers = Arc::clone(self);
+        self.spawn(move || {
+            let mut buffers = Buffers::default();
+            workers.guarded(|| {
+                serve(&workers.agent, far.into(), &Greeting::Hello, &mut buffers);
+            });
+            workers.total.fetch_sub(1, Ordering::SeqCst);
+        })?;
+        Ok(near.into())
     }
 
     /// Keeps one connection to the host open in the background: as soon as the

@@ -22,6 +22,8 @@ pub struct Options {
     pub layers: usize,
     /// The writable layer.
     pub upper: Upper,
+    /// Most processes of one command.
+    pub process_limit: Option<u64>,
     /// Host name.
     pub hostname: Option<String>,
     /// Name servers for `/etc/resolv.conf`.
@@ -73,6 +75,7 @@ impl Options {
         let mut options = Self {
             layers: 0,
             upper: Upper::Memory { limit_mib: None },
+            process_limit: None,
             hostname: None,
             dns: Vec::new(),
             selftest: Vec::new(),
@@ -103,6 +106,10 @@ impl Options {
                 "upper_mib" => {
                     let mib = value.parse().ok().filter(|mib| *mib > 0);
                     memory_limit = Some(mib.ok_or_else(bad)?);
+                }
+                "processes" => {
+                    let limit = value.parse().ok().filter(|limit| *limit > 0);
+                    options.process_limit = Some(limit.ok_or_else(bad)?);
                 }
                 "hostname" if is_plain(value) && value.len() <= 64 => {
                     options.hostname = Some(value.to_owned());
@@ -149,11 +156,12 @@ mod tests {
     #[test]
     fn keys_are_read_among_those_of_others() {
         let line = "console=ttyAMA0 quiet sm.layers=3 sm.upper=/dev/vdd sm.hostname=box-1 \
-                    sm.dns=1.1.1.1,fe80::1%eth0 root=/dev/ram sm.selftest=/bin/uname,-a\n";
+                    sm.processes=300 sm.dns=1.1.1.1,fe80::1%eth0 root=/dev/ram sm.selftest=/bin/uname,-a\n";
         let options = Options::parse(line).unwrap();
         assert_eq!(options.layers, 3);
         assert_eq!(options.upper, Upper::Disk("/dev/vdd".into()));
         assert_eq!(options.hostname.as_deref(), Some("box-1"));
+        assert_eq!(options.process_limit, Some(300));
         assert_eq!(options.dns, ["1.1.1.1", "fe80::1%eth0"]);
         assert_eq!(options.selftest, [["/bin/uname", "-a"]]);
     }
@@ -181,6 +189,8 @@ mod tests {
             "sm.upper=vdb",
             "sm.upper=/dev/../etc",
             "sm.upper_mib=0",
+            "sm.processes=0",
+            "sm.processes=many",
             "sm.hostname=",
             "sm.hostname=a/b",
             "sm.dns=a,,b",

@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::mount_virtual;
 use super::options::Options;
 use super::root::real_directory;
 use crate::agent::files::replace_file;
-use crate::agent::groups::GroupPool;
+use crate::agent::groups::{self, GroupPool, Rules};
 use crate::agent::names;
 use crate::sys;
 
@@ -19,12 +20,16 @@ use crate::sys;
 /// does not keep it from starting a thread or another command.
 const RESERVED_PROCESSES: u64 = 128;
 
+/// Most processes of one command, unless the host says otherwise: it does not
+/// grow with memory, because the time to end them all would too.
+const DEFAULT_PROCESS_LIMIT: u64 = 4096;
+
 const NO_EXEC: sys::MountFlags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 const NO_DEV: sys::MountFlags = libc::MS_NOSUID | libc::MS_NODEV;
 const DEVICES: sys::MountFlags = libc::MS_NOSUID | libc::MS_NOEXEC;
 
 /// File system, place, mode of the place, flags, options.
-const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 6] = [
+const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 5] = [
     (c"sysfs", "/sys", 0o755, NO_EXEC, c""),
     (
         c"devpts",
@@ -36,7 +41,6 @@ const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 6] = [
     (c"tmpfs", "/dev/shm", 0o1777, NO_EXEC, c"mode=1777"),
     (c"mqueue", "/dev/mqueue", 0o1777, NO_EXEC, c""),
     (c"tmpfs", "/run", 0o755, NO_DEV, c"mode=0755"),
-    (c"cgroup2", "/sys/fs/cgroup", 0o755, NO_EXEC, c""),
 ];
 
 const LINKS: [(&str, &str); 4] = [
@@ -80,8 +84,7 @@ pub(super) struct Surroundings {
 
 pub(super) fn prepare(options: &Options) -> Surroundings {
     for (fs_type, target, mode, flags, data) in MOUNTS {
-        // sysfs brings its directory along; mkdir there would only fail.
-        if target == "/sys/fs/cgroup" || real_directory(Path::new(target), mode).is_ok() {
+        if real_directory(Path::new(target), mode).is_ok() {
             let _ = mount_virtual(fs_type, target, flags, data);
         }
     }
@@ -94,10 +97,25 @@ pub(super) fn prepare(options: &Options) -> Surroundings {
     }
     let _ = sys::loopback_up();
     write_names(options);
+    let boot_id = cover_boot_id().ok();
+    share_mounts();
     Surroundings {
-        groups: confine(),
-        boot_id: cover_boot_id().ok(),
+        groups: confine(options.process_limit).ok(),
+        boot_id,
     }
+}
+
+/// Where commands see control groups.
+const GROUPS: &CStr = c"/sys/fs/cgroup";
+
+/// Makes all mounts shared, so that what one command mounts the others see:
+/// each control group has a mount namespace. They differ in what is mounted on
+/// the mount made here.
+fn share_mounts() {
+    let place = Path::new(GROUPS.to_str().unwrap_or_default());
+    let _ = sys::mount(place, place, c"", libc::MS_BIND, c"");
+    let flags = libc::MS_SHARED | libc::MS_REC;
+    let _ = sys::mount(Path::new(""), Path::new("/"), c"", flags, c"");
 }
 
 /// The kernel's boot id, which is one for all copies of a machine.
@@ -141,11 +159,20 @@ fn write_names(options: &Options) {
 }
 
 /// Sets up the control groups of commands, with a limit on processes that
-/// leaves the agent some.
-fn confine() -> Option<GroupPool> {
-    let base = Path::new("/sys/fs/cgroup");
-    let parent = base.join("exec");
-    let _ = fs::create_dir(&parent);
+/// leaves the agent some, and processor time shared by command and not by
+/// process: one that forks without end does not keep the agent from ending it.
+///
+/// The hierarchy is mounted nowhere. `nsdelegate` holds for all who mount it.
+fn confine(wanted: Option<u64>) -> io::Result<GroupPool> {
+    let root = sys::mount_detached(c"cgroup2", c"nsdelegate")?;
+    let _ = sys::make_dir_at(root.as_fd(), c"exec");
+    let parent = sys::open_at(root.as_fd(), c"exec", libc::O_RDONLY | libc::O_DIRECTORY)?;
+    for group in [&root, &parent] {
+        for controller in ["+pids", "+cpu"] {
+            // A kernel without one of them has the other.
+            let _ = groups::set(group.as_fd(), c"cgroup.subtree_control", controller);
+        }
+    }
     let read = |path: &str| {
         let text = fs::read_to_string(path).ok()?;
         text.trim().parse::<u64>().ok()
@@ -154,14 +181,13 @@ fn confine() -> Option<GroupPool> {
         read("/proc/sys/kernel/pid_max"),
         read("/proc/sys/kernel/threads-max"),
     ];
-    let most = most.into_iter().flatten().min();
-    let together = most.map(|most| most.saturating_sub(RESERVED_PROCESSES).max(1));
-    if let Some(limit) = together {
-        for group in [base, &parent] {
-            let _ = fs::write(group.join("cgroup.subtree_control"), "+pids");
-        }
-        let _ = fs::write(parent.join("pids.max"), limit.to_string());
-    }
-    let alone = together.map(|limit| limit - limit / 4);
-    GroupPool::new(parent, alone).ok()
+    let most = most.into_iter().flatten().min().unwrap_or(u64::MAX);
+    let together = most.saturating_sub(RESERVED_PROCESSES).max(1);
+    let _ = groups::set(parent.as_fd(), c"pids.max", &together.to_string());
+    let wanted = wanted.unwrap_or(DEFAULT_PROCESS_LIMIT);
+    let rules = Rules {
+        process_limit: Some(wanted.min(together - together / 4)),
+        private_root: Some(GROUPS),
+    };
+    GroupPool::below(parent, rules)
 }

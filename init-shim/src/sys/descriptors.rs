@@ -80,6 +80,24 @@ pub fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> io::Result<Owned
     Ok(own(fd))
 }
 
+/// Makes a directory relative to another.
+///
+/// # Errors
+/// As `mkdirat(2)`.
+pub fn make_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is NUL-terminated.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), 0o755) }).map(drop)
+}
+
+/// Removes a directory relative to another.
+///
+/// # Errors
+/// As `unlinkat(2)`.
+pub fn remove_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is NUL-terminated.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) }).map(drop)
+}
+
 /// Takes ownership of a descriptor that a system call just returned.
 pub(super) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: every caller passes a non-negative descriptor fresh from the

@@ -4,6 +4,7 @@
 mod descriptors;
 mod machine;
 mod mounts;
+mod namespaces;
 mod process;
 mod sockets;
 
@@ -18,7 +19,8 @@ use std::io;
 
 pub use descriptors::{
     POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, fill_standard_descriptors,
-    open_at, pending_bytes, pipe, poll, read, set_nonblocking, set_winsize, write,
+    make_dir_at, open_at, pending_bytes, pipe, poll, read, remove_dir_at, set_nonblocking,
+    set_winsize, write,
 };
 pub use machine::{
     block_child_signals, disable_malloc_arenas, hostname, kernel_release, kill_everything,
@@ -26,14 +28,13 @@ pub use machine::{
     set_descriptor_limit, set_hostname, set_umask, sync_all, total_memory_bytes,
     wait_for_child_signal, wall_ns,
 };
-pub use mounts::{MountFlags, mount, mount_overlay, move_root};
+pub use mounts::{MountFlags, mount, mount_detached, mount_overlay, move_root};
+pub use namespaces::Namespaces;
 pub use process::{
-    Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process, reap_orphan,
-    spawn, wait_nonblocking,
+    Confinement, Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process,
+    reap_orphan, spawn, wait_nonblocking,
 };
-pub use sockets::{
-    accept, receive, send, shutdown_write, vsock_connect_host, vsock_connect_self, vsock_listen,
-};
+pub use sockets::{Peer, accept, receive, send, shutdown_write, vsock_connect_host, vsock_listen};
 
 /// The return value of a C call that reports errors as -1 and `errno`.
 fn check(ret: libc::c_int) -> io::Result<libc::c_int> {

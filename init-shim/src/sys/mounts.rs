@@ -92,9 +92,28 @@ impl FsContext {
         Ok(())
     }
 
+    fn mount(&self) -> io::Result<OwnedFd> {
+        self.config(FSCONFIG_CMD_CREATE, None, None)?;
+        // SAFETY: a descriptor and two flag words.
+        syscall_fd(unsafe {
+            libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, 0)
+        })
+    }
+
     fn set(&self, key: &CStr, value: &CStr) -> io::Result<()> {
         self.config(FSCONFIG_SET_STRING, Some(key), Some(value))
     }
+}
+
+/// Mounts a file system nowhere: only who has the descriptor gets there.
+///
+/// # Errors
+/// As the mount calls.
+pub fn mount_detached(fs_type: &CStr, flag: &CStr) -> io::Result<OwnedFd> {
+    let context = FsContext::open(fs_type)?;
+    context.set(c"source", fs_type)?;
+    context.config(FSCONFIG_SET_FLAG, Some(flag), None)?;
+    context.mount()
 }
 
 /// Mounts an overlay. `lower` is ordered top first. Each layer is its own
@@ -121,11 +140,7 @@ pub fn mount_overlay(
     if volatile {
         context.config(FSCONFIG_SET_FLAG, Some(c"volatile"), None)?;
     }
-    context.config(FSCONFIG_CMD_CREATE, None, None)?;
-    // SAFETY: a descriptor and two flag words.
-    let mounted = syscall_fd(unsafe {
-        libc::syscall(libc::SYS_fsmount, context.0.as_raw_fd(), FSMOUNT_CLOEXEC, 0)
-    })?;
+    let mounted = context.mount()?;
     // SAFETY: descriptors, NUL-terminated paths and a flag word.
     let ret = unsafe {
         libc::syscall(

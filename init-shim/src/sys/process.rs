@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::clone::clone3;
 use super::descriptors::own;
+use super::namespaces::Namespaces;
 
 /// Identity of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,12 +59,22 @@ pub struct SpawnError {
     pub errno: i32,
 }
 
+/// Where a command runs: the directory of its control group, and namespaces of
+/// that group, if there are some.
+#[derive(Debug, Clone, Copy)]
+pub struct Confinement<'a> {
+    /// For `CLONE_INTO_CGROUP`.
+    pub directory: BorrowedFd<'a>,
+    /// Entered before the program is executed.
+    pub namespaces: Option<&'a Namespaces>,
+}
+
 /// Bytes of stack for a child between clone and exec: it calls a dozen thin
 /// system call wrappers.
-const CHILD_STACK: usize = 32 * 1024;
+pub(super) const CHILD_STACK: usize = 32 * 1024;
 
 #[repr(align(16))]
-struct ChildStack {
+pub(super) struct ChildStack {
     _bytes: [u8; CHILD_STACK],
 }
 
@@ -75,6 +86,7 @@ struct Shared<'a> {
     env: Vec<*const c_char>,
     stdio: [RawFd; 3],
     tty: bool,
+    namespaces: [Option<(RawFd, libc::c_int)>; 2],
     failure: Option<SpawnError>,
 }
 
@@ -86,7 +98,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
-/// Starts a process in its own session, in `cgroup` if one is given. `stdio`
+/// Starts a process in its own session, confined to `place` if one is given. `stdio`
 /// are its descriptors 0, 1 and 2; with `tty` the first is its controlling
 /// terminal. Returns process id and a descriptor that becomes readable when it
 /// ends. The caller's memory is shared, not copied, until the program is
@@ -98,7 +110,7 @@ pub fn spawn(
     plan: &Plan,
     stdio: [BorrowedFd<'_>; 3],
     tty: bool,
-    cgroup: Option<BorrowedFd<'_>>,
+    place: Option<Confinement<'_>>,
 ) -> Result<(i32, OwnedFd), SpawnError> {
     let mut shared = Shared {
         plan,
@@ -106,6 +118,9 @@ pub fn spawn(
         env: pointers(&plan.env),
         stdio: stdio.map(|fd| fd.as_raw_fd()),
         tty,
+        namespaces: place
+            .and_then(|place| place.namespaces)
+            .map_or([None; 2], Namespaces::descriptors),
         failure: None,
     };
     // The buffer is not initialised: its pages should fault in only where used.
@@ -113,7 +128,7 @@ pub fn spawn(
     let mut pidfd: libc::c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
     let mut flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
-    if cgroup.is_some() {
+    if place.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
     // SAFETY: clone_args is plain data for which zeroes are valid.
@@ -123,7 +138,9 @@ pub fn spawn(
     args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
     args.stack = stack.as_mut_ptr() as u64;
     args.stack_size = CHILD_STACK as u64;
-    args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()));
+    args.cgroup = place.map_or(0, |place| {
+        u64::from(place.directory.as_raw_fd().unsigned_abs())
+    });
     // SAFETY: `args` is complete, its stack is ours and 16-byte aligned, CLONE_VM
     // comes with CLONE_VFORK, so `shared` and `stack` outlive the child's use of
     // them, and `child_main` keeps to system calls.
@@ -161,8 +178,8 @@ pub fn spawn(
 }
 
 /// `linux/sched.h`; libc has them as c_int, in which the values do not fit.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+pub(super) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// The child's life between clone and exec.
 ///
@@ -178,7 +195,7 @@ unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {
     unsafe { libc::_exit(127) }
 }
 
-fn errno() -> i32 {
+pub(super) fn errno() -> i32 {
     // SAFETY: the location is valid; its thread (the suspended parent) does not use it now.
     unsafe { *libc::__errno_location() }
 }
@@ -210,6 +227,12 @@ unsafe fn start(shared: &Shared<'_>) -> SpawnError {
         }
         for (from, to) in [(stdin, 0), (stdout, 1), (stderr, 2)] {
             if libc::dup2(from, to) < 0 {
+                return fail(Stage::Setup);
+            }
+        }
+        // Before the directory is entered: a mount namespace begins at its root.
+        for (namespace, kind) in shared.namespaces.into_iter().flatten() {
+            if libc::setns(namespace, kind) < 0 {
                 return fail(Stage::Setup);
             }
         }

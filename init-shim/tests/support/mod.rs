@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use exec_proto::client::{Event, Session};
 use exec_proto::{ExecFlags, ExecRequest, Exited, Failure};
-use init_shim::agent::groups::GroupPool;
+use init_shim::agent::groups::{GroupPool, Rules};
 use init_shim::agent::{Agent, Buffers, Greeting, serve};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -62,7 +62,7 @@ pub fn agent_with_groups() -> Option<TestAgent> {
         let dir = Path::new(root).join(format!("sm-test-{}-{serial}", std::process::id()));
         if Path::new(root).join("cgroup.procs").exists()
             && std::fs::create_dir(&dir).is_ok()
-            && let Ok(pool) = GroupPool::new(dir.clone(), None)
+            && let Ok(pool) = GroupPool::new(&dir, Rules::default())
         {
             return Some(TestAgent {
                 agent: Arc::new(Agent::new(Some(pool), false).unwrap()),

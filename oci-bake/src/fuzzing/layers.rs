@@ -30,7 +30,25 @@ pub fn fuzz_layer_stack(data: &[u8]) {
         trees.push(Rc::new(tree));
         world = after;
         assert_eq!(overlay(&trees), world, "{ops:?}");
+        for first in 0..trees.len() {
+            assert_eq!(overlay(&merged(&trees, first)), world, "{first} {ops:?}");
+        }
     }
+}
+
+/// The stack with all trees from `first` up merged into one.
+fn merged(trees: &[Rc<Tree>], first: usize) -> Vec<Rc<Tree>> {
+    let (below, above) = trees.split_at(first);
+    let mut stack = below.to_vec();
+    let one = Tree::merged(
+        above.iter().map(Rc::as_ref),
+        &super::limits(),
+        &mut Below(below),
+    );
+    // Nothing in a layer that was read can be too much for a merged one: the
+    // limits are far above what these few members are.
+    stack.extend(one.ok().map(Rc::new));
+    stack
 }
 
 struct Below<'a>(&'a [Rc<Tree>]);
@@ -150,11 +168,13 @@ fn overlay(trees: &[Rc<Tree>]) -> World {
 /// Merges directories, topmost first.
 fn merge(dirs: &[(&Tree, NodeId)], path: &mut Path, world: &mut World) {
     let mut names: BTreeMap<&[u8], Vec<(&Tree, NodeId)>> = BTreeMap::new();
+    let mut merged = 0;
     for &(tree, id) in dirs {
         let node = tree.node(id);
         let Some(Dir { children, .. }) = node.as_dir() else {
             continue;
         };
+        merged += 1;
         for (name, &child) in children {
             names.entry(name).or_default().push((tree, child));
         }
@@ -165,7 +185,14 @@ fn merge(dirs: &[(&Tree, NodeId)], path: &mut Path, world: &mut World) {
     for (name, stack) in names {
         let (tree, id) = stack[0];
         path.push(name.to_vec());
-        if let Some(object) = object(tree.node(id)) {
+        let object = object(tree.node(id));
+        // Linux lists what it finds in a directory of one layer, whiteouts
+        // and all. The root is never that: the writable layer has one too.
+        assert!(
+            object.is_some() || merged > 1 || path.len() == 1,
+            "a whiteout of nothing is seen at {path:?}"
+        );
+        if let Some(object) = object {
             let is_dir = matches!(object, Object::Dir { .. });
             world.insert(path.clone(), object);
             if is_dir {

@@ -36,6 +36,8 @@ struct Diff {
     implied: BTreeSet<Path>,
     whiteouts: BTreeSet<Path>,
     opaque: BTreeSet<Path>,
+    /// A path had more links than Linux follows.
+    circular: bool,
 }
 
 /// The world after a layer, or `None` when the layer cannot be applied.
@@ -44,7 +46,7 @@ pub(super) fn apply(below: &World, ops: &[Op]) -> Option<World> {
     for op in ops {
         match op {
             Op::Put(path, object) => {
-                let path = diff.place(path)?;
+                let path = diff.place(below, path)?;
                 let both_dirs = matches!(object, Object::Dir { .. })
                     && matches!(diff.objects.get(&path), Some(Object::Dir { .. }));
                 if !both_dirs {
@@ -55,12 +57,19 @@ pub(super) fn apply(below: &World, ops: &[Op]) -> Option<World> {
             }
             Op::HardLink(path, target) => diff.hard_link(below, path, target)?,
             Op::Whiteout(path) => {
-                let path = diff.place(path)?;
-                diff.whiteouts.insert(path);
+                let path = diff.place(below, path);
+                if path.is_none() && diff.circular {
+                    return None;
+                }
+                // There is nothing to remove in a file.
+                diff.whiteouts.extend(path);
             }
             Op::Opaque(path) => {
-                let path = diff.directory(path)?;
-                diff.opaque.insert(path);
+                let path = diff.directory(below, path);
+                if path.is_none() && diff.circular {
+                    return None;
+                }
+                diff.opaque.extend(path);
             }
         }
     }
@@ -69,16 +78,22 @@ pub(super) fn apply(below: &World, ops: &[Op]) -> Option<World> {
 
 impl Diff {
     /// `path` with its parents made real.
-    fn place(&mut self, path: &Path) -> Option<Path> {
+    fn place(&mut self, below: &World, path: &Path) -> Option<Path> {
         let (name, parents) = path.split_last()?;
-        let mut path = self.directory(parents)?;
+        let mut path = self.directory(below, parents)?;
         path.push(name.clone());
         Some(path)
     }
 
-    /// Follows the layer's own links; makes what is missing.
-    fn directory(&mut self, path: &[Vec<u8>]) -> Option<Path> {
-        self.follow(path, true)?
+    /// Follows links, the layer's own and those below; makes what is missing.
+    fn directory(&mut self, below: &World, path: &[Vec<u8>]) -> Option<Path> {
+        self.follow(below, path, true)?
+    }
+
+    /// Whether the layer has said so far that what is below there is gone.
+    fn hides(&self, path: &Path) -> bool {
+        let opaque = |dir: &Path| dir.len() < path.len() && path.starts_with(dir);
+        self.opaque.iter().any(opaque) || self.whiteouts.iter().any(|w| path.starts_with(w))
     }
 
     /// Outer `None`: impossible. Inner `None`: not there.
@@ -86,18 +101,21 @@ impl Diff {
         clippy::option_option,
         reason = "impossible and absent are different answers"
     )]
-    fn follow(&mut self, path: &[Vec<u8>], make: bool) -> Option<Option<Path>> {
+    fn follow(&mut self, below: &World, path: &[Vec<u8>], make: bool) -> Option<Option<Path>> {
         let mut todo: Vec<Vec<u8>> = path.to_vec();
         let mut here = Path::new();
         let mut links = 0;
         while !todo.is_empty() {
             let mut next = here.clone();
             next.push(todo.remove(0));
-            match self.objects.get(&next) {
-                Some(Object::Dir { .. }) => here = next,
+            let own = self.objects.get(&next);
+            let seen = own.or_else(|| below.get(&next).filter(|_| !self.hides(&next)));
+            match seen {
+                Some(Object::Dir { .. }) if own.is_some() || !make => here = next,
                 Some(Object::Link { target }) => {
                     links += 1;
                     if links > 40 {
+                        self.circular = true;
                         return None;
                     }
                     // Targets are absolute in this model.
@@ -106,13 +124,13 @@ impl Diff {
                     todo = path;
                     here = Path::new();
                 }
-                Some(_) if make => return None,
-                None if make => {
+                None | Some(Object::Dir { .. }) if make => {
                     self.objects
                         .insert(next.clone(), Object::Dir { mode: 0o755 });
                     self.implied.insert(next.clone());
                     here = next;
                 }
+                Some(_) if make => return None,
                 _ => return Some(None),
             }
         }
@@ -120,20 +138,18 @@ impl Diff {
     }
 
     fn hard_link(&mut self, below: &World, path: &Path, target: &Path) -> Option<()> {
-        let path = self.place(path)?;
+        let path = self.place(below, path)?;
         let (name, parents) = target.split_last()?;
-        let local = self.follow(parents, false)?.map(|mut dir| {
-            dir.push(name.clone());
-            dir
-        });
-        let object = match local.and_then(|local| self.objects.get(&local).cloned()) {
+        let mut target = self.follow(below, parents, false)??;
+        target.push(name.clone());
+        let object = match self.objects.get(&target).cloned() {
             Some(object) => object,
             None => {
-                let object = below.get(target)?.clone();
+                let object = below.get(&target)?.clone();
                 if matches!(object, Object::Dir { .. }) {
                     return None;
                 }
-                let up = self.place(target)?;
+                let up = self.place(below, &target)?;
                 self.objects.insert(up, object.clone());
                 object
             }

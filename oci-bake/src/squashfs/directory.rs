@@ -39,6 +39,18 @@ impl Listing {
     };
 }
 
+/// Fewest entries between two index records, and fewest in a directory that
+/// has any: below, reading the records costs what they save.
+const MIN_STRIDE: usize = 16;
+
+/// How many entries lie between two index records. To find a name, the kernel
+/// reads the records from the first on, and then the entries from there on,
+/// one as slowly as the other (`get_dir_index_using_name`, `squashfs_lookup`):
+/// the sum is least with as many of one as of the other.
+fn stride(entries: usize) -> usize {
+    entries.isqrt().clamp(MIN_STRIDE, HEADER_ENTRIES)
+}
+
 /// Appends a listing of `entries`, which must be sorted by name: the kernel
 /// stops looking at the first greater name.
 pub(super) fn append(table: &mut Table, entries: &[Entry<'_>]) -> Result<Listing, SquashfsError> {
@@ -47,21 +59,23 @@ pub(super) fn append(table: &mut Table, entries: &[Entry<'_>]) -> Result<Listing
     }
     let start = table.position();
     let address = table.address()?;
+    let stride = stride(entries.len());
     let mut index = Vec::new();
     let mut index_count = 0u16;
-    let mut indexed_block = start / METADATA_BYTES;
+    let mut since_record = 0;
     let mut rest = entries;
     while let Some(first) = rest.first() {
         let position = table.position();
-        // An index record for the first header in each further metadata
-        // block lets the kernel skip what lies before it.
-        if position / METADATA_BYTES > indexed_block && index_count < u16::MAX {
-            indexed_block = position / METADATA_BYTES;
+        // Headers need not be a stride apart (inodes in other blocks end a
+        // run), records must.
+        if since_record >= stride && index_count < u16::MAX {
+            since_record = 0;
             push_index(&mut index, position - start, position, first.name)?;
             index_count += 1;
         }
-        let run = run_length(rest, position);
+        let run = run_length(rest, position, stride - since_record.min(stride - 1));
         push_run(table, &rest[..run])?;
+        since_record += run;
         rest = &rest[run..];
     }
     let len = u32::try_from(table.position() - start)
@@ -79,13 +93,13 @@ pub(super) fn append(table: &mut Table, entries: &[Entry<'_>]) -> Result<Listing
     })
 }
 
-/// How many entries can share the header written at `position`.
-fn run_length(entries: &[Entry<'_>], position: u64) -> usize {
+/// How many entries, at most `limit`, share the header written at `position`.
+fn run_length(entries: &[Entry<'_>], position: u64, limit: usize) -> usize {
     let block = position / METADATA_BYTES;
     let mut end = position + 12;
     let first = &entries[0];
     let mut count = 0;
-    for entry in entries.iter().take(HEADER_ENTRIES) {
+    for entry in entries.iter().take(limit) {
         let delta = i64::from(entry.number) - i64::from(first.number);
         let same_block = entry.inode.block == first.inode.block;
         let crossed = count > 0 && end / METADATA_BYTES > block;
@@ -139,4 +153,64 @@ fn push_index(
     index.extend_from_slice(&name_len.to_le_bytes());
     index.extend_from_slice(name);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps the kernel takes to each of `count` names, on average, when
+    /// `block` inodes share a metadata block.
+    fn average_steps(count: usize, block: usize) -> usize {
+        let names: Vec<String> = (0..count).map(|n| format!("name-{n:06}")).collect();
+        let entries: Vec<Entry<'_>> = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| Entry {
+                name: name.as_bytes(),
+                inode: Address {
+                    block: u32::try_from(n / block).unwrap(),
+                    offset: 0,
+                },
+                number: u32::try_from(n).unwrap(),
+                kind: 2,
+            })
+            .collect();
+        let mut table = Table::default();
+        let listing = append(&mut table, &entries).unwrap();
+        let records: Vec<usize> = records(&listing.index)
+            .iter()
+            .map(|name| names.iter().position(|n| n.as_bytes() == *name).unwrap())
+            .collect();
+        assert_eq!(records.len(), usize::from(listing.index_count));
+        let steps = |at: usize| {
+            let before = records.iter().filter(|record| **record <= at);
+            let from = before.clone().max().copied().unwrap_or(0);
+            before.count() + 1 + at - from
+        };
+        (0..count).map(steps).sum::<usize>() / count.max(1)
+    }
+
+    /// The names of index records.
+    fn records(mut index: &[u8]) -> Vec<&[u8]> {
+        let mut names = Vec::new();
+        while let Some((head, rest)) = index.split_at_checked(12) {
+            let len = u32::from_le_bytes(head[8..].try_into().unwrap()) + 1;
+            let (name, rest) = rest.split_at(usize::try_from(len).unwrap());
+            names.push(name);
+            index = rest;
+        }
+        names
+    }
+
+    #[test]
+    fn names_are_found_in_about_as_many_steps_as_the_root_of_their_number() {
+        // Whether all inodes lie together or each in a block of its own.
+        for block in [1, 250, 60_000] {
+            for (count, most) in [(1, 1), (16, 8), (100, 16), (1000, 40), (60_000, 260)] {
+                let steps = average_steps(count, block);
+                assert!(steps <= most, "{steps} steps for one of {count}, {block}");
+            }
+        }
+    }
 }

@@ -16,6 +16,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names with this prefix are AUFS bookkeeping, which is ignored.
 const AUFS_META: &[u8] = b".wh..wh.";
+/// Why a hard link cannot be made whose target is nowhere.
+const NO_TARGET: &str = "neither this layer nor one below has the target";
 /// What holding a name costs besides its bytes.
 const NAME_OVERHEAD: u64 = 64;
 
@@ -110,7 +112,9 @@ impl Tree {
             });
         }
         if name == OPAQUE {
-            let dir = self.walk(parents, &entry.path)?;
+            let Some(dir) = self.walk_to_remove(parents, &entry.path, lower)? else {
+                return Ok(());
+            };
             if dir == self.root() {
                 self.applied.root_opaque = true;
             }
@@ -118,9 +122,9 @@ impl Tree {
             return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            return self.whiteout(hidden, parents, &entry.path);
+            return self.whiteout(hidden, parents, &entry.path, lower);
         }
-        let parent = self.walk(parents, &entry.path)?;
+        let parent = self.walk(parents, &entry.path, lower)?;
         if let EntryKind::HardLink = entry.kind {
             return self.hard_link(&entry, parent, name, lower);
         }
@@ -148,6 +152,7 @@ impl Tree {
         hidden: &[u8],
         parents: &[Vec<u8>],
         path: &[u8],
+        lower: &mut dyn Lower,
     ) -> Result<(), LayerError> {
         // Names a directory lookup cannot yield: taken literally, `.wh...`
         // would remove the parent directory.
@@ -157,8 +162,10 @@ impl Tree {
                 name: show(hidden),
             });
         }
-        let dir = self.walk(parents, path)?;
-        self.charge(hidden.len() as u64 + NAME_OVERHEAD)?;
+        let Some(dir) = self.walk_to_remove(parents, path, lower)? else {
+            return Ok(());
+        };
+        self.charge_name(hidden)?;
         self.dir_mut(dir, path)?.whiteouts.insert(hidden.to_vec());
         Ok(())
     }
@@ -179,8 +186,11 @@ impl Tree {
         let Some((target_name, target_parents)) = target.split_last() else {
             return Err(missing("the target is the root directory"));
         };
-        let found = self
-            .resolve(target_parents, &entry.path)?
+        let Some(place) = self.resolve(target_parents, &entry.path, lower)? else {
+            return Err(missing(NO_TARGET));
+        };
+        let found = place
+            .id
             .and_then(|dir| self.nodes[dir].as_dir()?.children.get(target_name).copied());
         let id = match found {
             Some(id) => id,
@@ -188,13 +198,13 @@ impl Tree {
                 self.applied.used_lower = true;
                 // overlayfs cannot link across layers: bring the file up, as
                 // a write in a running container would.
-                let node = lower
-                    .find(&target)?
-                    .ok_or_else(|| missing("neither this layer nor one below has the target"))?;
+                let mut target = place.path;
+                target.push(target_name.clone());
+                let node = lower.find(&target)?.ok_or_else(|| missing(NO_TARGET))?;
                 if node.as_dir().is_some() {
                     return Err(missing("the target is a directory"));
                 }
-                let up = self.walk(target_parents, &entry.path)?;
+                let up = self.walk(&target[..target.len() - 1], &entry.path, lower)?;
                 self.charge_data(&node)?;
                 let id = self.add(node)?;
                 self.attach(up, target_name, id)?;
@@ -207,7 +217,12 @@ impl Tree {
         self.attach(parent, name, id)
     }
 
-    fn charge_data(&mut self, node: &Node) -> Result<(), LayerError> {
+    /// Counts a name that is held in memory.
+    pub(super) fn charge_name(&mut self, name: &[u8]) -> Result<(), LayerError> {
+        self.charge(name.len() as u64 + NAME_OVERHEAD)
+    }
+
+    pub(super) fn charge_data(&mut self, node: &Node) -> Result<(), LayerError> {
         if let Kind::File(data) = &node.kind {
             self.data_bytes = self.data_bytes.saturating_add(data.size);
             if self.data_bytes > self.max_data_bytes {
@@ -331,7 +346,7 @@ impl Tree {
         name: &[u8],
         id: NodeId,
     ) -> Result<(), LayerError> {
-        self.charge(name.len() as u64 + NAME_OVERHEAD)?;
+        self.charge_name(name)?;
         self.dir_mut(parent, name)?
             .children
             .insert(name.to_vec(), id);

@@ -6,6 +6,7 @@
 
 mod apply;
 mod finish;
+mod merge;
 mod path;
 mod walk;
 
@@ -68,6 +69,13 @@ pub(crate) struct Dir {
     pub(crate) whiteouts: BTreeSet<Vec<u8>>,
     /// Hides everything the layers below have in this directory.
     pub(crate) opaque: bool,
+}
+
+impl Dir {
+    /// Whether this layer hides what the layers below have under `name`.
+    pub(crate) fn hides(&self, name: &[u8]) -> bool {
+        self.opaque || self.whiteouts.contains(name)
+    }
 }
 
 /// What a node is.

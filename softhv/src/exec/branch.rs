@@ -2,6 +2,7 @@
 
 use crate::code::jump_index;
 use crate::cpu::Cpu;
+use crate::dispatch::go_on;
 use crate::next_op;
 use crate::op::Op;
 use crate::tlb::PAGE_MASK;
@@ -26,14 +27,14 @@ pub unsafe fn pc_of(cpu: *mut Cpu, op: *const Op) -> u64 {
     unsafe { (*cpu).regs.page + u64::from((*op).pc_offset) }
 }
 
-/// Whether the run loop wants control.
+/// Whether the run loop wants control, or the host stack needs it to have it.
 ///
 /// # Safety
 /// `cpu` as for a handler.
 #[inline(always)]
 unsafe fn wanted(cpu: *mut Cpu) -> bool {
     // SAFETY: the word lives in the shared part that the vCPU holds.
-    unsafe { (*(*cpu).attention).load(Ordering::Relaxed) != 0 }
+    unsafe { (*(*cpu).attention).load(Ordering::Relaxed) != 0 || (*cpu).stack_limit.is_passed() }
 }
 
 /// Continues at `target`, wherever that is. Last expression of a handler.
@@ -49,8 +50,7 @@ pub unsafe fn jump(cpu: *mut Cpu, target: u64) {
         let entry = (*cpu).jump.add(jump_index(target, context));
         if (*entry).pc == target && (*entry).context == context && !wanted(cpu) {
             (*cpu).regs.page = target & PAGE_MASK;
-            let op = (*entry).op;
-            ((*op).run)(cpu, op)
+            go_on(cpu, (*entry).op)
         } else {
             (*cpu).pc = target;
         }
@@ -73,7 +73,7 @@ pub unsafe fn take<const KIND: u8>(cpu: *mut Cpu, op: *const Op) {
             (*cpu).pc = pc_of(cpu, op).wrapping_add((*op).imm);
             (*cpu).link_from = op;
         } else {
-            ((*link).run)(cpu, link)
+            go_on(cpu, link)
         }
     }
 }

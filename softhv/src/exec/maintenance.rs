@@ -4,7 +4,7 @@ use super::branch::{handler, pc_of};
 use crate::cpu::Cpu;
 use crate::next_op;
 use crate::op::Op;
-use crate::vcpu_link::{AckWait, CodeRange, TlbInvalidate};
+use crate::vcpu_link::{CodeRange, TlbInvalidate};
 
 /// SCTLR_EL1.UCI: cache maintenance at EL0. DZE: DC ZVA at EL0.
 const SCTLR_UCI: u64 = 1 << 26;
@@ -130,27 +130,34 @@ impl Cpu {
         }
     }
 
-    /// Drops decoded code here and on the other vCPUs.
+    /// Drops decoded code here, and on the other vCPUs until the next DSB.
     fn code_changed(&mut self, range: CodeRange) {
         self.code.invalidate(range);
-        self.vm.broadcast_code(self.index, range, &mut self.acks);
+        if self.vm.vcpu_count() > 1
+            && let Some(other) = self.acks.defer_code(range)
+        {
+            self.vm.broadcast_code(self.index, other, &mut self.acks);
+        }
     }
 
-    /// Waits until the other vCPUs have applied what was sent to them, taking
-    /// own mail meanwhile, since two vCPUs may wait for each other.
-    pub(super) fn await_acks(&mut self) {
-        let mut round = 0u32;
-        loop {
-            let mut acks = std::mem::take(&mut self.acks);
-            let settled = acks.poll();
-            self.acks = acks;
-            if settled {
-                return;
-            }
-            self.take_mail();
-            AckWait::pause(round);
-            round = round.saturating_add(1);
+    /// Posts what is still to be posted of stale code.
+    pub fn send_code(&mut self) {
+        if let Some(range) = self.acks.take_unsent() {
+            self.vm.broadcast_code(self.index, range, &mut self.acks);
         }
+    }
+
+    /// Waits until the other vCPUs have applied what was sent to them. No guest
+    /// code is executed meanwhile, so nobody needs to wait for this one.
+    pub(super) fn await_acks(&mut self) {
+        self.send_code();
+        if self.acks.poll() {
+            return;
+        }
+        self.shared.pause();
+        self.acks.wait();
+        self.shared.resume();
+        self.take_mail();
     }
 }
 

@@ -6,6 +6,7 @@ use super::format::{Double, Format, Fpu, IXC, Single};
 use super::native::Native;
 use super::ops::{self, Binary, Unary};
 use crate::cpu::Cpu;
+use crate::dispatch;
 use crate::op::Op;
 use crate::regs::{Regs, V};
 
@@ -20,7 +21,7 @@ fn run(regs: Regs, word: u32) -> Regs {
     unsafe {
         let cpu = cpu.as_mut_ptr();
         (&raw mut (*cpu).regs).write(regs);
-        (ops[0].run)(cpu, &raw const ops[0]);
+        dispatch::execute(cpu, &raw const ops[0]);
         (&raw const (*cpu).regs).read()
     }
 }

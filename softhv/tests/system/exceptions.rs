@@ -103,6 +103,9 @@ fn theirs() -> Log {
             "none",
             "-monitor",
             "none",
+            // Its boot ROM is in a package that nothing here needs.
+            "-nic",
+            "none",
         ])
         .arg("-serial")
         .arg(format!("file:{}", output.display()))

@@ -74,7 +74,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let image = image?;
     let path = image.snapshot_path().unwrap_or(std::path::Path::new(""));
     let took = begun.elapsed().as_secs_f64() * 1e3;
-    let line = if json {
+    if json {
         let report = serde_json::json!({
             "snapshot": path,
             "digest": image.digest(),
@@ -82,11 +82,10 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
             "vcpus": image.vcpus(),
             "took_ms": took,
         });
-        format!("{report}\n")
+        output::print_json(&report, false)?;
     } else {
-        format!("{}\n", path.display())
-    };
-    output::print(&line)?;
+        output::print(&format!("{}\n", path.display()))?;
+    }
     Ok(0)
 }
 

@@ -5,22 +5,25 @@ use super::signals::Forwarder;
 use super::terminal::{self, RawTerminal};
 use crate::exec::Channel;
 use crate::{Error, ExecBuilder, ExecStatus, Vm};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 /// How a command is run.
 #[derive(clap::Args)]
 pub struct Options {
     /// Set an environment variable, over the image's; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
-    env: Vec<(String, String)>,
+    #[arg(long, value_name = "K=V", value_parser = OsStringValueParser::new().try_map(variable))]
+    env: Vec<(OsString, OsString)>,
     /// Working directory instead of the image's
     #[arg(long, value_name = "DIR")]
-    workdir: Option<String>,
+    workdir: Option<OsString>,
     /// User instead of the image's
     #[arg(long, value_name = "U[:G]")]
-    user: Option<String>,
+    user: Option<OsString>,
     /// Pass standard input on; without this the command's is empty
     #[arg(short = 'i')]
     interactive: bool,
@@ -29,6 +32,23 @@ pub struct Options {
     tty: bool,
 }
 
+/// A variable of a command, in any bytes.
+fn variable(text: OsString) -> Result<(OsString, OsString), &'static str> {
+    let text = text.into_vec();
+    let at = text.iter().position(|byte| *byte == b'=');
+    match at
+        .filter(|at| *at > 0)
+        .and_then(|at| text.split_at_checked(at))
+    {
+        Some((name, value)) => Ok((
+            OsString::from_vec(name.to_vec()),
+            OsString::from_vec(value[1..].to_vec()),
+        )),
+        None => Err("expected NAME=VALUE"),
+    }
+}
+
+/// A variable of a workload, which is kept as text.
 pub(super) fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -72,16 +92,16 @@ fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> 
         builder = builder.env(key, value);
     }
     if let Some(dir) = &options.workdir {
-        builder = builder.cwd(dir.as_str());
+        builder = builder.cwd(dir.as_bytes());
     }
     if let Some(user) = &options.user {
-        builder = builder.user(user.as_str());
+        builder = builder.user(user.as_bytes());
     }
     if options.tty {
         if let Some((columns, rows)) = terminal::size() {
             builder = builder.winsize(columns, rows);
         }
-        if let Ok(term) = std::env::var("TERM") {
+        if let Some(term) = std::env::var_os("TERM") {
             builder = builder.env("TERM", term);
         }
     }

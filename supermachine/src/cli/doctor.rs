@@ -1,6 +1,6 @@
 //! `supermachine doctor`.
 
-use super::output::print;
+use super::output::{print, print_json};
 use crate::{AssetPaths, Error};
 use serde::Serialize;
 use vmm_core::backend::hvf::HvfEngine;
@@ -58,10 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
         assets: assets(),
     };
     if arguments.json {
-        match serde_json::to_string_pretty(&report) {
-            Ok(text) => print(&format!("{text}\n"))?,
-            Err(error) => return Err(Error::system("write JSON")(error.into())),
-        }
+        print_json(&report, true)?;
     } else {
         print(&text(&report))?;
     }

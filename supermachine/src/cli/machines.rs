@@ -1,11 +1,13 @@
 //! `supermachine ps`, `exec` and `stop`: machines that run, of any process.
 
 use super::command::{Options, supervise};
-use super::output::{plain, print};
+use super::output::{plain, print, print_json};
 use super::signals::Forwarder;
 use crate::Error;
 use crate::registry::{self, RunningVm};
+use std::ffi::OsString;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -24,7 +26,7 @@ pub struct ExecArguments {
     vm: String,
     /// Command to run
     #[arg(value_name = "CMD", last = true, required = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 #[derive(clap::Args)]
@@ -40,15 +42,14 @@ pub struct StopArguments {
 /// Lists the running machines.
 pub fn ps(arguments: &PsArguments) -> Result<u8, Error> {
     let running = registry::running();
-    let text = if arguments.json {
-        format!(
-            "{}\n",
-            serde_json::Value::from_iter(running.iter().map(json))
-        )
+    if arguments.json {
+        print_json(
+            &serde_json::Value::from_iter(running.iter().map(json)),
+            false,
+        )?;
     } else {
-        table(&running)
-    };
-    print(&text)?;
+        print(&table(&running))?;
+    }
     Ok(0)
 }
 
@@ -96,7 +97,8 @@ fn table(running: &[RunningVm]) -> String {
 pub fn exec(arguments: &ExecArguments) -> Result<u8, Error> {
     let signals = Forwarder::install()?;
     let vm = registry::find(&arguments.vm)?;
-    let command = vm.exec_builder().argv(arguments.command.clone());
+    let argv = arguments.command.iter().map(|word| word.as_bytes());
+    let command = vm.exec_builder().argv(argv);
     let result = supervise(command, None, &arguments.options, &signals);
     signals.settle();
     Ok(result?.shell_status())

@@ -2,8 +2,10 @@
 
 use crate::Error;
 use crate::exec::Sinks;
+use exec_proto::Printable;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
@@ -76,47 +78,69 @@ impl Sinks for Standard<'_> {
     }
 }
 
-/// Foreign text for a terminal: what would move its cursor, or turn the
-/// direction of its writing, is escaped.
+/// Foreign text in a line of ours.
 pub fn plain(text: &str) -> String {
-    let shown = |char: char| match char {
-        // Marks, embeddings and isolates of the Unicode bidirectional
-        // algorithm (UAX #9), and the two separators that end lines.
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            false
-        }
-        char => !char.is_control(),
-    };
-    let mut plain = String::with_capacity(text.len());
-    for char in text.chars() {
-        if shown(char) {
-            plain.push(char);
-        } else {
-            plain.extend(char.escape_unicode());
-        }
-    }
-    plain
+    Printable::line(text).to_string()
 }
 
-/// Writes text of our own to standard output.
+/// Writes text of our own to standard output. What is foreign in it goes
+/// through [`plain`], or it could end our lines; what was forgotten still cannot
+/// drive a terminal.
 pub fn print(text: &str) -> Result<(), Error> {
-    Standard(&Progress::default()).stdout(text.as_bytes())
+    let tame = tame(text, |char| char.escape_unicode().to_string());
+    Standard(&Progress::default()).stdout(tame.as_bytes())
+}
+
+/// Writes JSON to standard output, with what would drive a terminal escaped as
+/// JSON has it. The values are the same.
+pub fn print_json(value: &impl Serialize, is_pretty: bool) -> Result<(), Error> {
+    let text = if is_pretty {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
+    let text = text.map_err(|error| Error::system("write JSON")(error.into()))?;
+    let tame = tame(&text, |char| {
+        let mut units = [0; 2];
+        let units = char.encode_utf16(&mut units).iter();
+        units.map(|unit| format!("\\u{unit:04x}")).collect()
+    });
+    Standard(&Progress::default()).stdout(format!("{tame}\n").as_bytes())
+}
+
+/// Text with everything escaped that is neither harmless nor a line's end.
+fn tame(text: &str, escape: impl Fn(char) -> String) -> String {
+    let mut tame = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char == '\n' || Printable::is_harmless(char) {
+            tame.push(char);
+        } else {
+            tame.push_str(&escape(char));
+        }
+    }
+    tame
 }
 
 /// Writes text of our own to standard error; without one there is no one to
 /// tell.
 pub fn complain(text: &str) {
-    let _ = Standard(&Progress::default()).stderr(text.as_bytes());
+    let tame = Printable::lines(text).to_string();
+    let _ = Standard(&Progress::default()).stderr(tame.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::*;
 
     #[test]
-    fn foreign_text_cannot_drive_the_terminal() {
-        assert_eq!(plain("oci:größe/日本"), "oci:größe/日本");
-        assert_eq!(plain("a\x1b[31mb"), "a\\u{1b}[31mb");
-        assert_eq!(plain("a\nb\u{9b}c\u{202e}d"), "a\\u{a}b\\u{9b}c\\u{202e}d");
+    fn json_with_foreign_text_is_tame_and_means_the_same() {
+        let value = serde_json::json!({"name": "a\x1b\u{7f}\u{9b}\u{202e}\n😀\\"});
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let tame = tame(&text, |char| format!("\\u{:04x}", u32::from(char)));
+        assert!(tame.chars().all(|c| c == '\n' || Printable::is_harmless(c)));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&tame).unwrap(),
+            value
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
-use super::output::{complain, plain, print};
-use super::with_causes;
+use super::output::{complain, plain, print, print_json};
+use crate::error::with_causes;
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
@@ -80,13 +80,13 @@ pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
                 Ok(found) => rows.push(row(&name, &found)),
                 Err(error) => {
                     status = EXIT_DAMAGED;
-                    complain(&format!("supermachine: {name}: {error}\n"));
+                    complain(&format!("supermachine: {}: {error}\n", plain(&name)));
                 }
             }
         }
     }
     if arguments.json {
-        print(&format!("{}\n", serde_json::Value::from(rows)))?;
+        print_json(&rows, false)?;
         return Ok(status);
     }
     let mut text = format!(
@@ -167,7 +167,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
             .into());
         }
         lock.remove()?;
-        print(&format!("{name}\n"))?;
+        print(&format!("{}\n", plain(name)))?;
         base::prune(store.root())?;
     }
     Ok(0)
@@ -185,9 +185,7 @@ fn inspect(which: &Which) -> Result<u8, Error> {
     let found = open(which)?;
     let manifest = found.manifest();
     if which.json {
-        let text = serde_json::to_string_pretty(manifest)
-            .map_err(|error| Error::system("show the manifest")(error.into()))?;
-        print(&format!("{text}\n"))?;
+        print_json(manifest, true)?;
         return Ok(0);
     }
     let (machine, stamp) = (&manifest.machine, &manifest.machine.stamp);
@@ -226,11 +224,11 @@ fn verify(which: &Which) -> Result<u8, Error> {
             "whole": damage.is_none(),
             "damage": damage.as_ref().map(|error| with_causes(error)),
         });
-        print(&format!("{report}\n"))?;
+        print_json(&report, false)?;
     } else if let Some(error) = damage {
         complain(&format!(
             "supermachine: {}: {}\n",
-            which.snapshot,
+            plain(&which.snapshot),
             with_causes(&error)
         ));
     } else {

@@ -2,6 +2,7 @@
 
 mod channel;
 mod child;
+mod environment;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use crate::{Error, Vm};
 use exec_proto::client::Session;
 use exec_proto::{ExecFlags, ExecRequest, ExitStatus, Exited, ProtoError, WinSize};
 use oci_bake::ImageConfig;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Default limit of collected output, per stream.
@@ -115,7 +118,7 @@ struct StagedFile {
 pub struct ExecBuilder<'vm> {
     target: Target<'vm>,
     request: ExecRequest,
-    env: Vec<(String, String)>,
+    env: Vec<(Vec<u8>, Vec<u8>)>,
     staged: Vec<StagedFile>,
     stdin: Option<Vec<u8>>,
     max_output_bytes: Option<usize>,
@@ -178,8 +181,9 @@ impl<'vm> ExecBuilder<'vm> {
     }
 
     /// Sets a variable, over the image's.
-    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((key.into(), value.into()));
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let bytes = |text: &OsStr| text.as_bytes().to_vec();
+        self.env.push((bytes(key.as_ref()), bytes(value.as_ref())));
         self
     }
 
@@ -222,8 +226,9 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Writes a file (mode 0644, at most 4 MiB, absolute path) before the
-    /// command starts, in the same round trip.
+    /// Writes a file (mode 0644, at most 256 MiB, absolute path) before the
+    /// command starts, in the same round trip. Directories that are missing are
+    /// made.
     pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
         self.stage_file_mode(path, bytes, 0o644)
     }
@@ -360,20 +365,14 @@ impl<'vm> ExecBuilder<'vm> {
 
     /// The image's variables under ours; a later setting of a name wins.
     fn environment(&self) -> Vec<Vec<u8>> {
-        let mut merged: Vec<(String, String)> = Vec::new();
         let image = self.target.image_config().env.iter().filter_map(|entry| {
             let (key, value) = entry.split_once('=')?;
-            Some((key.to_owned(), value.to_owned()))
+            Some((key.as_bytes(), value.as_bytes()))
         });
-        for (key, value) in image.chain(self.env.iter().cloned()) {
-            match merged.iter_mut().find(|(known, _)| *known == key) {
-                Some(slot) => slot.1 = value,
-                None => merged.push((key, value)),
-            }
-        }
-        merged
+        let own = self.env.iter().map(|(key, value)| (&key[..], &value[..]));
+        environment::merge(image.chain(own))
             .into_iter()
-            .map(|(key, value)| format!("{key}={value}").into_bytes())
+            .map(|(key, value)| [key, b"=", value].concat())
             .collect()
     }
 }

@@ -20,7 +20,7 @@ use super::error::MachineError;
 use super::prepared::{AnyVm, VmLine};
 use crate::arch::aarch64::layout;
 use crate::memory::GuestMemory;
-use crate::resources::{DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
+use crate::resources::{AGENT_HOST_PORT, DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -161,6 +161,7 @@ fn vsock_config(endpoints: &EndpointResources) -> VsockConfig {
                 guest_port,
             })
             .collect(),
+        privileged_ports: vec![AGENT_HOST_PORT],
     }
 }
 

@@ -250,7 +250,9 @@ impl RunningMachine {
     }
 
     /// Gives a machine with the right memory and idle devices its state, and a
-    /// generation id of its own.
+    /// generation id of its own. Its devices are paused until
+    /// [`RunningMachine::resume`], as its vCPUs are: sockets of the host must
+    /// not write to memory that is being compared, stored or given back.
     pub(super) fn load(
         &self,
         parts: &Parts,
@@ -259,6 +261,7 @@ impl RunningMachine {
         if saved.virtio.len() != parts.devices.virtio.len() {
             return Err(MachineError::Damaged { what: "the board" });
         }
+        parts.devices.virtio.iter().for_each(|d| d.pause());
         self.control.set_power(&saved.board.power);
         // Mostly it is as it was, and some engines take long to restore it.
         if parts.vm.save_interrupts()? != saved.interrupts {

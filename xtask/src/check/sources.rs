@@ -42,6 +42,11 @@ pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
             ));
         }
         let path = file.to_string_lossy();
+        if let Some(outside) = text.lines().find_map(|line| leaves_package(&path, line)) {
+            problems.push(format!(
+                "{shown} needs {outside}, which is not in its crate's package"
+            ));
+        }
         let allowed = UNSAFE_ALLOWED.iter().any(|prefix| path.starts_with(prefix));
         if !allowed && text.lines().any(opens_unsafe) {
             problems.push(format!(
@@ -61,6 +66,23 @@ pub fn listed(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
             .current_dir(root),
     )?;
     Ok(listed.lines().map(PathBuf::from).collect())
+}
+
+/// The path by which a line of a crate's source file takes in a file that is
+/// outside of the crate's directory, where whoever builds it from its package
+/// has nothing.
+fn leaves_package<'a>(file: &str, line: &'a str) -> Option<&'a str> {
+    let starts = ["include_str!(\"", "include_bytes!(\"", "#[path = \""];
+    let path = starts
+        .iter()
+        .find_map(|start| line.split_once(start))?
+        .1
+        .split('"')
+        .next()?;
+    // Of `a/src/b.rs` one directory, `src`, is inside the crate's own.
+    let depth = file.matches('/').count().saturating_sub(1);
+    let up = path.split('/').take_while(|part| *part == "..").count();
+    (up > depth).then_some(path)
 }
 
 /// Functions that are too long, with their lengths.
@@ -141,6 +163,17 @@ mod tests {
         assert!(!opens_unsafe("// unsafe { nothing }"));
         assert!(!opens_unsafe("    let x = \"unsafe { text }\";"));
         assert!(!opens_unsafe("#![forbid(unsafe_code)]"));
+    }
+
+    #[test]
+    fn files_of_other_crates_are_outside_the_package() {
+        let own = r#"#[doc = include_str!("../README.md")]"#;
+        let other = r#"#[path = "../../hvf/tests/fake/mod.rs"]"#;
+        assert_eq!(leaves_package("hvf/src/lib.rs", own), None);
+        assert_eq!(
+            leaves_package("vmm-core/tests/machine.rs", other),
+            Some("../../hvf/tests/fake/mod.rs")
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 
 use self::pages::Discarder;
-use super::chain::{Chain, QueueError, add_used, wants_interrupt};
+use super::served::{Answer, Served};
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
     RestoreError, VirtioDevice, read_config_space,
@@ -29,12 +29,9 @@ const DEVICE_ID: u32 = 5;
 /// counting queues that are not on offer; Linux, and QEMU with it, do not
 /// count those. Linux wants room for 32 reports at a time.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 32];
-const INFLATE: usize = 0;
-const DEFLATE: usize = 1;
-const REPORTING: usize = 2;
-/// Chains served for one notification: a queue's worth, however fast other
-/// vCPUs refill it, so that the notifying one can be stopped.
-const MAX_CHAINS: usize = 128;
+const INFLATE: u16 = 0;
+const DEFLATE: u16 = 1;
+const REPORTING: u16 = 2;
 /// Most descriptors in one request: the 32 reports of Linux.
 const MAX_SEGMENTS: usize = 32;
 /// Most page numbers in one request; Linux sends 256.
@@ -68,7 +65,7 @@ pub struct Balloon {
 
 struct Inner {
     discarder: Discarder,
-    active: Option<Activation>,
+    served: Served,
 }
 
 impl Balloon {
@@ -79,7 +76,7 @@ impl Balloon {
             actual: AtomicU32::new(0),
             inner: Mutex::new(Inner {
                 discarder: Discarder::new(advisor),
-                active: None,
+                served: Served::default(),
             }),
         }
     }
@@ -91,7 +88,7 @@ impl Balloon {
         // has left.
         let inner = self.lock();
         if self.target.swap(pages, Ordering::SeqCst) != pages
-            && let Some(active) = &inner.active
+            && let Some(active) = inner.served.active()
         {
             active.irq.config_changed();
         }
@@ -113,53 +110,24 @@ impl Balloon {
 }
 
 impl Inner {
-    fn serve(&mut self, index: usize) {
-        let Self { discarder, active } = self;
-        let Some(active) = active else { return };
-        let Some(queue) = active.queues.get_mut(index) else {
-            return;
-        };
-        match drain(discarder, index, queue, &active.ram) {
-            Ok(true) => active.irq.used_buffers(u16::try_from(index).unwrap_or(0)),
-            Ok(false) => {}
-            Err(_) => {
-                queue.set_ready(false);
-                active.irq.needs_reset();
-            }
-        }
+    /// Answers requests, a queue's worth at most.
+    fn serve(&mut self, index: u16) {
+        let Self { discarder, served } = self;
+        served.serve(index, MAX_SEGMENTS, |chain, ram| {
+            let work = match index {
+                INFLATE => discarder.inflate(chain, ram)?,
+                DEFLATE => discarder.check(chain, ram)?,
+                _ => discarder.report(chain),
+            };
+            Ok(Answer { written: 0, work })
+        });
     }
-}
 
-/// Answers what is in a queue; true if the driver wants to know.
-fn drain(
-    discarder: &mut Discarder,
-    index: usize,
-    queue: &mut Queue,
-    ram: &crate::GuestRam,
-) -> Result<bool, QueueError> {
-    let mut used = false;
-    for _ in 0..MAX_CHAINS {
-        if !queue.ready() {
-            break;
+    fn serve_all(&mut self) {
+        for index in [INFLATE, DEFLATE, REPORTING] {
+            self.serve(index);
         }
-        let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? else {
-            if queue
-                .enable_notification(&**ram)
-                .map_err(QueueError::Ring)?
-            {
-                continue;
-            }
-            break;
-        };
-        match index {
-            INFLATE => discarder.inflate(&chain, ram)?,
-            DEFLATE => discarder.check(&chain, ram)?,
-            _ => discarder.report(&chain),
-        }
-        add_used(queue, ram, chain.head, 0)?;
-        used = true;
     }
-    Ok(used && wants_interrupt(queue, ram)?)
 }
 
 impl VirtioDevice for Balloon {
@@ -195,35 +163,41 @@ impl VirtioDevice for Balloon {
     }
 
     fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
-        for (index, queue) in (0..).zip(&activation.queues).take(REPORTING) {
+        for (index, queue) in (0..REPORTING).zip(&activation.queues) {
             if !queue.ready() {
                 return Err(ActivateError::QueueNotReady(index));
             }
         }
         let mut inner = self.lock();
-        inner.active = Some(activation);
+        inner.served.activate(activation);
         // A restored queue may hold requests the driver notified long ago.
-        for index in [INFLATE, DEFLATE, REPORTING] {
-            inner.serve(index);
-        }
+        inner.serve_all();
         Ok(())
     }
 
     fn reset(&self) -> Vec<Queue> {
-        let active = self.lock().active.take();
+        let queues = self.lock().served.reset();
         // Whoever drives it next knows of no page that was given up.
         self.actual.store(0, Ordering::SeqCst);
-        active.map_or(Vec::new(), |a| a.queues)
+        queues
+    }
+
+    fn pause(&self) {
+        self.lock().served.pause();
+    }
+
+    fn resume(&self) {
+        let mut inner = self.lock();
+        inner.served.resume();
+        inner.serve_all();
     }
 
     fn notify(&self, queue: u16) {
-        self.lock().serve(usize::from(queue));
+        self.lock().serve(queue);
     }
 
     fn queue_states(&self) -> Vec<QueueState> {
-        let inner = self.lock();
-        let queues = inner.active.iter().flat_map(|a| &a.queues);
-        queues.map(Queue::state).collect()
+        self.lock().served.queue_states()
     }
 
     fn state(&self) -> DeviceState {

@@ -6,10 +6,16 @@ use vm_memory::{GuestAddress, GuestMemory};
 
 use super::MAX_PAGE_NUMBERS;
 use crate::virtio::chain::{Chain, QueueError, Segments};
-use crate::{GuestRam, RamAdvisor};
+use crate::virtio::served::MAX_WORK;
+use crate::{Ram, RamAdvisor};
 
 /// Bytes of a page, as the device counts them (virtio 1.2 §5.5.6).
 pub const PAGE_BYTES: u32 = 4096;
+
+/// Bytes that the host discards in the time of one unit of work.
+const DISCARDED_PER_WORK: u64 = 256 << 10;
+/// Page numbers that are checked in that time.
+const CHECKED_PER_WORK: usize = 64;
 
 /// Hands ranges on to the advisor.
 pub(super) struct Discarder {
@@ -31,37 +37,41 @@ impl Discarder {
         }
     }
 
-    /// Discards the pages that an inflate request names.
-    pub(super) fn inflate(&mut self, chain: &Chain, ram: &GuestRam) -> Result<(), QueueError> {
+    /// Discards the pages that an inflate request names; how much work it was.
+    pub(super) fn inflate(&mut self, chain: &Chain, ram: &Ram) -> Result<usize, QueueError> {
         self.read(&chain.readable, ram)?;
         // Neighbours may come in any order, and twice.
         self.numbers.sort_unstable();
         self.numbers.dedup();
+        let mut work = 1;
         for run in self.numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let (Some(&first), Some(&last)) = (run.first(), run.last()) else {
                 continue;
             };
-            self.discard(address(first), address(last) + u64::from(PAGE_BYTES));
+            work += self.discard(address(first), address(last) + u64::from(PAGE_BYTES));
         }
-        Ok(())
+        Ok(work)
     }
 
     /// Checks a deflate request. There is nothing to do for it.
-    pub(super) fn check(&mut self, chain: &Chain, ram: &GuestRam) -> Result<(), QueueError> {
-        self.read(&chain.readable, ram)
+    pub(super) fn check(&mut self, chain: &Chain, ram: &Ram) -> Result<usize, QueueError> {
+        self.read(&chain.readable, ram)?;
+        Ok(1 + self.numbers.len() / CHECKED_PER_WORK)
     }
 
     /// Discards the free pages that a report is made of; the chain's segments
     /// are known to be in RAM.
-    pub(super) fn report(&self, chain: &Chain) {
-        for part in chain.writable.range(0, chain.writable.len()) {
+    pub(super) fn report(&self, chain: &Chain) -> usize {
+        let parts = chain.writable.range(0, chain.writable.len());
+        let work = parts.map(|part| {
             let start = part.addr.0;
-            self.discard(start, start + part.len as u64);
-        }
+            self.discard(start, start + part.len as u64)
+        });
+        1 + work.sum::<usize>()
     }
 
     /// Takes over a request's page numbers, all of them in RAM.
-    fn read(&mut self, request: &Segments, ram: &GuestRam) -> Result<(), QueueError> {
+    fn read(&mut self, request: &Segments, ram: &Ram) -> Result<(), QueueError> {
         self.numbers.clear();
         let count = request.len() / 4;
         if count > MAX_PAGE_NUMBERS || !request.len().is_multiple_of(4) {
@@ -83,14 +93,18 @@ impl Discarder {
         Ok(())
     }
 
-    /// Discards the whole host pages between two addresses.
-    fn discard(&self, start: u64, end: u64) {
+    /// Discards the whole host pages between two addresses; how much work it
+    /// was: a call, and looking at each page.
+    fn discard(&self, start: u64, end: u64) -> usize {
         // RAM ends far below the top of the address space.
         let start = start.saturating_add(self.mask) & !self.mask;
         let end = end & !self.mask;
-        if start < end {
-            self.advisor.discard(start, end - start);
+        if start >= end {
+            return 0;
         }
+        self.advisor.discard(start, end - start);
+        let looked_at = (end - start) / DISCARDED_PER_WORK;
+        1 + usize::try_from(looked_at).unwrap_or(MAX_WORK)
     }
 }
 

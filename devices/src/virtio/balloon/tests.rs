@@ -34,12 +34,12 @@ fn machine(page_bytes: u64) -> Machine {
 
 impl Machine {
     /// Sends page numbers, cut into two descriptors.
-    fn send(&mut self, queue: usize, numbers: &[u32]) {
+    fn send(&mut self, queue: u16, numbers: &[u32]) {
         let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         self.ram.write_slice(&bytes, GuestAddress(NUMBERS)).unwrap();
         let len = u32::try_from(bytes.len()).unwrap();
         let cut = len / 2;
-        self.driver.queues[queue].push(&[
+        self.driver.queues[usize::from(queue)].push(&[
             Buffer::Readable {
                 addr: NUMBERS,
                 len: cut,
@@ -49,12 +49,12 @@ impl Machine {
                 len: len - cut,
             },
         ]);
-        self.driver.notify(u32::try_from(queue).unwrap());
+        self.driver.notify(queue.into());
     }
 
     fn inflate(&mut self, numbers: &[u32]) {
         self.send(INFLATE, numbers);
-        assert_eq!(self.driver.wait_used(INFLATE).1, 0);
+        assert_eq!(self.driver.wait_used(INFLATE.into()).1, 0);
     }
 
     fn report(&mut self, ranges: &[(u64, u32)]) {
@@ -62,7 +62,7 @@ impl Machine {
             .iter()
             .map(|&(addr, len)| Buffer::Writable { addr, len })
             .collect();
-        self.driver.queues[REPORTING].push(&buffers);
+        self.driver.queues[usize::from(REPORTING)].push(&buffers);
         self.driver.notify(2);
     }
 
@@ -97,7 +97,7 @@ fn only_whole_host_pages_are_discarded() {
     machine.inflate(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 101, 102]);
     assert_eq!(machine.discarded(), [(16 << 10, 16 << 10)]);
     machine.report(&[(0x5000, 0x7000), (0x10_1000, 0x8000)]);
-    machine.driver.wait_used(REPORTING);
+    machine.driver.wait_used(REPORTING.into());
     assert_eq!(machine.discarded(), [(0x8000, 0x4000), (0x10_4000, 0x4000)]);
 }
 
@@ -105,7 +105,7 @@ fn only_whole_host_pages_are_discarded() {
 fn deflating_takes_nothing_away() {
     let mut machine = machine(4096);
     machine.send(DEFLATE, &[1, 2, 3]);
-    assert_eq!(machine.driver.wait_used(DEFLATE).1, 0);
+    assert_eq!(machine.driver.wait_used(DEFLATE.into()).1, 0);
     assert!(machine.discarded().is_empty());
 }
 
@@ -116,7 +116,7 @@ fn reported_pages_are_discarded_as_they_come() {
         .map(|n| (0x20_0000 + n * 0x4_0000, 0x2_0000))
         .collect();
     machine.report(&ranges);
-    assert_eq!(machine.driver.wait_used(REPORTING).1, 0);
+    assert_eq!(machine.driver.wait_used(REPORTING.into()).1, 0);
     let expected: Vec<_> = ranges.iter().map(|&(a, len)| (a, len.into())).collect();
     assert_eq!(machine.discarded(), expected);
 }
@@ -202,7 +202,7 @@ fn saved_balloon_continues_with_the_request_at_hand() {
     let state: MmioState = serde_json::from_str(&text).unwrap();
     machine.balloon.set_target_pages(0);
     machine.driver.device.reset_to(&state).unwrap();
-    assert_eq!(machine.driver.wait_used(INFLATE).1, 0);
+    assert_eq!(machine.driver.wait_used(INFLATE.into()).1, 0);
     assert_eq!(machine.discarded(), [(9 * 4096, 4096)]);
     assert_eq!(machine.balloon.target_pages(), 77);
     assert_eq!(machine.balloon.actual_pages(), 33);

@@ -33,6 +33,14 @@ enum Failure {
     Unsupported = 2,
 }
 
+/// What a request is: read from guest memory once, since the guest may change
+/// it at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    kind: u32,
+    sector: u64,
+}
+
 /// Bytes written for the guest, or why not.
 type Outcome = Result<usize, Failure>;
 
@@ -45,18 +53,31 @@ pub(super) struct Executor<'a> {
 }
 
 impl Executor<'_> {
-    /// Carries out the request in `chain` and writes its status byte; returns
-    /// the bytes written. An error means that the chain is no request at all.
-    pub(super) fn run(&self, chain: &Chain, buffer: &mut [u8]) -> Result<usize, QueueError> {
+    /// Reads what the request in `chain` is. An error means that the chain is
+    /// no request at all.
+    pub(super) fn header(&self, chain: &Chain) -> Result<Header, QueueError> {
         let mut header = [0; HEADER_BYTES];
+        if chain.writable.is_empty() || !chain.readable.read(self.ram, 0, &mut header)? {
+            return Err(QueueError::BrokenChain);
+        }
+        Ok(Header {
+            kind: le32(&header, 0),
+            sector: le64(&header, 8),
+        })
+    }
+
+    /// Carries out the request in `chain` and writes its status byte; returns
+    /// the bytes written.
+    pub(super) fn run(
+        &self,
+        chain: &Chain,
+        header: Header,
+        buffer: &mut [u8],
+    ) -> Result<usize, QueueError> {
+        let Header { kind, sector } = header;
         let Some(room) = chain.writable.len().checked_sub(1) else {
             return Err(QueueError::BrokenChain);
         };
-        if !chain.readable.read(self.ram, 0, &mut header)? {
-            return Err(QueueError::BrokenChain);
-        }
-        let kind = le32(&header, 0);
-        let sector = le64(&header, 8);
         let outcome = match kind {
             kind::IN => self.read(chain, sector, room, buffer)?,
             kind::FLUSH => self.disk.flush().map(|()| 0).map_err(|_| Failure::Io),
@@ -84,15 +105,18 @@ impl Executor<'_> {
 
     /// Carries out a request if that takes no waiting: a read of data that
     /// the host has at hand. `None` if it is anything else.
-    pub(super) fn run_cached(&self, chain: &Chain, buffer: &mut [u8]) -> Option<usize> {
-        let mut header = [0; HEADER_BYTES];
+    pub(super) fn run_cached(
+        &self,
+        chain: &Chain,
+        header: Header,
+        buffer: &mut [u8],
+    ) -> Option<usize> {
         let room = chain.writable.len().checked_sub(1)?;
         let buffer = buffer.get_mut(..room)?;
-        let whole = chain.readable.read(self.ram, 0, &mut header).ok()?;
-        if !whole || le32(&header, 0) != kind::IN {
+        if header.kind != kind::IN {
             return None;
         }
-        let offset = self.disk.offset_of(le64(&header, 8), room as u64)?;
+        let offset = self.disk.offset_of(header.sector, room as u64)?;
         if !self.disk.read_cached(buffer, offset) {
             return None;
         }
@@ -238,6 +262,7 @@ impl RequestRunner {
             ram,
             write_through: self.write_through,
         };
-        executor.run(chain, &mut self.buffer).ok()
+        let header = executor.header(chain).ok()?;
+        executor.run(chain, header, &mut self.buffer).ok()
     }
 }

@@ -506,6 +506,7 @@ fn busy_disk_goes_back_to_a_saved_state_again_and_again() {
             .write_slice(&[9; 4096], GuestAddress(DATA))
             .unwrap();
         disk.driver.device.reset_to(&state).unwrap();
+        disk.driver.device.resume();
         disk.driver.queues.clone_from(&queues);
         // Whether or not its interrupt came already.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);

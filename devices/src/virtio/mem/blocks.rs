@@ -37,6 +37,11 @@ impl Blocks {
         blocks.all(&beyond, false).then_some(blocks)
     }
 
+    /// Blocks of the region, plugged or not.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn words(&self) -> &[u64] {
         &self.words
     }

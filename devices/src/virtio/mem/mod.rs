@@ -8,6 +8,7 @@
 //!
 //! All work is done on the thread that notifies.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +16,13 @@ use virtio_queue::{Queue, QueueState, QueueT};
 
 use self::blocks::Blocks;
 use self::request::{REQUEST_BYTES, RESPONSE_BYTES, Request, Response};
-use super::chain::{Chain, QueueError, add_used, wants_interrupt};
+use super::chain::QueueError;
+use super::served::{Answer, Served};
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
     RestoreError, VirtioDevice, read_config_space,
 };
-use crate::{GuestRam, HotMemory};
+use crate::HotMemory;
 
 mod blocks;
 mod request;
@@ -31,9 +33,11 @@ pub use blocks::BLOCK_BYTES;
 const DEVICE_ID: u32 = 24;
 /// One queue for requests; Linux has one in flight.
 const QUEUE_SIZES: [u16; 1] = [16];
-/// Requests served for one notification, however fast other vCPUs send more,
-/// so that the notifying one can be stopped.
-const MAX_CHAINS: usize = 16;
+/// Blocks whose state is looked at, or changed, in the time of one unit of
+/// work.
+const BLOCKS_PER_WORK: usize = 1024;
+/// Units of work that it takes the host to take a block back.
+const UNPLUGGED_WORK: usize = 8;
 /// Most descriptors in one request, which is 34 bytes in all.
 const MAX_SEGMENTS: usize = 16;
 /// Largest region there may be (1 TiB): 64 KiB of saved state.
@@ -96,10 +100,15 @@ pub struct Mem {
 }
 
 struct Inner {
-    memory: Arc<dyn HotMemory>,
+    memory: Memory,
+    served: Served,
+}
+
+/// What the guest has of the region.
+struct Memory {
+    host: Arc<dyn HotMemory>,
     blocks: Blocks,
     requested_bytes: u64,
-    active: Option<Activation>,
 }
 
 impl Mem {
@@ -121,10 +130,12 @@ impl Mem {
         Ok(Self {
             config,
             inner: Mutex::new(Inner {
-                memory,
-                blocks: Blocks::new(address, region_bytes),
-                requested_bytes: 0,
-                active: None,
+                memory: Memory {
+                    host: memory,
+                    blocks: Blocks::new(address, region_bytes),
+                    requested_bytes: 0,
+                },
+                served: Served::default(),
             }),
         })
     }
@@ -140,8 +151,8 @@ impl Mem {
             });
         }
         let mut inner = self.lock();
-        if std::mem::replace(&mut inner.requested_bytes, bytes) != bytes
-            && let Some(active) = &inner.active
+        if std::mem::replace(&mut inner.memory.requested_bytes, bytes) != bytes
+            && let Some(active) = inner.served.active()
         {
             active.irq.config_changed();
         }
@@ -150,12 +161,12 @@ impl Mem {
 
     /// Bytes the guest was asked to have.
     pub fn requested_bytes(&self) -> u64 {
-        self.lock().requested_bytes
+        self.lock().memory.requested_bytes
     }
 
     /// Bytes the guest has plugged.
     pub fn plugged_bytes(&self) -> u64 {
-        self.lock().blocks.plugged_bytes()
+        self.lock().memory.blocks.plugged_bytes()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -164,39 +175,10 @@ impl Mem {
 }
 
 impl Inner {
+    /// Answers requests, a queue's worth at most.
     fn serve(&mut self) {
-        let Some(mut active) = self.active.take() else {
-            return;
-        };
-        if let Some(queue) = active.queues.first_mut() {
-            match self.drain(queue, &active.ram) {
-                Ok(true) => active.irq.used_buffers(0),
-                Ok(false) => {}
-                Err(_) => {
-                    queue.set_ready(false);
-                    active.irq.needs_reset();
-                }
-            }
-        }
-        self.active = Some(active);
-    }
-
-    /// Answers what is in the queue; true if the driver wants to know.
-    fn drain(&mut self, queue: &mut Queue, ram: &GuestRam) -> Result<bool, QueueError> {
-        let mut used = false;
-        for _ in 0..MAX_CHAINS {
-            if !queue.ready() {
-                break;
-            }
-            let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? else {
-                if queue
-                    .enable_notification(&**ram)
-                    .map_err(QueueError::Ring)?
-                {
-                    continue;
-                }
-                break;
-            };
+        let Self { memory, served } = self;
+        served.serve(0, MAX_SEGMENTS, |chain, ram| {
             let mut request = [0; REQUEST_BYTES];
             // Checked before anything is done: an answer that has no place
             // would leave the guest in doubt about its memory.
@@ -204,62 +186,73 @@ impl Inner {
             {
                 return Err(QueueError::BadRequest);
             }
-            let response = self.answer(Request::decode(&request)).encode();
-            chain.writable.write(ram, 0, &response)?;
-            add_used(queue, ram, chain.head, RESPONSE_BYTES)?;
-            used = true;
-        }
-        Ok(used && wants_interrupt(queue, ram)?)
+            let (response, work) = memory.answer(Request::decode(&request));
+            chain.writable.write(ram, 0, &response.encode())?;
+            Ok(Answer {
+                written: RESPONSE_BYTES,
+                work,
+            })
+        });
     }
+}
 
-    /// Carries out a request (virtio 1.2 §5.15.6).
-    fn answer(&mut self, request: Option<Request>) -> Response {
+impl Memory {
+    /// Carries out a request (virtio 1.2 §5.15.6); how much work it was.
+    fn answer(&mut self, request: Option<Request>) -> (Response, usize) {
         let range = |address, blocks| self.blocks.range(address, blocks);
         match request {
             Some(Request::Plug { address, blocks }) => match range(address, blocks) {
-                Some(range) => self.plug(range),
-                None => Response::Error,
+                Some(range) => (self.plug(&range), 1 + range.len() / BLOCKS_PER_WORK),
+                None => (Response::Error, 1),
             },
             Some(Request::Unplug { address, blocks }) => match range(address, blocks) {
                 Some(range) if self.blocks.all(&range, true) => {
-                    self.blocks.set(&range, false);
-                    let (address, bytes) = self.blocks.extent(&range);
-                    self.memory.unplug(address, bytes);
-                    Response::Ack
+                    (Response::Ack, self.unplug(&range))
                 }
-                _ => Response::Error,
+                _ => (Response::Error, 1 + usize::from(blocks) / BLOCKS_PER_WORK),
             },
             Some(Request::UnplugAll) => {
                 let plugged = self.blocks.plugged_runs();
-                for run in plugged {
-                    self.blocks.set(&run, false);
-                    let (address, bytes) = self.blocks.extent(&run);
-                    self.memory.unplug(address, bytes);
-                }
-                Response::Ack
+                let calls: usize = plugged.iter().map(|run| self.unplug(run)).sum();
+                (
+                    Response::Ack,
+                    calls + 1 + self.blocks.len() / BLOCKS_PER_WORK,
+                )
             }
-            Some(Request::State { address, blocks }) => match range(address, blocks) {
-                Some(range) if self.blocks.all(&range, true) => Response::Plugged,
-                Some(range) if self.blocks.all(&range, false) => Response::Unplugged,
-                Some(_) => Response::Mixed,
-                None => Response::Error,
-            },
-            None => Response::Error,
+            Some(Request::State { address, blocks }) => {
+                let response = match range(address, blocks) {
+                    Some(range) if self.blocks.all(&range, true) => Response::Plugged,
+                    Some(range) if self.blocks.all(&range, false) => Response::Unplugged,
+                    Some(_) => Response::Mixed,
+                    None => Response::Error,
+                };
+                (response, 1 + usize::from(blocks) / BLOCKS_PER_WORK)
+            }
+            None => (Response::Error, 1),
         }
     }
 
-    fn plug(&mut self, range: std::ops::Range<usize>) -> Response {
-        if !self.blocks.all(&range, false) {
+    /// Takes plugged blocks from the guest; how much work it was.
+    fn unplug(&mut self, range: &Range<usize>) -> usize {
+        self.blocks.set(range, false);
+        let (address, bytes) = self.blocks.extent(range);
+        self.host.unplug(address, bytes);
+        // The host looks at each page of 4 KiB, of which a block has 512.
+        1 + range.len().saturating_mul(UNPLUGGED_WORK)
+    }
+
+    fn plug(&mut self, range: &Range<usize>) -> Response {
+        if !self.blocks.all(range, false) {
             return Response::Error;
         }
-        let (address, bytes) = self.blocks.extent(&range);
+        let (address, bytes) = self.blocks.extent(range);
         if self.blocks.plugged_bytes() + bytes > self.requested_bytes {
             return Response::Nack;
         }
-        if !self.memory.plug(address, bytes) {
+        if !self.host.plug(address, bytes) {
             return Response::Busy;
         }
-        self.blocks.set(&range, true);
+        self.blocks.set(range, true);
         Response::Ack
     }
 
@@ -268,13 +261,11 @@ impl Inner {
     fn become_like(&mut self, wanted: &Blocks) -> bool {
         // What goes first makes room for what comes.
         for run in self.blocks.runs_beyond(wanted) {
-            self.blocks.set(&run, false);
-            let (address, bytes) = self.blocks.extent(&run);
-            self.memory.unplug(address, bytes);
+            self.unplug(&run);
         }
         for run in wanted.runs_beyond(&self.blocks) {
             let (address, bytes) = self.blocks.extent(&run);
-            if !self.memory.plug(address, bytes) {
+            if !self.host.plug(address, bytes) {
                 return false;
             }
             self.blocks.set(&run, true);
@@ -300,7 +291,10 @@ impl VirtioDevice for Mem {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let (requested, plugged) = {
             let inner = self.lock();
-            (inner.requested_bytes, inner.blocks.plugged_bytes())
+            (
+                inner.memory.requested_bytes,
+                inner.memory.blocks.plugged_bytes(),
+            )
         };
         let MemConfig {
             address,
@@ -326,20 +320,26 @@ impl VirtioDevice for Mem {
         if !activation.queues.first().is_some_and(Queue::ready) {
             return Err(ActivateError::QueueNotReady(0));
         }
-        self.lock().active = Some(activation);
+        self.lock().served.activate(activation);
         Ok(())
     }
 
     /// Blocks stay as they are (virtio 1.2 §5.15.5.1): their memory may be in
     /// use by a guest that changes drivers.
     fn reset(&self) -> Vec<Queue> {
-        self.lock().active.take().map_or(Vec::new(), |a| a.queues)
+        self.lock().served.reset()
+    }
+
+    fn pause(&self) {
+        self.lock().served.pause();
     }
 
     /// A restored queue may hold a request that was notified long ago. It can
     /// be answered once it is known again which blocks are plugged.
     fn resume(&self) {
-        self.lock().serve();
+        let mut inner = self.lock();
+        inner.served.resume();
+        inner.serve();
     }
 
     fn notify(&self, _queue: u16) {
@@ -347,9 +347,7 @@ impl VirtioDevice for Mem {
     }
 
     fn queue_states(&self) -> Vec<QueueState> {
-        let inner = self.lock();
-        let queues = inner.active.iter().flat_map(|a| &a.queues);
-        queues.map(Queue::state).collect()
+        self.lock().served.queue_states()
     }
 
     fn state(&self) -> DeviceState {
@@ -357,8 +355,8 @@ impl VirtioDevice for Mem {
         DeviceState::Mem(MemState {
             address: self.config.address,
             region_bytes: self.config.region_bytes,
-            requested_bytes: inner.requested_bytes,
-            plugged: inner.blocks.words().to_vec(),
+            requested_bytes: inner.memory.requested_bytes,
+            plugged: inner.memory.blocks.words().to_vec(),
         })
     }
 
@@ -382,9 +380,9 @@ impl VirtioDevice for Mem {
         }
         let wanted = Blocks::from_words(address, region_bytes, &state.plugged)
             .ok_or(RestoreError::Invalid("plugged"))?;
-        let mut inner = self.lock();
-        inner.requested_bytes = requested;
-        if inner.become_like(&wanted) {
+        let memory = &mut self.lock().memory;
+        memory.requested_bytes = requested;
+        if memory.become_like(&wanted) {
             Ok(())
         } else {
             Err(RestoreError::Refused)

@@ -3,9 +3,9 @@ use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::MmioDevice;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
 use crate::virtio::mmio::{MmioState, VirtioMmio, status};
+use crate::{GuestRam, MmioDevice};
 
 const RINGS: u64 = 0x1_0000;
 const REQUEST: u64 = 0x8_0000;

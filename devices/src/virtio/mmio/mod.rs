@@ -5,7 +5,7 @@
 //! on it, and only a reset opens it again. The interrupt is edge-triggered:
 //! one pulse each time an interrupt status bit goes from 0 to 1.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::{Queue, QueueT};
@@ -60,6 +60,8 @@ pub struct VirtioMmio {
     device: Box<dyn VirtioDevice>,
     irq: Arc<MmioInterrupt>,
     regs: Mutex<Regs>,
+    /// The owner paused the device. Changed with `regs` locked.
+    paused: AtomicBool,
 }
 
 /// The interrupt side: shared with the device's threads, so free of locks.
@@ -71,6 +73,9 @@ struct MmioInterrupt {
     generation: AtomicU32,
     /// The device's half of the status register.
     needs_reset: AtomicBool,
+    /// Queues in which the device left work, one bit for those whose number
+    /// is the bit's modulo 64.
+    work_left: AtomicU64,
 }
 
 impl MmioInterrupt {
@@ -93,6 +98,14 @@ impl Interrupt for MmioInterrupt {
         self.raise(INT_CONFIG);
     }
 
+    /// The guest acknowledges every interrupt, whether it finds buffers or
+    /// not, and the device is called again by that access.
+    fn work_left(&self, queue: u16) {
+        // First the note: the acknowledgement may come at once.
+        self.work_left.fetch_or(queue_bit(queue), Ordering::SeqCst);
+        self.raise(INT_USED);
+    }
+
     fn needs_reset(&self) {
         if !self.needs_reset.swap(true, Ordering::SeqCst) {
             self.raise(INT_CONFIG);
@@ -112,8 +125,10 @@ impl VirtioMmio {
                 pending: AtomicU32::new(0),
                 generation: AtomicU32::new(0),
                 needs_reset: AtomicBool::new(false),
+                work_left: AtomicU64::new(0),
             }),
             regs: Mutex::new(regs),
+            paused: AtomicBool::new(false),
         }
     }
 
@@ -142,8 +157,10 @@ impl VirtioMmio {
     }
 
     fn write_register(&self, offset: u64, value: u32) {
-        if offset == 0x050 {
-            return self.notify(value);
+        match offset {
+            0x050 => return self.notify(value),
+            0x064 => return self.acknowledge(value),
+            _ => {}
         }
         let mut regs = self.lock();
         match offset {
@@ -153,9 +170,6 @@ impl VirtioMmio {
             0x030 => regs.queue_sel = value,
             0x038 => regs.configure(|queue| queue.size = value),
             0x044 => regs.set_queue_ready(value),
-            0x064 => {
-                self.irq.pending.fetch_and(!value, Ordering::SeqCst);
-            }
             0x070 => self.write_status(&mut regs, value),
             0x080 => regs.configure(|queue| set_low(&mut queue.desc_table, value)),
             0x084 => regs.configure(|queue| set_high(&mut queue.desc_table, value)),
@@ -181,6 +195,18 @@ impl VirtioMmio {
         };
         if ready && !self.irq.needs_reset.load(Ordering::SeqCst) {
             self.device.notify(index);
+        }
+    }
+
+    fn acknowledge(&self, value: u32) {
+        self.irq.pending.fetch_and(!value, Ordering::SeqCst);
+        let left = self.irq.work_left.swap(0, Ordering::SeqCst);
+        if left != 0 {
+            let queues = self.device.queue_max_sizes().len();
+            (0..=u16::MAX)
+                .take(queues)
+                .filter(|queue| left & queue_bit(*queue) != 0)
+                .for_each(|queue| self.notify(u32::from(queue)));
         }
     }
 
@@ -280,6 +306,7 @@ impl VirtioMmio {
         *regs = Regs::new(self.device.queue_max_sizes());
         self.irq.pending.store(0, Ordering::SeqCst);
         self.irq.needs_reset.store(false, Ordering::SeqCst);
+        self.irq.work_left.store(0, Ordering::SeqCst);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {
@@ -320,6 +347,10 @@ impl Drop for VirtioMmio {
         // Device threads must not outlive the machine that drives them.
         drop(self.device.reset());
     }
+}
+
+fn queue_bit(queue: u16) -> u64 {
+    1 << (queue % 64)
 }
 
 fn set_low(address: &mut u64, value: u32) {

@@ -111,7 +111,8 @@ impl VirtioMmio {
     ///
     /// The caller has stopped the vCPUs, paused the device (see
     /// [`VirtioMmio::pause`]) and only then put RAM back: without the pause a
-    /// request in flight could still write to it. This ends the pause.
+    /// request in flight could still write to it. It stays paused until
+    /// [`VirtioMmio::resume`].
     pub fn reset_to(&self, state: &MmioState) -> Result<(), RestoreError> {
         let mut regs = self.lock();
         let restored = self.checked_regs(state)?;
@@ -123,11 +124,15 @@ impl VirtioMmio {
     /// works on is done, so that both can be saved or replaced. The caller
     /// has stopped the vCPUs.
     pub fn pause(&self) {
+        let _regs = self.lock();
+        self.paused.store(true, Ordering::SeqCst);
         self.device.pause();
     }
 
     /// Ends a [`VirtioMmio::pause`]; the device catches up.
     pub fn resume(&self) {
+        let _regs = self.lock();
+        self.paused.store(false, Ordering::SeqCst);
         self.device.resume();
     }
 
@@ -161,7 +166,9 @@ impl VirtioMmio {
             // only makes the driver look once more.
             self.irq.line.pulse();
         }
-        self.device.resume();
+        if !self.paused.load(Ordering::SeqCst) {
+            self.device.resume();
+        }
         outcome
     }
 
@@ -200,6 +207,13 @@ impl VirtioMmio {
             queue.next_used = saved.next_used;
             if queue.ready && !(queue.is_usable() && has(status::FEATURES_OK)) {
                 return Err(RestoreError::Invalid("queues"));
+            }
+            // What a device took off a queue it has given back when it is
+            // saved, unless it gave up in between.
+            let moved = saved.next_avail != 0 || saved.next_used != 0;
+            let in_hand = saved.next_avail != saved.next_used && !state.needs_reset;
+            if in_hand || moved && !(state.active && queue.ready) {
+                return Err(RestoreError::Invalid("ring positions"));
             }
         }
         regs.status = state.status;

@@ -163,4 +163,28 @@ mod tests {
         credit.learn(1000, 100);
         assert!(credit.can_go_on() && credit.should_request());
     }
+
+    /// Whatever the guest says, and however far the counters have come, it is
+    /// sent no more than the buffer that it names has room for.
+    #[test]
+    fn claims_of_any_kind_never_make_more_room_than_the_buffer_has() {
+        let edges = [0, 1, 2, 1000, 1 << 31, u32::MAX - 1, u32::MAX];
+        for sent in edges {
+            for said in edges {
+                for buf_alloc in edges {
+                    let mut credit = SendCredit {
+                        sent,
+                        ..SendCredit::default()
+                    };
+                    credit.learn(buf_alloc, said);
+                    let in_flight = u64::from(sent.wrapping_sub(said));
+                    let room = u64::from(buf_alloc).saturating_sub(in_flight);
+                    assert_eq!(credit.available() as u64, room);
+                    // Back to before what it had said.
+                    credit.learn(buf_alloc, said.wrapping_sub(1));
+                    assert!(credit.available() as u64 <= u64::from(buf_alloc));
+                }
+            }
+        }
+    }
 }

@@ -6,12 +6,15 @@
 //!   `OK <host port>\n` once the guest accepted; if the guest refuses, the
 //!   client's connection is closed;
 //! - a guest that connects to the host (context id 2) on port P reaches the
-//!   Unix socket at `<mux>_<P>`, or gets a reset.
+//!   Unix socket at `<mux>_<P>`, or gets a reset. Where P is one of
+//!   [`VsockConfig::privileged_ports`], a reset is all that a guest port above
+//!   [`LAST_PRIVILEGED_PORT`] gets.
 //!
 //! Clients that come before the guest's driver is ready wait in the listening
 //! sockets' backlogs (128 each). At most [`MAX_CONNECTIONS`] exist at a time,
 //! each holding at most 128 KiB for a slow reader, all together at most
-//! [`MAX_BUFFERED_BYTES`].
+//! [`MAX_BUFFERED_BYTES`]. [`RESERVED_CONNECTIONS`] of them are kept for what
+//! the host opens and for privileged ports.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +42,7 @@ mod socket;
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use bench::Bench;
-pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS};
+pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS, RESERVED_CONNECTIONS};
 
 /// Device type of a socket device.
 const DEVICE_ID: u32 = 19;
@@ -47,6 +50,11 @@ const DEVICE_ID: u32 = 19;
 const QUEUE_SIZES: [u16; 3] = [64, 256, 16];
 /// First context id a guest may have (virtio 1.2 §5.10.4).
 const MIN_GUEST_CID: u64 = 3;
+
+/// Last port that a guest gives only to processes which may have it: Linux asks
+/// for `CAP_NET_BIND_SERVICE` in the first user namespace (`LAST_RESERVED_PORT`
+/// of `net/vmw_vsock/af_vsock.c`), and gives no such port unasked.
+pub const LAST_PRIVILEGED_PORT: u32 = 1023;
 
 /// A path whose clients are bridged to one port of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +75,10 @@ pub struct VsockConfig {
     pub mux: Option<PathBuf>,
     /// Paths bound to one guest port each.
     pub listeners: Vec<VsockListener>,
+    /// Host ports that only a privileged process of the guest may reach: one
+    /// whose own port is at most [`LAST_PRIVILEGED_PORT`]. All others get a
+    /// reset before anything of the host is touched.
+    pub privileged_ports: Vec<u32>,
 }
 
 /// Why a socket device could not be made.
@@ -149,7 +161,7 @@ impl Vsock {
         }
         let reactor = reactor.handle();
         let shared = Arc::new(Shared {
-            mux: Mutex::new(Mux::new(guest_cid, config.mux, reactor.clone())),
+            mux: Mutex::new(Mux::new(config, reactor.clone())),
         });
         let handler = reactor.add_handler(shared.clone());
         // From here on the drop of `vsock` undoes everything.

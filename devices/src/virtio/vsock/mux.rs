@@ -1,34 +1,41 @@
 //! All connections of one device: who is who, and whose turn it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use virtio_queue::{Queue, QueueState};
 
 use self::doors::Door;
 use self::reset::Notice;
+use super::VsockConfig;
 use super::connection::{Connection, Fate, Filled, Phase};
 use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
 use super::queues::{Offered, Queues, Sent};
-use super::socket::{self, Listener};
+use super::socket::Listener;
 use crate::reactor::{HandlerId, ReactorError, ReactorHandle, Readiness};
 use crate::virtio::Activation;
 
 #[cfg(any(test, feature = "testing"))]
 mod check;
 mod doors;
+mod guests;
 mod reset;
 
 /// Most connections at a time. More clients wait in the listeners' backlogs;
 /// more connections of the guest are refused.
 pub const MAX_CONNECTIONS: usize = 8192;
+/// Connections that a guest's unprivileged processes cannot occupy.
+pub const RESERVED_CONNECTIONS: usize = 1024;
 /// Most bytes held for slow host readers over all connections. A connection
 /// that would go beyond is reset.
 pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
 /// Resets kept for packets without a connection; beyond that the guest must
 /// take some before it may send more.
 const MAX_RESETS: usize = 256;
+/// Packets of each direction that one call handles: the guest and the host's
+/// programs may add more as fast as that, and a vCPU that notified, or waits
+/// for the lock, has to be able to stop.
+const MAX_PACKETS: usize = 256;
 /// Keys with this bit belong to connections, the others to listeners.
 const CONNECTION_KEY: u32 = 1 << 31;
 /// Low bits of a connection's key: its slot. Those above count how often keys
@@ -42,10 +49,24 @@ const FIRST_HOST_PORT: u32 = 1 << 30;
 /// A host port and a guest port name a connection: both context ids are fixed.
 type Ports = (u32, u32);
 
+/// Packets that the call at hand may still handle.
+struct Room {
+    sent: usize,
+    received: usize,
+}
+
+impl Room {
+    /// Whether something may have been left for want of room.
+    fn is_used_up(&self) -> bool {
+        self.sent == 0 || self.received == 0
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Mux {
     guest_cid: u64,
     path: Option<PathBuf>,
+    privileged_ports: Vec<u32>,
     reactor: ReactorHandle,
     handler: Option<HandlerId>,
     doors: Vec<Door>,
@@ -69,10 +90,12 @@ pub(super) struct Mux {
 }
 
 impl Mux {
-    pub(super) fn new(guest_cid: u64, path: Option<PathBuf>, reactor: ReactorHandle) -> Self {
+    /// A mux without listeners, which [`Mux::listen`] adds.
+    pub(super) fn new(config: VsockConfig, reactor: ReactorHandle) -> Self {
         Self {
-            guest_cid,
-            path,
+            guest_cid: config.guest_cid,
+            path: config.mux,
+            privileged_ports: config.privileged_ports,
             reactor,
             handler: None,
             doors: Vec::new(),
@@ -308,38 +331,50 @@ impl Mux {
         });
     }
 
-    /// Moves packets both ways until there is nothing more to do.
+    /// Moves packets both ways until there is nothing more to do, or for as
+    /// long as one call may take; the reactor goes on then.
     pub(super) fn process(&mut self) {
         if self.paused {
             return;
         }
         self.give_notice();
+        let mut room = Room {
+            sent: MAX_PACKETS,
+            received: MAX_PACKETS,
+        };
         loop {
-            let stalled = self.take_all_sent();
-            self.give_all_received();
+            let stalled = self.take_all_sent(&mut room);
+            self.give_all_received(&mut room);
             // Sending may have made room for resets, and with that the guest
             // may go on; otherwise it has to offer buffers first.
-            if !stalled || self.resets.len() >= MAX_RESETS {
+            if !stalled || self.resets.len() >= MAX_RESETS || room.is_used_up() {
                 break;
             }
         }
         if self.clients_wait {
             self.accept_all();
-            self.give_all_received();
+            self.give_all_received(&mut room);
         }
         if let Some(queues) = &mut self.queues {
             queues.interrupt();
+        }
+        if let (true, Some(handler)) = (room.is_used_up(), self.handler) {
+            self.reactor.wake(handler);
         }
     }
 
     /// Handles what the guest sent; true if it stopped for want of room for
     /// resets.
-    fn take_all_sent(&mut self) -> bool {
+    fn take_all_sent(&mut self, room: &mut Room) -> bool {
         let mut payload = std::mem::take(&mut self.payload);
         let stalled = loop {
             if self.resets.len() >= MAX_RESETS {
                 break true;
             }
+            if room.sent == 0 {
+                break false;
+            }
+            room.sent -= 1;
             let sent = self.queues.as_mut().and_then(|q| q.take_sent(&mut payload));
             match sent {
                 None => break false,
@@ -395,31 +430,9 @@ impl Mux {
         self.settle(index, fate);
     }
 
-    /// The guest connects to a port of the host.
-    fn connect_host(&mut self, header: &Header) {
-        let stream = match &self.path {
-            Some(path) if self.connection_count() < MAX_CONNECTIONS => {
-                let mut target = OsString::from(path);
-                target.push(format!("_{}", header.dst_port));
-                socket::connect(target.as_ref()).ok()
-            }
-            _ => None,
-        };
-        let Some(stream) = stream else {
-            return self.resets.push_back(header.reset());
-        };
-        let phase = Phase::Open;
-        let mut connection = Connection::new(stream, header.dst_port, header.src_port, phase);
-        connection.accept(header);
-        match self.insert(connection) {
-            Some(index) => self.settle(index, Fate::Keep),
-            None => self.resets.push_back(header.reset()),
-        }
-    }
-
     /// Fills the guest's receive buffers: resets first, then one packet of
     /// each connection in turn.
-    fn give_all_received(&mut self) {
+    fn give_all_received(&mut self, room: &mut Room) {
         if self.notice != Notice::None {
             return;
         }
@@ -427,12 +440,20 @@ impl Mux {
             return;
         };
         while let Some(&header) = self.resets.front() {
+            if room.received == 0 {
+                return;
+            }
+            room.received -= 1;
             if queues.give_received(|_, _| Ok(Some((header, 0)))) == Offered::NoBuffer {
                 return;
             }
             self.resets.pop_front();
         }
         while let Some(&index) = self.turn.front() {
+            if room.received == 0 {
+                return;
+            }
+            room.received -= 1;
             let Some(connection) = self.slots.get_mut(index).and_then(Option::as_mut) else {
                 self.turn.pop_front();
                 continue;

@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
 use crate::GuestRam;
-use crate::virtio::chain::{Chain, QueueError, Segments, add_used, wants_interrupt};
+use crate::virtio::chain::{Chain, QueueError, Segments, add_used, pop_or_listen, wants_interrupt};
 use crate::virtio::{Activation, Interrupt};
 
 const RX: usize = 0;
@@ -77,7 +77,7 @@ impl Queues {
             return None;
         }
         let queue = &mut self.queues[index];
-        let outcome = pop_or_listen(queue, &self.ram);
+        let outcome = pop_or_listen(queue, &self.ram, MAX_SEGMENTS);
         self.check(outcome)?
     }
 
@@ -185,20 +185,6 @@ pub(super) enum Offered {
     Used,
     /// Nothing was sent; the buffer is still the next.
     Declined,
-}
-
-/// The next chain; if there is none, the driver will notify of the next one.
-fn pop_or_listen(queue: &mut Queue, ram: &GuestRam) -> Result<Option<Chain>, QueueError> {
-    if let Some(chain) = Chain::pop(queue, ram, MAX_SEGMENTS)? {
-        return Ok(Some(chain));
-    }
-    if queue
-        .enable_notification(&**ram)
-        .map_err(QueueError::Ring)?
-    {
-        return Chain::pop(queue, ram, MAX_SEGMENTS);
-    }
-    Ok(None)
 }
 
 /// Has the driver notify of the next buffer it makes available, though there

@@ -19,6 +19,7 @@ mod connect;
 mod flow;
 mod guest;
 mod malformed;
+mod privileged;
 mod restore;
 mod shutdown;
 

@@ -65,6 +65,70 @@ impl Moment {
         ram.write_slice(&self.ram, GuestAddress(0)).unwrap();
         driver.device.reset_to(&self.state).unwrap();
         driver.queues.clone_from(&self.queues);
+        driver.device.resume();
+    }
+}
+
+#[test]
+fn device_that_goes_back_in_a_pause_leaves_memory_alone_until_its_end() {
+    let (ram, mut driver) = started();
+    // A request that the device has not heard of.
+    driver.queues[0].push(&[Buffer::Writable { addr: DATA, len: 4 }]);
+    driver.device.pause();
+    let state = driver.device.state();
+    let mut before = vec![0; RAM_BYTES];
+    ram.read_slice(&mut before, GuestAddress(0)).unwrap();
+    driver.device.reset_to(&state).unwrap();
+    driver.notify(0);
+    let mut after = vec![0; RAM_BYTES];
+    ram.read_slice(&mut after, GuestAddress(0)).unwrap();
+    assert!(after == before, "the paused device wrote to memory");
+    driver.device.resume();
+    assert_eq!(driver.wait_used(0).1, 4);
+}
+
+#[test]
+fn ring_positions_that_no_device_was_saved_with_are_refused() {
+    let (_ram, mut driver) = started();
+    request(&mut driver);
+    let good = driver.device.state();
+    for change in [
+        (|s| s.queues[0].next_avail = 0) as fn(&mut MmioState),
+        |s| s.queues[0].next_used = 0,
+        |s| s.queues[0].next_used = u16::MAX,
+        |s| s.queues[0].next_avail = 9,
+        |s| s.active = false,
+        |s| s.queues[0].ready = false,
+    ] {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let refused = driver.device.reset_to(&bad);
+        assert_eq!(refused, Err(RestoreError::Invalid("ring positions")));
+        assert_eq!(driver.device.state(), good);
+    }
+    // A device that gave up may have one in hand.
+    let mut given_up = good;
+    given_up.needs_reset = true;
+    given_up.queues[0].next_avail += 1;
+    driver.device.reset_to(&given_up).unwrap();
+}
+
+#[test]
+fn rings_that_disagree_with_saved_positions_end_in_a_reset() {
+    let (_ram, mut driver) = started();
+    request(&mut driver);
+    let good = driver.device.state();
+    // Positions that agree with each other, far from the driver's.
+    for position in [0x8001, 2, 1_u16.wrapping_sub(9)] {
+        let mut other = good.clone();
+        other.queues[0].next_avail = position;
+        other.queues[0].next_used = position;
+        driver.device.reset_to(&other).unwrap();
+        assert_ne!(driver.status() & status::NEEDS_RESET, 0, "{position:#x}");
+        driver.device.reset_to(&good).unwrap();
+        request(&mut driver);
+        driver.device.reset_to(&good).unwrap();
+        driver.queues[0].set_position(1);
     }
 }
 

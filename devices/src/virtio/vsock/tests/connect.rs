@@ -104,7 +104,7 @@ fn existing_paths_are_left_alone() {
     let config = VsockConfig {
         guest_cid: CID,
         mux: Some(path.clone()),
-        listeners: Vec::new(),
+        ..VsockConfig::default()
     };
     let outcome = Vsock::new(config, &reactor);
     assert!(matches!(outcome, Err(VsockError::Bind { .. })));

@@ -102,3 +102,45 @@ fn one_stalled_stream_does_not_stall_another() {
     lively.read_exact(&mut data).unwrap();
     assert!(guest.streams[&stalled_ports].inbox.len() <= 5_000);
 }
+
+#[test]
+fn credit_that_runs_backwards_or_ahead_costs_only_its_own_stream() {
+    let mut guest = Guest::start();
+    guest.buf_alloc = 10_000;
+    let liar = guest.client();
+    let ports = guest.accept(guest::PORT);
+    (&liar).write_all(&stream_bytes(5_000)).unwrap();
+    assert!(guest.read(ports, 5_000) == stream_bytes(5_000));
+    let honest = guest.header(ports, op::CREDIT_UPDATE);
+    assert_eq!(honest.fwd_cnt, 5_000);
+    for (buf_alloc, fwd_cnt) in [
+        // Back to what it had said before, and to before the beginning.
+        (10_000, 4_000),
+        (10_000, 0),
+        (10_000, u32::MAX),
+        // Bytes that were never sent.
+        (10_000, 5_001),
+        (10_000, 5_000 + (1 << 31)),
+        // No buffer any more, and one of which nobody has so much.
+        (0, 5_000),
+        (1, 4_999),
+        (u32::MAX, 5_001),
+    ] {
+        let mut header = honest;
+        (header.buf_alloc, header.fwd_cnt) = (buf_alloc, fwd_cnt);
+        guest.transmit(&header.encode());
+        guest.poll();
+        guest.shared.lock().check();
+        let mut other = guest.client();
+        let other_ports = guest.accept(guest::PORT);
+        other.write_all(b"other").unwrap();
+        assert_eq!(guest.read(other_ports, 5), b"other");
+        assert!(!guest.streams[&ports].reset, "{buf_alloc} {fwd_cnt}");
+    }
+    // The truth again, and it goes on: nothing was lost or sent twice.
+    (&liar).write_all(&stream_bytes(9_000)).unwrap();
+    guest.transmit(&honest.encode());
+    guest.streams.get_mut(&ports).unwrap().announced = honest.fwd_cnt;
+    assert!(guest.read(ports, 9_000) == stream_bytes(9_000));
+    assert_eq!(guest.driver.status() & status::NEEDS_RESET, 0);
+}

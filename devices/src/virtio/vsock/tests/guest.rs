@@ -11,6 +11,8 @@ use super::*;
 pub(super) const CID: u64 = 42;
 /// Guest port of the one listener.
 pub(super) const PORT: u32 = 1000;
+/// Host port that only privileged processes reach.
+pub(super) const PRIVILEGED: u32 = 27;
 const RAM_BYTES: usize = 16 << 20;
 const RINGS: u64 = 0x1_0000;
 const RX_BUFFERS: u64 = 0x10_0000;
@@ -64,10 +66,12 @@ pub(super) struct Guest {
     pub(super) requests: VecDeque<Ports>,
     /// Resets for connections the guest does not know.
     pub(super) stray_resets: usize,
+    /// Context ids, not the host's, that answered with a reset.
+    pub(super) foreign_resets: Vec<u64>,
     pub(super) buf_alloc: u32,
     tx_next: u64,
     rx_addresses: HashMap<u16, u64>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Dropped last.
     _reactor: Arc<Reactor>,
 }
@@ -91,6 +95,7 @@ impl Guest {
                 path: dir.path().join("exec"),
                 guest_port: PORT,
             }],
+            privileged_ports: vec![PRIVILEGED],
         };
         let vsock = Vsock::new(config, &reactor).unwrap();
         let shared = vsock.shared.clone();
@@ -107,6 +112,7 @@ impl Guest {
             streams: HashMap::new(),
             requests: VecDeque::new(),
             stray_resets: 0,
+            foreign_resets: Vec::new(),
             buf_alloc: 64 << 10,
             tx_next: 0,
             rx_addresses: HashMap::new(),
@@ -349,6 +355,7 @@ impl Guest {
         self.driver.device.pause();
         self.put_back(moment);
         self.driver.device.reset_to(&moment.state).unwrap();
+        self.driver.device.resume();
     }
 
     /// Handles what the device has sent and gives the buffers back.
@@ -376,8 +383,12 @@ impl Guest {
         }
         let header = Header::decode(&bytes);
         assert_eq!(header.len as usize + HEADER_BYTES, len as usize);
-        assert_eq!((header.src_cid, header.dst_cid), (HOST_CID, CID));
-        assert_eq!(header.kind, 1);
+        assert_eq!((header.dst_cid, header.kind), (CID, 1));
+        if header.src_cid != HOST_CID {
+            assert_eq!(header.op, op::RST, "a packet from {}", header.src_cid);
+            self.foreign_resets.push(header.src_cid);
+            return;
+        }
         let ports = (header.src_port, header.dst_port);
         if header.op == op::REQUEST {
             let stream = self.new_stream();

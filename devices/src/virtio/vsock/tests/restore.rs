@@ -134,6 +134,7 @@ fn clients_that_wait_at_a_reset_are_turned_away() {
     muxed.write_all(b"CONNECT 5\n").unwrap();
     guest.put_back(&moment);
     guest.driver.device.reset_to(&moment.state).unwrap();
+    guest.driver.device.resume();
     for client in &mut waiting {
         assert_closed(client);
     }

@@ -1,4 +1,3 @@
-#![allow(dead_code)] // Each test file uses a part of it.
 //! An engine that only remembers: enough of the contract to see what the safe
 //! owners do with a table. It runs no guest; `vcpu_run` plays a script and
 //! then sleeps like an idle guest until it is kicked.
@@ -8,17 +7,26 @@ use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use supermachine_hvf::sys::*;
+use crate::sys::*;
 
+/// What the engine was told, and what it is to answer.
 #[derive(Default)]
 pub struct Engine {
+    /// A virtual machine exists.
     pub machine: bool,
+    /// It has an interrupt controller.
     pub gic: bool,
+    /// Configuration and state objects that were created and not released.
     pub live_objects: usize,
+    /// Mapped guest memory: bytes and access rights by guest address.
     pub maps: BTreeMap<u64, (usize, MemoryFlags)>,
+    /// vCPUs by number.
     pub vcpus: BTreeMap<u64, FakeVcpu>,
+    /// Each setting of an interrupt line, in order.
     pub spis: Vec<(u32, bool)>,
+    /// The state that the interrupt controller was last given.
     pub restored: Vec<u8>,
+    /// What creating a virtual machine fails with.
     pub fail_create: Option<Return>,
     /// The one number of `MDCR_EL2` this engine knows.
     pub mdcr_number: u16,
@@ -45,14 +53,23 @@ impl From<VcpuExit> for Step {
     }
 }
 
+/// A vCPU of the engine.
 pub struct FakeVcpu {
+    /// The thread that created it.
     pub owner: ThreadId,
+    /// Where the engine says why the vCPU stopped.
     pub exit: Box<VcpuExit>,
+    /// General registers, by their numbers in the ABI.
     pub regs: [u64; 35],
+    /// Vector registers.
     pub simd: [[u8; 16]; 32],
+    /// System registers that were set.
     pub sys: BTreeMap<u16, u64>,
+    /// The IRQ input.
     pub irq: bool,
+    /// The FIQ input.
     pub fiq: bool,
+    /// It is to stop running.
     pub kicked: bool,
 }
 
@@ -433,7 +450,7 @@ unsafe extern "C" fn vm_content_replaced(_host: *mut c_void, _ipa: u64, _size: u
 /// The table of this engine.
 pub fn api() -> Api {
     Api {
-        id: hvf::EngineId::Software,
+        id: crate::EngineId::Software,
         name: "fake",
         dirty: None,
         after_fork: None,

@@ -1,0 +1,172 @@
+//! What holds for every device, each tried through its registers and queues.
+
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::VirtioDevice;
+use super::balloon::Balloon;
+use super::blk::{Blk, BlkConfig};
+use super::mem::{BLOCK_BYTES, Mem, MemConfig};
+use super::mmio::VirtioMmio;
+use super::rng::Rng;
+use super::vsock::{Vsock, VsockConfig};
+use crate::GuestRam;
+use crate::reactor::Reactor;
+use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
+
+mod chains;
+mod refilled;
+mod wrapped;
+
+const RAM_BYTES: usize = 4 << 20;
+const RINGS: u64 = 0x1_0000;
+/// Where requests and answers are, a page for each queue.
+const DATA: u64 = 0x10_0000;
+/// A page for the balloon to give away.
+const SPARE_PAGE: u32 = 0x200;
+const QUEUE: u16 = 16;
+
+/// A request that a device answers without a condition.
+#[derive(Clone)]
+struct Request {
+    queue: usize,
+    buffers: Vec<Buffer>,
+}
+
+/// A device with its driver.
+struct Rig {
+    name: &'static str,
+    ram: GuestRam,
+    driver: Driver,
+    requests: Vec<Request>,
+    /// Dropped last.
+    _reactor: Option<Arc<Reactor>>,
+}
+
+fn readable(addr: u64, len: u32) -> Buffer {
+    Buffer::Readable { addr, len }
+}
+
+fn writable(addr: u64, len: u32) -> Buffer {
+    Buffer::Writable { addr, len }
+}
+
+/// One of each.
+fn rigs() -> Vec<Rig> {
+    vec![rng(), balloon(), mem(), blk(), vsock()]
+}
+
+fn rig(name: &'static str, device: Box<dyn VirtioDevice>, requests: Vec<Request>) -> Rig {
+    let ram = guest_ram(RAM_BYTES);
+    let irq = Arc::new(CountingIrq::default());
+    let sizes = vec![QUEUE; device.queue_max_sizes().len()];
+    let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), device));
+    let driver = Driver::start(&ram, device, irq, RINGS, &sizes);
+    Rig {
+        name,
+        ram,
+        driver,
+        requests,
+        _reactor: None,
+    }
+}
+
+impl Rig {
+    fn write(&self, addr: u64, bytes: &[u8]) {
+        self.ram.write_slice(bytes, GuestAddress(addr)).unwrap();
+    }
+}
+
+fn rng() -> Rig {
+    let requests = vec![Request {
+        queue: 0,
+        buffers: vec![writable(DATA, 64)],
+    }];
+    rig("rng", Box::new(Rng::host()), requests)
+}
+
+fn balloon() -> Rig {
+    let page = |queue: u64| DATA + queue * 0x1000;
+    let requests = vec![
+        Request {
+            queue: 0,
+            buffers: vec![readable(page(0), 4)],
+        },
+        Request {
+            queue: 1,
+            buffers: vec![readable(page(1), 4)],
+        },
+        Request {
+            queue: 2,
+            buffers: vec![writable(u64::from(SPARE_PAGE) * 4096, 4096)],
+        },
+    ];
+    let balloon = Balloon::new(RecordingMemory::new(4096));
+    let rig = rig("balloon", Box::new(balloon), requests);
+    for queue in [0, 1] {
+        rig.write(page(queue), &SPARE_PAGE.to_le_bytes());
+    }
+    rig
+}
+
+fn mem() -> Rig {
+    let config = MemConfig {
+        address: 4 << 30,
+        region_bytes: 8 * BLOCK_BYTES,
+    };
+    let mem = Mem::new(config, RecordingMemory::new(4096)).unwrap();
+    let requests = vec![Request {
+        queue: 0,
+        buffers: vec![readable(DATA, 24), writable(DATA + 0x1000, 10)],
+    }];
+    let rig = rig("mem", Box::new(mem), requests);
+    let mut request = [0; 24];
+    // STATE of one block.
+    request[0] = 3;
+    request[8..16].copy_from_slice(&config.address.to_le_bytes());
+    request[16] = 1;
+    rig.write(DATA, &request);
+    rig
+}
+
+fn blk() -> Rig {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let config = BlkConfig {
+        queues: 2,
+        ..BlkConfig::default()
+    };
+    let requests = (0..2).map(|queue| {
+        let page = DATA + queue * 0x1000;
+        Request {
+            queue: usize::try_from(queue).unwrap(),
+            buffers: vec![readable(page, 16), writable(page + 0x100, 513)],
+        }
+    });
+    let requests = requests.collect();
+    rig("blk", Box::new(Blk::new(file, config).unwrap()), requests)
+}
+
+fn vsock() -> Rig {
+    let reactor = Reactor::spawn().unwrap();
+    let config = VsockConfig {
+        guest_cid: 3,
+        ..VsockConfig::default()
+    };
+    let vsock = Vsock::new(config, &reactor).unwrap();
+    // A reset of no connection, which is ignored.
+    let requests = vec![Request {
+        queue: 1,
+        buffers: vec![readable(DATA, 44)],
+    }];
+    let mut rig = rig("vsock", Box::new(vsock), requests);
+    let mut packet = [0; 44];
+    packet[0] = 3;
+    packet[8] = 2;
+    packet[28] = 1;
+    packet[30] = 3;
+    rig.write(DATA, &packet);
+    rig._reactor = Some(reactor);
+    rig
+}
