@@ -77,10 +77,16 @@ pub enum PoolError {
     #[error("pool configuration: {0}")]
     Config(&'static str),
     /// All workers were in use for as long as one was willing to wait.
-    #[error("no worker became free within {waited:?}")]
+    #[error(
+        "no worker became free within {waited:?}{}",
+        if .failure.is_some() { ", and no further one can be started" } else { "" }
+    )]
     Timeout {
         /// How long that was.
         waited: Duration,
+        /// Why no further worker was started, if that was tried in vain.
+        #[source]
+        failure: Option<Failure>,
     },
     /// Another worker would not have fitted into memory for as long as one was
     /// willing to wait.

@@ -15,6 +15,6 @@ pub use budget::{Budget, ByteBudget, Unlimited};
 pub use config::PoolConfig;
 pub use error::{Failure, PoolError};
 pub use policy::{PoolStats, WorkerId};
-pub use pool::Pool;
+pub use pool::{Checker, Pool};
 pub use ticket::{Lease, Ticket};
 pub use worker::{Factory, Worker};

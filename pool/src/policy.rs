@@ -14,6 +14,9 @@ use crate::{Failure, PoolConfig, PoolError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+/// A worker that dies sooner after it became idle may have been dead already.
+const LEAST_LIFE: Duration = Duration::from_secs(1);
+
 /// A worker, by the order in which it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(u64);
@@ -325,11 +328,7 @@ impl Policy {
     ) {
         if self.state(worker) == Some(WorkerState::Leased) {
             self.kill(worker);
-            // Else workers that die right after they start would be started
-            // again and again without a pause.
-            self.dead_on_arrival = self.dead_on_arrival.saturating_add(1);
-            self.failures = self.failures.max(self.dead_on_arrival);
-            self.note_failure(Failure::new("worker died before it was used"), now);
+            self.died_at_once(Failure::new("worker died before it was used"), now);
             if self.is_closed() {
                 self.actions.push(Action::Refuse(ticket, PoolError::Closed));
             } else {
@@ -339,6 +338,14 @@ impl Policy {
                 self.waiters.insert(before, Waiter { ticket, since });
             }
         }
+        self.settle(now);
+    }
+
+    /// Keeps at least `min` workers from now on, and has room for at least `max`.
+    /// Neither becomes less.
+    pub fn grow(&mut self, min: usize, max: usize, now: Duration) {
+        self.config.min = self.config.min.max(min);
+        self.config.max = self.config.max.max(max).max(self.config.min);
         self.settle(now);
     }
 
@@ -436,7 +443,12 @@ impl Policy {
         let Some(state) = self.state(worker) else {
             return;
         };
+        let lived = now.saturating_sub(self.workers.get(&worker).map_or(now, |slot| slot.since));
         self.kill(worker);
+        if state == WorkerState::Idle && lived < LEAST_LIFE {
+            self.died_at_once(failure, now);
+            return;
+        }
         if state == WorkerState::Idle || state == WorkerState::Leased {
             return;
         }
@@ -445,6 +457,14 @@ impl Policy {
             return;
         }
         self.failures = self.failures.saturating_add(1);
+        self.note_failure(failure, now);
+    }
+
+    /// A worker died before anybody used it. Else workers that die right after
+    /// they start would be started again and again without a pause.
+    fn died_at_once(&mut self, failure: Failure, now: Duration) {
+        self.dead_on_arrival = self.dead_on_arrival.saturating_add(1);
+        self.failures = self.failures.max(self.dead_on_arrival);
         self.note_failure(failure, now);
     }
 
@@ -581,7 +601,9 @@ impl Policy {
                     needed_bytes: self.worker_bytes,
                 }
             } else {
-                PoolError::Timeout { waited }
+                // A worker that failed since one did not is why there are no more.
+                let failure = self.last_failure.clone().filter(|_| self.failures > 0);
+                PoolError::Timeout { waited, failure }
             };
             self.actions.push(Action::Refuse(waiter.ticket, error));
         }

@@ -9,7 +9,7 @@ use crate::{Failure, PoolConfig, PoolError, PoolStats, Unlimited};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -171,10 +171,22 @@ impl<F: Factory> Pool<F> {
         lock(&self.shared.core).policy.stats()
     }
 
+    /// Keeps at least `min` workers from now on, and has room for at least `max`.
+    /// Neither becomes less.
+    pub fn grow(&self, min: usize, max: usize) {
+        self.shared.change(|policy, now| policy.grow(min, max, now));
+    }
+
     /// Looks at all idle workers and replaces those that died: for whoever
     /// hears of the end of processes.
     pub fn check(&self) {
         self.shared.check();
+    }
+
+    /// What calls [`Pool::check`] as long as there is a pool, without keeping it.
+    #[must_use]
+    pub fn checker(&self) -> Checker<F> {
+        Checker(Arc::downgrade(&self.shared))
     }
 
     /// Starts no more workers, refuses all who wait, and waits for leased
@@ -190,6 +202,23 @@ impl<F: Factory> Pool<F> {
                 .wait(core)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+/// Looks at the idle workers of a pool that others may close.
+pub struct Checker<F: Factory>(Weak<Shared<F>>);
+
+impl<F: Factory> fmt::Debug for Checker<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checker").finish_non_exhaustive()
+    }
+}
+
+impl<F: Factory> Checker<F> {
+    /// As [`Pool::check`]; whether there still is a pool.
+    pub fn check(&self) -> bool {
+        let shared = self.0.upgrade();
+        shared.map(|shared| shared.check()).is_some()
     }
 }
 

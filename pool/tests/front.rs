@@ -346,3 +346,63 @@ fn pool_that_is_dropped_ends_its_workers_and_lets_leases_finish() {
     assert_eq!(world.killed.load(Ordering::SeqCst), 2);
     eventually("threads are gone", || Arc::strong_count(&world) == 1);
 }
+
+#[test]
+fn an_idle_worker_that_died_is_replaced_as_soon_as_somebody_checks() {
+    let config = PoolConfig {
+        min: 2,
+        ..with_max(2)
+    };
+    let (pool, world) = pool(config);
+    let until = |wanted: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !wanted() {
+            assert!(begun.elapsed() < LONG, "{:?}", pool.stats());
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until(&|| pool.stats().idle == 2);
+    let checker = pool.checker();
+    world.crashed.lock().unwrap()[0].store(true, Ordering::SeqCst);
+    assert!(checker.check());
+    until(&|| pool.stats().idle == 2 && pool.stats().spawned == 3);
+    assert_eq!(pool.stats().alive, 2);
+    drop(pool);
+    let begun = Instant::now();
+    while checker.check() {
+        assert!(begun.elapsed() < LONG);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_pool_grows_and_does_not_shrink() {
+    let (pool, _) = pool(with_max(1));
+    let lease = pool.acquire().unwrap();
+    pool.grow(3, 2);
+    pool.grow(0, 0);
+    let begun = Instant::now();
+    while pool.stats().idle < 2 {
+        assert!(begun.elapsed() < LONG, "{:?}", pool.stats());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((pool.stats().min, pool.stats().max), (3, 3));
+    drop(lease);
+}
+
+#[test]
+fn who_waits_in_vain_for_a_pool_that_cannot_grow_learns_why() {
+    let config = PoolConfig {
+        acquire_timeout: Some(Duration::from_millis(300)),
+        ..with_max(2)
+    };
+    let (pool, world) = pool(config);
+    let lease = pool.acquire().unwrap();
+    world.fail_spawn.store(true, Ordering::SeqCst);
+    let error = pool.acquire().unwrap_err();
+    assert!(matches!(error, PoolError::Timeout { .. }), "{error:?}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("no binary"), "{cause}");
+    assert!(error.to_string().contains("can be started"), "{error}");
+    drop(lease);
+}

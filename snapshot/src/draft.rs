@@ -388,6 +388,7 @@ impl Drop for Draft<'_> {
         if self.stage != Stage::Published {
             // What cannot be removed now is swept by the next to hold the lock.
             let _ = self.lock.store().files().remove_tree(&self.path);
+            self.lock.remove_if_empty();
         }
     }
 }

@@ -166,6 +166,15 @@ impl<'a> ImageLock<'a> {
         Ok(false)
     }
 
+    /// Removes the directory of an image that has nothing in it, and its lock:
+    /// of an image that could not be baked nothing is left.
+    pub(crate) fn remove_if_empty(&self) {
+        let files = self.store.files();
+        if files.remove_dir(&self.directory).is_ok() {
+            let _ = files.remove_file(&self.path);
+        }
+    }
+
     /// Removes the image with all that belongs to it.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub struct OciImageBuilder {
     reference: String,
     name: Option<String>,
     config: VmConfig,
+    memory_mib: Option<usize>,
+    vcpus: Option<u32>,
     cmd: Option<Vec<String>>,
     env: Vec<(String, String)>,
     guest_port: Option<u16>,
@@ -86,6 +88,8 @@ impl OciImageBuilder {
             reference,
             name: None,
             config: VmConfig::new(),
+            memory_mib: None,
+            vcpus: None,
             cmd: None,
             env: Vec::new(),
             guest_port: None,
@@ -104,7 +108,8 @@ impl OciImageBuilder {
         self
     }
 
-    /// Name of the snapshot, by default made of the reference.
+    /// Name of the snapshot, by default made of the reference, memory, vCPUs and
+    /// the other options: those that differ live side by side.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -112,18 +117,19 @@ impl OciImageBuilder {
 
     /// Guest memory in MiB; 256 if not set.
     pub fn memory_mib(mut self, memory_mib: usize) -> Self {
-        self.config = self.config.with_memory_mib(memory_mib);
+        self.memory_mib = Some(memory_mib);
         self
     }
 
     /// Virtual CPUs; 1 if not set. Copies may have more.
     pub fn vcpus(mut self, vcpus: u32) -> Self {
-        self.config = self.config.with_vcpus(vcpus);
+        self.vcpus = Some(vcpus);
         self
     }
 
     /// Everything else about the machine: engine, assets, worker, host name,
-    /// time limits. Memory and vCPUs set there count too.
+    /// time limits. Memory and vCPUs set there count where the builder's own
+    /// setting of that name was not called, before or after.
     pub fn vm_config(mut self, config: VmConfig) -> Self {
         self.config = config;
         self
@@ -217,7 +223,6 @@ impl OciImageBuilder {
     /// [`Error::Snapshot`] if the snapshot cannot be written. A snapshot that
     /// was there before stays then.
     pub fn build(self) -> Result<Image, Error> {
-        self.config.validate()?;
         let cache = match &self.cache {
             Some(cache) => cache.clone(),
             None => default_cache()?,
@@ -227,7 +232,9 @@ impl OciImageBuilder {
     }
 
     /// As [`OciImageBuilder::build`], of an image that is loaded already.
-    pub(crate) fn build_on(self, image: &Image) -> Result<Image, Error> {
+    pub(crate) fn build_on(mut self, image: &Image) -> Result<Image, Error> {
+        self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
+        self.config.vcpus = self.vcpus.or(self.config.vcpus);
         self.config.validate()?;
         let here = stamp::here(&self.config)?;
         let root = match &self.snapshots_dir {
@@ -236,7 +243,7 @@ impl OciImageBuilder {
         };
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => default_name(&self.reference),
+            None => self.default_name(&here),
         };
         if let Some(above) = root.parent() {
             std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
@@ -282,8 +289,33 @@ impl OciImageBuilder {
             let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)
-        })?;
-        Ok((baked, kept))
+        });
+        if baked.is_err() {
+            // Of a first bake that failed nothing is left.
+            let _ = base::prune(store.root());
+        }
+        Ok((baked?, kept))
+    }
+
+    /// A name for the snapshot, another one for other references and options, so
+    /// that those who use an image with different memory do not bake it in
+    /// turns. What a later version of the same has (content of the image, kernel,
+    /// code of the warm-up) replaces what was there under the name.
+    fn default_name(&self, here: &Stamp) -> String {
+        let parts = serde_json::json!([
+            self.reference,
+            self.config.boot_memory_mib(),
+            self.config.boot_vcpus(),
+            self.config.hostname,
+            self.cmd,
+            self.env,
+            self.guest_port,
+            format!("{:?}", self.trigger),
+            self.warmup.is_some(),
+            here.engine,
+        ]);
+        let digest = stamp::hex(&Sha256::digest(parts.to_string()));
+        format!("{}-{}", readable_name(&self.reference), &digest[..8])
     }
 
     /// Digest of everything that decides what is in the snapshot.
@@ -441,8 +473,11 @@ pub(crate) fn write(
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {
     let image = vm.image();
-    let written = vm.instance().capture(draft.path())?;
-    let working_set = go_on(vm, draft.path())?;
+    let (written, working_set) = {
+        let _alone = vm.alone();
+        let written = vm.instance().capture(draft.path())?;
+        (written, go_on(vm, draft.path())?)
+    };
     draft.adopt(written)?;
     link_layers(&mut draft, about.layers)?;
     let file = ImageFile {
@@ -487,8 +522,8 @@ fn first_steps(vm: &Vm, written: &Path) -> Result<WorkingSet, Error> {
     )))
 }
 
-/// A snapshot's name, made of the reference it comes from.
-fn default_name(reference: &str) -> String {
+/// The readable part of a snapshot's name, made of the reference it comes from.
+fn readable_name(reference: &str) -> String {
     let last = reference.trim_end_matches('/').rsplit('/').next();
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() {
@@ -504,11 +539,5 @@ fn default_name(reference: &str) -> String {
         .take(40)
         .collect();
     let name = name.trim_matches('-');
-    // Two references with the same end are two images.
-    let digest = stamp::hex(&Sha256::digest(reference));
-    format!(
-        "{}-{}",
-        if name.is_empty() { "image" } else { name },
-        &digest[..8]
-    )
+    if name.is_empty() { "image" } else { name }.to_owned()
 }

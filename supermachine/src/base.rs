@@ -10,8 +10,9 @@ use crate::template::{LayerFiles, Workload};
 use crate::unfinished::Unfinished;
 use crate::{Error, Image, Vm, VmConfig, stamp};
 use sha2::{Digest, Sha256};
-use snapshot::{Snapshot, Stamp, Store, WorkingSet};
+use snapshot::{Snapshot, SnapshotError, Stamp, Store, WorkingSet};
 use std::path::Path;
+use std::time::Duration;
 use vmm_core::machine::STATE_VERSION;
 
 /// Where bases are, among snapshots: no image can have that name.
@@ -53,6 +54,8 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
 }
 
 /// Removes the bases of a directory that has no snapshots of images any more.
+///
+/// One that is being made or used by now stays.
 pub fn prune(root: &Path) -> Result<(), Error> {
     let directory = root.join(DIRECTORY);
     if !std::fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir())
@@ -62,7 +65,11 @@ pub fn prune(root: &Path) -> Result<(), Error> {
     }
     let store = Store::new(&directory)?;
     for name in store.images()? {
-        store.lock(&name, PATIENCE)?.remove()?;
+        match store.lock(&name, Duration::ZERO) {
+            Ok(lock) if !lock.is_in_use()? => lock.remove()?,
+            Ok(_) | Err(SnapshotError::Locked { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     // Unless somebody has just begun the next.
     let _ = std::fs::remove_dir(directory);

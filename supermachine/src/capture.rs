@@ -1,13 +1,40 @@
 //! A snapshot of a machine that runs, and goes on running.
 
+use crate::engine::host;
 use crate::engine::instance::Made;
 use crate::template::{Template, Workload, read_layers};
 use crate::vm::CopyReport;
 use crate::{Error, Image, Vm, bake, stamp};
+use rustix::process::{Resource, getrlimit};
 use snapshot::{Store, WorkingSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Descriptors this process needs for a child while it is made: its directory,
+/// log and control connection, the sockets where it calls and where its agent
+/// does, the connection for the next command, and its process.
+const DESCRIPTORS_PER_CHILD: u64 = 7;
+
+/// Whether this process may open what so many children need.
+fn check_descriptors(count: usize) -> Result<(), Error> {
+    let limit = getrlimit(Resource::Nofile).current;
+    // Without a limit, or a count, the system says when it is enough.
+    let (Some(limit), Some(used)) = (limit, host::open_descriptors()) else {
+        return Ok(());
+    };
+    let room = limit.saturating_sub(used);
+    let needed = (count as u64).saturating_mul(DESCRIPTORS_PER_CHILD);
+    if needed <= room {
+        return Ok(());
+    }
+    Err(Error::Descriptors {
+        count,
+        needed,
+        room,
+        limit,
+    })
+}
 
 /// How long another process may write to the same snapshot.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +46,9 @@ impl Vm {
     ///
     /// Copies find everything as it was, but connections to the host are
     /// reset: commands that were running under one have ended there.
+    ///
+    /// Of several captures and forks at once each waits for the others. Older
+    /// generations that nobody uses are removed.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
@@ -73,6 +103,10 @@ impl Vm {
             Ok(WorkingSet::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
+        // What is in use or cannot be removed stays until the next time.
+        if let Ok(lock) = store.lock(name, Duration::ZERO) {
+            let _ = lock.collect();
+        }
         Ok(Image::from_template(Arc::new(template), None))
     }
 
@@ -85,13 +119,19 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Refused`] on engines and hosts where a process with a machine
-    /// cannot fork (Apple's framework); the machine goes on in any case.
+    /// cannot fork (Apple's framework); [`Error::Descriptors`] for more
+    /// children than this process can hold, before any is made. The machine
+    /// goes on in any case.
     pub fn fork(&self, count: usize) -> Result<Vec<Vm>, Error> {
         if count == 0 {
             return Ok(Vec::new());
         }
+        check_descriptors(count)?;
         let begun = Instant::now();
-        let (paused, children) = self.instance().fork(self.config(), count)?;
+        let (paused, children) = {
+            let _alone = self.alone();
+            self.instance().fork(self.config(), count)?
+        };
         self.note_fork_pause(paused);
         let child = |made: Made| {
             let vm = Self::over(self.image(), self.config(), made.instance);

@@ -153,8 +153,9 @@ impl VmConfig {
         self
     }
 
-    /// How many machines [`crate::Image::acquire_with`] keeps ready, instead
-    /// of starting one each time.
+    /// How many machines [`crate::Image::acquire_with`] keeps ready from then
+    /// on, instead of starting one each time. Configurations that differ in
+    /// nothing else share a pool.
     pub fn with_pool_warm(mut self, machines: usize) -> Self {
         self.pool_warm = machines;
         self

@@ -54,6 +54,21 @@ pub enum Error {
     /// The configuration asks for a machine without memory or vCPUs.
     #[error(transparent)]
     Resources(#[from] vmm_core::ResourceError),
+    /// This process may not open as many files as that many machines need.
+    #[error(
+        "{count} machines need {needed} descriptors, {room} of {limit} are free: \
+         ask for fewer, or raise the limit (ulimit -n)"
+    )]
+    Descriptors {
+        /// Machines that were asked for.
+        count: usize,
+        /// Descriptors they need.
+        needed: u64,
+        /// Descriptors this process may still open.
+        room: u64,
+        /// Descriptors it may have in all.
+        limit: u64,
+    },
     /// The configuration asks for more vCPUs than a guest can use.
     #[error("{vcpus} vCPUs were asked for, a guest has at most {max}")]
     TooManyVcpus {
@@ -98,6 +113,16 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// There is no snapshot there: neither the directory of an image that was
+    /// baked nor that of one generation.
+    #[error(
+        "there is no snapshot at {}; `supermachine images` lists what was baked",
+        shown(path)
+    )]
+    NoSnapshot {
+        /// Where one was looked for.
+        path: PathBuf,
+    },
     /// The snapshot does not fit this host, kernel or version; bake it again.
     #[error(
         "the snapshot cannot be used here and must be baked again: {}",
@@ -113,7 +138,7 @@ pub enum Error {
     #[error(
         "the snapshot in {0} is damaged: bake the image again \
          (`supermachine snapshot verify {0}` says whether it is whole)",
-        path.display()
+        shown(path)
     )]
     Damaged {
         /// Directory of the generation.

@@ -1,12 +1,12 @@
 //! An image, ready to start machines from.
 
-use crate::config::MachineId;
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::template::Template;
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
 use oci_bake::{BakeOptions, Cancel, ImageConfig, Reference, Store, bake};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// An image to start machines from: the layers of an OCI image, which boot, or
 /// a snapshot made of one, which is copied.
@@ -93,8 +93,9 @@ impl Image {
     /// baked again.
     ///
     /// # Errors
-    /// [`Error::Rebake`] if it does not fit this host, kernel or version;
-    /// [`Error::Snapshot`] if it is damaged or not there.
+    /// [`Error::NoSnapshot`] if there is none; [`Error::Rebake`] if it does not
+    /// fit this host, kernel or version, or is damaged; [`Error::Snapshot`] if it
+    /// cannot be read.
     pub fn from_snapshot(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_snapshot_with(path, &VmConfig::new())
     }
@@ -147,23 +148,26 @@ impl Image {
         }
     }
 
-    /// The machine that was baked, once, if it is what `config` asks for.
+    /// The machine that was baked, once, if it is what `config` asks for: a
+    /// copy that is made with `config` would differ in nothing.
     pub(crate) fn take_baked(&self, config: &VmConfig) -> Option<Vm> {
         let template = self.template.as_ref()?;
-        let same = config.hostname.is_none()
-            && config.machine_id == MachineId::Image
-            && !config.console
-            && config.vcpus.is_none_or(|vcpus| vcpus == template.vcpus())
-            && config
-                .memory_mib
-                .is_none_or(|mib| mib == template.memory_mib());
-        if !same {
+        let mut baked = self.baked.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = baked.as_ref()?.config();
+        let of_copy = |config: &VmConfig| VmConfig {
+            memory_mib: config.memory_mib.or(Some(template.memory_mib())),
+            vcpus: config.vcpus.or(Some(template.vcpus())),
+            // A copy without one has that of the snapshot.
+            hostname: config.hostname.clone().or_else(|| has.hostname.clone()),
+            // Not of one machine, and of none that is not booted.
+            pool_warm: 0,
+            boot_timeout: Duration::ZERO,
+            ..config.clone()
+        };
+        if of_copy(config) != of_copy(has) {
             return None;
         }
-        self.baked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        baked.take()
     }
 
     /// What the image says about running it.
@@ -232,9 +236,10 @@ impl Image {
         self.acquire_with(&VmConfig::new())
     }
 
-    /// As [`Image::acquire`], with a configuration; each has a pool of its own,
-    /// of which [`VmConfig::with_pool_warm`] says how many machines it keeps
-    /// ready.
+    /// As [`Image::acquire`], with a configuration. Configurations that differ
+    /// in more than [`VmConfig::with_pool_warm`] have pools of their own;
+    /// `pool_warm` says how many machines that pool keeps ready from then on,
+    /// for all who acquire from it: the most that was ever asked for.
     ///
     /// # Errors
     /// As [`Image::acquire`].
@@ -245,13 +250,16 @@ impl Image {
     /// The pool behind [`Image::acquire_with`].
     pub(crate) fn pool_for(&self, config: &VmConfig) -> Result<Pool, Error> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, pool)) = pools.iter().find(|(known, _)| known == config) {
+        let warm = config.pool_warm;
+        let max = warm.max(DEFAULT_POOL_MAX);
+        let config = config.clone().with_pool_warm(0);
+        if let Some((_, pool)) = pools.iter().find(|(known, _)| *known == config) {
+            pool.grow(warm, max);
             return Ok(pool.clone());
         }
-        let warm = config.pool_warm;
         let pool = self.pool().vm_config(config.clone()).min(warm);
-        let pool = pool.max(warm.max(DEFAULT_POOL_MAX)).build()?;
-        pools.push((config.clone(), pool.clone()));
+        let pool = pool.max(max).build()?;
+        pools.push((config, pool.clone()));
         Ok(pool)
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod connect;
 mod deadline;
 mod doubt;
+mod ends;
 pub mod engine;
 mod error;
 mod exec;

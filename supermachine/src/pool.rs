@@ -1,10 +1,12 @@
 //! Machines kept ready: each is used by one at a time and goes back to the
 //! snapshot in between.
 
+use crate::ends::Ends;
 use crate::engine::host;
+use crate::error::with_causes;
 use crate::template::Template;
 use crate::{Error, Image, Vm, VmConfig};
-use pool::{ByteBudget, Factory, Failure, Lease, PoolConfig, Worker};
+use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
@@ -25,6 +27,9 @@ const BUDGET_PERCENT: u64 = 80;
 pub struct PoolBuilder {
     image: Image,
     config: VmConfig,
+    memory_mib: Option<usize>,
+    vcpus: Option<u32>,
+    restore_timeout: Option<Duration>,
     sizes: PoolConfig,
     prestart: usize,
 }
@@ -34,6 +39,9 @@ impl PoolBuilder {
         Self {
             image,
             config: VmConfig::new(),
+            memory_mib: None,
+            vcpus: None,
+            restore_timeout: None,
             sizes: PoolConfig {
                 max: DEFAULT_POOL_MAX,
                 ..PoolConfig::default()
@@ -79,23 +87,25 @@ impl PoolBuilder {
     /// Guest memory in MiB; that of the snapshot if not set. A balloon takes
     /// what is less, in copies of at least 48 MiB and a sixteenth of the
     /// snapshot's; more is added, rounded up to 2 MiB.
+    ///
+    /// Less than the snapshot's is where a machine begins, and no limit: a guest
+    /// that would have to kill for memory takes it back from the balloon, up to
+    /// the snapshot's. For a limit, bake with that much memory.
     pub fn memory_mib(mut self, memory_mib: usize) -> Self {
-        self.config = self.config.with_memory_mib(memory_mib);
+        self.memory_mib = Some(memory_mib);
         self
     }
 
     /// Virtual CPUs; those of the snapshot if not set.
     pub fn vcpus(mut self, vcpus: u32) -> Self {
-        self.config = self.config.with_vcpus(vcpus);
+        self.vcpus = Some(vcpus);
         self
     }
 
     /// How long a machine may take to be restored or reset; one that takes
     /// longer is killed.
     pub fn restore_timeout(mut self, timeout: Duration) -> Self {
-        self.config = self.config.with_restore_timeout(timeout);
-        self.sizes.restore_timeout = timeout;
-        self.sizes.reset_timeout = timeout;
+        self.restore_timeout = Some(timeout);
         self
     }
 
@@ -106,12 +116,26 @@ impl PoolBuilder {
         self
     }
 
-    /// Everything else about the machines. Memory and vCPUs set there count
-    /// too.
+    /// Everything else about the machines. Memory, vCPUs and the time limit
+    /// set there count where the builder's own setting of that name was not
+    /// called, before or after.
     pub fn vm_config(mut self, config: VmConfig) -> Self {
-        self.sizes.restore_timeout = config.restore_timeout;
         self.config = config;
         self
+    }
+
+    /// What its machines are started with, and the sizes that follow from it.
+    fn settled(&self) -> (VmConfig, PoolConfig) {
+        let mut config = self.config.clone();
+        config.memory_mib = self.memory_mib.or(config.memory_mib);
+        config.vcpus = self.vcpus.or(config.vcpus);
+        config.restore_timeout = self.restore_timeout.unwrap_or(config.restore_timeout);
+        let sizes = PoolConfig {
+            restore_timeout: config.restore_timeout,
+            reset_timeout: config.restore_timeout,
+            ..self.sizes.clone()
+        };
+        (config, sizes)
     }
 
     /// Makes the pool, which starts its minimum of machines by itself.
@@ -121,27 +145,36 @@ impl PoolBuilder {
     /// [`Error::MemoryOutOfRange`] for memory its copies cannot have;
     /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
-        self.config.validate()?;
+        let (config, sizes) = self.settled();
+        config.validate()?;
         let Some(template) = self.image.template().cloned() else {
             return Err(Error::Unsuitable {
                 what: "a pool",
                 needs: "an image with a snapshot: bake it with Image::builder",
             });
         };
-        template.check_memory(&self.config)?;
+        template.check_memory(&config)?;
+        let checker = Arc::new(OnceLock::<Checker<Starters>>::new());
+        let ended = Arc::clone(&checker);
+        let ends = Ends::watch(move || ended.get().is_none_or(Checker::check))
+            .map_err(Error::system("watch workers"))?;
         let starter = Arc::new(Starter {
-            baked: Mutex::new(self.image.take_baked(&self.config)),
+            baked: Mutex::new(self.image.take_baked(&config)),
             image: self.image.detached(),
             template,
-            config: self.config,
+            config,
             prestart: self.prestart,
             spares: Mutex::default(),
+            ends,
         });
         starter.refill();
-        let factory = Starters(starter);
-        Ok(Pool {
-            inner: pool::Pool::with_budget(self.sizes, factory, budget())?,
-        })
+        let factory = Starters(starter.clone());
+        let inner = pool::Pool::with_budget(sizes, factory, budget())?;
+        if checker.set(inner.checker()).is_ok() {
+            // What ended before it was there.
+            inner.check();
+        }
+        Ok(Pool { inner, starter })
     }
 }
 
@@ -164,6 +197,7 @@ fn budget() -> Arc<ByteBudget> {
 #[derive(Clone, Debug)]
 pub struct Pool {
     inner: pool::Pool<Starters>,
+    starter: Arc<Starter>,
 }
 
 impl Pool {
@@ -195,15 +229,22 @@ impl Pool {
         self.inner.stats()
     }
 
-    /// Ends the pool: refuses who waits, ends idle machines, waits for those
-    /// in use up to 30 seconds and ends them then.
+    /// Ends the pool: refuses who waits, ends idle machines and workers kept
+    /// started, waits for machines in use up to 30 seconds and ends them then.
     pub fn shutdown(&self) {
         self.shutdown_within(SHUTDOWN_PATIENCE);
     }
 
     /// As [`Pool::shutdown`], but waits for machines in use up to `patience`.
     pub fn shutdown_within(&self, patience: Duration) {
+        self.starter.close();
         self.inner.shutdown(patience);
+    }
+
+    /// Keeps at least `min` machines from now on, and has room for at least
+    /// `max`.
+    pub(crate) fn grow(&self, min: usize, max: usize) {
+        self.inner.grow(min, max);
     }
 }
 
@@ -241,16 +282,26 @@ struct Starter {
     config: VmConfig,
     /// Workers to keep started in advance.
     prestart: usize,
-    spares: Mutex<VecDeque<Vm>>,
+    spares: Mutex<Spares>,
+    /// Waits for the ends of the pool's workers.
+    ends: Ends,
     /// The machine that was baked, for the first acquire.
     baked: Mutex<Option<Vm>>,
+}
+
+/// Workers kept started.
+#[derive(Debug, Default)]
+struct Spares {
+    ready: VecDeque<Vm>,
+    /// The pool was shut down: there are to be no more.
+    is_closed: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Starters(Arc<Starter>);
 
 impl Starter {
-    fn spares(&self) -> MutexGuard<'_, VecDeque<Vm>> {
+    fn spares(&self) -> MutexGuard<'_, Spares> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,18 +312,39 @@ impl Starter {
     /// Starts spare workers until there are enough; one that cannot be started
     /// is missed when it is needed.
     fn refill(&self) {
-        while self.spares().len() < self.prestart {
-            match self.start() {
-                Ok(vm) => self.spares().push_back(vm),
-                Err(_) => return,
+        loop {
+            {
+                let spares = self.spares();
+                if spares.is_closed || spares.ready.len() >= self.prestart {
+                    return;
+                }
             }
+            let Ok(vm) = self.start() else { return };
+            let mut spares = self.spares();
+            if spares.is_closed {
+                drop(spares);
+                vm.abandon();
+                return;
+            }
+            spares.ready.push_back(vm);
         }
+    }
+
+    /// Ends the workers that nobody will need, and starts no more.
+    fn close(&self) {
+        let unused = {
+            let mut spares = self.spares();
+            spares.is_closed = true;
+            std::mem::take(&mut spares.ready)
+        };
+        // They have no machine yet that could end in good order.
+        unused.iter().for_each(Vm::abandon);
     }
 
     /// A started worker, spare or new.
     fn worker(&self) -> Result<Vm, Error> {
-        while let Some(vm) = { self.spares().pop_front() } {
-            if vm.instance().process().is_alive() {
+        while let Some(vm) = { self.spares().ready.pop_front() } {
+            if is_well(&vm) {
                 return Ok(vm);
             }
         }
@@ -295,14 +367,26 @@ impl Factory for Starters {
         let is_restored = baked.is_some();
         let vm = match baked {
             Some(vm) => vm,
-            None => starter.worker().map_err(Failure::new)?,
+            // With the system's reason: a pool that cannot grow says why.
+            None => starter
+                .worker()
+                .map_err(|error| Failure::new(with_causes(&error)))?,
         };
+        let worker = vm.instance().process().clone();
+        starter.ends.add((worker, vm.instance().control()));
         Ok(PoolVm {
             vm,
             is_restored,
             starter: starter.clone(),
         })
     }
+}
+
+/// Whether a machine's worker lives and has not been stopped: one that does
+/// nothing is as good as dead to who would wait for it.
+fn is_well(vm: &Vm) -> bool {
+    let process = vm.instance().process();
+    process.is_alive() && !process.is_stopped()
 }
 
 /// A machine of a pool.
@@ -316,7 +400,7 @@ struct PoolVm {
 impl PoolVm {
     fn failure(&self, error: &Error) -> Failure {
         let words = self.vm.instance().worker().last_words();
-        Failure::new(error).with_log(words.lines())
+        Failure::new(with_causes(error)).with_log(words.lines())
     }
 }
 
@@ -343,14 +427,47 @@ impl Worker for PoolVm {
     }
 
     fn kill(&self) {
+        self.starter.ends.remove(self.vm.instance().process());
         self.vm.abandon();
     }
 
     fn is_alive(&self) -> bool {
-        self.vm.instance().process().is_alive()
+        is_well(&self.vm)
     }
 
     fn memory_bytes(&self) -> u64 {
         self.vm.instance().process().memory_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_hold_in_whatever_order_they_are_given() {
+        let long = Duration::from_secs(120);
+        let config = VmConfig::new()
+            .with_restore_timeout(long)
+            .with_memory_mib(300)
+            .with_hostname("web");
+        let builder = || PoolBuilder::new(Image::bare());
+        let (settled, sizes) = builder().vm_config(config.clone()).settled();
+        // Resets have the limit that was set, too.
+        assert_eq!((sizes.restore_timeout, sizes.reset_timeout), (long, long));
+        assert_eq!(settled, config);
+        let short = Duration::from_secs(7);
+        let before = builder().memory_mib(512).vcpus(3).restore_timeout(short);
+        let after = builder().vm_config(config.clone());
+        for builder in [
+            before.vm_config(config),
+            after.memory_mib(512).vcpus(3).restore_timeout(short),
+        ] {
+            let (settled, sizes) = builder.settled();
+            assert_eq!((settled.memory_mib, settled.vcpus), (Some(512), Some(3)));
+            assert_eq!(settled.hostname.as_deref(), Some("web"));
+            assert_eq!(settled.restore_timeout, short);
+            assert_eq!((sizes.restore_timeout, sizes.reset_timeout), (short, short));
+        }
     }
 }

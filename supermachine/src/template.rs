@@ -7,6 +7,7 @@ use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
 use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Stamp, Store, SystemFiles};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,10 +67,25 @@ impl Template {
         let here = stamp::here(config)?;
         let name = path.file_name().and_then(|name| name.to_str());
         let snapshot = match (path.join("manifest.json").exists(), path.parent(), name) {
-            (false, Some(root), Some(name)) => Store::new(root)?.open(name, &here),
+            (false, Some(root), Some(name)) => {
+                // A path of one word is in the current directory.
+                let is_here = root.as_os_str().is_empty();
+                let root = if is_here { Path::new(".") } else { root };
+                match Store::existing(root) {
+                    Err(SnapshotError::Io { source, .. })
+                        if source.kind() == ErrorKind::NotFound =>
+                    {
+                        return Err(missing(path));
+                    }
+                    store => store?.open(name, &here),
+                }
+            }
             _ => Store::inspect_path(path).and_then(|found| found.admit(&here)),
         };
-        Self::new(snapshot.map_err(unusable)?, &here)
+        match snapshot {
+            Err(SnapshotError::NotFound { .. }) => Err(missing(path)),
+            found => Self::new(found.map_err(unusable)?, &here),
+        }
     }
 
     /// A snapshot that was found to fit `here`.
@@ -201,6 +217,12 @@ impl Template {
             vcpus: if vcpus == self.vcpus() { 0 } else { vcpus },
             memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
         })
+    }
+}
+
+fn missing(path: &Path) -> Error {
+    Error::NoSnapshot {
+        path: path.to_owned(),
     }
 }
 

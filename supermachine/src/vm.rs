@@ -25,6 +25,9 @@ pub struct Vm {
     config: VmConfig,
     engine: OnceLock<String>,
     start: Mutex<Start>,
+    /// Held from the order to stand still until the machine goes on: captures
+    /// and forks of one machine come one after the other.
+    still: Mutex<()>,
     instance: Instance,
 }
 
@@ -152,6 +155,7 @@ impl Vm {
             config: config.clone(),
             engine: OnceLock::new(),
             start: Mutex::default(),
+            still: Mutex::default(),
             instance,
         }
     }
@@ -252,6 +256,11 @@ impl Vm {
             request.env(name, value)
         });
         request.start_workload(deadline)
+    }
+
+    /// For whoever makes the machine stand still: waits until nobody else does.
+    pub(crate) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.still.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn instance(&self) -> &Instance {

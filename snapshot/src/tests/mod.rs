@@ -47,9 +47,12 @@ impl Drop for Scratch {
     }
 }
 
-/// Names in a directory, sorted.
+/// Names in a directory, sorted; none of one that is not there.
 pub(crate) fn names(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).unwrap();
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        entries => entries.unwrap(),
+    };
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();

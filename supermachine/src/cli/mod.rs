@@ -8,6 +8,7 @@ mod output;
 mod run;
 mod signals;
 mod snapshots;
+mod source;
 mod terminal;
 
 use crate::Error;

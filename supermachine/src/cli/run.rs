@@ -3,12 +3,14 @@
 use super::command::{Options, supervise};
 use super::output::complain;
 use super::signals::Forwarder;
+use super::source::Source;
 use crate::error::with_causes;
 use crate::image::default_cache;
 use crate::{Engine, Error, Image, ImageConfig, VmConfig};
 use oci_bake::BakeOptions;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +19,12 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
-    /// Guest memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
-    memory: usize,
-    /// Virtual CPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    vcpus: u32,
+    /// Guest memory in MiB; by default 256, or that of the snapshot
+    #[arg(long, value_name = "MIB")]
+    memory: Option<usize>,
+    /// Virtual CPUs, 1 to 16; by default 1, or those of the snapshot
+    #[arg(long, value_name = "N")]
+    vcpus: Option<u32>,
     /// Program instead of the image's Entrypoint; drops the image's Cmd too
     #[arg(long, value_name = "E")]
     entrypoint: Option<OsString>,
@@ -40,7 +42,8 @@ pub struct Arguments {
     /// Print one line of timings on standard error
     #[arg(long)]
     timings: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
+    /// snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
@@ -70,14 +73,25 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let signals = Forwarder::install()?;
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
-        .with_memory_mib(arguments.memory)
-        .with_vcpus(arguments.vcpus)
         .with_console(arguments.console);
+    if let Some(memory_mib) = arguments.memory {
+        config = config.with_memory_mib(memory_mib);
+    }
+    if let Some(vcpus) = arguments.vcpus {
+        config = config.with_vcpus(vcpus);
+    }
     if let Some(name) = &arguments.name {
         config = config.with_name(name);
     }
     config.validate()?;
-    let image = find_image(&arguments, &config, &signals, false)?;
+    let source = Source::of(&arguments.reference)?;
+    let find = |is_suspect| match &source {
+        Source::Image(reference) => {
+            find_image(reference, &arguments, &config, &signals, is_suspect)
+        }
+        Source::Snapshot(path) => open_snapshot(path, &arguments, &config),
+    };
+    let image = find(false)?;
     let argv = argv(
         image.config(),
         arguments.entrypoint.as_deref(),
@@ -85,12 +99,12 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     )?;
     let vm = match image.start(&config) {
         // Baked again once: what is damaged then is not on the disk.
-        Err(error @ Error::Damaged { .. }) => {
+        Err(error @ Error::Damaged { .. }) if matches!(source, Source::Image(_)) => {
             complain(&format!(
                 "supermachine: {}; baking it again\n",
                 with_causes(&error)
             ));
-            find_image(&arguments, &config, &signals, true)?.start(&config)?
+            find(true)?.start(&config)?
         }
         started => started?,
     };
@@ -112,6 +126,17 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
         ));
     }
     Ok(status.shell_status())
+}
+
+/// What was baked before, as it is.
+fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Result<Image, Error> {
+    if arguments.console || arguments.no_snapshot {
+        return Err(Error::Unsuitable {
+            what: "booting with --console or --no-snapshot",
+            needs: "the reference of an image, not a snapshot",
+        });
+    }
+    Image::from_snapshot_with(path, config)
 }
 
 /// The image's command with the user's words, which need not be text: what is
@@ -143,12 +168,12 @@ fn argv(
 /// to see the guest boot gets one that boots, and so does everyone where there
 /// is no place for snapshots.
 fn find_image(
+    reference: &str,
     arguments: &Arguments,
     config: &VmConfig,
     signals: &Forwarder,
     is_suspect: bool,
 ) -> Result<Image, Error> {
-    let reference = &arguments.reference;
     let cache = default_cache()?;
     let image = signals.prepare(|cancel| {
         let mut options = BakeOptions::default();

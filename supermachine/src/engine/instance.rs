@@ -188,6 +188,11 @@ impl Instance {
         lock(&self.worker)
     }
 
+    /// The connection that breaks when the worker ends.
+    pub fn control(&self) -> Arc<UnixStream> {
+        self.worker().control().clone()
+    }
+
     /// Waits until the machine is prepared; the name of its engine.
     pub fn engine(&self) -> Result<String, Error> {
         self.worker().engine(Deadline::within(ANSWER_TIMEOUT))

@@ -2,6 +2,7 @@
 
 use super::host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -93,6 +94,20 @@ impl Process {
             pause = (pause * 2).min(LAST_PAUSE);
         }
         true
+    }
+
+    /// Whether somebody has stopped it (SIGSTOP), so that it does nothing. Not
+    /// told of processes that others started.
+    pub fn is_stopped(&self) -> bool {
+        let id = match &*self.kind() {
+            Kind::Child(_) => i32::try_from(self.pid).ok().and_then(Pid::from_raw),
+            Kind::Other(_) => None,
+        };
+        let Some(id) = id else { return false };
+        // Left to be told again, and without waiting.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(id), options);
+        matches!(status, Ok(Some(status)) if status.stopped())
     }
 
     /// How it ended, if that was not by its own will and becomes known within

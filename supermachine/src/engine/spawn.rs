@@ -44,7 +44,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     process: Arc<Process>,
-    control: UnixStream,
+    /// Shared with who waits for its end.
+    control: Arc<UnixStream>,
     log: File,
     /// Name of the engine, once the machine is prepared.
     engine: Option<String>,
@@ -132,7 +133,7 @@ impl Worker {
             .map_err(Error::system("set a connection up"))?;
         Ok(Self {
             process: Arc::new(process),
-            control,
+            control: Arc::new(control),
             log,
             engine: None,
             ended: None,
@@ -333,7 +334,7 @@ impl Worker {
     }
 
     /// The control connection, to wait on.
-    pub fn control(&self) -> &UnixStream {
+    pub fn control(&self) -> &Arc<UnixStream> {
         &self.control
     }
 

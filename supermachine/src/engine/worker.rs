@@ -434,7 +434,10 @@ impl Served {
     }
 
     fn touched(&self) -> Result<FromWorker, Refusal> {
-        let pages = self.machine("list its pages")?.touched_pages()?;
+        // What to read ahead is a convenience: where the host does not tell,
+        // copies wait for each page.
+        let machine = self.machine("list its pages")?;
+        let pages = machine.touched_pages().unwrap_or_default();
         let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
         Ok(FromWorker::Touched(runs.cloned().collect()))
     }
