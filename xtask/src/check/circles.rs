@@ -11,7 +11,7 @@ use std::path::Path;
 const KNOWN: &[(&str, usize)] = &[
     ("bench", 2),
     ("hvf", 3),
-    ("init-shim", 7),
+    ("init-shim", 9),
     ("oci-bake", 4),
     ("pool", 2),
     ("snapshot", 3),
