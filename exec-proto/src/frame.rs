@@ -96,6 +96,10 @@ kinds! {
     Resume = 0x26, ToAgent, 4 * FIXED + MAX_HOSTNAME_BYTES;
     /// Get ready to be captured.
     Quiesce = 0x27, ToAgent, 4;
+    /// Keep all programs from running.
+    Hold = 0x28, ToAgent, 0;
+    /// Let them go on.
+    Release = 0x29, ToAgent, 0;
     /// Start the machine's workload.
     StartWorkload = 0x30, ToAgent, MAX_EXEC_BYTES;
     /// Signal the workload.

@@ -349,6 +349,10 @@ pub enum Request<'a> {
         /// Drop the page cache as well.
         drop_caches: bool,
     },
+    /// Keep all programs but the agent from running.
+    Hold,
+    /// Let them go on, if nobody else holds them.
+    Release,
     /// Start the workload.
     StartWorkload(ExecRequest),
     /// Signal number for the workload; 9 reaches all its descendants.
@@ -401,6 +405,8 @@ impl<'a> Request<'a> {
             Self::Quiesce { drop_caches } => put_frame(out, Kind::Quiesce, |out| {
                 out.extend_from_slice(&u32::from(*drop_caches).to_le_bytes());
             }),
+            Self::Hold => put_frame(out, Kind::Hold, |_| {}),
+            Self::Release => put_frame(out, Kind::Release, |_| {}),
             Self::StartWorkload(exec) => put_frame(out, Kind::StartWorkload, |out| exec.put(out)),
             Self::WorkloadSignal(number) => put_frame(out, Kind::WorkloadSignal, |out| {
                 out.extend_from_slice(&number.to_le_bytes());
@@ -453,6 +459,8 @@ impl<'a> Request<'a> {
                     _ => return Err(fields.bad("unknown flag")),
                 },
             },
+            Kind::Hold => Self::Hold,
+            Kind::Release => Self::Release,
             Kind::Resize => Self::Resize(WinSize {
                 cols: fields.u16()?,
                 rows: fields.u16()?,

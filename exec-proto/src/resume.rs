@@ -23,6 +23,9 @@ pub struct Resume<'a> {
     /// Becomes the content of `/etc/machine-id`; without one the file stays as
     /// the image has it.
     pub machine_id: Option<[u8; 16]>,
+    /// Programs stay held until a [`Release`](crate::Request::Release): the
+    /// host has something left to do.
+    pub stay_held: bool,
 }
 
 impl<'a> Resume<'a> {
@@ -36,6 +39,7 @@ impl<'a> Resume<'a> {
             hostname: &[],
             vcpus: 0,
             machine_id: None,
+            stay_held: false,
         }
     }
 
@@ -69,6 +73,7 @@ impl<'a> Resume<'a> {
         if let Some(id) = &self.machine_id {
             out.extend_from_slice(id);
         }
+        out.push(u8::from(self.stay_held));
     }
 
     pub(crate) fn decode(payload: &'a [u8]) -> Result<Self, ProtoError> {
@@ -84,6 +89,7 @@ impl<'a> Resume<'a> {
             } else {
                 None
             },
+            stay_held: fields.bool()?,
         };
         if let Some(what) = resume.problem() {
             return Err(fields.bad(what));

@@ -38,6 +38,8 @@ fn requests() -> Vec<u8> {
         })
         .unwrap();
     session.quiesce(true).unwrap();
+    session.hold().unwrap();
+    session.release().unwrap();
     let serve = ExecRequest::new(["serve"]);
     session.start_workload(&serve).unwrap();
     session.signal_workload(9).unwrap();

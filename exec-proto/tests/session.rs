@@ -109,7 +109,13 @@ fn every_request_survives_the_wire() {
         Request::Shutdown,
         Request::Resume(resume),
         Request::Resume(Resume::new(&[2; 32], 1, [3; 16])),
+        Request::Resume(Resume {
+            stay_held: true,
+            ..resume
+        }),
         Request::Quiesce { drop_caches: true },
+        Request::Hold,
+        Request::Release,
         Request::StartWorkload(ExecRequest::new(["serve"])),
         Request::WorkloadSignal(9),
         Request::WorkloadStatus { tail_bytes: 5 },
@@ -204,7 +210,7 @@ fn version_mismatch_is_refused_naming_both() {
     assert!(session.is_over());
     let text = expected.to_string();
     assert!(
-        text.contains("version 7") && text.contains("version 2"),
+        text.contains("version 7") && text.contains(&format!("version {VERSION}")),
         "{text}"
     );
 }

@@ -283,4 +283,8 @@ fn machine_requests_are_refused_by_an_agent_without_a_machine() {
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
     let refused = ask(&agent, |client| client.session.quiesce(true).unwrap());
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
+    let refused = ask(&agent, |client| client.session.hold().unwrap());
+    assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
+    let refused = ask(&agent, |client| client.session.release().unwrap());
+    assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
 }

@@ -52,7 +52,7 @@ pub enum Event {
         bytes: u64,
     },
     /// A request without a result of its own succeeded: `set_time`, `reseed`,
-    /// `sync`, `shutdown`, `quiesce`, `signal_workload`, `await_listener`.
+    /// `sync`, `shutdown`, `quiesce`, `hold`, `release`, `signal_workload`, `await_listener`.
     Done,
     /// The machine is one of its own now, and this is what was done.
     Resumed(Resumed),
@@ -345,6 +345,24 @@ impl Session {
     /// As [`Self::ping`].
     pub fn quiesce(&mut self, drop_caches: bool) -> Result<(), ProtoError> {
         self.control(&Request::Quiesce { drop_caches }, Owed::Done)
+    }
+
+    /// Queues what keeps all programs of the guest from running, until as many
+    /// releases or a resume. Answered by [`Event::Done`] when none runs, or by
+    /// [`Event::Failed`], and then none is held.
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn hold(&mut self) -> Result<(), ProtoError> {
+        self.control(&Request::Hold, Owed::Done)
+    }
+
+    /// Queues what lets them go on, answered by [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`].
+    pub fn release(&mut self) -> Result<(), ProtoError> {
+        self.control(&Request::Release, Owed::Done)
     }
 
     /// Queues the start of the machine's one workload, which outlives the

@@ -243,6 +243,7 @@ fn is_quick(request: &Request<'_>) -> bool {
             | Request::SetTime(_)
             | Request::Reseed(_)
             | Request::Resume(_)
+            | Request::Release
             | Request::WorkloadSignal(_)
             | Request::WorkloadStatus { .. }
     )
@@ -311,6 +312,14 @@ fn control(
         Request::Resume(wanted) => Ok(Some(Reply::Resumed(resume::resume(agent, wanted)?))),
         Request::Quiesce { drop_caches } => {
             resume::quiesce(agent, *drop_caches)?;
+            Ok(Some(Reply::Done))
+        }
+        Request::Hold => {
+            resume::hold(agent)?;
+            Ok(Some(Reply::Done))
+        }
+        Request::Release => {
+            resume::release(agent)?;
             Ok(Some(Reply::Done))
         }
         Request::WorkloadSignal(number) => {

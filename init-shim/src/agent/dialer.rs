@@ -166,13 +166,14 @@ impl Standby {
         self.changed.notify_all();
     }
 
-    /// Waits while a call is under way, at most for `limit`.
-    pub(super) fn settle(&self, limit: Duration) {
+    /// Waits while a call is under way, at most for `limit`; whether none is.
+    pub(super) fn settle(&self, limit: Duration) -> bool {
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        // How it ended does not matter here.
-        let _ = self
+        let (line, _) = self
             .changed
-            .wait_timeout_while(line, limit, |line| *line == Line::Calling);
+            .wait_timeout_while(line, limit, |line| *line == Line::Calling)
+            .unwrap_or_else(PoisonError::into_inner);
+        *line != Line::Calling
     }
 }
 
@@ -264,13 +265,13 @@ mod tests {
     fn only_a_call_under_way_is_waited_for() {
         let long = Duration::from_secs(60);
         let standby = Standby::default();
-        standby.settle(long);
+        assert!(standby.settle(long));
         standby.set(Line::Open);
-        standby.settle(long);
+        assert!(standby.settle(long));
         let post = Post::new(&standby, &|| {});
         post.in_use();
         let begin = std::time::Instant::now();
-        standby.settle(Duration::from_millis(20));
+        assert!(!standby.settle(Duration::from_millis(20)));
         assert!(begin.elapsed() >= Duration::from_millis(20));
         thread::scope(|scope| {
             scope.spawn(|| standby.settle(long));

@@ -10,6 +10,7 @@ mod connection;
 mod dialer;
 pub mod files;
 pub mod groups;
+mod hold;
 pub mod identity;
 mod launch;
 mod link;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use exec_proto::{ErrorKind, Failure, Resume, Resumed};
 
 use super::files::replace_file;
+use super::hold::Hold;
 use super::{Agent, names};
 use crate::sys;
 
@@ -30,6 +31,7 @@ pub(super) struct Controls {
     online: Option<File>,
     present: Option<File>,
     drop_caches: Option<File>,
+    hold: Hold,
     /// One change at a time.
     busy: Mutex<()>,
 }
@@ -46,6 +48,7 @@ impl Controls {
                 .write(true)
                 .open("/proc/sys/vm/drop_caches")
                 .ok(),
+            hold: Hold::open(),
             busy: Mutex::new(()),
         }
     }
@@ -59,8 +62,9 @@ fn not_permitted(error: &io::Error, what: &str) -> Failure {
     }
 }
 
-/// Does all that `wanted` says. A generator that does not take its seed or a
-/// clock that cannot be set fails the whole, and the copy must not be used.
+/// Does all that `wanted` says, and then lets programs go on that were held. A
+/// generator that does not take its seed or a clock that cannot be set fails
+/// the whole, and the copy must not be used.
 pub(super) fn resume(agent: &Agent, wanted: &Resume<'_>) -> Result<Resumed, Failure> {
     agent.require_machine_control()?;
     let controls = &agent.controls;
@@ -76,21 +80,25 @@ pub(super) fn resume(agent: &Agent, wanted: &Resume<'_>) -> Result<Resumed, Fail
         let line = format!("{:032x}\n", u128::from_be_bytes(id));
         replace_file(Path::new("/etc/machine-id"), 0o444, line.as_bytes())?;
     }
+    let boot_id = new_boot_id(controls).unwrap_or_default();
+    let vcpus_online = set_vcpus(controls, wanted.vcpus);
+    controls.hold.leave(u32::from(wanted.stay_held))?;
     Ok(Resumed {
         reseeded: true,
         clock_step_ns: step(before, wanted.wall_ns),
         hostname_set,
-        boot_id: new_boot_id(controls).unwrap_or_default(),
-        vcpus_online: set_vcpus(controls, wanted.vcpus),
+        boot_id,
+        vcpus_online,
         work_ns: sys::monotonic_ns().saturating_sub(begun),
     })
 }
 
 /// How long a call to the host may hold up a capture.
 const CALL_WAIT: Duration = Duration::from_millis(600);
+/// How long, where a call that is not over by then is a failure.
+const HOLD_CALL_WAIT: Duration = Duration::from_secs(5);
 
-/// Flushes file systems and, if asked, drops the page cache. Afterwards the
-/// agent is not in the middle of a call, which would be lost in the copies.
+/// Flushes file systems and, if asked, drops the page cache.
 pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
     agent.require_machine_control()?;
     sys::sync_all();
@@ -103,6 +111,29 @@ pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
     }
     agent.standby.settle(CALL_WAIT);
     Ok(())
+}
+
+/// Keeps all other programs from running. Afterwards the agent is not in the
+/// middle of a call, which would be lost in the copies: nobody could tell them
+/// who they are.
+pub(super) fn hold(agent: &Agent) -> Result<(), Failure> {
+    agent.require_machine_control()?;
+    agent.controls.hold.begin()?;
+    if agent.standby.settle(HOLD_CALL_WAIT) {
+        return Ok(());
+    }
+    agent.controls.hold.end()?;
+    Err(Failure {
+        kind: ErrorKind::Busy,
+        errno: 0,
+        message: "the agent starts a command that does not get on".to_owned(),
+    })
+}
+
+/// Undoes one [`hold`].
+pub(super) fn release(agent: &Agent) -> Result<(), Failure> {
+    agent.require_machine_control()?;
+    agent.controls.hold.end()
 }
 
 fn step(from: u64, to: u64) -> i64 {

@@ -3,7 +3,7 @@
 use super::dial::{connect, patiently};
 use super::process::Process;
 use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
-use super::resume::{Identity, resume_guest};
+use super::resume::{Identity, hold_guest, release_guest, resume_guest};
 use super::runtime_dir::RuntimeDir;
 use super::spawn::{ANSWER_TIMEOUT, VmStatus, Worker};
 use super::watched::{Pauses, WeakWorker, end_within};
@@ -17,10 +17,12 @@ use snapshot::Written;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long writing a snapshot may take.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the agent may take to keep all programs from running.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Instance {
     exec_socket: PathBuf,
     /// A connection for the next command.
     next: Mutex<Option<Next>>,
+    /// One on which the agent owes answers that nobody waits for.
+    late: Mutex<Option<Channel>>,
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
@@ -115,6 +119,7 @@ impl Instance {
         Self {
             exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
+            late: Mutex::default(),
             ready,
             process: worker.process(),
             pauses: worker.pauses(),
@@ -124,7 +129,8 @@ impl Instance {
     }
 
     /// Makes children of the running machine, which share its memory, and
-    /// makes each a machine of its own. Gives also how long it paused.
+    /// makes each a machine of its own. Gives also how long its programs
+    /// stood still.
     pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
         let mut places = Vec::with_capacity(count);
         let mut births = Vec::with_capacity(count);
@@ -141,8 +147,13 @@ impl Instance {
             places.push((place, listener));
         }
         let deadline = Deadline::within(config.restore_timeout);
-        let answer = self.worker().order(&ToWorker::Fork(births), deadline)?;
-        let FromWorker::Forked { paused_us } = answer else {
+        let begun = Instant::now();
+        self.hold(deadline)?;
+        let answer = self.worker().order(&ToWorker::Fork(births), deadline);
+        self.release(deadline)?;
+        let paused = begun.elapsed();
+        let answer = answer?;
+        let FromWorker::Forked { .. } = answer else {
             return Err(self.worker().unexpected(&answer));
         };
         let mut children = Vec::with_capacity(count);
@@ -168,7 +179,7 @@ impl Instance {
             })
         };
         let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
-        Ok((Duration::from_micros(paused_us), children?))
+        Ok((paused, children?))
     }
 
     pub fn exec_socket(&self) -> &Path {
@@ -255,9 +266,43 @@ impl Instance {
         Ok(())
     }
 
+    /// Has the agent keep all programs from running, so that those of a copy
+    /// do not before it is a machine of its own.
+    fn hold(&self, deadline: Deadline) -> Result<(), Error> {
+        let deadline = deadline.at_most(HOLD_TIMEOUT);
+        let channel = self.open_session(deadline, |_| Ok(()))?;
+        match hold_guest(&channel, deadline) {
+            Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
+            Err(error) => {
+                // If it was only late, this is what it reads next.
+                let _ = channel.request(Session::release);
+                *lock(&self.late) = Some(channel);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the programs go on.
+    fn release(&self, deadline: Deadline) -> Result<(), Error> {
+        let channel = self.open_session(deadline, |_| Ok(()))?;
+        release_guest(&channel, deadline)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
     /// Pauses the machine and writes it into the directory of a draft. It
     /// stays paused until [`Instance::go_on`].
     pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
+        self.hold(Deadline::within(HOLD_TIMEOUT))?;
+        let written = self.write_into(directory);
+        if written.is_err() {
+            self.release(Deadline::within(ANSWER_TIMEOUT))?;
+        }
+        written
+    }
+
+    fn write_into(&self, directory: &Path) -> Result<Written, Error> {
         let order = ToWorker::Capture {
             directory: directory.to_path_buf(),
         };
@@ -272,7 +317,8 @@ impl Instance {
 
     /// Lets a captured machine go on as it was.
     pub fn go_on(&self) -> Result<(), Error> {
-        self.continue_with(None).map(|_| ())
+        self.continue_with(None)?;
+        self.release(Deadline::within(ANSWER_TIMEOUT))
     }
 
     /// Lets a captured machine go on as another one than was captured, on the
@@ -337,6 +383,7 @@ impl Instance {
         *lock(&self.next) = Some(Next::Known(channel.into()));
         if let Some(mib) = identity.memory_mib {
             self.set_memory(mib, deadline)?;
+            self.release(deadline)?;
         }
         Ok(resumed)
     }

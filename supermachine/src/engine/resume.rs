@@ -1,9 +1,10 @@
-//! Making a copy a machine of its own.
+//! Making a copy a machine of its own, and keeping programs from running until
+//! it is one.
 
 use crate::deadline::Deadline;
 use crate::exec::Channel;
 use crate::{Error, stamp};
-use exec_proto::client::Event;
+use exec_proto::client::{Event, Session};
 use exec_proto::{Resume, Resumed};
 use std::time::SystemTime;
 
@@ -34,6 +35,8 @@ pub fn resume_guest(
         hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
         vcpus: identity.vcpus,
         machine_id: identity.machine_id,
+        // Its memory is not yet what it will be.
+        stay_held: identity.memory_mib.is_some(),
         ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
     };
     channel.request(|session| session.resume(&resume))?;
@@ -54,6 +57,38 @@ pub fn resume_guest(
             Event::Failed(failure) => {
                 return Err(Error::NotUnique {
                     reason: failure.message,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Has the agent keep all programs from running.
+pub fn hold_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error> {
+    channel.limit(deadline);
+    channel.request(Session::hold)?;
+    await_done(channel)
+}
+
+/// Undoes one [`hold_guest`].
+pub fn release_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error> {
+    channel.limit(deadline);
+    channel.request(Session::release)?;
+    await_done(channel)
+}
+
+fn await_done(channel: &Channel) -> Result<(), Error> {
+    let mut buffer = Vec::new();
+    loop {
+        match channel.next_event(&mut buffer)? {
+            Event::Done => {
+                channel.limit(Deadline::none());
+                return Ok(());
+            }
+            Event::Failed(failure) => {
+                return Err(Error::Refused {
+                    message: failure.message,
                 });
             }
             _ => {}
