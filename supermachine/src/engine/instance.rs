@@ -211,12 +211,19 @@ impl Instance {
 
     /// Boots a machine and waits until its agent serves.
     pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
-        let answer = self
-            .worker()
-            .order(&ToWorker::Boot(Box::new(boot)), deadline)?;
-        let FromWorker::Booted = answer else {
-            return Err(self.worker().unexpected(&answer));
+        let mut worker = self.worker();
+        let answer = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
+            // A guest may end before its start was answered.
+            Err(Error::Ended { reason }) => {
+                let console = worker.last_console();
+                return Err(Error::BootFailed { reason, console });
+            }
+            answer => answer?,
         };
+        let FromWorker::Booted = answer else {
+            return Err(worker.unexpected(&answer));
+        };
+        drop(worker);
         let first = self.await_agent(deadline)?;
         *lock(&self.next) = Some(Next::Fresh(first));
         Ok(())
