@@ -23,31 +23,28 @@ pub fn host_is_arm64() -> bool {
     std::env::consts::ARCH == "aarch64"
 }
 
-/// The target directory, as cargo itself resolves it.
-pub fn target_dir() -> Result<PathBuf> {
+/// What cargo says of the workspace, dependencies left out.
+fn metadata() -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let metadata = process::output(Command::new(cargo).current_dir(root()).args([
+    process::output(Command::new(cargo).current_dir(root()).args([
         "metadata",
         "--no-deps",
         "--offline",
         "--format-version",
         "1",
-    ]))?;
-    json_string(&metadata, "target_directory")
+    ]))
+}
+
+/// The target directory, as cargo itself resolves it.
+pub fn target_dir() -> Result<PathBuf> {
+    json_string(&metadata()?, "target_directory")
         .map(PathBuf::from)
         .context("cargo metadata names no target directory")
 }
 
 /// Names of the packages that are to be published.
 pub fn published() -> Result<Vec<String>> {
-    let metadata = process::output(Command::new(env!("CARGO")).current_dir(root()).args([
-        "metadata",
-        "--no-deps",
-        "--offline",
-        "--format-version",
-        "1",
-    ]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata()?)?;
     let packages = metadata["packages"]
         .as_array()
         .context("cargo metadata names no packages")?;
