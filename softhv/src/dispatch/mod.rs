@@ -1,7 +1,7 @@
 //! How a handler continues with the next op.
 //!
 //! In optimised builds it calls the next handler as the last thing it does, and
-//! the compiler turns the call into a jump ([`mod@form`] is `tail.rs`). Nothing in
+//! the compiler turns the call into a jump (`tail.rs`). Nothing in
 //! the language promises that, so two things do not rely on it: every branch
 //! backwards or to another page looks how deep the host stack is, and returns
 //! to the run loop where it is too deep; and `cargo xtask handlers` reads the
