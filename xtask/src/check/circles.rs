@@ -14,7 +14,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("init-shim", 9),
     ("oci-bake", 4),
     ("pool", 2),
-    ("snapshot", 3),
     ("softhv", 21),
     ("supermachine", 7),
     ("vmm-core", 6),
