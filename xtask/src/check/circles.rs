@@ -12,7 +12,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("bench", 2),
     ("hvf", 3),
     ("init-shim", 9),
-    ("oci-bake", 4),
     ("pool", 2),
     ("softhv", 21),
     ("supermachine", 7),
