@@ -10,6 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use vmm_core::backend::hvf::HvfEngine;
 use vmm_core::hypervisor::{EngineError, EngineId};
 
+/// What snapshots call the software engine.
+const SOFT: snapshot::EngineId = snapshot::EngineId::new("soft");
+/// What snapshots call Apple's framework.
+const HVF: snapshot::EngineId = snapshot::EngineId::new("hvf");
+
 /// What workers have said, by the engine that was wanted and the executable.
 static KNOWN: Mutex<Vec<(Engine, Option<PathBuf>, EngineIdentity)>> = Mutex::new(Vec::new());
 
@@ -58,10 +63,10 @@ pub fn of_engine(engine: &HvfEngine) -> Result<EngineIdentity, EngineError> {
 
 /// What snapshots call an engine. Without a catch-all: a new engine must not be
 /// taken for the software engine, whose snapshots run everywhere.
-fn snapshot_engine(id: EngineId) -> snapshot::Engine {
+fn snapshot_engine(id: EngineId) -> snapshot::EngineId {
     match id {
-        EngineId::Framework => snapshot::Engine::Hvf,
-        EngineId::Software => snapshot::Engine::Soft,
+        EngineId::Framework => HVF,
+        EngineId::Software => SOFT,
     }
 }
 
@@ -76,20 +81,20 @@ mod tests {
     fn every_engine_has_a_name_of_its_own_in_snapshots() {
         let software = HvfEngine::new(softhv::api());
         assert_eq!(software.id(), EngineId::Software);
-        assert_eq!(snapshot_engine(software.id()), snapshot::Engine::Soft);
+        assert_eq!(snapshot_engine(software.id()), SOFT);
         // By what it is, whatever it is called.
         let renamed = HvfEngine::new(hvf::sys::Api {
             name: "hvf",
             ..softhv::api()
         });
         let renamed = of_engine(&renamed).unwrap();
-        assert_eq!(renamed.engine, snapshot::Engine::Soft);
+        assert_eq!(renamed.engine, SOFT);
         let framework = HvfEngine::new(hvf::sys::Api {
             id: EngineId::Framework,
             ..softhv::api()
         });
         let framework = of_engine(&framework).unwrap();
-        assert_eq!(framework.engine, snapshot::Engine::Hvf);
+        assert_eq!(framework.engine, HVF);
     }
 
     #[test]
@@ -106,7 +111,7 @@ mod tests {
             panic!("no identity");
         };
         assert_eq!(*identity, of_this_process(Engine::Soft).unwrap());
-        assert_eq!(identity.engine, snapshot::Engine::Soft);
+        assert_eq!(identity.engine, SOFT);
         worker.join().unwrap().unwrap();
     }
 }

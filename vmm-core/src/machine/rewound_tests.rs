@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use devices::testing::{Buffer, CountingIrq, Driver, DriverQueue};
 use devices::virtio::mmio::VirtioMmio;
 use devices::{GuestRam, MmioDevice};
-use snapshot::{Architecture, Description, Engine, Stamp, Store, SystemFiles, Written};
+use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::Power;
@@ -255,24 +255,13 @@ fn stored(machine: &RunningMachine, root: &Path) -> (Store, Stamp) {
     let saved = machine.save().unwrap();
     let store = Store::new(root).unwrap();
     let mut draft = store.lock("m", Duration::ZERO).unwrap().draft().unwrap();
-    let state = saved.encode(Engine::Soft).unwrap();
+    let state = saved.encode().unwrap();
     let written = machine.store_memory(|memory| {
         let written = Written::write(&SystemFiles, draft.path(), memory, &state);
         Ok::<_, MachineError>(written.unwrap())
     });
     draft.adopt(written.unwrap()).unwrap();
-    let (cpu, counter_hz) = HvfEngine::software().identity().unwrap();
-    let stamp = Stamp {
-        engine: Engine::Soft,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz,
-        granule_bytes: 16 << 10,
-        cpu,
-        kernel: String::new(),
-        init: String::new(),
-        producer: String::new(),
-    };
+    let stamp = Stamp::new(EngineId::new("soft"));
     let description = Description {
         key: String::new(),
         created_unix_s: 0,

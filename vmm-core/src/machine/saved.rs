@@ -7,7 +7,7 @@ use devices::legacy::pl031::Pl031State;
 use devices::virtio::mmio::MmioState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, StateWriter};
+use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
 use super::control::Power;
 use super::error::MachineError;
@@ -100,7 +100,7 @@ impl SavedMachine {
     }
 
     /// The state file of a snapshot.
-    pub fn encode(&self, engine: Engine) -> Result<Vec<u8>, MachineError> {
+    pub fn encode(&self) -> Result<Vec<u8>, MachineError> {
         let mut out = StateWriter::new();
         let mut put = |kind, instance: usize, scope, bytes: Vec<u8>| {
             out.section(&Section {
@@ -126,7 +126,7 @@ impl SavedMachine {
             let kind = virtio_kind(device.device_id)?;
             put(kind, slot, Scope::Machine, bytes(device)?)?;
         }
-        Ok(out.finish(Architecture::Aarch64, engine)?)
+        Ok(out.finish()?)
     }
 
     /// Reads a state file. Nothing in it is trusted: what is inconsistent is
