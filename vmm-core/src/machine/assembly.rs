@@ -8,24 +8,34 @@ use std::sync::Arc;
 use devices::legacy::pl011::Pl011;
 use devices::legacy::pl031::Pl031;
 use devices::reactor::Reactor;
-use devices::virtio::VirtioDevice;
+use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig};
+use devices::virtio::mem::MemState;
 use devices::virtio::mmio::VirtioMmio;
-use devices::virtio::rng::Rng;
-use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener};
+use devices::virtio::rng::{Rng, RngState};
+use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
+use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
 use devices::{Bus, HostClock, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
 use super::error::MachineError;
-use super::prepared::{AnyVm, VmLine};
+use super::line::VmLine;
 use crate::arch::aarch64::layout;
+use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
 use crate::resources::{AGENT_HOST_PORT, DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
 pub const GUEST_CID: u64 = 3;
-/// Devices that every machine has: sockets, random numbers, balloon and memory.
+/// Devices that every machine has, and what states they take: sockets, random
+/// numbers, balloon and memory.
+pub(super) const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
+    VsockState::FORMAT,
+    RngState::FORMAT,
+    BalloonState::FORMAT,
+    MemState::FORMAT,
+];
 pub(super) const FIXED_VIRTIO: usize = 4;
 
 /// The devices of a machine, by what saves and restores them.
@@ -47,9 +57,9 @@ pub(super) struct EarlyDevices {
 
 impl EarlyDevices {
     pub(super) fn new(
-        vm: &Arc<dyn AnyVm>,
+        vm: &Arc<dyn DynVm>,
         endpoints: &EndpointResources,
-        reactor: &Reactor,
+        reactor: Arc<dyn Reactor>,
         console: Box<dyn Write + Send>,
     ) -> Result<Self, MachineError> {
         let uart = Pl011::new(line(vm, layout::UART_INTID), console);
@@ -64,7 +74,7 @@ impl EarlyDevices {
     /// Puts all devices behind windows and interrupts.
     pub(super) fn complete(
         self,
-        vm: &Arc<dyn AnyVm>,
+        vm: &Arc<dyn DynVm>,
         memory: &GuestMemory,
         disks: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<(Bus, Devices), MachineError> {
@@ -105,7 +115,7 @@ impl EarlyDevices {
     }
 }
 
-fn line(vm: &Arc<dyn AnyVm>, intid: u32) -> Arc<dyn IrqLine> {
+fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     Arc::new(VmLine {
         vm: vm.clone(),
         intid,

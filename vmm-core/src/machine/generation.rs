@@ -2,17 +2,12 @@
 //! whether it is still the machine it was (Virtual Machine Generation ID, as
 //! Linux's `microsoft,vmgenid` device tree binding has it).
 
-use std::sync::Arc;
-
 use vm_memory::{Bytes, GuestAddress};
 
-use super::error::MachineError;
-use super::prepared::{AnyVm, no_random};
+use super::error::{MachineError, no_random};
 use crate::arch::aarch64::layout;
-use crate::hypervisor::Access;
-use crate::memory::GuestMemory;
-
-use hvf::sys::PAGE_BYTES;
+use crate::hypervisor::{Access, DynVm};
+use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES};
 
 /// The page, mapped into the guest.
 pub(super) struct Generation {
@@ -21,8 +16,8 @@ pub(super) struct Generation {
 
 impl Generation {
     /// Maps the page, with a first id in it.
-    pub(super) fn new(vm: &Arc<dyn AnyVm>) -> Result<Self, MachineError> {
-        let page = GuestMemory::allocate(layout::GENERATION, PAGE_BYTES as u64)?;
+    pub(super) fn new(vm: &dyn DynVm) -> Result<Self, MachineError> {
+        let page = GuestMemory::allocate(layout::GENERATION, MAPPING_UNIT_BYTES as u64)?;
         for lease in page.leases() {
             vm.map(lease, Access::ReadWriteExecute)?;
         }
@@ -32,7 +27,7 @@ impl Generation {
     }
 
     /// Gives a paused machine a new id and tells its guest.
-    pub(super) fn renew(&self, vm: &Arc<dyn AnyVm>) -> Result<[u8; 16], MachineError> {
+    pub(super) fn renew(&self, vm: &dyn DynVm) -> Result<[u8; 16], MachineError> {
         let id = random()?;
         self.write(&id);
         vm.set_irq(layout::GENERATION_INTID, true)?;

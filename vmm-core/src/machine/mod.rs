@@ -9,11 +9,15 @@ mod elastic;
 mod error;
 mod fork;
 mod generation;
+mod line;
 mod prepared;
 mod restore;
+mod rewind;
 #[cfg(all(test, feature = "softhv"))]
 mod rewound_tests;
 mod saved;
+#[cfg(all(test, feature = "softhv"))]
+mod saved_tests;
 mod vcpu_thread;
 
 use std::io::Write;
@@ -21,15 +25,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use devices::reactor::Reactor;
+use devices::reactor::MioReactor;
 use linux_loader::cmdline::Cmdline;
 
 use self::assembly::Devices;
 use self::control::Control;
 use self::generation::Generation;
-use self::prepared::AnyVm;
-use self::restore::Rewound;
-use crate::hypervisor::{ExitCount, ExitCounters, Hypervisor};
+use self::rewind::Rewound;
+use crate::hypervisor::{DynVm, ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
 use crate::resources::VmResources;
 
@@ -45,6 +48,10 @@ pub use fork::ForkedMachine;
 pub use prepared::{PrepareOptions, PreparedMachine};
 pub use restore::{ResetReport, RestoreOptions};
 pub use saved::{STATE_VERSION, SavedMachine};
+
+/// Held by tests that make machines: a process has one at a time.
+#[cfg(all(test, feature = "softhv"))]
+pub(crate) static ONE_MACHINE: Mutex<()> = Mutex::new(());
 
 /// How long a machine may take to come to rest. Devices answer a vCPU in
 /// microseconds; this is for hosts with nothing left to give.
@@ -102,6 +109,7 @@ impl Machine {
 /// A machine that was started. It is stopped when this is dropped.
 pub struct RunningMachine {
     engine: &'static str,
+    after_fork: Option<fn()>,
     started: Instant,
     control: Arc<Control>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -112,13 +120,13 @@ pub struct RunningMachine {
 /// What a machine gives back when it has stopped, in this order.
 struct Parts {
     devices: Devices,
-    vm: Arc<dyn AnyVm>,
+    vm: Arc<dyn DynVm>,
     memory: GuestMemory,
     rewound: Mutex<Rewound>,
     generation: Generation,
     /// vCPUs the guest knows of, present or not.
     possible_vcpus: u32,
-    reactor: Arc<Reactor>,
+    reactor: Arc<MioReactor>,
 }
 
 impl std::fmt::Debug for RunningMachine {

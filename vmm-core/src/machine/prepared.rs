@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use devices::reactor::Reactor;
-use devices::{Bus, IrqLine};
+use devices::Bus;
+use devices::reactor::MioReactor;
 
 use super::assembly::{self, EarlyDevices};
 use super::console::ConsoleSink;
 use super::control::Control;
-use super::error::{ExitReason, MachineError};
+use super::error::{ExitReason, MachineError, no_random};
 use super::generation::Generation;
-use super::restore::Rewound;
+use super::rewind::Rewound;
 use super::{
     ConsoleTail, MAX_CMDLINE_BYTES, MachineOptions, Parts, RunningMachine, command_line,
     refuse_unsupported, vcpu_thread,
@@ -25,9 +25,9 @@ use crate::arch::aarch64::fdt::{self, FdtSpec};
 use crate::arch::aarch64::{affinity, layout};
 use crate::boot;
 use crate::hypervisor::{
-    Access, Capabilities, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm, VmSpec,
+    Access, Capabilities, DynVm, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm, VmSpec,
 };
-use crate::memory::{GuestMemory, MemoryError, MemoryLease, PageSet};
+use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES, MemoryError};
 use crate::resources::{EndpointResources, ResourceError, VmResources};
 
 /// What a machine is prepared with.
@@ -42,70 +42,6 @@ pub struct PrepareOptions {
     pub vcpus: u32,
 }
 
-/// What the machine asks of an engine's machine while it runs, whatever the
-/// engine.
-pub(super) trait AnyVm: Send + Sync {
-    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError>;
-    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError>;
-    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
-    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
-    fn counter(&self) -> u64;
-    fn track_writes(&self) -> Result<(), EngineError>;
-    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError>;
-    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
-}
-
-impl<V: Vm> AnyVm for V {
-    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
-        Vm::map(self, memory, access)
-    }
-
-    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError> {
-        Vm::set_irq(self, intid, level)
-    }
-
-    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError> {
-        Vm::save_interrupts(self)
-    }
-
-    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError> {
-        Vm::restore_interrupts(self, state)
-    }
-
-    fn counter(&self) -> u64 {
-        Vm::counter(self)
-    }
-
-    fn track_writes(&self) -> Result<(), EngineError> {
-        Vm::track_writes(self)
-    }
-
-    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError> {
-        Vm::take_written(self, into)
-    }
-
-    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError> {
-        Vm::content_replaced(self, pages)
-    }
-}
-
-/// An interrupt line that leads to a machine.
-pub(super) struct VmLine {
-    pub(super) vm: Arc<dyn AnyVm>,
-    pub(super) intid: u32,
-}
-
-impl IrqLine for VmLine {
-    fn set_level(&self, high: bool) {
-        // It fails only for numbers outside the range checked at the start.
-        let _ = self.vm.set_irq(self.intid, high);
-    }
-
-    fn pulse(&self) {
-        let _ = self.vm.set_irq(self.intid, true);
-    }
-}
-
 /// Starts the thread of one vCPU, which creates it.
 type SpawnVcpu =
     Box<dyn Fn(u32, &Arc<Control>, &Arc<OnceLock<Bus>>) -> Result<JoinHandle<()>, MachineError>>;
@@ -114,13 +50,14 @@ type SpawnVcpu =
 /// be told what to run.
 pub struct PreparedMachine {
     engine: &'static str,
+    after_fork: Option<fn()>,
     capabilities: Capabilities,
-    vm: Arc<dyn AnyVm>,
+    vm: Arc<dyn DynVm>,
     spawn: SpawnVcpu,
     threads: Threads,
     bus: Arc<OnceLock<Bus>>,
     early: EarlyDevices,
-    reactor: Arc<Reactor>,
+    reactor: Arc<MioReactor>,
     console: ConsoleTail,
 }
 
@@ -154,19 +91,26 @@ impl PreparedMachine {
     /// Prepares a machine on `engine`.
     pub fn new<H: Hypervisor>(engine: &H, options: PrepareOptions) -> Result<Self, MachineError> {
         let capabilities = engine.capabilities()?;
+        let fits = MAPPING_UNIT_BYTES.checked_rem(capabilities.page_bytes) == Some(0);
+        if !fits {
+            return Err(MachineError::Unsupported {
+                what: "an engine that maps memory in other units than 16 KiB or a part of that",
+            });
+        }
         let vm = Arc::new(engine.create_vm(&spec(&capabilities))?);
-        let any: Arc<dyn AnyVm> = vm.clone();
+        let any: Arc<dyn DynVm> = vm.clone();
         let console = ConsoleTail::default();
         let sink = ConsoleSink {
             tail: console.clone(),
             listener: options.console,
         };
-        let reactor = Reactor::spawn()?;
-        let early = EarlyDevices::new(&any, &options.endpoints, &reactor, Box::new(sink))?;
+        let reactor = Arc::new(MioReactor::spawn()?);
+        let early = EarlyDevices::new(&any, &options.endpoints, reactor.handle(), Box::new(sink))?;
         let spawn: SpawnVcpu =
             Box::new(move |index, control, bus| spawn_vcpu(&vm, index, control, bus));
         let mut prepared = Self {
             engine: engine.name(),
+            after_fork: engine.after_fork(),
             capabilities,
             vm: any,
             spawn,
@@ -261,12 +205,13 @@ impl PreparedMachine {
         for lease in memory.leases() {
             self.vm.map(lease, Access::ReadWriteExecute)?;
         }
-        let generation = Generation::new(&self.vm)?;
+        let generation = Generation::new(&*self.vm)?;
         let (bus, devices) = self.early.complete(&self.vm, &memory, disks)?;
         // It was empty: this is the only place that fills it.
         let _ = self.bus.set(bus);
         Ok(RunningMachine {
             engine: self.engine,
+            after_fork: self.after_fork,
             started: Instant::now(),
             control: self.threads.control.clone(),
             threads: Mutex::new(std::mem::take(&mut self.threads.handles)),
@@ -439,11 +384,4 @@ fn random(kaslr: bool) -> Result<Random, MachineError> {
         seed,
         kaslr: kaslr.then(|| u64::from_le_bytes(place)),
     })
-}
-
-pub(super) fn no_random(error: getrandom::Error) -> MachineError {
-    MachineError::Host {
-        what: "random numbers",
-        source: error.into(),
-    }
 }

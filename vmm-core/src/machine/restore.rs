@@ -2,7 +2,7 @@
 //! one back to where it began.
 
 use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
@@ -11,15 +11,12 @@ use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, Working
 use super::assembly;
 use super::control::{Power, Task};
 use super::error::MachineError;
+use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::arch::aarch64::layout;
-use crate::memory::{GuestMemory, MemoryError, PageSet};
+use crate::memory::{GuestMemory, MemoryError};
 use crate::resources::VolumeSpec;
-
-/// Most pages of 4 KiB that a reset copies. Beyond that, mapping all memory
-/// afresh is faster, and gives the host its pages back.
-const MAX_PAGES_COPIED: u64 = 4096;
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -96,6 +93,7 @@ impl PreparedMachine {
                 engine: self.engine(),
             });
         }
+        saved.check_devices()?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
         let mut memory = GuestMemory::over(layout::RAM, map()?)?;
@@ -203,7 +201,7 @@ impl RunningMachine {
     pub fn renew_generation(&self) -> Result<[u8; 16], MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        parts.generation.renew(&parts.vm)
+        parts.generation.renew(&*parts.vm)
     }
 
     /// Pages of 4 KiB of its memory that were touched since it was mapped, as
@@ -294,7 +292,7 @@ impl RunningMachine {
             })
             .collect();
         self.perform(tasks)?;
-        parts.generation.renew(&parts.vm)
+        parts.generation.renew(&*parts.vm)
     }
 
     fn perform(
@@ -308,78 +306,7 @@ impl RunningMachine {
     }
 }
 
-/// What resets have done to memory.
-pub(super) struct Rewound {
-    /// Pages that hold what the snapshot has, as copies of this process, if
-    /// they were not written to since.
-    copied: PageSet,
-    /// Pages that were written to since the last reset, as far as that was
-    /// asked for already.
-    written: PageSet,
-}
-
-impl Rewound {
-    pub(super) fn new(memory: &GuestMemory) -> Self {
-        let none = PageSet::new(memory.base(), memory.bytes());
-        Self {
-            copied: none.clone(),
-            written: none,
-        }
-    }
-}
-
 impl Parts {
-    fn rewound(&self) -> MutexGuard<'_, Rewound> {
-        self.rewound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// See [`RunningMachine::give_back`].
-    fn give_back(&self) -> Result<u64, MachineError> {
-        let mut rewound = self.rewound();
-        let now = self.take_written()?;
-        rewound.written.union(&now);
-        let none = PageSet::new(self.memory.base(), self.memory.bytes());
-        let mut same = std::mem::replace(&mut rewound.copied, none);
-        same.subtract(&rewound.written);
-        for run in same.runs() {
-            self.memory.discard(run.start, run.end - run.start);
-        }
-        Ok(same.count())
-    }
-
-    /// Brings memory back to the snapshot: the pages that were written, or all
-    /// of it if those are many; how many pages it were.
-    fn rewind_memory(&self) -> Result<Option<u64>, MachineError> {
-        let mut rewound = self.rewound();
-        let mut written = self.take_written()?;
-        written.union(&rewound.written);
-        rewound.written.clear();
-        let count = written.count();
-        self.memory.discard_hot();
-        let host = self.memory.host();
-        let few = count <= MAX_PAGES_COPIED;
-        if few {
-            for run in written.runs() {
-                host.copy_back(run.start - layout::RAM, run.end - run.start)
-                    .map_err(MachineError::Rewind)?;
-            }
-            rewound.copied.union(&written);
-        } else {
-            host.map_afresh().map_err(MachineError::Rewind)?;
-            rewound.copied.clear();
-        }
-        self.vm.content_replaced(&written)?;
-        Ok(few.then_some(count))
-    }
-
-    /// The pages of RAM written since writes are followed, and starts over.
-    fn take_written(&self) -> Result<PageSet, MachineError> {
-        let mut written = PageSet::new(self.memory.base(), self.memory.bytes());
-        self.vm.take_written(&mut written)?;
-        self.memory.take_device_written(&mut written);
-        Ok(written)
-    }
-
     fn disks(&self) -> u32 {
         let fixed = assembly::FIXED_VIRTIO;
         u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)

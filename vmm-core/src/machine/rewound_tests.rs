@@ -16,7 +16,8 @@ use vm_memory::{Bytes, GuestAddress};
 use super::control::Power;
 use super::{MachineError, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine};
 use crate::arch::aarch64::{affinity, layout};
-use crate::backend::hvf::HvfEngine;
+use crate::backend::table::TableEngine;
+use crate::hypervisor::Hypervisor;
 use crate::memory::GuestMemory;
 
 const RAM_BYTES: u64 = 16 << 20;
@@ -128,7 +129,7 @@ fn prepared() -> PreparedMachine {
         vcpus: 1,
         ..PrepareOptions::default()
     };
-    PreparedMachine::new(&HvfEngine::software(), options).unwrap()
+    PreparedMachine::new(&TableEngine::software(), options).unwrap()
 }
 
 /// A machine whose guest sleeps, with a driver for each device; the queues.
@@ -261,14 +262,14 @@ fn stored(machine: &RunningMachine, root: &Path) -> (Store, Stamp) {
         Ok::<_, MachineError>(written.unwrap())
     });
     draft.adopt(written.unwrap()).unwrap();
-    let (cpu, counter_hz) = HvfEngine::software().identity().unwrap();
+    let identity = TableEngine::software().identity().unwrap();
     let stamp = Stamp {
         engine: Engine::Soft,
         architecture: Architecture::Aarch64,
         gic_version: 3,
-        counter_hz,
+        counter_hz: identity.counter_hz,
         granule_bytes: 16 << 10,
-        cpu,
+        cpu: identity.registers,
         kernel: String::new(),
         init: String::new(),
         producer: String::new(),
@@ -287,6 +288,7 @@ fn stored(machine: &RunningMachine, root: &Path) -> (Store, Stamp) {
 
 #[test]
 fn a_reset_brings_back_every_page_that_any_device_wrote() {
+    let _one = super::lock(&super::ONE_MACHINE);
     let base = std::env::temp_dir().join(format!("vmm-rewound-{}", std::process::id()));
     std::fs::create_dir_all(&base).unwrap();
     let disk = base.join("disk");

@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use devices::legacy::pl011::Pl011State;
 use devices::legacy::pl031::Pl031State;
+use devices::virtio::blk::BlkState;
 use devices::virtio::mmio::MmioState;
+use devices::virtio::{DeviceState, SavedState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, StateWriter};
 
+use super::assembly::FIXED_FORMATS;
 use super::control::Power;
 use super::error::MachineError;
 use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 3;
+pub const STATE_VERSION: u16 = 4;
 
 /// Models of devices that are no virtio devices.
 const UART: SectionKind = SectionKind::device(0x8000);
@@ -70,6 +73,20 @@ impl SavedMachine {
         states.map(|state| state.counter).max().unwrap_or(0)
     }
 
+    /// Refuses a state of virtio devices that a machine of its board has not,
+    /// or of other versions of them: before anything is made of it.
+    pub(super) fn check_devices(&self) -> Result<(), MachineError> {
+        let disks = std::iter::repeat(BlkState::FORMAT);
+        let formats = FIXED_FORMATS.into_iter().chain(disks);
+        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(formats)) {
+            state
+                .device
+                .check(format)
+                .map_err(|source| MachineError::Device { slot, source })?;
+        }
+        Ok(())
+    }
+
     /// vCPUs the guest was told of, and so the most it can ever have.
     pub fn possible_vcpus(&self) -> u32 {
         self.board.possible_vcpus
@@ -120,8 +137,9 @@ impl SavedMachine {
         // Opaque to all but the engine that wrote it.
         let interrupts = self.interrupts.clone();
         put(SectionKind::INTERRUPTS, 0, Scope::Engine, interrupts)?;
-        put(UART, 0, Scope::Machine, bytes(&self.uart)?)?;
-        put(RTC, 0, Scope::Machine, bytes(&self.rtc)?)?;
+        let (uart, rtc) = (SavedState::of(&self.uart), SavedState::of(&self.rtc));
+        put(UART, 0, Scope::Machine, bytes(&uart)?)?;
+        put(RTC, 0, Scope::Machine, bytes(&rtc)?)?;
         for (slot, device) in self.virtio.iter().enumerate() {
             let kind = virtio_kind(device.device_id)?;
             put(kind, slot, Scope::Machine, bytes(device)?)?;
@@ -152,8 +170,8 @@ impl SavedMachine {
             });
         }
         let interrupts = take(SectionKind::INTERRUPTS, 0)?.to_vec();
-        let uart = value("the console", take(UART, 0)?)?;
-        let rtc = value("the clock", take(RTC, 0)?)?;
+        let uart = device("the console", take(UART, 0)?)?;
+        let rtc = device("the clock", take(RTC, 0)?)?;
         let mut virtio = Vec::with_capacity(board.virtio.len());
         for (slot, id) in board.virtio.iter().enumerate() {
             virtio.push(value("a virtio device", take(virtio_kind(*id)?, slot)?)?);
@@ -200,6 +218,14 @@ fn virtio_kind(id: u32) -> Result<SectionKind, MachineError> {
 fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, MachineError> {
     // Plain data into memory: nothing that could fail.
     postcard::to_allocvec(value).map_err(|_| MachineError::Damaged { what: "itself" })
+}
+
+/// Decodes the state of a device of the board.
+fn device<S: DeviceState>(what: &'static str, bytes: &[u8]) -> Result<S, MachineError> {
+    let state: SavedState = value(what, bytes)?;
+    state
+        .read()
+        .map_err(|source| MachineError::BoardDevice { what, source })
 }
 
 /// Decodes all of `bytes`.

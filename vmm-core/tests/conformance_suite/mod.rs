@@ -3,9 +3,11 @@
 
 pub mod asm;
 mod reset;
+mod unmap;
 mod writes;
 
 pub use reset::*;
+pub use unmap::*;
 pub use writes::*;
 
 use std::sync::mpsc::channel;
@@ -17,8 +19,8 @@ use supermachine_vmm_core::arch::aarch64::layout::{
     GIC_DISTRIBUTOR, GIC_REDISTRIBUTORS, RAM, UART,
 };
 use supermachine_vmm_core::hypervisor::{
-    Access, DirtyTracking, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor, Kick,
-    PowerReply, Vcpu, Vm, VmSpec,
+    Access, DirtyTracking, DynVm, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor,
+    Kick, PowerReply, Vcpu, Vm, VmSpec,
 };
 use supermachine_vmm_core::memory::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};

@@ -16,7 +16,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("snapshot", 3),
     ("softhv", 21),
     ("supermachine", 7),
-    ("vmm-core", 6),
 ];
 
 /// A module by its path, such as `["exec", "int"]`; the root is empty.

@@ -3,7 +3,6 @@
 use hvf::HvfError;
 use hvf::sys::{GicIccReg, Reg, SimdReg, SysReg};
 
-use super::vcpu::HvfVcpu;
 use crate::hypervisor::{EngineError, VcpuState};
 
 /// Compared on restore: a guest keeps what it learned of its processor.
@@ -76,8 +75,8 @@ const INTERRUPTS: [GicIccReg; 9] = [
     GicIccReg::IGRPEN1_EL1,
 ];
 
-pub(super) fn save(cpu: &HvfVcpu) -> Result<VcpuState, EngineError> {
-    let vcpu = &cpu.vcpu;
+/// Captures a vCPU when the engine's counter is `now`.
+pub(super) fn save(vcpu: &hvf::Vcpu, now: u64) -> Result<VcpuState, EngineError> {
     let mut state = VcpuState {
         pc: vcpu.reg(Reg::PC)?,
         cpsr: vcpu.reg(Reg::CPSR)?,
@@ -117,13 +116,15 @@ pub(super) fn save(cpu: &HvfVcpu) -> Result<VcpuState, EngineError> {
             .interrupts
             .extend(known(vcpu.icc_reg(reg))?.map(|v| (reg.0, v)));
     }
-    let now = (cpu.shared.vm.api().counter)();
     state.counter = now.wrapping_sub(vcpu.vtimer_offset()?);
     Ok(state)
 }
 
-pub(super) fn load(cpu: &mut HvfVcpu, state: &VcpuState, counter: u64) -> Result<(), EngineError> {
-    let vcpu = &mut cpu.vcpu;
+pub(super) fn load(
+    vcpu: &mut hvf::Vcpu,
+    state: &VcpuState,
+    counter: u64,
+) -> Result<(), EngineError> {
     for &(number, saved) in &state.identity {
         let here = vcpu.sys_reg(SysReg(number))?;
         if here != saved {
