@@ -9,8 +9,9 @@ use std::time::Duration;
 use supermachine_vmm_core::VmResources;
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::hypervisor::{
-    Access, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId, Exit,
-    ExitCounters, GicKind, Hypervisor, Kick, PowerReply, Vcpu, VcpuState, Vm, VmSpec,
+    Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
+    Exit, ExitCounters, GicKind, Hypervisor, Kick, PowerReply, Registers, Vcpu, VcpuState, Vm,
+    VmSpec,
 };
 use supermachine_vmm_core::machine::{
     ExitReason, Machine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
@@ -101,6 +102,7 @@ impl Hypervisor for Scripted {
 
     fn capabilities(&self) -> Result<Capabilities, EngineError> {
         Ok(Capabilities {
+            architecture: Architecture::Aarch64,
             max_ipa_bits: 40,
             default_ipa_bits: 40,
             page_bytes: self.page_bytes,
@@ -181,7 +183,10 @@ impl Vm for ScriptedVm {
             engine: self.0.clone(),
             index,
             expects: false,
-            state: VcpuState::default(),
+            state: VcpuState {
+                counter: 0,
+                registers: Registers::Aarch64(Box::default()),
+            },
             counters: ExitCounters::default(),
         })
     }
@@ -213,7 +218,8 @@ impl Vcpu for ScriptedVcpu {
     }
 
     fn reset(&mut self, entry: u64, argument: u64) -> Result<(), EngineError> {
-        self.state.pc = entry;
+        let Registers::Aarch64(registers) = &mut self.state.registers;
+        registers.pc = entry;
         self.engine
             .lock()
             .starts

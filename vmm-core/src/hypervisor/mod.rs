@@ -12,7 +12,7 @@ mod state;
 pub use counters::{ExitCount, ExitCounters};
 pub use error::{EngineError, Refusal};
 pub use identity::{CpuIdentity, EngineId};
-pub use state::VcpuState;
+pub use state::{Registers, VcpuState};
 
 use crate::memory::{MemoryLease, PageSet};
 
@@ -41,9 +41,18 @@ pub trait Hypervisor: Send + Sync {
     fn create_vm(&self, spec: &VmSpec) -> Result<Self::Vm, EngineError>;
 }
 
+/// An architecture of guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// 64-bit Arm.
+    Aarch64,
+}
+
 /// What an engine can do on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
+    /// What guests it runs.
+    pub architecture: Architecture,
     /// Largest guest physical address width, in bits.
     pub max_ipa_bits: u32,
     /// Width a machine gets without asking, in bits.

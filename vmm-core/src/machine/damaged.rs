@@ -126,7 +126,11 @@ pub(super) fn good() -> Result<SavedMachine, super::MachineError> {
     }
     machine.control.cpu_on(affinity(0), ENTRY, 0);
     machine.resume();
-    std::thread::sleep(RUN);
+    let begun = Instant::now();
+    // A vCPU that has not begun has no state yet.
+    while machine.total_exits() == 0 && begun.elapsed() < PATIENCE {
+        std::thread::sleep(RUN);
+    }
     machine.pause()?;
     machine.save()
 }

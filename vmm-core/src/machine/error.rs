@@ -167,10 +167,8 @@ pub enum MachineError {
         source: devices::virtio::RestoreError,
     },
     /// A device of the board does not take its saved state.
-    #[error("{what} does not take its saved state")]
-    BoardDevice {
-        /// Which device.
-        what: &'static str,
+    #[error("the machine's board does not take its saved state")]
+    Board {
         /// Why.
         #[source]
         source: devices::virtio::RestoreError,

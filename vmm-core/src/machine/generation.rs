@@ -5,23 +5,24 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::error::{MachineError, no_random};
-use crate::arch::aarch64::layout;
+use crate::arch::Layout;
 use crate::hypervisor::{Access, DynVm};
 use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES};
 
 /// The page, mapped into the guest.
 pub(super) struct Generation {
+    layout: &'static Layout,
     page: GuestMemory,
 }
 
 impl Generation {
     /// Maps the page, with a first id in it.
-    pub(super) fn new(vm: &dyn DynVm) -> Result<Self, MachineError> {
-        let page = GuestMemory::allocate(layout::GENERATION, MAPPING_UNIT_BYTES as u64)?;
+    pub(super) fn new(vm: &dyn DynVm, layout: &'static Layout) -> Result<Self, MachineError> {
+        let page = GuestMemory::allocate(layout.generation, MAPPING_UNIT_BYTES as u64)?;
         for lease in page.leases() {
             vm.map(lease, Access::ReadWriteExecute)?;
         }
-        let generation = Self { page };
+        let generation = Self { layout, page };
         generation.write(&random()?);
         Ok(generation)
     }
@@ -30,14 +31,14 @@ impl Generation {
     pub(super) fn renew(&self, vm: &dyn DynVm) -> Result<[u8; 16], MachineError> {
         let id = random()?;
         self.write(&id);
-        vm.set_irq(layout::GENERATION_INTID, true)?;
+        vm.set_irq(self.layout.generation_line, true)?;
         Ok(id)
     }
 
     fn write(&self, id: &[u8; 16]) {
         self.page
             .ram()
-            .write_slice(id, GuestAddress(layout::GENERATION))
+            .write_slice(id, GuestAddress(self.layout.generation))
             .expect("the page is longer than the id");
     }
 }

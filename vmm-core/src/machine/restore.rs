@@ -14,7 +14,6 @@ use super::error::MachineError;
 use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
-use crate::arch::aarch64::layout;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::resources::VolumeSpec;
 
@@ -72,6 +71,7 @@ impl PreparedMachine {
         options: &RestoreOptions,
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let board = &saved.board;
+        let layout = self.arch().layout();
         let given = options.block_devices.len() + options.volumes.len();
         if given != board.disks as usize {
             return Err(MachineError::OtherDisks {
@@ -80,7 +80,7 @@ impl PreparedMachine {
             });
         }
         if memory_bytes != board.ram_bytes
-            || !(layout::MIN_RAM_BYTES..=layout::MAX_RAM_BYTES).contains(&board.ram_bytes)
+            || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
             return Err(MachineError::Damaged {
                 what: "guest memory",
@@ -93,14 +93,14 @@ impl PreparedMachine {
                 engine: self.engine(),
             });
         }
-        saved.check_devices()?;
+        saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
-        let mut memory = GuestMemory::over(layout::RAM, map()?)?;
+        let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
-            let (start, room) = layout::hot_region(board.ram_bytes);
-            let bytes = options.hot_bytes.div_ceil(layout::HOT_UNIT_BYTES);
-            let bytes = bytes.saturating_mul(layout::HOT_UNIT_BYTES);
+            let (start, room) = layout.hot_region(board.ram_bytes);
+            let bytes = options.hot_bytes.div_ceil(layout.hot_unit_bytes);
+            let bytes = bytes.saturating_mul(layout.hot_unit_bytes);
             if bytes > room {
                 return Err(MemoryError::TooLarge {
                     bytes: options.hot_bytes,
@@ -130,8 +130,7 @@ impl RunningMachine {
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         // Devices first: what they finish may raise interrupts.
         let virtio: Vec<MmioState> = parts.devices.virtio.iter().map(|d| d.state()).collect();
-        let uart = parts.devices.uart.state();
-        let rtc = parts.devices.rtc.state();
+        let legacy = parts.devices.board.save();
         let power = self.control.power();
         let on = (0..).zip(&power).filter(|(_, power)| **power == Power::On);
         let tasks = on.map(|(index, _)| (index, Task::Save)).collect();
@@ -147,6 +146,7 @@ impl RunningMachine {
         Ok(SavedMachine {
             board: Board {
                 ram_bytes: parts.memory.bytes(),
+                legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
                 power,
@@ -154,8 +154,7 @@ impl RunningMachine {
             },
             vcpus,
             interrupts,
-            uart,
-            rtc,
+            legacy,
             virtio,
         })
     }
@@ -265,8 +264,8 @@ impl RunningMachine {
         if parts.vm.save_interrupts()? != saved.interrupts {
             parts.vm.restore_interrupts(&saved.interrupts)?;
         }
-        parts.devices.uart.reset_to(&saved.uart);
-        parts.devices.rtc.reset_to(saved.rtc);
+        let legacy = parts.devices.board.reset_to(&saved.legacy);
+        legacy.map_err(|source| MachineError::Board { source })?;
         for (slot, (device, state)) in (0..).zip(parts.devices.virtio.iter().zip(&saved.virtio)) {
             device
                 .reset_to(state)

@@ -4,7 +4,6 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::Parts;
 use super::error::MachineError;
-use crate::arch::aarch64::layout;
 use crate::memory::{GuestMemory, PageSet};
 
 /// Most pages of 4 KiB that a reset copies. Beyond that, mapping all memory
@@ -63,7 +62,7 @@ impl Parts {
         let few = count <= MAX_PAGES_COPIED;
         if few {
             for run in written.runs() {
-                host.copy_back(run.start - layout::RAM, run.end - run.start)
+                host.copy_back(run.start - self.memory.base(), run.end - run.start)
                     .map_err(MachineError::Rewind)?;
             }
             rewound.copied.union(&written);

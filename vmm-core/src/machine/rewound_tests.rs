@@ -17,7 +17,7 @@ use super::control::Power;
 use super::{MachineError, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine};
 use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Architecture as Guests, Hypervisor};
 use crate::memory::GuestMemory;
 
 const RAM_BYTES: u64 = 16 << 20;
@@ -47,7 +47,9 @@ fn requests() -> Vec<Request> {
     let blk = |kind: u8| vec![kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut state = vec![0; 24];
     state[0] = 3;
-    let (hot, _) = layout::hot_region(RAM_BYTES);
+    let (hot, _) = crate::arch::of(Guests::Aarch64)
+        .layout()
+        .hot_region(RAM_BYTES);
     state[8..16].copy_from_slice(&hot.to_le_bytes());
     state[16] = 1;
     let page = u32::try_from(ANSWERS / 4096).unwrap() + 0x700;

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use devices::legacy::pl011::Pl011State;
-use devices::legacy::pl031::Pl031State;
 use devices::virtio::blk::BlkState;
 use devices::virtio::mmio::MmioState;
 use devices::virtio::{DeviceState, SavedState};
@@ -14,21 +12,23 @@ use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, Sta
 use super::assembly::FIXED_FORMATS;
 use super::control::Power;
 use super::error::MachineError;
-use crate::hypervisor::VcpuState;
+use crate::arch::Arch;
+use crate::hypervisor::{Registers, VcpuState};
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
 pub const STATE_VERSION: u16 = 4;
 
-/// Models of devices that are no virtio devices.
-const UART: SectionKind = SectionKind::device(0x8000);
-const RTC: SectionKind = SectionKind::device(0x8001);
+/// Devices that are no virtio devices, in the order of their board.
+const LEGACY: SectionKind = SectionKind::device(0x8000);
 
 /// The board: what is there, and which of its vCPUs are on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Board {
     /// Bytes of RAM.
     pub(super) ram_bytes: u64,
+    /// Devices that are older than virtio.
+    pub(super) legacy: u16,
     /// vCPUs the guest was told of.
     pub(super) possible_vcpus: u32,
     /// Disks, read-only ones and volumes.
@@ -46,8 +46,7 @@ pub struct SavedMachine {
     /// By index; those that are off have none.
     pub(super) vcpus: Vec<Option<Arc<VcpuState>>>,
     pub(super) interrupts: Vec<u8>,
-    pub(super) uart: Pl011State,
-    pub(super) rtc: Pl031State,
+    pub(super) legacy: Vec<SavedState>,
     pub(super) virtio: Vec<MmioState>,
 }
 
@@ -75,7 +74,16 @@ impl SavedMachine {
 
     /// Refuses a state of virtio devices that a machine of its board has not,
     /// or of other versions of them: before anything is made of it.
-    pub(super) fn check_devices(&self) -> Result<(), MachineError> {
+    pub(super) fn check_devices(&self, arch: &dyn Arch) -> Result<(), MachineError> {
+        let formats = arch.board_formats();
+        if self.legacy.len() != formats.len() {
+            return Err(MachineError::Damaged { what: "the board" });
+        }
+        for (state, format) in self.legacy.iter().zip(formats) {
+            state
+                .check(*format)
+                .map_err(|source| MachineError::Board { source })?;
+        }
         let disks = std::iter::repeat(BlkState::FORMAT);
         let formats = FIXED_FORMATS.into_iter().chain(disks);
         for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(formats)) {
@@ -99,7 +107,7 @@ impl SavedMachine {
             let vcpus = vcpus.iter().map(|vcpu| {
                 vcpu.as_deref().map(|state| VcpuState {
                     counter: 0,
-                    ..state.clone()
+                    registers: state.registers.clone(),
                 })
             });
             vcpus.collect()
@@ -108,8 +116,7 @@ impl SavedMachine {
             (self.board == other.board, "the board"),
             (timeless(&self.vcpus) == timeless(&other.vcpus), "a vCPU"),
             (self.interrupts == other.interrupts, "the interrupts"),
-            (self.uart == other.uart, "the console"),
-            (self.rtc == other.rtc, "the clock"),
+            (self.legacy == other.legacy, "the console or the clock"),
             (self.virtio == other.virtio, "a virtio device"),
         ];
         let different = parts.iter().filter(|(same, _)| !same);
@@ -137,14 +144,19 @@ impl SavedMachine {
         // Opaque to all but the engine that wrote it.
         let interrupts = self.interrupts.clone();
         put(SectionKind::INTERRUPTS, 0, Scope::Engine, interrupts)?;
-        let (uart, rtc) = (SavedState::of(&self.uart), SavedState::of(&self.rtc));
-        put(UART, 0, Scope::Machine, bytes(&uart)?)?;
-        put(RTC, 0, Scope::Machine, bytes(&rtc)?)?;
+        for (n, device) in self.legacy.iter().enumerate() {
+            put(LEGACY, n, Scope::Machine, bytes(device)?)?;
+        }
         for (slot, device) in self.virtio.iter().enumerate() {
             let kind = virtio_kind(device.device_id)?;
             put(kind, slot, Scope::Machine, bytes(device)?)?;
         }
-        Ok(out.finish(Architecture::Aarch64, engine)?)
+        let vcpu = self.vcpus.iter().flatten().next();
+        let architecture = match vcpu.map(|vcpu| &vcpu.registers) {
+            Some(Registers::Aarch64(_)) => Architecture::Aarch64,
+            None => return Err(MachineError::Damaged { what: "itself" }),
+        };
+        Ok(out.finish(architecture, engine)?)
     }
 
     /// Reads a state file. Nothing in it is trusted: what is inconsistent is
@@ -170,8 +182,10 @@ impl SavedMachine {
             });
         }
         let interrupts = take(SectionKind::INTERRUPTS, 0)?.to_vec();
-        let uart = device("the console", take(UART, 0)?)?;
-        let rtc = device("the clock", take(RTC, 0)?)?;
+        let mut legacy = Vec::new();
+        for n in 0..usize::from(board.legacy) {
+            legacy.push(value("a device of the board", take(LEGACY, n)?)?);
+        }
         let mut virtio = Vec::with_capacity(board.virtio.len());
         for (slot, id) in board.virtio.iter().enumerate() {
             virtio.push(value("a virtio device", take(virtio_kind(*id)?, slot)?)?);
@@ -181,8 +195,7 @@ impl SavedMachine {
             board,
             vcpus,
             interrupts,
-            uart,
-            rtc,
+            legacy,
             virtio,
         })
     }
@@ -218,14 +231,6 @@ fn virtio_kind(id: u32) -> Result<SectionKind, MachineError> {
 fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, MachineError> {
     // Plain data into memory: nothing that could fail.
     postcard::to_allocvec(value).map_err(|_| MachineError::Damaged { what: "itself" })
-}
-
-/// Decodes the state of a device of the board.
-fn device<S: DeviceState>(what: &'static str, bytes: &[u8]) -> Result<S, MachineError> {
-    let state: SavedState = value(what, bytes)?;
-    state
-        .read()
-        .map_err(|source| MachineError::BoardDevice { what, source })
 }
 
 /// Decodes all of `bytes`.

@@ -14,8 +14,8 @@ use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
 use hvf::{GicAddresses, GicGeometry, HvfError};
 
 use crate::hypervisor::{
-    Access, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId, GicKind,
-    Hypervisor, Vm, VmSpec,
+    Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
+    GicKind, Hypervisor, Vm, VmSpec,
 };
 use crate::memory::{MemoryLease, PageSet};
 use writes::{Mapped, Mappings};
@@ -100,6 +100,7 @@ impl Hypervisor for TableEngine {
         // As many redistributors as the engine claims room for.
         let frames = gic.redistributor_region_bytes / gic.redistributor_bytes.max(1);
         Ok(Capabilities {
+            architecture: Architecture::Aarch64,
             max_ipa_bits: engine.max_ipa_bits,
             default_ipa_bits: engine.default_ipa_bits,
             page_bytes: PAGE_BYTES,
