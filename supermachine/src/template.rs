@@ -182,7 +182,10 @@ impl Template {
             return Ok(());
         };
         let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
-        let range = vmm_core::machine::memory_range(self.snapshot.manifest().memory_bytes());
+        let range = vmm_core::machine::memory_range(
+            vmm_core::hypervisor::Architecture::Aarch64,
+            self.snapshot.manifest().memory_bytes(),
+        );
         let (min_mib, max_mib) = (mib(*range.start()), mib(*range.end()));
         if (min_mib..=max_mib).contains(&memory_mib) {
             return Ok(());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use asm::Program;
 use supermachine_vmm_core::VmResources;
 use supermachine_vmm_core::arch::aarch64::layout;
-use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::ExitCount;
 use supermachine_vmm_core::machine::{ExitReason, Machine, MachineOptions, RunningMachine};
 
@@ -26,7 +26,7 @@ fn with_machine(name: &str, vcpus: u32, program: Program, test: impl FnOnce(&Run
         .with_kernel_path(path.to_str().unwrap())
         .with_memory_mib(16)
         .with_vcpus(vcpus);
-    let engine = HvfEngine::software();
+    let engine = TableEngine::software();
     let machine = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
     test(&machine);
     drop(machine);
@@ -164,7 +164,7 @@ fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
     let resources = VmResources::new()
         .with_kernel_path(path.to_str().unwrap())
         .with_memory_mib(memory_mib);
-    let engine = HvfEngine::software();
+    let engine = TableEngine::software();
     let first = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     first.pause().unwrap();

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_core::VmResources;
-use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::backend::table::TableEngine;
 use vmm_core::hypervisor::EngineError;
 use vmm_core::machine::{
     ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
@@ -132,8 +132,7 @@ impl Refusal {
 /// A worker between two orders.
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
-    engine: Engine,
-    /// What that turned out to be, once a machine is prepared.
+    /// What the engine turned out to be, once a machine is prepared.
     identity: Option<EngineIdentity>,
     /// Removed at the end.
     runtime_dir: PathBuf,
@@ -154,7 +153,6 @@ impl Served {
     fn new(replies: Arc<Mutex<UnixStream>>, setup: &Setup) -> Self {
         Self {
             replies,
-            engine: setup.engine,
             identity: None,
             runtime_dir: setup.runtime_dir.clone(),
             prepared: None,
@@ -391,15 +389,10 @@ impl Served {
 
     fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
         let machine = self.machine("fork")?;
-        let after_fork = engine(self.engine)
-            .map_err(MachineError::from)?
-            .after_fork();
         let layers = self.layers.clone();
-        let paused = machine.fork(after_fork, births.len(), |number, forked| {
-            match births.get(number) {
-                Some(birth) => be_born(birth, layers, forked),
-                None => 0,
-            }
+        let paused = machine.fork(births.len(), |number, forked| match births.get(number) {
+            Some(birth) => be_born(birth, layers, forked),
+            None => 0,
         })?;
         Ok(FromWorker::Forked {
             paused_us: micros(paused),
@@ -530,7 +523,7 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
 }
 
 /// The one place that chooses an engine.
-pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
+pub(crate) fn engine(wanted: Engine) -> Result<TableEngine, EngineError> {
     super::choose::engine(wanted)
 }
 
