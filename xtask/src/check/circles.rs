@@ -13,7 +13,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("hvf", 3),
     ("init-shim", 9),
     ("oci-bake", 4),
-    ("pool", 2),
     ("snapshot", 3),
     ("softhv", 21),
     ("supermachine", 7),
