@@ -150,23 +150,6 @@ fn files_have_the_limits_that_are_documented() {
 }
 
 #[test]
-fn an_error_means_that_nothing_ran_and_a_chain_that_ran_has_a_status() {
-    let vm = machine();
-    let missing = supermachine::ErrorKind::NotFound;
-    let first = vm.exec_builder().argv(["no-such"]).chain(["touch", "/ran"]);
-    assert!(matches!(first.output(), Err(Error::Exec { kind, .. }) if kind == missing));
-    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
-    assert_eq!(ran.status.code, Some(1));
-    let later = vm.exec_builder().argv(["echo", "one"]).chain(["no-such"]);
-    let out = later.chain(["touch", "/ran"]).output().unwrap();
-    assert_eq!((out.status.code, out.status.step), (Some(127), 1));
-    assert_eq!(out.stdout, b"one\n");
-    assert!(String::from_utf8_lossy(&out.stderr).contains("no-such"));
-    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
-    assert_eq!(ran.status.code, Some(1));
-}
-
-#[test]
 fn a_workload_that_ends_during_a_bake_is_reported_with_its_output() {
     let shelf = shelf::Shelf::new("ends-early");
     let error = shelf

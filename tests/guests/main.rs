@@ -8,6 +8,7 @@ mod boots;
 mod contracts;
 mod copies;
 mod gcc;
+mod hanging;
 mod held;
 mod idle;
 mod layers;

@@ -49,6 +49,9 @@ pub struct ExecStatus {
     /// Which command it was that ended last: 0 for the first, 1 for the first
     /// that was chained to it.
     pub step: u32,
+    /// Its program came to run. If not, `code` is 127 if there is no such program,
+    /// 126 if it cannot be executed, and standard error says which it was.
+    pub executed: bool,
 }
 
 impl ExecStatus {
@@ -64,6 +67,7 @@ impl ExecStatus {
             timed_out: exited.timed_out,
             peak_rss_kib: exited.peak_rss_kib,
             step: exited.step,
+            executed: exited.executed,
         }
     }
 
@@ -179,6 +183,10 @@ impl<'vm> ExecBuilder<'vm> {
     }
 
     /// Program and arguments. The program is looked up in the guest's PATH.
+    ///
+    /// A program that is missing or cannot be executed is no error but has a
+    /// status, 127 or 126, as in a shell; [`ExecStatus::executed`] tells it from
+    /// one that ran and exited so. The same holds for chained commands.
     pub fn argv<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
         self.request.argv = argv.into_iter().map(Into::into).collect();
         self
@@ -252,13 +260,9 @@ impl<'vm> ExecBuilder<'vm> {
         self
     }
 
-    /// Runs this after the previous command if that exited with 0.
-    ///
-    /// An error always means that nothing ran: a first command that cannot be
-    /// started is [`Error::Exec`]. Once one has run there is an outcome, and a
-    /// chained command that cannot be started gives it the status a shell would,
-    /// 127 or 126, with a line on standard error and its number in
-    /// [`ExecStatus::step`].
+    /// Runs this after the previous command if that exited with 0. The outcome
+    /// is that of the last command that was tried: [`ExecStatus::step`] says which
+    /// one that was.
     pub fn chain<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
         self.request
             .chain
@@ -285,7 +289,8 @@ impl<'vm> ExecBuilder<'vm> {
     /// no error: see [`ExecOutcome::status`].
     ///
     /// # Errors
-    /// [`Error::Exec`] when the command could not be started,
+    /// [`Error::Exec`] when the guest cannot start a command as it was asked to
+    /// (no such user or directory, no memory left),
     /// [`Error::OutputTooLarge`] when it wrote more than the limit,
     /// [`Error::Ended`] when the machine ended meanwhile.
     pub fn output(mut self) -> Result<ExecOutcome, Error> {
@@ -324,8 +329,8 @@ impl<'vm> ExecBuilder<'vm> {
         })
     }
 
-    /// Starts the command with its streams open. That the command could not
-    /// be started shows in [`ExecChild::wait`].
+    /// Starts the command with its streams open. A guest that cannot start it
+    /// shows in [`ExecChild::wait`].
     ///
     /// # Errors
     /// [`Error::Ended`] when the machine has ended, [`Error::System`] when the

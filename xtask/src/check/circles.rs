@@ -11,7 +11,6 @@ use std::path::Path;
 const KNOWN: &[(&str, usize)] = &[
     ("bench", 2),
     ("hvf", 3),
-    ("init-shim", 9),
     ("oci-bake", 4),
     ("snapshot", 3),
     ("softhv", 21),
