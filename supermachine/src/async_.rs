@@ -115,8 +115,14 @@ impl AsyncPool {
     /// # Errors
     /// As [`Pool::acquire`].
     pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
+        let leased = self.0.ticket().await?;
+        let leased = if leased.clock_is_off() {
+            blocking(move || leased.on_time()).await?
+        } else {
+            leased
+        };
         Ok(AsyncPooledVm {
-            vm: Arc::new(self.0.request().await?),
+            vm: Arc::new(leased),
         })
     }
 

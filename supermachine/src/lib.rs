@@ -8,6 +8,7 @@ mod bake;
 mod base;
 mod capture;
 pub mod cli;
+mod clock;
 mod config;
 mod connect;
 mod deadline;

@@ -215,7 +215,8 @@ impl Template {
             hostname: config.hostname.clone(),
             machine_id: config.machine_id.resolve()?,
             vcpus: if vcpus == self.vcpus() { 0 } else { vcpus },
-            memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
+            memory_mib: config.memory_mib,
+            clock: config.clock.clone(),
         })
     }
 }

@@ -106,11 +106,13 @@ impl Vm {
             None => {
                 let deadline = Deadline::within(config.boot_timeout);
                 let vm = Self::boot_until(image, config, deadline)?;
-                if let Some(machine_id) = config.machine_id.resolve()? {
-                    let identity = Identity {
-                        machine_id: Some(machine_id),
-                        ..Identity::default()
-                    };
+                let identity = Identity {
+                    machine_id: config.machine_id.resolve()?,
+                    clock: config.clock.clone(),
+                    ..Identity::default()
+                };
+                // It boots with the host's time.
+                if identity.machine_id.is_some() || !identity.clock.is_the_hosts() {
                     vm.instance.identify(&identity, deadline)?;
                 }
                 Ok(vm)
@@ -192,6 +194,17 @@ impl Vm {
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         self.start_workload(&template.image().workload, deadline)
+    }
+
+    /// Whether the guest's clock is not that of its configuration any more.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn clock_is_off(&self) -> bool {
+        self.instance.clock_is_off(&self.config.clock)
+    }
+
+    /// Sets the guest's clock again if it is off.
+    pub(crate) fn correct_clock(&self) -> Result<(), Error> {
+        self.instance.correct_clock(&self.config.clock)
     }
 
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {

@@ -2,11 +2,14 @@
 
 use super::dial::{connect, patiently};
 use super::process::Process;
-use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
-use super::resume::{Identity, hold_guest, release_guest, resume_guest};
+use super::protocol::{
+    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+};
+use super::resume::{Identity, await_done, hold_guest, release_guest, resume_guest};
 use super::runtime_dir::RuntimeDir;
 use super::spawn::{ANSWER_TIMEOUT, VmStatus, Worker};
 use super::watched::{Pauses, WeakWorker, end_within};
+use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::Channel;
 use crate::{Error, VmConfig, stamp};
@@ -38,6 +41,7 @@ pub struct Instance {
     pauses: Arc<Pauses>,
     process: Arc<Process>,
     dir: RuntimeDir,
+    clock_set: LastSet,
 }
 
 // The machine lets only privileged processes of the guest call there.
@@ -125,6 +129,7 @@ impl Instance {
             pauses: worker.pauses(),
             worker: Arc::new(Mutex::new(worker)),
             dir,
+            clock_set: LastSet::default(),
         }
     }
 
@@ -149,13 +154,10 @@ impl Instance {
         let deadline = Deadline::within(config.restore_timeout);
         let begun = Instant::now();
         self.hold(deadline)?;
-        let answer = self.worker().order(&ToWorker::Fork(births), deadline);
+        let forked = self.fork_all(births, deadline);
         self.release(deadline)?;
         let paused = begun.elapsed();
-        let answer = answer?;
-        let FromWorker::Forked { .. } = answer else {
-            return Err(self.worker().unexpected(&answer));
-        };
+        forked?;
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
             let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
@@ -168,9 +170,10 @@ impl Instance {
             };
             let identity = Identity {
                 machine_id: config.machine_id.resolve()?,
+                clock: config.clock.clone(),
                 ..Identity::default()
             };
-            let resumed = child.make_unique(stages.generation, &identity, deadline)?;
+            let resumed = child.make_unique(stages, &identity, deadline)?;
             Ok(Made {
                 instance: child,
                 stages,
@@ -180,6 +183,20 @@ impl Instance {
         };
         let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
         Ok((paused, children?))
+    }
+
+    /// Has the worker fork, as often as that takes. The guest's programs are
+    /// held, so that all children are of one moment.
+    fn fork_all(&self, births: Vec<Birth>, deadline: Deadline) -> Result<(), Error> {
+        let mut births = births.into_iter().peekable();
+        while births.peek().is_some() {
+            let batch = births.by_ref().take(MAX_BIRTHS).collect();
+            let answer = self.worker().order(&ToWorker::Fork(batch), deadline)?;
+            let FromWorker::Forked { .. } = answer else {
+                return Err(self.worker().unexpected(&answer));
+            };
+        }
+        Ok(())
     }
 
     pub fn exec_socket(&self) -> &Path {
@@ -242,7 +259,7 @@ impl Instance {
         let FromWorker::Restored(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let resumed = self.make_unique(stages.generation, identity, deadline)?;
+        let resumed = self.make_unique(stages, identity, deadline)?;
         Ok((stages, resumed))
     }
 
@@ -259,7 +276,7 @@ impl Instance {
         let FromWorker::WasReset(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let resumed = self.make_unique(stages.generation, identity, deadline)?;
+        let resumed = self.make_unique(stages, identity, deadline)?;
         Ok((stages, resumed))
     }
 
@@ -268,9 +285,30 @@ impl Instance {
         let mut generation = [0; 16];
         stamp::fill_random(&mut generation)?;
         let channel = self.open_session(deadline, |_| Ok(()))?;
-        resume_guest(&channel, generation, identity, deadline)?;
+        let time = Reading::of(&identity.clock);
+        resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(())
+    }
+
+    /// Sets the guest's clock again if the one that it was set by was moved.
+    pub fn correct_clock(&self, clock: &WallClock) -> Result<(), Error> {
+        if !self.clock_is_off(clock) {
+            return Ok(());
+        }
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let time = Reading::of(clock);
+        channel.request(|session| session.set_time(time.wall_ns))?;
+        await_done(&channel)?;
+        self.clock_set.note(time);
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
+    pub fn clock_is_off(&self, clock: &WallClock) -> bool {
+        self.clock_set.is_off(Reading::of(clock))
     }
 
     /// Has the agent keep all programs from running, so that those of a copy
@@ -284,7 +322,14 @@ impl Instance {
                 // If it was only late, this is what it reads next.
                 let _ = channel.request(Session::release);
                 *lock(&self.late) = Some(channel);
-                return Err(error);
+                return Err(match error {
+                    Error::Timeout { after, .. } => Error::Timeout {
+                        what: "a guest that was asked to hold its programs for a copy (try \
+                               again; if its agent does not answer at all, start another machine)",
+                        after,
+                    },
+                    error => error,
+                });
             }
         }
         Ok(())
@@ -335,7 +380,9 @@ impl Instance {
         let generation = generation.unwrap_or_default();
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         let channel = self.open_session(deadline, |_| Ok(()))?;
-        let resumed = resume_guest(&channel, generation, identity, deadline)?;
+        let time = Reading::of(&identity.clock);
+        let resumed = resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(resumed)
     }
@@ -366,14 +413,21 @@ impl Instance {
     /// and take its name. Without that nobody gets the machine.
     fn make_unique(
         &self,
-        generation: [u8; 16],
+        stages: RestoreStages,
         identity: &Identity,
         deadline: Deadline,
     ) -> Result<Resumed, Error> {
+        let wanted = identity.memory_mib;
+        let memory_mib = wanted.filter(|mib| *mib as u64 != stages.memory_mib);
+        // Programs do not go on before the memory is what it will be.
+        let stay_held = memory_mib.is_some();
         let (channel, resumed) = loop {
             let stream = self.await_agent(deadline)?;
             let made = Channel::new(stream, self.weak_worker()).and_then(|channel| {
-                let resumed = resume_guest(&channel, generation, identity, deadline)?;
+                let (generation, time) = (stages.generation, Reading::of(&identity.clock));
+                let resumed =
+                    resume_guest(&channel, generation, identity, time, stay_held, deadline)?;
+                self.clock_set.note(time);
                 Ok((channel, resumed))
             });
             match made {
@@ -388,7 +442,7 @@ impl Instance {
             }
         };
         *lock(&self.next) = Some(Next::Known(channel.into()));
-        if let Some(mib) = identity.memory_mib {
+        if let Some(mib) = memory_mib {
             self.set_memory(mib, deadline)?;
             self.release(deadline)?;
         }

@@ -311,6 +311,7 @@ impl Served {
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
+        let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed() - read;
         self.started(machine)?;
@@ -320,6 +321,7 @@ impl Served {
             load_us: micros(load),
             generation,
             pages: None,
+            memory_mib,
         }))
     }
 
@@ -348,6 +350,7 @@ impl Served {
         let machine = self.machine("reset")?;
         let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
         let report = machine.reset(baseline)?;
+        let memory_mib = memory_mib(machine);
         machine.resume();
         self.is_fresh = true;
         Ok(FromWorker::WasReset(RestoreStages {
@@ -355,6 +358,7 @@ impl Served {
             load_us: micros(report.took),
             generation: report.generation,
             pages: report.pages,
+            memory_mib,
         }))
     }
 
@@ -415,6 +419,7 @@ impl Served {
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
+        let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed();
         self.started(machine)?;
@@ -423,6 +428,7 @@ impl Served {
             load_us: micros(load),
             generation,
             pages: None,
+            memory_mib,
         }))
     }
 
@@ -503,6 +509,11 @@ fn read_ahead(snapshot: &Arc<Snapshot>) {
 fn paths(paths: &[PathBuf]) -> Vec<String> {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     paths.iter().map(text).collect()
+}
+
+/// Memory that a machine's guest has, in MiB.
+fn memory_mib(machine: &RunningMachine) -> u64 {
+    machine.memory_bytes() >> 20
 }
 
 fn micros(time: Duration) -> u64 {

@@ -15,7 +15,7 @@ use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 3;
+pub const STATE_VERSION: u16 = 4;
 
 /// Models of devices that are no virtio devices.
 const UART: SectionKind = SectionKind::device(0x8000);

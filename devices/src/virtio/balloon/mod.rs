@@ -4,6 +4,10 @@
 //! All work is done on the thread that notifies. Memory that is given back
 //! needs no permission: a page that was discarded is there again, empty, when
 //! it is touched.
+//!
+//! A target is a limit. The device does not offer `VIRTIO_BALLOON_F_DEFLATE_ON_OOM`
+//! (virtio 1.2 §5.5.3), with which a guest takes pages back before it kills for
+//! memory. Linux without it also takes the balloon's pages out of `MemTotal`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,8 +43,6 @@ const MAX_PAGE_NUMBERS: usize = 4096;
 
 /// Feature bits (virtio 1.2 §5.5.3).
 mod feature {
-    /// The guest takes pages back on its own before it kills for memory.
-    pub(super) const DEFLATE_ON_OOM: u64 = 1 << 2;
     /// The guest reports pages that are free.
     pub(super) const PAGE_REPORTING: u64 = 1 << 5;
 }
@@ -140,11 +142,7 @@ impl VirtioDevice for Balloon {
     }
 
     fn features(&self) -> u64 {
-        F_VERSION_1
-            | F_RING_EVENT_IDX
-            | F_RING_INDIRECT_DESC
-            | feature::DEFLATE_ON_OOM
-            | feature::PAGE_REPORTING
+        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC | feature::PAGE_REPORTING
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

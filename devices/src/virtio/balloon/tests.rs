@@ -76,6 +76,12 @@ impl Machine {
 }
 
 #[test]
+fn guest_is_not_offered_to_take_pages_back_before_it_kills() {
+    let deflate_on_oom = 1 << 2;
+    assert_eq!(machine(4096).balloon.features() & deflate_on_oom, 0);
+}
+
+#[test]
 fn inflating_discards_neighbours_together() {
     let mut machine = machine(4096);
     machine.inflate(&[300, 7, 5, 6, 5, 301, 900]);
