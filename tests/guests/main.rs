@@ -13,6 +13,7 @@ mod held;
 mod idle;
 mod layers;
 mod limits;
+mod nested;
 mod nodejs;
 mod openssl;
 mod perl;

@@ -72,6 +72,12 @@ const IMAGES: &[Image] = &[
         packages: &["gcc", "libc6-dev", "make"],
     },
     Image {
+        name: "network",
+        base: BASE,
+        // Debian's iptables works on nf_tables.
+        packages: &["busybox-static", "iproute2", "iptables", "nftables"],
+    },
+    Image {
         name: "openssl",
         base: BASE,
         packages: &["openssl"],
