@@ -1,7 +1,7 @@
 //! How a machine is to be made.
 
 use crate::clock::WallClock;
-use crate::{AssetPaths, Error, stamp};
+use crate::{AssetPaths, Error, random};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use vmm_core::ResourceError;
@@ -42,7 +42,7 @@ impl MachineId {
             Self::Fixed(id) => Ok(Some(id)),
             Self::Random => {
                 let mut id = [0; 16];
-                stamp::fill_random(&mut id)?;
+                random::fill_random(&mut id)?;
                 // As machine-id(5) wants it: RFC 9562, 5.4, version 4, variant 10.
                 id[6] = id[6] & 0x0f | 0x40;
                 id[8] = id[8] & 0x3f | 0x80;

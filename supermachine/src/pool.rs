@@ -2,8 +2,8 @@
 //! snapshot in between.
 
 use crate::ends::Ends;
-use crate::engine::host;
 use crate::error::with_causes;
+use crate::host;
 use crate::template::Template;
 use crate::{Error, Image, Vm, VmConfig};
 use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};

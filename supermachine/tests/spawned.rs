@@ -165,3 +165,33 @@ fn a_workload_that_ends_during_a_bake_is_reported_with_its_output() {
     assert!(output.contains("starting") && output.contains("no config"));
     assert!(error.to_string().contains("no config"), "{error}");
 }
+
+#[test]
+fn command_is_data_that_any_machine_runs_any_number_of_times() {
+    let command = supermachine::Command::new(["sh", "-c", "cat /tmp/staged -; echo $A; pwd"])
+        .stage_file("/tmp/staged", "staged\n")
+        .stdin("input\n")
+        .env("A", "b c")
+        .cwd("/usr")
+        .timeout(Duration::from_secs(30));
+    let expected = b"staged\ninput\nb c\n/usr\n";
+    let machines = [machine(), machine()];
+    for vm in &machines {
+        let again = command.clone();
+        std::thread::scope(|scope| {
+            for command in [&command, &again] {
+                scope.spawn(move || assert_eq!(vm.run(command).unwrap().stdout, expected));
+            }
+        });
+        assert_eq!(
+            vm.exec_builder().argv(["true"]).into_command(),
+            supermachine::Command::new(["true"])
+        );
+    }
+    let mut child = machines[0].spawn(&command).unwrap();
+    std::io::Write::write_all(&mut child.stdin().unwrap(), b"other\n").unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout().unwrap(), &mut text).unwrap();
+    assert_eq!(text, "staged\nother\nb c\n/usr\n");
+    assert!(child.wait().unwrap().success());
+}

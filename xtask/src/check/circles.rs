@@ -14,7 +14,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("oci-bake", 4),
     ("snapshot", 3),
     ("softhv", 21),
-    ("supermachine", 7),
     ("vmm-core", 6),
 ];
 

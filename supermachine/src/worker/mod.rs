@@ -1,14 +1,18 @@
 //! The worker's side: prepares one machine, makes it what it is told, and runs
 //! it to its end.
 
-use super::protocol::{
+mod choose;
+mod hangup;
+pub(crate) mod identity;
+
+use crate::Engine;
+use crate::error::with_causes;
+use crate::link::protocol::{
     Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
     ToWorker, VERSION, check_version, receive, send,
 };
-use super::wanted::while_wanted;
-use super::{identity, runtime_dir};
-use crate::Engine;
-use crate::error::with_causes;
+use crate::link::runtime_dir;
+use hangup::while_wanted;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
 use std::io::{self, Write};
@@ -20,12 +24,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_core::VmResources;
-use vmm_core::backend::hvf::HvfEngine;
-use vmm_core::hypervisor::EngineError;
 use vmm_core::machine::{
     ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
     RestoreOptions, RunningMachine, SavedMachine,
 };
+use vmm_core::memory::close_inherited_descriptors;
 
 /// How long nothing is asked of a machine that was reset before it gives back
 /// what it has twice.
@@ -34,6 +37,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
 pub fn run() -> u8 {
+    close_inherited_descriptors();
     let control = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),
@@ -54,7 +58,7 @@ fn report(error: &io::Error) -> u8 {
     1
 }
 
-pub(super) fn serve(control: &UnixStream) -> io::Result<()> {
+pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     let replies = Arc::new(Mutex::new(control.try_clone()?));
     say(&replies, &FromWorker::Hello { version: VERSION })?;
     match receive::<ToWorker>(control)? {
@@ -264,7 +268,7 @@ impl Served {
             console,
             vcpus: setup.vcpus,
         };
-        let engine = engine(setup.engine).map_err(MachineError::from)?;
+        let engine = choose::engine(setup.engine).map_err(MachineError::from)?;
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
@@ -395,7 +399,7 @@ impl Served {
 
     fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
         let machine = self.machine("fork")?;
-        let after_fork = engine(self.engine)
+        let after_fork = choose::engine(self.engine)
             .map_err(MachineError::from)?
             .after_fork();
         let layers = self.layers.clone();
@@ -538,11 +542,6 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let _ = say(replies, &message);
     let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = stream.shutdown(Shutdown::Read);
-}
-
-/// The one place that chooses an engine.
-pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
-    super::choose::engine(wanted)
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! A worker with its sockets, and the agent in its guest.
 
 use super::dial::{connect, patiently};
+use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
 use super::process::Process;
-use super::protocol::{
-    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
-};
-use super::resume::{Identity, await_done, hold_guest, release_guest, resume_guest};
-use super::runtime_dir::RuntimeDir;
-use super::spawn::{ANSWER_TIMEOUT, VmStatus, Worker};
-use super::watched::{Pauses, WeakWorker, end_within};
+use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
-use crate::exec::Channel;
-use crate::{Error, VmConfig, stamp};
+use crate::exec::{Channel, Liveness};
+use crate::link::protocol::{
+    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+};
+use crate::link::runtime_dir::RuntimeDir;
+use crate::{Error, VmConfig, random};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
@@ -38,7 +38,7 @@ pub struct Instance {
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
-    pauses: Arc<Pauses>,
+    watched: Arc<WeakWorker>,
     process: Arc<Process>,
     dir: RuntimeDir,
     clock_set: LastSet,
@@ -105,7 +105,7 @@ enum Next {
 pub struct Made {
     pub instance: Instance,
     pub stages: RestoreStages,
-    pub identity: Identity,
+    pub identity: Personality,
     pub resumed: Resumed,
 }
 
@@ -120,14 +120,16 @@ impl Instance {
 
     fn new(place: Place, worker: Worker) -> Self {
         let Place { dir, ready } = place;
+        let (process, pauses) = (worker.process(), worker.pauses());
+        let worker = Arc::new(Mutex::new(worker));
         Self {
             exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
             late: Mutex::default(),
             ready,
-            process: worker.process(),
-            pauses: worker.pauses(),
-            worker: Arc::new(Mutex::new(worker)),
+            process,
+            watched: Arc::new(WeakWorker::new(&worker, &pauses)),
+            worker,
             dir,
             clock_set: LastSet::default(),
         }
@@ -168,10 +170,10 @@ impl Instance {
             let FromWorker::Restored(stages) = answer else {
                 return Err(child.worker().unexpected(&answer));
             };
-            let identity = Identity {
+            let identity = Personality {
                 machine_id: config.machine_id.resolve()?,
                 clock: config.clock.clone(),
-                ..Identity::default()
+                ..Personality::default()
             };
             let resumed = child.make_unique(stages, &identity, deadline)?;
             Ok(Made {
@@ -250,7 +252,7 @@ impl Instance {
     pub fn restore(
         &self,
         restore: Restore,
-        identity: &Identity,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
         let answer = self
@@ -266,7 +268,7 @@ impl Instance {
     /// Brings the machine back to its snapshot and makes it one of its own.
     pub fn reset(
         &self,
-        identity: &Identity,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
         // What the last user left: commands, and the agent's next connection.
@@ -281,10 +283,10 @@ impl Instance {
     }
 
     /// Gives a machine that booted what only copies are given otherwise.
-    pub fn identify(&self, identity: &Identity, deadline: Deadline) -> Result<(), Error> {
+    pub fn identify(&self, identity: &Personality, deadline: Deadline) -> Result<(), Error> {
         let mut generation = [0; 16];
-        stamp::fill_random(&mut generation)?;
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        random::fill_random(&mut generation)?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         let time = Reading::of(&identity.clock);
         resume_guest(&channel, generation, identity, time, false, deadline)?;
         self.clock_set.note(time);
@@ -298,7 +300,7 @@ impl Instance {
             return Ok(());
         }
         let deadline = Deadline::within(ANSWER_TIMEOUT);
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         let time = Reading::of(clock);
         channel.request(|session| session.set_time(time.wall_ns))?;
         await_done(&channel)?;
@@ -315,7 +317,7 @@ impl Instance {
     /// do not before it is a machine of its own.
     fn hold(&self, deadline: Deadline) -> Result<(), Error> {
         let deadline = deadline.at_most(HOLD_TIMEOUT);
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         match hold_guest(&channel, deadline) {
             Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
             Err(error) => {
@@ -337,7 +339,7 @@ impl Instance {
 
     /// Lets the programs go on.
     fn release(&self, deadline: Deadline) -> Result<(), Error> {
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         release_guest(&channel, deadline)?;
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(())
@@ -375,11 +377,11 @@ impl Instance {
 
     /// Lets a captured machine go on as another one than was captured, on the
     /// memory that was written to `directory`.
-    pub fn go_on_from(&self, directory: &Path, identity: &Identity) -> Result<Resumed, Error> {
+    pub fn go_on_from(&self, directory: &Path, identity: &Personality) -> Result<Resumed, Error> {
         let generation = self.continue_with(Some(directory.to_path_buf()))?;
         let generation = generation.unwrap_or_default();
         let deadline = Deadline::within(ANSWER_TIMEOUT);
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         let time = Reading::of(&identity.clock);
         let resumed = resume_guest(&channel, generation, identity, time, false, deadline)?;
         self.clock_set.note(time);
@@ -414,7 +416,7 @@ impl Instance {
     fn make_unique(
         &self,
         stages: RestoreStages,
-        identity: &Identity,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<Resumed, Error> {
         let wanted = identity.memory_mib;
@@ -423,7 +425,7 @@ impl Instance {
         let stay_held = memory_mib.is_some();
         let (channel, resumed) = loop {
             let stream = self.await_agent(deadline)?;
-            let made = Channel::new(stream, self.weak_worker()).and_then(|channel| {
+            let made = Channel::new(stream, self.watched()).and_then(|channel| {
                 let (generation, time) = (stages.generation, Reading::of(&identity.clock));
                 let resumed =
                     resume_guest(&channel, generation, identity, time, stay_held, deadline)?;
@@ -464,19 +466,19 @@ impl Instance {
         }
     }
 
-    fn weak_worker(&self) -> WeakWorker {
-        WeakWorker::new(&self.worker, &self.pauses)
+    fn watched(&self) -> Arc<dyn Liveness> {
+        self.watched.clone()
     }
 
     /// Connects to the agent and sends requests.
     pub fn open_session(
         &self,
         deadline: Deadline,
-        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         patiently(
             deadline,
-            || self.try_session(deadline, &queue),
+            || self.try_session(deadline, queue),
             || end_within(&self.worker, Duration::ZERO),
         )
     }
@@ -500,7 +502,7 @@ impl Instance {
             Some(Next::Fresh(stream)) => stream,
             _ => connect(&self.exec_socket, deadline)?,
         };
-        let channel = Channel::new(stream, self.weak_worker())?;
+        let channel = Channel::new(stream, self.watched())?;
         channel.limit(deadline);
         channel.request(queue)?;
         channel.greeting()?;
@@ -563,7 +565,8 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.end();
+        self.worker().end_soon();
+        self.dir.remove();
     }
 }
 

@@ -4,13 +4,13 @@
 use crate::clock::{Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::Channel;
-use crate::{Error, stamp};
+use crate::{Error, random};
 use exec_proto::client::{Event, Session};
 use exec_proto::{Resume, Resumed};
 
 /// What makes a copy differ from all others.
 #[derive(Clone, Debug, Default)]
-pub struct Identity {
+pub struct Personality {
     pub hostname: Option<String>,
     /// What becomes its `/etc/machine-id`.
     pub machine_id: Option<[u8; 16]>,
@@ -26,14 +26,14 @@ pub struct Identity {
 pub fn resume_guest(
     channel: &Channel,
     generation: [u8; 16],
-    identity: &Identity,
+    identity: &Personality,
     time: Reading,
     stay_held: bool,
     deadline: Deadline,
 ) -> Result<Resumed, Error> {
     channel.limit(deadline);
     let mut seed = [0; 64];
-    stamp::fill_random(&mut seed)?;
+    random::fill_random(&mut seed)?;
     let resume = Resume {
         hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
         vcpus: identity.vcpus,

@@ -1,11 +1,11 @@
 //! Workers that do not keep to what they should: whoever waits for them is told
 //! in time, and rid of them soon.
 
+use super::handle::Worker;
 use super::instance::Instance;
 use super::process::Process;
-use super::protocol::{Boot, FromWorker, ToWorker, VERSION, send};
-use super::spawn::Worker;
 use crate::deadline::Deadline;
+use crate::link::protocol::{Boot, FromWorker, ToWorker, VERSION, send};
 use crate::{Error, VmConfig};
 use exec_proto::{ErrorKind, Failure, Hello, Reply};
 use std::io::{Read, Write};
