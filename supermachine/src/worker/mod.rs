@@ -1,14 +1,18 @@
 //! The worker's side: prepares one machine, makes it what it is told, and runs
 //! it to its end.
 
-use super::protocol::{
+mod choose;
+mod hangup;
+pub(crate) mod identity;
+
+use crate::Engine;
+use crate::error::with_causes;
+use crate::link::protocol::{
     Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
     ToWorker, VERSION, check_version, receive, send,
 };
-use super::wanted::while_wanted;
-use super::{identity, runtime_dir};
-use crate::Engine;
-use crate::error::with_causes;
+use crate::link::runtime_dir;
+use hangup::while_wanted;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
 use std::io::{self, Write};
@@ -20,12 +24,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_core::VmResources;
-use vmm_core::backend::table::TableEngine;
-use vmm_core::hypervisor::EngineError;
 use vmm_core::machine::{
     ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
     RestoreOptions, RunningMachine, SavedMachine,
 };
+use vmm_core::memory::close_inherited_descriptors;
 
 /// How long nothing is asked of a machine that was reset before it gives back
 /// what it has twice.
@@ -34,6 +37,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
 pub fn run() -> u8 {
+    close_inherited_descriptors();
     let control = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),
@@ -54,7 +58,7 @@ fn report(error: &io::Error) -> u8 {
     1
 }
 
-pub(super) fn serve(control: &UnixStream) -> io::Result<()> {
+pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     let replies = Arc::new(Mutex::new(control.try_clone()?));
     say(&replies, &FromWorker::Hello { version: VERSION })?;
     match receive::<ToWorker>(control)? {
@@ -262,7 +266,7 @@ impl Served {
             console,
             vcpus: setup.vcpus,
         };
-        let engine = engine(setup.engine).map_err(MachineError::from)?;
+        let engine = choose::engine(setup.engine).map_err(MachineError::from)?;
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
@@ -309,6 +313,7 @@ impl Served {
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
+        let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed() - read;
         self.started(machine)?;
@@ -318,6 +323,7 @@ impl Served {
             load_us: micros(load),
             generation,
             pages: None,
+            memory_mib,
         }))
     }
 
@@ -346,6 +352,7 @@ impl Served {
         let machine = self.machine("reset")?;
         let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
         let report = machine.reset(baseline)?;
+        let memory_mib = memory_mib(machine);
         machine.resume();
         self.is_fresh = true;
         Ok(FromWorker::WasReset(RestoreStages {
@@ -353,6 +360,7 @@ impl Served {
             load_us: micros(report.took),
             generation: report.generation,
             pages: report.pages,
+            memory_mib,
         }))
     }
 
@@ -408,6 +416,7 @@ impl Served {
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
+        let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed();
         self.started(machine)?;
@@ -416,6 +425,7 @@ impl Served {
             load_us: micros(load),
             generation,
             pages: None,
+            memory_mib,
         }))
     }
 
@@ -498,6 +508,11 @@ fn paths(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(text).collect()
 }
 
+/// Memory that a machine's guest has, in MiB.
+fn memory_mib(machine: &RunningMachine) -> u64 {
+    machine.memory_bytes() >> 20
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
@@ -520,11 +535,6 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let _ = say(replies, &message);
     let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = stream.shutdown(Shutdown::Read);
-}
-
-/// The one place that chooses an engine.
-pub(crate) fn engine(wanted: Engine) -> Result<TableEngine, EngineError> {
-    super::choose::engine(wanted)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
-use crate::engine::protocol::GuestFiles;
-use crate::engine::runtime_dir::RuntimeDir;
+use crate::link::protocol::GuestFiles;
+use crate::link::runtime_dir::RuntimeDir;
 use snapshot::{BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter};
 use std::collections::BTreeMap;
 

@@ -1,15 +1,18 @@
 //! A worker with its sockets, and the agent in its guest.
 
 use super::dial::{connect, patiently};
+use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
 use super::process::Process;
-use super::protocol::{Birth, Boot, FromWorker, Restore, RestoreStages, Setup, ToWorker};
-use super::resume::{Identity, hold_guest, release_guest, resume_guest};
-use super::runtime_dir::RuntimeDir;
-use super::spawn::{ANSWER_TIMEOUT, VmStatus, Worker};
-use super::watched::{Pauses, WeakWorker, end_within};
+use super::watched::{WeakWorker, end_within};
+use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
-use crate::exec::Channel;
-use crate::{Error, VmConfig, stamp};
+use crate::exec::{Channel, Liveness};
+use crate::link::protocol::{
+    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+};
+use crate::link::runtime_dir::RuntimeDir;
+use crate::{Error, VmConfig, random};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
@@ -35,9 +38,10 @@ pub struct Instance {
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
-    pauses: Arc<Pauses>,
+    watched: Arc<WeakWorker>,
     process: Arc<Process>,
     dir: RuntimeDir,
+    clock_set: LastSet,
 }
 
 // The machine lets only privileged processes of the guest call there.
@@ -101,7 +105,7 @@ enum Next {
 pub struct Made {
     pub instance: Instance,
     pub stages: RestoreStages,
-    pub identity: Identity,
+    pub identity: Personality,
     pub resumed: Resumed,
 }
 
@@ -116,15 +120,18 @@ impl Instance {
 
     fn new(place: Place, worker: Worker) -> Self {
         let Place { dir, ready } = place;
+        let (process, pauses) = (worker.process(), worker.pauses());
+        let worker = Arc::new(Mutex::new(worker));
         Self {
             exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
             late: Mutex::default(),
             ready,
-            process: worker.process(),
-            pauses: worker.pauses(),
-            worker: Arc::new(Mutex::new(worker)),
+            process,
+            watched: Arc::new(WeakWorker::new(&worker, &pauses)),
+            worker,
             dir,
+            clock_set: LastSet::default(),
         }
     }
 
@@ -149,13 +156,10 @@ impl Instance {
         let deadline = Deadline::within(config.restore_timeout);
         let begun = Instant::now();
         self.hold(deadline)?;
-        let answer = self.worker().order(&ToWorker::Fork(births), deadline);
+        let forked = self.fork_all(births, deadline);
         self.release(deadline)?;
         let paused = begun.elapsed();
-        let answer = answer?;
-        let FromWorker::Forked { .. } = answer else {
-            return Err(self.worker().unexpected(&answer));
-        };
+        forked?;
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
             let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
@@ -166,11 +170,12 @@ impl Instance {
             let FromWorker::Restored(stages) = answer else {
                 return Err(child.worker().unexpected(&answer));
             };
-            let identity = Identity {
+            let identity = Personality {
                 machine_id: config.machine_id.resolve()?,
-                ..Identity::default()
+                clock: config.clock.clone(),
+                ..Personality::default()
             };
-            let resumed = child.make_unique(stages.generation, &identity, deadline)?;
+            let resumed = child.make_unique(stages, &identity, deadline)?;
             Ok(Made {
                 instance: child,
                 stages,
@@ -180,6 +185,20 @@ impl Instance {
         };
         let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
         Ok((paused, children?))
+    }
+
+    /// Has the worker fork, as often as that takes. The guest's programs are
+    /// held, so that all children are of one moment.
+    fn fork_all(&self, births: Vec<Birth>, deadline: Deadline) -> Result<(), Error> {
+        let mut births = births.into_iter().peekable();
+        while births.peek().is_some() {
+            let batch = births.by_ref().take(MAX_BIRTHS).collect();
+            let answer = self.worker().order(&ToWorker::Fork(batch), deadline)?;
+            let FromWorker::Forked { .. } = answer else {
+                return Err(self.worker().unexpected(&answer));
+            };
+        }
+        Ok(())
     }
 
     pub fn exec_socket(&self) -> &Path {
@@ -233,7 +252,7 @@ impl Instance {
     pub fn restore(
         &self,
         restore: Restore,
-        identity: &Identity,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
         let answer = self
@@ -242,14 +261,14 @@ impl Instance {
         let FromWorker::Restored(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let resumed = self.make_unique(stages.generation, identity, deadline)?;
+        let resumed = self.make_unique(stages, identity, deadline)?;
         Ok((stages, resumed))
     }
 
     /// Brings the machine back to its snapshot and makes it one of its own.
     pub fn reset(
         &self,
-        identity: &Identity,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
         // What the last user left: commands, and the agent's next connection.
@@ -259,32 +278,60 @@ impl Instance {
         let FromWorker::WasReset(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
-        let resumed = self.make_unique(stages.generation, identity, deadline)?;
+        let resumed = self.make_unique(stages, identity, deadline)?;
         Ok((stages, resumed))
     }
 
     /// Gives a machine that booted what only copies are given otherwise.
-    pub fn identify(&self, identity: &Identity, deadline: Deadline) -> Result<(), Error> {
+    pub fn identify(&self, identity: &Personality, deadline: Deadline) -> Result<(), Error> {
         let mut generation = [0; 16];
-        stamp::fill_random(&mut generation)?;
-        let channel = self.open_session(deadline, |_| Ok(()))?;
-        resume_guest(&channel, generation, identity, deadline)?;
+        random::fill_random(&mut generation)?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(&identity.clock);
+        resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(())
+    }
+
+    /// Sets the guest's clock again if the one that it was set by was moved.
+    pub fn correct_clock(&self, clock: &WallClock) -> Result<(), Error> {
+        if !self.clock_is_off(clock) {
+            return Ok(());
+        }
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(clock);
+        channel.request(|session| session.set_time(time.wall_ns))?;
+        await_done(&channel)?;
+        self.clock_set.note(time);
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
+    pub fn clock_is_off(&self, clock: &WallClock) -> bool {
+        self.clock_set.is_off(Reading::of(clock))
     }
 
     /// Has the agent keep all programs from running, so that those of a copy
     /// do not before it is a machine of its own.
     fn hold(&self, deadline: Deadline) -> Result<(), Error> {
         let deadline = deadline.at_most(HOLD_TIMEOUT);
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         match hold_guest(&channel, deadline) {
             Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
             Err(error) => {
                 // If it was only late, this is what it reads next.
                 let _ = channel.request(Session::release);
                 *lock(&self.late) = Some(channel);
-                return Err(error);
+                return Err(match error {
+                    Error::Timeout { after, .. } => Error::Timeout {
+                        what: "a guest that was asked to hold its programs for a copy (try \
+                               again; if its agent does not answer at all, start another machine)",
+                        after,
+                    },
+                    error => error,
+                });
             }
         }
         Ok(())
@@ -292,7 +339,7 @@ impl Instance {
 
     /// Lets the programs go on.
     fn release(&self, deadline: Deadline) -> Result<(), Error> {
-        let channel = self.open_session(deadline, |_| Ok(()))?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
         release_guest(&channel, deadline)?;
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(())
@@ -330,12 +377,14 @@ impl Instance {
 
     /// Lets a captured machine go on as another one than was captured, on the
     /// memory that was written to `directory`.
-    pub fn go_on_from(&self, directory: &Path, identity: &Identity) -> Result<Resumed, Error> {
+    pub fn go_on_from(&self, directory: &Path, identity: &Personality) -> Result<Resumed, Error> {
         let generation = self.continue_with(Some(directory.to_path_buf()))?;
         let generation = generation.unwrap_or_default();
         let deadline = Deadline::within(ANSWER_TIMEOUT);
-        let channel = self.open_session(deadline, |_| Ok(()))?;
-        let resumed = resume_guest(&channel, generation, identity, deadline)?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(&identity.clock);
+        let resumed = resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
         *lock(&self.next) = Some(Next::Known(channel.into()));
         Ok(resumed)
     }
@@ -366,14 +415,21 @@ impl Instance {
     /// and take its name. Without that nobody gets the machine.
     fn make_unique(
         &self,
-        generation: [u8; 16],
-        identity: &Identity,
+        stages: RestoreStages,
+        identity: &Personality,
         deadline: Deadline,
     ) -> Result<Resumed, Error> {
+        let wanted = identity.memory_mib;
+        let memory_mib = wanted.filter(|mib| *mib as u64 != stages.memory_mib);
+        // Programs do not go on before the memory is what it will be.
+        let stay_held = memory_mib.is_some();
         let (channel, resumed) = loop {
             let stream = self.await_agent(deadline)?;
-            let made = Channel::new(stream, self.weak_worker()).and_then(|channel| {
-                let resumed = resume_guest(&channel, generation, identity, deadline)?;
+            let made = Channel::new(stream, self.watched()).and_then(|channel| {
+                let (generation, time) = (stages.generation, Reading::of(&identity.clock));
+                let resumed =
+                    resume_guest(&channel, generation, identity, time, stay_held, deadline)?;
+                self.clock_set.note(time);
                 Ok((channel, resumed))
             });
             match made {
@@ -388,7 +444,7 @@ impl Instance {
             }
         };
         *lock(&self.next) = Some(Next::Known(channel.into()));
-        if let Some(mib) = identity.memory_mib {
+        if let Some(mib) = memory_mib {
             self.set_memory(mib, deadline)?;
             self.release(deadline)?;
         }
@@ -410,19 +466,19 @@ impl Instance {
         }
     }
 
-    fn weak_worker(&self) -> WeakWorker {
-        WeakWorker::new(&self.worker, &self.pauses)
+    fn watched(&self) -> Arc<dyn Liveness> {
+        self.watched.clone()
     }
 
     /// Connects to the agent and sends requests.
     pub fn open_session(
         &self,
         deadline: Deadline,
-        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         patiently(
             deadline,
-            || self.try_session(deadline, &queue),
+            || self.try_session(deadline, queue),
             || end_within(&self.worker, Duration::ZERO),
         )
     }
@@ -446,7 +502,7 @@ impl Instance {
             Some(Next::Fresh(stream)) => stream,
             _ => connect(&self.exec_socket, deadline)?,
         };
-        let channel = Channel::new(stream, self.weak_worker())?;
+        let channel = Channel::new(stream, self.watched())?;
         channel.limit(deadline);
         channel.request(queue)?;
         channel.greeting()?;
@@ -509,7 +565,8 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.end();
+        self.worker().end_soon();
+        self.dir.remove();
     }
 }
 

@@ -4,12 +4,11 @@
 //! as long as its worker holds the lock there, which ends with the worker.
 
 use crate::deadline::Deadline;
-use crate::engine::dial::{GREETING_LIMIT, connect, patiently};
-use crate::engine::host;
-use crate::engine::runtime_dir::{self, Occupant};
-use crate::engine::watched::WeakWorker;
-use crate::exec::{Channel, Target};
-use crate::{Error, ExecBuilder};
+use crate::embedder::dial::{connect, patiently};
+use crate::exec::{Channel, GREETING_LIMIT, Opens, Unwatched};
+use crate::host;
+use crate::link::runtime_dir::{self, Occupant};
+use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
@@ -83,7 +82,7 @@ pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> 
 
 /// The running machines of this user, oldest first. What cannot be read is
 /// left out: it is being made or removed.
-pub fn running() -> Vec<RunningVm> {
+pub fn list() -> Vec<RunningVm> {
     let mut found: Vec<RunningVm> = runtime_dir::all()
         .iter()
         .filter_map(|dir| read(dir))
@@ -118,7 +117,7 @@ fn read(dir: &Path) -> Option<RunningVm> {
 /// # Errors
 /// [`Error::NoSuchVm`] if there is none, or more than one.
 pub fn find(name: &str) -> Result<RunningVm, Error> {
-    let all = running();
+    let all = list();
     let exact = |vm: &&RunningVm| vm.id == name || vm.description.name.as_deref() == Some(name);
     let mut matching: Vec<&RunningVm> = all.iter().filter(exact).collect();
     if matching.is_empty() && !name.is_empty() {
@@ -136,31 +135,29 @@ pub fn find(name: &str) -> Result<RunningVm, Error> {
 impl RunningVm {
     /// A command to run in it.
     pub fn exec_builder(&self) -> ExecBuilder<'_> {
-        ExecBuilder::new(Target::Running(self))
+        ExecBuilder::new(self)
     }
 
-    pub(crate) fn open_session(
-        &self,
-        deadline: Deadline,
-        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
-    ) -> Result<Channel, Error> {
-        let attempt = || {
-            let channel = self.channel(deadline)?;
-            channel.request(&queue)?;
-            channel.greeting()?;
-            Ok(channel)
-        };
-        patiently(deadline, attempt, || {
-            (!self.is_running()).then(|| Error::Ended {
-                reason: "its process is gone".into(),
-            })
-        })
+    /// Runs a command that was built before, and collects its output.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::output`].
+    pub fn run(&self, command: &Command) -> Result<ExecOutcome, Error> {
+        command.output_of(self)
+    }
+
+    /// Starts a command that was built before, with its streams open.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::spawn`].
+    pub fn spawn(&self, command: &Command) -> Result<ExecChild, Error> {
+        command.spawn_on(self)
     }
 
     /// A connection of its own to the agent.
     fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
         let stream = connect(&self.dir.join("exec"), deadline)?;
-        let channel = Channel::new(stream, WeakWorker::default())?;
+        let channel = Channel::new(stream, Arc::new(Unwatched))?;
         channel.limit(deadline);
         Ok(channel)
     }
@@ -233,5 +230,29 @@ impl RunningVm {
             std::thread::sleep(POLL);
         }
         true
+    }
+}
+
+impl Opens for RunningVm {
+    fn image_config(&self) -> &ImageConfig {
+        &self.description.config
+    }
+
+    fn open_session(
+        &self,
+        deadline: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let attempt = || {
+            let channel = self.channel(deadline)?;
+            channel.request(queue)?;
+            channel.greeting()?;
+            Ok(channel)
+        };
+        patiently(deadline, attempt, || {
+            (!self.is_running()).then(|| Error::Ended {
+                reason: "its process is gone".into(),
+            })
+        })
     }
 }

@@ -1,43 +1,45 @@
 //! Making a copy a machine of its own, and keeping programs from running until
 //! it is one.
 
+use crate::clock::{Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::Channel;
-use crate::{Error, stamp};
+use crate::{Error, random};
 use exec_proto::client::{Event, Session};
 use exec_proto::{Resume, Resumed};
-use std::time::SystemTime;
 
 /// What makes a copy differ from all others.
 #[derive(Clone, Debug, Default)]
-pub struct Identity {
+pub struct Personality {
     pub hostname: Option<String>,
     /// What becomes its `/etc/machine-id`.
     pub machine_id: Option<[u8; 16]>,
     pub vcpus: u32,
-    /// Guest memory in MiB, if it is not that of the snapshot.
+    /// Guest memory in MiB; none for what the copy has to begin with.
     pub memory_mib: Option<usize>,
+    /// Tells what time it is there.
+    pub clock: WallClock,
 }
 
-/// One round trip: everything that must differ between copies.
+/// One round trip: everything that must differ between copies. Programs that
+/// were held go on, unless they are to `stay_held`.
 pub fn resume_guest(
     channel: &Channel,
     generation: [u8; 16],
-    identity: &Identity,
+    identity: &Personality,
+    time: Reading,
+    stay_held: bool,
     deadline: Deadline,
 ) -> Result<Resumed, Error> {
     channel.limit(deadline);
     let mut seed = [0; 64];
-    stamp::fill_random(&mut seed)?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let wall = since.unwrap_or_default().as_nanos();
+    random::fill_random(&mut seed)?;
     let resume = Resume {
         hostname: identity.hostname.as_deref().unwrap_or_default().as_bytes(),
         vcpus: identity.vcpus,
         machine_id: identity.machine_id,
-        // Its memory is not yet what it will be.
-        stay_held: identity.memory_mib.is_some(),
-        ..Resume::new(&seed, u64::try_from(wall).unwrap_or(u64::MAX), generation)
+        stay_held,
+        ..Resume::new(&seed, time.wall_ns, generation)
     };
     channel.request(|session| session.resume(&resume))?;
     let mut buffer = Vec::new();
@@ -78,7 +80,8 @@ pub fn release_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error>
     await_done(channel)
 }
 
-fn await_done(channel: &Channel) -> Result<(), Error> {
+/// Waits until a request is done that has no other answer.
+pub fn await_done(channel: &Channel) -> Result<(), Error> {
     let mut buffer = Vec::new();
     loop {
         match channel.next_event(&mut buffer)? {

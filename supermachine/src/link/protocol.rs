@@ -13,13 +13,17 @@ use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Most runs of pages that a worker tells of, so that they fit in a message:
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
+
+/// Most children that are made at one order, so that it fits in a message: each
+/// has five paths, of which two are of sockets and so have at most 108 bytes.
+pub const MAX_BIRTHS: usize = 64;
 
 /// What a worker prepares before it knows what it will run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +148,8 @@ pub enum ToWorker {
         /// machine; it goes on as another one then.
         rebase: Option<PathBuf>,
     },
-    /// Make children of the running machine, one for each.
+    /// Make children of the running machine, one for each of at most
+    /// [`MAX_BIRTHS`].
     Fork(Vec<Birth>),
     /// Have the guest have so much memory.
     SetMemory {
@@ -217,6 +222,8 @@ pub struct RestoreStages {
     pub generation: [u8; 16],
     /// Pages of 4 KiB that were brought back by a reset, if it counted them.
     pub pages: Option<u64>,
+    /// Guest memory in MiB that the copy has to begin with.
+    pub memory_mib: u64,
 }
 
 /// From the worker.
@@ -377,6 +384,25 @@ mod tests {
         let far = u64::MAX - 1..u64::MAX;
         let touched = FromWorker::Touched(vec![far; MAX_TOUCHED_RUNS]);
         send(io::sink(), &touched).unwrap();
+    }
+
+    #[test]
+    fn the_longest_order_to_fork_fits_in_a_message() {
+        // Sockets have at most 108 bytes; each byte of a name may be escaped.
+        let path = PathBuf::from("\u{1}".repeat(108));
+        let setup = Setup {
+            engine: Engine::Auto,
+            vcpus: u32::MAX,
+            runtime_dir: path.clone(),
+            mux: path.clone(),
+            exec: path.clone(),
+            console: false,
+        };
+        let birth = Birth {
+            setup,
+            control: path,
+        };
+        send(io::sink(), &ToWorker::Fork(vec![birth; MAX_BIRTHS])).unwrap();
     }
 
     #[test]

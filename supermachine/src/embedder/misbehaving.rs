@@ -1,15 +1,16 @@
 //! Workers that do not keep to what they should: whoever waits for them is told
 //! in time, and rid of them soon.
 
+use super::handle::Worker;
 use super::instance::Instance;
 use super::process::Process;
-use super::protocol::{Boot, FromWorker, ToWorker, VERSION, send};
-use super::spawn::Worker;
 use crate::deadline::Deadline;
+use crate::link::protocol::{Boot, FromWorker, ToWorker, VERSION, send};
 use crate::{Error, VmConfig};
-use std::io::Write;
+use exec_proto::{ErrorKind, Failure, Hello, Reply};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -188,4 +189,75 @@ fn no_worker_holds_a_start_beyond_its_limit() {
         assert!(begun.elapsed() < SOON, "{name}: {:?}", begun.elapsed());
         assert!(!process.is_alive() && !dir.exists(), "{name}");
     }
+}
+
+/// A machine whose agent answers nothing, or to all it is asked this.
+fn machine_with_agent(answer: Option<Reply<'static>>) -> (Instance, Program, JoinHandle<()>) {
+    let name = if answer.is_some() { "unable" } else { "mute" };
+    let program = Program::new(name, "exec sleep 600");
+    let config = VmConfig::new().with_worker(&program.0);
+    let instance = Instance::spawn(&config, 1).unwrap();
+    let listener = UnixListener::bind(instance.exec_socket()).unwrap();
+    let agent = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut wire = Vec::new();
+            Reply::Hello(Hello::new(0)).encode(&mut wire);
+            let mut request = [0; 1024];
+            // A host that is through says nothing first.
+            match stream.read(&mut request) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            if let Some(answer) = &answer {
+                answer.encode(&mut wire);
+            }
+            stream.write_all(&wire).unwrap();
+            // Until the host hangs up.
+            while stream.read(&mut request).is_ok_and(|count| count > 0) {}
+        }
+    });
+    (instance, program, agent)
+}
+
+/// Lets go of a machine and of its agent, which waits for the next call.
+fn hang_up(instance: Instance, agent: JoinHandle<()>) {
+    let socket = instance.exec_socket().to_owned();
+    let call = UnixStream::connect(&socket);
+    drop(instance);
+    drop(call);
+    agent.join().unwrap();
+}
+
+#[test]
+fn copies_of_a_guest_that_never_says_it_is_held_are_refused_in_time() {
+    let (instance, _program, agent) = machine_with_agent(None);
+    let begun = Instant::now();
+    let config = VmConfig::new().with_restore_timeout(LIMIT);
+    let error = instance.fork(&config, 1).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("hold its programs") && text.contains("start another"),
+        "{text}"
+    );
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    hang_up(instance, agent);
+}
+
+#[test]
+fn copies_of_a_guest_whose_kernel_cannot_hold_are_refused_with_its_reason() {
+    let failure = Failure {
+        kind: ErrorKind::NotPermitted,
+        errno: 0,
+        message: "use the kernel of cargo xtask assets".to_owned(),
+    };
+    let (instance, _program, agent) = machine_with_agent(Some(Reply::Error(failure)));
+    let begun = Instant::now();
+    let config = VmConfig::new().with_restore_timeout(SOON);
+    let error = instance.fork(&config, 1).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("use the kernel of"), "{error}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    hang_up(instance, agent);
 }

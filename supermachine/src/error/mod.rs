@@ -1,11 +1,21 @@
 //! What can go wrong, by what the caller can do about it.
 
+mod cause;
+mod kind;
+#[cfg(test)]
+mod tests;
+
+pub use cause::Cause;
+pub use kind::ErrorKind;
+
 use exec_proto::Printable;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
 
-/// An error of this crate.
+/// An error of this crate. [`Error::kind`] says what a caller can do about it,
+/// [`Error::is_retryable`] whether doing the same again may work, and
+/// [`Error::code`] is a word for programs and logs that does not change.
 ///
 /// What a guest or an image said is in the fields as it came; `Display` and
 /// `Debug` show it so that it cannot drive a terminal, and not more than some
@@ -15,7 +25,7 @@ use std::{fmt, io};
 pub enum Error {
     /// The image cannot be used: not an image, damaged, or not for arm64.
     #[error(transparent)]
-    Image(#[from] oci_bake::BakeError),
+    Image(Cause),
     /// No running machine has this name or id, or several have.
     #[error("{}; `supermachine ps` shows all", how_many(*count, &Printable::line(name)))]
     NoSuchVm {
@@ -26,10 +36,10 @@ pub enum Error {
     },
     /// The image reference is not one.
     #[error(transparent)]
-    Reference(#[from] oci_bake::ImageError),
+    Reference(Cause),
     /// The guest kernel or init was not found; the text says how to get them.
     #[error(transparent)]
-    Assets(#[from] kernel::KernelError),
+    Assets(Cause),
     /// The worker executable was not found.
     #[error(
         "supermachine-worker was not found beside {} or in PATH; \
@@ -41,7 +51,10 @@ pub enum Error {
         beside: PathBuf,
     },
     /// The worker process could not be started or spoken to.
-    #[error("the worker process failed while {what}{}", log_excerpt(.log))]
+    #[error(
+        "the worker process failed while {what}{}; start another machine",
+        log_excerpt(.log)
+    )]
     Worker {
         /// What was being done.
         what: &'static str,
@@ -53,7 +66,7 @@ pub enum Error {
     },
     /// The configuration asks for a machine without memory or vCPUs.
     #[error(transparent)]
-    Resources(#[from] vmm_core::ResourceError),
+    Resources(Cause),
     /// This process may not open as many files as that many machines need.
     #[error(
         "{count} machines need {needed} descriptors, {room} of {limit} are free: \
@@ -70,7 +83,7 @@ pub enum Error {
         limit: u64,
     },
     /// The configuration asks for more vCPUs than a guest can use.
-    #[error("{vcpus} vCPUs were asked for, a guest has at most {max}")]
+    #[error("{vcpus} vCPUs were asked for, a guest has at most {max}: ask for fewer")]
     TooManyVcpus {
         /// How many were asked for.
         vcpus: u32,
@@ -79,7 +92,10 @@ pub enum Error {
     },
     /// The configuration asks for other memory than a copy of the snapshot can
     /// have.
-    #[error("{memory_mib} MiB of memory were asked for, copies can have {min_mib} to {max_mib}")]
+    #[error(
+        "{memory_mib} MiB of memory were asked for, copies can have {min_mib} to {max_mib}: \
+         ask for that, or bake the image with other memory"
+    )]
     MemoryOutOfRange {
         /// How much was asked for, in MiB.
         memory_mib: usize,
@@ -99,13 +115,16 @@ pub enum Error {
     },
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a kernel that is none.
-    #[error("the machine could not be started: {}", Printable::line(message))]
+    #[error(
+        "the machine could not be started: {} (`supermachine doctor` shows what works here)",
+        Printable::line(message)
+    )]
     Start {
         /// The worker's reason.
         message: String,
     },
     /// The asynchronous runtime ended before this was begun.
-    #[error("the asynchronous runtime is ending")]
+    #[error("the asynchronous runtime is ending: call it from one that lives on")]
     Cancelled,
     /// The machine could not do what was asked, and goes on.
     #[error("the machine goes on without: {}", Printable::line(message))]
@@ -145,11 +164,11 @@ pub enum Error {
         path: PathBuf,
         /// What is damaged.
         #[source]
-        source: snapshot::SnapshotError,
+        source: Cause,
     },
     /// The snapshot cannot be read or written.
     #[error(transparent)]
-    Snapshot(#[from] snapshot::SnapshotError),
+    Snapshot(Cause),
     /// The command that was to warm an image up failed.
     #[error("the warm-up ended with status {status}: {}", Printable::lines(stderr.trim_end()))]
     Warmup {
@@ -169,11 +188,11 @@ pub enum Error {
     },
     /// The pool has no machine to give.
     #[error(transparent)]
-    Pool(#[from] pool::PoolError),
+    Pool(Cause),
     /// The guest could not be made a machine of its own, so it was not handed
     /// out.
     #[error(
-        "the copy could not be made a machine of its own: {}",
+        "the copy could not be made a machine of its own, and was ended: {}; try again",
         Printable::line(reason)
     )]
     NotUnique {
@@ -197,7 +216,10 @@ pub enum Error {
         console: String,
     },
     /// The machine has ended, so there is nothing to run commands on.
-    #[error("the machine has ended: {}", Printable::line(reason))]
+    #[error(
+        "the machine has ended: {}; start another one",
+        Printable::line(reason)
+    )]
     Ended {
         /// How.
         reason: String,
@@ -212,9 +234,9 @@ pub enum Error {
     },
     /// The agent broke the protocol.
     #[error(transparent)]
-    Protocol(#[from] exec_proto::ProtoError),
+    Protocol(Cause),
     /// The connection to the agent broke.
-    #[error("the connection to the guest broke while {what}")]
+    #[error("the connection to the guest broke while {what}; try again, or start another machine")]
     Connection {
         /// What was being done.
         what: &'static str,
@@ -355,114 +377,5 @@ impl Error {
             Self::Exec { kind, .. } => kind.exit_status(),
             _ => 125,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOSTILE: &str = "a\x1b]0;owned\x07b\u{9b}2J\u{202e}c\nsupermachine: all is well";
-
-    /// Every kind of error that carries text of a guest, an image or a worker.
-    fn hostile() -> Vec<Error> {
-        let text = || HOSTILE.to_owned();
-        let broken = || io::Error::other("broken");
-        let failure = exec_proto::Failure {
-            kind: exec_proto::ErrorKind::UnknownUser,
-            errno: 0,
-            message: text(),
-        };
-        vec![
-            failure.into(),
-            Error::NoSuchVm {
-                name: text(),
-                count: 0,
-            },
-            Error::BadHostname { hostname: text() },
-            Error::Start { message: text() },
-            Error::Refused { message: text() },
-            Error::Rebake { reason: text() },
-            Error::NotUnique { reason: text() },
-            Error::Ended { reason: text() },
-            Error::host("cannot read", text())(broken()),
-            Error::NoWorker {
-                beside: text().into(),
-            },
-        ]
-    }
-
-    fn assert_tame(text: &str) {
-        let is_shown = |char| Printable::is_harmless(char) || char == '\n';
-        assert!(text.chars().all(is_shown), "{text:?}");
-    }
-
-    #[test]
-    fn text_of_others_cannot_drive_a_terminal_or_make_lines_of_its_own() {
-        for error in hostile() {
-            for text in [error.to_string(), format!("{error:?}"), with_causes(&error)] {
-                assert_tame(&text);
-                assert!(!text.contains('\n') && text.contains("owned"), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn logs_and_consoles_keep_their_lines_and_nothing_else() {
-        let text = || HOSTILE.to_owned();
-        let errors = [
-            Error::BootFailed {
-                reason: text(),
-                console: text(),
-            },
-            Error::Warmup {
-                status: 1,
-                stderr: text(),
-            },
-            Error::Workload {
-                reason: text(),
-                output: text(),
-            },
-            Error::Worker {
-                what: "waiting",
-                log: text(),
-                source: io::Error::other("broken"),
-            },
-        ];
-        for error in errors {
-            assert_tame(&error.to_string());
-            assert_tame(&format!("{error:?}"));
-            assert!(error.to_string().contains("\nsupermachine: all is well"));
-        }
-    }
-
-    #[test]
-    fn text_of_others_is_bounded() {
-        let long = "x".repeat(1 << 20);
-        let errors = [
-            Error::Exec {
-                kind: exec_proto::ErrorKind::Io,
-                message: long.clone(),
-            },
-            Error::BootFailed {
-                reason: long.clone(),
-                console: long.clone(),
-            },
-            Error::Warmup {
-                status: 1,
-                stderr: long.clone(),
-            },
-        ];
-        for error in errors {
-            assert!(error.to_string().len() < 32 << 10);
-            assert!(format!("{error:?}").len() < 32 << 10);
-        }
-    }
-
-    #[test]
-    fn an_error_that_ends_main_reads_like_one_of_the_tool() {
-        let error = Error::host("cannot read", "/a b")(io::Error::other("disk on fire"));
-        assert_eq!(format!("{error:?}"), "cannot read: /a b: disk on fire");
-        assert_eq!(format!("{error:#?}"), with_causes(&error));
     }
 }

@@ -1,49 +1,14 @@
-//! Which engine machines get here, and what guests see of the processor.
+//! What this process's engine is, and what guests see of the processor.
 
 use super::choose;
-use super::protocol::{EngineIdentity, ToWorker};
-use super::runtime_dir::RuntimeDir;
-use super::spawn::Worker;
-use crate::{Engine, Error, VmConfig};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use crate::Engine;
+use crate::link::protocol::EngineIdentity;
 use vmm_core::hypervisor::{CpuIdentity, EngineError, EngineId, Hypervisor};
 
 /// What snapshots call the software engine.
 const SOFT: snapshot::EngineId = snapshot::EngineId::new("soft");
 /// What snapshots call Apple's framework.
 const HVF: snapshot::EngineId = snapshot::EngineId::new("hvf");
-
-/// What workers have said, by the engine that was wanted and the executable.
-static KNOWN: Mutex<Vec<(Engine, Option<PathBuf>, EngineIdentity)>> = Mutex::new(Vec::new());
-
-/// The engine that workers of `config` choose.
-///
-/// Apple's framework makes machines for executables with an entitlement, and
-/// the embedding program may well have none: there a worker is asked, once.
-pub fn of_workers(config: &VmConfig) -> Result<EngineIdentity, Error> {
-    if config.engine == Engine::Soft || !cfg!(target_os = "macos") {
-        return of_this_process(config.engine).map_err(|error| Error::Start {
-            message: error.to_string(),
-        });
-    }
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_same = |engine: Engine, worker: &Option<PathBuf>| {
-        engine == config.engine && *worker == config.worker
-    };
-    if let Some((.., identity)) = known.iter().find(|known| is_same(known.0, &known.1)) {
-        return Ok(identity.clone());
-    }
-    let identity = ask(config)?;
-    known.push((config.engine, config.worker.clone(), identity.clone()));
-    Ok(identity)
-}
-
-/// Asks a worker.
-fn ask(config: &VmConfig) -> Result<EngineIdentity, Error> {
-    let dir = RuntimeDir::create()?;
-    Worker::spawn(config, &ToWorker::Identify(config.engine), &dir)?.identity()
-}
 
 /// The engine that a worker of this executable would choose.
 pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
@@ -86,8 +51,8 @@ fn snapshot_engine(id: EngineId) -> Option<snapshot::EngineId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::protocol::{FromWorker, VERSION, receive, send};
-    use crate::engine::worker;
+    use crate::link::protocol::{FromWorker, ToWorker, VERSION, receive, send};
+    use crate::worker;
     use std::os::unix::net::UnixStream;
     use vmm_core::backend::table::TableEngine;
 

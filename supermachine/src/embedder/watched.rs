@@ -1,8 +1,9 @@
 //! A worker, as those see it who wait for its guest.
 
-use super::spawn::Worker;
+use super::handle::Worker;
 use crate::Error;
 use crate::deadline::Deadline;
+use crate::exec::Liveness;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl Drop for Paused<'_> {
 }
 
 /// A worker for those who may outlive the machine's owner.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct WeakWorker {
     worker: Weak<Mutex<Worker>>,
     pauses: Arc<Pauses>,
@@ -69,24 +70,21 @@ impl WeakWorker {
             pauses: pauses.clone(),
         }
     }
+}
 
-    /// For how long its machine has stood still for it.
-    pub fn paused(&self) -> Duration {
+impl Liveness for WeakWorker {
+    fn paused(&self) -> Duration {
         self.pauses.total()
     }
 
-    /// As [`end_within`]; `None` also if the owner is gone.
-    pub fn end_within(&self, patience: Duration) -> Option<Error> {
+    /// `None` also if the owner is gone.
+    fn end_within(&self, patience: Duration) -> Option<Error> {
         end_within(&*self.worker.upgrade()?, patience)
     }
 
-    /// Asks the worker whether it lives, and waits for its answer up to
-    /// `patience`. One that carries out an order is watched by whoever gave
-    /// that, and one that is gone breaks its connections.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if it does not answer, or how its machine ended.
-    pub fn probe(&self, patience: Duration) -> Result<(), Error> {
+    /// A worker that carries out an order is watched by whoever gave that, and one
+    /// that is gone breaks its connections.
+    fn probe(&self, patience: Duration) -> Result<(), Error> {
         let Some(worker) = self.worker.upgrade() else {
             return Ok(());
         };

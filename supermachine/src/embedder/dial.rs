@@ -1,9 +1,9 @@
 //! Connections to the agent, which may refuse some for a while.
 
-use super::host;
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::exec::Channel;
+use crate::host;
 use exec_proto::ErrorKind;
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
@@ -11,8 +11,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an agent may take to greet, refusals included.
-pub const GREETING_LIMIT: Duration = Duration::from_secs(30);
 /// How long the agent may refuse connections before that is an error.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
 /// First and longest pause before it is asked again.

@@ -1,6 +1,6 @@
 //! Which executable workers are started from.
 
-use crate::{Error, VmConfig};
+use crate::{Error, VmConfig, worker};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +27,19 @@ static CAN_REENTER: AtomicBool = AtomicBool::new(false);
 pub fn worker_main() {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|word| word == REENTRY) && arguments.next().is_none() {
-        std::process::exit(super::worker::run().into());
+        std::process::exit(worker::run().into());
     }
     CAN_REENTER.store(true, Ordering::Relaxed);
+}
+
+/// The whole of a worker executable's `main`: prepares one machine, makes it what
+/// it is told over its standard input, and runs it to its end. Returns the exit
+/// status of the process.
+///
+/// `supermachine-worker` is this and nothing else; programs that are their own
+/// worker call [`worker_main`].
+pub fn run_worker() -> u8 {
+    worker::run()
 }
 
 /// What to start a worker with: the configured executable; else this one, if

@@ -1,6 +1,6 @@
 //! The process of a worker: whether it lives, how it ended, and ending it.
 
-use super::host;
+use crate::host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io;

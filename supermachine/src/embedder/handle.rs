@@ -2,10 +2,10 @@
 
 use super::executable::find_worker;
 use super::process::Process;
-use super::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
-use super::runtime_dir::RuntimeDir;
 use super::watched::Pauses;
 use crate::deadline::{Deadline, Timed};
+use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
+use crate::link::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
 use rustix::event::PollFlags;
 use snapshot::SnapshotError;
@@ -24,6 +24,9 @@ const LOG_TAIL_BYTES: u64 = 4096;
 /// How long a worker may take to end after it was told to. Whoever waits gets
 /// nothing from a longer one: what is left is removed here as well.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long whoever drops a machine waits for it to end in good order, and then
+/// for its killed worker to be gone: some 3 ms are usual.
+const DROP_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the system may take to end a process that was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of the GNU C library's allocator, if it is that: one heap instead
@@ -31,6 +34,18 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=65536:\
     glibc.malloc.trim_threshold=65536";
+/// What a worker gets of this process's environment: where libraries and programs
+/// are, and what helps to find a fault. Nothing else of it is its business.
+const ENVIRONMENT: [&str; 8] = [
+    "PATH",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "SUPERMACHINE_LOG",
+    "LLVM_PROFILE_FILE",
+    TUNABLES,
+];
 /// How long a worker may take for what takes no time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a worker may take to show the console of a guest that hangs.
@@ -105,8 +120,11 @@ impl Worker {
         } else {
             Stdio::from(log.try_clone().map_err(failed("opening its log"))?)
         };
-        if std::env::var_os(TUNABLES).is_none() {
-            command.env(TUNABLES, SMALL_HEAP);
+        command.env_clear().env(TUNABLES, SMALL_HEAP);
+        for name in ENVIRONMENT {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
         let child = command
             .stdin(OwnedFd::from(theirs))
@@ -248,9 +266,10 @@ impl Worker {
             FromWorker::Refused { message } => Error::Refused {
                 message: message.clone(),
             },
-            FromWorker::NotWritten { reason } => Error::Snapshot(SnapshotError::NotWritten {
+            FromWorker::NotWritten { reason } => SnapshotError::NotWritten {
                 reason: reason.clone(),
-            }),
+            }
+            .into(),
             FromWorker::Ended {
                 reason, console, ..
             } => {
@@ -392,16 +411,35 @@ impl Worker {
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
-        if self.is_lost {
-            return self.kill();
+        if self.is_lost || !self.ends_in_order(END_TIMEOUT) {
+            self.kill();
         }
-        let deadline = Deadline::within(END_TIMEOUT);
+    }
+
+    /// As [`Worker::end`], for who cannot wait: a worker that takes its time is
+    /// killed, and one that the system takes its time to end is left to a thread.
+    pub fn end_soon(&mut self) {
+        if !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
+            return;
+        }
+        self.is_lost = true;
+        self.process.kill();
+        if !self.process.ends_within(DROP_PATIENCE) {
+            let process = self.process();
+            // Without a thread it is collected when this process ends.
+            let _ = std::thread::Builder::new()
+                .name("reaper".into())
+                .spawn(move || process.ends_within(Duration::MAX));
+        }
+    }
+
+    /// Tells the worker to stop; whether it is gone within `patience`.
+    fn ends_in_order(&self, patience: Duration) -> bool {
+        let deadline = Deadline::within(patience);
         let told = protocol::send(Timed::new(&self.control, deadline), &ToWorker::Stop);
         let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
         let is_gone = told.is_err() && !self.process.is_alive();
-        if !is_gone && !self.process.ends_within(deadline.left_of(END_TIMEOUT)) {
-            self.kill();
-        }
+        is_gone || self.process.ends_within(deadline.left_of(patience))
     }
 }
 
@@ -415,7 +453,7 @@ fn silence(after: Duration) -> Error {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.end();
+        self.end_soon();
     }
 }
 
