@@ -8,11 +8,13 @@ use crate::cpu::Cpu;
 use crate::decode;
 use crate::dirty::CodePages;
 use crate::exec::branch::stale;
+use crate::held::HeldLines;
+use crate::mail::CodeRange;
 use crate::op::{self, Op};
 use crate::tlb::{PAGE_MASK, PAGE_SIZE};
-use crate::vcpu_link::{CodeRange, Mail};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
 pub const JUMP_ENTRIES: usize = 16384;
@@ -124,6 +126,8 @@ pub struct CodeCache {
     /// Each has room for [`CHUNK_OPS`] and is never grown, so that ops stay
     /// where they are.
     chunks: Vec<Vec<Op>>,
+    /// The lines that were decoded, for others to read.
+    lines: Arc<HeldLines>,
     /// Counts restarts, after which no op pointer from before is valid.
     pub epoch: u64,
 }
@@ -138,6 +142,7 @@ impl CodeCache {
             pages: AddressMap::default(),
             scratch: Vec::new(),
             chunks: Vec::new(),
+            lines: Arc::default(),
             epoch: 0,
         }
     }
@@ -145,6 +150,11 @@ impl CodeCache {
     /// Where handlers index from; valid as long as the cache lives.
     pub fn jump_ptr(&mut self) -> *mut JumpEntry {
         self.jump.as_mut_ptr()
+    }
+
+    /// Where the lines that it may hold code of are noted.
+    pub fn lines(&self) -> &Arc<HeldLines> {
+        &self.lines
     }
 
     /// What the jump cache knows in `pc`'s place.
@@ -169,20 +179,17 @@ impl CodeCache {
         self.list.clear();
         self.pages.clear();
         self.chunks.clear();
+        self.lines.clear();
         self.epoch += 1;
     }
 
     /// As [`CodeCache::clear`], and gives the memory back to the host. What
-    /// [`CodeCache::jump_ptr`] gave before is not valid any more.
+    /// [`CodeCache::jump_ptr`] and [`CodeCache::lines`] gave before is not valid
+    /// any more.
     pub fn release(&mut self) {
         let epoch = self.epoch + 1;
         *self = Self::new();
         self.epoch = epoch;
-    }
-
-    /// Applies what others sent, as far as it is about code.
-    pub fn apply(&mut self, mail: &Mail) {
-        mail.code.iter().for_each(|range| self.invalidate(range));
     }
 
     /// Makes the code of another process's vCPU that of one here: which
@@ -268,6 +275,8 @@ impl CodeCache {
         let entry = unsafe { chunk.as_mut_ptr().add(at) };
         let end = (physical & !PAGE_MASK) as u16 + 4 * instructions as u16;
         self.note(mode.key(physical), entry, end);
+        self.lines
+            .note(physical, (physical & PAGE_MASK) + u64::from(end));
         entry
     }
 
@@ -357,6 +366,12 @@ impl Cpu {
         self.regs.x[usize::from(op::SP)] & 15 != 0 && self.sys.sctlr & check != 0
     }
 
+    /// Points handlers and other vCPUs at the code cache that there is now.
+    pub fn code_replaced(&mut self) {
+        self.jump = self.code.jump_ptr();
+        self.shared.held.set_lines(self.code.lines());
+    }
+
     /// The block at physical address `physical`, whose host copy is at `host`.
     pub fn block_at(&mut self, physical: u64, host: u64) -> *const Op {
         let mode = self.mode();
@@ -368,6 +383,8 @@ impl Cpu {
         }
         let offset = physical & !PAGE_MASK;
         let room = ((PAGE_SIZE - offset) / 4) as usize;
+        // From the first word read until the lines are noted.
+        self.shared.held.looking.begin();
         let mut ops = std::mem::take(&mut self.code.scratch);
         let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
             let at = (host + 4 * n as u64) as *const u32;
@@ -379,6 +396,7 @@ impl Cpu {
         self.vm.code_pages.note(physical);
         let entry = self.code.insert(mode, physical, &mut ops, count);
         self.code.scratch = ops;
+        self.shared.held.looking.end();
         entry
     }
 }

@@ -3,14 +3,15 @@
 use crate::code::{CodeCache, JumpEntry};
 use crate::dirty::DirtyView;
 use crate::dispatch::StackLimit;
+use crate::link::{AckWait, VcpuShared};
 use crate::mmu::Mmu;
 use crate::op::Op;
 use crate::phys::PhysView;
 use crate::regs::Regs;
+use crate::rest::Rest;
 use crate::sysreg::SysRegs;
 use crate::timer::VcpuTimers;
 use crate::tlb::Entry;
-use crate::vcpu_link::{AckWait, VcpuShared};
 use crate::vm::VmShared;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -97,7 +98,7 @@ pub struct Cpu {
     /// Set by WFI.
     pub waiting: bool,
     /// Whether it has had little to do.
-    pub rest: crate::run::Rest,
+    pub rest: Rest,
     /// YIELDs executed, to give the host core away now and then.
     pub yields: u32,
     /// Processor state.

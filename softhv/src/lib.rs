@@ -5,6 +5,7 @@
 pub mod abi;
 pub mod alarm;
 pub mod code;
+mod code_place;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;
@@ -21,23 +22,29 @@ pub mod gic;
     path = "heap_other.rs"
 )]
 mod heap;
+pub mod held;
 pub mod idregs;
 pub mod inherit;
+pub mod link;
+#[cfg(test)]
+mod link_tests;
 pub mod mail;
 pub mod mem;
 pub mod mmu;
 pub mod op;
 pub mod phys;
 pub mod regs;
+pub mod rest;
 pub mod run;
 pub mod simd;
 pub mod step;
+mod sync;
 pub mod sysreg;
 pub mod timer;
 pub mod tlb;
-pub mod vcpu_link;
 pub mod vm;
 pub mod walk;
+mod zeroes;
 
 pub use abi::api;
 

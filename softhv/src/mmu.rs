@@ -3,14 +3,20 @@
 
 use crate::code::SP_OFF;
 use crate::cpu::Cpu;
+use crate::held::HeldPages;
+use crate::link::VcpuShared;
+use crate::mail::TlbInvalidate;
 use crate::phys::MemoryFlags;
 use crate::tlb::{self, Bank, Fill, PAGE_MASK, PAGE_SIZE, Space};
-use crate::vcpu_link::TlbInvalidate;
 use crate::walk::{Access, Controls, Fault, Mapping, Privilege, fsc, strip_tag, walk};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Address spaces a vCPU keeps translations of at once.
 const USER_BANKS: usize = 6;
+
+/// Where other vCPUs find what those of EL1 hold, before that of address spaces.
+const KERNEL_BANKS: usize = 3;
 
 /// TLB banks and the generations that name their code.
 pub struct Mmu {
@@ -24,13 +30,17 @@ pub struct Mmu {
     next_generation: u64,
     /// Code of the low half executed at EL1 (identity-mapped boot code).
     low_kernel: u64,
+    /// The pages of that code.
+    low_code: Arc<HeldPages>,
+    /// What others see of it.
+    shared: Arc<VcpuShared>,
     /// Code of the high half executed at EL0.
     high_user: u64,
 }
 
 impl Mmu {
-    /// Empty banks.
-    pub fn new() -> Self {
+    /// Empty banks, of the vCPU of `shared`.
+    pub fn new(shared: Arc<VcpuShared>) -> Self {
         let mut mmu = Self {
             kernel: Bank::new(),
             pan_off: Bank::new(),
@@ -39,8 +49,11 @@ impl Mmu {
             clock: 0,
             next_generation: 0,
             low_kernel: 0,
+            low_code: Arc::default(),
+            shared,
             high_user: 0,
         };
+        mmu.show_kernel_banks();
         mmu.flush_all();
         mmu
     }
@@ -59,11 +72,29 @@ impl Mmu {
         self.high_user = self.generation();
     }
 
+    fn renew_low_kernel(&mut self) {
+        self.low_kernel = self.generation();
+        self.low_code.clear_code();
+    }
+
+    /// Shows others where the banks that do not go with an address space note
+    /// what they hold, and that there are no others.
+    fn show_kernel_banks(&self) {
+        let held = &self.shared.held;
+        held.keep_banks(KERNEL_BANKS);
+        for (number, pages) in [self.kernel.held(), self.pan_off.held(), &self.low_code]
+            .into_iter()
+            .enumerate()
+        {
+            held.set_bank(number, None, pages);
+        }
+    }
+
     fn flush_kernel(&mut self) {
         self.kernel.flush();
         self.pan_off.flush();
         self.renew_kernel();
-        self.low_kernel = self.generation();
+        self.renew_low_kernel();
     }
 
     fn flush_user(&mut self, at: usize) {
@@ -87,6 +118,7 @@ impl Mmu {
         self.pan_off.release();
         self.users = Vec::new();
         self.current_user = None;
+        self.show_kernel_banks();
     }
 
     /// Takes direct write access from every page of every bank.
@@ -106,7 +138,7 @@ impl Mmu {
         }
         // Low-half entries of the PAN window carry the current ASID.
         self.pan_off.flush();
-        self.low_kernel = self.generation();
+        self.renew_low_kernel();
     }
 
     fn flush_page(&mut self, va: u64, asid: Option<u16>) {
@@ -117,7 +149,7 @@ impl Mmu {
             self.renew_kernel();
         }
         if va >> 63 == 0 {
-            self.low_kernel = self.generation();
+            self.renew_low_kernel();
         }
         for at in 0..self.users.len() {
             let ours = match (self.users[at].space, asid) {
@@ -146,16 +178,13 @@ impl Mmu {
             };
             self.users[at].space = Some(space);
             self.flush_user(at);
+            let pages = self.users[at].held();
+            let held = &self.shared.held;
+            held.set_bank(KERNEL_BANKS + at, Some(space.asid), pages);
             at
         });
         self.users[at].used = self.clock;
         at
-    }
-}
-
-impl Default for Mmu {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -244,7 +273,9 @@ impl Cpu {
         self.mmu.current_user = None;
         self.tlb_user = tlb::nothing();
         self.mmu.pan_off.flush();
-        self.mmu.low_kernel = self.mmu.generation();
+        self.mmu.renew_low_kernel();
+        // Before anything of that space is used, the run loop looks at the mail.
+        self.shared.held.space.set(self.space().asid);
         self.refresh_context();
     }
 
@@ -258,7 +289,7 @@ impl Cpu {
     /// nothing to do. No op may be executing.
     pub fn release_caches(&mut self) {
         self.code.release();
-        self.jump = self.code.jump_ptr();
+        self.code_replaced();
         self.link_from = std::ptr::null();
         self.mmu.release();
         self.translation_changed();
@@ -316,6 +347,17 @@ impl Cpu {
     /// Translates an access that does not leave its page, fills the TLB.
     /// `user` asks for EL0 rights (at EL0, and for LDTR and STTR).
     pub fn translate(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
+        self.shared.held.looking.begin();
+        let found = self.translate_now(va, access, user);
+        // What the TLB does not keep is used after this: others must not take
+        // the vCPU for one that has nothing of it before it looks again.
+        if !found.as_ref().is_ok_and(|target| target.device) {
+            self.shared.held.looking.end();
+        }
+        found
+    }
+
+    fn translate_now(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
         let privilege = Privilege {
             user,
             pan: self.pstate.pan,
@@ -398,6 +440,8 @@ impl Cpu {
         // The kernel's generation also covers the high half at EL0.
         if pc >> 63 != 0 {
             self.mmu.kernel.note_code(pc);
+        } else if self.pstate.el != 0 {
+            self.mmu.low_code.note_code(pc);
         }
         hit
     }
@@ -406,7 +450,10 @@ impl Cpu {
     pub fn address_translate(&self, va: u64, write: bool, user: bool) -> u64 {
         let access = if write { Access::Write } else { Access::Read };
         let privilege = Privilege { user, pan: false };
-        let result = self.walk(va, user).and_then(|mapping| {
+        self.shared.held.looking.begin();
+        let mapping = self.walk(va, user);
+        self.shared.held.looking.end();
+        let result = mapping.and_then(|mapping| {
             if mapping.allows(access, privilege) {
                 Ok(mapping)
             } else {

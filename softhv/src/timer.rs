@@ -1,6 +1,6 @@
 //! The 24 MHz system counter and the generic timers of a vCPU (Arm ARM D12).
 
-use crate::vcpu_link::VcpuShared;
+use crate::link::VcpuShared;
 use crate::vm::VmShared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -177,7 +177,7 @@ impl VcpuTimers {
         self.write_at(reg, value, now);
         // Without a GIC the exit is taken at the next poll.
         if self.update(now) {
-            self.link.raise(crate::vcpu_link::attention::TIMER);
+            self.link.raise(crate::link::attention::TIMER);
         }
     }
 

@@ -4,11 +4,13 @@
 //! entry needs no ASID: switching address spaces swaps a pointer.
 
 use crate::code::AddressHasher;
+use crate::held::HeldPages;
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 
 /// Entries per bank; a power of two.
-pub const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = crate::held::TAGS;
 /// Bytes per page (4 KiB granule).
 pub const PAGE_SIZE: u64 = 4096;
 /// Mask of the page-number bits of an address.
@@ -84,6 +86,8 @@ pub struct Bank {
     pub used: u64,
     /// Pages that the jump cache may know under [`Bank::generation`].
     code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    /// What it has and had code of, for others to read.
+    held: Arc<HeldPages>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
     blocks: (u64, u64),
     empty: bool,
@@ -107,9 +111,16 @@ impl Bank {
             generation: 0,
             used: 0,
             code_pages: HashSet::default(),
+            held: Arc::default(),
             blocks: (u64::MAX, 0),
             empty: true,
         }
+    }
+
+    /// Where the pages that it may know are noted; another place after
+    /// [`Bank::release`].
+    pub fn held(&self) -> &Arc<HeldPages> {
+        &self.held
     }
 
     /// Where handlers index from, to read; valid until the next
@@ -141,7 +152,9 @@ impl Bank {
 
     /// Notes that the jump cache is about to know code of `va`'s page.
     pub fn note_code(&mut self, va: u64) {
-        self.code_pages.insert(va & PAGE_MASK);
+        if self.code_pages.insert(va & PAGE_MASK) {
+            self.held.note_code(va);
+        }
     }
 
     /// Adds a translation. True if [`Bank::as_mut_ptr`] is another one now.
@@ -165,7 +178,9 @@ impl Bank {
             let start = page & !(fill.block_bytes - 1);
             self.blocks.0 = self.blocks.0.min(start);
             self.blocks.1 = self.blocks.1.max(start | (fill.block_bytes - 1));
+            self.held.note_blocks(self.blocks);
         }
+        self.held.note(index(page), page);
         self.empty = false;
         moved
     }
@@ -175,6 +190,7 @@ impl Bank {
         self.flush();
         self.filled = None;
         self.code_pages = HashSet::default();
+        self.held = Arc::default();
     }
 
     /// Drops everything.
@@ -184,6 +200,7 @@ impl Bank {
                 filled.entries.fill(EMPTY);
             }
             self.blocks = (u64::MAX, 0);
+            self.held.clear();
             self.empty = true;
         }
         self.code_pages.clear();
@@ -211,6 +228,7 @@ impl Bank {
     pub fn renew(&mut self, generation: u64) {
         self.generation = generation;
         self.code_pages.clear();
+        self.held.clear_code();
     }
 
     /// Takes the direct write right from every entry, so that the next store

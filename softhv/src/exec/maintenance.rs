@@ -2,9 +2,9 @@
 
 use super::branch::{handler, pc_of};
 use crate::cpu::Cpu;
+use crate::link::{CodeRange, TlbInvalidate};
 use crate::next_op;
 use crate::op::Op;
-use crate::vcpu_link::{CodeRange, TlbInvalidate};
 
 /// SCTLR_EL1.UCI: cache maintenance at EL0. DZE: DC ZVA at EL0.
 const SCTLR_UCI: u64 = 1 << 26;
@@ -136,14 +136,14 @@ impl Cpu {
         if self.vm.vcpu_count() > 1
             && let Some(other) = self.acks.defer_code(range)
         {
-            self.vm.broadcast_code(self.index, other, &mut self.acks);
+            self.vm.broadcast_code(self.index, other);
         }
     }
 
     /// Posts what is still to be posted of stale code.
     pub fn send_code(&mut self) {
         if let Some(range) = self.acks.take_unsent() {
-            self.vm.broadcast_code(self.index, range, &mut self.acks);
+            self.vm.broadcast_code(self.index, range);
         }
     }
 
