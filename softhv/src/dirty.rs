@@ -5,8 +5,8 @@
 //! from then on are as fast as ever. So an entry that can write means a page
 //! that is marked, and taking the marks has to take those entries' rights too.
 
+use crate::page::PAGE_SIZE;
 use crate::phys::MAP_GRANULE_BYTES;
-use crate::tlb::PAGE_SIZE;
 use crate::zeroes::atomic_words;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -3,9 +3,12 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod abi;
+pub mod address_hash;
 pub mod alarm;
+pub mod block;
 pub mod code;
 mod code_place;
+pub mod counter;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;
@@ -31,7 +34,8 @@ mod link_tests;
 pub mod mail;
 pub mod mem;
 pub mod mmu;
-pub mod op;
+pub mod mode;
+pub mod page;
 pub mod phys;
 pub mod regs;
 pub mod rest;
@@ -39,9 +43,12 @@ pub mod run;
 pub mod simd;
 pub mod step;
 mod sync;
+pub mod sys_regs;
 pub mod sysreg;
+pub mod sysreg_key;
 pub mod timer;
 pub mod tlb;
+pub mod translate;
 pub mod vm;
 pub mod walk;
 mod zeroes;

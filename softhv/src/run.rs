@@ -1,20 +1,22 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
+use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::dispatch::{self, StackLimit};
 use crate::exception::class;
+use crate::exec::branch::stale;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
 use crate::inherit;
 use crate::link::round::Round;
 use crate::link::{AckWait, TlbBatch, TlbInvalidate, VcpuShared, attention};
-use crate::mmu::{Mmu, Target};
-use crate::op::Op;
+use crate::mmu::Mmu;
+use crate::page::PAGE_MASK;
 use crate::regs::Regs;
 use crate::rest::Rest;
-use crate::sysreg::SysRegs;
+use crate::sys_regs::SysRegs;
 use crate::timer::{TimerReg, VcpuTimers};
-use crate::tlb::PAGE_MASK;
+use crate::translate::Target;
 use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
@@ -65,7 +67,7 @@ impl Cpu {
                 ..SysRegs::default()
             },
             mmu: Mmu::new(Arc::clone(&shared)),
-            code: crate::code::CodeCache::new(),
+            code: crate::code::CodeCache::new(stale),
             timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),
             pending_lines: [false; 2],
             index,

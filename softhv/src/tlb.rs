@@ -3,18 +3,13 @@
 //! A bank stands for one context (the kernel's, or one address space's), so an
 //! entry needs no ASID: switching address spaces swaps a pointer.
 
-use crate::code::AddressHasher;
+use crate::address_hash::AddressSet;
 use crate::held::HeldPages;
-use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
+use crate::page::{PAGE_MASK, PAGE_SIZE};
 use std::sync::Arc;
 
 /// Entries per bank; a power of two.
 pub const ENTRIES: usize = crate::held::TAGS;
-/// Bytes per page (4 KiB granule).
-pub const PAGE_SIZE: u64 = 4096;
-/// Mask of the page-number bits of an address.
-pub const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
 /// A tag that no masked address equals: bit 11 is outside every mask used.
 const INVALID: u64 = 0x800;
 
@@ -85,7 +80,7 @@ pub struct Bank {
     /// Last use, for replacement.
     pub used: u64,
     /// Pages that the jump cache may know under [`Bank::generation`].
-    code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    code_pages: AddressSet,
     /// What it has and had code of, for others to read.
     held: Arc<HeldPages>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
@@ -110,7 +105,7 @@ impl Bank {
             space: None,
             generation: 0,
             used: 0,
-            code_pages: HashSet::default(),
+            code_pages: AddressSet::default(),
             held: Arc::default(),
             blocks: (u64::MAX, 0),
             empty: true,
@@ -189,7 +184,7 @@ impl Bank {
     pub fn release(&mut self) {
         self.flush();
         self.filled = None;
-        self.code_pages = HashSet::default();
+        self.code_pages = AddressSet::default();
         self.held = Arc::default();
     }
 

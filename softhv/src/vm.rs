@@ -5,9 +5,10 @@ use crate::dirty::{self, CodePages, DirtyLog};
 use crate::gic::Gic;
 use crate::held::Presence;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
+use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 
 use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
-use crate::tlb::PAGE_SIZE;
+use crate::page::PAGE_SIZE;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -275,5 +276,20 @@ impl VmShared {
             }
         }
         all
+    }
+}
+
+impl TimerSink for VmShared {
+    fn set_timer_lines(&self, index: usize, virt: bool, phys: bool) -> bool {
+        let Some(gic) = self.gic() else {
+            return false;
+        };
+        gic.set_ppi(index, VIRTUAL_TIMER_INTID, virt);
+        gic.set_ppi(index, PHYSICAL_TIMER_INTID, phys);
+        true
+    }
+
+    fn set_alarm(&self, vcpu: &VcpuShared, deadline: u64) {
+        self.alarm.set(vcpu, deadline);
     }
 }

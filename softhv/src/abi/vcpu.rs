@@ -3,10 +3,10 @@
 
 use super::objects::{self, Object};
 use super::{machine, put, registers};
+use crate::counter::counter;
 use crate::cpu::{Cpu, RunExit};
 use crate::faults::{FAULTS, Faults};
 use crate::link::attention;
-use crate::timer::counter;
 use hvf::sys::{
     ExitException, ExitReason, FeatureReg, InterruptType, Reg, Return, SimdReg, SimdValue, SysReg,
     VcpuConfig, VcpuExit, VcpuId,

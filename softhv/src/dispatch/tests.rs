@@ -3,14 +3,14 @@
 //! pointer is the same each time.
 
 use super::{StackLimit, execute, go_on};
-use crate::code::Mode;
+use crate::cpu::op::{self, Op};
 use crate::cpu::{Cpu, Pstate};
 use crate::decode;
 use crate::exec::branch::handler;
-use crate::op::{self, Op};
+use crate::mode::Mode;
 use crate::phys::MemoryFlags;
 use crate::regs::Regs;
-use crate::sysreg::SysRegs;
+use crate::sys_regs::SysRegs;
 use crate::vm::VmShared;
 use std::collections::BTreeMap;
 use std::sync::Arc;

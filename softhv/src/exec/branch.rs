@@ -2,10 +2,10 @@
 
 use crate::code::jump_index;
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
 use crate::dispatch::go_on;
 use crate::next_op;
-use crate::op::Op;
-use crate::tlb::PAGE_MASK;
+use crate::page::PAGE_MASK;
 use std::sync::atomic::Ordering;
 
 /// Target later in the same page: chained without a look at the attention word.

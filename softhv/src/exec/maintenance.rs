@@ -2,9 +2,9 @@
 
 use super::branch::{handler, pc_of};
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
 use crate::link::{CodeRange, TlbInvalidate};
 use crate::next_op;
-use crate::op::Op;
 
 /// SCTLR_EL1.UCI: cache maintenance at EL0. DZE: DC ZVA at EL0.
 const SCTLR_UCI: u64 = 1 << 26;
@@ -44,7 +44,7 @@ handler!(
         let va = (*cpu).regs.get((*op).rd);
         if let Ok(physical) = (*cpu).cache_maintenance(pc, va) {
             (*cpu).code_changed(CodeRange { pa: physical & !63, bytes: 64 });
-            (*cpu).pc = pc + 4;
+            (*cpu).pc = pc_of(cpu, op) + 4;
         }
     }
 );

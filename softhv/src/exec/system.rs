@@ -1,12 +1,13 @@
 //! System instructions: register moves, barriers, maintenance, exceptions.
 
 use super::branch::{handler, pc_of};
+use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, RunExit};
 use crate::exception::class;
 use crate::mem::ESR_IL;
 use crate::next_op;
-use crate::op::Op;
 use crate::sysreg::{self, FPCR_MASK, FPSR_MASK, Lookup};
+use crate::sysreg_key;
 use std::sync::atomic::{Ordering, fence};
 
 /// SCTLR_EL1.nTWI and nTWE: WFI and WFE at EL0 do not trap.
@@ -310,7 +311,7 @@ unsafe fn system_read(cpu: *mut Cpu, op: *const Op) -> bool {
     // SAFETY: by the contract.
     unsafe {
         let (cpu, word, pc) = (&mut *cpu, (*op).imm as u32, pc_of(cpu, op));
-        let key = sysreg::key_of(word);
+        let key = sysreg_key::key_of(word);
         if !cpu.check_sysreg(pc, word, false) {
             return false;
         }
@@ -332,8 +333,8 @@ handler!(
         let (word, pc) = ((*op).imm as u32, pc_of(cpu, op));
         if (*cpu).check_sysreg(pc, word, true) {
             let value = (*cpu).regs.get((*op).rd);
-            if (*cpu).write_sysreg(sysreg::key_of(word), value) {
-                (*cpu).pc = pc + 4;
+            if (*cpu).write_sysreg(sysreg_key::key_of(word), value) {
+                (*cpu).pc = pc_of(cpu, op) + 4;
             } else {
                 (*cpu).trap_to_monitor(pc, word);
             }
@@ -373,7 +374,7 @@ impl Cpu {
         if self.pstate.el != 0 {
             return true;
         }
-        let user = match sysreg::lookup(sysreg::key_of(word)) {
+        let user = match sysreg::lookup(sysreg_key::key_of(word)) {
             Lookup::Known(register) => register.user,
             _ => sysreg::UserAccess::Never,
         };

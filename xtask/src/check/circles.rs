@@ -15,7 +15,6 @@ const KNOWN: &[(&str, usize)] = &[
     ("oci-bake", 4),
     ("pool", 2),
     ("snapshot", 3),
-    ("softhv", 16),
     ("supermachine", 7),
     ("vmm-core", 6),
 ];

@@ -1,18 +1,20 @@
 //! The state of one vCPU.
 
+pub mod op;
+
 use crate::code::{CodeCache, JumpEntry};
 use crate::dirty::DirtyView;
 use crate::dispatch::StackLimit;
 use crate::link::{AckWait, VcpuShared};
 use crate::mmu::Mmu;
-use crate::op::Op;
 use crate::phys::PhysView;
 use crate::regs::Regs;
 use crate::rest::Rest;
-use crate::sysreg::SysRegs;
+use crate::sys_regs::SysRegs;
 use crate::timer::VcpuTimers;
 use crate::tlb::Entry;
 use crate::vm::VmShared;
+use op::Op;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -114,7 +116,7 @@ pub struct Cpu {
     /// Decoded blocks.
     pub code: CodeCache,
     /// Generic timers.
-    pub timers: VcpuTimers,
+    pub timers: VcpuTimers<VmShared>,
     /// Interrupt lines asserted through the ABI (no interrupt controller).
     pub pending_lines: [bool; 2],
     /// Position in the VM.
