@@ -217,7 +217,7 @@ impl Cpu {
     /// waiting is the monitor's, as in the framework.
     fn wait_for_interrupt(&mut self) -> Option<RunExit> {
         if self.vm.gic().is_none() || FAULTS.wfi_exits.load(Ordering::Relaxed) {
-            self.pc -= 4;
+            self.pc = self.pc.wrapping_sub(4);
             return Some(RunExit::Exception {
                 syndrome: class::WFX << 26 | crate::mem::ESR_IL | WFI_ISS,
                 virtual_address: 0,

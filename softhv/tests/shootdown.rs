@@ -276,5 +276,5 @@ fn a_page_is_not_seen_at_its_old_place_after_a_switch_to_its_address_space() {
 #[test]
 fn more_vcpus_than_the_host_has_cores_all_see_a_page_move() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    play(&MOVE_USER_PAGE, (2 * cores + 1).min(16), 200);
+    play(&MOVE_USER_PAGE, (2 * cores + 1).min(16), 40);
 }

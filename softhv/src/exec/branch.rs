@@ -27,6 +27,17 @@ pub unsafe fn pc_of(cpu: *mut Cpu, op: *const Op) -> u64 {
     unsafe { (*cpu).regs.page + u64::from((*op).pc_offset) }
 }
 
+/// The virtual address of the instruction after the one at `op`, which is 0 after
+/// the last there is.
+///
+/// # Safety
+/// `cpu` and `op` as for a handler.
+#[inline(always)]
+pub unsafe fn pc_after(cpu: *mut Cpu, op: *const Op) -> u64 {
+    // SAFETY: by the contract.
+    unsafe { pc_of(cpu, op).wrapping_add(4) }
+}
+
 /// Whether the run loop wants control, or the host stack needs it to have it.
 ///
 /// # Safety
@@ -101,7 +112,7 @@ handler!(
 handler!(
     /// BL.
     bl<const KIND: u8>, |cpu, op| {
-        (*cpu).regs.x[X30] = pc_of(cpu, op) + 4;
+        (*cpu).regs.x[X30] = pc_after(cpu, op);
         take::<KIND>(cpu, op)
     }
 );
@@ -154,7 +165,7 @@ handler!(
     /// BLR.
     blr, |cpu, op| {
         let target = (*cpu).regs.get((*op).rn);
-        (*cpu).regs.x[X30] = pc_of(cpu, op) + 4;
+        (*cpu).regs.x[X30] = pc_after(cpu, op);
         jump(cpu, target)
     }
 );

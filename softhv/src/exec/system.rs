@@ -1,6 +1,6 @@
 //! System instructions: register moves, barriers, maintenance, exceptions.
 
-use super::branch::{handler, pc_of};
+use super::branch::{handler, pc_after, pc_of};
 use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, RunExit};
 use crate::exception::class;
@@ -42,14 +42,14 @@ handler!(
             next_op!(cpu, op)
         } else {
             (*cpu).refresh_context();
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         }
     }
 );
 
 handler!(
     /// SVC; `imm` is the immediate.
-    svc, |cpu, op| { (*cpu).raise(class::SVC, (*op).imm, pc_of(cpu, op) + 4) }
+    svc, |cpu, op| { (*cpu).raise(class::SVC, (*op).imm, pc_after(cpu, op)) }
 );
 
 handler!(
@@ -60,7 +60,7 @@ handler!(
 handler!(
     /// HVC: to the monitor, which continues after it.
     hvc, |cpu, op| {
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
         (*cpu).leave(class::HVC << 26 | ESR_IL | (*op).imm)
     }
 );
@@ -90,7 +90,7 @@ handler!(
             // CV = 1, COND = 0b1110, TI.
             return (*cpu).raise(class::WFX, 0x1e0_0000 | u64::from(event), pc_of(cpu, op));
         }
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
         if event == 0 {
             (*cpu).waiting = true;
         } else {
@@ -149,7 +149,7 @@ handler!(
         if (*cpu).acks.is_empty() {
             next_op!(cpu, op)
         } else {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
             (*cpu).await_acks()
         }
     }
@@ -157,7 +157,7 @@ handler!(
 
 handler!(
     /// ISB: what follows is fetched anew.
-    isb, |cpu, op| { (*cpu).pc = pc_of(cpu, op) + 4 }
+    isb, |cpu, op| { (*cpu).pc = pc_after(cpu, op) }
 );
 
 handler!(
@@ -245,7 +245,7 @@ handler!(
     msr_daif, |cpu, op| {
         (*cpu).pstate.daif = (*cpu).regs.get((*op).rd) & DAIF_MASK;
         if (*cpu).may_interrupt() {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         } else {
             next_op!(cpu, op)
         }
@@ -271,7 +271,7 @@ handler!(
         }
         (*cpu).pstate.daif &= !(*op).imm;
         if (*cpu).may_interrupt() {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         } else {
             next_op!(cpu, op)
         }
@@ -334,7 +334,7 @@ handler!(
         if (*cpu).check_sysreg(pc, word, true) {
             let value = (*cpu).regs.get((*op).rd);
             if (*cpu).write_sysreg(sysreg_key::key_of(word), value) {
-                (*cpu).pc = pc_of(cpu, op) + 4;
+                (*cpu).pc = pc_after(cpu, op);
             } else {
                 (*cpu).trap_to_monitor(pc, word);
             }
