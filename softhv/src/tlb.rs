@@ -3,16 +3,13 @@
 //! A bank stands for one context (the kernel's, or one address space's), so an
 //! entry needs no ASID: switching address spaces swaps a pointer.
 
-use crate::code::AddressHasher;
-use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
+use crate::address_hash::AddressSet;
+use crate::held::HeldPages;
+use crate::page::{PAGE_MASK, PAGE_SIZE};
+use std::sync::Arc;
 
 /// Entries per bank; a power of two.
-pub const ENTRIES: usize = 1024;
-/// Bytes per page (4 KiB granule).
-pub const PAGE_SIZE: u64 = 4096;
-/// Mask of the page-number bits of an address.
-pub const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
+pub const ENTRIES: usize = crate::held::TAGS;
 /// A tag that no masked address equals: bit 11 is outside every mask used.
 const INVALID: u64 = 0x800;
 
@@ -83,7 +80,9 @@ pub struct Bank {
     /// Last use, for replacement.
     pub used: u64,
     /// Pages that the jump cache may know under [`Bank::generation`].
-    code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    code_pages: AddressSet,
+    /// What it has and had code of, for others to read.
+    held: Arc<HeldPages>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
     blocks: (u64, u64),
     empty: bool,
@@ -106,10 +105,17 @@ impl Bank {
             space: None,
             generation: 0,
             used: 0,
-            code_pages: HashSet::default(),
+            code_pages: AddressSet::default(),
+            held: Arc::default(),
             blocks: (u64::MAX, 0),
             empty: true,
         }
+    }
+
+    /// Where the pages that it may know are noted; another place after
+    /// [`Bank::release`].
+    pub fn held(&self) -> &Arc<HeldPages> {
+        &self.held
     }
 
     /// Where handlers index from, to read; valid until the next
@@ -141,7 +147,9 @@ impl Bank {
 
     /// Notes that the jump cache is about to know code of `va`'s page.
     pub fn note_code(&mut self, va: u64) {
-        self.code_pages.insert(va & PAGE_MASK);
+        if self.code_pages.insert(va & PAGE_MASK) {
+            self.held.note_code(va);
+        }
     }
 
     /// Adds a translation. True if [`Bank::as_mut_ptr`] is another one now.
@@ -165,7 +173,9 @@ impl Bank {
             let start = page & !(fill.block_bytes - 1);
             self.blocks.0 = self.blocks.0.min(start);
             self.blocks.1 = self.blocks.1.max(start | (fill.block_bytes - 1));
+            self.held.note_blocks(self.blocks);
         }
+        self.held.note(index(page), page);
         self.empty = false;
         moved
     }
@@ -174,7 +184,8 @@ impl Bank {
     pub fn release(&mut self) {
         self.flush();
         self.filled = None;
-        self.code_pages = HashSet::default();
+        self.code_pages = AddressSet::default();
+        self.held = Arc::default();
     }
 
     /// Drops everything.
@@ -184,6 +195,7 @@ impl Bank {
                 filled.entries.fill(EMPTY);
             }
             self.blocks = (u64::MAX, 0);
+            self.held.clear();
             self.empty = true;
         }
         self.code_pages.clear();
@@ -211,6 +223,7 @@ impl Bank {
     pub fn renew(&mut self, generation: u64) {
         self.generation = generation;
         self.code_pages.clear();
+        self.held.clear_code();
     }
 
     /// Takes the direct write right from every entry, so that the next store

@@ -1,17 +1,20 @@
 //! The state of one vCPU.
 
+pub mod op;
+
 use crate::code::{CodeCache, JumpEntry};
 use crate::dirty::DirtyView;
 use crate::dispatch::StackLimit;
+use crate::link::{AckWait, VcpuShared};
 use crate::mmu::Mmu;
-use crate::op::Op;
 use crate::phys::PhysView;
 use crate::regs::Regs;
-use crate::sysreg::SysRegs;
+use crate::rest::Rest;
+use crate::sys_regs::SysRegs;
 use crate::timer::VcpuTimers;
 use crate::tlb::Entry;
-use crate::vcpu_link::{AckWait, VcpuShared};
 use crate::vm::VmShared;
+use op::Op;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -97,7 +100,7 @@ pub struct Cpu {
     /// Set by WFI.
     pub waiting: bool,
     /// Whether it has had little to do.
-    pub rest: crate::run::Rest,
+    pub rest: Rest,
     /// YIELDs executed, to give the host core away now and then.
     pub yields: u32,
     /// Processor state.
@@ -113,7 +116,7 @@ pub struct Cpu {
     /// Decoded blocks.
     pub code: CodeCache,
     /// Generic timers.
-    pub timers: VcpuTimers,
+    pub timers: VcpuTimers<VmShared>,
     /// Interrupt lines asserted through the ABI (no interrupt controller).
     pub pending_lines: [bool; 2],
     /// Position in the VM.

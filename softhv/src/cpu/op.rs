@@ -1,6 +1,6 @@
 //! The pre-decoded instruction and the calling convention of its handler.
 
-use crate::cpu::Cpu;
+use super::Cpu;
 use std::cell::Cell;
 
 /// Executes one [`Op`] and continues with the next: see [`crate::dispatch`].
@@ -86,7 +86,7 @@ macro_rules! next_op {
 #[doc(hidden)]
 macro_rules! pure_op {
     ($f:expr) => {{
-        unsafe extern "C" fn handler(cpu: *mut $crate::cpu::Cpu, op: *const $crate::op::Op) {
+        unsafe extern "C" fn handler(cpu: *mut $crate::cpu::Cpu, op: *const $crate::cpu::op::Op) {
             // SAFETY: the run loop owns the vCPU and calls handlers with a live
             // vCPU and an op of a live block; every block ends in an op that
             // does not continue to the next.
@@ -95,6 +95,6 @@ macro_rules! pure_op {
                 $crate::next_op!(cpu, op)
             }
         }
-        handler as $crate::op::Handler
+        handler as $crate::cpu::op::Handler
     }};
 }
