@@ -180,6 +180,16 @@ impl Bank {
         moved
     }
 
+    /// Notes a page that is about to be used without an entry.
+    pub fn note_unfilled(&mut self, page: u64) {
+        // One note for each entry: what is there now goes.
+        if let Some(filled) = &mut self.filled {
+            filled.entries[index(page)] = EMPTY;
+        }
+        self.held.note(index(page), page);
+        self.empty = false;
+    }
+
     /// Drops everything and gives the memory back to the host.
     pub fn release(&mut self) {
         self.flush();
@@ -297,6 +307,24 @@ mod tests {
         });
         assert!(bank.flush_page(0x41_0000));
         assert_ne!(bank.entry(0x1000).read, 0x1000);
+    }
+
+    #[test]
+    fn what_a_bank_holds_and_what_is_used_beside_it_is_noted_for_others() {
+        let mut bank = Bank::new();
+        let _first = bank.fill(&fill(0x1000));
+        assert!(bank.held().may_hold(0x1000, 1));
+        let same_index = 0x1000 + ENTRIES as u64 * PAGE_SIZE;
+        bank.note_unfilled(same_index);
+        assert!(bank.held().may_hold(same_index, 1));
+        assert!(!bank.held().may_hold(0x1000, 1));
+        assert_eq!(bank.fetch(0x1004), None, "not noted, so not there");
+        bank.note_code(0x5010);
+        bank.flush();
+        assert!(!bank.held().may_hold(same_index, 1));
+        assert!(bank.held().may_hold(0x5000, 1), "until the generation goes");
+        bank.renew(7);
+        assert!(!bank.held().may_hold(0x5000, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::mail::TlbInvalidate;
 use crate::mode::SP_OFF;
 use crate::page::PAGE_MASK;
 use crate::phys::MemoryFlags;
-use crate::tlb::{self, Fill, Space};
+use crate::tlb::{self, Bank, Fill, Space};
 use crate::walk::{Access, Controls, Fault, Mapping, Privilege, fsc, strip_tag, walk};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -152,11 +152,7 @@ impl Cpu {
     pub fn translate(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
         self.shared.held.looking.begin();
         let found = self.translate_now(va, access, user);
-        // What the TLB does not keep is used after this: others must not take
-        // the vCPU for one that has nothing of it before it looks again.
-        if !found.as_ref().is_ok_and(|target| target.device) {
-            self.shared.held.looking.end();
-        }
+        self.shared.held.looking.end();
         found
     }
 
@@ -176,10 +172,14 @@ impl Cpu {
         if access == Access::Write && host.is_some() {
             self.dirty.mark(physical);
         }
-        if let (Some(host), false) = (host, device) {
+        if let Some(host) = host {
             // Filled under the untagged address, the one that TLBI names.
             let page = strip_tag(va, self.sys.tcr) & PAGE_MASK;
-            self.fill(page, host & PAGE_MASK, &mapping, privilege);
+            if device {
+                self.bank(privilege).note_unfilled(page);
+            } else {
+                self.fill(page, host & PAGE_MASK, &mapping, privilege);
+            }
         }
         Ok(Target {
             physical,
@@ -201,16 +201,19 @@ impl Cpu {
             exec: may(Access::Fetch),
             block_bytes: mapping.block_bytes,
         };
-        let bank = if privilege.user {
+        if self.bank(privilege).fill(&fill) {
+            self.banks_moved();
+        }
+    }
+
+    fn bank(&mut self, privilege: Privilege) -> &mut Bank {
+        if privilege.user {
             let at = self.current_user();
             &mut self.mmu.users[at]
         } else if privilege.pan {
             &mut self.mmu.kernel
         } else {
             &mut self.mmu.pan_off
-        };
-        if bank.fill(&fill) {
-            self.banks_moved();
         }
     }
 
