@@ -346,7 +346,7 @@ impl OciImageBuilder {
         image: &Image,
         key: &str,
         here: &Stamp,
-        draft: Draft<'_>,
+        draft: Draft,
         unfinished: &Unfinished,
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.
@@ -468,7 +468,7 @@ pub(crate) struct About<'a> {
 /// `go_on` lets it, whatever else fails.
 pub(crate) fn write(
     vm: &Vm,
-    mut draft: Draft<'_>,
+    mut draft: Draft,
     about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {

@@ -113,10 +113,7 @@ impl Template {
         let config = Arc::new(image.config.clone());
         Ok(Self {
             snapshot,
-            guest: GuestFiles {
-                kernel: here.kernel.clone(),
-                init: here.init.clone(),
-            },
+            guest: GuestFiles::of(here),
             cached: None,
             image,
             config,
@@ -268,7 +265,7 @@ pub fn read_layers(layers: &[PathBuf]) -> Result<LayerFiles, SnapshotError> {
 
 /// Puts layers into a snapshot, which shares them with the cache and with
 /// other snapshots as long as all are on one file system.
-pub fn link_layers(draft: &mut Draft<'_>, layers: &LayerFiles) -> Result<(), SnapshotError> {
+pub fn link_layers(draft: &mut Draft, layers: &LayerFiles) -> Result<(), SnapshotError> {
     layers
         .iter()
         .try_for_each(|(name, (path, entry))| draft.link(name, path, *entry))

@@ -9,6 +9,11 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use vmm_core::hypervisor::{CpuIdentity, EngineError, EngineId, Hypervisor};
 
+/// What snapshots call the software engine.
+const SOFT: snapshot::EngineId = snapshot::EngineId::new("soft");
+/// What snapshots call Apple's framework.
+const HVF: snapshot::EngineId = snapshot::EngineId::new("hvf");
+
 /// What workers have said, by the engine that was wanted and the executable.
 static KNOWN: Mutex<Vec<(Engine, Option<PathBuf>, EngineIdentity)>> = Mutex::new(Vec::new());
 
@@ -70,10 +75,10 @@ struct NoSnapshots {
 
 /// What snapshots call an engine. One that they have no name for must not be
 /// taken for the software engine, whose snapshots run everywhere.
-fn snapshot_engine(id: EngineId) -> Option<snapshot::Engine> {
+fn snapshot_engine(id: EngineId) -> Option<snapshot::EngineId> {
     match id {
-        EngineId::FRAMEWORK => Some(snapshot::Engine::Hvf),
-        EngineId::SOFTWARE => Some(snapshot::Engine::Soft),
+        EngineId::FRAMEWORK => Some(HVF),
+        EngineId::SOFTWARE => Some(SOFT),
         _ => None,
     }
 }
@@ -90,7 +95,7 @@ mod tests {
     fn every_engine_has_a_name_of_its_own_in_snapshots() {
         let software = TableEngine::new(softhv::api());
         assert_eq!(software.id(), EngineId::SOFTWARE);
-        assert_eq!(snapshot_engine(software.id()), Some(snapshot::Engine::Soft));
+        assert_eq!(snapshot_engine(software.id()), Some(SOFT));
         assert_eq!(snapshot_engine(EngineId::new("other")), None);
         // By what it is, whatever it is called.
         let renamed = TableEngine::new(hvf::sys::Api {
@@ -98,13 +103,13 @@ mod tests {
             ..softhv::api()
         });
         let renamed = of_engine(&renamed).unwrap();
-        assert_eq!(renamed.engine, snapshot::Engine::Soft);
+        assert_eq!(renamed.engine, SOFT);
         let framework = TableEngine::new(hvf::sys::Api {
             id: hvf::EngineId::Framework,
             ..softhv::api()
         });
         let framework = of_engine(&framework).unwrap();
-        assert_eq!(framework.engine, snapshot::Engine::Hvf);
+        assert_eq!(framework.engine, HVF);
     }
 
     #[test]
@@ -121,7 +126,7 @@ mod tests {
             panic!("no identity");
         };
         assert_eq!(*identity, of_this_process(Engine::Soft).unwrap());
-        assert_eq!(identity.engine, snapshot::Engine::Soft);
+        assert_eq!(identity.engine, SOFT);
         worker.join().unwrap().unwrap();
     }
 }

@@ -361,7 +361,7 @@ impl Served {
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
-        let state = saved.encode(self.identity("capture")?.engine)?;
+        let state = saved.encode()?;
         let files = FilesBelow::open(directory)?;
         let written = machine.store_memory(|memory| {
             Written::write(&files, directory, memory, &state).map_err(Refusal::from)

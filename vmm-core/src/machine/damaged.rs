@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use devices::MmioDevice;
 use devices::virtio::mmio::VirtioMmio;
-use snapshot::{Engine, RamMapping, Scope, Section, SectionKind, StateFile, StateWriter};
+use snapshot::{RamMapping, Scope, Section, SectionKind, StateFile, StateWriter};
 use vm_memory::VolatileMemory;
 
 use super::{
@@ -153,7 +153,7 @@ fn good_parts() -> &'static [Part] {
     PARTS.get_or_init(|| {
         let saved = good().expect("a good machine can be saved");
         let file = saved
-            .encode(Engine::Soft)
+            .encode()
             .and_then(|bytes| Ok(StateFile::parse(bytes)?));
         let file = file.expect("a good state can be written");
         assert_eq!(SavedMachine::decode(&file).expect("and read"), saved);
@@ -243,7 +243,7 @@ pub fn fuzz_saved_machine(data: &[u8]) {
             return;
         }
     }
-    let Ok(file) = writer.finish(snapshot::Architecture::Aarch64, Engine::Soft) else {
+    let Ok(file) = writer.finish() else {
         return;
     };
     let file = StateFile::parse(file).expect("what the writer takes the reader does");

@@ -7,13 +7,13 @@ use devices::virtio::mmio::MmioState;
 use devices::virtio::{DeviceState, SavedState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, StateWriter};
+use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
 use super::assembly::FIXED_FORMATS;
 use super::control::Power;
 use super::error::MachineError;
 use crate::arch::Arch;
-use crate::hypervisor::{Registers, VcpuState};
+use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
@@ -124,7 +124,7 @@ impl SavedMachine {
     }
 
     /// The state file of a snapshot.
-    pub fn encode(&self, engine: Engine) -> Result<Vec<u8>, MachineError> {
+    pub fn encode(&self) -> Result<Vec<u8>, MachineError> {
         let mut out = StateWriter::new();
         let mut put = |kind, instance: usize, scope, bytes: Vec<u8>| {
             out.section(&Section {
@@ -151,12 +151,7 @@ impl SavedMachine {
             let kind = virtio_kind(device.device_id)?;
             put(kind, slot, Scope::Machine, bytes(device)?)?;
         }
-        let vcpu = self.vcpus.iter().flatten().next();
-        let architecture = match vcpu.map(|vcpu| &vcpu.registers) {
-            Some(Registers::Aarch64(_)) => Architecture::Aarch64,
-            None => return Err(MachineError::Damaged { what: "itself" }),
-        };
-        Ok(out.finish(architecture, engine)?)
+        Ok(out.finish()?)
     }
 
     /// Reads a state file. Nothing in it is trusted: what is inconsistent is
