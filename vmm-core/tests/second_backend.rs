@@ -10,8 +10,8 @@ use supermachine_vmm_core::VmResources;
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::hypervisor::{
     Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
-    Exit, ExitCounters, GicKind, Hypervisor, Kick, PowerReply, Registers, Vcpu, VcpuState, Vm,
-    VmSpec,
+    Exit, ExitCounters, GicKind, Hypervisor, Kick, PowerControl, PowerReply, Registers, Vcpu,
+    VcpuState, Vm, VmSpec,
 };
 use supermachine_vmm_core::machine::{
     ExitReason, Machine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
@@ -49,6 +49,8 @@ struct Stage {
 struct Scripted {
     stage: Arc<(Mutex<Stage>, Condvar)>,
     page_bytes: usize,
+    /// It turns vCPUs on and off itself.
+    powers: bool,
 }
 
 impl Scripted {
@@ -113,6 +115,10 @@ impl Hypervisor for Scripted {
                 spi_count: 256,
                 distributor_bytes: 0x1_0000,
                 redistributor_bytes: 0x2_0000,
+            },
+            power: match self.powers {
+                true => PowerControl::Engine,
+                false => PowerControl::Machine,
             },
         })
     }
@@ -336,6 +342,25 @@ fn machine_of_another_engine_pauses_and_is_saved() {
     assert!(saved.differences(&machine.save().unwrap()).is_empty());
     machine.resume();
     machine.stop().unwrap();
+}
+
+#[test]
+fn engine_that_turns_vcpus_on_itself_has_all_of_them_run() {
+    let read = Exit::MmioRead {
+        address: layout::virtio_address(0),
+        bytes: 4,
+    };
+    let engine = Scripted {
+        powers: true,
+        ..Scripted::new(&[(1, &[read, Exit::Shutdown])])
+    };
+    let machine = engine.start("powers").unwrap();
+    assert_eq!(machine.wait_timeout(LONG), Some(ExitReason::PowerOff));
+    let stage = engine.lock();
+    // The guest turned vCPU 1 on without a word to the machine, which did not
+    // touch its registers.
+    assert_eq!(stage.answers, [(1, 0x7472_6976)]);
+    assert!(stage.starts.iter().all(|(index, ..)| *index == 0));
 }
 
 #[test]

@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     ("licences", deny::run),
     ("clippy", clippy),
     ("features", features),
+    ("fuzz targets", fuzz_targets),
     ("docs", docs),
     ("packages", packaged),
     ("release", release),
@@ -210,6 +211,25 @@ fn quick_tests() -> Result<()> {
     process::shown(&mut rest)
 }
 
+/// Crates whose features are each of use without the others.
+const SEPARABLE: &[(&str, &[&str])] = &[(
+    "supermachine-devices",
+    &[
+        "blk",
+        "vsock",
+        "balloon",
+        "mem",
+        "rng",
+        "pl011",
+        "pl031",
+        "reactor",
+        "serde",
+        "vm-superio",
+        "testing",
+        "fuzzing",
+    ],
+)];
+
 /// Each library as somebody takes it who wants as little of it as possible.
 fn features() -> Result<()> {
     for name in workspace::published()? {
@@ -217,7 +237,37 @@ fn features() -> Result<()> {
             cargo(&["check", "--locked", "--quiet", "--no-default-features"]).args(["-p", &name]),
         )?;
     }
+    for (name, features) in SEPARABLE {
+        for feature in std::iter::once(&"").chain(*features) {
+            process::shown(
+                cargo(&["clippy", "--locked", "--quiet", "--no-default-features"])
+                    .args(["-p", name, "--features", feature])
+                    .args(["--", "-D", "warnings"]),
+            )?;
+        }
+    }
     Ok(())
+}
+
+/// That the targets of cargo-fuzz are what the crates offer, without the nightly
+/// and the C++ compiler that running them takes: nothing is linked here, so
+/// libFuzzer itself need not be there.
+fn fuzz_targets() -> Result<()> {
+    let root = workspace::root();
+    // The versions that the workspace has: it is one of its own.
+    std::fs::copy(root.join("Cargo.lock"), root.join("fuzz/Cargo.lock"))
+        .context("cannot copy Cargo.lock")?;
+    process::shown(
+        cargo(&[
+            "check",
+            "--quiet",
+            "--bins",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+        ])
+        .env("CARGO_TARGET_DIR", root.join("target/fuzz"))
+        .env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a"),
+    )
 }
 
 /// linux-loader's own loader, which ours is compared with, is there on arm64

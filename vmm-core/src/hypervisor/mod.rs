@@ -65,6 +65,20 @@ pub struct Capabilities {
     pub dirty_tracking: DirtyTracking,
     /// The interrupt controller inside the engine.
     pub gic: GicKind,
+    /// Who turns vCPUs on and off.
+    pub power: PowerControl,
+}
+
+/// Who answers when a guest turns a vCPU on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerControl {
+    /// The machine: the engine makes [`Exit::CpuOn`], [`Exit::CpuStatus`] and
+    /// [`Exit::CpuOff`] of such calls.
+    Machine,
+    /// The engine itself. All vCPUs are [run](Vcpu::run) from the start, which
+    /// for one that is off lasts until the guest has turned it on, or until a
+    /// kick; whether it is on is part of its [state](Vcpu::save).
+    Engine,
 }
 
 /// How an engine lets the machine follow writes to guest memory.

@@ -249,6 +249,16 @@ impl Control {
         }
     }
 
+    /// Has all vCPUs of a paused machine run that are off, as they are: their
+    /// engine knows which of them are on.
+    pub(super) fn run_all(&self) {
+        for cpu in &mut self.lock().cpus {
+            if cpu.power == Power::Off {
+                cpu.power = Power::On;
+            }
+        }
+    }
+
     /// Starts the vCPU that the guest names so.
     pub(super) fn cpu_on(&self, target: u64, entry: u64, argument: u64) -> PowerReply {
         let mut state = self.lock();

@@ -24,7 +24,7 @@ use super::{
 use crate::arch::{self, Arch, BootSpec, Layout};
 use crate::boot::BootFiles;
 use crate::hypervisor::{
-    Access, Capabilities, DynVm, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm,
+    Access, Capabilities, DynVm, EngineError, GicKind, Hypervisor, Kick, PowerControl, Vcpu, Vm,
 };
 use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES, MemoryError};
 use crate::resources::{EndpointResources, ResourceError, VmResources};
@@ -193,8 +193,12 @@ impl PreparedMachine {
         self.create_vcpus(resources.vcpus)?;
         let disks = assembly::open_disks(&resources.block_devices, &resources.volumes)?;
         let first = self.arch.vcpu_id(0);
+        let power = self.capabilities.power;
         let machine = self.assemble(memory, disks, possible_vcpus)?;
         machine.control.cpu_on(first, start.entry, start.argument);
+        if power == PowerControl::Engine {
+            machine.control.run_all();
+        }
         machine.control.resume();
         Ok(machine)
     }

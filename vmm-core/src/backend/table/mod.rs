@@ -15,7 +15,7 @@ use hvf::{GicAddresses, GicGeometry, HvfError};
 
 use crate::hypervisor::{
     Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
-    GicKind, Hypervisor, Vm, VmSpec,
+    GicKind, Hypervisor, PowerControl, Vm, VmSpec,
 };
 use crate::memory::{MemoryLease, PageSet};
 use writes::{Mapped, Mappings};
@@ -117,6 +117,7 @@ impl Hypervisor for TableEngine {
                 distributor_bytes: gic.distributor_bytes as u64,
                 redistributor_bytes: gic.redistributor_bytes as u64,
             },
+            power: PowerControl::Machine,
         })
     }
 
