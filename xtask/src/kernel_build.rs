@@ -78,14 +78,14 @@ impl Work {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         fs::write(&self.log, "")?;
-        process::logged(
-            Command::new("tar")
-                .arg("-xf")
-                .arg(recipe::SOURCE_ARCHIVE)
-                .arg("-C")
-                .arg(&self.dir),
-            &self.log,
-        )?;
+        // Its blocks can be decompressed by as many processors as there are.
+        let mut tar = Command::new("tar");
+        tar.args(["--use-compress-program", "xz --threads=0"]);
+        for pattern in recipe::NOT_UNPACKED {
+            tar.arg(format!("--exclude={pattern}"));
+        }
+        tar.arg("-xf").arg(recipe::SOURCE_ARCHIVE);
+        process::logged(tar.arg("-C").arg(&self.dir), &self.log)?;
         self.patch()?;
         self.configure(&out)?;
         let jobs = thread::available_parallelism().map_or(1, usize::from);
@@ -148,6 +148,7 @@ impl Work {
         for (name, value) in recipe::MAKE_VARIABLES {
             make.arg(format!("{name}={value}"));
         }
+        make.arg(format!("KCFLAGS={}", recipe::QUICK_FLAGS));
         if !workspace::host_is_arm64() {
             make.arg(format!("CROSS_COMPILE={}", recipe::CROSS_COMPILE));
         }
