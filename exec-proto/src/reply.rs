@@ -44,6 +44,9 @@ pub struct Exited {
     pub timed_out: bool,
     /// Which command of the chain ended last, 0 being `argv`.
     pub step: u32,
+    /// Its program came to run. If not, the status is 127 (there is none) or 126
+    /// (it cannot be executed), and standard error says which it was.
+    pub executed: bool,
 }
 
 macro_rules! error_kinds {
@@ -62,6 +65,13 @@ macro_rules! error_kinds {
                     $($code => Some(Self::$name),)*
                     _ => None,
                 }
+            }
+
+            /// Whether a program could not be executed, and nothing else is wrong:
+            /// such a command ends with a status and not with an error.
+            #[must_use]
+            pub fn is_exec_status(self) -> bool {
+                matches!(self, Self::NotFound | Self::NotExecutable)
             }
 
             /// Exit status by which a command line tool reports this failure:
@@ -139,7 +149,7 @@ pub enum Reply<'a> {
     Ready(AgentReady),
     /// The command runs under this guest process id.
     Started {
-        /// Guest process id of the first command.
+        /// Guest process id of the first command; 0 if it could not be executed.
         pid: u32,
     },
     /// Standard output or terminal output.
@@ -248,7 +258,8 @@ pub(crate) fn put_exited(out: &mut Vec<u8>, exited: &Exited) {
         ExitStatus::Code(code) => (0, code),
         ExitStatus::Signal(signal) => (1, signal),
     };
-    out.extend_from_slice(&[signaled, number, u8::from(exited.timed_out), 0]);
+    let (timed_out, not_executed) = (u8::from(exited.timed_out), u8::from(!exited.executed));
+    out.extend_from_slice(&[signaled, number, timed_out, not_executed]);
     out.extend_from_slice(&exited.step.to_le_bytes());
     out.extend_from_slice(&exited.duration_ns.to_le_bytes());
     out.extend_from_slice(&exited.peak_rss_kib.to_le_bytes());
@@ -258,7 +269,7 @@ pub(crate) fn read_exited(fields: &mut Reader<'_>) -> Result<Exited, ProtoError>
     let signaled = fields.bool()?;
     let number = fields.u8()?;
     let timed_out = fields.bool()?;
-    fields.u8()?;
+    let executed = !fields.bool()?;
     Ok(Exited {
         status: if signaled {
             ExitStatus::Signal(number)
@@ -266,6 +277,7 @@ pub(crate) fn read_exited(fields: &mut Reader<'_>) -> Result<Exited, ProtoError>
             ExitStatus::Code(number)
         },
         timed_out,
+        executed,
         step: fields.u32()?,
         duration_ns: fields.u64()?,
         peak_rss_kib: fields.u64()?,

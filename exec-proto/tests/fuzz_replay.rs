@@ -80,6 +80,7 @@ fn replies() -> [Vec<u8>; 3] {
             duration_ns: 1,
             peak_rss_kib: 2,
             timed_out: false,
+            executed: true,
             step: 0,
         }),
     ];
@@ -121,6 +122,7 @@ fn replies() -> [Vec<u8>; 3] {
             duration_ns: 1,
             peak_rss_kib: 2,
             timed_out: false,
+            executed: true,
             step: 0,
         })),
         Reply::Done,

@@ -14,6 +14,7 @@ const EXITED: Exited = Exited {
     duration_ns: 12,
     peak_rss_kib: 34,
     timed_out: true,
+    executed: true,
     step: 1,
 };
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use exec_proto::client::Event;
@@ -50,46 +51,55 @@ fn connection_serves_one_command_after_the_other() {
     client.hang_up();
 }
 
-#[test]
-fn missing_program_is_not_found() {
-    for name in ["no-such-program", "/no/such/program", ""] {
-        let failure = run(&plain_agent(), &ExecRequest::new([name]))
-            .failure
-            .unwrap();
-        assert_eq!(failure.kind, ErrorKind::NotFound, "{failure}");
-        assert_eq!(failure.kind.exit_status(), 127);
-        assert!(failure.message.contains(name));
+/// Programs that cannot be executed, the status they give and why.
+fn unexecutable(dir: &Path) -> Vec<(Vec<u8>, u8, &'static str)> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = |name: &str| dir.join(name).to_str().unwrap().as_bytes().to_vec();
+    std::fs::write(dir.join("data"), "no program").unwrap();
+    std::fs::write(dir.join("script"), "echo no interpreter line\n").unwrap();
+    std::fs::write(dir.join("orphan"), "#!/no/such/interpreter\n").unwrap();
+    for name in ["script", "orphan"] {
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.join(name), mode).unwrap();
     }
+    vec![
+        (b"no-such-program".to_vec(), 127, "not found in PATH"),
+        (b"/no/such/program".to_vec(), 127, "no such program"),
+        (b"".to_vec(), 127, "not found"),
+        (path("orphan"), 127, "its interpreter is missing"),
+        (path("data"), 126, "denied"),
+        (path("script"), 126, "exec format error"),
+        (path("."), 126, "denied"),
+    ]
 }
 
 #[test]
-fn program_that_cannot_run_is_not_executable() {
+fn program_that_cannot_be_executed_has_a_status_first_or_chained() {
     let dir = scratch("noexec");
-    let data = dir.join("data");
-    std::fs::write(&data, "no program").unwrap();
-    let path = data.to_str().unwrap();
-    let failure = run(&plain_agent(), &ExecRequest::new([path]))
-        .failure
-        .unwrap();
-    assert_eq!(
-        (failure.kind, failure.errno),
-        (ErrorKind::NotExecutable, libc::EACCES)
-    );
-
     let mut client = Client::new(&plain_agent());
-    let script = dir.join("script");
-    let path = script.to_str().unwrap();
-    client
-        .session
-        .stage_file(path.as_bytes(), 0o755, b"echo no interpreter line\n")
-        .unwrap();
-    let failure = client.run(&ExecRequest::new([path])).failure.unwrap();
-    assert_eq!(
-        (failure.kind, failure.errno),
-        (ErrorKind::NotExecutable, libc::ENOEXEC)
-    );
-    assert_eq!(failure.kind.exit_status(), 126);
+    for (program, status, why) in unexecutable(&dir) {
+        let shown = String::from_utf8(program.clone()).unwrap();
+        let mut first = ExecRequest::new([program.clone()]);
+        first.chain = vec![vec![b"echo".to_vec(), b"never".to_vec()]];
+        let mut chained = sh("echo one");
+        chained.chain = vec![vec![program], vec![b"echo".to_vec(), b"never".to_vec()]];
+        for (request, step, output) in [(first, 0, ""), (chained, 1, "one\n")] {
+            // One connection serves all of them: none is an error.
+            let ran = client.run(&request);
+            let exited = ran.exited.unwrap();
+            let found = (ran.text(), ran.code(), exited.step, exited.executed);
+            assert_eq!(found, (output, status, step, false), "{shown}");
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert!(said.starts_with(&shown) && said.contains(why), "{said}");
+        }
+    }
+    let ran = client.run(&sh("exit 127"));
+    assert!(ran.exited.unwrap().executed && ran.stderr.is_empty());
     client.hang_up();
+
+    let ran = run(&plain_agent(), &tty(ExecRequest::new(["no-such-program"])));
+    assert_eq!(ran.text(), "no-such-program: not found in PATH\r\n");
+    assert_eq!(ran.code(), 127);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -329,14 +339,6 @@ fn chain_runs_while_each_command_succeeds() {
         (ran.text(), ran.code(), ran.exited.unwrap().step),
         ("one\ntwo\n", 4, 2)
     );
-
-    request.chain = vec![vec![b"no-such-program".to_vec()]];
-    let ran = run(&plain_agent(), &request);
-    assert_eq!(
-        (ran.text(), ran.code(), ran.exited.unwrap().step),
-        ("one\n", 127, 1)
-    );
-    assert!(String::from_utf8_lossy(&ran.stderr).contains("not found"));
 }
 
 fn tty(request: ExecRequest) -> ExecRequest {
@@ -383,6 +385,23 @@ fn terminal_echoes_input_and_ends_at_end_of_input() {
     // Once from the terminal's echo and once from cat.
     assert_eq!(ran.text().matches("hello").count(), 2, "{}", ran.text());
     assert_eq!(ran.code(), 0);
+    client.hang_up();
+}
+
+#[test]
+fn terminal_whose_input_has_ended_ends_for_each_reader() {
+    let mut client = Client::new(&plain_agent());
+    // A shell of its own reads its commands from the terminal, and so does cat.
+    let mut request = tty(sh("echo ready; sh; cat; cat; echo between"));
+    request.chain = vec![["cat"].map(|word| word.as_bytes().to_vec()).to_vec()];
+    client.session.exec(&request).unwrap();
+    client.wait_for_output("ready");
+    client.session.write_stdin(b"cat\nhello\n");
+    client.session.close_stdin();
+    let ran = client.finish();
+    assert!(ran.text().contains("between"), "{}", ran.text());
+    assert!(ran.text().matches("hello").count() >= 2, "{}", ran.text());
+    assert_eq!((ran.code(), ran.exited.unwrap().step), (0, 1));
     client.hang_up();
 }
 

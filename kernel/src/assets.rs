@@ -66,9 +66,17 @@ pub fn locate(dir: &Path) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`]; [`KernelError::Missing`] lists every directory searched.
 pub fn discover() -> Result<Assets, KernelError> {
-    let found = discover_in(&search_dirs())?;
+    let found = discover_in(&search_dirs()).map_err(or_cache_is_unusable)?;
     mark_if_cached(&found.kernel);
     Ok(found)
+}
+
+/// The reason why the cache was not searched, if there is one that can be mended.
+fn or_cache_is_unusable(error: KernelError) -> KernelError {
+    match assets_dir() {
+        Err(unusable @ KernelError::NotDirectory { .. }) => unusable,
+        _ => error,
+    }
 }
 
 /// Directories of ours in the cache are kept while they are used; any other
@@ -102,7 +110,7 @@ fn discover_in(dirs: &[PathBuf]) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`].
 pub fn find(asset: Asset) -> Result<PathBuf, KernelError> {
-    let found = find_in(asset, &search_dirs())?;
+    let found = find_in(asset, &search_dirs()).map_err(or_cache_is_unusable)?;
     mark_if_cached(&found);
     Ok(found)
 }

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +17,33 @@ use crate::{KernelError, recipe_hash};
 /// `$HOME/.cache/supermachine` elsewhere. The directory need not exist.
 ///
 /// # Errors
-/// [`KernelError::NoCacheDir`] if neither variable holds an absolute path.
+/// [`KernelError::NoCacheDir`] if neither variable holds an absolute path;
+/// [`KernelError::NotDirectory`] if something else is there, such as a symbolic
+/// link. Directories above it may be links.
 pub fn cache_dir() -> Result<PathBuf, KernelError> {
-    resolve(
+    let dir = resolve(
         env::consts::OS,
         env::var_os("XDG_CACHE_HOME"),
         env::var_os("HOME"),
-    )
+    );
+    no_link(dir?)
+}
+
+/// A directory in the cache directory. It need not exist.
+///
+/// # Errors
+/// As [`cache_dir`], for either of them.
+pub fn cached(name: &str) -> Result<PathBuf, KernelError> {
+    no_link(cache_dir()?.join(name))
+}
+
+fn no_link(dir: PathBuf) -> Result<PathBuf, KernelError> {
+    match fs::symlink_metadata(&dir) {
+        Ok(found) if !found.is_dir() => Err(KernelError::NotDirectory { path: dir }),
+        // One that is not there is made by who needs it, who also learns of what
+        // cannot be looked at.
+        Ok(_) | Err(_) => Ok(dir),
+    }
 }
 
 /// The cached assets that belong to this version of the recipe, under the
@@ -32,7 +52,7 @@ pub fn cache_dir() -> Result<PathBuf, KernelError> {
 /// # Errors
 /// As [`cache_dir`].
 pub fn assets_dir() -> Result<PathBuf, KernelError> {
-    Ok(cache_dir()?.join(format!("assets-{}", recipe_hash())))
+    cached(&format!("assets-{}", recipe_hash()))
 }
 
 /// Notes that a directory of the cache is in use, in the time it was last
@@ -92,6 +112,26 @@ mod tests {
     fn a_mac_has_its_own_place_below_home() {
         let dir = resolve("macos", None, Some("/h".into())).unwrap();
         assert_eq!(dir, Path::new("/h/Library/Caches/supermachine"));
+    }
+
+    #[test]
+    fn link_in_place_of_a_directory_of_the_cache_is_not_followed() {
+        let dir = env::temp_dir().join(format!("supermachine-cache-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("dangling")).unwrap();
+        fs::write(dir.join("file"), "").unwrap();
+        for name in ["link", "dangling", "file"] {
+            let error = no_link(dir.join(name)).unwrap_err();
+            assert!(matches!(error, KernelError::NotDirectory { .. }), "{name}");
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("remove it"), "{text}");
+        }
+        for name in ["elsewhere", "absent", "link/below"] {
+            assert_eq!(no_link(dir.join(name)).unwrap(), dir.join(name));
+        }
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub enum KernelError {
         /// The environment variable that would have named one.
         variable: &'static str,
     },
+    /// What has to be a directory of the cache is a symbolic link, or no
+    /// directory. Links are not followed: they could lead anywhere.
+    #[error(
+        "{} is a symbolic link or no directory; remove it, or set XDG_CACHE_HOME so that \
+         the cache is where it leads to",
+        path.display()
+    )]
+    NotDirectory {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The operating system refused a file operation.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -66,6 +77,7 @@ impl From<KernelError> for io::Error {
         let kind = match &error {
             KernelError::Missing { .. } | KernelError::NoCacheDir { .. } => io::ErrorKind::NotFound,
             KernelError::Unusable { .. } => io::ErrorKind::InvalidData,
+            KernelError::NotDirectory { .. } => io::ErrorKind::NotADirectory,
             KernelError::Io { source, .. } => source.kind(),
         };
         Self::new(kind, error)

@@ -40,7 +40,7 @@ pub mod recipe;
 pub use assets::{
     Asset, Assets, discover, extract_init_oci_to, extract_kernel_to, find, locate, search_dirs,
 };
-pub use cache::{assets_dir, cache_dir, mark_used};
+pub use cache::{assets_dir, cache_dir, cached, mark_used};
 pub use error::KernelError;
 pub use image::ImageHeader;
 pub use install::{copy_durably, write_durably};

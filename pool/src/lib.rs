@@ -8,6 +8,7 @@ mod error;
 mod jobs;
 pub mod policy;
 mod pool;
+mod shared;
 mod ticket;
 mod worker;
 

@@ -2,7 +2,7 @@
 
 use crate::PoolError;
 use crate::policy::{TicketId, WorkerId};
-use crate::pool::Shared;
+use crate::shared::Shared;
 use crate::worker::{Factory, Worker};
 use std::fmt;
 use std::future::Future;

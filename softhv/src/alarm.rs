@@ -5,8 +5,8 @@
 //! Setting a later deadline than that is one atomic load. A vCPU asleep in WFI
 //! keeps its own time and is left alone.
 
-use crate::timer::{NEVER, counter, duration_of};
-use crate::vcpu_link::{State, VcpuShared, attention};
+use crate::counter::{NEVER, counter, duration_of};
+use crate::link::{State, VcpuShared, attention};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};

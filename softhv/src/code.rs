@@ -4,20 +4,17 @@
 //! continue to the next. Blocks are keyed by physical address, so processes
 //! share those of a library, and by what they were decoded for ([`Mode`]).
 
-use crate::cpu::Cpu;
-use crate::decode;
+use crate::address_hash::AddressMap;
+use crate::cpu::op::{Handler, Op};
 use crate::dirty::CodePages;
-use crate::exec::branch::stale;
-use crate::op::{self, Op};
-use crate::tlb::{PAGE_MASK, PAGE_SIZE};
-use crate::vcpu_link::{CodeRange, Mail};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use crate::held::HeldLines;
+use crate::mail::CodeRange;
+use crate::mode::{Mode, SP_OFF};
+use crate::page::{PAGE_MASK, PAGE_SIZE};
+use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
 pub const JUMP_ENTRIES: usize = 16384;
-/// Instructions per block at most.
-const MAX_BLOCK: usize = 64;
 /// Ops per arena chunk: 256 KiB.
 const CHUNK_OPS: usize = 8192;
 /// Ops that a vCPU may keep while it is idle.
@@ -31,7 +28,7 @@ const MAX_CHUNKS: usize = 128;
 pub struct JumpEntry {
     /// Virtual address of the block.
     pub pc: u64,
-    /// [`Cpu::context`] of that half of the address space at the time.
+    /// [`Cpu::context`](crate::cpu::Cpu::context) of that half of the address space at the time.
     pub context: u64,
     /// First op.
     pub op: *const Op,
@@ -50,54 +47,10 @@ fn no_jumps() -> Box<[JumpEntry]> {
     unsafe { Box::new_zeroed_slice(JUMP_ENTRIES).assume_init() }
 }
 
-/// What a block was decoded for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mode {
-    /// At EL0.
-    pub user: bool,
-    /// FP and vector instructions trap (CPACR_EL1.FPEN).
-    pub fp_traps: bool,
-    /// The stack pointer is misaligned, and that is checked.
-    pub sp_off: bool,
-}
-
-/// Set in a context or a key for a misaligned stack pointer: beyond physical
-/// addresses, and never set in a generation.
-pub const SP_OFF: u64 = 1 << 62;
-
 /// Where a key has the offset in the page.
 const OFFSET_OF_KEY: u64 = !PAGE_MASK & !3;
 /// Where a key has the page.
 const PAGE_OF_KEY: u64 = PAGE_MASK & !SP_OFF;
-
-impl Mode {
-    /// Instruction addresses are multiples of 4, which leaves two bits.
-    fn key(self, physical: u64) -> u64 {
-        let sp_off = if self.sp_off { SP_OFF } else { 0 };
-        physical | sp_off | u64::from(self.user) | u64::from(self.fp_traps) << 1
-    }
-}
-
-/// Multiplicative hash for keys that are addresses.
-#[derive(Default, Clone, Copy)]
-pub struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 29;
-    }
-}
-
-type AddressMap<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
 
 #[derive(Clone, Copy)]
 struct Block {
@@ -120,17 +73,22 @@ pub struct CodeCache {
     /// By page, the block that was decoded last: an index into `list`.
     pages: AddressMap<Option<u32>>,
     /// What is being decoded.
-    scratch: Vec<Op>,
+    pub(crate) scratch: Vec<Op>,
     /// Each has room for [`CHUNK_OPS`] and is never grown, so that ops stay
     /// where they are.
     chunks: Vec<Vec<Op>>,
+    /// The lines that were decoded, for others to read.
+    lines: Arc<HeldLines>,
+    /// What the entry of a block that is gone becomes: a handler that returns to
+    /// the run loop.
+    stale: Handler,
     /// Counts restarts, after which no op pointer from before is valid.
     pub epoch: u64,
 }
 
 impl CodeCache {
-    /// An empty cache.
-    pub fn new() -> Self {
+    /// An empty cache, with what it makes the entries of blocks that are gone.
+    pub fn new(stale: Handler) -> Self {
         Self {
             jump: no_jumps(),
             blocks: AddressMap::default(),
@@ -138,6 +96,8 @@ impl CodeCache {
             pages: AddressMap::default(),
             scratch: Vec::new(),
             chunks: Vec::new(),
+            lines: Arc::default(),
+            stale,
             epoch: 0,
         }
     }
@@ -145,6 +105,11 @@ impl CodeCache {
     /// Where handlers index from; valid as long as the cache lives.
     pub fn jump_ptr(&mut self) -> *mut JumpEntry {
         self.jump.as_mut_ptr()
+    }
+
+    /// Where the lines that it may hold code of are noted.
+    pub fn lines(&self) -> &Arc<HeldLines> {
+        &self.lines
     }
 
     /// What the jump cache knows in `pc`'s place.
@@ -169,20 +134,17 @@ impl CodeCache {
         self.list.clear();
         self.pages.clear();
         self.chunks.clear();
+        self.lines.clear();
         self.epoch += 1;
     }
 
     /// As [`CodeCache::clear`], and gives the memory back to the host. What
-    /// [`CodeCache::jump_ptr`] gave before is not valid any more.
+    /// [`CodeCache::jump_ptr`] and [`CodeCache::lines`] gave before is not valid
+    /// any more.
     pub fn release(&mut self) {
         let epoch = self.epoch + 1;
-        *self = Self::new();
+        *self = Self::new(self.stale);
         self.epoch = epoch;
-    }
-
-    /// Applies what others sent, as far as it is about code.
-    pub fn apply(&mut self, mail: &Mail) {
-        mail.code.iter().for_each(|range| self.invalidate(range));
     }
 
     /// Makes the code of another process's vCPU that of one here: which
@@ -234,7 +196,7 @@ impl CodeCache {
             // SAFETY: blocks of this epoch live in chunks that are never freed
             // or moved before `clear`, which also drops this list, and the
             // owning thread, the only one to touch ops, is the caller.
-            unsafe { (*block.entry).run = stale };
+            unsafe { (*block.entry).run = self.stale };
             self.blocks.remove(&block.key);
         }
     }
@@ -245,7 +207,7 @@ impl CodeCache {
     }
 
     /// Adds a block for the code at `physical`, and takes the `ops`.
-    fn insert(
+    pub fn insert(
         &mut self,
         mode: Mode,
         physical: u64,
@@ -268,6 +230,8 @@ impl CodeCache {
         let entry = unsafe { chunk.as_mut_ptr().add(at) };
         let end = (physical & !PAGE_MASK) as u16 + 4 * instructions as u16;
         self.note(mode.key(physical), entry, end);
+        self.lines
+            .note(physical, (physical & PAGE_MASK) + u64::from(end));
         entry
     }
 
@@ -288,7 +252,7 @@ impl CodeCache {
 
     /// A block that runs over `physical`, entered there: it was decoded from
     /// somewhere before. Even the second op of a fused pair can be entered.
-    fn enter(&mut self, mode: Mode, physical: u64) -> Option<*const Op> {
+    pub fn enter(&mut self, mode: Mode, physical: u64) -> Option<*const Op> {
         let key = mode.key(physical);
         let offset = (physical & !PAGE_MASK) as u16;
         let mut at = *self.pages.get(&(key & PAGE_OF_KEY))?;
@@ -319,12 +283,6 @@ impl CodeCache {
 // along to whichever thread has it.
 unsafe impl Send for CodeCache {}
 
-impl Default for CodeCache {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// The jump cache index of `pc` in `context`. Processes made by fork run the
 /// same addresses in turn and must not throw each other out.
 #[inline(always)]
@@ -332,61 +290,11 @@ pub fn jump_index(pc: u64, context: u64) -> usize {
     (pc >> 2 ^ context) as usize & (JUMP_ENTRIES - 1)
 }
 
-impl Cpu {
-    /// What code is decoded for now.
-    pub fn mode(&self) -> Mode {
-        let user = self.pstate.el == 0;
-        // FPEN: 0b01 traps EL0 only, 0b11 nothing, the others both.
-        let fp_traps = match self.sys.cpacr >> 20 & 3 {
-            3 => false,
-            1 => user,
-            _ => true,
-        };
-        Mode {
-            user,
-            fp_traps,
-            sp_off: self.sp_off,
-        }
-    }
-
-    /// Whether loads and stores by the current stack pointer fault: it is no
-    /// multiple of 16, and SCTLR_EL1.SA0 (bit 4) or SA (bit 3) is set.
-    #[inline]
-    pub fn is_stack_off(&self) -> bool {
-        let check = if self.pstate.el == 0 { 1 << 4 } else { 1 << 3 };
-        self.regs.x[usize::from(op::SP)] & 15 != 0 && self.sys.sctlr & check != 0
-    }
-
-    /// The block at physical address `physical`, whose host copy is at `host`.
-    pub fn block_at(&mut self, physical: u64, host: u64) -> *const Op {
-        let mode = self.mode();
-        if let Some(op) = self.code.find(mode, physical) {
-            return op;
-        }
-        if let Some(op) = self.code.enter(mode, physical) {
-            return op;
-        }
-        let offset = physical & !PAGE_MASK;
-        let room = ((PAGE_SIZE - offset) / 4) as usize;
-        let mut ops = std::mem::take(&mut self.code.scratch);
-        let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
-            let at = (host + 4 * n as u64) as *const u32;
-            // SAFETY: `host` backs `physical`, mapped in whole pages, and
-            // `room` ends at the page's end. Volatile, as the guest may be
-            // writing there from another thread.
-            unsafe { at.read_volatile() }
-        });
-        self.vm.code_pages.note(physical);
-        let entry = self.code.insert(mode, physical, &mut ops, count);
-        self.code.scratch = ops;
-        entry
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Handler;
+    use crate::decode;
+    use crate::exec::branch::stale;
 
     const NOP: u32 = 0xd503_201f;
     const RET: u32 = 0xd65f_03c0;
@@ -399,7 +307,7 @@ mod tests {
 
     /// Seven NOPs and a RET at [`PLACE`].
     fn cache() -> (CodeCache, *const Op) {
-        let mut cache = CodeCache::new();
+        let mut cache = CodeCache::new(stale);
         let mut ops = Vec::new();
         let count = decode::block(&mut ops, USER, 0x100, 64, |n| if n < 7 { NOP } else { RET });
         assert_eq!(count, 8);

@@ -5,8 +5,9 @@
 //! from then on are as fast as ever. So an entry that can write means a page
 //! that is marked, and taking the marks has to take those entries' rights too.
 
+use crate::page::PAGE_SIZE;
 use crate::phys::MAP_GRANULE_BYTES;
-use crate::tlb::PAGE_SIZE;
+use crate::zeroes::atomic_words;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -53,13 +54,6 @@ impl DirtyView {
     }
 }
 
-/// Clean marks, which cost no memory until they are made.
-fn zeroes(words: u64) -> Box<[AtomicU64]> {
-    let words = usize::try_from(words).unwrap_or(usize::MAX);
-    // SAFETY: an atomic integer of zeroes is 0.
-    unsafe { Box::new_zeroed_slice(words).assume_init() }
-}
-
 /// The log of one VM.
 #[derive(Debug, Default)]
 pub struct DirtyLog {
@@ -84,7 +78,7 @@ impl DirtyLog {
         list.push(Arc::new(Range {
             ipa,
             bytes,
-            words: zeroes(words),
+            words: atomic_words(usize::try_from(words).unwrap_or(usize::MAX)),
         }));
         *guard = DirtyView(Arc::new(list));
     }
@@ -125,7 +119,7 @@ pub struct CodePages(Box<[AtomicU64]>);
 impl CodePages {
     /// None.
     pub fn new() -> Self {
-        Self((0..CODE_BITS / 64).map(|_| AtomicU64::new(0)).collect())
+        Self(atomic_words((CODE_BITS / 64) as usize))
     }
 
     fn word(&self, pa: u64) -> Option<(&AtomicU64, u64)> {

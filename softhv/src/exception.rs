@@ -1,8 +1,8 @@
 //! Exceptions taken to EL1 and the return from them (Arm ARM D1.3, D1.4).
 
+use crate::cpu::op;
 use crate::cpu::{Cpu, DAIF_MASK, Pstate};
 use crate::mem::ESR_IL;
-use crate::op;
 
 /// Exception classes (Arm ARM D24.2.40).
 #[allow(missing_docs)]

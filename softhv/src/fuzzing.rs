@@ -2,7 +2,7 @@
 //! breaks. `cargo test` replays them on a fixed seed; a fuzzer can call them too.
 
 use crate::gic::{Gic, GicConfig, IccReg, MSI_SET_SPI, MsiConfig};
-use crate::vcpu_link::VcpuShared;
+use crate::link::VcpuShared;
 use std::sync::Arc;
 
 const VCPUS: usize = 3;

@@ -2,7 +2,7 @@
 //!
 //! Field layouts: Arm ARM D24.2. Everything not named here reads as zero.
 
-use crate::sysreg::key;
+use crate::sysreg_key::key;
 
 /// MIDR_EL1: implementer 0 (software), architecture 15 (by ID registers), own
 /// part number. No erratum table of Linux matches it.

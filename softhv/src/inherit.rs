@@ -6,26 +6,9 @@
 //! that is made next starts with the code of the one of its number.
 
 use crate::code::CodeCache;
-use crate::vcpu_link::State;
+use crate::link::State;
 use crate::vm::VmShared;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Where a vCPU has its decoded code, as long as it has any.
-#[derive(Debug, Default)]
-pub struct CodePlace(AtomicPtr<CodeCache>);
-
-impl CodePlace {
-    /// The code is at `place` until [`CodePlace::close`].
-    pub fn open(&self, place: *mut CodeCache) {
-        self.0.store(place, Ordering::SeqCst);
-    }
-
-    /// It is about to go.
-    pub fn close(&self) {
-        self.0.store(std::ptr::null_mut(), Ordering::SeqCst);
-    }
-}
 
 /// What is left of the parent's vCPUs, by number.
 static LEGACY: Mutex<Vec<(usize, CodeCache)>> = Mutex::new(Vec::new());
@@ -40,7 +23,7 @@ pub fn take_over(vm: &VmShared) {
     let mut legacy = legacy();
     legacy.clear();
     for vcpu in vm.vcpus().iter() {
-        let place = vcpu.code.0.load(Ordering::SeqCst);
+        let place = vcpu.code.get().cast::<CodeCache>();
         // The thread of one in guest code may have been changing it.
         if place.is_null() || vcpu.state() != State::Outside {
             continue;
@@ -51,7 +34,7 @@ pub fn take_over(vm: &VmShared) {
         let mut code = unsafe { place.read() };
         match vcpu.try_take_mail() {
             Some(mail) => {
-                code.apply(&mail);
+                mail.code.iter().for_each(|range| code.invalidate(range));
                 legacy.push((vcpu.index(), code));
             }
             None => std::mem::forget(code),
@@ -73,7 +56,7 @@ pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
 mod tests {
     use super::*;
     use crate::cpu::Cpu;
-    use crate::vcpu_link::CodeRange;
+    use crate::link::CodeRange;
     use std::sync::Arc;
 
     const PLACE: u64 = 0x8000_0000;
@@ -88,7 +71,7 @@ mod tests {
             let link = parent.add_vcpu().unwrap();
             // Never dropped: its thread is not there any more.
             let cpu = Box::leak(Cpu::new(Arc::clone(&parent), link));
-            cpu.shared.code.open(&raw mut cpu.code);
+            cpu.shared.code.open((&raw mut cpu.code).cast());
             for at in [0, 16] {
                 cpu.block_at(PLACE + at, WORDS.as_ptr().addr() as u64 + at);
             }

@@ -3,8 +3,12 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod abi;
+pub mod address_hash;
 pub mod alarm;
+pub mod block;
 pub mod code;
+mod code_place;
+pub mod counter;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;
@@ -21,23 +25,33 @@ pub mod gic;
     path = "heap_other.rs"
 )]
 mod heap;
+pub mod held;
 pub mod idregs;
 pub mod inherit;
+pub mod link;
+#[cfg(test)]
+mod link_tests;
 pub mod mail;
 pub mod mem;
 pub mod mmu;
-pub mod op;
+pub mod mode;
+pub mod page;
 pub mod phys;
 pub mod regs;
+pub mod rest;
 pub mod run;
 pub mod simd;
 pub mod step;
+mod sync;
+pub mod sys_regs;
 pub mod sysreg;
+pub mod sysreg_key;
 pub mod timer;
 pub mod tlb;
-pub mod vcpu_link;
+pub mod translate;
 pub mod vm;
 pub mod walk;
+mod zeroes;
 
 pub use abi::api;
 

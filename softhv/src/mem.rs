@@ -1,7 +1,8 @@
 //! Guest memory accesses: the inline probe and everything it does not cover.
 
 use crate::cpu::{Cpu, RunExit};
-use crate::tlb::{self, Entry, PAGE_MASK, PAGE_SIZE};
+use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::tlb::{self, Entry};
 use crate::walk::{Access, Fault, fsc};
 
 /// Exception class of a data abort from a lower level, which is also how the

@@ -12,8 +12,8 @@ pub struct V(pub [u64; 2]);
 #[repr(C, align(64))]
 #[derive(Clone)]
 pub struct Regs {
-    /// X0..X30, then the slots [`crate::op::SP`], [`crate::op::ZERO`] and
-    /// [`crate::op::SINK`].
+    /// X0..X30, then the slots [`crate::cpu::op::SP`], [`crate::cpu::op::ZERO`] and
+    /// [`crate::cpu::op::SINK`].
     pub x: [u64; 34],
     /// N flag: bit 63. Written as the whole (sign-extended) result.
     pub nf: u64,
@@ -50,7 +50,7 @@ impl Default for Regs {
 }
 
 impl Regs {
-    /// The value of register slot `slot` (see [`crate::op::src`]).
+    /// The value of register slot `slot` (see [`crate::cpu::op::src`]).
     #[inline(always)]
     pub fn get(&self, slot: u8) -> u64 {
         debug_assert!(usize::from(slot) < self.x.len());
@@ -60,7 +60,7 @@ impl Regs {
         unsafe { *self.x.get_unchecked(usize::from(slot)) }
     }
 
-    /// Sets register slot `slot` (see [`crate::op::dst`]).
+    /// Sets register slot `slot` (see [`crate::cpu::op::dst`]).
     #[inline(always)]
     pub fn set(&mut self, slot: u8, value: u64) {
         debug_assert!(usize::from(slot) < self.x.len());

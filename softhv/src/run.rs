@@ -1,113 +1,32 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
+use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::dispatch::{self, StackLimit};
 use crate::exception::class;
+use crate::exec::branch::stale;
 use crate::faults::FAULTS;
 use crate::gic::IccReg;
 use crate::inherit;
-use crate::mmu::{Mmu, Target};
-use crate::op::Op;
+use crate::link::round::Round;
+use crate::link::{AckWait, TlbBatch, TlbInvalidate, VcpuShared, attention};
+use crate::mmu::Mmu;
+use crate::page::PAGE_MASK;
 use crate::regs::Regs;
-use crate::sysreg::SysRegs;
+use crate::rest::Rest;
+use crate::sys_regs::SysRegs;
 use crate::timer::{TimerReg, VcpuTimers};
-use crate::tlb::PAGE_MASK;
-use crate::vcpu_link::{AckWait, TlbBatch, TlbInvalidate, VcpuShared, attention};
+use crate::translate::Target;
 use crate::vm::VmShared;
 use crate::walk::{Access, fsc, strip_tag};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// SCTLR_EL1 after reset: RES1 bits, everything off.
 const SCTLR_RESET: u64 = 0x30d0_0800;
 /// ISS of a trapped WFI: CV = 1, COND = always, TI = 0.
 const WFI_ISS: u64 = 0x1e0_0000;
-/// How long a vCPU keeps decoded code it does not use.
-const IDLE_LIMIT: Duration = Duration::from_secs(1);
-/// The same once it has given code back and did not work since. Timers fire in
-/// pairs, a tick apart (10 ms at HZ = 100): the second finds the code of the
-/// first.
-const RESTING_LIMIT: Duration = Duration::from_millis(30);
-/// The same of a vCPU that is not alone: all of them would decode the same code
-/// for each of the guest's timers. Whenever Linux ran a task, it wakes up once
-/// more a second later (its deadline server: 0.95 s, then a tick); then the code
-/// is still there.
-const SHARED_RESTING_LIMIT: Duration = Duration::from_millis(1100);
-/// What an idle guest's own timers take at most when they fire.
-const MOMENT: Duration = Duration::from_millis(2);
-/// The same with all code to be decoded anew.
-const COLD_MOMENT: Duration = Duration::from_millis(8);
-
-/// Whether a vCPU is idle but for a moment now and then.
-#[derive(Debug)]
-pub struct Rest {
-    /// When it last had real work.
-    since: Instant,
-    /// When it last woke up.
-    woke: Instant,
-    /// When it last had anything to do.
-    worked: Instant,
-    /// It gave its code back and has had no real work since.
-    resting: bool,
-    /// It had no code when it woke up.
-    cold: bool,
-    /// How long it keeps its code while it rests.
-    resting_limit: Duration,
-}
-
-impl Rest {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            since: now,
-            woke: now,
-            worked: now,
-            resting: false,
-            cold: false,
-            resting_limit: RESTING_LIMIT,
-        }
-    }
-
-    /// It has nothing to do.
-    fn begin(&mut self) {
-        let now = Instant::now();
-        let moment = if self.cold { COLD_MOMENT } else { MOMENT };
-        if now.duration_since(self.woke) > moment {
-            self.since = now;
-            self.resting = false;
-        }
-        self.worked = now;
-        self.cold = false;
-    }
-
-    /// For how much longer it keeps its code if nothing happens.
-    fn left(&self) -> Duration {
-        if self.resting {
-            self.resting_limit.saturating_sub(self.worked.elapsed())
-        } else {
-            IDLE_LIMIT.saturating_sub(self.since.elapsed())
-        }
-    }
-
-    /// It gave its code back.
-    fn released(&mut self) {
-        self.resting = true;
-        self.cold = true;
-    }
-
-    /// It has something to do, by its own timer or not.
-    fn end(&mut self, timer: bool) {
-        self.woke = Instant::now();
-        // Who is asked something now and then is not to start from nothing
-        // every time.
-        if self.resting && !timer {
-            self.resting = false;
-            self.since = self.woke;
-        }
-    }
-}
-
 impl Cpu {
     /// A vCPU in reset state. Boxed, because handlers keep addresses into it.
     pub fn new(vm: Arc<VmShared>, shared: Arc<VcpuShared>) -> Box<Self> {
@@ -147,8 +66,8 @@ impl Cpu {
                 mpidr: 1 << 31 | (index as u64 >> 4) << 8 | (index as u64 & 15),
                 ..SysRegs::default()
             },
-            mmu: Mmu::new(),
-            code: crate::code::CodeCache::new(),
+            mmu: Mmu::new(Arc::clone(&shared)),
+            code: crate::code::CodeCache::new(stale),
             timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),
             pending_lines: [false; 2],
             index,
@@ -158,7 +77,7 @@ impl Cpu {
             shared,
             vm,
         });
-        cpu.jump = cpu.code.jump_ptr();
+        cpu.code_replaced();
         cpu.space_changed();
         cpu
     }
@@ -183,7 +102,7 @@ impl Cpu {
         self.refresh_context();
         self.interrupts_changed();
         let exit = loop {
-            if self.shared.attention.load(Ordering::SeqCst) != 0
+            if self.shared.attention.load(Ordering::Acquire) != 0
                 && let Some(exit) = self.attend()
             {
                 break exit;
@@ -220,7 +139,7 @@ impl Cpu {
         self.take_mail();
         if let Some(code) = inherit::claim(self.index, &self.vm) {
             self.code = code;
-            self.jump = self.code.jump_ptr();
+            self.code_replaced();
         }
     }
 
@@ -228,7 +147,7 @@ impl Cpu {
     fn attend(&mut self) -> Option<RunExit> {
         // Mail may remap the page of the branch that led here.
         self.link_from = std::ptr::null();
-        let bits = self.shared.attention.load(Ordering::SeqCst);
+        let bits = self.shared.attention.load(Ordering::Acquire);
         if bits & attention::MAIL != 0 {
             self.take_mail();
         }
@@ -258,11 +177,22 @@ impl Cpu {
         }
     }
 
-    /// Applies what other threads sent.
+    /// Applies what other threads sent, until there is nothing more.
     pub fn take_mail(&mut self) {
-        if self.shared.attention.load(Ordering::SeqCst) & attention::MAIL == 0 {
-            return;
+        while self.shared.attention.load(Ordering::Acquire) & attention::MAIL != 0 {
+            let rounds = self.take_mail_once();
+            if rounds.is_empty() {
+                continue;
+            }
+            // Who sent it sleeps and waits for others yet, which may have no
+            // host core but this one. Nobody needs to wait for this vCPU.
+            self.shared.pause();
+            rounds.iter().for_each(|round| round.sit_out());
+            self.shared.resume();
         }
+    }
+
+    fn take_mail_once(&mut self) -> Vec<Arc<Round>> {
         let mail = self.shared.take_mail();
         if mail.map_changed {
             self.view.refresh(&self.vm.phys);
@@ -277,18 +207,17 @@ impl Cpu {
             TlbBatch::Each(list) => list.iter().for_each(|what| self.invalidate(*what)),
             TlbBatch::Everything => self.invalidate(TlbInvalidate::All),
         }
-        self.code.apply(&mail);
-        if self.shared.acknowledge(mail) {
-            // Who was asleep until now may have nothing but this host core.
-            std::thread::yield_now();
-        }
+        mail.code
+            .iter()
+            .for_each(|range| self.code.invalidate(range));
+        self.shared.acknowledge(mail)
     }
 
     /// Sleeps until there is something to do. Without an interrupt controller
     /// waiting is the monitor's, as in the framework.
     fn wait_for_interrupt(&mut self) -> Option<RunExit> {
         if self.vm.gic().is_none() || FAULTS.wfi_exits.load(Ordering::Relaxed) {
-            self.pc -= 4;
+            self.pc = self.pc.wrapping_sub(4);
             return Some(RunExit::Exception {
                 syndrome: class::WFX << 26 | crate::mem::ESR_IL | WFI_ISS,
                 virtual_address: 0,
@@ -301,7 +230,7 @@ impl Cpu {
             let left = self.timers.until_deadline();
             let timer = left.is_some_and(|left| left.is_zero());
             self.timers.poll();
-            let bits = self.shared.attention.load(Ordering::SeqCst);
+            let bits = self.shared.attention.load(Ordering::Acquire);
             if self.interrupt_waits() || bits & attention::KICK != 0 {
                 self.rest.end(timer);
                 return None;
@@ -327,12 +256,7 @@ impl Cpu {
         if !self.code.is_large() && !eager {
             return deadline;
         }
-        self.rest.resting_limit = if self.vm.vcpus().len() > 1 {
-            SHARED_RESTING_LIMIT
-        } else {
-            RESTING_LIMIT
-        };
-        let left = self.rest.left();
+        let left = self.rest.left(self.vm.vcpu_count() == 1);
         if left.is_zero() || eager {
             self.release_caches();
             self.rest.released();
@@ -495,52 +419,4 @@ fn timer_register(key: u16) -> Option<TimerReg> {
         (3, 2) => TimerReg::CntvCval,
         _ => return None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ago(time: Duration) -> Instant {
-        Instant::now().checked_sub(time).unwrap()
-    }
-
-    /// Released a minute ago, just back to sleep.
-    fn resting() -> Rest {
-        let mut rest = Rest::new();
-        rest.since = ago(Duration::from_secs(60));
-        rest.released();
-        rest.begin();
-        rest
-    }
-
-    #[test]
-    fn a_resting_vcpu_stays_so_while_only_its_timers_wake_it() {
-        let mut rest = resting();
-        assert!(rest.left() <= RESTING_LIMIT);
-        rest.end(true);
-        rest.begin();
-        assert!(rest.resting);
-        assert!(rest.left() <= RESTING_LIMIT);
-    }
-
-    #[test]
-    fn an_event_from_outside_ends_the_rest() {
-        let mut rest = resting();
-        rest.end(false);
-        rest.begin();
-        assert!(rest.left() > RESTING_LIMIT);
-    }
-
-    #[test]
-    fn real_work_ends_the_rest_and_decoding_anew_does_not_count_as_such() {
-        let mut rest = resting();
-        rest.cold = true;
-        rest.woke = ago(MOMENT * 2);
-        rest.begin();
-        assert!(rest.resting);
-        rest.woke = ago(MOMENT * 2);
-        rest.begin();
-        assert!(!rest.resting && rest.left() > RESTING_LIMIT);
-    }
 }

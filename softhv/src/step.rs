@@ -1,13 +1,13 @@
 //! Software step (Arm ARM D2.10): one instruction, then an exception, for a
 //! debugger inside the guest.
 
+use crate::cpu::op::Op;
 use crate::cpu::{Cpu, RunExit};
 use crate::decode::{self, Context};
 use crate::dispatch;
 use crate::exception::class;
-use crate::exec::branch::{handler, pc_of};
-use crate::op::Op;
-use crate::tlb::PAGE_MASK;
+use crate::exec::branch::{handler, pc_after};
+use crate::page::PAGE_MASK;
 
 /// MDSCR_EL1.SS and KDE.
 const MDSCR_SS: u64 = 1 << 0;
@@ -24,7 +24,7 @@ const NO_CONTEXT: u64 = u64::MAX;
 
 handler!(
     /// The end of a block of one instruction.
-    after_step, |cpu, op| { (*cpu).pc = pc_of(cpu, op) + 4 }
+    after_step, |cpu, op| { (*cpu).pc = pc_after(cpu, op) }
 );
 
 impl Cpu {

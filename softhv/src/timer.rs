@@ -1,52 +1,20 @@
-//! The 24 MHz system counter and the generic timers of a vCPU (Arm ARM D12).
+//! The generic timers of a vCPU (Arm ARM D12).
 
-use crate::vcpu_link::VcpuShared;
-use crate::vm::VmShared;
+use crate::counter::{COUNTER_HZ, NEVER, counter, duration_of};
+use crate::link::VcpuShared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// `CNTFRQ_EL0` in Hz, as on Apple silicon.
-pub const COUNTER_HZ: u64 = 24_000_000;
 /// PPI of the EL1 virtual timer (BSA: 27).
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
 /// PPI of the EL1 physical timer (BSA: 30).
 pub const PHYSICAL_TIMER_INTID: u32 = 30;
 
-/// A tick is 125/3 ns.
-const NANOS_PER_TICK: (u64, u64) = (125, 3);
-
 /// CNTx_CTL: ENABLE, IMASK and the read-only ISTATUS.
 const CTL_ENABLE: u8 = 1;
 const CTL_IMASK: u8 = 1 << 1;
 const CTL_ISTATUS: u64 = 1 << 2;
-
-/// No deadline.
-pub(crate) const NEVER: u64 = u64::MAX;
-
-/// The system counter in ticks of 1/24 MHz: what `mach_absolute_time` is on a
-/// Mac. Monotonic across threads; stands still while the host sleeps. Not inlined,
-/// because a handler that reads it must not have `now` in its frame.
-#[inline(never)]
-pub fn counter() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` is a valid place to write to. The call cannot fail: every
-    // system that we build for has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    let (nanos, ticks) = NANOS_PER_TICK;
-    now.tv_sec as u64 * COUNTER_HZ + now.tv_nsec as u64 * ticks / nanos
-}
-
-/// The time that `ticks` take, rounded up so that a sleeper wakes late, not early.
-pub(crate) fn duration_of(ticks: u64) -> Duration {
-    let (nanos, per) = NANOS_PER_TICK;
-    let seconds = ticks / COUNTER_HZ;
-    let rest = (ticks % COUNTER_HZ * nanos).div_ceil(per);
-    Duration::from_secs(seconds) + Duration::from_nanos(rest)
-}
 
 /// A timer register the guest can name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -136,10 +104,21 @@ impl Timer {
     }
 }
 
+/// What timers act on.
+pub trait TimerSink {
+    /// Moves the lines of the virtual and the physical timer of vCPU `index` at
+    /// the interrupt controller; `false` if there is none.
+    fn set_timer_lines(&self, index: usize, virt: bool, phys: bool) -> bool;
+
+    /// Sees to it that `vcpu`, whose deadline is already stored, gets
+    /// `attention::TIMER` when the counter reaches `deadline`.
+    fn set_alarm(&self, vcpu: &VcpuShared, deadline: u64);
+}
+
 /// The timers of one vCPU, used by its owning thread only.
 #[derive(Debug)]
-pub struct VcpuTimers {
-    vm: Arc<VmShared>,
+pub struct VcpuTimers<S> {
+    sink: Arc<S>,
     link: Arc<VcpuShared>,
     virt: Timer,
     phys: Timer,
@@ -147,11 +126,11 @@ pub struct VcpuTimers {
     masked: bool,
 }
 
-impl VcpuTimers {
+impl<S: TimerSink> VcpuTimers<S> {
     /// Disabled timers.
-    pub fn new(vm: Arc<VmShared>, link: Arc<VcpuShared>) -> Self {
+    pub fn new(sink: Arc<S>, link: Arc<VcpuShared>) -> Self {
         Self {
-            vm,
+            sink,
             link,
             virt: Timer::default(),
             phys: Timer::default(),
@@ -177,7 +156,7 @@ impl VcpuTimers {
         self.write_at(reg, value, now);
         // Without a GIC the exit is taken at the next poll.
         if self.update(now) {
-            self.link.raise(crate::vcpu_link::attention::TIMER);
+            self.link.raise(crate::link::attention::TIMER);
         }
     }
 
@@ -259,11 +238,8 @@ impl VcpuTimers {
         let mut virt_remaining = self.virt.remaining(count);
         let mut phys_remaining = self.phys.remaining(now);
         let mut fires = false;
-        if let Some(gic) = self.vm.gic() {
-            let index = self.link.index();
-            gic.set_ppi(index, VIRTUAL_TIMER_INTID, virt_line);
-            gic.set_ppi(index, PHYSICAL_TIMER_INTID, self.phys.line(now));
-        } else {
+        let (index, phys_line) = (self.link.index(), self.phys.line(now));
+        if !self.sink.set_timer_lines(index, virt_line, phys_line) {
             fires = virt_line && !self.masked;
             virt_remaining = virt_remaining.filter(|_| !self.masked);
             // The physical timer is the VMM's to emulate.
@@ -276,7 +252,7 @@ impl VcpuTimers {
         let deadline = remaining.map_or(NEVER, |ticks| now.saturating_add(ticks));
         self.link.deadline.store(deadline, Ordering::SeqCst);
         if deadline != NEVER {
-            self.vm.alarm.set(&self.link, deadline);
+            self.sink.set_alarm(&self.link, deadline);
         }
         fires
     }
@@ -286,10 +262,11 @@ impl VcpuTimers {
 mod tests {
     use super::*;
     use crate::gic::{Gic, GicConfig, IccReg};
+    use crate::vm::VmShared;
 
     const NOW: u64 = 1_000_000;
 
-    fn timers(with_gic: bool) -> VcpuTimers {
+    fn timers(with_gic: bool) -> VcpuTimers<VmShared> {
         let vm = Arc::new(VmShared::new(36));
         if with_gic {
             vm.install_gic(Gic::new(GicConfig {
@@ -302,8 +279,8 @@ mod tests {
         VcpuTimers::new(vm, link)
     }
 
-    fn line(timers: &VcpuTimers, intid: u32) -> bool {
-        let gic = timers.vm.gic().unwrap();
+    fn line(timers: &VcpuTimers<VmShared>, intid: u32) -> bool {
+        let gic = timers.sink.gic().unwrap();
         gic.redistributor_read(0, 0x1_0200) >> intid & 1 != 0
     }
 
@@ -419,7 +396,7 @@ mod tests {
     #[test]
     fn with_a_gic_the_timer_interrupt_reaches_the_cpu_interface() {
         let mut t = timers(true);
-        let gic = t.vm.gic().unwrap();
+        let gic = t.sink.gic().unwrap();
         gic.distributor_write(0, 2);
         gic.redistributor_write(0, 0x1_0100, 1 << 27);
         gic.icc_write(0, IccReg::Pmr, 0xf0);
@@ -427,14 +404,14 @@ mod tests {
         t.write_sysreg(TimerReg::CntvCval, 0);
         t.write_sysreg(TimerReg::CntvCtl, 1);
         assert!(!t.poll());
-        let gic = t.vm.gic().unwrap();
+        let gic = t.sink.gic().unwrap();
         assert!(gic.irq_line(0));
         assert_eq!(gic.icc_read(0, IccReg::Iar1), 27);
         assert!(!gic.irq_line(0));
         gic.icc_write(0, IccReg::Eoir1, 27);
         assert!(gic.irq_line(0), "level still high");
         t.write_sysreg(TimerReg::CntvCtl, 2);
-        assert!(!t.vm.gic().unwrap().irq_line(0));
+        assert!(!t.sink.gic().unwrap().irq_line(0));
     }
 
     #[test]

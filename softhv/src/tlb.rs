@@ -3,16 +3,13 @@
 //! A bank stands for one context (the kernel's, or one address space's), so an
 //! entry needs no ASID: switching address spaces swaps a pointer.
 
-use crate::code::AddressHasher;
-use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
+use crate::address_hash::AddressSet;
+use crate::held::HeldPages;
+use crate::page::{PAGE_MASK, PAGE_SIZE};
+use std::sync::Arc;
 
 /// Entries per bank; a power of two.
-pub const ENTRIES: usize = 1024;
-/// Bytes per page (4 KiB granule).
-pub const PAGE_SIZE: u64 = 4096;
-/// Mask of the page-number bits of an address.
-pub const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
+pub const ENTRIES: usize = crate::held::TAGS;
 /// A tag that no masked address equals: bit 11 is outside every mask used.
 const INVALID: u64 = 0x800;
 
@@ -83,7 +80,9 @@ pub struct Bank {
     /// Last use, for replacement.
     pub used: u64,
     /// Pages that the jump cache may know under [`Bank::generation`].
-    code_pages: HashSet<u64, BuildHasherDefault<AddressHasher>>,
+    code_pages: AddressSet,
+    /// What it has and had code of, for others to read.
+    held: Arc<HeldPages>,
     /// Virtual range covered by block mappings: a TLBI inside drops the bank.
     blocks: (u64, u64),
     empty: bool,
@@ -106,10 +105,17 @@ impl Bank {
             space: None,
             generation: 0,
             used: 0,
-            code_pages: HashSet::default(),
+            code_pages: AddressSet::default(),
+            held: Arc::default(),
             blocks: (u64::MAX, 0),
             empty: true,
         }
+    }
+
+    /// Where the pages that it may know are noted; another place after
+    /// [`Bank::release`].
+    pub fn held(&self) -> &Arc<HeldPages> {
+        &self.held
     }
 
     /// Where handlers index from, to read; valid until the next
@@ -141,7 +147,9 @@ impl Bank {
 
     /// Notes that the jump cache is about to know code of `va`'s page.
     pub fn note_code(&mut self, va: u64) {
-        self.code_pages.insert(va & PAGE_MASK);
+        if self.code_pages.insert(va & PAGE_MASK) {
+            self.held.note_code(va);
+        }
     }
 
     /// Adds a translation. True if [`Bank::as_mut_ptr`] is another one now.
@@ -165,16 +173,29 @@ impl Bank {
             let start = page & !(fill.block_bytes - 1);
             self.blocks.0 = self.blocks.0.min(start);
             self.blocks.1 = self.blocks.1.max(start | (fill.block_bytes - 1));
+            self.held.note_blocks(self.blocks);
         }
+        self.held.note(index(page), page);
         self.empty = false;
         moved
+    }
+
+    /// Notes a page that is about to be used without an entry.
+    pub fn note_unfilled(&mut self, page: u64) {
+        // One note for each entry: what is there now goes.
+        if let Some(filled) = &mut self.filled {
+            filled.entries[index(page)] = EMPTY;
+        }
+        self.held.note(index(page), page);
+        self.empty = false;
     }
 
     /// Drops everything and gives the memory back to the host.
     pub fn release(&mut self) {
         self.flush();
         self.filled = None;
-        self.code_pages = HashSet::default();
+        self.code_pages = AddressSet::default();
+        self.held = Arc::default();
     }
 
     /// Drops everything.
@@ -184,6 +205,7 @@ impl Bank {
                 filled.entries.fill(EMPTY);
             }
             self.blocks = (u64::MAX, 0);
+            self.held.clear();
             self.empty = true;
         }
         self.code_pages.clear();
@@ -211,6 +233,7 @@ impl Bank {
     pub fn renew(&mut self, generation: u64) {
         self.generation = generation;
         self.code_pages.clear();
+        self.held.clear_code();
     }
 
     /// Takes the direct write right from every entry, so that the next store
@@ -284,6 +307,24 @@ mod tests {
         });
         assert!(bank.flush_page(0x41_0000));
         assert_ne!(bank.entry(0x1000).read, 0x1000);
+    }
+
+    #[test]
+    fn what_a_bank_holds_and_what_is_used_beside_it_is_noted_for_others() {
+        let mut bank = Bank::new();
+        let _first = bank.fill(&fill(0x1000));
+        assert!(bank.held().may_hold(0x1000, 1));
+        let same_index = 0x1000 + ENTRIES as u64 * PAGE_SIZE;
+        bank.note_unfilled(same_index);
+        assert!(bank.held().may_hold(same_index, 1));
+        assert!(!bank.held().may_hold(0x1000, 1));
+        assert_eq!(bank.fetch(0x1004), None, "not noted, so not there");
+        bank.note_code(0x5010);
+        bank.flush();
+        assert!(!bank.held().may_hold(same_index, 1));
+        assert!(bank.held().may_hold(0x5000, 1), "until the generation goes");
+        bank.renew(7);
+        assert!(!bank.held().may_hold(0x5000, 1));
     }
 
     #[test]

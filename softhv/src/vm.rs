@@ -3,11 +3,13 @@
 use crate::alarm::Alarm;
 use crate::dirty::{self, CodePages, DirtyLog};
 use crate::gic::Gic;
+use crate::held::Presence;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
+use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 
-use crate::tlb::PAGE_SIZE;
-use crate::vcpu_link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
+use crate::page::PAGE_SIZE;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Most vCPUs a VM can have.
@@ -114,25 +116,39 @@ impl VmShared {
         }
     }
 
-    /// Posts a TLB invalidation to every vCPU but `sender`, which must wait
-    /// for `acks` at its next DSB.
+    /// Posts a TLB invalidation to every vCPU but `sender` that may hold some of
+    /// it. The sender must wait for `acks` at its next DSB.
     pub fn broadcast_tlb(&self, sender: usize, message: TlbInvalidate, acks: &mut AckWait) {
         if self.vcpu_count() == 1 {
             return;
         }
+        // What the guest wrote before comes before the look at what others hold.
+        fence(Ordering::SeqCst);
         for target in self.vcpus().iter().filter(|v| v.index() != sender) {
-            acks.add(target, target.post_tlb(message));
+            let may_use = match target.held.presence(&message) {
+                Presence::Nowhere => continue,
+                Presence::InSpace(asid) => Some(asid),
+                Presence::Anywhere => None,
+            };
+            let ticket = target.post_tlb(message);
+            // Posting is a full barrier.
+            if may_use.is_none_or(|asid| target.held.space.is(asid)) {
+                acks.add(target, ticket);
+            }
         }
     }
 
-    /// Posts a code invalidation to every vCPU but `sender`, which must wait
-    /// for `acks` at its next DSB.
-    pub fn broadcast_code(&self, sender: usize, range: CodeRange, acks: &mut AckWait) {
+    /// Posts a code invalidation to every vCPU but `sender` that may hold some
+    /// of it. Nobody waits for it: see [`crate::link`].
+    pub fn broadcast_code(&self, sender: usize, range: CodeRange) {
         if self.vcpu_count() == 1 {
             return;
         }
+        fence(Ordering::SeqCst);
         for target in self.vcpus().iter().filter(|v| v.index() != sender) {
-            acks.add(target, target.post_code(range));
+            if target.held.may_hold_code(range) {
+                target.post_code(range);
+            }
         }
     }
 
@@ -260,5 +276,20 @@ impl VmShared {
             }
         }
         all
+    }
+}
+
+impl TimerSink for VmShared {
+    fn set_timer_lines(&self, index: usize, virt: bool, phys: bool) -> bool {
+        let Some(gic) = self.gic() else {
+            return false;
+        };
+        gic.set_ppi(index, VIRTUAL_TIMER_INTID, virt);
+        gic.set_ppi(index, PHYSICAL_TIMER_INTID, phys);
+        true
+    }
+
+    fn set_alarm(&self, vcpu: &VcpuShared, deadline: u64) {
+        self.alarm.set(vcpu, deadline);
     }
 }

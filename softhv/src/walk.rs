@@ -1,6 +1,6 @@
 //! Stage-1 translation table walks (VMSAv8-64, 4 KiB granule; Arm ARM D8).
 
-use crate::tlb::PAGE_SIZE;
+use crate::page::PAGE_SIZE;
 
 /// What an access wants to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@
 mod simd_harness;
 
 use simd_harness::{bytes, registers, result, run};
-use supermachine_softhv::op::SP;
+use supermachine_softhv::cpu::op::SP;
 use supermachine_softhv::regs::V;
 use supermachine_softhv::simd::FPSR_QC;
 use supermachine_softhv::simd::ldst::{decode_struct, load_from};

@@ -8,7 +8,7 @@ use simd_harness::elf::{self, Base, Case, GENERAL, INPUTS, Outcome, State};
 use simd_harness::{CLASSES, Random, disassemble, execute};
 use std::collections::HashSet;
 use std::process::Command;
-use supermachine_softhv::op::ZERO;
+use supermachine_softhv::cpu::op::ZERO;
 use supermachine_softhv::regs::Regs;
 use supermachine_softhv::simd::ldst::{
     MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to,

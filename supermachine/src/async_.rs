@@ -7,7 +7,7 @@
 //! [`AsyncPool::acquire`] leaves the line.
 
 use crate::{
-    CopyReport, Error, ExecBuilder, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
+    Command, CopyReport, Error, ExecChild, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
     PoolStats, PooledVm, Vm, VmConfig, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
@@ -115,8 +115,14 @@ impl AsyncPool {
     /// # Errors
     /// As [`Pool::acquire`].
     pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
+        let leased = self.0.ticket().await?;
+        let leased = if leased.clock_is_off() {
+            blocking(move || leased.on_time()).await?
+        } else {
+            leased
+        };
         Ok(AsyncPooledVm {
-            vm: Arc::new(self.0.request().await?),
+            vm: Arc::new(leased),
         })
     }
 
@@ -151,21 +157,25 @@ macro_rules! machine {
                 &self,
                 argv: impl IntoIterator<Item = S>,
             ) -> Result<ExecOutcome, Error> {
-                let argv: Vec<Vec<u8>> = argv.into_iter().map(Into::into).collect();
-                self.run(move |command| command.argv(argv)).await
+                self.run(Command::new(argv)).await
             }
 
-            /// Builds a command with `build`, runs it and collects its output,
-            /// as [`ExecBuilder::output`].
+            /// As [`Vm::run`].
             ///
             /// # Errors
-            /// As [`ExecBuilder::output`].
-            pub async fn run(
-                &self,
-                build: impl FnOnce(ExecBuilder<'_>) -> ExecBuilder<'_> + Send + 'static,
-            ) -> Result<ExecOutcome, Error> {
+            /// As [`Vm::run`].
+            pub async fn run(&self, command: Command) -> Result<ExecOutcome, Error> {
                 let vm = self.vm.clone();
-                blocking(move || build(vm.exec_builder()).output()).await
+                blocking(move || vm.run(&command)).await
+            }
+
+            /// As [`Vm::spawn`]. Its streams block: read them where that may be.
+            ///
+            /// # Errors
+            /// As [`Vm::spawn`].
+            pub async fn spawn(&self, command: Command) -> Result<ExecChild, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.spawn(&command)).await
             }
 
             /// As [`Vm::write_file`].

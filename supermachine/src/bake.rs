@@ -1,33 +1,28 @@
 //! Baking: an image is booted once, brought to the moment that copies start
 //! from, and captured.
 
+use crate::base::{self, PATIENCE, RECIPE};
+use crate::capture::{About, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
-use crate::engine::resume::Identity;
+use crate::embedder::personalise::Personality;
+use crate::exec::ANSWER_LIMIT;
 use crate::image::default_cache;
-use crate::template::{
-    IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
-    read_layers,
-};
-use crate::unfinished::{self, Unfinished};
-use crate::vm::ANSWER_LIMIT;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, base, stamp};
+use crate::random::hex;
+use crate::template::{Template, Workload, layer_resources, read_layers};
+use crate::unfinished::Unfinished;
+use crate::{Error, Image, Vm, VmConfig, stamp};
 use exec_proto::ErrorKind;
 use exec_proto::client::Event;
 use sha2::{Digest, Sha256};
-use snapshot::{Baked, Description, Draft, Stamp, Store, WorkingSet};
-use std::collections::BTreeMap;
+use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use vmm_core::machine::STATE_VERSION;
 
-/// Changes when the same options would make another snapshot.
-pub(crate) const RECIPE: &str = "supermachine bake 3";
-/// How long another process may take to bake the same image.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
 /// How long a workload may take to listen.
 const LISTENER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the agent is asked for a heartbeat.
@@ -314,7 +309,7 @@ impl OciImageBuilder {
             self.warmup.is_some(),
             here.engine,
         ]);
-        let digest = stamp::hex(&Sha256::digest(parts.to_string()));
+        let digest = hex(&Sha256::digest(parts.to_string()));
         format!("{}-{}", readable_name(&self.reference), &digest[..8])
     }
 
@@ -337,7 +332,7 @@ impl OciImageBuilder {
             self.warmup_tag,
             here,
         ]);
-        stamp::hex(&Sha256::digest(parts.to_string()))
+        hex(&Sha256::digest(parts.to_string()))
     }
 
     /// Boots and captures a machine; it is given back running.
@@ -421,15 +416,14 @@ impl OciImageBuilder {
                 })?;
                 let limit = u64::try_from(LISTENER_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
                 let channel = vm.open_session(|session| session.await_listener(port, limit))?;
-                crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
+                channel
+                    .answer(|event| matches!(event, Event::Done).then_some(()))
                     .map_err(|error| with_output(vm, error))
             }
             Trigger::Heartbeat(count) => {
                 for beat in 0..count {
                     let channel = vm.open_session(|session| session.ping(beat))?;
-                    crate::vm::answer(&channel, |event| {
-                        matches!(event, Event::Pong(_)).then_some(())
-                    })?;
+                    channel.answer(|event| matches!(event, Event::Pong(_)).then_some(()))?;
                     std::thread::sleep(HEARTBEAT);
                 }
                 Ok(())
@@ -456,64 +450,10 @@ fn with_output(vm: &Vm, error: Error) -> Error {
     }
 }
 
-/// What a snapshot says beside what is in the machine.
-pub(crate) struct About<'a> {
-    pub workload: &'a Workload,
-    pub layers: &'a LayerFiles,
-    pub key: &'a str,
-    pub here: &'a Stamp,
-}
-
-/// Captures a machine into a draft and publishes it. The machine goes on as
-/// `go_on` lets it, whatever else fails.
-pub(crate) fn write(
-    vm: &Vm,
-    mut draft: Draft,
-    about: &About<'_>,
-    go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
-) -> Result<u64, Error> {
-    let image = vm.image();
-    let (written, working_set) = {
-        let _alone = vm.alone();
-        let written = vm.instance().capture(draft.path())?;
-        (written, go_on(vm, draft.path())?)
-    };
-    draft.adopt(written)?;
-    link_layers(&mut draft, about.layers)?;
-    let file = ImageFile {
-        reference: image.reference().to_owned(),
-        digest: image.digest(),
-        config: image.config().clone(),
-        possible_vcpus: MAX_VCPUS,
-        workload: about.workload.clone(),
-    };
-    let text =
-        serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
-    draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
-    draft.working_set(&working_set)?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let vcpus = vm.config().vcpus.or(image.vcpus());
-    let description = Description {
-        key: about.key.to_owned(),
-        created_unix_s: since.unwrap_or_default().as_secs(),
-        stamp: about.here.clone(),
-        vcpus: u16::try_from(vcpus.unwrap_or(vm.config().boot_vcpus())).unwrap_or(u16::MAX),
-        resources: layer_resources(image.layers()),
-        labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
-    };
-    Ok(unfinished::publish(|| draft.publish(description))?)
-}
-
-/// Has the guest write out what it holds back.
-pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
-    let channel = vm.open_session(|session| session.quiesce(false))?;
-    crate::vm::answer(&channel, |event| matches!(event, Event::Done).then_some(()))
-}
-
 /// Lets a captured machine take the first steps of a copy on the memory that
 /// was written, and sees which pages they need.
 fn first_steps(vm: &Vm, written: &Path) -> Result<WorkingSet, Error> {
-    vm.instance().go_on_from(written, &Identity::default())?;
+    vm.instance().go_on_from(written, &Personality::default())?;
     // What every command needs; whether there is a `true` does not matter.
     let _ = vm.exec(["true"]);
     let pages = vm.instance().touched()?.into_iter().flatten();

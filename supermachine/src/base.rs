@@ -5,16 +5,21 @@
 //! them. It is captured once for each size of machine, as a snapshot of its own
 //! in a directory beside the others, and they leave it out.
 
-use crate::bake::{self, About, PATIENCE, RECIPE};
+use crate::capture::{self, About};
+use crate::random::hex;
 use crate::template::{LayerFiles, Workload};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, Vm, VmConfig, stamp};
+use crate::{Error, Image, Vm, VmConfig};
 use sha2::{Digest, Sha256};
 use snapshot::{Snapshot, SnapshotError, Stamp, Store, WorkingSet};
 use std::path::Path;
 use std::time::Duration;
 use vmm_core::machine::STATE_VERSION;
 
+/// Changes when the same options would make another snapshot.
+pub const RECIPE: &str = "supermachine bake 3";
+/// How long another process may take to bake the same image.
+pub const PATIENCE: Duration = Duration::from_secs(1800);
 /// Where bases are, among snapshots: no image can have that name.
 const DIRECTORY: &str = ".bases";
 
@@ -25,7 +30,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
     let (memory_mib, vcpus) = (config.boot_memory_mib(), config.boot_vcpus());
     let name = format!("{memory_mib}-mib-{vcpus}-vcpus");
     let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here]);
-    let key = stamp::hex(&Sha256::digest(parts.to_string()));
+    let key = hex(&Sha256::digest(parts.to_string()));
     let unfinished = Unfinished::begin(&store, &name);
     let baked = store.bake(&name, &key, here, PATIENCE, |draft| {
         let bare = VmConfig {
@@ -38,14 +43,14 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
         unfinished.written_by(vm.instance().process().clone());
         // As in every bake, though there is none here.
         let _ = vm.exec(["true"]);
-        bake::quiet(&vm)?;
+        capture::quiet(&vm)?;
         let about = About {
             workload: &Workload::None,
             layers: &LayerFiles::new(),
             key: &key,
             here,
         };
-        bake::write(&vm, draft, &about, |vm, _| {
+        capture::write(&vm, draft, &about, |vm, _| {
             vm.instance().go_on()?;
             Ok(WorkingSet::default())
         })

@@ -1,15 +1,21 @@
 //! A snapshot of a machine that runs, and goes on running.
 
-use crate::engine::host;
-use crate::engine::instance::Made;
-use crate::template::{Template, Workload, read_layers};
+use crate::embedder::instance::Made;
+use crate::host;
+use crate::template::{
+    IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
+    read_layers,
+};
+use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, Vm, bake, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, random, stamp};
+use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
-use snapshot::{Store, WorkingSet};
+use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Descriptors this process needs for a child while it is made: its directory,
 /// log and control connection, the sockets where it calls and where its agent
@@ -75,11 +81,11 @@ impl Vm {
             Some(template) => template.layer_files(),
             None => read_layers(self.image().layers())?,
         };
-        bake::quiet(self)?;
+        quiet(self)?;
         let lock = store.lock(name, PATIENCE)?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
-        let key = format!("running {}", stamp::random_name()?);
+        let key = format!("running {}", random::random_name()?);
         let workload = match self.image().template() {
             Some(template) => template.image().workload.clone(),
             None => Workload::None,
@@ -92,13 +98,13 @@ impl Vm {
         if let Some(template) = self.image().template() {
             draft.share(template.snapshot())?;
         }
-        let about = bake::About {
+        let about = About {
             workload: &workload,
             layers: &layers,
             key: &key,
             here: &here,
         };
-        bake::write(self, draft, &about, |vm, _| {
+        write(self, draft, &about, |vm, _| {
             vm.instance().go_on()?;
             Ok(WorkingSet::default())
         })?;
@@ -143,4 +149,58 @@ impl Vm {
         };
         children.into_iter().map(child).collect()
     }
+}
+
+/// What a snapshot says beside what is in the machine.
+pub(crate) struct About<'a> {
+    pub workload: &'a Workload,
+    pub layers: &'a LayerFiles,
+    pub key: &'a str,
+    pub here: &'a Stamp,
+}
+
+/// Captures a machine into a draft and publishes it. The machine goes on as
+/// `go_on` lets it, whatever else fails.
+pub(crate) fn write(
+    vm: &Vm,
+    mut draft: Draft,
+    about: &About<'_>,
+    go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
+) -> Result<u64, Error> {
+    let image = vm.image();
+    let (written, working_set) = {
+        let _alone = vm.alone();
+        let written = vm.instance().capture(draft.path())?;
+        (written, go_on(vm, draft.path())?)
+    };
+    draft.adopt(written)?;
+    link_layers(&mut draft, about.layers)?;
+    let file = ImageFile {
+        reference: image.reference().to_owned(),
+        digest: image.digest(),
+        config: image.config().clone(),
+        possible_vcpus: MAX_VCPUS,
+        workload: about.workload.clone(),
+    };
+    let text =
+        serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
+    draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
+    draft.working_set(&working_set)?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let vcpus = vm.config().vcpus.or(image.vcpus());
+    let description = Description {
+        key: about.key.to_owned(),
+        created_unix_s: since.unwrap_or_default().as_secs(),
+        stamp: about.here.clone(),
+        vcpus: u16::try_from(vcpus.unwrap_or(vm.config().boot_vcpus())).unwrap_or(u16::MAX),
+        resources: layer_resources(image.layers()),
+        labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
+    };
+    Ok(unfinished::publish(|| draft.publish(description))?)
+}
+
+/// Has the guest write out what it holds back.
+pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
+    let channel = vm.open_session(|session| session.quiesce(false))?;
+    channel.answer(|event| matches!(event, Event::Done).then_some(()))
 }

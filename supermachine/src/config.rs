@@ -1,8 +1,9 @@
 //! How a machine is to be made.
 
-use crate::{AssetPaths, Error, stamp};
+use crate::clock::WallClock;
+use crate::{AssetPaths, Error, random};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use vmm_core::ResourceError;
 use vmm_core::resources::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS};
 
@@ -41,7 +42,7 @@ impl MachineId {
             Self::Fixed(id) => Ok(Some(id)),
             Self::Random => {
                 let mut id = [0; 16];
-                stamp::fill_random(&mut id)?;
+                random::fill_random(&mut id)?;
                 // As machine-id(5) wants it: RFC 9562, 5.4, version 4, variant 10.
                 id[6] = id[6] & 0x0f | 0x40;
                 id[8] = id[8] & 0x3f | 0x80;
@@ -67,6 +68,7 @@ pub struct VmConfig {
     pub(crate) max_processes: Option<u32>,
     pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
+    pub(crate) clock: WallClock,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -95,6 +97,7 @@ impl Default for VmConfig {
             max_processes: None,
             machine_id: MachineId::Image,
             name: None,
+            clock: WallClock::default(),
         }
     }
 }
@@ -194,6 +197,15 @@ impl VmConfig {
     /// `stop`: as a host name. Without one it has only its id.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// What time guests have, instead of that of the host's wall clock: asked
+    /// when a machine starts, is copied or reset, and when one is acquired from a
+    /// pool. It must not block. Two configurations are equal only if one was cloned
+    /// from the other since.
+    pub fn with_wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = WallClock::new(now);
         self
     }
 

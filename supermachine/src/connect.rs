@@ -1,7 +1,7 @@
 //! Connections to programs in the guest.
 
 use crate::deadline::{Deadline, Timed};
-use crate::engine::dial;
+use crate::embedder::dial;
 use crate::{Error, Vm};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

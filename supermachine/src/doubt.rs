@@ -5,7 +5,8 @@
 //! it is, soon, and the image can be baked again.
 
 use crate::Error;
-use crate::engine::process::Process;
+use crate::embedder::process::Process;
+use crate::error::Cause;
 use crate::template::Template;
 use snapshot::SnapshotError;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Template {
         }
         Error::Damaged {
             path: self.path().to_path_buf(),
-            source,
+            source: Cause::of_snapshot(source),
         }
     }
 }

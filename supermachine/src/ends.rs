@@ -1,7 +1,7 @@
 //! Hears of the end of a pool's workers, so that an idle one that died is
 //! replaced when it dies, and not when somebody wants it.
 
-use crate::engine::process::Process;
+use crate::embedder::process::Process;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::unix::net::UnixStream;

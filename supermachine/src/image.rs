@@ -265,5 +265,5 @@ impl Image {
 }
 
 pub(crate) fn default_cache() -> Result<PathBuf, Error> {
-    Ok(kernel::cache_dir()?.join("images"))
+    Ok(kernel::cached("images")?)
 }

@@ -7,32 +7,38 @@ pub mod async_;
 mod bake;
 mod base;
 mod capture;
+#[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 mod config;
 mod connect;
 mod deadline;
 mod doubt;
+mod embedder;
 mod ends;
-pub mod engine;
 mod error;
 mod exec;
+mod host;
 mod image;
+mod link;
 mod pool;
-pub mod registry;
+mod random;
+pub mod running;
 mod stamp;
 mod template;
 mod unfinished;
 mod vm;
+mod worker;
 mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
 pub use bake::{OciImageBuilder, Trigger};
 pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
-pub use engine::executable::worker_main;
-pub use engine::spawn::VmStatus;
-pub use error::Error;
-pub use exec::{ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
-pub use exec_proto::ErrorKind;
+pub use embedder::executable::{run_worker, worker_main};
+pub use embedder::handle::VmStatus;
+pub use error::{Cause, Error, ErrorKind};
+pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use image::Image;
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
@@ -41,3 +47,20 @@ pub use vmm_core::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
 };
 pub use workload::{WorkloadState, WorkloadStatus};
+
+/// What is shared between threads or sent to others stays so.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    const fn is_data<T: Clone + Send + Sync + 'static>() {}
+    is_shared::<Vm>();
+    is_shared::<PooledVm>();
+    is_shared::<ExecBuilder<'_>>();
+    is_shared::<ExecChild>();
+    is_shared::<Error>();
+    is_data::<Image>();
+    is_data::<Pool>();
+    is_data::<VmConfig>();
+    is_data::<Command>();
+    is_data::<ExecOutcome>();
+    is_data::<running::RunningVm>();
+};

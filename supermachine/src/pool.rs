@@ -2,8 +2,8 @@
 //! snapshot in between.
 
 use crate::ends::Ends;
-use crate::engine::host;
 use crate::error::with_causes;
+use crate::host;
 use crate::template::Template;
 use crate::{Error, Image, Vm, VmConfig};
 use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};
@@ -19,6 +19,9 @@ pub use pool::PoolStats;
 pub(crate) const DEFAULT_POOL_MAX: usize = 8;
 /// How long machines in use may stay so when their pool is shut down.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+/// How many machines in a row may fail to have their clock set before a caller
+/// hears of it.
+const CLOCK_TRIES: u32 = 3;
 /// Part of the host's memory that the pools of a process may use, in percent.
 const BUDGET_PERCENT: u64 = 80;
 
@@ -88,9 +91,10 @@ impl PoolBuilder {
     /// what is less, in copies of at least 48 MiB and a sixteenth of the
     /// snapshot's; more is added, rounded up to 2 MiB.
     ///
-    /// Less than the snapshot's is where a machine begins, and no limit: a guest
-    /// that would have to kill for memory takes it back from the balloon, up to
-    /// the snapshot's. For a limit, bake with that much memory.
+    /// Less than the snapshot's is a limit: the guest's kernel kills a program
+    /// rather than take memory back from the balloon. Root in the guest can take
+    /// it back all the same, by ending the balloon's driver, up to what the
+    /// snapshot has. Where root is not trusted with that, bake with less memory.
     pub fn memory_mib(mut self, memory_mib: usize) -> Self {
         self.memory_mib = Some(memory_mib);
         self
@@ -208,14 +212,29 @@ impl Pool {
     /// [`Error::Pool`]: none in time, no memory for another one, or starting
     /// them fails, with the last words of the worker.
     pub fn acquire(&self) -> Result<PooledVm, Error> {
-        Ok(PooledVm {
-            lease: self.inner.acquire()?,
-        })
+        let mut tries = 1;
+        loop {
+            let leased = PooledVm {
+                lease: self.inner.acquire()?,
+            };
+            match leased.on_time() {
+                // It was ended for that; the next may be well.
+                Err(_) if tries < CLOCK_TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// As [`Pool::acquire`], as a future of no particular runtime. Dropping it
-    /// leaves the line.
+    /// leaves the line. If the host's wall clock was moved while the machine
+    /// waited, the future blocks for one exchange with the guest, some 0.2 ms.
     pub fn request(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
+        let ticket = self.ticket();
+        async move { ticket.await?.on_time() }
+    }
+
+    /// As [`Pool::request`], for a machine whose clock may be off.
+    pub(crate) fn ticket(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
         let ticket = self.inner.request();
         async move {
             Ok(PooledVm {
@@ -257,6 +276,18 @@ impl PooledVm {
     /// Ends the machine instead of giving it back.
     pub fn discard(self) {
         self.lease.discard();
+    }
+
+    /// The same machine with the time of now: it may have waited while the
+    /// host's clock was moved. One that does not take it is ended.
+    pub(crate) fn on_time(self) -> Result<Self, Error> {
+        match self.correct_clock() {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        }
     }
 }
 

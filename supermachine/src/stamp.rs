@@ -1,7 +1,8 @@
 //! What this host is, as snapshots compare it.
 
-use crate::engine::identity;
-use crate::engine::protocol::GuestFiles;
+use crate::embedder::identity;
+use crate::link::protocol::GuestFiles;
+use crate::random::hex;
 use crate::{Error, VmConfig};
 use sha2::{Digest, Sha256};
 use snapshot::Stamp;
@@ -13,10 +14,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A file as it was: device, inode, length, and when it was changed.
-type Identity = (u64, u64, u64, i64, i64);
+type FileVersion = (u64, u64, u64, i64, i64);
 
 /// Digests of files this process has read before.
-static DIGESTS: Mutex<Option<HashMap<Identity, String>>> = Mutex::new(None);
+static DIGESTS: Mutex<Option<HashMap<FileVersion, String>>> = Mutex::new(None);
 
 /// The stamp of machines that are made here as `config` says.
 pub fn here(config: &VmConfig) -> Result<Stamp, Error> {
@@ -34,7 +35,7 @@ fn digest(path: &Path) -> Result<String, Error> {
     let failed = || Error::host("cannot read", path);
     let mut file = File::open(path).map_err(failed())?;
     let metadata = file.metadata().map_err(failed())?;
-    let identity = (
+    let version = (
         metadata.dev(),
         metadata.ino(),
         metadata.len(),
@@ -43,7 +44,7 @@ fn digest(path: &Path) -> Result<String, Error> {
     );
     let mut known = DIGESTS.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
-    if let Some(digest) = known.get(&identity) {
+    if let Some(digest) = known.get(&version) {
         return Ok(digest.clone());
     }
     let mut hash = Sha256::new();
@@ -56,22 +57,6 @@ fn digest(path: &Path) -> Result<String, Error> {
         hash.update(&buffer[..count]);
     }
     let digest = hex(&hash.finalize());
-    known.insert(identity, digest.clone());
+    known.insert(version, digest.clone());
     Ok(digest)
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A name nobody else has, in hex digits.
-pub fn random_name() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    fill_random(&mut bytes)?;
-    Ok(hex(&bytes))
-}
-
-/// Secret random bytes of the host.
-pub fn fill_random(bytes: &mut [u8]) -> Result<(), Error> {
-    getrandom::fill(bytes).map_err(|error| Error::system("get random numbers")(error.into()))
 }

@@ -1,7 +1,7 @@
 //! A snapshot that machines are copied from.
 
-use crate::engine::protocol::{GuestFiles, Restore};
-use crate::engine::resume::Identity;
+use crate::embedder::personalise::Personality;
+use crate::link::protocol::{GuestFiles, Restore};
 use crate::{Error, VmConfig, stamp};
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
@@ -209,13 +209,14 @@ impl Template {
     }
 
     /// What a copy of a configuration is to be called and have.
-    pub fn identity(&self, config: &VmConfig) -> Result<Identity, Error> {
+    pub fn identity(&self, config: &VmConfig) -> Result<Personality, Error> {
         let vcpus = config.vcpus.unwrap_or(self.vcpus());
-        Ok(Identity {
+        Ok(Personality {
             hostname: config.hostname.clone(),
             machine_id: config.machine_id.resolve()?,
             vcpus: if vcpus == self.vcpus() { 0 } else { vcpus },
-            memory_mib: config.memory_mib.filter(|mib| *mib != self.memory_mib()),
+            memory_mib: config.memory_mib,
+            clock: config.clock.clone(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Snapshots this process is making, for an exit that drops nothing.
 
-use crate::engine::process::Process;
+use crate::embedder::process::Process;
 use snapshot::Store;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

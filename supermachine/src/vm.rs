@@ -2,15 +2,14 @@
 
 use crate::deadline::Deadline;
 use crate::doubt::{blame, doubting};
-use crate::engine::dial::GREETING_LIMIT;
-use crate::engine::instance::Instance;
-use crate::engine::protocol::{Boot, RestoreStages};
-use crate::engine::resume::Identity;
-use crate::engine::spawn::VmStatus;
-use crate::exec::{Channel, Target};
-use crate::registry::{self, Description};
+use crate::embedder::handle::VmStatus;
+use crate::embedder::instance::Instance;
+use crate::embedder::personalise::Personality;
+use crate::exec::{Channel, GREETING_LIMIT, Opens};
+use crate::link::protocol::{Boot, RestoreStages};
+use crate::running::{self, Description};
 use crate::template::{Template, Workload};
-use crate::{Error, ExecBuilder, ExecOutcome, Image, MAX_VCPUS, VmConfig};
+use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig};
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
@@ -18,7 +17,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A running machine in a worker process of its own. Dropping it stops it.
+/// A running machine in a worker process of its own.
+///
+/// Dropping it stops it, as [`Vm::stop`] does, but never takes longer than half a
+/// second: a worker that does not end in good order by then has been killed.
 #[derive(Debug)]
 pub struct Vm {
     image: Image,
@@ -66,7 +68,7 @@ pub struct CopyReport {
 impl CopyReport {
     pub(crate) fn new(
         stages: RestoreStages,
-        identity: &Identity,
+        identity: &Personality,
         resumed: &exec_proto::Resumed,
     ) -> Self {
         Self {
@@ -106,11 +108,13 @@ impl Vm {
             None => {
                 let deadline = Deadline::within(config.boot_timeout);
                 let vm = Self::boot_until(image, config, deadline)?;
-                if let Some(machine_id) = config.machine_id.resolve()? {
-                    let identity = Identity {
-                        machine_id: Some(machine_id),
-                        ..Identity::default()
-                    };
+                let identity = Personality {
+                    machine_id: config.machine_id.resolve()?,
+                    clock: config.clock.clone(),
+                    ..Personality::default()
+                };
+                // It boots with the host's time.
+                if identity.machine_id.is_some() || !identity.clock.is_the_hosts() {
                     vm.instance.identify(&identity, deadline)?;
                 }
                 Ok(vm)
@@ -194,6 +198,17 @@ impl Vm {
         self.start_workload(&template.image().workload, deadline)
     }
 
+    /// Whether the guest's clock is not that of its configuration any more.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn clock_is_off(&self) -> bool {
+        self.instance.clock_is_off(&self.config.clock)
+    }
+
+    /// Sets the guest's clock again if it is off.
+    pub(crate) fn correct_clock(&self) -> Result<(), Error> {
+        self.instance.correct_clock(&self.config.clock)
+    }
+
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
         if wanted == 0 || resumed.vcpus_online == wanted {
             return Ok(());
@@ -221,7 +236,7 @@ impl Vm {
     fn register(&self) -> Result<(), Error> {
         let memory = self.config.memory_mib.or(self.image.memory_mib());
         let vcpus = self.config.vcpus.or(self.image.vcpus());
-        registry::write(
+        running::write(
             self.instance.dir(),
             &Description {
                 name: self.config.name.clone(),
@@ -232,7 +247,7 @@ impl Vm {
                 vcpus: vcpus.unwrap_or(self.config.boot_vcpus()),
                 worker_pid: self.instance.process().pid(),
                 owner_pid: std::process::id(),
-                started_unix_ms: registry::unix_ms(),
+                started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
             },
         )
@@ -319,7 +334,23 @@ impl Vm {
 
     /// A command to run.
     pub fn exec_builder(&self) -> ExecBuilder<'_> {
-        ExecBuilder::new(Target::Own(self))
+        ExecBuilder::new(self)
+    }
+
+    /// Runs a command that was built before, and collects its output.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::output`].
+    pub fn run(&self, command: &Command) -> Result<ExecOutcome, Error> {
+        command.output_of(self)
+    }
+
+    /// Starts a command that was built before, with its streams open.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::spawn`].
+    pub fn spawn(&self, command: &Command) -> Result<ExecChild, Error> {
+        command.spawn_on(self)
     }
 
     /// Runs a command and collects its output.
@@ -340,9 +371,7 @@ impl Vm {
     pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
         let channel =
             self.open_session(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
-        answer(&channel, |event| {
-            matches!(event, Event::FileWritten { .. }).then_some(())
-        })
+        channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
     }
 
     /// Reads a file of at most 4 MiB from the guest. The path is absolute.
@@ -351,7 +380,7 @@ impl Vm {
     /// [`Error::Exec`] when the guest cannot read it or it is larger.
     pub fn read_file(&self, path: &str) -> Result<Vec<u8>, Error> {
         let channel = self.open_session(|session| session.read_file(path.as_bytes()))?;
-        answer(&channel, |event| match event {
+        channel.answer(|event| match event {
             Event::File(bytes) => Some(bytes),
             _ => None,
         })
@@ -362,7 +391,7 @@ impl Vm {
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance
-            .open_session(Deadline::within(GREETING_LIMIT), queue)
+            .open_session(Deadline::within(GREETING_LIMIT), &queue)
     }
 
     /// How the machine is doing.
@@ -390,32 +419,17 @@ impl Vm {
     }
 }
 
-/// Longest a guest may take to answer a request, more than it waits for a
-/// workload to listen.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(150);
+impl Opens for Vm {
+    fn image_config(&self) -> &ImageConfig {
+        self.image.config()
+    }
 
-/// Waits for the one event that answers a request.
-pub(crate) fn answer<T>(channel: &Channel, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
-    answer_until(channel, Deadline::within(ANSWER_LIMIT), pick)
-}
-
-/// As [`answer`], not beyond a deadline of the caller's.
-pub(crate) fn answer_until<T>(
-    channel: &Channel,
-    deadline: Deadline,
-    pick: impl Fn(Event) -> Option<T>,
-) -> Result<T, Error> {
-    channel.limit(deadline);
-    let mut buffer = Vec::new();
-    loop {
-        match channel.next_event(&mut buffer)? {
-            Event::Failed(failure) => return Err(failure.into()),
-            event => {
-                if let Some(answer) = pick(event) {
-                    return Ok(answer);
-                }
-            }
-        }
+    fn open_session(
+        &self,
+        deadline: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        self.instance.open_session(deadline, queue)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The command a machine runs by itself.
 
 use crate::exec::ExecStatus;
-use crate::vm::answer;
 use crate::{Error, Vm};
 use exec_proto::client::Event;
 use exec_proto::{WORKLOAD_TAIL_BYTES, WorkloadReport};
@@ -67,7 +66,7 @@ impl Vm {
     pub fn workload_status(&self) -> Result<WorkloadStatus, Error> {
         let most = u32::try_from(WORKLOAD_TAIL_BYTES).unwrap_or(u32::MAX);
         let channel = self.open_session(|session| session.workload_status(most))?;
-        answer(&channel, |event| match event {
+        channel.answer(|event| match event {
             Event::Workload(report) => Some(WorkloadStatus::from_wire(report)),
             _ => None,
         })
@@ -82,6 +81,6 @@ impl Vm {
     /// workload, [`Error::Ended`] once the machine has ended.
     pub fn workload_signal(&self, number: u32) -> Result<(), Error> {
         let channel = self.open_session(|session| session.signal_workload(number))?;
-        answer(&channel, |event| matches!(event, Event::Done).then_some(()))
+        channel.answer(|event| matches!(event, Event::Done).then_some(()))
     }
 }

@@ -4,8 +4,9 @@
 mod support;
 
 use std::time::Duration;
-use supermachine::Image;
+
 use supermachine::async_::AsyncImage;
+use supermachine::{Command, Image};
 use support::*;
 
 async fn baked(name: &str) -> (AsyncImage, std::path::PathBuf) {
@@ -26,11 +27,7 @@ async fn machines_are_started_used_and_stopped() {
     vm.write_file("/tmp/x", "text").await.unwrap();
     assert_eq!(vm.read_file("/tmp/x").await.unwrap(), b"text");
     let out = vm
-        .run(|command| {
-            command
-                .argv(["cat", "/tmp/x"])
-                .timeout(Duration::from_secs(20))
-        })
+        .run(Command::new(["cat", "/tmp/x"]).timeout(Duration::from_secs(20)))
         .await
         .unwrap();
     assert_eq!(out.stdout, b"text");

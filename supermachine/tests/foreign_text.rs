@@ -101,3 +101,26 @@ fn names_in_lists_are_shown_escaped_and_json_means_the_same() {
     drop(child.stdin.take());
     assert_eq!(finish(child, PATIENCE).code(), 0);
 }
+
+#[test]
+fn workload_of_words_that_are_no_text_is_refused_before_anything_is_baked() {
+    use std::os::unix::ffi::OsStrExt;
+    let sandbox = Sandbox::new();
+    for at in ["command", "variable"] {
+        let foreign = std::ffi::OsStr::from_bytes(b"A=caf\xe9");
+        let mut command = sandbox.command(&["bake", "--name", "foreign"]);
+        if at == "variable" {
+            command.arg("--env").arg(foreign);
+        }
+        command.arg(busybox());
+        if at == "command" {
+            command.args(["--", "echo"]).arg(foreign);
+        }
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let finished = finish(child, std::time::Duration::from_secs(60));
+        finished.assert_refused(125, &["UTF-8"]);
+        assert_tame(&finished.err());
+    }
+    let listed = sandbox.run(&["images"]);
+    assert!(!listed.out().contains("foreign"), "{}", listed.out());
+}

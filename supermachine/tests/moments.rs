@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use supermachine::Error;
+use supermachine::{Error, Vm};
+use support::library_config;
 use support::shelf::*;
 
 #[test]
@@ -72,4 +74,39 @@ fn children_beyond_the_descriptors_of_the_process_are_refused_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(sh(&vm.fork(2).unwrap()[1], "echo on"), "on");
     assert_eq!(sh(&vm, "echo on"), "on");
+}
+
+/// Counts until the machine is another one, and then says how far it came.
+const COUNT: &str = "(
+    read -r first < /proc/sys/kernel/random/boot_id; id=$first; i=0
+    while [ \"$id\" = \"$first\" ]; do
+        i=$((i+1)); read -r id < /proc/sys/kernel/random/boot_id
+    done
+    echo $i > /dev/shm/count
+) > /dev/null 2>&1 &";
+
+#[test]
+fn children_of_several_orders_are_of_one_moment() {
+    // More than fit into one order to the worker.
+    const CHILDREN: usize = 70;
+    let shelf = Shelf::new("orders");
+    let config = library_config().with_restore_timeout(Duration::from_secs(120));
+    let vm = Vm::start(&shelf.bake(), &config).unwrap();
+    sh(&vm, COUNT);
+    let children = vm.fork(CHILDREN).unwrap();
+    assert_eq!(children.len(), CHILDREN);
+    let counts: BTreeSet<u64> = children
+        .iter()
+        .map(|child| {
+            let wait = "while [ ! -s /dev/shm/count ]; do sleep 0.05; done; cat /dev/shm/count";
+            sh(child, wait).parse().unwrap()
+        })
+        .collect();
+    let (least, most) = (counts.first().unwrap(), counts.last().unwrap());
+    // One may have been about to look.
+    assert!(most - least <= 1, "{counts:?}");
+    assert_eq!(
+        sh(&vm, "ls /dev/shm/count 2>/dev/null || echo none"),
+        "none"
+    );
 }

@@ -6,7 +6,7 @@ mod support;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use supermachine::{Engine, Image, PoolBuilder, VmConfig, registry};
+use supermachine::{Engine, Image, PoolBuilder, VmConfig, running};
 use support::shelf::*;
 use support::*;
 
@@ -100,7 +100,7 @@ fn start_gives_the_baked_machine_only_to_who_asks_for_no_other() {
     for config in others {
         let vm = image.start(&config).unwrap();
         assert_ne!(worker_of(&vm), baked, "{config:?}");
-        let is_named = registry::find(&name).is_ok();
+        let is_named = running::find(&name).is_ok();
         assert_eq!(is_named, config == library_config().with_name(&name));
     }
     let same = library_config().with_memory_mib(256).with_vcpus(1);

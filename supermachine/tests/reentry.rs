@@ -29,7 +29,7 @@ fn main() {
             vm.exec(["echo", "own worker"]).unwrap().stdout,
             b"own worker\n"
         );
-        let workers = supermachine::registry::running();
+        let workers = supermachine::running::list();
         let own = workers
             .iter()
             .find(|vm| vm.description.owner_pid == std::process::id());

@@ -145,25 +145,8 @@ fn files_have_the_limits_that_are_documented() {
         .unwrap();
     let sum = String::from_utf8(out.stdout).unwrap();
     assert!(sum.starts_with(&sha256_hex(&bytes)), "{sum}");
-    let kind = supermachine::ErrorKind::TooLarge;
+    let kind = supermachine::ExecErrorKind::TooLarge;
     assert!(matches!(vm.read_file("/staged/file"), Err(Error::Exec { kind: k, .. }) if k == kind));
-}
-
-#[test]
-fn an_error_means_that_nothing_ran_and_a_chain_that_ran_has_a_status() {
-    let vm = machine();
-    let missing = supermachine::ErrorKind::NotFound;
-    let first = vm.exec_builder().argv(["no-such"]).chain(["touch", "/ran"]);
-    assert!(matches!(first.output(), Err(Error::Exec { kind, .. }) if kind == missing));
-    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
-    assert_eq!(ran.status.code, Some(1));
-    let later = vm.exec_builder().argv(["echo", "one"]).chain(["no-such"]);
-    let out = later.chain(["touch", "/ran"]).output().unwrap();
-    assert_eq!((out.status.code, out.status.step), (Some(127), 1));
-    assert_eq!(out.stdout, b"one\n");
-    assert!(String::from_utf8_lossy(&out.stderr).contains("no-such"));
-    let ran = vm.exec(["test", "-e", "/ran"]).unwrap();
-    assert_eq!(ran.status.code, Some(1));
 }
 
 #[test]
@@ -181,4 +164,34 @@ fn a_workload_that_ends_during_a_bake_is_reported_with_its_output() {
     };
     assert!(output.contains("starting") && output.contains("no config"));
     assert!(error.to_string().contains("no config"), "{error}");
+}
+
+#[test]
+fn command_is_data_that_any_machine_runs_any_number_of_times() {
+    let command = supermachine::Command::new(["sh", "-c", "cat /tmp/staged -; echo $A; pwd"])
+        .stage_file("/tmp/staged", "staged\n")
+        .stdin("input\n")
+        .env("A", "b c")
+        .cwd("/usr")
+        .timeout(Duration::from_secs(30));
+    let expected = b"staged\ninput\nb c\n/usr\n";
+    let machines = [machine(), machine()];
+    for vm in &machines {
+        let again = command.clone();
+        std::thread::scope(|scope| {
+            for command in [&command, &again] {
+                scope.spawn(move || assert_eq!(vm.run(command).unwrap().stdout, expected));
+            }
+        });
+        assert_eq!(
+            vm.exec_builder().argv(["true"]).into_command(),
+            supermachine::Command::new(["true"])
+        );
+    }
+    let mut child = machines[0].spawn(&command).unwrap();
+    std::io::Write::write_all(&mut child.stdin().unwrap(), b"other\n").unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout().unwrap(), &mut text).unwrap();
+    assert_eq!(text, "staged\nother\nb c\n/usr\n");
+    assert!(child.wait().unwrap().success());
 }

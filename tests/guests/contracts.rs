@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use exec_proto::client::Event;
 use std::io::{Read, Write};
 use std::time::Duration;
-use supermachine::{Error, ErrorKind, Vm};
+use supermachine::{Error, Vm};
 use supermachine_tests::{COMMAND_TIMEOUT, Guest, config, image, sh};
 
 fn boot(vcpus: u32) -> Guest {
@@ -80,13 +80,27 @@ fn commands_run_as_they_were_built() {
 fn commands_that_cannot_start_say_why() {
     let guest = boot(1);
     let vm = guest.vm();
-    let kind = |argv: [&str; 1]| match vm.exec(argv) {
-        Err(Error::Exec { kind, .. }) => kind,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(kind(["no-such-command"]), ErrorKind::NotFound);
-    assert_eq!(kind(["no-such-command"]).exit_status(), 127);
-    assert_eq!(kind(["/etc/passwd"]).exit_status(), 126);
+    for (program, status) in [
+        ("no-such-command", 127),
+        ("/etc/passwd", 126),
+        ("/etc", 126),
+    ] {
+        let first = vm.exec_builder().argv([program]);
+        let chained = vm.exec_builder().argv(["true"]).chain([program]);
+        for (command, step) in [(first, 0), (chained, 1)] {
+            let out = command.chain(["touch", "/ran"]).output().unwrap();
+            let found = (out.status.code, out.status.step, out.status.executed);
+            assert_eq!(found, (Some(status), step, false), "{out:?}");
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(said.starts_with(program), "{said}");
+        }
+        let mut child = vm.exec_builder().argv([program]).spawn().unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut child.stderr().unwrap(), &mut said).unwrap();
+        assert!(said.starts_with(program), "{said}");
+        assert_eq!(child.wait().unwrap().code, Some(status));
+    }
+    assert!(vm.read_file("/ran").is_err());
     let refused = vm
         .exec_builder()
         .argv(["true"])

@@ -1,6 +1,7 @@
 //! Guest RAM, and the leases that keep it alive while a guest can reach it.
 
 pub(crate) mod fork;
+pub use fork::close_inherited_descriptors;
 mod page_set;
 
 use std::io;

@@ -72,6 +72,12 @@ const IMAGES: &[Image] = &[
         packages: &["gcc", "libc6-dev", "make"],
     },
     Image {
+        name: "network",
+        base: BASE,
+        // Debian's iptables works on nf_tables.
+        packages: &["busybox-static", "iproute2", "iptables", "nftables"],
+    },
+    Image {
         name: "openssl",
         base: BASE,
         packages: &["openssl"],
@@ -294,7 +300,7 @@ fn make(
 /// downloaded to the user's cache directory.
 fn debs(names: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     packages::ensure_arm64_lists()?;
-    let cache = kernel::cache_dir()?.join("debs");
+    let cache = kernel::cached("debs")?;
     std::fs::create_dir_all(cache.join("partial"))?;
     let status = cache.join("empty-status");
     std::fs::write(&status, "")?;

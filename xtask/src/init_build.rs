@@ -29,7 +29,7 @@ pub fn ensure() -> Result<PathBuf> {
         source_hash(&workspace::root(), &toolchain.identity)?
     );
     let cache = kernel::cache_dir()?;
-    let finished = cache.join(&name);
+    let finished = kernel::cached(&name)?;
     let initrd = finished.join(Asset::InitOci.file_name());
     kernel::mark_used(&finished);
     if initrd.is_file() {

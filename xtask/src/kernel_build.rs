@@ -31,7 +31,7 @@ pub fn ensure() -> Result<PathBuf> {
     let version = packages::installed_version(recipe::SOURCE_PACKAGE)?
         .with_context(|| format!("{} is not installed", recipe::SOURCE_PACKAGE))?;
     let name = format!("kernel-{}", recipe::build_hash(&version));
-    let finished = cache.join(&name);
+    let finished = kernel::cached(&name)?;
     let image = finished.join(IMAGE);
     kernel::mark_used(&finished);
     if image.is_file() {

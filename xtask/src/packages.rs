@@ -171,7 +171,7 @@ pub const PYTHON: Set = Set {
 /// The directory with the executables of a package of PyPI, installed in a
 /// virtual environment in the user's cache directory.
 pub fn from_pypi(package: &str, version: &str) -> Result<PathBuf> {
-    let environment = kernel::cache_dir()?.join(format!("{package}-{version}"));
+    let environment = kernel::cached(&format!("{package}-{version}"))?;
     let programs = environment.join("bin");
     // Written last: an installation that was interrupted is done again.
     let complete = environment.join("complete");

@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     ("release", release),
     ("handlers", || handlers::run(&[])),
     ("unit and integration tests", tests),
+    ("overflow checks", overflow_checks),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
 ];
@@ -165,6 +166,34 @@ fn tests() -> Result<()> {
         bail!("cargo test: {status}");
     }
     Ok(())
+}
+
+/// The engine as a crate outside this workspace compiles it for debugging: what a
+/// guest does must not end in a panic there. Some optimisation, for speed; the
+/// profiles of this workspace leave the checks out.
+fn overflow_checks() -> Result<()> {
+    let mut tests = cargo(&["test", "--locked", "--quiet", "--target-dir"]);
+    tests.arg(workspace::target_dir()?.join("checked"));
+    for setting in [
+        "opt-level=1",
+        "debug-assertions=true",
+        "overflow-checks=true",
+    ] {
+        let profile = "profile.dev.package.supermachine-softhv";
+        tests.args(["--config", &format!("{profile}.{setting}")]);
+    }
+    tests.args(["-p", "supermachine-softhv", "--lib"]);
+    for streams in [
+        "a64_streams",
+        "oracle_streams",
+        "simd_corners",
+        "shootdown",
+        "interrupts",
+        "system",
+    ] {
+        tests.args(["--test", streams]);
+    }
+    process::shown(&mut tests)
 }
 
 fn quick_tests() -> Result<()> {

@@ -4,15 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use exec_proto::{ExecRequest, ExitStatus, Exited, MAX_DATA_BYTES, Reply, Request};
+use exec_proto::{ExecRequest, Exited, MAX_DATA_BYTES, Reply, Request};
 
-use super::connection::breach;
 use super::dialer::Post;
+use super::failure::{self, breach};
 use super::groups::Group;
+use super::launch::{self, exit_status};
 use super::link::{Link, Received};
 use super::output::{Output, Stream};
 use super::stdin::{Accepted, Stdin};
-use super::{Agent, Stop, launch, tree};
+use super::{Agent, Stop, tree};
 use crate::sys::{self, Outcome, Plan, Pty, Waited};
 
 /// Output queued for the host at which the command's pipes are left alone.
@@ -55,6 +56,8 @@ struct Command<'a> {
     deadline_ns: Option<u64>,
     timed_out: bool,
     last: Waited,
+    /// The program of the last step came to run.
+    executed: bool,
     host_gone: bool,
     quiet_until: Option<u64>,
 }
@@ -69,9 +72,19 @@ pub(super) fn run(
     post: &Post<'_>,
 ) -> Result<(), Stop> {
     let mut command = Command::new(agent, request)?;
-    let pid = command.start_next()?.unwrap_or_default();
-    command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
-    link.queue(&Reply::Started { pid });
+    match command.start_next() {
+        Ok(pid) => {
+            command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
+            let pid = pid.unwrap_or_default();
+            link.queue(&Reply::Started { pid });
+        }
+        Err(Stop::Refused(failure)) if failure.kind.is_exec_status() => {
+            link.queue(&Reply::Started { pid: 0 });
+            command.not_executed(link, &failure);
+            command.wind_up(link);
+        }
+        Err(stop) => return Err(stop),
+    }
     let result = command
         .serve(link, post)
         .and_then(|()| command.finish(link));
@@ -80,19 +93,8 @@ pub(super) fn run(
     result
 }
 
-pub(super) fn exit_status(outcome: Outcome) -> ExitStatus {
-    match outcome {
-        Outcome::Code(code) => ExitStatus::Code(code),
-        Outcome::Signal(signal) => ExitStatus::Signal(signal),
-    }
-}
-
 fn resources(error: &io::Error) -> Stop {
-    Stop::Refused(exec_proto::Failure {
-        kind: exec_proto::ErrorKind::Resources,
-        errno: error.raw_os_error().unwrap_or(0),
-        message: format!("cannot set up the command: {error}"),
-    })
+    Stop::Refused(failure::resources(error, "command"))
 }
 
 impl<'a> Command<'a> {
@@ -127,6 +129,7 @@ impl<'a> Command<'a> {
                 outcome: Outcome::Code(0),
                 peak_rss_kib: 0,
             },
+            executed: true,
             host_gone: false,
             quiet_until: None,
         };
@@ -231,6 +234,7 @@ impl<'a> Command<'a> {
             }
             let now = sys::monotonic_ns();
             self.check_deadline(now);
+            self.stdin.repeat_end(now);
             self.send(link, now)?;
             if self.quiet_until.is_none() && self.child.is_some() {
                 post.pass_on();
@@ -356,10 +360,9 @@ impl<'a> Command<'a> {
             output(stdout),
             output(stderr),
         ];
-        let until = [self.deadline_ns, self.quiet_until]
-            .into_iter()
-            .flatten()
-            .min();
+        let next_end = self.stdin.next_end_ns().filter(|_| child.is_some());
+        let until = [self.deadline_ns, self.quiet_until, next_end];
+        let until = until.into_iter().flatten().min();
         let limit = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
         sys::poll(&mut watches, limit)?;
         let [host, ended, stdin, stdout, stderr] = watches.map(|watch| watch.revents);
@@ -412,15 +415,32 @@ impl<'a> Command<'a> {
             self.step = self.step.saturating_add(1);
             match self.start_next() {
                 Ok(_) => return Ok(()),
-                Err(Stop::Refused(failure)) => {
-                    // As a shell would: earlier commands did run.
-                    let text = format!("{failure}\n");
-                    link.queue(&Reply::Stderr(text.as_bytes()));
-                    self.last.outcome = Outcome::Code(failure.kind.exit_status());
+                Err(Stop::Refused(failure)) if failure.kind.is_exec_status() => {
+                    self.not_executed(link, &failure);
                 }
                 Err(stop) => return Err(stop),
             }
         }
+        self.wind_up(link);
+        Ok(())
+    }
+
+    /// The next program cannot be executed: as in a shell, that is a status and a
+    /// line on standard error, whether commands ran before it or not.
+    fn not_executed(&mut self, link: &mut Link<'_>, failure: &exec_proto::Failure) {
+        if self.tty {
+            // A terminal has one stream, and ends its lines so.
+            link.queue(&Reply::Stdout(format!("{failure}\r\n").as_bytes()));
+        } else {
+            link.queue(&Reply::Stderr(format!("{failure}\n").as_bytes()));
+        }
+        self.last.outcome = Outcome::Code(failure.kind.exit_status());
+        self.executed = false;
+    }
+
+    /// No further command will write: takes the output that is there.
+    fn wind_up(&mut self, link: &mut Link<'_>) {
+        let deliver = !self.host_gone;
         self.ends = None;
         for output in &mut self.outputs {
             output.limit_to_pending();
@@ -432,7 +452,6 @@ impl<'a> Command<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     fn finish(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
@@ -451,6 +470,7 @@ impl<'a> Command<'a> {
             peak_rss_kib: self.last.peak_rss_kib,
             timed_out: self.timed_out,
             step: self.step,
+            executed: self.executed,
         }));
         link.flush()?;
         self.release_group();

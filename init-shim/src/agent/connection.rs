@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use exec_proto::{
-    AgentReady, CAP_TREE_KILL, ErrorKind, Failure, Hello, MAX_FILE_BYTES, MAX_STAGED_BYTES,
-    ProtoError, Reply, Request,
+    AgentReady, CAP_TREE_KILL, ErrorKind, Failure, Hello, MAX_FILE_BYTES, MAX_STAGED_BYTES, Reply,
+    Request,
 };
 
 use super::command;
-use super::dialer::Post;
+use super::dialer::{Greeting, Post};
+use super::failure::{bad_request, breach};
 use super::files::{Reading, Writing, guest_path};
 use super::link::{Buffers, Link, Received};
 use super::{Agent, Stop, listener, resume};
@@ -21,20 +22,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a host may take from its connection to its first request. The
 /// agent's own call waits for as long as it takes.
 pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(60);
-
-/// How a connection begins.
-#[derive(Debug)]
-pub enum Greeting {
-    /// The host opened it.
-    Hello,
-    /// The agent opened it, with facts about the boot.
-    Ready {
-        /// `CLOCK_MONOTONIC` at the start of `main`, in ns.
-        started_ns: u64,
-        /// `CLOCK_MONOTONIC` when listening began, in ns.
-        ready_ns: u64,
-    },
-}
 
 /// What a finished request asks of the connection's loop.
 enum After {
@@ -122,27 +109,6 @@ struct Connection<'a> {
 struct Incoming {
     file: Writing,
     ack: bool,
-}
-
-/// The failure that answers a breach of the protocol.
-pub(super) fn breach(error: &ProtoError) -> Failure {
-    let kind = match error {
-        ProtoError::VersionMismatch { .. } | ProtoError::NotThisProtocol => ErrorKind::Version,
-        _ => ErrorKind::BadRequest,
-    };
-    Failure {
-        kind,
-        errno: 0,
-        message: error.to_string(),
-    }
-}
-
-fn bad_request(message: &str) -> Failure {
-    Failure {
-        kind: ErrorKind::BadRequest,
-        errno: 0,
-        message: message.to_owned(),
-    }
 }
 
 impl Connection<'_> {

@@ -5,15 +5,17 @@
 //! the post goes to another, which dials the next. So a host that takes a
 //! connection finds the agent already there, and a device that resets all
 //! connections, as after a restore, makes the agent call at once.
+//!
+//! A thread that gets no further with what it serves (a program that hangs while
+//! it is executed) is relieved of the post by whoever needs the line.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-use super::connection::Greeting;
 
 /// First and longest pause while the host refuses, or closes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -22,6 +24,20 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 const WANTED_NS: u64 = 1_000_000_000;
 /// Threads that wait for the post while another holds it.
 const KEPT_SPARE: usize = 2;
+
+/// How a connection begins.
+#[derive(Debug)]
+pub enum Greeting {
+    /// The host opened it.
+    Hello,
+    /// The agent opened it, with facts about the boot.
+    Ready {
+        /// `CLOCK_MONOTONIC` at the start of `main`, in ns.
+        started_ns: u64,
+        /// `CLOCK_MONOTONIC` when listening began, in ns.
+        ready_ns: u64,
+    },
+}
 
 /// Dials the host, one connection after the other.
 pub struct Dialer {
@@ -33,6 +49,8 @@ pub struct Dialer {
 
 struct State {
     vacant: bool,
+    /// Which holder of the post the present one is, or the last one was.
+    tenure: u64,
     spare: usize,
     failures: u32,
 }
@@ -58,6 +76,7 @@ impl Dialer {
             greeting,
             state: Mutex::new(State {
                 vacant: true,
+                tenure: 0,
                 spare: 0,
                 failures: 0,
             }),
@@ -73,11 +92,12 @@ impl Dialer {
         &self.greeting
     }
 
-    /// Waits for the post and takes it; false if enough others wait.
-    pub(super) fn await_post(&self) -> bool {
+    /// Waits for the post and takes it; the number of this tenure. None if enough
+    /// others wait.
+    pub(super) fn await_post(&self) -> Option<u64> {
         let mut state = self.lock();
         if !state.vacant && state.spare >= KEPT_SPARE {
-            return false;
+            return None;
         }
         state.spare += 1;
         while !state.vacant {
@@ -86,12 +106,30 @@ impl Dialer {
         }
         state.spare -= 1;
         state.vacant = false;
-        true
+        state.tenure += 1;
+        Some(state.tenure)
     }
 
-    /// Gives the post up and tells how many threads wait for it.
-    pub(super) fn vacate(&self) -> usize {
-        let mut state = self.lock();
+    pub(super) fn is_held_by(&self, tenure: u64) -> bool {
+        let state = self.lock();
+        !state.vacant && state.tenure == tenure
+    }
+
+    /// Gives the post up and tells how many threads wait for it; none if somebody
+    /// else holds it by now.
+    pub(super) fn vacate(&self, tenure: u64) -> Option<usize> {
+        let state = self.lock();
+        let is_held = !state.vacant && state.tenure == tenure;
+        is_held.then(|| self.vacated(state))
+    }
+
+    /// As [`Dialer::vacate`], for whoever holds the post.
+    pub(super) fn relieve(&self) -> Option<usize> {
+        let state = self.lock();
+        (!state.vacant).then(|| self.vacated(state))
+    }
+
+    fn vacated(&self, mut state: MutexGuard<'_, State>) -> usize {
         state.vacant = true;
         state.failures = 0;
         let spare = state.spare;
@@ -140,15 +178,28 @@ enum Line {
     Dead,
     /// One is about to be there.
     Calling,
+    /// The host uses what was open, and the one who holds the post will pass it on.
+    InUse,
     Open,
 }
 
+/// How long a holder of the post may serve a request before another calls in its
+/// place, if somebody waits for that.
+const RELIEF_AFTER: Duration = Duration::from_millis(100);
+
 /// The state of the line to the host, for those who must not be captured in
 /// the middle of a call.
-#[derive(Debug)]
 pub(super) struct Standby {
     line: Mutex<Line>,
     changed: Condvar,
+    /// Lets another thread dial.
+    relief: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Standby {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Standby").field(&self.line).finish()
+    }
 }
 
 impl Default for Standby {
@@ -156,6 +207,7 @@ impl Default for Standby {
         Self {
             line: Mutex::new(Line::Dead),
             changed: Condvar::new(),
+            relief: OnceLock::new(),
         }
     }
 }
@@ -166,14 +218,33 @@ impl Standby {
         self.changed.notify_all();
     }
 
-    /// Waits while a call is under way, at most for `limit`; whether none is.
+    /// How to let another thread dial than the one that holds the post.
+    pub(super) fn set_relief(&self, relief: impl Fn() + Send + Sync + 'static) {
+        // There is one dialer.
+        let _ = self.relief.set(Box::new(relief));
+    }
+
+    /// Waits while a call is under way or about to be made, at most for `limit`;
+    /// whether none is. Has another thread call if that does not get on.
     pub(super) fn settle(&self, limit: Duration) -> bool {
+        let first = RELIEF_AFTER.min(limit);
+        match self.settled(first) {
+            Line::Dead | Line::Open => return true,
+            Line::Calling => {}
+            Line::InUse => {
+                if let Some(relieve) = self.relief.get() {
+                    relieve();
+                }
+            }
+        }
+        matches!(self.settled(limit - first), Line::Dead | Line::Open)
+    }
+
+    fn settled(&self, limit: Duration) -> Line {
+        let is_moving = |line: &mut Line| matches!(line, Line::Calling | Line::InUse);
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        let (line, _) = self
-            .changed
-            .wait_timeout_while(line, limit, |line| *line == Line::Calling)
-            .unwrap_or_else(PoisonError::into_inner);
-        *line != Line::Calling
+        let waited = self.changed.wait_timeout_while(line, limit, is_moving);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -207,7 +278,7 @@ impl<'a> Post<'a> {
         if let Some(standby) = self.standby
             && self.held.get()
         {
-            standby.set(Line::Calling);
+            standby.set(Line::InUse);
         }
     }
 
@@ -244,7 +315,10 @@ mod tests {
         assert_eq!(failures(), 2);
         dialer.ended_unused(WANTED_NS);
         assert_eq!(failures(), 1);
-        dialer.vacate();
+        dialer.relieve();
+        assert_eq!(failures(), 1, "nobody holds the post");
+        let tenure = dialer.await_post().unwrap();
+        assert_eq!(dialer.vacate(tenure), Some(0));
         assert_eq!(failures(), 0);
     }
 
@@ -259,6 +333,36 @@ mod tests {
         post.pass_on();
         assert!(!post.is_held());
         assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn who_was_relieved_has_no_post_to_pass_on() {
+        let dialer = Dialer::new(|| Err(io::ErrorKind::Unsupported.into()), Greeting::Hello);
+        let first = dialer.await_post().unwrap();
+        assert!(dialer.is_held_by(first));
+        assert_eq!(dialer.relieve(), Some(0));
+        assert!(!dialer.is_held_by(first));
+        assert_eq!(dialer.vacate(first), None);
+        let second = dialer.await_post().unwrap();
+        assert_eq!(dialer.vacate(first), None);
+        assert!(dialer.is_held_by(second) && !dialer.is_held_by(first));
+    }
+
+    #[test]
+    fn call_that_a_hanging_command_owes_is_made_by_another() {
+        let standby = std::sync::Arc::new(Standby::default());
+        let post = Post::new(&standby, &|| {});
+        post.in_use();
+        let other = std::sync::Arc::downgrade(&standby);
+        standby.set_relief(move || {
+            let standby = other.upgrade().unwrap();
+            standby.set(Line::Calling);
+            thread::spawn(move || standby.set(Line::Open));
+        });
+        assert!(standby.settle(Duration::from_secs(60)));
+        // An open line is not waited for, and nobody is relieved.
+        standby.set(Line::Calling);
+        assert!(!standby.settle(Duration::from_millis(20)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use exec_proto::{ErrorKind, Failure};
 
-use super::launch;
+use super::failure::shortened;
 use crate::sys::Credentials;
 
 /// Who a command runs as.
@@ -62,7 +62,7 @@ fn unknown(what: &str, name: &[u8]) -> Failure {
     Failure {
         kind: ErrorKind::UnknownUser,
         errno: 0,
-        message: format!("no such {what}: {}", launch::shortened(name)),
+        message: format!("no such {what}: {}", shortened(name)),
     }
 }
 

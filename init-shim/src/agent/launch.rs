@@ -5,12 +5,13 @@ use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use exec_proto::{ErrorKind, ExecRequest, Failure};
+use exec_proto::{ErrorKind, ExecRequest, ExitStatus, Failure};
 
+use super::failure::shortened;
 use super::files;
 use super::groups::{Group, GroupPool};
 use super::identity::{self, Identity};
-use crate::sys::{self, Credentials, Plan, SpawnError, Stage};
+use crate::sys::{self, Credentials, Outcome, Plan, SpawnError, Stage};
 
 /// Search path of a command that brings none.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -158,14 +159,11 @@ impl Start<'_> {
     }
 }
 
-/// Most of a name that an error repeats: an argument may have two megabytes,
-/// a message has to fit its frame with all that is said about it.
-const NAME_BYTES: usize = 256;
-
-pub(super) fn shortened(name: &[u8]) -> String {
-    match name.get(..NAME_BYTES) {
-        Some(head) if name.len() > NAME_BYTES => format!("{}…", String::from_utf8_lossy(head)),
-        _ => String::from_utf8_lossy(name).into_owned(),
+/// How a process ended, as the host is told.
+pub(super) fn exit_status(outcome: Outcome) -> ExitStatus {
+    match outcome {
+        Outcome::Code(code) => ExitStatus::Code(code),
+        Outcome::Signal(signal) => ExitStatus::Signal(signal),
     }
 }
 

@@ -8,6 +8,7 @@
 mod command;
 mod connection;
 mod dialer;
+mod failure;
 pub mod files;
 pub mod groups;
 mod hold;
@@ -39,8 +40,8 @@ use groups::GroupPool;
 use resume::Controls;
 use workload::Workload;
 
-pub use connection::{Greeting, serve};
-pub use dialer::Dialer;
+pub use connection::serve;
+pub use dialer::{Dialer, Greeting};
 pub use link::Buffers;
 pub use workers::{Doorway, Workers};
 

@@ -9,6 +9,11 @@ use crate::sys;
 
 /// End-of-file character of a terminal in its default settings (`VEOF`, ^D).
 const TERMINAL_EOF: u8 = 4;
+/// First and longest pause before a terminal whose input has ended gets another
+/// end-of-file character: one ends the input of one reader only, of a shell's
+/// child, say, and not of the shell.
+const FIRST_REPEAT_NS: u64 = 50_000_000;
+const LAST_REPEAT_NS: u64 = 1_000_000_000;
 /// Grants are collected to this size before they are worth a frame.
 const GRANT_BYTES: usize = STDIN_WINDOW_BYTES / 4;
 
@@ -35,6 +40,14 @@ pub(super) struct Stdin {
     at_line_start: bool,
     /// The host is to be told that nobody reads any more.
     closed_by_command: bool,
+    /// When a terminal gets its next end of file.
+    repeat: Option<Repeat>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Repeat {
+    at_ns: u64,
+    pause_ns: u64,
 }
 
 impl Stdin {
@@ -50,6 +63,7 @@ impl Stdin {
             at_end: false,
             at_line_start: true,
             closed_by_command: false,
+            repeat: None,
         }
     }
 
@@ -57,6 +71,34 @@ impl Stdin {
     pub(super) fn retarget(&mut self, target: Option<OwnedFd>) {
         if self.target.is_some() {
             self.target = target;
+            if self.at_end {
+                self.repeat_at(0, FIRST_REPEAT_NS);
+            }
+        }
+    }
+
+    fn repeat_at(&mut self, at_ns: u64, pause_ns: u64) {
+        self.repeat = Some(Repeat { at_ns, pause_ns });
+    }
+
+    /// When [`Stdin::repeat_end`] has something to do.
+    pub(super) fn next_end_ns(&self) -> Option<u64> {
+        let repeat = self.repeat.filter(|_| self.target.is_some());
+        repeat.map(|repeat| repeat.at_ns)
+    }
+
+    /// Ends a terminal's input once more, if it is time.
+    pub(super) fn repeat_end(&mut self, now_ns: u64) {
+        let is_due = |repeat: &Repeat| now_ns >= repeat.at_ns;
+        let Some(repeat) = self.repeat.filter(is_due) else {
+            return;
+        };
+        let next = now_ns.saturating_add(repeat.pause_ns);
+        self.repeat_at(next, (repeat.pause_ns * 2).min(LAST_REPEAT_NS));
+        // What nobody has read yet is enough.
+        if self.buffer.is_empty() && self.target.is_some() {
+            self.buffer.push(TERMINAL_EOF);
+            self.pump();
         }
     }
 
@@ -86,6 +128,8 @@ impl Stdin {
                 if !self.at_line_start {
                     self.buffer.push(TERMINAL_EOF);
                 }
+                let first = sys::monotonic_ns().saturating_add(FIRST_REPEAT_NS);
+                self.repeat_at(first, FIRST_REPEAT_NS);
             }
             self.pump();
         }
@@ -140,7 +184,7 @@ impl Stdin {
             if rest.is_empty() {
                 self.buffer.clear();
                 self.written = 0;
-                if self.at_end {
+                if self.at_end && !self.is_terminal {
                     self.target = None;
                 }
                 return;

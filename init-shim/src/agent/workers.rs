@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use exec_proto::{ErrorKind, Failure};
 
-use super::connection::{self, Greeting};
-use super::dialer::{Dialer, Post};
+use super::connection;
+use super::dialer::{Dialer, Greeting, Post};
 use super::link::Buffers;
 use super::{Agent, serve};
 use crate::sys;
@@ -137,7 +137,23 @@ impl Workers {
     /// # Errors
     /// If no thread can be started.
     pub fn keep_dialed(self: &Arc<Self>, dialer: Dialer) -> io::Result<()> {
-        self.add_dialing(&Arc::new(dialer))
+        let dialer = Arc::new(dialer);
+        let (workers, relieved) = (Arc::downgrade(self), Arc::clone(&dialer));
+        self.agent.standby.set_relief(move || {
+            if let Some(workers) = workers.upgrade() {
+                workers.pass_on(&relieved, relieved.relieve());
+            }
+        });
+        self.add_dialing(&dialer)
+    }
+
+    /// After the post was given up, while so many threads waited for it.
+    fn pass_on(self: &Arc<Self>, dialer: &Arc<Dialer>, waiting: Option<usize>) {
+        if waiting == Some(0) {
+            // Without another thread the one that gave it up goes on when it is
+            // free.
+            let _ = self.add_dialing(dialer);
+        }
     }
 
     fn add_dialing(self: &Arc<Self>, dialer: &Arc<Dialer>) -> io::Result<()> {
@@ -149,16 +165,11 @@ impl Workers {
     /// which it held it, or waits to hold it again.
     fn keep_dialing(self: Arc<Self>, dialer: &Arc<Dialer>) {
         let mut buffers = Buffers::default();
-        while dialer.await_post() {
+        while let Some(tenure) = dialer.await_post() {
             loop {
                 let socket = dialer.connect(&self.agent.standby);
                 let begun = sys::monotonic_ns();
-                let pass_on = || {
-                    if dialer.vacate() == 0 {
-                        // Without another thread this one goes on when it is free.
-                        let _ = self.add_dialing(dialer);
-                    }
-                };
+                let pass_on = || self.pass_on(dialer, dialer.vacate(tenure));
                 let post = Post::new(&self.agent.standby, &pass_on);
                 let greeting = dialer.greeting();
                 let served = self.guarded(|| {
@@ -167,7 +178,7 @@ impl Workers {
                 if served.is_none() {
                     buffers = Buffers::default();
                 }
-                if !post.is_held() {
+                if !post.is_held() || !dialer.is_held_by(tenure) {
                     break;
                 }
                 dialer.ended_unused(sys::monotonic_ns().saturating_sub(begun));

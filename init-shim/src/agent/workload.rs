@@ -12,9 +12,10 @@ use exec_proto::{
     WorkloadState,
 };
 
-use super::command::exit_status;
+use super::failure::{self, bad_request};
 use super::groups::{Group, GroupPool};
-use super::{Agent, launch, tree};
+use super::launch::{self, exit_status};
+use super::{Agent, tree};
 use crate::sys::{self, Outcome, Plan, SpawnError, Waited};
 
 /// Bytes read from a pipe at once.
@@ -75,20 +76,8 @@ pub(super) struct Workload {
     state: Mutex<State>,
 }
 
-fn busy(message: &str) -> Failure {
-    Failure {
-        kind: ErrorKind::BadRequest,
-        errno: 0,
-        message: message.to_owned(),
-    }
-}
-
 fn resources(error: &io::Error) -> Failure {
-    Failure {
-        kind: ErrorKind::Resources,
-        errno: error.raw_os_error().unwrap_or(0),
-        message: format!("cannot set up the workload: {error}"),
-    }
+    failure::resources(error, "workload")
 }
 
 /// What the attending thread starts with.
@@ -116,7 +105,7 @@ impl Workload {
         {
             let mut state = self.lock();
             if !matches!(state.phase, Phase::NotStarted) {
-                return Err(busy("the workload has been started already"));
+                return Err(bad_request("the workload has been started already"));
             }
             state.phase = Phase::Starting;
         }
@@ -132,7 +121,7 @@ impl Workload {
         let mut plans = launch::plans(request)?;
         let plan = plans
             .pop()
-            .ok_or_else(|| busy("a workload without a program"))?;
+            .ok_or_else(|| bad_request("a workload without a program"))?;
         let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (source, target) = sys::pipe()?;
             sys::set_nonblocking(source.as_fd())?;
@@ -295,6 +284,7 @@ impl Workload {
             duration_ns: sys::monotonic_ns().saturating_sub(started_ns),
             peak_rss_kib: waited.peak_rss_kib,
             timed_out: false,
+            executed: true,
             step: 0,
         });
         true
@@ -305,7 +295,7 @@ impl Workload {
         let state = self.lock();
         let pid = match state.phase {
             Phase::NotStarted | Phase::Starting => {
-                return Err(busy("no workload has been started"));
+                return Err(bad_request("no workload has been started"));
             }
             Phase::Running { pid, .. } => Some(pid),
             Phase::Exited(_) => None,

@@ -1,6 +1,7 @@
 //! The system calls the shim needs, as safe functions. All `unsafe` of this
 //! crate is in this module and its children.
 
+mod child;
 mod descriptors;
 mod machine;
 mod mounts;

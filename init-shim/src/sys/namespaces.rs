@@ -4,9 +4,8 @@ use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::clone::clone3;
+use super::child::{self, errno};
 use super::descriptors::own;
-use super::process::{CHILD_STACK, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, ChildStack, errno};
 
 /// A control group namespace whose root is one group, and a mount namespace in
 /// which the control groups are seen from there. All other mounts are the
@@ -39,29 +38,14 @@ impl Namespaces {
             place,
             result: Err(libc::EIO),
         };
-        let mut stack = Box::<ChildStack>::new_uninit();
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
-        // SAFETY: clone_args is plain data for which zeroes are valid.
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP;
-        args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-        args.stack = stack.as_mut_ptr() as u64;
-        args.stack_size = CHILD_STACK as u64;
-        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-        // SAFETY: as in `spawn`: the arguments are complete, the stack is ours,
-        // CLONE_VM comes with CLONE_VFORK, and `child_main` keeps to system calls.
-        let pid = unsafe {
-            clone3(
-                &raw const args,
-                size_of::<libc::clone_args>(),
-                child_main,
-                (&raw mut shared).cast(),
-            )
+        let options = child::Options {
+            flags: libc::CLONE_FILES,
+            cgroup: Some(cgroup),
+            pidfd: None,
         };
-        let pid = i32::try_from(pid).unwrap_or(-libc::EOVERFLOW);
-        if pid < 0 {
-            return Err(io::Error::from_raw_os_error(-pid));
-        }
+        // SAFETY: `child_main` takes a `Shared` and keeps to system calls.
+        let pid = unsafe { child::start(options, child_main, &mut shared) };
+        let pid = pid.map_err(io::Error::from_raw_os_error)?;
         // SAFETY: waiting for our own child; the status is not wanted.
         unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
         // SAFETY: the child wrote through a pointer the compiler may not see; a

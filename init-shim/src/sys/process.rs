@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::clone::clone3;
+use super::child::{self, errno};
 use super::descriptors::own;
 use super::namespaces::Namespaces;
 
@@ -69,15 +69,6 @@ pub struct Confinement<'a> {
     pub namespaces: Option<&'a Namespaces>,
 }
 
-/// Bytes of stack for a child between clone and exec: it calls a dozen thin
-/// system call wrappers.
-pub(super) const CHILD_STACK: usize = 32 * 1024;
-
-#[repr(align(16))]
-pub(super) struct ChildStack {
-    _bytes: [u8; CHILD_STACK],
-}
-
 /// What the child reads and, on failure, writes, in memory it shares with its
 /// suspended parent.
 struct Shared<'a> {
@@ -123,47 +114,18 @@ pub fn spawn(
             .map_or([None; 2], Namespaces::descriptors),
         failure: None,
     };
-    // The buffer is not initialised: its pages should fault in only where used.
-    let mut stack = Box::<ChildStack>::new_uninit();
-    let mut pidfd: libc::c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    let mut flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
-    if place.is_some() {
-        flags |= CLONE_INTO_CGROUP;
-    }
-    // SAFETY: clone_args is plain data for which zeroes are valid.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
-    args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    args.stack = stack.as_mut_ptr() as u64;
-    args.stack_size = CHILD_STACK as u64;
-    args.cgroup = place.map_or(0, |place| {
-        u64::from(place.directory.as_raw_fd().unsigned_abs())
-    });
-    // SAFETY: `args` is complete, its stack is ours and 16-byte aligned, CLONE_VM
-    // comes with CLONE_VFORK, so `shared` and `stack` outlive the child's use of
-    // them, and `child_main` keeps to system calls.
-    let pid = unsafe {
-        clone3(
-            &raw const args,
-            size_of::<libc::clone_args>(),
-            child_main,
-            (&raw mut shared).cast(),
-        )
+    let mut pidfd = -1;
+    let options = child::Options {
+        cgroup: place.map(|place| place.directory),
+        pidfd: Some(&mut pidfd),
+        ..child::Options::default()
     };
-    let Ok(pid) = i32::try_from(pid) else {
-        return Err(SpawnError {
-            stage: Stage::Clone,
-            errno: libc::EOVERFLOW,
-        });
-    };
-    if pid < 0 {
-        return Err(SpawnError {
-            stage: Stage::Clone,
-            errno: -pid,
-        });
-    }
+    // SAFETY: `child_main` takes a `Shared` and keeps to system calls.
+    let pid = unsafe { child::start(options, child_main, &mut shared) };
+    let pid = pid.map_err(|errno| SpawnError {
+        stage: Stage::Clone,
+        errno,
+    })?;
     let pidfd = own(pidfd);
     // SAFETY: the child wrote through a pointer the compiler may not see; a
     // volatile read of a live local takes what is there.
@@ -177,10 +139,6 @@ pub fn spawn(
     }
 }
 
-/// `linux/sched.h`; libc has them as c_int, in which the values do not fit.
-pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-pub(super) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
 /// The child's life between clone and exec.
 ///
 /// # Safety
@@ -193,11 +151,6 @@ unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {
     shared.failure = Some(failure);
     // SAFETY: ends this process only; no exit handlers run.
     unsafe { libc::_exit(127) }
-}
-
-pub(super) fn errno() -> i32 {
-    // SAFETY: the location is valid; its thread (the suspended parent) does not use it now.
-    unsafe { *libc::__errno_location() }
 }
 
 /// Sets the child up and executes the program; returns only on failure.

@@ -9,7 +9,7 @@ use crate::gic::{
     DISTRIBUTOR_BYTES, Gic, IccReg, MSI_REGION_BYTES, MsiConfig, REDISTRIBUTOR_BYTES,
     REDISTRIBUTOR_REGION_BYTES, SPI_BASE, SPI_COUNT,
 };
-use crate::vcpu_link::State;
+use crate::link::State;
 use crate::vm::VmShared;
 use hvf::sys::{
     GicConfig, GicDistributorReg, GicIccReg, GicIntid, GicMsiReg, GicRedistributorReg, GicState,

@@ -36,7 +36,7 @@ mod objects;
 mod registers;
 mod vcpu;
 
-use crate::timer;
+use crate::counter;
 use hvf::sys::{Api, DirtyApi, GicApi, Return};
 
 /// Guest physical address bits without configuration, as on most Macs.
@@ -52,8 +52,8 @@ pub fn api() -> Api {
         gic: Some(gic_api()),
         dirty: Some(dirty_api()),
         after_fork: Some(machine::forget),
-        counter: timer::counter,
-        counter_hz: timer::COUNTER_HZ,
+        counter: counter::counter,
+        counter_hz: counter::COUNTER_HZ,
         os_release: machine::os_release,
         vm_get_max_vcpu_count: machine::get_max_vcpu_count,
         vm_create: machine::create,

@@ -3,10 +3,10 @@
 
 use super::objects::{self, Object};
 use super::{machine, put, registers};
+use crate::counter::counter;
 use crate::cpu::{Cpu, RunExit};
 use crate::faults::{FAULTS, Faults};
-use crate::timer::counter;
-use crate::vcpu_link::attention;
+use crate::link::attention;
 use hvf::sys::{
     ExitException, ExitReason, FeatureReg, InterruptType, Reg, Return, SimdReg, SimdValue, SysReg,
     VcpuConfig, VcpuExit, VcpuId,
@@ -134,7 +134,7 @@ fn new_vcpu() -> Result<Vcpu, Return> {
         Ok((std::sync::Arc::clone(vm), link))
     })??;
     let mut cpu = Cpu::new(vm, link);
-    cpu.shared.code.open(&raw mut cpu.code);
+    cpu.shared.code.open((&raw mut cpu.code).cast());
     Ok(Vcpu {
         cpu,
         exit: Box::into_raw(Box::new(report(RunExit::Canceled))),

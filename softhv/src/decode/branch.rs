@@ -1,9 +1,9 @@
 //! Branches and exception generation (C4.1.93); system instructions go on.
 
 use super::{Context, Decoded, bit, bits, signed, system, undefined};
+use crate::cpu::op::{Handler, src};
 use crate::exec::branch::{self, BACK, FAR, NEAR};
 use crate::exec::system as exec;
-use crate::op::{Handler, src};
 
 pub fn decode(word: u32, context: Context) -> Decoded {
     match bits(word, 29, 3) {

@@ -1,8 +1,8 @@
 //! Data processing, immediate (C4.1.92).
 
 use super::{Decoded, bit, bits, sf, signed, undefined};
+use crate::cpu::op::{SP, dst, src};
 use crate::exec::int;
-use crate::op::{SP, dst, src};
 use crate::pure_op;
 
 pub fn decode(word: u32) -> Decoded {
@@ -97,7 +97,7 @@ fn logical(word: u32) -> Decoded {
     let rn = src(word >> 5);
     match bits(word, 29, 2) {
         0 => Decoded::new(sf!(wide, and_imm)).rd(or_sp(word)),
-        1 if rn == crate::op::ZERO => Decoded::new(pure_op!(int::constant)).rd(or_sp(word)),
+        1 if rn == crate::cpu::op::ZERO => Decoded::new(pure_op!(int::constant)).rd(or_sp(word)),
         1 => Decoded::new(sf!(wide, orr_imm)).rd(or_sp(word)),
         2 => Decoded::new(sf!(wide, eor_imm)).rd(or_sp(word)),
         _ => Decoded::new(sf!(wide, ands_imm)).rd(dst(word)),
@@ -159,7 +159,7 @@ fn bitfield(word: u32) -> Decoded {
     };
     // BFM keeps bits of its destination, so XZR reads as what it is.
     let rd = dst(word);
-    if bits(word, 29, 2) == 1 && rd == crate::op::SINK {
+    if bits(word, 29, 2) == 1 && rd == crate::cpu::op::SINK {
         return Decoded::new(pure_op!(int::nop));
     }
     decoded.rd(rd).rn(src(word >> 5))

@@ -1,8 +1,8 @@
 //! Data processing, register (C4.1.95).
 
 use super::{Decoded, bit, bits, sf, undefined};
+use crate::cpu::op::{SP, ZERO, dst, src};
 use crate::exec::int;
-use crate::op::{SP, ZERO, dst, src};
 use crate::pure_op;
 
 pub fn decode(word: u32) -> Decoded {

@@ -2,8 +2,8 @@
 
 use super::branch::kind_of;
 use super::{Context, bit, bits};
+use crate::cpu::op::Handler;
 use crate::exec::fused::{self, Shape, Size, Test};
-use crate::op::Handler;
 
 /// What an instruction can be in a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use super::stack::is_checked;
 use super::{Context, Decoded, bit, bits, signed, undefined};
+use crate::cpu::op::{Handler, SP, dst, src};
 use crate::exec::atomic::{self, what};
 use crate::exec::int::nop;
 use crate::exec::transfer::{
     B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W, X,
 };
 use crate::exec::{ldst, simd_ldst, system};
-use crate::op::{Handler, SP, dst, src};
 use crate::pure_op;
 use crate::simd::ldst::decode_struct;
 

@@ -13,9 +13,9 @@ mod simd;
 mod stack;
 mod system;
 
-use crate::code::Mode;
+use crate::cpu::op::{Handler, Op};
 use crate::exec;
-use crate::op::{Handler, Op};
+use crate::mode::Mode;
 use fuse::Candidate;
 
 /// Where an instruction is and for whom it is decoded.

@@ -1,12 +1,13 @@
 //! System instructions (C4.1.93, "System instructions" and its siblings).
 
 use super::{Context, Decoded, bit, bits, undefined};
+use crate::cpu::op::{Handler, dst, src};
 use crate::exec::int::nop;
 use crate::exec::maintenance::{self, tlbi};
 use crate::exec::system as exec;
-use crate::op::{Handler, dst, src};
 use crate::pure_op;
-use crate::sysreg::{self, Lookup, UserAccess, key};
+use crate::sysreg::{self, Lookup, UserAccess};
+use crate::sysreg_key::{self, key};
 
 pub fn decode(word: u32, context: Context) -> Decoded {
     let read = bit(word, 21);
@@ -137,7 +138,7 @@ fn plain(key: u16, write: bool, context: Context) -> Option<u64> {
 }
 
 fn move_from(word: u32, context: Context) -> Decoded {
-    let key = sysreg::key_of(word);
+    let key = sysreg_key::key_of(word);
     let run = match key {
         FPCR | FPSR if context.mode.fp_traps => return fp_trap(),
         FPCR => exec::mrs_fpcr as Handler,
@@ -155,7 +156,7 @@ fn move_from(word: u32, context: Context) -> Decoded {
 }
 
 fn move_to(word: u32, context: Context) -> Decoded {
-    let key = sysreg::key_of(word);
+    let key = sysreg_key::key_of(word);
     let rt = src(word);
     if let Some(at) = plain(key, true, context) {
         return Decoded::new(exec::msr_plain).rd(rt).imm(at);

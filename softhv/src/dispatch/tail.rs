@@ -2,7 +2,7 @@
 
 use super::stack;
 use crate::cpu::Cpu;
-use crate::op::Op;
+use crate::cpu::op::Op;
 
 /// Bytes of host stack that handlers may take before a branch returns to the
 /// run loop. Handlers that jump take none; one that the compiler made call the

@@ -3,14 +3,14 @@
 //! pointer is the same each time.
 
 use super::{StackLimit, execute, go_on};
-use crate::code::Mode;
+use crate::cpu::op::{self, Op};
 use crate::cpu::{Cpu, Pstate};
 use crate::decode;
 use crate::exec::branch::handler;
-use crate::op::{self, Op};
+use crate::mode::Mode;
 use crate::phys::MemoryFlags;
 use crate::regs::Regs;
-use crate::sysreg::SysRegs;
+use crate::sys_regs::SysRegs;
 use crate::vm::VmShared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -378,5 +378,43 @@ fn a_loop_with_a_handler_that_calls_returns_before_the_stack_is_used_up() {
         let target = MIDDLE + u64::from(OFFSET) - 4;
         assert_eq!(cpu.pc, target, "it goes on at the branch's target");
         assert_eq!(cpu.link_from, &raw const ops[100]);
+    }
+}
+
+#[test]
+fn the_last_instruction_of_the_address_space_is_followed_by_the_first() {
+    let mut bench = Bench::new();
+    let cpu = &mut *bench.cpu;
+    // isb; svc #0; bl .+4; msr cpacr_el1, x0; wfi; fmov d0, #1.0 at the page's end
+    for word in [
+        0xd503_3fdf,
+        0xd400_0001,
+        0x9400_0001,
+        0xd518_1040,
+        0xd503_207f,
+        0x1e6e_1000,
+    ] {
+        let mode = Mode {
+            user: false,
+            fp_traps: false,
+            sp_off: false,
+        };
+        let mut ops = Vec::new();
+        decode::block(&mut ops, mode, 4092, 1, |_| word);
+        cpu.regs = registers(MIDDLE);
+        cpu.regs.page = !4095;
+        (cpu.pc, cpu.sys.elr) = (1, 1);
+        cpu.stack_limit = StackLimit::here();
+        // SAFETY: the vCPU is this thread's; the ops live until after the run,
+        // and the last of them does not continue to the next.
+        unsafe { execute(cpu, ops.as_ptr()) };
+        let returns_to = if cpu.sys.elr == 1 {
+            cpu.pc
+        } else {
+            cpu.sys.elr
+        };
+        assert_eq!(returns_to, 0, "{word:08x}");
+        cpu.link_from = std::ptr::null();
+        (cpu.exit, cpu.waiting) = (None, false);
     }
 }

@@ -1,7 +1,7 @@
 //! Handlers return, and a loop calls the next one.
 
 use crate::cpu::Cpu;
-use crate::op::Op;
+use crate::cpu::op::Op;
 
 /// Nothing to limit: each handler has returned before the next is called.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,10 +4,10 @@
 //! read-modify-write is sequentially consistent, whatever its A and L bits.
 
 use super::branch::pc_of;
+use crate::cpu::op::{Op, SINK};
 use crate::cpu::{Cpu, Monitor};
 use crate::mem::{self, Request, Transfer, probe_read, probe_write};
 use crate::next_op;
-use crate::op::{Op, SINK};
 use crate::walk::Access;
 use std::sync::atomic::{
     AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst, compiler_fence, fence,

@@ -2,10 +2,10 @@
 
 use crate::code::jump_index;
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
 use crate::dispatch::go_on;
 use crate::next_op;
-use crate::op::Op;
-use crate::tlb::PAGE_MASK;
+use crate::page::PAGE_MASK;
 use std::sync::atomic::Ordering;
 
 /// Target later in the same page: chained without a look at the attention word.
@@ -25,6 +25,17 @@ const X30: usize = 30;
 pub unsafe fn pc_of(cpu: *mut Cpu, op: *const Op) -> u64 {
     // SAFETY: by the contract.
     unsafe { (*cpu).regs.page + u64::from((*op).pc_offset) }
+}
+
+/// The virtual address of the instruction after the one at `op`, which is 0 after
+/// the last there is.
+///
+/// # Safety
+/// `cpu` and `op` as for a handler.
+#[inline(always)]
+pub unsafe fn pc_after(cpu: *mut Cpu, op: *const Op) -> u64 {
+    // SAFETY: by the contract.
+    unsafe { pc_of(cpu, op).wrapping_add(4) }
 }
 
 /// Whether the run loop wants control, or the host stack needs it to have it.
@@ -101,7 +112,7 @@ handler!(
 handler!(
     /// BL.
     bl<const KIND: u8>, |cpu, op| {
-        (*cpu).regs.x[X30] = pc_of(cpu, op) + 4;
+        (*cpu).regs.x[X30] = pc_after(cpu, op);
         take::<KIND>(cpu, op)
     }
 );
@@ -154,7 +165,7 @@ handler!(
     /// BLR.
     blr, |cpu, op| {
         let target = (*cpu).regs.get((*op).rn);
-        (*cpu).regs.x[X30] = pc_of(cpu, op) + 4;
+        (*cpu).regs.x[X30] = pc_after(cpu, op);
         jump(cpu, target)
     }
 );

@@ -12,7 +12,7 @@ use super::ldst::{
 };
 use super::transfer::{B, Index, Kind, Mode, Offset, Post, Pre, W, X};
 use crate::cpu::Cpu;
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::Regs;
 
 /// A pure operation as a type, to be a parameter of fused handlers.

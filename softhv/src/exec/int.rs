@@ -1,6 +1,6 @@
 //! Integer data processing, once per operand width.
 
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::Regs;
 
 /// Condition select: what is done to the operand chosen when false.

@@ -6,9 +6,9 @@
 use super::branch::{handler, pc_of};
 use super::transfer::{Kind, Mode, Offset};
 use crate::cpu::Cpu;
+use crate::cpu::op::{Op, SINK};
 use crate::mem::{self, Request, Transfer, probe_read, probe_write};
 use crate::next_op;
-use crate::op::{Op, SINK};
 use crate::walk::Access;
 
 fn transfer<M: Mode, K: Kind>(op: &Op) -> Option<Transfer> {

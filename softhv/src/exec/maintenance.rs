@@ -1,10 +1,10 @@
 //! Cache, TLB and address-translation instructions.
 
-use super::branch::{handler, pc_of};
+use super::branch::{handler, pc_after, pc_of};
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
+use crate::link::{CodeRange, TlbInvalidate};
 use crate::next_op;
-use crate::op::Op;
-use crate::vcpu_link::{CodeRange, TlbInvalidate};
 
 /// SCTLR_EL1.UCI: cache maintenance at EL0. DZE: DC ZVA at EL0.
 const SCTLR_UCI: u64 = 1 << 26;
@@ -44,7 +44,7 @@ handler!(
         let va = (*cpu).regs.get((*op).rd);
         if let Ok(physical) = (*cpu).cache_maintenance(pc, va) {
             (*cpu).code_changed(CodeRange { pa: physical & !63, bytes: 64 });
-            (*cpu).pc = pc + 4;
+            (*cpu).pc = pc_after(cpu, op);
         }
     }
 );
@@ -53,7 +53,7 @@ handler!(
     /// IC IALLU and IALLUIS.
     instruction_cache_all, |cpu, op| {
         (*cpu).code_changed(CodeRange { pa: 0, bytes: u64::MAX });
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
     }
 );
 
@@ -72,7 +72,7 @@ handler!(
     tlb_maintenance, |cpu, op| {
         let operand = (*cpu).regs.get((*op).rd);
         (*cpu).tlbi((*op).aux, operand, (*op).imm != 0);
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
     }
 );
 
@@ -136,14 +136,14 @@ impl Cpu {
         if self.vm.vcpu_count() > 1
             && let Some(other) = self.acks.defer_code(range)
         {
-            self.vm.broadcast_code(self.index, other, &mut self.acks);
+            self.vm.broadcast_code(self.index, other);
         }
     }
 
     /// Posts what is still to be posted of stale code.
     pub fn send_code(&mut self) {
         if let Some(range) = self.acks.take_unsent() {
-            self.vm.broadcast_code(self.index, range, &mut self.acks);
+            self.vm.broadcast_code(self.index, range);
         }
     }
 

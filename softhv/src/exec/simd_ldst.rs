@@ -3,9 +3,9 @@
 
 use super::branch::{handler, pc_of};
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
 use crate::mem::{Request, probe_read, probe_write};
 use crate::next_op;
-use crate::op::Op;
 use crate::regs::V;
 use crate::simd::ldst::{
     Lanes, MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to,

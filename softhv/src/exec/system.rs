@@ -1,12 +1,13 @@
 //! System instructions: register moves, barriers, maintenance, exceptions.
 
-use super::branch::{handler, pc_of};
+use super::branch::{handler, pc_after, pc_of};
+use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, RunExit};
 use crate::exception::class;
 use crate::mem::ESR_IL;
 use crate::next_op;
-use crate::op::Op;
 use crate::sysreg::{self, FPCR_MASK, FPSR_MASK, Lookup};
+use crate::sysreg_key;
 use std::sync::atomic::{Ordering, fence};
 
 /// SCTLR_EL1.nTWI and nTWE: WFI and WFE at EL0 do not trap.
@@ -41,14 +42,14 @@ handler!(
             next_op!(cpu, op)
         } else {
             (*cpu).refresh_context();
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         }
     }
 );
 
 handler!(
     /// SVC; `imm` is the immediate.
-    svc, |cpu, op| { (*cpu).raise(class::SVC, (*op).imm, pc_of(cpu, op) + 4) }
+    svc, |cpu, op| { (*cpu).raise(class::SVC, (*op).imm, pc_after(cpu, op)) }
 );
 
 handler!(
@@ -59,7 +60,7 @@ handler!(
 handler!(
     /// HVC: to the monitor, which continues after it.
     hvc, |cpu, op| {
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
         (*cpu).leave(class::HVC << 26 | ESR_IL | (*op).imm)
     }
 );
@@ -89,7 +90,7 @@ handler!(
             // CV = 1, COND = 0b1110, TI.
             return (*cpu).raise(class::WFX, 0x1e0_0000 | u64::from(event), pc_of(cpu, op));
         }
-        (*cpu).pc = pc_of(cpu, op) + 4;
+        (*cpu).pc = pc_after(cpu, op);
         if event == 0 {
             (*cpu).waiting = true;
         } else {
@@ -148,7 +149,7 @@ handler!(
         if (*cpu).acks.is_empty() {
             next_op!(cpu, op)
         } else {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
             (*cpu).await_acks()
         }
     }
@@ -156,7 +157,7 @@ handler!(
 
 handler!(
     /// ISB: what follows is fetched anew.
-    isb, |cpu, op| { (*cpu).pc = pc_of(cpu, op) + 4 }
+    isb, |cpu, op| { (*cpu).pc = pc_after(cpu, op) }
 );
 
 handler!(
@@ -244,7 +245,7 @@ handler!(
     msr_daif, |cpu, op| {
         (*cpu).pstate.daif = (*cpu).regs.get((*op).rd) & DAIF_MASK;
         if (*cpu).may_interrupt() {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         } else {
             next_op!(cpu, op)
         }
@@ -270,7 +271,7 @@ handler!(
         }
         (*cpu).pstate.daif &= !(*op).imm;
         if (*cpu).may_interrupt() {
-            (*cpu).pc = pc_of(cpu, op) + 4;
+            (*cpu).pc = pc_after(cpu, op);
         } else {
             next_op!(cpu, op)
         }
@@ -310,7 +311,7 @@ unsafe fn system_read(cpu: *mut Cpu, op: *const Op) -> bool {
     // SAFETY: by the contract.
     unsafe {
         let (cpu, word, pc) = (&mut *cpu, (*op).imm as u32, pc_of(cpu, op));
-        let key = sysreg::key_of(word);
+        let key = sysreg_key::key_of(word);
         if !cpu.check_sysreg(pc, word, false) {
             return false;
         }
@@ -332,8 +333,8 @@ handler!(
         let (word, pc) = ((*op).imm as u32, pc_of(cpu, op));
         if (*cpu).check_sysreg(pc, word, true) {
             let value = (*cpu).regs.get((*op).rd);
-            if (*cpu).write_sysreg(sysreg::key_of(word), value) {
-                (*cpu).pc = pc + 4;
+            if (*cpu).write_sysreg(sysreg_key::key_of(word), value) {
+                (*cpu).pc = pc_after(cpu, op);
             } else {
                 (*cpu).trap_to_monitor(pc, word);
             }
@@ -373,7 +374,7 @@ impl Cpu {
         if self.pstate.el != 0 {
             return true;
         }
-        let user = match sysreg::lookup(sysreg::key_of(word)) {
+        let user = match sysreg::lookup(sysreg_key::key_of(word)) {
             Lookup::Known(register) => register.user,
             _ => sysreg::UserAccess::Never,
         };

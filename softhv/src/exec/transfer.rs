@@ -1,7 +1,7 @@
 //! What loads and stores transfer, and how they form addresses.
 
 use super::int::extend;
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 
 /// How an address is formed.

@@ -5,27 +5,12 @@
 //! arithmetic is not advertised, so its encodings are undefined.
 
 use super::decode_simd;
+use super::fields::{field, op};
 use super::format::{Double, Half, Single};
 use super::ops::{Add, Div, Max, MaxNum, Min, MinNum, Mul, NegMul, Sqrt, Sub};
 use super::scalar;
-use crate::op::{Handler, Op, dst, src};
+use crate::cpu::op::{Op, dst, src};
 use crate::pure_op;
-
-/// Bits `hi..=lo` of `word`.
-#[inline]
-pub(super) fn field(word: u32, hi: u32, lo: u32) -> u32 {
-    word >> lo & (u32::MAX >> (31 - (hi - lo)))
-}
-
-/// An op on vector registers Rd, Rn and Rm.
-pub(super) fn op(word: u32, run: Handler) -> Op {
-    Op {
-        rd: field(word, 4, 0) as u8,
-        rn: field(word, 9, 5) as u8,
-        rm: field(word, 20, 16) as u8,
-        ..Op::new(run)
-    }
-}
 
 /// Chooses between the single and the double instance of a generic handler.
 macro_rules! by_type {

@@ -1,7 +1,7 @@
 //! Decoding of the AdvSIMD floating-point instructions, vector and scalar
 //! (Arm ARM C4.1.96).
 
-use super::decode::{field, op};
+use super::fields::{field, op};
 use super::format::{Double, Single};
 use super::ops::{
     AbsDiff, AbsGe, AbsGt, Add, CmpEq, CmpGe, CmpGt, Div, Estimate, Exponent, Max, MaxNum, Min,
@@ -9,7 +9,7 @@ use super::ops::{
 };
 use super::scalar::CURRENT;
 use super::vector;
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::pure_op;
 
 /// Lane type and count.

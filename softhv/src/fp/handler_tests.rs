@@ -6,8 +6,8 @@ use super::format::{Double, Format, Fpu, IXC, Single};
 use super::native::Native;
 use super::ops::{self, Binary, Unary};
 use crate::cpu::Cpu;
+use crate::cpu::op::Op;
 use crate::dispatch;
-use crate::op::Op;
 use crate::regs::{Regs, V};
 
 unsafe extern "C" fn stop(_: *mut Cpu, _: *const Op) {}

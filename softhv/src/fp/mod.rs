@@ -12,6 +12,7 @@ pub mod compare;
 pub mod convert;
 pub mod decode;
 mod decode_simd;
+mod fields;
 pub mod format;
 mod fused;
 pub mod native;

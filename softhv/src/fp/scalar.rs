@@ -8,7 +8,7 @@ use super::format::{Double, FZ, Format, Fpu, IXC, Rounding, Single};
 use super::native::{self, Native};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::{compare, ops::mul_add};
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 use std::cmp::Ordering;
 

@@ -11,7 +11,7 @@ use super::native::{self, Native, is_plain};
 use super::ops::{self, Binary, Unary, with_fpu};
 use super::recip;
 use super::scalar::round_one;
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 
 /// Vector register `r`.

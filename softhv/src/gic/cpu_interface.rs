@@ -3,7 +3,7 @@
 
 use super::bank::{Bank, Candidate, PRIORITY_MASK};
 use super::icc::IccReg;
-use crate::vcpu_link::{VcpuShared, attention};
+use crate::link::{VcpuShared, attention};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -22,7 +22,7 @@ pub use icc::IccReg;
 pub use state::StateError;
 pub(crate) use state::fix_checksum;
 
-use crate::vcpu_link::VcpuShared;
+use crate::link::VcpuShared;
 use crate::vm::MAX_VCPUS;
 use cpu_interface::{SPURIOUS, Slot};
 use distributor::{Distributor, NOWHERE};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::vcpu_link::attention;
+use crate::link::attention;
 
 const BASE: GicConfig = GicConfig {
     distributor: 0x0800_0000,

@@ -5,7 +5,7 @@ use super::forms::{ByElement, Lanes2, Lanes2Sat, Lanes3, Lanes3Sat, LongByElemen
 use super::lane_ops::*;
 use super::three_same;
 use super::word::{Word, by_size, with_imm};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 
 /// Lane index and register of the element: halfwords are indexed by H:L:M and
 /// come from V0..V15, words by H:L and come from any register.

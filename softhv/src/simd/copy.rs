@@ -5,7 +5,7 @@ use super::Pure;
 use super::forms::{self, Keep, d, n, put};
 use super::int::Int;
 use super::word::{Word, by_size, with_imm};
-use crate::op::{Op, dst, src};
+use crate::cpu::op::{Op, dst, src};
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 
@@ -75,13 +75,13 @@ fn insert_element(w: Word, size: u32, to: u32, from: u32) -> Option<Op> {
     Some(op)
 }
 
-fn from_general(w: Word, run: crate::op::Handler, index: u32) -> Op {
+fn from_general(w: Word, run: crate::cpu::op::Handler, index: u32) -> Op {
     let mut op = with_imm(w.vector_op(run), index);
     op.rn = src(w.bits(5, 5));
     op
 }
 
-fn to_general(w: Word, run: crate::op::Handler, index: u32) -> Op {
+fn to_general(w: Word, run: crate::cpu::op::Handler, index: u32) -> Op {
     let mut op = with_imm(w.vector_op(run), index);
     op.rd = dst(w.bits(0, 5));
     op

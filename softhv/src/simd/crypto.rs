@@ -7,7 +7,7 @@
 use super::forms::{d, m, n, put};
 use super::word::Word;
 use super::{Pure, host_crypto, run};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::{Regs, V};
 
 /// AESE, AESD, AESMC, AESIMC.

@@ -9,7 +9,7 @@ use super::Pure;
 use super::int::{Int, Widen};
 use super::lane_ops::{One, OneSat, Shift, ShiftSat, Three, ThreeSat, Two, TwoSat};
 use super::shuffle::interleave_low;
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 

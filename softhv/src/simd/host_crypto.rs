@@ -3,8 +3,8 @@
 
 use super::forms::{d, m, n, put};
 use crate::cpu::Cpu;
+use crate::cpu::op::{Handler, Op};
 use crate::next_op;
-use crate::op::{Handler, Op};
 use crate::regs::V;
 use std::arch::x86_64::*;
 

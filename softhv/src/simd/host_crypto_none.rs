@@ -1,6 +1,6 @@
 //! The host handlers of [`super::crypto`] on hosts for which there are none.
 
-use crate::op::Handler;
+use crate::cpu::op::Handler;
 
 /// A handler that needs a host feature, which this host does not have.
 pub struct HostHandler;

@@ -7,7 +7,7 @@
 //! [`store_to`] before it writes, so that a fault leaves no partial effect on
 //! registers; and adds the writeback after the access.
 
-use crate::op::SP;
+use crate::cpu::op::SP;
 use crate::regs::{Regs, V};
 
 /// Largest number of bytes that one structure access moves: four registers.

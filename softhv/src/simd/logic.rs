@@ -3,7 +3,7 @@
 use super::forms::{self, Keep};
 use super::word::Word;
 use super::{Pure, run};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::{Regs, V};
 
 /// Result bits from the destination's old ones and both sources'.

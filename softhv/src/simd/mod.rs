@@ -43,8 +43,8 @@ mod two_reg;
 mod word;
 
 use crate::cpu::Cpu;
+use crate::cpu::op::{Handler, Op};
 use crate::next_op;
-use crate::op::{Handler, Op};
 use crate::regs::Regs;
 use word::Word;
 

@@ -4,7 +4,7 @@
 use super::forms::{d, keep, put};
 use super::word::Word;
 use super::{Pure, run};
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 
 /// The 64-bit pattern of `imm8` under `cmode` and `op`: AdvSIMDExpandImm.
@@ -63,7 +63,7 @@ pub fn decode(w: Word) -> Option<Op> {
     Some(op)
 }
 
-fn move_run(w: Word) -> crate::op::Handler {
+fn move_run(w: Word) -> crate::cpu::op::Handler {
     if w.q() {
         run::<Move128>()
     } else {

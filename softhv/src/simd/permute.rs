@@ -6,7 +6,7 @@ use super::int::Int;
 use super::shuffle::{self, evens, interleave_high, interleave_low, odds};
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 

@@ -7,7 +7,7 @@ use super::forms::{Keep, d, existing, form, keep, m, n, note_saturation, put, wi
 use super::int::{Int, Narrow, Widen};
 use super::lane_ops::{Add, Two};
 use super::shuffle::{differ, evens, odds};
-use crate::op::Op;
+use crate::cpu::op::Op;
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 

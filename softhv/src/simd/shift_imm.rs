@@ -7,7 +7,7 @@ use super::lane_ops::*;
 use super::reshape::{Clamp, Floor, Nearest, Truncate, WidenShift};
 use super::run;
 use super::word::{Word, by_size, with_imm};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 
 /// log2 of the element bytes: the position of the highest set bit of immh.
 fn element_size(w: Word) -> Option<u32> {

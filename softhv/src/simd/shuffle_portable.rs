@@ -1,7 +1,7 @@
 //! Lane operations, for any host.
 
 use super::int::Int;
-use crate::op::Handler;
+use crate::cpu::op::Handler;
 use crate::regs::V;
 
 /// The register whose lane `i` is lane `source(i)` of `a` followed by `b`.

@@ -4,7 +4,7 @@
 use super::shuffle_portable as portable;
 use super::{decode, permute, run, shuffle};
 use crate::cpu::Cpu;
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::{Regs, V};
 
 /// Registers with pseudo-random contents.

@@ -6,7 +6,7 @@ use super::lane_ops::*;
 use super::reshape::{Floor, HighNarrow, Nearest};
 use super::word::{Word, by_size};
 use super::{crypto, run};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 
 /// Vector form, by `opcode << 1 | U`.
 pub fn vector(w: Word) -> Option<Op> {

@@ -9,7 +9,7 @@ use super::logic;
 use super::reshape::Pairwise;
 use super::shuffle::multiply_add_pairs;
 use super::word::{Word, by_size, with_imm};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::{Regs, V};
 
 /// Vector form.

@@ -9,7 +9,7 @@ use super::reshape::{
 };
 use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 

@@ -1,7 +1,7 @@
 //! Fields of an AdvSIMD instruction word.
 
 use super::forms::Keep;
-use crate::op::{Handler, Op};
+use crate::cpu::op::{Handler, Op};
 
 /// An AdvSIMD instruction word.
 #[derive(Clone, Copy)]

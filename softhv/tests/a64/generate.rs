@@ -3,10 +3,10 @@
 use super::classes::{CLASSES, COMMON, Kind, TESTS};
 use super::known::excluded;
 use super::{Random, STREAM_BYTES, Stream, inputs};
-use supermachine_softhv::code::Mode;
+use supermachine_softhv::cpu::op::Handler;
 use supermachine_softhv::decode::{Context, instruction};
 use supermachine_softhv::exec::system::undefined;
-use supermachine_softhv::op::Handler;
+use supermachine_softhv::mode::Mode;
 
 /// Registers that streams must not lose: an index and three bases.
 const KEPT: std::ops::RangeInclusive<u32> = 25..=28;

@@ -13,8 +13,8 @@ use cases::Case;
 use guest::{Output, RECORD_OUT};
 use std::mem::MaybeUninit;
 use supermachine_softhv::cpu::Cpu;
+use supermachine_softhv::cpu::op::Op;
 use supermachine_softhv::fp;
-use supermachine_softhv::op::Op;
 use supermachine_softhv::regs::{Regs, V};
 
 /// Ends a run of handlers.

@@ -5,7 +5,7 @@ pub mod elf;
 
 use std::process::Command;
 use supermachine_softhv::cpu::Cpu;
-use supermachine_softhv::op::{Handler, Op};
+use supermachine_softhv::cpu::op::{Handler, Op};
 use supermachine_softhv::regs::{Regs, V};
 use supermachine_softhv::simd::{self, FPSR_QC};
 

@@ -1,7 +1,7 @@
-//! One machine in a process of its own; see [`supermachine::engine::worker`].
+//! One machine in a process of its own; see [`supermachine::run_worker`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(supermachine::engine::worker::run())
+    ExitCode::from(supermachine::run_worker())
 }

@@ -4,7 +4,7 @@ use super::command::{Options, supervise};
 use super::output::{plain, print, print_json};
 use super::signals::Forwarder;
 use crate::Error;
-use crate::registry::{self, RunningVm};
+use crate::running::{self, RunningVm};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -41,14 +41,11 @@ pub struct StopArguments {
 
 /// Lists the running machines.
 pub fn ps(arguments: &PsArguments) -> Result<u8, Error> {
-    let running = registry::running();
+    let all = running::list();
     if arguments.json {
-        print_json(
-            &serde_json::Value::from_iter(running.iter().map(json)),
-            false,
-        )?;
+        print_json(&serde_json::Value::from_iter(all.iter().map(json)), false)?;
     } else {
-        print(&table(&running))?;
+        print(&table(&all))?;
     }
     Ok(0)
 }
@@ -69,14 +66,14 @@ fn json(vm: &RunningVm) -> serde_json::Value {
     })
 }
 
-fn table(running: &[RunningVm]) -> String {
+fn table(vms: &[RunningVm]) -> String {
     let mut text = format!(
         "{:<14} {:<16} {:<8} {:>6} {:>5} {:>8}  IMAGE\n",
         "ID", "NAME", "ENGINE", "MIB", "VCPUS", "UP"
     );
-    for vm in running {
+    for vm in vms {
         let about = &vm.description;
-        let up = registry::unix_ms().saturating_sub(about.started_unix_ms) / 1000;
+        let up = running::unix_ms().saturating_sub(about.started_unix_ms) / 1000;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -96,7 +93,7 @@ fn table(running: &[RunningVm]) -> String {
 /// Runs a command in a running machine and returns its exit status.
 pub fn exec(arguments: &ExecArguments) -> Result<u8, Error> {
     let signals = Forwarder::install()?;
-    let vm = registry::find(&arguments.vm)?;
+    let vm = running::find(&arguments.vm)?;
     let argv = arguments.command.iter().map(|word| word.as_bytes());
     let command = vm.exec_builder().argv(argv);
     let result = supervise(command, None, &arguments.options, &signals);
@@ -110,7 +107,7 @@ pub fn stop(arguments: &StopArguments) -> Result<u8, Error> {
     let vms: Result<Vec<RunningVm>, Error> = arguments
         .vms
         .iter()
-        .map(|name| registry::find(name))
+        .map(|name| running::find(name))
         .collect();
     for vm in vms? {
         vm.stop(Duration::from_secs(arguments.time.into()))?;

@@ -4,8 +4,8 @@
 
 use super::output::Progress;
 use super::terminal;
-use crate::engine::runtime_dir;
 use crate::exec::Channel;
+use crate::link::runtime_dir;
 use crate::{Error, Vm, unfinished};
 use oci_bake::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};

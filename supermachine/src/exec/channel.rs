@@ -3,15 +3,15 @@
 use super::ExecStatus;
 use crate::Error;
 use crate::deadline::Deadline;
-use crate::engine::watched::WeakWorker;
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use rustix::event::{PollFd, PollFlags};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes read from the connection at once: a full frame.
@@ -40,6 +40,37 @@ pub trait Sinks {
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error>;
 }
 
+/// Knows of the worker behind a connection, as far as anybody does.
+pub trait Liveness: fmt::Debug + Send + Sync {
+    /// For how long the machine has stood still because of orders to its worker.
+    fn paused(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How the machine or its worker ended, if it has or does within `patience`.
+    fn end_within(&self, _patience: Duration) -> Option<Error> {
+        None
+    }
+
+    /// Asks the worker whether it lives, and waits for its answer up to `patience`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if it does not answer, or how its machine ended.
+    fn probe(&self, _patience: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A worker of another process, of which nobody here knows.
+#[derive(Debug)]
+pub struct Unwatched;
+
+impl Liveness for Unwatched {}
+
+/// Longest a guest may take to answer a request, more than it waits for a
+/// workload to listen.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(150);
+
 /// A connection. Reading happens on one thread; requests, stdin and signals
 /// may come from others meanwhile.
 #[derive(Debug)]
@@ -60,11 +91,11 @@ pub struct Channel {
     /// When it was last given something to do.
     used: Instant,
     /// Knows whether the machine ended when the connection breaks.
-    worker: WeakWorker,
+    worker: Arc<dyn Liveness>,
 }
 
 impl Channel {
-    pub fn new(stream: UnixStream, worker: WeakWorker) -> Result<Self, Error> {
+    pub fn new(stream: UnixStream, worker: Arc<dyn Liveness>) -> Result<Self, Error> {
         stream
             .set_nonblocking(true)
             .map_err(Error::system("set a connection up"))?;
@@ -222,6 +253,31 @@ impl Channel {
             };
             self.count_late(count)?;
             self.lock().feed(&buffer[..count]);
+        }
+    }
+
+    /// Waits for the one event that answers a request.
+    pub fn answer<T>(&self, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
+        self.answer_until(Deadline::within(ANSWER_LIMIT), pick)
+    }
+
+    /// As [`Channel::answer`], not beyond a deadline of the caller's.
+    pub fn answer_until<T>(
+        &self,
+        deadline: Deadline,
+        pick: impl Fn(Event) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.limit(deadline);
+        let mut buffer = Vec::new();
+        loop {
+            match self.next_event(&mut buffer)? {
+                Event::Failed(failure) => return Err(failure.into()),
+                event => {
+                    if let Some(answer) = pick(event) {
+                        return Ok(answer);
+                    }
+                }
+            }
         }
     }
 

@@ -85,7 +85,7 @@ pub fn clock_error_ms(vm: &Vm) -> i128 {
 
 pub fn worker_of(vm: &Vm) -> u32 {
     let dir = vm.exec_path().parent().unwrap().to_owned();
-    let all = supermachine::registry::running();
+    let all = supermachine::running::list();
     let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
     let found = all
         .iter()

@@ -1,6 +1,6 @@
 //! Engines behind [`crate::hypervisor`].
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "kvm", target_os = "linux", target_arch = "x86_64"))]
 mod kvm_speed;
 pub mod table;
 

@@ -128,6 +128,19 @@ impl RunningMachine {
             .unwrap_or_default()
     }
 
+    /// Bytes of memory that the guest has: its RAM without what its balloon holds,
+    /// and what was added.
+    pub fn memory_bytes(&self) -> u64 {
+        let parts = self.parts();
+        let Some(parts) = parts.as_ref() else {
+            return 0;
+        };
+        let balance = parts.balance();
+        let ram = parts.memory.bytes();
+        ram.saturating_sub(balance.ballooned_bytes)
+            .saturating_add(balance.added_bytes)
+    }
+
     /// Has the guest have `bytes` of memory: its balloon takes what is too
     /// much, and what is missing is added in units of [`ADDED_UNIT_BYTES`], as
     /// far as the machine was made with room for it and within

@@ -64,3 +64,21 @@ pub(crate) fn end(status: u8) -> ! {
     // SAFETY: it does not return, and has no precondition.
     unsafe { libc::_exit(status.into()) }
 }
+
+/// Closes every descriptor but the standard three, for a process that has just
+/// begun and that is to have nothing of what its parent had open. To be called
+/// first in `main`: if there is a second thread, nothing is closed, since it may
+/// have opened something.
+#[cfg(target_os = "linux")]
+pub fn close_inherited_descriptors() {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    if matches!(threads, Ok(1)) {
+        // SAFETY: the only thread of the process is here and has opened nothing
+        // yet, so that no descriptor above the standard ones has an owner.
+        unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    }
+}
+
+/// The system has no such call: descriptors that the parent left open stay so.
+#[cfg(not(target_os = "linux"))]
+pub fn close_inherited_descriptors() {}

@@ -6,15 +6,6 @@ use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Crates that still have a circle, and how many files are in circles there.
-/// A number here may only become smaller.
-const KNOWN: &[(&str, usize)] = &[
-    ("init-shim", 9),
-    ("pool", 2),
-    ("softhv", 21),
-    ("supermachine", 7),
-];
-
 /// A module by its path, such as `["exec", "int"]`; the root is empty.
 type Module = Vec<String>;
 
@@ -33,24 +24,11 @@ pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
         }
     }
     for (name, modules) in &crates {
-        let circles = circles(modules);
-        let files = circles.iter().map(BTreeSet::len).sum::<usize>();
-        let known = KNOWN
-            .iter()
-            .find(|(known, _)| known == name)
-            .map_or(0, |(_, files)| *files);
-        if files > known {
-            for circle in circles {
-                let members: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
-                problems.push(format!(
-                    "{name}: modules need each other in a circle: {}",
-                    members.join(", ")
-                ));
-            }
-        } else if files < known {
+        for circle in circles(modules) {
+            let members: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
             problems.push(format!(
-                "{name}: {files} modules are in circles, no longer {known}: lower the number in \
-                 xtask/src/check/circles.rs"
+                "{name}: modules need each other in a circle: {}",
+                members.join(", ")
             ));
         }
     }

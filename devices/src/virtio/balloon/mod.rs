@@ -4,6 +4,10 @@
 //! All work is done on the thread that notifies. Memory that is given back
 //! needs no permission: a page that was discarded is there again, empty, when
 //! it is touched.
+//!
+//! A target is a limit. The device does not offer `VIRTIO_BALLOON_F_DEFLATE_ON_OOM`
+//! (virtio 1.2 §5.5.3), with which a guest takes pages back before it kills for
+//! memory. Linux without it also takes the balloon's pages out of `MemTotal`.
 
 use std::sync::Arc;
 
@@ -29,8 +33,6 @@ const MAX_PAGE_NUMBERS: usize = 4096;
 
 /// Feature bits (virtio 1.2 §5.5.3).
 mod feature {
-    /// The guest takes pages back on its own before it kills for memory.
-    pub(super) const DEFLATE_ON_OOM: u64 = 1 << 2;
     /// The guest reports pages that are free.
     pub(super) const PAGE_REPORTING: u64 = 1 << 5;
 }
@@ -111,7 +113,7 @@ impl Server for Pages {
     const NEEDED_QUEUES: u16 = 2;
     /// The 32 reports of Linux.
     const MAX_SEGMENTS: usize = 32;
-    const FEATURES: u64 = feature::DEFLATE_ON_OOM | feature::PAGE_REPORTING;
+    const FEATURES: u64 = feature::PAGE_REPORTING;
     type State = BalloonState;
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

@@ -2,6 +2,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
+use crate::virtio::VirtioDevice;
 use crate::virtio::mmio::{MmioState, VirtioMmio, status};
 use crate::{GuestRam, MmioDevice};
 
@@ -73,6 +74,12 @@ impl Machine {
     fn config(&self, offset: u64) -> u32 {
         self.driver.read(0x100 + offset)
     }
+}
+
+#[test]
+fn guest_is_not_offered_to_take_pages_back_before_it_kills() {
+    let deflate_on_oom = 1 << 2;
+    assert_eq!(machine(4096).balloon.features() & deflate_on_oom, 0);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::deadline::Deadline;
-use crate::vm::answer_until;
 use exec_proto::client::Event;
 use std::io::Read;
 
@@ -90,12 +89,12 @@ fn greetings_and_answers_that_drip_are_late_as_well() {
     agent.join().unwrap();
 
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     channel.request(|session| session.ping(1)).unwrap();
     let agent = std::thread::spawn(move || drip(theirs));
     let begun = Instant::now();
     let pong = |event| matches!(event, Event::Pong(_)).then_some(());
-    assert_timeout(answer_until(&channel, Deadline::within(LIMIT), pong), begun);
+    assert_timeout(channel.answer_until(Deadline::within(LIMIT), pong), begun);
     drop(channel);
     agent.join().unwrap();
 }
@@ -135,7 +134,7 @@ fn an_agent_that_takes_no_input_holds_up_neither_reader_nor_writer() {
 #[test]
 fn a_request_that_the_agent_takes_by_the_byte_is_late_as_well() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     let agent = std::thread::spawn(move || {
         let (mut theirs, mut some) = (theirs, [0; 512]);
         while matches!(theirs.read(&mut some), Ok(1..)) {
@@ -167,12 +166,12 @@ fn an_end_that_came_in_time_counts_however_late_it_is_read() {
 #[test]
 fn a_kept_connection_is_used_only_while_the_agent_keeps_it_too() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     assert!(channel.is_usable());
     theirs.write_all(b"x").unwrap();
     assert!(!channel.is_usable());
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     drop(theirs);
     assert!(!channel.is_usable());
 }

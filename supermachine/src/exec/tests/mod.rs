@@ -3,12 +3,12 @@
 mod limits;
 mod streams;
 
-use super::{Channel, Sinks};
+use super::{Channel, Sinks, Unwatched};
 use crate::Error;
-use crate::engine::watched::WeakWorker;
 use exec_proto::{ExecRequest, ExitStatus, Exited, Hello, Reply};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn channel_to<T: Send + 'static>(
     agent: impl FnOnce(UnixStream) -> T + Send + 'static,
 ) -> (Channel, JoinHandle<T>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let channel = Channel::new(ours, WeakWorker::default()).unwrap();
+    let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     channel
         .request(|session| {
             let mut request = ExecRequest::new(["command"]);
@@ -66,6 +66,7 @@ fn exited() -> Reply<'static> {
         duration_ns: 1,
         peak_rss_kib: 1,
         timed_out: false,
+        executed: true,
         step: 0,
     })
 }

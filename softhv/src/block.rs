@@ -1,0 +1,70 @@
+//! Finding and decoding the block at an address.
+
+use crate::cpu::Cpu;
+use crate::cpu::op::{self, Op};
+use crate::decode;
+use crate::mode::Mode;
+use crate::page::{PAGE_MASK, PAGE_SIZE};
+
+/// Instructions per block at most.
+const MAX_BLOCK: usize = 64;
+
+impl Cpu {
+    /// What code is decoded for now.
+    pub fn mode(&self) -> Mode {
+        let user = self.pstate.el == 0;
+        // FPEN: 0b01 traps EL0 only, 0b11 nothing, the others both.
+        let fp_traps = match self.sys.cpacr >> 20 & 3 {
+            3 => false,
+            1 => user,
+            _ => true,
+        };
+        Mode {
+            user,
+            fp_traps,
+            sp_off: self.sp_off,
+        }
+    }
+
+    /// Whether loads and stores by the current stack pointer fault: it is no
+    /// multiple of 16, and SCTLR_EL1.SA0 (bit 4) or SA (bit 3) is set.
+    #[inline]
+    pub fn is_stack_off(&self) -> bool {
+        let check = if self.pstate.el == 0 { 1 << 4 } else { 1 << 3 };
+        self.regs.x[usize::from(op::SP)] & 15 != 0 && self.sys.sctlr & check != 0
+    }
+
+    /// Points handlers and other vCPUs at the code cache that there is now.
+    pub fn code_replaced(&mut self) {
+        self.jump = self.code.jump_ptr();
+        self.shared.held.set_lines(self.code.lines());
+    }
+
+    /// The block at physical address `physical`, whose host copy is at `host`.
+    pub fn block_at(&mut self, physical: u64, host: u64) -> *const Op {
+        let mode = self.mode();
+        if let Some(op) = self.code.find(mode, physical) {
+            return op;
+        }
+        if let Some(op) = self.code.enter(mode, physical) {
+            return op;
+        }
+        let offset = physical & !PAGE_MASK;
+        let room = ((PAGE_SIZE - offset) / 4) as usize;
+        // From the first word read until the lines are noted.
+        self.shared.held.looking.begin();
+        let mut ops = std::mem::take(&mut self.code.scratch);
+        let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+            let at = (host + 4 * n as u64) as *const u32;
+            // SAFETY: `host` backs `physical`, mapped in whole pages, and
+            // `room` ends at the page's end. Volatile, as the guest may be
+            // writing there from another thread.
+            unsafe { at.read_volatile() }
+        });
+        self.vm.code_pages.note(physical);
+        let entry = self.code.insert(mode, physical, &mut ops, count);
+        self.code.scratch = ops;
+        self.shared.held.looking.end();
+        entry
+    }
+}

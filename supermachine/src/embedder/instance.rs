@@ -1,0 +1,583 @@
+//! A worker with its sockets, and the agent in its guest.
+
+use super::dial::{connect, patiently};
+use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
+use super::process::Process;
+use super::watched::{WeakWorker, end_within};
+use crate::clock::{LastSet, Reading, WallClock};
+use crate::deadline::Deadline;
+use crate::exec::{Channel, Liveness};
+use crate::link::protocol::{
+    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+};
+use crate::link::runtime_dir::RuntimeDir;
+use crate::{Error, VmConfig, random};
+use exec_proto::client::Session;
+use exec_proto::{ProtoError, READY_PORT, Resumed};
+use rustix::event::{PollFd, PollFlags};
+use snapshot::Written;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long writing a snapshot may take.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the agent may take to keep all programs from running.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A worker process, its directory, and the connections of its guest's agent.
+#[derive(Debug)]
+pub struct Instance {
+    exec_socket: PathBuf,
+    /// A connection for the next command.
+    next: Mutex<Option<Next>>,
+    /// One on which the agent owes answers that nobody waits for.
+    late: Mutex<Option<Channel>>,
+    /// Where the agent keeps the one after that open, in the backlog.
+    ready: UnixListener,
+    worker: Arc<Mutex<Worker>>,
+    watched: Arc<WeakWorker>,
+    process: Arc<Process>,
+    dir: RuntimeDir,
+    clock_set: LastSet,
+}
+
+// The machine lets only privileged processes of the guest call there.
+const _: () = assert!(READY_PORT == vmm_core::resources::AGENT_HOST_PORT);
+
+/// Name of the socket bridged to the agent.
+const EXEC: &str = "exec";
+
+/// Where a worker's sockets are.
+struct Place {
+    dir: RuntimeDir,
+    ready: UnixListener,
+}
+
+impl Place {
+    fn make() -> Result<Self, Error> {
+        let dir = RuntimeDir::create()?;
+        let path = dir.path().join(format!("mux_{READY_PORT}"));
+        let ready = UnixListener::bind(&path)
+            .and_then(|ready| ready.set_nonblocking(true).map(|()| ready))
+            .map_err(Error::host("cannot listen on", &path))?;
+        Ok(Self { dir, ready })
+    }
+
+    fn setup(&self, config: &VmConfig, vcpus: u32) -> Setup {
+        let dir = self.dir.path();
+        Setup {
+            engine: config.engine,
+            vcpus,
+            runtime_dir: dir.to_path_buf(),
+            mux: dir.join("mux"),
+            exec: dir.join(EXEC),
+            console: config.console,
+        }
+    }
+}
+
+/// Accepts one connection before `deadline`.
+fn accept(listener: &UnixListener, deadline: Deadline) -> Result<UnixStream, Error> {
+    let failed = || Error::system("wait for a forked worker");
+    if !deadline
+        .wait(&mut [PollFd::new(listener, PollFlags::IN)])
+        .map_err(failed())?
+    {
+        return Err(deadline.error("the call of a forked worker"));
+    }
+    let (stream, _) = listener.accept().map_err(failed())?;
+    Ok(stream)
+}
+
+/// A connection to the agent that is free.
+#[derive(Debug)]
+enum Next {
+    /// Nothing was said on it yet.
+    Fresh(UnixStream),
+    /// The agent has greeted, and answered.
+    Known(Box<Channel>),
+}
+
+/// A child of a running machine, made one of its own.
+pub struct Made {
+    pub instance: Instance,
+    pub stages: RestoreStages,
+    pub identity: Personality,
+    pub resumed: Resumed,
+}
+
+impl Instance {
+    /// Starts a worker that prepares a machine.
+    pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
+        let place = Place::make()?;
+        let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let worker = Worker::spawn(config, &order, &place.dir)?;
+        Ok(Self::new(place, worker))
+    }
+
+    fn new(place: Place, worker: Worker) -> Self {
+        let Place { dir, ready } = place;
+        let (process, pauses) = (worker.process(), worker.pauses());
+        let worker = Arc::new(Mutex::new(worker));
+        Self {
+            exec_socket: dir.path().join(EXEC),
+            next: Mutex::default(),
+            late: Mutex::default(),
+            ready,
+            process,
+            watched: Arc::new(WeakWorker::new(&worker, &pauses)),
+            worker,
+            dir,
+            clock_set: LastSet::default(),
+        }
+    }
+
+    /// Makes children of the running machine, which share its memory, and
+    /// makes each a machine of its own. Gives also how long its programs
+    /// stood still.
+    pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
+        let mut places = Vec::with_capacity(count);
+        let mut births = Vec::with_capacity(count);
+        for _ in 0..count {
+            let place = Place::make()?;
+            let control = place.dir.path().join("control");
+            let listener = UnixListener::bind(&control)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(Error::host("cannot listen on", &control))?;
+            births.push(Birth {
+                setup: place.setup(config, 0),
+                control,
+            });
+            places.push((place, listener));
+        }
+        let deadline = Deadline::within(config.restore_timeout);
+        let begun = Instant::now();
+        self.hold(deadline)?;
+        let forked = self.fork_all(births, deadline);
+        self.release(deadline)?;
+        let paused = begun.elapsed();
+        forked?;
+        let mut children = Vec::with_capacity(count);
+        for (place, listener) in places {
+            let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
+            children.push(Self::new(place, worker));
+        }
+        let unique = |child: Self| {
+            let answer = child.worker().receive(deadline)?;
+            let FromWorker::Restored(stages) = answer else {
+                return Err(child.worker().unexpected(&answer));
+            };
+            let identity = Personality {
+                machine_id: config.machine_id.resolve()?,
+                clock: config.clock.clone(),
+                ..Personality::default()
+            };
+            let resumed = child.make_unique(stages, &identity, deadline)?;
+            Ok(Made {
+                instance: child,
+                stages,
+                identity,
+                resumed,
+            })
+        };
+        let children: Result<Vec<_>, Error> = children.into_iter().map(unique).collect();
+        Ok((paused, children?))
+    }
+
+    /// Has the worker fork, as often as that takes. The guest's programs are
+    /// held, so that all children are of one moment.
+    fn fork_all(&self, births: Vec<Birth>, deadline: Deadline) -> Result<(), Error> {
+        let mut births = births.into_iter().peekable();
+        while births.peek().is_some() {
+            let batch = births.by_ref().take(MAX_BIRTHS).collect();
+            let answer = self.worker().order(&ToWorker::Fork(batch), deadline)?;
+            let FromWorker::Forked { .. } = answer else {
+                return Err(self.worker().unexpected(&answer));
+            };
+        }
+        Ok(())
+    }
+
+    pub fn exec_socket(&self) -> &Path {
+        &self.exec_socket
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The worker's process, whoever is talking to it now.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    pub fn worker(&self) -> MutexGuard<'_, Worker> {
+        lock(&self.worker)
+    }
+
+    /// The connection that breaks when the worker ends.
+    pub fn control(&self) -> Arc<UnixStream> {
+        self.worker().control().clone()
+    }
+
+    /// Waits until the machine is prepared; the name of its engine.
+    pub fn engine(&self) -> Result<String, Error> {
+        self.worker().engine(Deadline::within(ANSWER_TIMEOUT))
+    }
+
+    /// Boots a machine and waits until its agent serves.
+    pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
+        let mut worker = self.worker();
+        let answer = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
+            // A guest may end before its start was answered.
+            Err(Error::Ended { reason }) => {
+                let console = worker.last_console();
+                return Err(Error::BootFailed { reason, console });
+            }
+            answer => answer?,
+        };
+        let FromWorker::Booted = answer else {
+            return Err(worker.unexpected(&answer));
+        };
+        drop(worker);
+        let first = self.await_agent(deadline)?;
+        *lock(&self.next) = Some(Next::Fresh(first));
+        Ok(())
+    }
+
+    /// Makes a copy of a captured machine and makes it one of its own.
+    pub fn restore(
+        &self,
+        restore: Restore,
+        identity: &Personality,
+        deadline: Deadline,
+    ) -> Result<(RestoreStages, Resumed), Error> {
+        let answer = self
+            .worker()
+            .order(&ToWorker::Restore(Box::new(restore)), deadline)?;
+        let FromWorker::Restored(stages) = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let resumed = self.make_unique(stages, identity, deadline)?;
+        Ok((stages, resumed))
+    }
+
+    /// Brings the machine back to its snapshot and makes it one of its own.
+    pub fn reset(
+        &self,
+        identity: &Personality,
+        deadline: Deadline,
+    ) -> Result<(RestoreStages, Resumed), Error> {
+        // What the last user left: commands, and the agent's next connection.
+        *lock(&self.next) = None;
+        while self.dialed().is_some() && !deadline.has_passed() {}
+        let answer = self.worker().order(&ToWorker::Reset, deadline)?;
+        let FromWorker::WasReset(stages) = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let resumed = self.make_unique(stages, identity, deadline)?;
+        Ok((stages, resumed))
+    }
+
+    /// Gives a machine that booted what only copies are given otherwise.
+    pub fn identify(&self, identity: &Personality, deadline: Deadline) -> Result<(), Error> {
+        let mut generation = [0; 16];
+        random::fill_random(&mut generation)?;
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(&identity.clock);
+        resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
+    /// Sets the guest's clock again if the one that it was set by was moved.
+    pub fn correct_clock(&self, clock: &WallClock) -> Result<(), Error> {
+        if !self.clock_is_off(clock) {
+            return Ok(());
+        }
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(clock);
+        channel.request(|session| session.set_time(time.wall_ns))?;
+        await_done(&channel)?;
+        self.clock_set.note(time);
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
+    pub fn clock_is_off(&self, clock: &WallClock) -> bool {
+        self.clock_set.is_off(Reading::of(clock))
+    }
+
+    /// Has the agent keep all programs from running, so that those of a copy
+    /// do not before it is a machine of its own.
+    fn hold(&self, deadline: Deadline) -> Result<(), Error> {
+        let deadline = deadline.at_most(HOLD_TIMEOUT);
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        match hold_guest(&channel, deadline) {
+            Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
+            Err(error) => {
+                // If it was only late, this is what it reads next.
+                let _ = channel.request(Session::release);
+                *lock(&self.late) = Some(channel);
+                return Err(match error {
+                    Error::Timeout { after, .. } => Error::Timeout {
+                        what: "a guest that was asked to hold its programs for a copy (try \
+                               again; if its agent does not answer at all, start another machine)",
+                        after,
+                    },
+                    error => error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the programs go on.
+    fn release(&self, deadline: Deadline) -> Result<(), Error> {
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        release_guest(&channel, deadline)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(())
+    }
+
+    /// Pauses the machine and writes it into the directory of a draft. It
+    /// stays paused until [`Instance::go_on`].
+    pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
+        self.hold(Deadline::within(HOLD_TIMEOUT))?;
+        let written = self.write_into(directory);
+        if written.is_err() {
+            self.release(Deadline::within(ANSWER_TIMEOUT))?;
+        }
+        written
+    }
+
+    fn write_into(&self, directory: &Path) -> Result<Written, Error> {
+        let order = ToWorker::Capture {
+            directory: directory.to_path_buf(),
+        };
+        let answer = self
+            .worker()
+            .order(&order, Deadline::within(CAPTURE_TIMEOUT))?;
+        match answer {
+            FromWorker::Captured { written, .. } => Ok(*written),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Lets a captured machine go on as it was.
+    pub fn go_on(&self) -> Result<(), Error> {
+        self.continue_with(None)?;
+        self.release(Deadline::within(ANSWER_TIMEOUT))
+    }
+
+    /// Lets a captured machine go on as another one than was captured, on the
+    /// memory that was written to `directory`.
+    pub fn go_on_from(&self, directory: &Path, identity: &Personality) -> Result<Resumed, Error> {
+        let generation = self.continue_with(Some(directory.to_path_buf()))?;
+        let generation = generation.unwrap_or_default();
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
+        let channel = self.open_session(deadline, &|_| Ok(()))?;
+        let time = Reading::of(&identity.clock);
+        let resumed = resume_guest(&channel, generation, identity, time, false, deadline)?;
+        self.clock_set.note(time);
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        Ok(resumed)
+    }
+
+    fn continue_with(&self, rebase: Option<PathBuf>) -> Result<Option<[u8; 16]>, Error> {
+        let order = ToWorker::Continue { rebase };
+        let answer = self
+            .worker()
+            .order(&order, Deadline::within(ANSWER_TIMEOUT))?;
+        match answer {
+            FromWorker::Continued { generation } => Ok(generation),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Which pages of the machine's memory were touched since it was mapped.
+    pub fn touched(&self) -> Result<Vec<std::ops::Range<u64>>, Error> {
+        let answer = self
+            .worker()
+            .order(&ToWorker::Touched, Deadline::within(ANSWER_TIMEOUT))?;
+        match answer {
+            FromWorker::Touched(runs) => Ok(runs),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    /// Waits for the agent of a copy to call, and has it reseed, set its clock
+    /// and take its name. Without that nobody gets the machine.
+    fn make_unique(
+        &self,
+        stages: RestoreStages,
+        identity: &Personality,
+        deadline: Deadline,
+    ) -> Result<Resumed, Error> {
+        let wanted = identity.memory_mib;
+        let memory_mib = wanted.filter(|mib| *mib as u64 != stages.memory_mib);
+        // Programs do not go on before the memory is what it will be.
+        let stay_held = memory_mib.is_some();
+        let (channel, resumed) = loop {
+            let stream = self.await_agent(deadline)?;
+            let made = Channel::new(stream, self.watched()).and_then(|channel| {
+                let (generation, time) = (stages.generation, Reading::of(&identity.clock));
+                let resumed =
+                    resume_guest(&channel, generation, identity, time, stay_held, deadline)?;
+                self.clock_set.note(time);
+                Ok((channel, resumed))
+            });
+            match made {
+                // The machine that was there before had dialed it.
+                Err(Error::Connection { .. }) => {}
+                Err(error) => {
+                    // Nobody gets it: there is nothing to end in good order.
+                    self.process.kill();
+                    return Err(error);
+                }
+                Ok(made) => break made,
+            }
+        };
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        if let Some(mib) = memory_mib {
+            self.set_memory(mib, deadline)?;
+            self.release(deadline)?;
+        }
+        Ok(resumed)
+    }
+
+    /// Waits until the guest has so much memory.
+    fn set_memory(&self, mib: usize, deadline: Deadline) -> Result<(), Error> {
+        // Its word that it could not says more than that it did not come.
+        let patience = deadline.left_of(ANSWER_TIMEOUT).mul_f64(0.9);
+        let order = ToWorker::SetMemory {
+            mib,
+            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        };
+        let answer = self.worker().order(&order, deadline)?;
+        match answer {
+            FromWorker::MemorySet => Ok(()),
+            other => Err(self.worker().unexpected(&other)),
+        }
+    }
+
+    fn watched(&self) -> Arc<dyn Liveness> {
+        self.watched.clone()
+    }
+
+    /// Connects to the agent and sends requests.
+    pub fn open_session(
+        &self,
+        deadline: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        patiently(
+            deadline,
+            || self.try_session(deadline, queue),
+            || end_within(&self.worker, Duration::ZERO),
+        )
+    }
+
+    fn try_session(
+        &self,
+        deadline: Deadline,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        // One that carries out an order right now will answer.
+        if let Ok(worker) = self.worker.try_lock() {
+            worker.check_silence()?;
+        }
+        let next = lock(&self.next).take();
+        let stream = match next.or_else(|| self.dialed().map(Next::Fresh)) {
+            Some(Next::Known(channel)) if channel.is_usable() => {
+                channel.limit(deadline);
+                channel.request(queue)?;
+                return Ok(*channel);
+            }
+            Some(Next::Fresh(stream)) => stream,
+            _ => connect(&self.exec_socket, deadline)?,
+        };
+        let channel = Channel::new(stream, self.watched())?;
+        channel.limit(deadline);
+        channel.request(queue)?;
+        channel.greeting()?;
+        Ok(channel)
+    }
+
+    /// The connection the agent has open for us, if it is there already.
+    fn dialed(&self) -> Option<UnixStream> {
+        let (stream, _) = self.ready.accept().ok()?;
+        Some(stream)
+    }
+
+    /// How the machine is doing.
+    pub fn status(&self) -> Result<VmStatus, Error> {
+        self.worker().inspect(Deadline::within(ANSWER_TIMEOUT))
+    }
+
+    /// Ends the worker and removes what it had. Safe to call twice.
+    pub fn end(&self) {
+        self.worker().end();
+        self.dir.remove();
+    }
+
+    /// Kills the worker, for a process that must end now.
+    pub fn abandon(&self) {
+        self.process.kill();
+        self.dir.remove();
+    }
+
+    /// Waits for the agent's connection or the machine's end, whichever is
+    /// first.
+    fn await_agent(&self, deadline: Deadline) -> Result<UnixStream, Error> {
+        loop {
+            // First: who always calls again gets no further than who never does.
+            if deadline.has_passed() {
+                return Err(hung(&mut self.worker(), deadline.limit()));
+            }
+            if let Some(stream) = self.dialed() {
+                return Ok(stream);
+            }
+            let mut worker = self.worker();
+            let mut fds = [
+                PollFd::new(&self.ready, PollFlags::IN),
+                PollFd::new(worker.control(), PollFlags::IN),
+            ];
+            deadline
+                .wait(&mut fds)
+                .map_err(Error::system("wait for the guest"))?;
+            if !fds[1].revents().is_empty() {
+                return Err(match worker.receive(deadline)? {
+                    FromWorker::Ended {
+                        reason, console, ..
+                    } => Error::BootFailed { reason, console },
+                    other => worker.unexpected(&other),
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.worker().end_soon();
+        self.dir.remove();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error for a guest that says nothing, with what its console shows.
+fn hung(worker: &mut Worker, after: Duration) -> Error {
+    Error::BootFailed {
+        reason: format!("no word from it within {after:?}"),
+        console: worker.last_console(),
+    }
+}

@@ -1,0 +1,14 @@
+//! The embedder's side: worker processes, and the agents in their guests.
+
+pub(crate) mod dial;
+pub(crate) mod executable;
+pub(crate) mod handle;
+pub(crate) mod identity;
+pub(crate) mod instance;
+pub(crate) mod pauses;
+pub(crate) mod personalise;
+pub(crate) mod process;
+pub(crate) mod watched;
+
+#[cfg(test)]
+mod misbehaving;

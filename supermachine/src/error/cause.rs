@@ -1,0 +1,62 @@
+//! Errors of the crates that this one is made of.
+
+use super::Error;
+
+/// What a part of this crate says is the matter. Its text and its causes are for
+/// people; what it is made of is not part of the interface, so that the parts can
+/// change: [`Error::kind`] and [`Error::code`] are what programs go by.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Cause(Box<Part>);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Part {
+    #[error(transparent)]
+    Bake(oci_bake::BakeError),
+    #[error(transparent)]
+    Reference(oci_bake::ImageError),
+    #[error(transparent)]
+    Assets(kernel::KernelError),
+    #[error(transparent)]
+    Resources(vmm_core::ResourceError),
+    #[error(transparent)]
+    Snapshot(snapshot::SnapshotError),
+    #[error(transparent)]
+    Pool(pool::PoolError),
+    #[error(transparent)]
+    Protocol(exec_proto::ProtoError),
+}
+
+macro_rules! parts {
+    ($($part:ty => $variant:ident($name:ident);)*) => {
+        $(
+            // For `?` in this crate; not part of the interface.
+            #[doc(hidden)]
+            impl From<$part> for Error {
+                fn from(error: $part) -> Self {
+                    Self::$variant(Cause(Box::new(Part::$name(error))))
+                }
+            }
+        )*
+    };
+}
+
+parts! {
+    oci_bake::BakeError => Image(Bake);
+    oci_bake::ImageError => Reference(Reference);
+    kernel::KernelError => Assets(Assets);
+    vmm_core::ResourceError => Resources(Resources);
+    snapshot::SnapshotError => Snapshot(Snapshot);
+    pool::PoolError => Pool(Pool);
+    exec_proto::ProtoError => Protocol(Protocol);
+}
+
+impl Cause {
+    pub(crate) fn part(&self) -> &Part {
+        &self.0
+    }
+
+    pub(crate) fn of_snapshot(error: snapshot::SnapshotError) -> Self {
+        Self(Box::new(Part::Snapshot(error)))
+    }
+}

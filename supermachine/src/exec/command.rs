@@ -1,0 +1,317 @@
+//! Commands as data, which need no machine until they run.
+
+use super::channel::{Channel, Sinks};
+use super::output::MAX_UNREAD_BYTES;
+use super::{ExecChild, ExecOutcome, GREETING_LIMIT, HANG_PATIENCE, Opens, environment};
+use crate::Error;
+use crate::deadline::Deadline;
+use exec_proto::{ExecFlags, ExecRequest, WinSize};
+use oci_bake::ImageConfig;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+/// Default limit of collected output, per stream.
+const MAX_OUTPUT_BYTES: usize = 256 << 20;
+/// How fast a guest takes staged files, at the least.
+const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
+
+/// A file that is written before a command starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StagedFile {
+    path: Vec<u8>,
+    mode: u32,
+    bytes: Vec<u8>,
+}
+
+/// A command as plain data: it can be built before there is a machine, kept,
+/// sent to another thread, and run any number of times, by [`crate::Vm::run`] and
+/// its kin. What it does not say, the image of the machine says: environment,
+/// user and working directory.
+///
+/// ```
+/// use std::time::Duration;
+/// use supermachine::Command;
+///
+/// let command = Command::new(["sort", "-r"])
+///     .env("LC_ALL", "C")
+///     .stdin("b\na\n")
+///     .timeout(Duration::from_secs(5));
+/// let again = command.clone();
+/// std::thread::spawn(move || drop(again)).join().unwrap();
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "nothing runs before a machine is told to run it"]
+pub struct Command {
+    pub(super) argv: Vec<Vec<u8>>,
+    pub(super) chain: Vec<Vec<Vec<u8>>>,
+    pub(super) env: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) cwd: Option<Vec<u8>>,
+    pub(super) user: Option<Vec<u8>>,
+    pub(super) timeout_ms: u64,
+    pub(super) tty: bool,
+    pub(super) winsize: WinSize,
+    pub(super) staged: Vec<StagedFile>,
+    pub(super) stdin: Option<Vec<u8>>,
+    pub(super) max_output_bytes: Option<usize>,
+}
+
+/// The settings of a command, for the type itself and for the builder that has a
+/// machine: each has `settings(&mut self) -> &mut Command`.
+macro_rules! settings {
+    () => {
+        /// Program and arguments. The program is looked up in the guest's PATH.
+        ///
+        /// A program that is missing or cannot be executed is no error but has a
+        /// status, 127 or 126, as in a shell; [`ExecStatus::executed`] tells it from
+        /// one that ran and exited so. The same holds for chained commands.
+        ///
+        /// [`ExecStatus::executed`]: crate::ExecStatus::executed
+        pub fn argv<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+            self.settings().argv = argv.into_iter().map(Into::into).collect();
+            self
+        }
+
+        /// Sets a variable, over the image's.
+        pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+            let bytes = |text: &OsStr| text.as_bytes().to_vec();
+            let variable = (bytes(key.as_ref()), bytes(value.as_ref()));
+            self.settings().env.push(variable);
+            self
+        }
+
+        /// Working directory, instead of the image's.
+        pub fn cwd(mut self, cwd: impl Into<Vec<u8>>) -> Self {
+            self.settings().cwd = Some(cwd.into());
+            self
+        }
+
+        /// `USER[:GROUP]`, names or numbers, instead of the image's.
+        pub fn user(mut self, user: impl Into<Vec<u8>>) -> Self {
+            self.settings().user = Some(user.into());
+            self
+        }
+
+        /// Kills the command with all its descendants after this long, in guest
+        /// time from its start, to the millisecond. The outcome is no error but
+        /// has `timed_out` set. The guest is not trusted with that: if the end is
+        /// not there ten seconds later (and a second for each MiB staged), whatever
+        /// else the guest sends, that is [`Error::Timeout`].
+        pub fn timeout(mut self, timeout: Duration) -> Self {
+            self.settings().timeout_ms = u64::try_from(timeout.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1);
+            self
+        }
+
+        /// Runs the command on a terminal of its own.
+        pub fn tty(mut self, tty: bool) -> Self {
+            self.settings().tty = tty;
+            self
+        }
+
+        /// Size of the terminal.
+        pub fn winsize(mut self, columns: u16, rows: u16) -> Self {
+            self.settings().winsize = WinSize {
+                cols: columns,
+                rows,
+            };
+            self
+        }
+
+        /// Writes a file (mode 0644, at most 256 MiB, absolute path) before the
+        /// command starts, in the same round trip. Directories that are missing are
+        /// made.
+        pub fn stage_file(self, path: impl Into<Vec<u8>>, bytes: impl Into<Vec<u8>>) -> Self {
+            self.stage_file_mode(path, bytes, 0o644)
+        }
+
+        /// Writes a file with these permission bits before the command starts.
+        pub fn stage_file_mode(
+            mut self,
+            path: impl Into<Vec<u8>>,
+            bytes: impl Into<Vec<u8>>,
+            mode: u32,
+        ) -> Self {
+            self.settings().stage(path.into(), bytes.into(), mode);
+            self
+        }
+
+        /// Runs this after the previous command if that exited with 0. The outcome
+        /// is that of the last command that was tried: [`ExecStatus::step`] says which
+        /// one that was.
+        ///
+        /// [`ExecStatus::step`]: crate::ExecStatus::step
+        pub fn chain<S: Into<Vec<u8>>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+            let argv = argv.into_iter().map(Into::into).collect();
+            self.settings().chain.push(argv);
+            self
+        }
+
+        /// Bytes for standard input; without this it is empty. A spawned command
+        /// has its own input instead.
+        pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+            self.settings().stdin = Some(bytes.into());
+            self
+        }
+
+        /// The most that is collected of each stream, 256 MiB if not set: a command
+        /// that writes more is killed. Also the most that a spawned command keeps
+        /// of a stream nobody reads, 16 MiB if not set: see
+        /// [`ExecChild::stdout`](crate::ExecChild::stdout).
+        pub fn max_output_bytes(mut self, bytes: usize) -> Self {
+            self.settings().max_output_bytes = Some(bytes);
+            self
+        }
+    };
+}
+pub(super) use settings;
+
+impl Command {
+    /// Program and arguments, and nothing else said.
+    pub fn new<S: Into<Vec<u8>>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self::default().argv(argv)
+    }
+
+    settings!();
+
+    fn settings(&mut self) -> &mut Self {
+        self
+    }
+
+    pub(super) fn stage(&mut self, path: Vec<u8>, bytes: Vec<u8>, mode: u32) {
+        self.staged.push(StagedFile { path, mode, bytes });
+    }
+
+    /// What the agent of a guest of that image is asked for.
+    fn request(&self, image: &ImageConfig, has_stdin: bool) -> ExecRequest {
+        let or_image = |own: &Option<Vec<u8>>, image: &str| {
+            own.clone().unwrap_or_else(|| image.as_bytes().to_vec())
+        };
+        ExecRequest {
+            argv: self.argv.clone(),
+            chain: self.chain.clone(),
+            env: self.environment(image),
+            cwd: or_image(&self.cwd, &image.working_dir),
+            user: or_image(&self.user, &image.user),
+            timeout_ms: self.timeout_ms,
+            winsize: self.winsize,
+            flags: ExecFlags {
+                create_cwd: true,
+                tty: self.tty,
+                stdin: has_stdin,
+                ..ExecFlags::default()
+            },
+        }
+    }
+
+    /// The image's variables under ours; a later setting of a name wins.
+    fn environment(&self, image: &ImageConfig) -> Vec<Vec<u8>> {
+        let image = image.env.iter().filter_map(|entry| {
+            let (key, value) = entry.split_once('=')?;
+            Some((key.as_bytes(), value.as_bytes()))
+        });
+        let own = self.env.iter().map(|(key, value)| (&key[..], &value[..]));
+        environment::merge(image.chain(own))
+            .into_iter()
+            .map(|(key, value)| [key, b"=", value].concat())
+            .collect()
+    }
+
+    /// Connects and sends everything that comes before the command's output.
+    pub(super) fn start(&self, on: &dyn Opens, has_stdin: bool) -> Result<Channel, Error> {
+        let request = self.request(on.image_config(), has_stdin);
+        let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
+        let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);
+        let whole = match self.timeout_ms {
+            0 => Deadline::none(),
+            ms => Deadline::within(Duration::from_millis(ms))
+                .later_by(HANG_PATIENCE.saturating_add(sending)),
+        };
+        let opening = whole.at_most(GREETING_LIMIT.saturating_add(sending));
+        let channel = on.open_session(opening, &|session| {
+            for file in &self.staged {
+                session.stage_file(&file.path, file.mode, &file.bytes)?;
+            }
+            session.exec(&request)
+        })?;
+        channel.limit(whole);
+        Ok(channel)
+    }
+
+    /// Starts the command as the machine's workload, which lives on its own.
+    pub(super) fn start_workload(&self, on: &dyn Opens, deadline: Deadline) -> Result<(), Error> {
+        let request = self.request(on.image_config(), false);
+        let channel = on.open_session(deadline, &|session| session.start_workload(&request))?;
+        channel.answer_until(deadline, |event| {
+            matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
+        })
+    }
+
+    /// Runs the command and collects what it writes.
+    pub(crate) fn output_of(&self, on: &dyn Opens) -> Result<ExecOutcome, Error> {
+        let channel = self.start(on, self.stdin.is_some())?;
+        let mut collect = Collect {
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            limit: self.max_output_bytes.unwrap_or(MAX_OUTPUT_BYTES),
+        };
+        let status = std::thread::scope(|scope| {
+            if let Some(stdin) = &self.stdin {
+                let channel = &channel;
+                let feed = move || {
+                    // Failures show on the reading side too.
+                    let _ = channel
+                        .write_stdin(stdin)
+                        .and_then(|_| channel.close_stdin());
+                };
+                std::thread::Builder::new()
+                    .name("exec-stdin".into())
+                    .spawn_scoped(scope, feed)
+                    .map_err(Error::system("start a thread"))?;
+            }
+            channel.read_to_end(&mut collect)
+        })?;
+        Ok(ExecOutcome {
+            status,
+            stdout: collect.stdout,
+            stderr: collect.stderr,
+            duration: status.duration,
+            timed_out: status.timed_out,
+            peak_rss_kib: status.peak_rss_kib,
+        })
+    }
+
+    /// Starts the command with its streams open.
+    pub(crate) fn spawn_on(&self, on: &dyn Opens) -> Result<ExecChild, Error> {
+        let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
+        let channel = self.start(on, true)?;
+        ExecChild::new(channel, max_unread_bytes, HANG_PATIENCE)
+    }
+}
+
+struct Collect {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    limit: usize,
+}
+
+impl Collect {
+    fn push(buffer: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<(), Error> {
+        if bytes.len() > limit.saturating_sub(buffer.len()) {
+            return Err(Error::OutputTooLarge { limit });
+        }
+        buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Sinks for Collect {
+    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Self::push(&mut self.stdout, bytes, self.limit)
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Self::push(&mut self.stderr, bytes, self.limit)
+    }
+}

@@ -1,0 +1,414 @@
+//! The control protocol between an embedder and its worker.
+//!
+//! Each message is a little-endian u32 length and that much JSON, at most
+//! [`MAX_MESSAGE_BYTES`]. The first message of each side is a hello; a version
+//! that is not ours ends the conversation.
+
+use crate::Engine;
+use serde::{Deserialize, Serialize};
+use snapshot::{EngineId, Stamp, Written};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Version of this protocol. Both ends come from one build, so it only guards
+/// against an installation that mixes two.
+pub const VERSION: u32 = 7;
+/// Longest message in bytes: a console tail and room.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Most runs of pages that a worker tells of, so that they fit in a message:
+/// about 50 bytes each.
+pub const MAX_TOUCHED_RUNS: usize = 8192;
+
+/// Most children that are made at one order, so that it fits in a message: each
+/// has five paths, of which two are of sockets and so have at most 108 bytes.
+pub const MAX_BIRTHS: usize = 64;
+
+/// What a worker prepares before it knows what it will run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// Which engine.
+    pub engine: Engine,
+    /// vCPUs to create in advance.
+    pub vcpus: u32,
+    /// Holds the sockets. The worker removes it when it ends, because the
+    /// embedder may be gone by then.
+    pub runtime_dir: PathBuf,
+    /// Stem of the socket paths.
+    pub mux: PathBuf,
+    /// Socket bridged to the agent.
+    pub exec: PathBuf,
+    /// Guest kernel messages go to the worker's standard error.
+    pub console: bool,
+}
+
+/// A machine to boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial file system.
+    pub init: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: usize,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// vCPUs a restored copy may have.
+    pub possible_vcpus: u32,
+    /// Read-only disks, in order.
+    pub layers: Vec<PathBuf>,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+}
+
+/// Digests of the files that guests boot from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestFiles {
+    /// Of the kernel.
+    pub kernel: String,
+    /// Of init and agent.
+    pub init: String,
+}
+
+/// The fact of a snapshot that is [`GuestFiles::kernel`].
+const KERNEL_FACT: &str = "kernel";
+/// The fact of a snapshot that is [`GuestFiles::init`].
+const INIT_FACT: &str = "init";
+
+impl GuestFiles {
+    /// What a stamp that [`EngineIdentity::stamp`] made says of them.
+    pub fn of(stamp: &Stamp) -> Self {
+        let value = |fact| stamp.value(fact).unwrap_or_default().to_owned();
+        Self {
+            kernel: value(KERNEL_FACT),
+            init: value(INIT_FACT),
+        }
+    }
+}
+
+/// A machine to make from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// Directory of the generation.
+    pub snapshot: PathBuf,
+    /// What guests boot from here. The worker compares it with what the
+    /// snapshot was made from, and the snapshot's engine and processor with its
+    /// own.
+    pub guest: GuestFiles,
+    /// Read-only disks, in order.
+    pub layers: Vec<PathBuf>,
+    /// vCPUs that should be there; 0 for as many as there were.
+    pub vcpus: u32,
+    /// Guest memory in MiB that it may be told to have.
+    pub memory_mib: usize,
+}
+
+/// A child of a running machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Birth {
+    /// What its worker is to have.
+    pub setup: Setup,
+    /// Socket on which the embedder awaits its control connection.
+    pub control: PathBuf,
+}
+
+/// From the embedder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// Second message: prepare a machine.
+    Prepare(Box<Setup>),
+    /// Or: tell which engine this would choose, and what guests see of the
+    /// processor, and end.
+    Identify(Engine),
+    /// Boot and run this machine.
+    Boot(Box<Boot>),
+    /// Make and run a copy of a captured machine.
+    Restore(Box<Restore>),
+    /// Go back to the moment of the snapshot and run again.
+    Reset,
+    /// Pause the machine and write it into this directory.
+    Capture {
+        /// Directory of a draft.
+        directory: PathBuf,
+    },
+    /// Let a captured machine go on.
+    Continue {
+        /// Directory with the memory that was written, to be put under the
+        /// machine; it goes on as another one then.
+        rebase: Option<PathBuf>,
+    },
+    /// Make children of the running machine, one for each of at most
+    /// [`MAX_BIRTHS`].
+    Fork(Vec<Birth>),
+    /// Have the guest have so much memory.
+    SetMemory {
+        /// In MiB.
+        mib: usize,
+        /// How long that may take, in milliseconds.
+        patience_ms: u64,
+    },
+    /// Tell which memory was touched since it was mapped.
+    Touched,
+    /// Tell how the machine is doing.
+    Inspect,
+    /// Stop the machine and end.
+    Stop,
+}
+
+impl ToWorker {
+    /// Whether the machine stands still while this is carried out.
+    pub fn stops_the_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Reset | Self::Capture { .. } | Self::Continue { .. } | Self::Fork(_)
+        )
+    }
+}
+
+/// An engine and what guests see of the processor under it, which a snapshot's
+/// copies must find again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineIdentity {
+    /// The engine.
+    pub engine: EngineId,
+    /// Identification registers, by name.
+    pub registers: BTreeMap<String, u64>,
+    /// Rate of the guest's counter in Hz.
+    pub counter_hz: u64,
+}
+
+impl EngineIdentity {
+    /// The stamp of the engine's machines that boot from these files.
+    pub fn stamp(self, guest: GuestFiles) -> Stamp {
+        let stamp = Stamp::new(self.engine)
+            .require("architecture", "aarch64")
+            .require("gic_version", 3)
+            .require("counter_hz", self.counter_hz)
+            .require("granule_bytes", 16 << 10)
+            .require(KERNEL_FACT, guest.kernel)
+            .require(INIT_FACT, guest.init)
+            .note(
+                "producer",
+                concat!("supermachine ", env!("CARGO_PKG_VERSION")),
+            );
+        let registers = self.registers.iter();
+        registers.fold(stamp, |stamp, (name, value)| {
+            stamp.require(format!("cpu.{name}"), format!("{value:#x}"))
+        })
+    }
+}
+
+/// How long the parts of a restore took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreStages {
+    /// Manifest and state read and checked.
+    pub read_us: u64,
+    /// Memory mapped, devices made, state in place.
+    pub load_us: u64,
+    /// The copy's generation id.
+    pub generation: [u8; 16],
+    /// Pages of 4 KiB that were brought back by a reset, if it counted them.
+    pub pages: Option<u64>,
+    /// Guest memory in MiB that the copy has to begin with.
+    pub memory_mib: u64,
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// First message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// Answer to [`ToWorker::Identify`].
+    Identity(Box<EngineIdentity>),
+    /// The machine is prepared.
+    Prepared {
+        /// Name of the engine chosen.
+        engine: String,
+    },
+    /// The first vCPU runs.
+    Booted,
+    /// The copy runs.
+    Restored(RestoreStages),
+    /// The machine is where it began, and runs.
+    WasReset(RestoreStages),
+    /// The machine is written, and paused.
+    Captured {
+        /// What was written.
+        written: Box<Written>,
+        /// Microseconds it has been paused so far.
+        paused_us: u64,
+    },
+    /// The captured machine runs again.
+    Continued {
+        /// Its new generation id, if it goes on as another one.
+        generation: Option<[u8; 16]>,
+    },
+    /// The children are on their way; each says hello on its own connection,
+    /// and then that it is restored.
+    Forked {
+        /// Microseconds the parent was paused.
+        paused_us: u64,
+    },
+    /// First message of a child, after its hello.
+    Born {
+        /// Its process id.
+        pid: u32,
+        /// Name of its engine.
+        engine: String,
+    },
+    /// The guest has the memory it was to have.
+    MemorySet,
+    /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages, the first
+    /// [`MAX_TOUCHED_RUNS`].
+    Touched(Vec<std::ops::Range<u64>>),
+    /// What was asked cannot be done; the worker ends.
+    Failed {
+        /// Why, with all causes.
+        message: String,
+        /// The snapshot does not fit this host or version: baking it again
+        /// would help.
+        rebake: bool,
+    },
+    /// What was asked cannot be done; the machine goes on.
+    Refused {
+        /// Why, with all causes.
+        message: String,
+    },
+    /// A snapshot could not be written; the machine goes on.
+    NotWritten {
+        /// Why, with all causes.
+        reason: String,
+    },
+    /// Answer to [`ToWorker::Inspect`].
+    Status {
+        /// VM exits so far.
+        exits: u64,
+        /// End of the guest's console.
+        console: String,
+        /// Bytes the guest's balloon holds.
+        ballooned_bytes: u64,
+        /// Bytes the guest got beside the memory it booted with.
+        added_bytes: u64,
+    },
+    /// The machine ended; the worker ends.
+    Ended {
+        /// How.
+        reason: String,
+        /// The guest turned itself off or was stopped.
+        orderly: bool,
+        /// End of the guest's console.
+        console: String,
+    },
+}
+
+/// Writes one message.
+pub fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|length| *length as usize <= MAX_MESSAGE_BYTES)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    to.write_all(&frame)
+}
+
+/// Reads one message; `None` at the end of the stream.
+pub fn receive<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("control message of {length} bytes, at most {MAX_MESSAGE_BYTES} are allowed"),
+        ));
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// Checks the version of a peer's hello.
+pub fn check_version(theirs: u32) -> io::Result<()> {
+    if theirs == VERSION {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("control protocol version {theirs}, this side speaks {VERSION}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire_and_lengths_are_bounded() {
+        let message = FromWorker::Ended {
+            reason: "off".into(),
+            orderly: true,
+            console: "line\n".into(),
+        };
+        let mut wire = Vec::new();
+        send(&mut wire, &message).unwrap();
+        assert_eq!(receive::<FromWorker>(&wire[..]).unwrap(), Some(message));
+        assert_eq!(receive::<FromWorker>(&wire[..0]).unwrap(), None);
+        assert!(receive::<FromWorker>(&wire[..7]).is_err());
+        let huge = [0xff; 8];
+        assert!(receive::<FromWorker>(&huge[..]).is_err());
+    }
+
+    #[test]
+    fn the_longest_lists_fit_in_a_message() {
+        let far = u64::MAX - 1..u64::MAX;
+        let touched = FromWorker::Touched(vec![far; MAX_TOUCHED_RUNS]);
+        send(io::sink(), &touched).unwrap();
+    }
+
+    #[test]
+    fn the_longest_order_to_fork_fits_in_a_message() {
+        // Sockets have at most 108 bytes; each byte of a name may be escaped.
+        let path = PathBuf::from("\u{1}".repeat(108));
+        let setup = Setup {
+            engine: Engine::Auto,
+            vcpus: u32::MAX,
+            runtime_dir: path.clone(),
+            mux: path.clone(),
+            exec: path.clone(),
+            console: false,
+        };
+        let birth = Birth {
+            setup,
+            control: path,
+        };
+        send(io::sink(), &ToWorker::Fork(vec![birth; MAX_BIRTHS])).unwrap();
+    }
+
+    #[test]
+    fn another_version_is_refused_naming_both() {
+        let text = check_version(VERSION + 1).unwrap_err().to_string();
+        assert!(text.contains(&(VERSION + 1).to_string()));
+        assert!(text.contains(&format!("speaks {VERSION}")));
+    }
+}

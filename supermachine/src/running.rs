@@ -1,0 +1,258 @@
+//! The running machines of a user, whichever process they belong to.
+//!
+//! Each is described by a file in its runtime directory. It counts as running
+//! as long as its worker holds the lock there, which ends with the worker.
+
+use crate::deadline::Deadline;
+use crate::embedder::dial::{connect, patiently};
+use crate::exec::{Channel, GREETING_LIMIT, Opens, Unwatched};
+use crate::host;
+use crate::link::runtime_dir::{self, Occupant};
+use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
+use exec_proto::ProtoError;
+use exec_proto::client::Session;
+use oci_bake::ImageConfig;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+const FILE: &str = "vm.json";
+/// Longest description in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// How often to look whether a machine has ended.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a machine says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// What it is called, if it has a name.
+    pub name: Option<String>,
+    /// The image it was started from.
+    pub reference: String,
+    /// Digest of the image's config.
+    pub digest: String,
+    /// Name of the engine.
+    pub engine: String,
+    /// Guest memory in MiB.
+    pub memory_mib: usize,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// The worker's process id.
+    pub worker_pid: u32,
+    /// Process id of the worker's owner.
+    pub owner_pid: u32,
+    /// When it was started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// What the image says about running it.
+    pub config: ImageConfig,
+}
+
+/// A machine that runs, in this process or another.
+#[derive(Clone, Debug)]
+pub struct RunningVm {
+    /// What it is called where nothing else is.
+    pub id: String,
+    /// What it says about itself.
+    pub description: Description,
+    dir: PathBuf,
+    occupant: Arc<Occupant>,
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Describes the machine of a runtime directory.
+pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> {
+    let path = dir.join(FILE);
+    let next = dir.join(".vm.json.tmp");
+    let failed = || Error::host("cannot describe the machine", &path);
+    let text = serde_json::to_vec(description).map_err(|error| failed()(error.into()))?;
+    // Nothing is synced: it does not outlive the process.
+    std::fs::write(&next, text).map_err(failed())?;
+    std::fs::rename(&next, &path).map_err(failed())
+}
+
+/// The running machines of this user, oldest first. What cannot be read is
+/// left out: it is being made or removed.
+pub fn list() -> Vec<RunningVm> {
+    let mut found: Vec<RunningVm> = runtime_dir::all()
+        .iter()
+        .filter_map(|dir| read(dir))
+        .collect();
+    found.sort_by_key(|vm| vm.description.started_unix_ms);
+    found
+}
+
+/// The machine of a runtime directory, if it has one that runs.
+fn read(dir: &Path) -> Option<RunningVm> {
+    let occupant = Occupant::of(dir).ok()?;
+    if !occupant.is_alive() {
+        return None;
+    }
+    let mut text = Vec::new();
+    let file = runtime_dir::open_regular(&dir.join(FILE)).ok()?;
+    // What is longer is left out, not cut.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return None;
+    }
+    Some(RunningVm {
+        id: runtime_dir::id(dir)?.to_owned(),
+        description: serde_json::from_slice(&text).ok()?,
+        dir: dir.to_owned(),
+        occupant: Arc::new(occupant),
+    })
+}
+
+/// The machine of this name, this id, or whose id alone starts like this.
+///
+/// # Errors
+/// [`Error::NoSuchVm`] if there is none, or more than one.
+pub fn find(name: &str) -> Result<RunningVm, Error> {
+    let all = list();
+    let exact = |vm: &&RunningVm| vm.id == name || vm.description.name.as_deref() == Some(name);
+    let mut matching: Vec<&RunningVm> = all.iter().filter(exact).collect();
+    if matching.is_empty() && !name.is_empty() {
+        matching = all.iter().filter(|vm| vm.id.starts_with(name)).collect();
+    }
+    match matching[..] {
+        [vm] => Ok(vm.clone()),
+        _ => Err(Error::NoSuchVm {
+            name: name.to_owned(),
+            count: matching.len(),
+        }),
+    }
+}
+
+impl RunningVm {
+    /// A command to run in it.
+    pub fn exec_builder(&self) -> ExecBuilder<'_> {
+        ExecBuilder::new(self)
+    }
+
+    /// Runs a command that was built before, and collects its output.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::output`].
+    pub fn run(&self, command: &Command) -> Result<ExecOutcome, Error> {
+        command.output_of(self)
+    }
+
+    /// Starts a command that was built before, with its streams open.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::spawn`].
+    pub fn spawn(&self, command: &Command) -> Result<ExecChild, Error> {
+        command.spawn_on(self)
+    }
+
+    /// A connection of its own to the agent.
+    fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
+        let stream = connect(&self.dir.join("exec"), deadline)?;
+        let channel = Channel::new(stream, Arc::new(Unwatched))?;
+        channel.limit(deadline);
+        Ok(channel)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        self.occupant.is_alive()
+    }
+
+    /// Ends it: asks the guest to turn itself off, and kills its worker if it
+    /// has not after `grace`. Returns when the worker is gone.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if the worker outlives even that,
+    /// [`Error::Unsuitable`] if it is out of this process's reach.
+    pub fn stop(&self, grace: Duration) -> Result<(), Error> {
+        if !grace.is_zero() {
+            self.ask_to_end()?;
+        }
+        if !self.ends_within(grace) {
+            self.kill_worker()?;
+            if !self.ends_within(KILL_PATIENCE) {
+                return Err(Error::Timeout {
+                    what: "the end of a killed worker",
+                    after: KILL_PATIENCE,
+                });
+            }
+        }
+        // Its owner removes what is left. If that is gone too, nobody else does.
+        let _ = runtime_dir::remove_if_abandoned(&self.dir);
+        Ok(())
+    }
+
+    /// Has a thread ask, because a worker that hangs takes no connection and
+    /// gives no answer. It ends with the worker, whose sockets then close.
+    fn ask_to_end(&self) -> Result<(), Error> {
+        let vm = self.clone();
+        let deadline = Deadline::within(GREETING_LIMIT);
+        std::thread::Builder::new()
+            .name("shutdown".into())
+            .spawn(move || {
+                // A guest that does not listen is dealt with by force.
+                let _ = vm.channel(deadline).and_then(|channel| {
+                    channel.request(|session| session.shutdown())?;
+                    channel.greeting()
+                });
+            })
+            .map(drop)
+            .map_err(Error::system("start a thread"))
+    }
+
+    fn kill_worker(&self) -> Result<(), Error> {
+        match self.occupant.pid() {
+            Some(pid) => host::kill_if(pid, || self.occupant.pid() == Some(pid))
+                .map_err(Error::system("end the worker")),
+            None if self.is_running() => Err(Error::Unsuitable {
+                what: "ending this machine's worker",
+                needs: "a process that can see it",
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while self.is_running() {
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+        true
+    }
+}
+
+impl Opens for RunningVm {
+    fn image_config(&self) -> &ImageConfig {
+        &self.description.config
+    }
+
+    fn open_session(
+        &self,
+        deadline: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let attempt = || {
+            let channel = self.channel(deadline)?;
+            channel.request(queue)?;
+            channel.greeting()?;
+            Ok(channel)
+        };
+        patiently(deadline, attempt, || {
+            (!self.is_running()).then(|| Error::Ended {
+                reason: "its process is gone".into(),
+            })
+        })
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+use crate::link::protocol::GuestFiles;
+use crate::link::runtime_dir::RuntimeDir;
+use snapshot::{BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter};
+use std::collections::BTreeMap;
+
+fn guest() -> GuestFiles {
+    GuestFiles {
+        kernel: "kernel".into(),
+        init: "init".into(),
+    }
+}
+
+/// Publishes a snapshot that says it is of a machine with this stamp.
+fn publish(store: &Store, name: &str, stamp: Stamp) -> PathBuf {
+    let lock = store.lock(name, Duration::from_secs(10)).unwrap();
+    let mut draft = lock.draft().unwrap();
+    draft.memory(&mut BytePages::new(&[1; 16 << 10])).unwrap();
+    let mut state = StateWriter::new();
+    let section = Section {
+        kind: SectionKind::MACHINE,
+        instance: 0,
+        version: 1,
+        scope: Scope::Machine,
+        bytes: b"no machine",
+    };
+    state.section(&section).unwrap();
+    let state = state.finish().unwrap();
+    draft.state(&state).unwrap();
+    let description = Description {
+        key: name.into(),
+        created_unix_s: 0,
+        stamp,
+        vcpus: 1,
+        resources: Vec::new(),
+        labels: BTreeMap::new(),
+    };
+    let number = draft.publish(description).unwrap();
+    store.root().join(name).join(format!("{number:010}"))
+}
+
+/// What a worker says that is told to restore a snapshot.
+fn restored(snapshot: &Path) -> FromWorker {
+    let dir = RuntimeDir::create().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let worker = std::thread::spawn(move || serve(&theirs));
+    let setup = Setup {
+        engine: Engine::Soft,
+        vcpus: 0,
+        runtime_dir: dir.path().to_owned(),
+        mux: dir.path().join("mux"),
+        exec: dir.path().join("exec"),
+        console: false,
+    };
+    let restore = Restore {
+        snapshot: snapshot.to_owned(),
+        guest: guest(),
+        layers: Vec::new(),
+        vcpus: 0,
+        memory_mib: 0,
+    };
+    for order in [
+        ToWorker::Hello { version: VERSION },
+        ToWorker::Prepare(Box::new(setup)),
+        ToWorker::Restore(Box::new(restore)),
+    ] {
+        send(&ours, &order).unwrap();
+    }
+    let said = || receive::<FromWorker>(&ours).unwrap().unwrap();
+    assert_eq!(said(), FromWorker::Hello { version: VERSION });
+    assert!(matches!(said(), FromWorker::Prepared { .. }));
+    let answer = said();
+    worker.join().unwrap().unwrap();
+    answer
+}
+
+#[test]
+fn the_worker_compares_a_snapshot_with_what_it_is_itself() {
+    let place = RuntimeDir::create().unwrap();
+    let store = Store::new(place.path().join("s")).unwrap();
+    let own = identity::of_this_process(Engine::Soft)
+        .unwrap()
+        .stamp(guest());
+    let refusal = |name: &str, change: fn(Stamp) -> Stamp| match restored(&publish(
+        &store,
+        name,
+        change(own.clone()),
+    )) {
+        FromWorker::Failed { message, rebake } => (message, rebake),
+        other => panic!("{name}: {other:?}"),
+    };
+    type Change = (&'static str, fn(Stamp) -> Stamp);
+    let changes: [Change; 6] = [
+        ("engine", |stamp| Stamp {
+            engine: EngineId::new("kvm"),
+            ..stamp
+        }),
+        ("architecture", |stamp| {
+            stamp.require("architecture", "x86_64")
+        }),
+        ("counter", |stamp| stamp.require("counter_hz", 1)),
+        ("ID_AA64PFR0_EL1", |stamp| {
+            stamp.require("cpu.ID_AA64PFR0_EL1", "0x1")
+        }),
+        ("kernel", |stamp| stamp.require("kernel", "another")),
+        ("init", |stamp| stamp.require("init", "another")),
+    ];
+    for (name, change) in changes {
+        let (message, rebake) = refusal(name, change);
+        assert!(rebake, "{name}: {message}");
+        assert!(message.contains(name), "{name}: {message}");
+        assert!(message.contains("bake it again"), "{message}");
+    }
+    // One of this very engine gets further, to the state that is none.
+    let (message, _) = refusal("own", |stamp| stamp);
+    assert!(!message.contains("here"), "{message}");
+}

@@ -1,0 +1,60 @@
+//! What a worker has of the process that started it: nothing it does not need.
+
+mod support;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::Signal;
+use std::fs;
+use std::time::{Duration, Instant};
+use supermachine::Vm;
+use support::shelf::*;
+use support::*;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn worker_has_neither_open_files_nor_secrets_of_its_embedder() {
+    let _alone = alone();
+    // As a library does that knows nothing of close-on-exec.
+    let secret = fs::File::open("/etc/passwd").unwrap();
+    fcntl_setfd(&secret, FdFlags::empty()).unwrap();
+    let vm = Vm::start(&library_image(), &library_config()).unwrap();
+    let proc = format!("/proc/{}", worker_of(&vm));
+    let open: Vec<_> = fs::read_dir(format!("{proc}/fd"))
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .collect();
+    assert!(
+        !open.iter().any(|file| file.ends_with("passwd")),
+        "{open:?}"
+    );
+    let environment = fs::read(format!("{proc}/environ")).unwrap();
+    let names: Vec<_> = environment
+        .split(|byte| *byte == 0)
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            String::from_utf8_lossy(entry.split(|b| *b == b'=').next().unwrap()).into_owned()
+        })
+        .collect();
+    // Cargo gives tests plenty.
+    assert!(std::env::vars_os().any(|(name, _)| name == "CARGO_PKG_NAME"));
+    for name in &names {
+        assert!(!name.starts_with("CARGO") && name != "HOME", "{names:?}");
+    }
+}
+
+#[test]
+fn dropping_a_machine_that_hangs_takes_no_second() {
+    let _alone = alone();
+    let before = left_behind();
+    let vm = Vm::start(&library_image(), &library_config()).unwrap();
+    signal(worker_of(&vm), Signal::STOP);
+    let begun = Instant::now();
+    drop(vm);
+    let took = begun.elapsed();
+    // Half a second is the promise; the rest is for a host that is busy.
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    while left_behind() != before && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(left_behind(), before);
+}
