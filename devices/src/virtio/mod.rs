@@ -50,6 +50,9 @@ pub trait Interrupt: Send + Sync {
     /// The driver made a mistake the device cannot work around; it stops
     /// until it is reset (virtio 1.2 §2.1.2, `DEVICE_NEEDS_RESET`).
     fn needs_reset(&self, mistake: &QueueError);
+    /// The host did not do what a request asked for. The driver hears of that
+    /// in its answer; this is for the owner.
+    fn host_failed(&self, _error: &std::io::Error) {}
 }
 
 /// Everything a device gets when its driver sets `DRIVER_OK`.

@@ -1,5 +1,8 @@
 //! One block request: parsed from a chain, checked, carried out.
 
+use std::cell::Cell;
+use std::io;
+
 use super::disk::Disk;
 use super::{MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS, SECTOR_BYTES};
 use crate::DeviceMemory;
@@ -46,13 +49,32 @@ type Outcome = Result<usize, Failure>;
 
 /// How requests of one activation are carried out.
 pub(super) struct Executor<'a, M> {
-    pub(super) disk: &'a Disk,
-    pub(super) ram: &'a M,
+    disk: &'a Disk,
+    ram: &'a M,
     /// The driver did not take FLUSH, so writes are durable on completion.
-    pub(super) write_through: bool,
+    write_through: bool,
+    /// What the host said when it did not do what was asked.
+    pub(super) failed: Cell<Option<io::Error>>,
 }
 
-impl<M: DeviceMemory> Executor<'_, M> {
+impl<'a, M: DeviceMemory> Executor<'a, M> {
+    pub(super) fn new(disk: &'a Disk, ram: &'a M, write_through: bool) -> Self {
+        Self {
+            disk,
+            ram,
+            write_through,
+            failed: Cell::new(None),
+        }
+    }
+
+    /// What the host did, or that it did not, which is kept for the owner.
+    fn host<T>(&self, outcome: io::Result<T>) -> Result<T, Failure> {
+        outcome.map_err(|error| {
+            self.failed.set(Some(error));
+            Failure::Io
+        })
+    }
+
     /// Reads what the request in `chain` is. An error means that the chain is
     /// no request at all.
     pub(super) fn header(&self, chain: &Chain) -> Result<Header, QueueError> {
@@ -80,7 +102,7 @@ impl<M: DeviceMemory> Executor<'_, M> {
         };
         let outcome = match kind {
             kind::IN => self.read(chain, sector, room, buffer)?,
-            kind::FLUSH => self.disk.flush().map(|()| 0).map_err(|_| Failure::Io),
+            kind::FLUSH => self.host(self.disk.flush()).map(|()| 0),
             kind::GET_ID => {
                 let len = room.min(self.disk.id.len());
                 chain.writable.write(self.ram, 0, &self.disk.id[..len])?;
@@ -138,8 +160,8 @@ impl<M: DeviceMemory> Executor<'_, M> {
         let mut done = 0;
         while done < len {
             let part = &mut buffer[..(len - done).min(BUFFER_BYTES)];
-            if self.disk.read(part, offset + done as u64).is_err() {
-                return Ok(Err(Failure::Io));
+            if let Err(failure) = self.host(self.disk.read(part, offset + done as u64)) {
+                return Ok(Err(failure));
             }
             chain.writable.write(self.ram, done, part)?;
             done += part.len();
@@ -156,13 +178,13 @@ impl<M: DeviceMemory> Executor<'_, M> {
         while done < len {
             let part = &mut buffer[..(len - done).min(BUFFER_BYTES)];
             chain.readable.read(self.ram, HEADER_BYTES + done, part)?;
-            if self.disk.write(part, offset + done as u64).is_err() {
-                return Ok(Err(Failure::Io));
+            if let Err(failure) = self.host(self.disk.write(part, offset + done as u64)) {
+                return Ok(Err(failure));
             }
             done += part.len();
         }
-        if self.write_through && self.disk.flush().is_err() {
-            return Ok(Err(Failure::Io));
+        if self.write_through {
+            return Ok(self.host(self.disk.flush()).map(|()| 0));
         }
         Ok(Ok(0))
     }
@@ -204,12 +226,11 @@ impl<M: DeviceMemory> Executor<'_, M> {
             }
             if kind == kind::DISCARD {
                 self.disk.discard(offset, bytes);
-            } else if self
-                .disk
-                .zero(offset, bytes, flags & FLAG_UNMAP != 0)
-                .is_err()
-            {
-                return Ok(Err(Failure::Io));
+                continue;
+            }
+            let may_unmap = flags & FLAG_UNMAP != 0;
+            if let Err(failure) = self.host(self.disk.zero(offset, bytes, may_unmap)) {
+                return Ok(Err(failure));
             }
         }
         Ok(Ok(0))
@@ -257,11 +278,7 @@ impl RequestRunner {
 
     /// Bytes written for the guest; `None` if the chain is no request.
     pub(crate) fn run<M: DeviceMemory>(&mut self, ram: &M, chain: &Chain) -> Option<usize> {
-        let executor = Executor {
-            disk: &self.disk,
-            ram,
-            write_through: self.write_through,
-        };
+        let executor = Executor::new(&self.disk, ram, self.write_through);
         let header = executor.header(chain).ok()?;
         executor.run(chain, header, &mut self.buffer).ok()
     }

@@ -132,11 +132,7 @@ impl<M: DeviceMemory> State<M> {
         let Some(ram) = self.active.as_ref().map(|active| active.ram.clone()) else {
             return false;
         };
-        let executor = Executor {
-            disk,
-            ram: &*ram,
-            write_through: false,
-        };
+        let executor = Executor::new(disk, &*ram, false);
         let mut served = 0;
         for _ in 0..INLINE_REQUESTS {
             if served >= INLINE_BYTES || self.deferred.is_some() {
@@ -159,6 +155,13 @@ impl<M: DeviceMemory> State<M> {
             }
         }
         true
+    }
+
+    /// Tells the owner what the host said.
+    fn report(&self, failed: Option<std::io::Error>) {
+        if let (Some(error), Some(active)) = (failed, &self.active) {
+            active.irq.host_failed(&error);
+        }
     }
 
     fn complete(&mut self, job: &Job, outcome: Result<usize, QueueError>) {
@@ -233,16 +236,14 @@ impl<M: DeviceMemory> Shared<M> {
             let ram = active.ram.clone();
             let write_through = active.features & feature::FLUSH == 0;
             drop(state);
-            let executor = Executor {
-                disk: &self.disk,
-                ram: &*ram,
-                write_through,
-            };
+            let executor = Executor::new(&self.disk, &*ram, write_through);
             let outcome = job
                 .header
                 .map_or_else(|| executor.header(&job.chain), Ok)
                 .and_then(|header| executor.run(&job.chain, header, &mut buffer));
+            let failed = executor.failed.take();
             state = self.lock();
+            state.report(failed);
             state.complete(&job, outcome);
         }
     }

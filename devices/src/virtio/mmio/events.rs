@@ -13,6 +13,9 @@ pub trait VirtioEvents: Send + Sync {
     fn driver_mistake(&self, _mistake: &QueueError) {}
     /// The device did not start when its driver said it was ready.
     fn not_started(&self, _error: &ActivateError) {}
+    /// The host did not do what a request asked for, as when a disk cannot be
+    /// read.
+    fn host_failed(&self, _error: &std::io::Error) {}
     /// The guest wrote to a register that is not there.
     fn invalid_access(&self, _offset: u64) {}
 }
@@ -34,4 +37,6 @@ pub struct MmioCounters {
     pub resets: u64,
     /// The driver broke a queue.
     pub mistakes: u64,
+    /// The host did not do what a request asked for.
+    pub host_failures: u64,
 }

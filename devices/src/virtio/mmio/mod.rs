@@ -85,6 +85,8 @@ struct MmioInterrupt {
     interrupts: AtomicU64,
     /// Mistakes of the driver so far.
     mistakes: AtomicU64,
+    /// Failures of the host so far.
+    host_failures: AtomicU64,
     events: Box<dyn VirtioEvents>,
 }
 
@@ -128,6 +130,11 @@ impl Interrupt for MmioInterrupt {
         self.events.driver_mistake(mistake);
         self.give_up();
     }
+
+    fn host_failed(&self, error: &std::io::Error) {
+        self.host_failures.fetch_add(1, Ordering::Relaxed);
+        self.events.host_failed(error);
+    }
 }
 
 impl<M: DeviceMemory> VirtioMmio<M> {
@@ -155,6 +162,7 @@ impl<M: DeviceMemory> VirtioMmio<M> {
                 work_left: AtomicU64::new(0),
                 interrupts: AtomicU64::new(0),
                 mistakes: AtomicU64::new(0),
+                host_failures: AtomicU64::new(0),
                 events,
             }),
             regs: Mutex::new(regs),
@@ -171,6 +179,7 @@ impl<M: DeviceMemory> VirtioMmio<M> {
             interrupts: self.irq.interrupts.load(Ordering::Relaxed),
             resets: regs.resets,
             mistakes: self.irq.mistakes.load(Ordering::Relaxed),
+            host_failures: self.irq.host_failures.load(Ordering::Relaxed),
         }
     }
 

@@ -12,6 +12,9 @@ impl VirtioEvents for Arc<Heard> {
     fn not_started(&self, error: &ActivateError) {
         self.0.lock().unwrap().push(error.to_string());
     }
+    fn host_failed(&self, error: &std::io::Error) {
+        self.0.lock().unwrap().push(format!("{:?}", error.kind()));
+    }
     fn invalid_access(&self, offset: u64) {
         self.0.lock().unwrap().push(format!("{offset:#x}"));
     }
@@ -84,4 +87,38 @@ fn counters_go_on_over_resets() {
     let counters = device.counters();
     assert_eq!(counters.resets, begun.resets + 2);
     assert_eq!(counters.notifications, begun.notifications + 4);
+}
+
+#[test]
+fn owner_hears_of_a_disk_that_cannot_be_read() {
+    use crate::virtio::blk::{Blk, BlkConfig};
+
+    let (ram, irq) = (guest_ram(1 << 20), Arc::new(CountingIrq::default()));
+    let heard = Arc::new(Heard::default());
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 16).unwrap();
+    let blk = Blk::new(file.try_clone().unwrap(), BlkConfig::default()).unwrap();
+    let events = Box::new(heard.clone());
+    let device = VirtioMmio::with_events(ram.clone(), irq.clone(), Box::new(blk), events);
+    let device = Arc::new(device);
+    let mut driver = Driver::start(&ram, device.clone(), irq, RINGS, &[8]);
+    // Somebody cuts the file short.
+    file.set_len(0).unwrap();
+    let buffers = [
+        Buffer::Readable {
+            addr: 0x8_0000,
+            len: 16,
+        },
+        Buffer::Writable {
+            addr: 0x9_0000,
+            len: 513,
+        },
+    ];
+    driver.queues[0].push(&buffers);
+    driver.notify(0);
+    driver.wait_used(0);
+    let status: u8 = ram.read_obj(GuestAddress(0x9_0000 + 512)).unwrap();
+    assert_eq!(status, 1, "VIRTIO_BLK_S_IOERR");
+    assert_eq!(heard.take(), ["UnexpectedEof"]);
+    assert_eq!(device.counters().host_failures, 1);
 }
