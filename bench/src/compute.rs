@@ -1,8 +1,8 @@
 //! `compute`: programs that keep the processor busy.
 
 use crate::context::Context;
-use crate::metric::{Bound, Metric};
-use crate::pairs::{Both, Pair};
+use crate::metric::{BothSides, Bound, Metric};
+use crate::pairs::Pair;
 use crate::qemu::Machine;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         // Reads the programs from the disk once, so that no round does.
         pair.time(&format!("bash /tmp/{name}.sh"))?;
     }
-    let mut values: BTreeMap<&str, Both> = BTreeMap::new();
+    let mut values: BTreeMap<&str, BothSides> = BTreeMap::new();
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for (name, _) in &wanted {
             let (ours, peer) = pair.time(&format!("bash /tmp/{name}.sh"))?;

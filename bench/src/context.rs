@@ -1,8 +1,7 @@
 //! What all benches share.
 
 use crate::guest::Programs;
-use crate::metric::{Bound, Metric};
-use crate::pairs::Both;
+use crate::metric::{BothSides, Bound, Metric};
 use crate::qemu::{Machine, Qemu};
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -108,7 +107,7 @@ impl Context {
         bench: &'static str,
         unit: &'static str,
         parts: &[&str],
-        values: &BTreeMap<&str, Both>,
+        values: &BTreeMap<&str, BothSides>,
         machine: Machine,
         bound: Bound,
     ) -> Result<Vec<Metric>> {

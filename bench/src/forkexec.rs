@@ -1,8 +1,8 @@
 //! `forkexec`: what short-lived commands spend their time on.
 
 use crate::context::{Context, SMALL};
-use crate::metric::{Bound, Metric};
-use crate::pairs::{Both, Pair};
+use crate::metric::{BothSides, Bound, Metric};
+use crate::pairs::Pair;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         .copied()
         .filter(|e| context.wants(e))
         .collect();
-    let mut values: BTreeMap<&str, Both> = BTreeMap::new();
+    let mut values: BTreeMap<&str, BothSides> = BTreeMap::new();
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for event in &events {
             let (ours, peer) = pair.run(&format!("/bench/sysevents /bench/busybox {event}"))?;

@@ -43,6 +43,27 @@ impl Samples {
     }
 }
 
+/// Values of both sides, in the order they were taken.
+#[derive(Debug, Default)]
+pub struct BothSides {
+    /// Ours.
+    pub ours: Samples,
+    /// The peer's.
+    pub peer: Samples,
+}
+
+impl BothSides {
+    /// Adds one round.
+    pub fn push(&mut self, ours: Option<f64>, peer: Option<f64>) {
+        if let Some(value) = ours {
+            self.ours.push(value);
+        }
+        if let Some(value) = peer {
+            self.peer.push(value);
+        }
+    }
+}
+
 /// Geometric mean of positive values.
 pub fn geometric_mean(values: &[f64]) -> f64 {
     let sum: f64 = values.iter().map(|value| value.ln()).sum();

@@ -2,7 +2,6 @@
 //! of them soon disturbs the other as well.
 
 use crate::context::{Context, Side, run};
-use crate::metric::Samples;
 use crate::qemu::{Machine, Session};
 use anyhow::{Context as _, Result, bail};
 use supermachine::{Image, Vm};
@@ -55,27 +54,6 @@ impl Pair {
             bail!("{command:?} printed {ours:?} here and {peer:?} under QEMU");
         }
         Ok((ours.map(|(time, _)| time), peer.map(|(time, _)| time)))
-    }
-}
-
-/// Values of both sides, in the order they were taken.
-#[derive(Debug, Default)]
-pub struct Both {
-    /// Ours.
-    pub ours: Samples,
-    /// The peer's.
-    pub peer: Samples,
-}
-
-impl Both {
-    /// Adds one round.
-    pub fn push(&mut self, ours: Option<f64>, peer: Option<f64>) {
-        if let Some(value) = ours {
-            self.ours.push(value);
-        }
-        if let Some(value) = peer {
-            self.peer.push(value);
-        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! changes code or page tables that the others have to hear of.
 
 use crate::context::Context;
-use crate::metric::{Bound, Metric};
-use crate::pairs::{Both, Pair};
+use crate::metric::{BothSides, Bound, Metric};
+use crate::pairs::Pair;
 use crate::qemu::Machine;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         .copied()
         .filter(|load| context.wants(load))
         .collect();
-    let mut values: BTreeMap<&str, Both> = BTreeMap::new();
+    let mut values: BTreeMap<&str, BothSides> = BTreeMap::new();
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for load in &loads {
             let (ours, peer) = pair.run(&format!("/bench/scale {load}"))?;

@@ -1,5 +1,13 @@
 //! What a device needs from the machine around it, as constructor arguments.
 
+use vm_memory::GuestMemory;
+
+/// Guest memory as devices reach it: any of `vm-memory`'s that threads may
+/// share. Which pages devices wrote is for its bitmap to note, if it has one.
+pub trait DeviceMemory: GuestMemory + Send + Sync + 'static {}
+
+impl<M: GuestMemory + Send + Sync + 'static> DeviceMemory for M {}
+
 /// One interrupt line of the guest's interrupt controller.
 pub trait IrqLine: Send + Sync {
     /// Drives a level-triggered line.
@@ -7,6 +15,31 @@ pub trait IrqLine: Send + Sync {
 
     /// Signals one edge on an edge-triggered line.
     fn pulse(&self);
+}
+
+/// Shows an edge-triggered interrupt of `vm-superio`'s kind as a line.
+#[cfg(feature = "vm-superio")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TriggerLine<T>(
+    /// What is triggered.
+    pub T,
+);
+
+#[cfg(feature = "vm-superio")]
+impl<T: vm_superio::Trigger + Send + Sync> IrqLine for TriggerLine<T> {
+    /// A rising level is an edge. One that falls is none, and one that stays
+    /// may be told again.
+    fn set_level(&self, high: bool) {
+        if high {
+            self.pulse();
+        }
+    }
+
+    fn pulse(&self) {
+        // Whoever triggers knows of its failures; the device has no way to
+        // tell its driver of one.
+        let _ = self.0.trigger();
+    }
 }
 
 /// Takes back guest RAM that holds nothing of value any more.
@@ -49,5 +82,32 @@ impl Clock for HostClock {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
+    }
+}
+
+#[cfg(all(test, feature = "vm-superio"))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl vm_superio::Trigger for Counting {
+        type E = ();
+
+        fn trigger(&self) -> Result<(), ()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(())
+        }
+    }
+
+    #[test]
+    fn pulses_and_rising_levels_trigger() {
+        let line = TriggerLine(Counting::default());
+        line.pulse();
+        line.set_level(true);
+        line.set_level(false);
+        assert_eq!(line.0.0.load(Ordering::SeqCst), 2);
     }
 }

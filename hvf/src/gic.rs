@@ -2,8 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{HvfError, check};
+use crate::owner::VmInner;
 use crate::sys::{Api, GicApi, GicConfig, GicDistributorReg, GicIntid, GicState};
-use crate::vm::VmInner;
 
 /// Where the interrupt controller's frames are, as guest physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

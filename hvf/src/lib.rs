@@ -15,6 +15,7 @@ mod framework;
 #[path = "no_framework.rs"]
 mod framework;
 mod gic;
+mod owner;
 pub mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;

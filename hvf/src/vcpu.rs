@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::error::{HvfError, check};
 use crate::exception::ExceptionClass;
+use crate::owner::VmInner;
 use crate::sys::{
     Api, ExitReason, GicApi, GicIccReg, GicRedistributorReg, InterruptType, Reg, Return, SimdReg,
     SimdValue, SysReg, VcpuConfig, VcpuExit, VcpuId,
 };
-use crate::vm::VmInner;
 
 /// One virtual CPU. It belongs to the thread that created it, so it is
 /// neither `Send` nor `Sync`; other threads reach it through its [`VcpuKick`].

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use crate::error::{HvfError, check};
 use crate::gic::{Gic, GicAddresses};
+use crate::owner::VmInner;
 use crate::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, VcpuConfig, VmConfig};
 use crate::vcpu::Vcpu;
 
@@ -12,21 +13,6 @@ use crate::vcpu::Vcpu;
 #[derive(Clone, Debug)]
 pub struct Vm {
     pub(crate) inner: Arc<VmInner>,
-}
-
-/// Everything that needs the machine to stay holds one of these.
-#[derive(Debug)]
-pub(crate) struct VmInner {
-    pub(crate) api: Api,
-}
-
-impl Drop for VmInner {
-    fn drop(&mut self) {
-        // SAFETY: the engine has a virtual machine (`Vm::new` succeeded) and no
-        // vCPU is left, because each holds an `Arc` of this.
-        // A failure leaves nothing to do: the process ends with its machine.
-        let _ = unsafe { (self.api.vm_destroy)() };
-    }
 }
 
 /// What an engine can do, known before there is a machine.

@@ -1,15 +1,19 @@
 //! Baking: every layer of an image as a squashfs file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hasher};
 use crate::error::{BakeError, LayerError};
-use crate::layer::Stack;
+use crate::layer::{Means, Stack};
 use crate::limits::Limits;
-use crate::reference::Reference;
-use crate::resolve::{LayerBlob, resolve};
+use crate::platform::Platform;
+use crate::progress::{Event, Progress};
+use crate::reference::{Reference, Transport};
+use crate::resolve::{LayerBlob, Resolved, resolve, saved};
+use crate::source::{BlobSource, Files, Layout};
 use crate::squashfs::{self, Compression};
 use crate::store::{CachedLayer, Store};
 use crate::tree::Tree;
@@ -32,6 +36,10 @@ pub struct BakeOptions {
     pub verify_cached_data: bool,
     /// Stops the bake from another thread. Keep a clone.
     pub cancel: Cancel,
+    /// Which image is taken of those for several platforms.
+    pub platform: Platform,
+    /// Who is told of the progress.
+    pub progress: Option<Arc<dyn Progress>>,
 }
 
 /// An image ready to mount.
@@ -52,8 +60,8 @@ pub struct BakedImage {
     pub diff_ids: Vec<Digest>,
 }
 
-/// Bakes the linux/arm64 image that `reference` names. Layers already in
-/// `store` are used as they are.
+/// Bakes the image that `reference` names, for [`BakeOptions::platform`]. Layers
+/// already in `store` are used as they are.
 ///
 /// # Errors
 /// [`BakeError`], saying what is wrong with the image, one of its layers or
@@ -64,8 +72,42 @@ pub fn bake(
     options: &BakeOptions,
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
-    let store = store.cancelled_by(&options.cancel);
-    bake_layers(reference, options, &store).map_err(|error| {
+    cancellable(options, store, |store| {
+        let path = reference.path();
+        let tag = reference.tag();
+        let files = match reference.transport() {
+            Transport::OciLayout => Files::open_dir(path)?,
+            Transport::OciArchive | Transport::DockerArchive => {
+                Files::open_archive(path, store, &options.limits)?
+            }
+        };
+        if reference.transport() == Transport::DockerArchive {
+            let image = saved(&files, tag, &options.platform, &options.limits)?;
+            return bake_layers(image, options, store);
+        }
+        let layout = Layout::open(files, tag, &options.limits)?;
+        bake_source(&layout, options, store)
+    })
+}
+
+/// As [`bake()`], of an image from anywhere.
+///
+/// # Errors
+/// As [`bake()`].
+pub fn bake_from(
+    source: &dyn BlobSource,
+    options: &BakeOptions,
+    store: &Store,
+) -> Result<BakedImage, BakeError> {
+    cancellable(options, store, |store| bake_source(source, options, store))
+}
+
+fn cancellable(
+    options: &BakeOptions,
+    store: &Store,
+    bake: impl FnOnce(&Store) -> Result<BakedImage, BakeError>,
+) -> Result<BakedImage, BakeError> {
+    bake(&store.cancelled_by(&options.cancel)).map_err(|error| {
         // Wherever it was noticed, and whatever it looks like there.
         if options.cancel.is_cancelled() {
             return BakeError::Cancelled;
@@ -74,24 +116,39 @@ pub fn bake(
     })
 }
 
-fn bake_layers(
-    reference: &Reference,
+fn bake_source(
+    source: &dyn BlobSource,
     options: &BakeOptions,
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
-    let image = resolve(reference, store, &options.limits)?;
+    let image = resolve(source, &options.platform, &options.limits)?;
+    bake_layers(image, options, store)
+}
+
+fn bake_layers(
+    image: Resolved<'_>,
+    options: &BakeOptions,
+    store: &Store,
+) -> Result<BakedImage, BakeError> {
     let count = image.layers.len();
     let alone = if count > MAX_STACK {
         MAX_STACK - 1
     } else {
         count
     };
+    let progress = options.progress.as_deref();
+    let means = Means {
+        store,
+        limits: &options.limits,
+        progress,
+    };
     let mut bake = Bake {
-        stack: Stack::new(&image.layers, store, &options.limits),
+        stack: Stack::new(&image.layers, means),
         blobs: &image.layers,
         options,
         store,
     };
+    bake.report(&Event::Resolved { layers: count });
     let mut layers = Vec::with_capacity(count.min(MAX_STACK));
     let mut add = |layer: CachedLayer| {
         // overlayfs ignores "opaque" on the root of a layer.
@@ -124,7 +181,7 @@ fn bake_layers(
 /// What a bake in progress needs.
 struct Bake<'a> {
     stack: Stack<'a>,
-    blobs: &'a [LayerBlob],
+    blobs: &'a [LayerBlob<'a>],
     options: &'a BakeOptions,
     store: &'a Store,
 }
@@ -134,11 +191,11 @@ impl Bake<'_> {
     fn layer(&mut self, at: usize) -> Result<CachedLayer, LayerError> {
         let names = Names::new(self.blobs, at, self.options.compression);
         let known = [&names.alone, &names.on_these];
-        if let Some(cached) = self.find(&known)? {
+        if let Some(cached) = self.find(at, &known)? {
             return Ok(cached);
         }
         let _lock = self.store.lock(&names.alone)?;
-        if let Some(cached) = self.find(&known)? {
+        if let Some(cached) = self.find(at, &known)? {
             return Ok(cached);
         }
         let tree = self.stack.build(at)?;
@@ -146,7 +203,7 @@ impl Bake<'_> {
             true => &names.on_these,
             false => &names.alone,
         };
-        self.publish(name, &tree)
+        self.publish(at, name, &tree)
     }
 
     /// The layers from `first` up as one file.
@@ -158,11 +215,11 @@ impl Bake<'_> {
             source,
         };
         let io = |source| on_top(LayerError::Io(source));
-        if let Some(cached) = self.find(&[&name]).map_err(io)? {
+        if let Some(cached) = self.find(last, &[&name]).map_err(io)? {
             return Ok(cached);
         }
         let _lock = self.store.lock(&name).map_err(io)?;
-        if let Some(cached) = self.find(&[&name]).map_err(io)? {
+        if let Some(cached) = self.find(last, &[&name]).map_err(io)? {
             return Ok(cached);
         }
         let mut trees = Vec::with_capacity(self.blobs.len() - first);
@@ -174,27 +231,43 @@ impl Bake<'_> {
             );
         }
         let tree = self.stack.merge(&trees, first).map_err(on_top)?;
-        self.publish(&name, &tree).map_err(on_top)
+        self.publish(last, &name, &tree).map_err(on_top)
+    }
+
+    fn report(&self, event: &Event<'_>) {
+        if let Some(progress) = &self.options.progress {
+            progress.report(event);
+        }
     }
 
     /// The first of `names` that is in the cache.
-    fn find(&self, names: &[&String]) -> std::io::Result<Option<CachedLayer>> {
+    fn find(&self, at: usize, names: &[&String]) -> std::io::Result<Option<CachedLayer>> {
         for name in names {
             if let Some(cached) = self.store.find(name, self.options.verify_cached_data)? {
+                self.report(&Event::Cached {
+                    layer: at,
+                    diff_id: &self.blobs[at].diff_id,
+                });
                 return Ok(Some(cached));
             }
         }
         Ok(None)
     }
 
-    fn publish(&self, name: &str, tree: &Tree) -> Result<CachedLayer, LayerError> {
-        self.store.publish(name, tree.applied().root_opaque, |out| {
+    fn publish(&self, at: usize, name: &str, tree: &Tree) -> Result<CachedLayer, LayerError> {
+        let opaque = tree.applied().root_opaque;
+        let layer = self.store.publish(name, opaque, |out| {
             Ok(squashfs::write(tree, out, self.options.compression)?)
-        })
+        })?;
+        self.report(&Event::Baked {
+            layer: at,
+            diff_id: &self.blobs[at].diff_id,
+        });
+        Ok(layer)
     }
 }
 
-fn error(blobs: &[LayerBlob], at: usize, source: LayerError) -> BakeError {
+fn error(blobs: &[LayerBlob<'_>], at: usize, source: LayerError) -> BakeError {
     BakeError::Layer {
         diff_id: blobs[at].diff_id.clone(),
         source,
@@ -214,7 +287,7 @@ struct Names {
 }
 
 impl Names {
-    fn new(blobs: &[LayerBlob], at: usize, compression: Compression) -> Self {
+    fn new(blobs: &[LayerBlob<'_>], at: usize, compression: Compression) -> Self {
         let suffix = match compression {
             Compression::None => "",
             Compression::Lz4 => ".lz4",

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ImageError, show};
+use crate::platform::Platform;
 
 /// Most elements of any list in a config: arguments, variables, labels, ports,
 /// volumes. An image that needs more than some hundred is not known.
@@ -28,9 +29,9 @@ const MAX_STRINGS_BYTES: usize = 1024 * 1024;
 #[serde(deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct ImageConfig {
-    /// Always `arm64` after [`crate::bake`].
+    /// That of the [`Platform`] asked for.
     pub architecture: String,
-    /// Always `linux` after [`crate::bake`].
+    /// That of the [`Platform`] asked for.
     pub os: String,
     /// CPU variant such as `v8`.
     pub variant: Option<String>,
@@ -82,9 +83,14 @@ impl ImageConfig {
         Ok(argv)
     }
 
-    /// `os/architecture[/variant]`.
-    pub(crate) fn platform(&self) -> String {
-        crate::document::platform_text(&self.os, &self.architecture, self.variant.as_deref())
+    /// The platform the image is for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+        }
     }
 }
 

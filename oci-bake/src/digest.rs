@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use sha2::Digest as _;
 
-use crate::error::ImageError;
-
 /// A registered digest algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
@@ -78,12 +76,26 @@ impl fmt::Display for Digest {
     }
 }
 
-impl FromStr for Digest {
-    type Err = ImageError;
+/// The text is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "invalid digest `{digest}`: sha256 or sha512, a colon and lower-case hexadecimal digits make one"
+)]
+pub struct InvalidDigest {
+    digest: String,
+}
 
-    fn from_str(text: &str) -> Result<Self, ImageError> {
-        let invalid = || ImageError::InvalidDigest {
-            digest: text.chars().take(160).collect(),
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let invalid = || InvalidDigest {
+            // From an image: nothing in it may speak to a terminal.
+            digest: text
+                .chars()
+                .take(160)
+                .flat_map(char::escape_default)
+                .collect(),
         };
         let (name, hex) = text.split_once(':').ok_or_else(invalid)?;
         let algorithm = match name {

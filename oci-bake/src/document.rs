@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use crate::decompress::Format;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::platform::Platform;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -38,57 +39,35 @@ struct RawDescriptor {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// Where an image runs.
-#[derive(Deserialize, Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    pub(crate) architecture: String,
-    #[serde(default)]
-    pub(crate) os: String,
-    #[serde(default)]
-    pub(crate) variant: Option<String>,
-}
-
-impl Platform {
-    pub(crate) fn text(&self) -> String {
-        platform_text(&self.os, &self.architecture, self.variant.as_deref())
-    }
-
-    pub(crate) fn runs_here(&self) -> bool {
-        runs_here(&self.os, &self.architecture, self.variant.as_deref())
-    }
-}
-
-/// linux/arm64 in the baseline variant, which is all the guest CPU promises.
-pub(crate) fn runs_here(os: &str, architecture: &str, variant: Option<&str>) -> bool {
-    let baseline = matches!(variant, None | Some("" | "v8" | "8"));
-    os == "linux" && matches!(architecture, "arm64" | "aarch64") && baseline
-}
-
-pub(crate) fn platform_text(os: &str, architecture: &str, variant: Option<&str>) -> String {
-    let or_unknown = |text: &str| match text {
-        "" => "unknown".to_owned(),
-        text => text.to_owned(),
-    };
-    let mut text = format!("{}/{}", or_unknown(os), or_unknown(architecture));
-    if let Some(variant) = variant.filter(|variant| !variant.is_empty()) {
-        text.push('/');
-        text.push_str(variant);
-    }
-    text
-}
-
-/// A checked reference to a blob.
-#[derive(Debug, Clone)]
-pub(crate) struct Descriptor {
-    pub(crate) media_type: String,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    pub(crate) platform: Option<Platform>,
-    annotations: BTreeMap<String, String>,
+/// A checked reference to a blob (OCI image specification, descriptor.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Descriptor {
+    /// What the content is.
+    pub media_type: String,
+    /// The digest the content must have.
+    pub digest: Digest,
+    /// The length in bytes it must have.
+    pub size: u64,
+    /// The platform it is for, if that is said.
+    pub platform: Option<Platform>,
+    /// What else is said.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Descriptor {
+    /// A reference to a blob that says nothing but what it must be.
+    #[must_use]
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     fn check(raw: RawDescriptor) -> Result<Self, ImageError> {
         let digest: Digest = raw.digest.parse()?;
         let size = u64::try_from(raw.size).map_err(|_| ImageError::NegativeSize {
@@ -119,8 +98,8 @@ impl Descriptor {
 
     /// Provenance and similar, which is no image although it is listed.
     pub(crate) fn is_attestation(&self) -> bool {
-        let unknown = |p: &Platform| p.os == "unknown" && p.architecture == "unknown";
-        self.annotations.contains_key(ATTESTATION) || self.platform.as_ref().is_some_and(unknown)
+        let is_unknown = self.platform.as_ref().is_some_and(Platform::is_unknown);
+        self.annotations.contains_key(ATTESTATION) || is_unknown
     }
 
     /// Whether this names an index, a manifest, or neither.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, InvalidDigest};
+use crate::platform::Platform;
 use crate::squashfs::SquashfsError;
 use crate::tar::TarError;
 
@@ -108,21 +109,29 @@ pub enum ImageError {
     /// The layout or archive holds no image at all.
     #[error("there is no image inside")]
     NoImage,
-    /// The image is for another machine.
-    #[error(
-        "the image is for {}, and this runs linux/arm64 only; get the arm64 variant",
-        list(found)
-    )]
-    WrongArchitecture {
-        /// The platforms found, as `os/architecture[/variant]`.
+    /// The image is for other machines.
+    #[error("the image is for {}; get the one for {wanted}", list(found))]
+    WrongPlatform {
+        /// The platform asked for.
+        wanted: Platform,
+        /// The platforms there are, as `os/architecture[/variant]`.
         found: Vec<String>,
     },
     /// Malformed digest text.
-    #[error("invalid digest `{digest}`")]
-    InvalidDigest {
-        /// The text.
-        digest: String,
+    #[error(transparent)]
+    InvalidDigest(#[from] InvalidDigest),
+    /// The content of a blob could not be read to its end.
+    #[error("cannot read {digest}")]
+    Blob {
+        /// The blob.
+        digest: Digest,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
+    /// A [`BlobSource`](crate::BlobSource) of another crate failed.
+    #[error("cannot get the image")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A blob the image refers to is not there.
     #[error("the image is incomplete: {digest} is missing")]
     MissingBlob {

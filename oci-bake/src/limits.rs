@@ -14,6 +14,9 @@ pub struct Limits {
     /// Bytes of names, link targets and attributes of one layer, which are
     /// held in memory.
     pub max_tree_bytes: u64,
+    /// Bytes that the trees of all layers hold in memory at the same time:
+    /// names, link targets, attributes and inodes.
+    pub max_image_tree_bytes: u64,
     /// Bytes of one JSON document: manifest, index or config.
     pub max_document_bytes: u64,
     /// Layers of an image. Usual runtimes stop at 127.
@@ -26,6 +29,7 @@ impl Default for Limits {
             max_layer_bytes: 64 << 30,
             max_entries: 4_000_000,
             max_tree_bytes: 512 << 20,
+            max_image_tree_bytes: 2 << 30,
             max_document_bytes: 4 << 20,
             max_layers: 256,
         }

@@ -1,15 +1,16 @@
-//! From a reference to the layers of one linux/arm64 image.
+//! From a reference to the layers of one image.
+
+use std::io::Read;
 
 use crate::config::{self, ImageConfig};
-use crate::decompress::{Format, MAGIC_BYTES, unread};
-use crate::digest::{Digest, Hasher};
+use crate::decompress::Format;
+use crate::digest::{Digest, Hasher, InvalidDigest};
 use crate::document::{self, Descriptor, SavedImage, Target};
 use crate::error::ImageError;
 use crate::limits::Limits;
-use crate::reference::{Reference, Transport};
+use crate::platform::Platform;
 use crate::section::{ReadAt, Section};
-use crate::source::Source;
-use crate::store::Store;
+use crate::source::{BlobSource, Files};
 
 /// Indexes inside indexes that are followed.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -18,132 +19,79 @@ const MAX_DOCUMENTS: usize = 128;
 
 /// One layer, not read yet.
 #[derive(Debug)]
-pub(crate) struct LayerBlob {
-    pub(crate) section: Section,
-    /// Digest of the bytes in `section`; archives of `docker save` have none.
-    pub(crate) digest: Option<Digest>,
+pub(crate) struct LayerBlob<'a> {
+    pub(crate) content: LayerContent<'a>,
     /// Compression by media type; without one the first bytes decide.
     pub(crate) format: Option<Format>,
     pub(crate) diff_id: Digest,
 }
 
+/// Where the content of a layer is.
+#[derive(Debug)]
+pub(crate) enum LayerContent<'a> {
+    /// In the image's source, opened when it is read.
+    Blob(&'a dyn BlobSource, Descriptor),
+    /// In an archive of `docker save`, which knows no digests.
+    Archived(Section),
+}
+
+impl LayerContent<'_> {
+    /// Length of the blob in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Blob(_, descriptor) => descriptor.size,
+            Self::Archived(section) => section.len(),
+        }
+    }
+}
+
 /// An image whose documents are verified.
 #[derive(Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct Resolved<'a> {
     pub(crate) manifest_digest: Option<Digest>,
     pub(crate) config_digest: Digest,
     pub(crate) config: ImageConfig,
     /// Bottom first.
-    pub(crate) layers: Vec<LayerBlob>,
+    pub(crate) layers: Vec<LayerBlob<'a>>,
 }
 
-/// Opens what `reference` names and chooses the image.
-pub(crate) fn resolve(
-    reference: &Reference,
-    store: &Store,
-    limits: &Limits,
-) -> Result<Resolved, ImageError> {
-    let path = reference.path();
-    match reference.transport() {
-        Transport::OciLayout => layout(&Source::open_dir(path)?, reference.tag(), limits),
-        Transport::OciArchive => {
-            let source = Source::open_archive(path, store, limits)?;
-            layout(&source, reference.tag(), limits)
-        }
-        Transport::DockerArchive => {
-            let source = Source::open_archive(path, store, limits)?;
-            saved(&source, reference.tag(), limits)
-        }
-    }
-}
-
-fn layout(source: &Source, tag: Option<&str>, limits: &Limits) -> Result<Resolved, ImageError> {
-    let not_a_layout = |reason| ImageError::NotALayout {
-        path: source.path().to_owned(),
-        reason,
-    };
-    let marker = source
-        .document("oci-layout", "oci-layout", limits)?
-        .ok_or_else(|| not_a_layout("it has no file oci-layout"))?;
-    if !document::layout_version_is_known(&marker) {
-        return Err(not_a_layout("its oci-layout file names no 1.x version"));
-    }
-    let index = source
-        .document("index.json", "index.json", limits)?
-        .ok_or_else(|| not_a_layout("it has no file index.json"))?;
-    let all = document::parse_index(&index, None)?;
-    let candidates = by_tag(all, tag)?;
+/// The image for `platform` among those of `source`.
+pub(crate) fn resolve<'a>(
+    source: &'a dyn BlobSource,
+    platform: &'a Platform,
+    limits: &'a Limits,
+) -> Result<Resolved<'a>, ImageError> {
     let mut search = Search {
         source,
+        platform,
         limits,
         documents: 0,
         found: Vec::new(),
     };
-    match search.choose(candidates, 0)? {
+    match search.choose(source.roots()?, 0)? {
         Some(resolved) => Ok(resolved),
         None if search.found.is_empty() => Err(ImageError::NoImage),
-        None => Err(ImageError::WrongArchitecture {
-            found: search.found,
-        }),
+        None => Err(search.wrong_platform()),
     }
-}
-
-fn by_tag(all: Vec<Descriptor>, tag: Option<&str>) -> Result<Vec<Descriptor>, ImageError> {
-    let mut names: Vec<String> = all
-        .iter()
-        .flat_map(|d| d.names())
-        .map(str::to_owned)
-        .collect();
-    names.sort();
-    names.dedup();
-    let Some(tag) = tag else {
-        let mut tags: Vec<Option<&str>> = all.iter().map(|d| d.names().next()).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        // The same image for several machines shares one tag, or has none.
-        if tags.len() > 1 {
-            return Err(ImageError::Ambiguous { available: names });
-        }
-        return Ok(all);
-    };
-    let own_names = |d: &Descriptor| d.names().map(str::to_owned).collect();
-    let chosen = crate::names::choose(all, tag, own_names);
-    if chosen.is_empty() {
-        return Err(ImageError::TagNotFound {
-            tag: tag.to_owned(),
-            available: names,
-        });
-    }
-    // One image for several machines has one name; a bare tag, or a short
-    // form, may be that of several images.
-    let mut available: Vec<String> = chosen
-        .iter()
-        .filter_map(|d| d.full_name().map(str::to_owned))
-        .collect();
-    available.sort();
-    available.dedup();
-    if available.len() > 1 {
-        return Err(ImageError::Ambiguous { available });
-    }
-    Ok(chosen)
 }
 
 struct Search<'a> {
-    source: &'a Source,
+    source: &'a dyn BlobSource,
+    platform: &'a Platform,
     limits: &'a Limits,
     documents: usize,
     /// Platforms that were passed over.
     found: Vec<String>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     /// The first image that runs here. Entries that say so come before
     /// entries that do not say anything.
     fn choose(
         &mut self,
         candidates: Vec<Descriptor>,
         depth: usize,
-    ) -> Result<Option<Resolved>, ImageError> {
+    ) -> Result<Option<Resolved<'a>>, ImageError> {
         if depth > MAX_INDEX_DEPTH {
             return Err(ImageError::TooMany {
                 what: "nested indexes",
@@ -157,8 +105,12 @@ impl Search<'_> {
         candidates.sort_by_key(|d| d.platform.is_none());
         let only = candidates.len() == 1;
         for descriptor in candidates {
-            if let Some(platform) = descriptor.platform.as_ref().filter(|p| !p.runs_here()) {
-                self.found.push(platform.text());
+            if let Some(platform) = descriptor
+                .platform
+                .as_ref()
+                .filter(|p| !self.platform.takes(p))
+            {
+                self.found.push(platform.to_string());
                 continue;
             }
             let target = match descriptor.target() {
@@ -189,27 +141,60 @@ impl Search<'_> {
         Ok(None)
     }
 
-    fn fetch(&self, descriptor: &Descriptor, what: &'static str) -> Result<Vec<u8>, ImageError> {
-        self.source
-            .verified_document(&descriptor.digest, descriptor.size, what, self.limits)
+    fn wrong_platform(&mut self) -> ImageError {
+        self.found.sort();
+        self.found.dedup();
+        ImageError::WrongPlatform {
+            wanted: self.platform.clone(),
+            found: std::mem::take(&mut self.found),
+        }
     }
 
-    fn manifest(&mut self, descriptor: &Descriptor) -> Result<Option<Resolved>, ImageError> {
+    /// Reads and verifies a document.
+    fn fetch(&self, descriptor: &Descriptor, what: &'static str) -> Result<Vec<u8>, ImageError> {
+        if descriptor.size > self.limits.max_document_bytes {
+            return Err(ImageError::DocumentTooLarge {
+                what,
+                size: descriptor.size,
+                limit: self.limits.max_document_bytes,
+            });
+        }
+        let mut bytes = Vec::new();
+        let content = self.source.open(descriptor)?;
+        content
+            .take(descriptor.size.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|source| ImageError::Blob {
+                digest: descriptor.digest.clone(),
+                source,
+            })?;
+        if bytes.len() as u64 != descriptor.size {
+            return Err(ImageError::SizeMismatch {
+                digest: descriptor.digest.clone(),
+                expected: descriptor.size,
+                actual: bytes.len() as u64,
+            });
+        }
+        verify(&descriptor.digest, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn manifest(&mut self, descriptor: &Descriptor) -> Result<Option<Resolved<'a>>, ImageError> {
         let bytes = self.fetch(descriptor, "the image manifest")?;
         let manifest = document::parse_manifest(&bytes, &descriptor.media_type)?;
         let config_bytes = self.fetch(&manifest.config, "the image config")?;
         let (config, diff_ids) = config::parse(&config_bytes)?;
-        if !runs_here(&config) {
-            self.found.push(config.platform());
+        if !self.platform.takes(&config.platform()) {
+            self.found.push(config.platform().to_string());
             return Ok(None);
         }
         let diff_ids = check_counts(manifest.layers.len(), &diff_ids, self.limits)?;
         let mut layers = Vec::with_capacity(diff_ids.len());
         for (layer, diff_id) in manifest.layers.into_iter().zip(diff_ids) {
             let format = layer.layer_format()?;
+            self.source.check(&layer)?;
             layers.push(LayerBlob {
-                section: self.source.blob(&layer.digest, layer.size)?,
-                digest: Some(layer.digest),
+                content: LayerContent::Blob(self.source, layer),
                 format: Some(format),
                 diff_id,
             });
@@ -221,10 +206,6 @@ impl Search<'_> {
             layers,
         }))
     }
-}
-
-fn runs_here(config: &ImageConfig) -> bool {
-    document::runs_here(&config.os, &config.architecture, config.variant.as_deref())
 }
 
 fn check_counts(
@@ -244,19 +225,26 @@ fn check_counts(
             limit: limits.max_layers,
         });
     }
-    diff_ids.iter().map(|id| id.parse()).collect()
+    let parsed: Result<_, InvalidDigest> = diff_ids.iter().map(|id| id.parse()).collect();
+    Ok(parsed?)
 }
 
-fn saved(source: &Source, tag: Option<&str>, limits: &Limits) -> Result<Resolved, ImageError> {
-    let bytes = source
+/// The image for `platform` in an archive of `docker save`.
+pub(crate) fn saved(
+    files: &Files,
+    tag: Option<&str>,
+    platform: &Platform,
+    limits: &Limits,
+) -> Result<Resolved<'static>, ImageError> {
+    let bytes = files
         .document("manifest.json", "manifest.json", limits)?
         .ok_or_else(|| ImageError::NotALayout {
-            path: source.path().to_owned(),
+            path: files.path().to_owned(),
             reason: "it has no file manifest.json (for an archived OCI layout use oci-archive:)",
         })?;
     let images = document::parse_saved(&bytes)?;
     let image = choose_saved(images, tag)?;
-    let config_bytes = source
+    let config_bytes = files
         .document(&image.config, "the image config", limits)?
         .ok_or_else(|| ImageError::MissingFile {
             name: crate::error::show(image.config.as_bytes()),
@@ -266,21 +254,21 @@ fn saved(source: &Source, tag: Option<&str>, limits: &Limits) -> Result<Resolved
         verify(&expected, &config_bytes)?;
     }
     let (config, diff_ids) = config::parse(&config_bytes)?;
-    if !runs_here(&config) {
-        return Err(ImageError::WrongArchitecture {
-            found: vec![config.platform()],
+    if !platform.takes(&config.platform()) {
+        return Err(ImageError::WrongPlatform {
+            wanted: platform.clone(),
+            found: vec![config.platform().to_string()],
         });
     }
     let names = image.layers.unwrap_or_default();
     let diff_ids = check_counts(names.len(), &diff_ids, limits)?;
     let mut layers = Vec::with_capacity(names.len());
     for (name, diff_id) in names.iter().zip(diff_ids) {
-        let section = source.file(name)?.ok_or_else(|| ImageError::MissingFile {
+        let section = files.file(name)?.ok_or_else(|| ImageError::MissingFile {
             name: crate::error::show(name.as_bytes()),
         })?;
         layers.push(LayerBlob {
-            section,
-            digest: None,
+            content: LayerContent::Archived(section),
             format: None,
             diff_id,
         });
@@ -334,61 +322,4 @@ fn verify(expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
         });
     }
     Ok(())
-}
-
-/// Verifies a blob while something else reads it.
-pub(crate) struct VerifyingReader<R> {
-    inner: R,
-    hasher: Hasher,
-}
-
-impl<R: std::io::Read> VerifyingReader<R> {
-    pub(crate) fn new(inner: R, digest: &Digest) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(digest.algorithm()),
-        }
-    }
-
-    /// The digest of everything that was read.
-    pub(crate) fn finish(self) -> Digest {
-        self.hasher.finish()
-    }
-}
-
-impl<R: std::io::Read> std::io::Read for VerifyingReader<R> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(&buf[..n]);
-        Ok(n)
-    }
-}
-
-impl LayerBlob {
-    /// The first bytes decide where no media type does; where one does, they
-    /// must agree, so that the error names the real reason.
-    pub(crate) fn checked_format(&self) -> Result<Format, crate::LayerError> {
-        let mut start = [0; MAGIC_BYTES];
-        let n = self.section.read_at(&mut start, 0)?;
-        let unread = unread(&start[..n]);
-        let sniffed = Format::sniff(&start[..n]);
-        match self.format {
-            Some(declared) if declared != sniffed => Err(crate::LayerError::WrongCompression {
-                expected: declared.name(),
-                found: match (sniffed, unread) {
-                    (_, Some(compression)) => compression.name,
-                    (Format::Plain, None)
-                        if crate::tar::Reader::new(&self.section).next_entry().is_err() =>
-                    {
-                        "neither gzip nor zstd nor a tar archive"
-                    }
-                    (format, None) => format.name(),
-                },
-            }),
-            None if unread.is_some() => Err(crate::LayerError::UnreadCompression {
-                compression: unread.map_or("", |compression| compression.name),
-            }),
-            _ => Ok(sniffed),
-        }
-    }
 }

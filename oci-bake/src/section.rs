@@ -69,6 +69,11 @@ impl Section {
         })
     }
 
+    /// `len` bytes from `start` of a file.
+    pub(crate) fn of(file: Arc<File>, start: u64, len: u64) -> Self {
+        Self { file, start, len }
+    }
+
     /// `len` bytes from `offset`, or `None` when that leaves this section.
     pub(crate) fn slice(&self, offset: u64, len: u64) -> Option<Self> {
         let end = offset.checked_add(len)?;

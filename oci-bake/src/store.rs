@@ -10,7 +10,7 @@
 //! footer that says what the image must look like.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::Digest as _;
 
 use crate::cancel::{Cancel, Watched};
-use crate::decompress::{Format, decompress};
-use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{BakeError, LayerError};
 use crate::no_follow::{open_in_cache, own_directory};
 use crate::section::{ReadAt, Section};
@@ -103,7 +101,7 @@ impl Store {
     }
 
     /// A temporary file without a name: it is gone when the process is.
-    fn spool(&self) -> io::Result<File> {
+    pub(crate) fn spool(&self) -> io::Result<File> {
         let (file, path) = self.temporary("spool")?;
         fs::remove_file(path)?;
         Ok(file)
@@ -134,44 +132,6 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Decompresses `input` into a nameless file. Returns it with the SHA-256
-    /// of its content.
-    pub(crate) fn spool_decompressed(
-        &self,
-        input: impl Read,
-        format: Format,
-        limit: u64,
-    ) -> Result<(Section, Digest), LayerError> {
-        self.spool_hashed(input, format, limit, Algorithm::Sha256)
-    }
-
-    /// As [`Self::spool_decompressed`] with a choice of hash.
-    pub(crate) fn spool_hashed(
-        &self,
-        input: impl Read,
-        format: Format,
-        limit: u64,
-        algorithm: Algorithm,
-    ) -> Result<(Section, Digest), LayerError> {
-        let mut file = self.spool()?;
-        let mut hasher = Hasher::new(algorithm);
-        let mut written = 0u64;
-        decompress(self.cancel.watch(input), format, &mut |bytes| {
-            // A small input can decompress to much.
-            self.cancel.check()?;
-            written = written.saturating_add(bytes.len() as u64);
-            if written > limit {
-                return Err(LayerError::LimitExceeded {
-                    what: "uncompressed bytes",
-                    limit,
-                });
-            }
-            hasher.update(bytes);
-            Ok(file.write_all(bytes)?)
-        })?;
-        Ok((Section::whole(file)?, hasher.finish()))
     }
 
     /// A finished layer, if it is there and intact.
@@ -394,7 +354,12 @@ fn each_chunk(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::decompress::Format;
+    use crate::digest::Algorithm;
+    use crate::spool::Spools;
 
     fn scratch(name: &str) -> (PathBuf, Store, Cancel) {
         let process = std::process::id();
@@ -470,7 +435,13 @@ mod tests {
                 Ok(buf.len())
             }
         }
-        let result = store.spool_decompressed(Endless(0, &cancel), Format::Plain, u64::MAX);
+        let result = Spools::default().add(
+            &store,
+            Endless(0, &cancel),
+            Format::Plain,
+            (0, u64::MAX),
+            Algorithm::Sha256,
+        );
         assert!(matches!(result, Err(LayerError::Io(_))));
         fs::remove_dir_all(dir).unwrap();
     }

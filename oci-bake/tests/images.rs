@@ -104,7 +104,7 @@ fn wrong_architecture_names_what_was_found() {
         image_for(&layout, "linux", "arm", "v7", false),
     ]);
     let error = image_error(scratch.bake(&layout.reference()));
-    assert!(matches!(error, ImageError::WrongArchitecture { .. }));
+    assert!(matches!(error, ImageError::WrongPlatform { .. }));
     let message = error.to_string();
     for part in ["linux/amd64", "linux/arm/v7", "arm64"] {
         assert!(message.contains(part), "{message}");

@@ -2,9 +2,9 @@
 
 use crate::content::Content;
 use crate::error::{Context, cap};
-use crate::generation::{POINTER, generation_name, pointer_to, temporary_name};
-use crate::image_lock::ImageLock;
+use crate::layout::{POINTER, generation_name, pointer_to, temporary_name};
 use crate::limits::{MAX_EXTRA_BYTES, MAX_EXTRA_FILES, MAX_STATE_BYTES};
+use crate::lock::SnapshotLock;
 use crate::manifest::{
     self, BASE_FILE, Description, FileEntry, MANIFEST_FORMAT, MEMORY_FILE, Manifest, MemoryTable,
     STATE_FILE, WORKING_SET_FILE, check_extra_name,
@@ -21,8 +21,8 @@ use std::sync::Arc;
 /// A generation that is being written, under a name nobody looks for. Dropped
 /// before [`Draft::publish`], it leaves nothing behind.
 #[derive(Debug)]
-pub struct Draft<'a> {
-    lock: ImageLock<'a>,
+pub struct Draft {
+    lock: SnapshotLock,
     number: u64,
     path: PathBuf,
     files: BTreeMap<String, FileEntry>,
@@ -120,11 +120,30 @@ enum Stage {
     Published,
 }
 
-impl<'a> Draft<'a> {
-    pub(crate) fn new(lock: ImageLock<'a>, number: u64) -> Result<Self> {
+impl SnapshotLock {
+    /// Starts a new generation.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn draft(self) -> Result<Draft> {
+        let files = self.files();
+        match files.create_dir(self.directory()) {
+            Ok(()) => files.sync_dir(self.root()).context("sync", self.root())?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.sweep()?;
+            }
+            Err(error) => return Err(error).context("create", self.directory()),
+        }
+        let newest = self.generations()?.last().copied().unwrap_or(0);
+        Draft::new(self, newest + 1)
+    }
+}
+
+impl Draft {
+    pub(crate) fn new(lock: SnapshotLock, number: u64) -> Result<Self> {
         let name = temporary_name(&generation_name(number));
         let path = lock.directory().join(name);
-        let created = lock.store().files().create_dir(&path);
+        let created = lock.files().create_dir(&path);
         created.context("create", &path)?;
         Ok(Self {
             lock,
@@ -150,7 +169,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When there is one already.
     pub fn share(&mut self, other: &Inspection) -> Result<bool> {
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         let path = self.path.join(BASE_FILE);
         match files.hard_link(&other.base_path(), &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -167,7 +186,7 @@ impl<'a> Draft<'a> {
     /// format allows.
     pub fn memory(&mut self, source: &mut dyn PageSource) -> Result<()> {
         let path = self.path.join(MEMORY_FILE);
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         let base = open_base(&**files, &self.path, source.memory_bytes())?;
         let (entry, table) = memory::write(&**files, &path, source, base.as_ref())?;
         self.files.insert(MEMORY_FILE.to_owned(), entry);
@@ -191,7 +210,7 @@ impl<'a> Draft<'a> {
     /// When they are not there, not of that length, or the state is one a
     /// reader would refuse.
     pub fn adopt(&mut self, written: Written) -> Result<()> {
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         for (name, entry) in [
             (MEMORY_FILE, written.memory_file),
             (STATE_FILE, written.state_file),
@@ -232,7 +251,7 @@ impl<'a> Draft<'a> {
     pub fn link(&mut self, name: &str, source: &Path, entry: FileEntry) -> Result<()> {
         self.check_extra(name)?;
         let path = self.path.join(name);
-        let files = Arc::clone(self.lock.store().files());
+        let files = Arc::clone(self.lock.files());
         // Other file systems, other owners, too many links: all that is left
         // then is to copy, and if that is no way out either, it says why.
         if files.hard_link(source, &path).is_err() {
@@ -268,7 +287,7 @@ impl<'a> Draft<'a> {
     /// fails.
     pub fn extra_file(&mut self, name: &str, content: &mut dyn Read) -> Result<()> {
         self.check_extra(name)?;
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         let path = self.path.join(name);
         let file = files.create(&path).context("create", &path)?;
         let mut entry = FileEntry {
@@ -300,14 +319,14 @@ impl<'a> Draft<'a> {
 
     /// Writes a whole file and waits until it is on the medium.
     fn small(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         write_file(&**files, &self.path.join(name), bytes)?;
         self.files.insert(name.to_owned(), entry_of(bytes));
         Ok(())
     }
 
-    /// Makes the draft the current generation of its image and gives its
-    /// number. Whoever opens the image from then on gets this one; those that
+    /// Makes the draft the current generation of its name and gives its
+    /// number. Whoever opens the name from then on gets this one; those that
     /// have an older one keep it.
     ///
     /// # Errors
@@ -333,13 +352,13 @@ impl<'a> Draft<'a> {
         }
         let manifest = Manifest {
             format: MANIFEST_FORMAT,
-            image: self.lock.image().to_owned(),
+            name: self.lock.name().to_owned(),
             machine: description,
             memory,
             files: std::mem::take(&mut self.files),
         };
         let encoded = manifest.encode()?;
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         write_file(&**files, &self.path.join(manifest::FILE), &encoded)?;
         self.commit()?;
         Ok(self.number)
@@ -348,7 +367,7 @@ impl<'a> Draft<'a> {
     /// Removes a base that has nothing of this memory.
     fn drop_base(&self) -> Result<()> {
         let path = self.path.join(BASE_FILE);
-        match self.lock.store().files().remove_file(&path) {
+        match self.lock.files().remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).context("remove", &path)
             }
@@ -357,7 +376,7 @@ impl<'a> Draft<'a> {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let files = self.lock.store().files();
+        let files = self.lock.files();
         let directory = self.lock.directory();
         files.sync_dir(&self.path).context("sync", &self.path)?;
         let name = generation_name(self.number);
@@ -383,11 +402,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Draft {
     fn drop(&mut self) {
         if self.stage != Stage::Published {
             // What cannot be removed now is swept by the next to hold the lock.
-            let _ = self.lock.store().files().remove_tree(&self.path);
+            let _ = self.lock.files().remove_tree(&self.path);
             self.lock.remove_if_empty();
         }
     }

@@ -1,6 +1,7 @@
 //! What can go wrong, by what the caller can do about it.
 
-use crate::{Architecture, Engine, SectionKind};
+use crate::engine_id::EngineId;
+use crate::section_kind::SectionKind;
 use std::io;
 use std::path::PathBuf;
 
@@ -29,10 +30,10 @@ pub enum SnapshotError {
     #[error("could not read guest memory")]
     Source(#[source] io::Error),
     /// There is no snapshot under that name.
-    #[error("there is no snapshot of image {image:?}")]
+    #[error("there is no snapshot of the name {name:?}: bake it, or look for its name in the list")]
     NotFound {
-        /// Name of the image.
-        image: String,
+        /// The name.
+        name: String,
     },
     /// What has to be a directory is a symbolic link, or no directory. Links
     /// are not followed: they could lead anywhere.
@@ -49,48 +50,40 @@ pub enum SnapshotError {
         /// The name as given.
         name: String,
     },
-    /// Another process works on this image and did not finish in time.
-    #[error("image {image:?} is locked by another process (pid {holder:?})")]
+    /// Another process works on this name and did not finish in time.
+    #[error("snapshot {name:?} is locked by another process (pid {holder:?}): wait for its end")]
     Locked {
-        /// Name of the image.
-        image: String,
+        /// The name.
+        name: String,
         /// The process that says it holds the lock.
         holder: Option<u32>,
     },
     /// Running machines use a generation that was to be removed.
-    #[error("image {image:?} is in use")]
+    #[error("snapshot {name:?} is in use: stop the machines that run from it")]
     InUse {
-        /// Name of the image.
-        image: String,
+        /// The name.
+        name: String,
     },
     /// Made by another engine.
-    #[error("snapshot was made by engine {found}, here runs {here}: bake the image again")]
+    #[error("snapshot was made by engine {found}, here runs {here}: bake it again")]
     WrongEngine {
         /// Engine in the file.
-        found: Engine,
+        found: EngineId,
         /// Engine of this host.
-        here: Engine,
+        here: EngineId,
     },
-    /// Made for another processor architecture.
-    #[error("snapshot is of architecture {found}, here runs {here}: bake the image again")]
-    WrongArchitecture {
-        /// Architecture in the file.
-        found: Architecture,
-        /// Architecture of this host.
-        here: Architecture,
-    },
-    /// Something the guest has seen is different here.
-    #[error("snapshot has {field} {found}, here it is {here}: bake the image again")]
-    WrongHost {
-        /// What is different: a register, the counter, the kernel.
-        field: String,
+    /// A fact that must be the same is another one here.
+    #[error("snapshot has {fact} {found}, here it is {here}: bake it again")]
+    WrongFact {
+        /// Name of the fact.
+        fact: String,
         /// Value in the file.
         found: String,
         /// Value here.
         here: String,
     },
     /// Written by another version of the format.
-    #[error("{what} has version {found}, this build reads {supported}: bake the image again")]
+    #[error("{what} has version {found}, this build reads {supported}: bake it again")]
     Version {
         /// File or section.
         what: &'static str,
@@ -100,19 +93,19 @@ pub enum SnapshotError {
         supported: String,
     },
     /// A file or a section is shorter than it says it is.
-    #[error("{what} is truncated: bake the image again")]
+    #[error("{what} is truncated: bake it again")]
     Truncated {
         /// File or section.
         what: &'static str,
     },
     /// A file or a section is longer than it says it is.
-    #[error("{what} has bytes after its end: bake the image again")]
+    #[error("{what} has bytes after its end: bake it again")]
     TrailingBytes {
         /// File or section.
         what: &'static str,
     },
     /// Stored bytes do not match their checksum.
-    #[error("checksum of {section} does not match: bake the image again")]
+    #[error("checksum of {section} does not match: bake it again")]
     Checksum {
         /// The file, section or chunk.
         section: String,
@@ -128,13 +121,13 @@ pub enum SnapshotError {
         limit: u64,
     },
     /// A field has a value the format does not allow.
-    #[error("{what} is not valid: bake the image again")]
+    #[error("{what} is not valid: bake it again")]
     Malformed {
         /// The field.
         what: &'static str,
     },
     /// A section that must be there is not.
-    #[error("section {kind}/{instance} is missing: bake the image again")]
+    #[error("section {kind}/{instance} is missing: bake it again")]
     Missing {
         /// Kind of the section.
         kind: SectionKind,
@@ -142,7 +135,7 @@ pub enum SnapshotError {
         instance: u16,
     },
     /// A section is there that nobody asked for.
-    #[error("section {kind}/{instance} is of no use here: bake the image again")]
+    #[error("section {kind}/{instance} is of no use here: bake it again")]
     Unclaimed {
         /// Kind of the section.
         kind: SectionKind,

@@ -4,25 +4,27 @@
 
 mod content;
 mod draft;
+mod engine_id;
 mod error;
 pub mod fields;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod generation;
 mod host;
-mod image_lock;
+mod layout;
 pub mod limits;
+mod lock;
 mod manifest;
 #[allow(unsafe_code)]
 mod map;
 mod memory;
 mod name;
+mod place;
 mod reader;
+mod section_kind;
 mod stamp;
 mod state;
 mod store;
-mod sweep;
 mod system;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -31,17 +33,17 @@ mod tests;
 mod working_set;
 
 pub use draft::{Draft, Written};
+pub use engine_id::EngineId;
 pub use error::{Result, SnapshotError};
 pub use files::{Files, LockKind};
-pub use image_lock::ImageLock;
+pub use lock::SnapshotLock;
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
 pub use map::RamMapping;
 pub use memory::{BytePages, GuestPages, IterPages, PageSource};
 pub use reader::{Inspection, Snapshot};
-pub use stamp::{Architecture, Engine, Stamp};
-pub use state::{
-    Claims, STATE_MAJOR, STATE_MINOR, Scope, Section, SectionKind, StateFile, StateWriter,
-};
+pub use section_kind::SectionKind;
+pub use stamp::{Fact, Stamp};
+pub use state::{Claims, STATE_MAJOR, STATE_MINOR, Scope, Section, StateFile, StateWriter};
 pub use store::{Baked, Store};
 pub use system::{FilesBelow, SystemFiles};
 pub use working_set::WorkingSet;

@@ -18,8 +18,8 @@ pub const MAX_WORKING_SET_BYTES: u64 = 2 << 20;
 pub const MAX_WORKING_SET_RUNS: usize = 65_536;
 /// Most runs of memory in a base: each is a mapping of its own in every copy.
 pub const MAX_BASE_RUNS: usize = 512;
-/// Most files a generation may have beside the four it always has: each of an
-/// image's layers is one.
+/// Most files a generation may have beside the four it always has: each
+/// disk of the machine may be one.
 pub const MAX_EXTRA_FILES: usize = 256;
 /// Most bytes of one extra file, 64 GiB.
 pub const MAX_EXTRA_BYTES: u64 = 64 << 30;
@@ -29,8 +29,8 @@ pub const MAX_RESOURCES: usize = 4096;
 pub const MAX_LABELS: usize = 256;
 /// Most bytes of any string.
 pub const MAX_STRING_BYTES: usize = 4096;
-/// Most CPU feature registers in a stamp.
-pub const MAX_CPU_REGISTERS: usize = 256;
+/// Most facts in a stamp.
+pub const MAX_FACTS: usize = 512;
 
 /// Unit in which guest memory is stored and compared with zero.
 pub const PAGE_BYTES: u64 = 4096;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of the manifest: a reader refuses any other.
-pub const MANIFEST_FORMAT: u32 = 2;
+pub const MANIFEST_FORMAT: u32 = 3;
 pub(crate) const FILE: &str = "manifest.json";
 pub(crate) const STATE_FILE: &str = "state.bin";
 pub(crate) const MEMORY_FILE: &str = "mem.bin";
@@ -88,8 +88,8 @@ impl MemoryTable {
 pub struct Manifest {
     /// [`MANIFEST_FORMAT`].
     pub format: u32,
-    /// Name of the image when it was baked.
-    pub image: String,
+    /// The name it was baked under.
+    pub name: String,
     /// What the writer was told.
     pub machine: Description,
     /// Checksums of the memory.
@@ -178,7 +178,7 @@ impl Manifest {
 
     fn validate(&self) -> Result<()> {
         version(self.format)?;
-        name::check(&self.image)?;
+        name::check(&self.name)?;
         self.machine.validate()?;
         let extra = self.files.len().saturating_sub(3) as u64;
         cap("number of files", extra, MAX_EXTRA_FILES as u64)?;
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn another_version_is_told_even_with_fields_nobody_knows() {
-        let bytes = br#"{"crc32c":0,"manifest":{"format":3,"new":1}}
+        let bytes = br#"{"crc32c":0,"manifest":{"format":4,"new":1}}
 "#;
         assert!(matches!(
             Manifest::decode(bytes),

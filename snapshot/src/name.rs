@@ -1,4 +1,4 @@
-//! Names of images, resources and files.
+//! Names of snapshots, facts, resources and files.
 
 use crate::{Result, SnapshotError};
 

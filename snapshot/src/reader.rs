@@ -3,7 +3,7 @@
 use crate::content::Content;
 use crate::error::{Context, cap};
 use crate::files::{Files, LockKind};
-use crate::generation::generation_number;
+use crate::layout::generation_number;
 use crate::limits::{MAX_MANIFEST_BYTES, PAGE_BYTES};
 use crate::manifest::{
     self, BASE_FILE, FileEntry, MEMORY_FILE, Manifest, STATE_FILE, WORKING_SET_FILE,
@@ -152,12 +152,6 @@ impl Inspection {
             read_checked(access, &at(name), name, Some(entry), entry.bytes)
         };
         let state = StateFile::parse(small(STATE_FILE)?)?;
-        let stamp = &manifest.machine.stamp;
-        if (state.engine(), state.architecture()) != (stamp.engine, stamp.architecture) {
-            return Err(SnapshotError::Malformed {
-                what: "engine of state.bin",
-            });
-        }
         let working_set = small(WORKING_SET_FILE)?;
         let working_set = WorkingSet::decode(&working_set, manifest.memory_bytes())?;
         let length = Some(manifest.memory_bytes());

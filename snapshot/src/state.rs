@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   6  "SMSNAP"
-//! 6   1  architecture        7   1  engine
+//! 6   2  zero
 //! 8   2  major version       10  2  minor version
 //! 12  4  number of sections  16  8  length of the file
 //! 24  4  CRC32C of the table 28  4  CRC32C of bytes 0 to 27
@@ -14,65 +14,22 @@
 
 use crate::error::cap;
 use crate::limits::{MAX_DEVICES, MAX_SECTIONS, MAX_STATE_BYTES, MAX_VCPUS};
-use crate::{Architecture, Engine, Result, SnapshotError};
-use std::fmt;
+use crate::section_kind::SectionKind;
+use crate::{Result, SnapshotError};
 use std::ops::{Range, RangeInclusive};
 
 /// Version of the layout of `state.bin`: a reader refuses any other major.
-pub const STATE_MAJOR: u16 = 1;
+pub const STATE_MAJOR: u16 = 2;
 /// Minor version: a reader refuses a newer one.
 pub const STATE_MINOR: u16 = 0;
 
 const FILE: &str = "state.bin";
 const MAGIC: &[u8; 6] = b"SMSNAP";
+/// What follows the magic number. Version 1 had the architecture and the engine
+/// there, which are facts of the manifest.
+const ZERO: [u8; 2] = [0; 2];
 const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 20;
-
-/// What a section holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SectionKind(pub u32);
-
-impl SectionKind {
-    /// Board: memory layout, clock offset, boot parameters.
-    pub const MACHINE: Self = Self(1);
-    /// One virtual CPU; the instance is its index.
-    pub const VCPU: Self = Self(2);
-    /// Interrupt controller.
-    pub const INTERRUPTS: Self = Self(3);
-    /// Counter and timers.
-    pub const TIMER: Self = Self(4);
-    /// Sockets the guest listens on.
-    pub const LISTENERS: Self = Self(5);
-    /// First kind of device.
-    const FIRST_DEVICE: u32 = 0x1_0000;
-    /// Last kind of device.
-    const LAST_DEVICE: u32 = 0x1_ffff;
-
-    /// A device by the number of its model (the virtio device id, or 0x8000
-    /// and up for others); the instance is its slot.
-    #[must_use]
-    pub const fn device(model: u16) -> Self {
-        Self(Self::FIRST_DEVICE + model as u32)
-    }
-
-    const fn is_device(self) -> bool {
-        matches!(self.0, Self::FIRST_DEVICE..=Self::LAST_DEVICE)
-    }
-}
-
-impl fmt::Display for SectionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::MACHINE => f.write_str("machine"),
-            Self::VCPU => f.write_str("vcpu"),
-            Self::INTERRUPTS => f.write_str("interrupts"),
-            Self::TIMER => f.write_str("timer"),
-            Self::LISTENERS => f.write_str("listeners"),
-            kind if kind.is_device() => write!(f, "device {}", kind.0 - Self::FIRST_DEVICE),
-            Self(other) => write!(f, "kind {other:#x}"),
-        }
-    }
-}
 
 /// Who could make use of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,13 +104,13 @@ impl StateWriter {
     ///
     /// # Errors
     /// When there are more virtual CPUs or devices than a reader accepts.
-    pub fn finish(self, architecture: Architecture, engine: Engine) -> Result<Vec<u8>> {
+    pub fn finish(self) -> Result<Vec<u8>> {
         population(self.names.iter().copied())?;
         let total = HEADER_BYTES + self.table.len() + self.payload.len();
         let count = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let mut file = Vec::with_capacity(total);
         file.extend(MAGIC);
-        file.extend([architecture.code(), engine.code()]);
+        file.extend(ZERO);
         file.extend(STATE_MAJOR.to_le_bytes());
         file.extend(STATE_MINOR.to_le_bytes());
         file.extend(count.to_le_bytes());
@@ -191,8 +148,6 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub struct StateFile {
     bytes: Vec<u8>,
-    architecture: Architecture,
-    engine: Engine,
     entries: Vec<Entry>,
 }
 
@@ -251,12 +206,11 @@ impl StateFile {
                 supported: format!("{STATE_MAJOR}.0 to {STATE_MAJOR}.{STATE_MINOR}"),
             });
         }
-        let architecture = Architecture::from_code(header[6]).ok_or(SnapshotError::Malformed {
-            what: "architecture of state.bin",
-        })?;
-        let engine = Engine::from_code(header[7]).ok_or(SnapshotError::Malformed {
-            what: "engine of state.bin",
-        })?;
+        if header[6..8] != ZERO {
+            return Err(SnapshotError::Malformed {
+                what: "header of state.bin",
+            });
+        }
         let total = u64::from_le_bytes(number(&header, 16)?);
         if total > bytes.len() as u64 {
             return Err(SnapshotError::Truncated { what: FILE });
@@ -273,24 +227,7 @@ impl StateFile {
             .ok_or(SnapshotError::Truncated { what: FILE })?;
         checksum("state.bin table", table, number_u32(&header, 24)?)?;
         let entries = entries(&bytes, table, table_end)?;
-        Ok(Self {
-            architecture,
-            engine,
-            entries,
-            bytes,
-        })
-    }
-
-    /// Architecture of the machine.
-    #[must_use]
-    pub fn architecture(&self) -> Architecture {
-        self.architecture
-    }
-
-    /// Engine that wrote the file.
-    #[must_use]
-    pub fn engine(&self) -> Engine {
-        self.engine
+        Ok(Self { entries, bytes })
     }
 
     /// All sections in the order they were written, to look at.
@@ -457,13 +394,12 @@ mod tests {
         ] {
             writer.section(&section(kind, instance, bytes)).unwrap();
         }
-        writer.finish(Architecture::Aarch64, Engine::Soft).unwrap()
+        writer.finish().unwrap()
     }
 
     #[test]
     fn sections_come_back_as_written() {
         let file = StateFile::parse(sample()).unwrap();
-        assert_eq!(file.engine(), Engine::Soft);
         assert_eq!(file.sections().len(), 4);
         let mut claims = file.claim();
         let board = claims.take(SectionKind::MACHINE, 0, 1..=1).unwrap();
@@ -517,7 +453,7 @@ mod tests {
     #[test]
     fn other_major_version_is_told_apart_from_damage() {
         let mut other = sample();
-        other[8] = 2;
+        other[8] = 1;
         assert!(matches!(
             StateFile::parse(other),
             Err(SnapshotError::Version { .. })
@@ -539,7 +475,7 @@ mod tests {
         }
         assert!(writer.section(&section(SectionKind::VCPU, 0, &[])).is_err());
         assert!(matches!(
-            writer.finish(Architecture::Aarch64, Engine::Soft),
+            writer.finish(),
             Err(SnapshotError::TooLarge { .. })
         ));
     }

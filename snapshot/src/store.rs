@@ -1,33 +1,34 @@
-//! A directory of images, each with its generations.
+//! A directory of snapshots by name, each with its generations.
 //!
 //! ```text
-//! ROOT/.IMAGE.lock               held by whoever bakes or removes
-//! ROOT/IMAGE/current             number of the generation in use, and its checksum
-//! ROOT/IMAGE/0000000001/         locked shared by whoever uses it
-//! ROOT/IMAGE/.0000000002.PID.RANDOM.tmp/   being written
+//! ROOT/.NAME.lock               held by whoever bakes or removes
+//! ROOT/NAME/current             number of the generation in use, and its checksum
+//! ROOT/NAME/0000000001/         locked shared by whoever uses it
+//! ROOT/NAME/.0000000002.PID.RANDOM.tmp/   being written
 //! ```
+//!
+//! Whoever writes something unfinished holds the lock of its name, and the
+//! system takes that back when the process dies. So what is unfinished while
+//! the lock is ours belongs to nobody.
 
 use crate::draft::Draft;
 use crate::error::Context;
-use crate::files::{Files, LockKind};
-use crate::generation::{POINTER, POINTER_BYTES, generation_name, pointed_to};
-use crate::image_lock::ImageLock;
+use crate::files::Files;
+use crate::layout::generation_name;
+use crate::lock::{FIRST_PAUSE, LONGEST_PAUSE, SnapshotLock};
+use crate::place::Place;
 use crate::reader::{Inspection, Snapshot};
 use crate::{FilesBelow, Result, SnapshotError, Stamp, SystemFiles, name};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often an open starts again when the generation it found is removed.
 const OPEN_ATTEMPTS: u32 = 16;
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A directory of images.
+/// A directory of snapshots.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -95,84 +96,51 @@ impl Store {
         &self.root
     }
 
-    /// Directory of an image.
-    pub(crate) fn image_path(&self, image: &str) -> Result<PathBuf> {
-        name::check(image)?;
-        Ok(self.root.join(image))
+    fn place(&self, name: &str) -> Result<Place> {
+        Place::new(&self.files, &self.root, name)
     }
 
-    pub(crate) fn files(&self) -> &Arc<dyn Files> {
-        &self.files
-    }
-
-    /// Names of the images that have a snapshot, sorted.
+    /// Names that have a snapshot, sorted.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn images(&self) -> Result<Vec<String>> {
+    pub fn names(&self) -> Result<Vec<String>> {
         let names = self.files.list(&self.root).context("list", &self.root)?;
-        let mut images: Vec<String> = names
+        let mut names: Vec<String> = names
             .into_iter()
             .filter_map(|name| name.into_string().ok())
-            .filter(|image| self.current(image).is_ok())
+            .filter(|name| self.current(name).is_ok())
             .collect();
-        images.sort();
-        Ok(images)
+        names.sort();
+        Ok(names)
     }
 
     /// Number of the generation in use.
     ///
     /// # Errors
     /// When there is none.
-    pub fn current(&self, image: &str) -> Result<u64> {
-        let directory = self.image_path(image)?;
-        let path = directory.join(POINTER);
-        let not_found = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => SnapshotError::NotFound {
-                image: image.to_owned(),
-            },
-            io::ErrorKind::NotADirectory => SnapshotError::NotDirectory { path: directory },
-            _ => SnapshotError::Io {
-                what: "open",
-                path: path.clone(),
-                source,
-            },
-        };
-        let file = self.files.open(&path).map_err(not_found)?;
-        let length = self.files.attributes(&file).context("examine", &path)?;
-        let mut text = [0; POINTER_BYTES];
-        let malformed = SnapshotError::Malformed {
-            what: "pointer to the current generation",
-        };
-        if length.len() != POINTER_BYTES as u64 {
-            return Err(malformed);
-        }
-        match self.files.read_exact_at(&file, &mut text, 0) {
-            Ok(()) => (),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(malformed),
-            Err(error) => return Err(error).context("read", &path),
-        }
-        pointed_to(&text).ok_or(malformed)
+    pub fn current(&self, name: &str) -> Result<u64> {
+        self.place(name)?.current()
     }
 
-    /// Opens the current generation of an image to run it here.
+    /// Opens the current generation of a name to run it here.
     ///
     /// # Errors
     /// When there is none, it is damaged, or it cannot run here.
-    pub fn open(&self, image: &str, here: &Stamp) -> Result<Snapshot> {
-        self.inspect(image)?.admit(here)
+    pub fn open(&self, name: &str, here: &Stamp) -> Result<Snapshot> {
+        self.inspect(name)?.admit(here)
     }
 
-    /// Opens the current generation of an image to look at it.
+    /// Opens the current generation of a name to look at it.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
-    pub fn inspect(&self, image: &str) -> Result<Inspection> {
-        let directory = self.image_path(image)?;
+    pub fn inspect(&self, name: &str) -> Result<Inspection> {
+        let place = self.place(name)?;
         let mut pause = FIRST_PAUSE;
         for _ in 0..OPEN_ATTEMPTS {
-            let number = self.current(image)?;
-            let path = directory.join(generation_name(number));
+            let number = place.current()?;
+            let path = place.directory.join(generation_name(number));
             match Inspection::open(Arc::clone(&self.files), &path) {
                 Ok(Some(found)) => return Ok(found),
                 // Being removed: there is a newer one, or none.
@@ -181,14 +149,14 @@ impl Store {
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
                 Err(error) => {
-                    if self.current(image)? == number {
+                    if place.current()? == number {
                         return Err(error);
                     }
                 }
             }
         }
         Err(SnapshotError::Locked {
-            image: image.to_owned(),
+            name: name.to_owned(),
             holder: None,
         })
     }
@@ -200,106 +168,93 @@ impl Store {
     pub fn inspect_path(path: &Path) -> Result<Inspection> {
         let files = Self::existing(path)?.files;
         Inspection::open(files, path)?.ok_or_else(|| SnapshotError::NotFound {
-            image: path.display().to_string(),
+            name: path.display().to_string(),
         })
     }
 
-    /// Whether something other than a directory is in the place of an image.
-    fn check_image(&self, image: &str) -> Result<()> {
-        let path = self.image_path(image)?;
-        match self.files.attributes_of(&path) {
-            Ok(attributes) if !attributes.is_dir() => Err(SnapshotError::NotDirectory { path }),
-            // Made when it is needed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            looked => looked.context("examine", &path).map(|_| ()),
-        }
-    }
-
-    /// Waits up to `patience` for the right to change an image.
+    /// Waits up to `patience` for the right to change what is under a name.
     ///
     /// # Errors
     /// [`SnapshotError::Locked`] when another process keeps it for longer.
-    pub fn lock(&self, image: &str, patience: Duration) -> Result<ImageLock<'_>> {
-        let directory = self.image_path(image)?;
-        self.check_image(image)?;
-        let path = self.root.join(format!(".{image}.lock"));
-        let deadline = Instant::now().checked_add(patience);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let file = self.files.open_lock(&path).context("open", &path)?;
-            let locked = self.files.try_lock(&file, LockKind::Exclusive);
-            if locked.context("lock", &path)? {
-                if self.is_at(&file, &path)? {
-                    return self.hold(image, directory, path, file);
-                }
-                // Its holder removed the image and the lock with it.
-                continue;
+    pub fn lock(&self, name: &str, patience: Duration) -> Result<SnapshotLock> {
+        SnapshotLock::take(self.place(name)?, patience)
+    }
+
+    /// Removes what processes that died left behind, under all names that
+    /// nobody is changing now. Gives the number of things removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or something cannot be removed.
+    pub fn sweep(&self) -> Result<u32> {
+        let mut removed = 0;
+        let names = self.files.list(&self.root).context("list", &self.root)?;
+        for name in names {
+            if let Some(name) = name.to_str().filter(|name| name::check(name).is_ok()) {
+                removed += self.sweep_name(name)?;
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                let mut text = [0; 10];
-                let length = self.files.read_at(&file, &mut text, 0).unwrap_or(0);
-                let holder = str::from_utf8(&text[..length]).ok();
-                return Err(SnapshotError::Locked {
-                    image: image.to_owned(),
-                    holder: holder.and_then(|text| text.trim().parse().ok()),
-                });
-            }
-            thread::sleep(pause);
-            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        Ok(removed)
+    }
+
+    /// As [`Store::sweep`], of one name.
+    fn sweep_name(&self, name: &str) -> Result<u32> {
+        // Most often there is nothing, and then nobody needs to be kept out.
+        if self.place(name)?.unfinished()?.is_empty() {
+            return Ok(0);
+        }
+        match self.lock(name, Duration::ZERO) {
+            Ok(lock) => lock.sweep(),
+            Err(SnapshotError::Locked { .. }) => Ok(0),
+            Err(error) => Err(error),
         }
     }
 
-    /// Whether the open file is the one with that name.
-    fn is_at(&self, file: &File, path: &Path) -> Result<bool> {
-        let open = self.files.attributes(file).context("examine", path)?;
-        match self.files.attributes_of(path) {
-            Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).context("examine", path),
+    /// Removes what this process has unfinished under a name, for a process
+    /// that must end now. Whichever of its threads is at work on it fails, or
+    /// must not be: what is being published is no longer unfinished half way.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn abandon(&self, name: &str) -> Result<()> {
+        let place = self.place(name)?;
+        let own = std::process::id();
+        for (path, owner) in place.unfinished()? {
+            if owner == own {
+                place.discard(&path)?;
+            }
         }
+        Ok(())
     }
 
-    fn hold(
-        &self,
-        image: &str,
-        directory: PathBuf,
-        path: PathBuf,
-        file: File,
-    ) -> Result<ImageLock<'_>> {
-        let holder = format!("{:<10}", std::process::id());
-        let written = self.files.write_all_at(&file, holder.as_bytes(), 0);
-        written.context("write", &path)?;
-        Ok(ImageLock::new(self, image, directory, path, file))
-    }
-
-    /// Bakes an image unless there is a snapshot with the same key that runs
-    /// here, and removes older generations nobody uses. Of several that bake the same image at once, one does the work
-    /// and the others wait for it, each up to `patience`.
+    /// Bakes unless there is a snapshot with the same key that runs here, and
+    /// removes older generations nobody uses. Of several that bake under the
+    /// same name at once, one does the work and the others wait for it, each up
+    /// to `patience`.
     ///
     /// # Errors
     /// What `bake` says; and when waiting, writing or opening fails.
     pub fn bake<E: From<SnapshotError>>(
         &self,
-        image: &str,
+        name: &str,
         key: &str,
         here: &Stamp,
         patience: Duration,
-        bake: impl FnOnce(Draft<'_>) -> Result<u64, E>,
+        bake: impl FnOnce(Draft) -> Result<u64, E>,
     ) -> Result<Baked, E> {
-        if let Some(found) = self.with_key(image, key, here)? {
+        if let Some(found) = self.with_key(name, key, here)? {
             // Nobody waits for leftovers, nor is kept from what there is.
-            let _ = self.sweep_image(image);
+            let _ = self.sweep_name(name);
             return Ok(Baked::Reused(found));
         }
-        let lock = self.lock(image, patience)?;
-        if let Some(found) = self.with_key(image, key, here)? {
+        let lock = self.lock(name, patience)?;
+        if let Some(found) = self.with_key(name, key, here)? {
             return Ok(Baked::Reused(found));
         }
         bake(lock.draft()?)?;
-        let snapshot = self.open(image, here)?;
+        let snapshot = self.open(name, here)?;
         // Generations before this one may go; what is in use or cannot be
         // removed stays until the next time.
-        if let Ok(lock) = self.lock(image, Duration::ZERO) {
+        if let Ok(lock) = self.lock(name, Duration::ZERO) {
             let _ = lock.collect();
         }
         Ok(Baked::New(snapshot))
@@ -307,8 +262,8 @@ impl Store {
 
     /// The current generation if it has that key; a damaged one is as good as
     /// none.
-    fn with_key(&self, image: &str, key: &str, here: &Stamp) -> Result<Option<Snapshot>> {
-        match self.open(image, here) {
+    fn with_key(&self, name: &str, key: &str, here: &Stamp) -> Result<Option<Snapshot>> {
+        match self.open(name, here) {
             Ok(found) if found.manifest().machine.key == key => Ok(Some(found)),
             Err(
                 error @ (SnapshotError::Locked { .. }

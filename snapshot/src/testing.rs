@@ -1,8 +1,7 @@
 //! Files that fail on demand, and a stamp to test with.
 
 use crate::files::{Files, LockKind};
-use crate::{Architecture, Engine, Stamp, SystemFiles};
-use std::collections::BTreeMap;
+use crate::{EngineId, Stamp, SystemFiles};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
@@ -154,18 +153,12 @@ impl Files for FaultyFiles {
     }
 }
 
-/// A stamp of the software engine.
+/// A stamp of some engine.
 #[must_use]
 pub fn stamp() -> Stamp {
-    Stamp {
-        engine: Engine::Soft,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz: 24_000_000,
-        granule_bytes: 4096,
-        cpu: BTreeMap::from([("ID_AA64PFR0_EL1".to_owned(), 0x11)]),
-        kernel: "kernel".to_owned(),
-        init: "init".to_owned(),
-        producer: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+    Stamp::new(EngineId::new("soft"))
+        .require("architecture", "aarch64")
+        .require("cpu.ID_AA64PFR0_EL1", "0x11")
+        .require("kernel", "kernel")
+        .note("producer", env!("CARGO_PKG_VERSION"))
 }

@@ -341,7 +341,7 @@ impl OciImageBuilder {
         image: &Image,
         key: &str,
         here: &Stamp,
-        draft: Draft<'_>,
+        draft: Draft,
         unfinished: &Unfinished,
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.

@@ -64,12 +64,12 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
 pub fn prune(root: &Path) -> Result<(), Error> {
     let directory = root.join(DIRECTORY);
     if !std::fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir())
-        || !Store::new(root)?.images()?.is_empty()
+        || !Store::new(root)?.names()?.is_empty()
     {
         return Ok(());
     }
     let store = Store::new(&directory)?;
-    for name in store.images()? {
+    for name in store.names()? {
         match store.lock(&name, Duration::ZERO) {
             Ok(lock) if !lock.is_in_use()? => lock.remove()?,
             Ok(_) | Err(SnapshotError::Locked { .. }) => {}

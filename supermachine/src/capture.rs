@@ -163,7 +163,7 @@ pub(crate) struct About<'a> {
 /// `go_on` lets it, whatever else fails.
 pub(crate) fn write(
     vm: &Vm,
-    mut draft: Draft<'_>,
+    mut draft: Draft,
     about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {

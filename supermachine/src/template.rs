@@ -113,10 +113,7 @@ impl Template {
         let config = Arc::new(image.config.clone());
         Ok(Self {
             snapshot,
-            guest: GuestFiles {
-                kernel: here.kernel.clone(),
-                init: here.init.clone(),
-            },
+            guest: GuestFiles::of(here),
             cached: None,
             image,
             config,
@@ -185,7 +182,10 @@ impl Template {
             return Ok(());
         };
         let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
-        let range = vmm_core::machine::memory_range(self.snapshot.manifest().memory_bytes());
+        let range = vmm_core::machine::memory_range(
+            vmm_core::hypervisor::Architecture::Aarch64,
+            self.snapshot.manifest().memory_bytes(),
+        );
         let (min_mib, max_mib) = (mib(*range.start()), mib(*range.end()));
         if (min_mib..=max_mib).contains(&memory_mib) {
             return Ok(());
@@ -266,7 +266,7 @@ pub fn read_layers(layers: &[PathBuf]) -> Result<LayerFiles, SnapshotError> {
 
 /// Puts layers into a snapshot, which shares them with the cache and with
 /// other snapshots as long as all are on one file system.
-pub fn link_layers(draft: &mut Draft<'_>, layers: &LayerFiles) -> Result<(), SnapshotError> {
+pub fn link_layers(draft: &mut Draft, layers: &LayerFiles) -> Result<(), SnapshotError> {
     layers
         .iter()
         .try_for_each(|(name, (path, entry))| draft.link(name, path, *entry))

@@ -39,9 +39,14 @@ fn assert_well(sandbox: &Sandbox) {
 /// How long a bake takes here and now, without what only the first one does.
 fn time_of_a_bake(sandbox: &Sandbox) -> Duration {
     assert_eq!(sandbox.run(&bake_with("true # first")).code(), 0);
-    let begun = Instant::now();
-    assert_eq!(sandbox.run(&bake_with("true")).code(), 0);
-    begun.elapsed()
+    // The shortest: of one that the host held up, most points would lie behind
+    // the end of the others.
+    let times = ["true # second", "true # third", "true"].map(|tag| {
+        let begun = Instant::now();
+        assert_eq!(sandbox.run(&bake_with(tag)).code(), 0);
+        begun.elapsed()
+    });
+    times.into_iter().min().unwrap_or_default()
 }
 
 /// Starts bakes and ends each at another point of it.

@@ -72,7 +72,7 @@ fn with_section(file: &StateFile, changed: usize, bytes: &[u8]) -> Result<Vec<u8
         };
         writer.section(&Section { bytes, ..section })?;
     }
-    writer.finish(file.architecture(), file.engine())
+    writer.finish()
 }
 
 /// Each in another place of the section. Most leave the top bit of a byte, by

@@ -145,7 +145,7 @@ fn files_have_the_limits_that_are_documented() {
         .unwrap();
     let sum = String::from_utf8(out.stdout).unwrap();
     assert!(sum.starts_with(&sha256_hex(&bytes)), "{sum}");
-    let kind = supermachine::ErrorKind::TooLarge;
+    let kind = supermachine::ExecErrorKind::TooLarge;
     assert!(matches!(vm.read_file("/staged/file"), Err(Error::Exec { kind: k, .. }) if k == kind));
 }
 

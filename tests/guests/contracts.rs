@@ -303,3 +303,47 @@ fn agent_sets_time_takes_seeds_and_powers_off() {
     assert!(ended, "the machine goes on: {:?}", vm.status());
     guest.finish();
 }
+
+/// What the guest finds is what docs/architecture.md says: its table has a row
+/// for each virtio slot, by the names of the specification's device types.
+#[test]
+fn devices_are_in_the_slots_that_the_document_says() {
+    let types = [
+        ("vsock", 19),
+        ("rng", 4),
+        ("balloon", 5),
+        ("mem", 24),
+        ("blk", 2),
+    ];
+    let document = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/architecture.md"),
+    )
+    .expect("the document is there");
+    let mut said: Vec<u32> = Vec::new();
+    for row in document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| virtio "))
+    {
+        let (slot, rest) = row.split_once(" | ").expect("two columns");
+        let slot = slot.split(' ').next().expect("a number");
+        assert_eq!(slot, said.len().to_string(), "{row}");
+        let name: String = rest
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect();
+        let device = types.iter().find(|(known, _)| *known == name);
+        said.push(device.unwrap_or_else(|| panic!("{name}: {row}")).1);
+    }
+    assert!(said.len() > 2, "no table of slots");
+
+    let guest = boot(1);
+    // By address, which is the order of slots.
+    let script = "for d in /sys/bus/virtio/devices/*; do \
+                  echo $(readlink -f $d) $(($(cat $d/device))); done | sort | sed 's/.* //'";
+    let there: Vec<u32> = sh(guest.vm(), script)
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    assert_eq!(there, said);
+    guest.finish();
+}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use supermachine_vmm_core::VmResources;
-use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::ExitCount;
 use supermachine_vmm_core::machine::{ExitReason, Machine, MachineOptions};
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         console: Some(Box::new(std::io::stdout())),
         ..MachineOptions::default()
     };
-    let machine = match Machine::start(&HvfEngine::software(), &resources, options) {
+    let machine = match Machine::start(&TableEngine::software(), &resources, options) {
         Ok(machine) => machine,
         Err(error) => {
             eprintln!("boot: {error}");

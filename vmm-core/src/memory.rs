@@ -12,10 +12,13 @@ use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
 use devices::{GuestRam, Ram, WrittenPages};
-use hvf::sys::PAGE_BYTES;
 use snapshot::RamMapping;
 
 pub use page_set::{PAGE_SET_BYTES, PageSet};
+
+/// Unit of all guest memory, in bytes: the largest in which an engine maps it,
+/// which is Apple silicon's, so that a machine has the same layout everywhere.
+pub const MAPPING_UNIT_BYTES: usize = 16 << 10;
 
 /// Why there is no memory for the guest.
 #[derive(Debug, thiserror::Error)]
@@ -147,11 +150,11 @@ impl GuestMemory {
         };
         let Some(size) = usize::try_from(bytes)
             .ok()
-            .filter(|size| size.is_multiple_of(PAGE_BYTES) && *size > 0)
+            .filter(|size| size.is_multiple_of(MAPPING_UNIT_BYTES) && *size > 0)
         else {
             return Err(too_large);
         };
-        debug_assert!(size.is_multiple_of(PAGE_BYTES));
+        debug_assert!(size.is_multiple_of(MAPPING_UNIT_BYTES));
         let host = RamMapping::anonymous(bytes)
             .map_err(|source| MemoryError::HostRefused { bytes, source })?;
         Self::over(base, host)
@@ -284,7 +287,7 @@ pub(crate) fn host_page_bytes() -> u64 {
     u64::try_from(page)
         .ok()
         .filter(|bytes| bytes.is_power_of_two())
-        .unwrap_or(PAGE_BYTES as u64)
+        .unwrap_or(MAPPING_UNIT_BYTES as u64)
 }
 
 /// Physical memory of the host, if it says.
@@ -314,7 +317,7 @@ mod tests {
             let memory = GuestMemory::allocate(0x8000_0000, mib << 20).unwrap();
             let lease = memory.leases().next().unwrap();
             leases.push(memory.leases().next().unwrap());
-            assert!(lease.host().addr().get().is_multiple_of(PAGE_BYTES));
+            assert!(lease.host().addr().get().is_multiple_of(MAPPING_UNIT_BYTES));
             assert_eq!(lease.bytes() as u64, mib << 20);
         }
     }

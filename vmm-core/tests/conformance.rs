@@ -2,7 +2,7 @@
 
 mod conformance_suite;
 
-use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::EngineError;
 
 /// The suite's cases on one engine; `None` says why it is not present.
@@ -13,7 +13,7 @@ macro_rules! suite {
             $(
                 #[test]
                 fn $case() {
-                    let engine: Result<HvfEngine, EngineError> = $engine;
+                    let engine: Result<TableEngine, EngineError> = $engine;
                     match engine {
                         Ok(engine) => conformance_suite::on(&engine, conformance_suite::$case),
                         Err(reason) => println!("skipped: {reason}"),
@@ -27,18 +27,18 @@ macro_rules! suite {
 macro_rules! every_engine {
     ($cases:tt) => {
         #[cfg(feature = "softhv")]
-        suite!(soft, Ok(HvfEngine::software()), $cases);
+        suite!(soft, Ok(TableEngine::software()), $cases);
         // The software engine without what the framework lacks.
         #[cfg(feature = "softhv")]
         suite!(
             soft_without_log,
-            Ok(HvfEngine::new(hvf::sys::Api {
+            Ok(TableEngine::new(hvf::sys::Api {
                 dirty: None,
                 ..softhv::api()
             })),
             $cases
         );
-        suite!(framework, HvfEngine::system(), $cases);
+        suite!(framework, TableEngine::system(), $cases);
     };
 }
 
@@ -51,6 +51,7 @@ every_engine!([
     accesses_no_device_can_serve_are_faults
     protected_memory_faults_until_it_is_given_back
     mappings_neither_overlap_nor_vanish_twice
+    memory_is_taken_away_under_running_vcpus
     interrupts_wake_a_waiting_guest
     the_virtual_timer_wakes_a_waiting_guest
     secondary_vcpus_run_on_their_own_threads

@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use linux_loader::loader::{Error, KernelLoader, KernelLoaderResult};
-use supermachine_vmm_core::boot::ArmImage;
+use supermachine_vmm_core::arch::aarch64::boot::ArmImage;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 const BASE: GuestAddress = GuestAddress(0x8000_0000);

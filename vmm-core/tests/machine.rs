@@ -7,7 +7,7 @@ use std::time::Duration;
 use hvf::sys::{Api, ExitException, ExitReason as Reason, MemoryFlags, Reg, Return, VcpuExit};
 use hvf::testing::{Step, engine, with_engine};
 use supermachine_vmm_core::arch::aarch64::layout;
-use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::{ExitCount, GuestFault};
 use supermachine_vmm_core::machine::{
     ExitReason, Machine, MachineError, MachineOptions, RunningMachine,
@@ -57,7 +57,7 @@ impl Drop for Files {
 }
 
 fn start(api: Api, resources: &VmResources) -> Result<RunningMachine, MachineError> {
-    Machine::start(&HvfEngine::new(api), resources, MachineOptions::default())
+    Machine::start(&TableEngine::new(api), resources, MachineOptions::default())
 }
 
 fn exit(reason: Reason, syndrome: u64, address: u64) -> VcpuExit {
@@ -180,7 +180,7 @@ fn the_console_is_kept_and_passed_on() {
             console: Some(Box::new(writer)),
             ..MachineOptions::default()
         };
-        let machine = Machine::start(&HvfEngine::new(api), &files.machine(), options).unwrap();
+        let machine = Machine::start(&TableEngine::new(api), &files.machine(), options).unwrap();
         assert_eq!(machine.wait(), ExitReason::PowerOff);
         assert_eq!(machine.console().text(), "hello\n");
         machine.stop().unwrap();

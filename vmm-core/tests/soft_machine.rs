@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use asm::Program;
 use supermachine_vmm_core::VmResources;
 use supermachine_vmm_core::arch::aarch64::layout;
-use supermachine_vmm_core::backend::hvf::HvfEngine;
+use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::ExitCount;
 use supermachine_vmm_core::machine::{ExitReason, Machine, MachineOptions, RunningMachine};
 
@@ -26,7 +26,7 @@ fn with_machine(name: &str, vcpus: u32, program: Program, test: impl FnOnce(&Run
         .with_kernel_path(path.to_str().unwrap())
         .with_memory_mib(16)
         .with_vcpus(vcpus);
-    let engine = HvfEngine::software();
+    let engine = TableEngine::software();
     let machine = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
     test(&machine);
     drop(machine);
@@ -156,7 +156,7 @@ fn content(machine: &RunningMachine) -> Vec<u8> {
 
 /// Captures a machine that writes, and lets a copy write and go back.
 fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
-    use snapshot::{Architecture, Description, Engine, Stamp, Store, SystemFiles, Written};
+    use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
     use supermachine_vmm_core::machine::{PrepareOptions, PreparedMachine, RestoreOptions};
 
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,7 +164,7 @@ fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
     let resources = VmResources::new()
         .with_kernel_path(path.to_str().unwrap())
         .with_memory_mib(memory_mib);
-    let engine = HvfEngine::software();
+    let engine = TableEngine::software();
     let first = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     first.pause().unwrap();
@@ -172,25 +172,14 @@ fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
     let root = path.with_extension("snapshots");
     let store = Store::new(&root).unwrap();
     let mut draft = store.lock("m", Duration::ZERO).unwrap().draft().unwrap();
-    let state = saved.encode(Engine::Soft).unwrap();
+    let state = saved.encode().unwrap();
     let written = first.store_memory(|memory| {
         Ok::<_, supermachine_vmm_core::machine::MachineError>(
             Written::write(&SystemFiles, draft.path(), memory, &state).unwrap(),
         )
     });
     draft.adopt(written.unwrap()).unwrap();
-    let (cpu, counter_hz) = engine.identity().unwrap();
-    let stamp = Stamp {
-        engine: Engine::Soft,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz,
-        granule_bytes: 16 << 10,
-        cpu,
-        kernel: String::new(),
-        init: String::new(),
-        producer: String::new(),
-    };
+    let stamp = Stamp::new(EngineId::new("soft"));
     draft
         .publish(Description {
             key: String::new(),

@@ -40,7 +40,7 @@ pub fn fuzz_blk(data: &[u8]) {
             break;
         }
         put_chain(&mut input, &ram, &driver);
-        let Ok(Some(chain)) = Chain::pop(&mut queue, &ram, usize::from(QUEUE)) else {
+        let Ok(Some(chain)) = Chain::pop(&mut queue, &*ram, usize::from(QUEUE)) else {
             // The driver broke its ring: a reset and a new start.
             driver = DriverQueue::new(ram.clone(), RINGS, QUEUE);
             queue = device_queue(&driver);
@@ -118,7 +118,7 @@ fn run(runner: &mut RequestRunner, ram: &GuestRam, chain: &Chain) {
         bytes
     };
     let before = snapshot();
-    let len = runner.run(ram, chain);
+    let len = runner.run(&**ram, chain);
     let mut after = snapshot();
     for part in chain.writable.range(0, chain.writable.len()) {
         let start = usize::try_from(part.addr.0).expect("RAM fits the host");

@@ -8,8 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{Input, MAX_OPS, patterned_ram};
 use crate::HotMemory;
 use crate::testing::{Buffer, CountingIrq, Driver};
-use crate::virtio::DeviceState;
-use crate::virtio::mem::{BLOCK_BYTES, Mem, MemConfig};
+use crate::virtio::mem::{BLOCK_BYTES, Mem, MemConfig, MemState};
 use crate::virtio::mmio::{VirtioMmio, status};
 
 const RINGS: u64 = 0x1_0000;
@@ -122,9 +121,7 @@ fn check(mem: &Mem, model: &Model) {
     use crate::virtio::VirtioDevice;
     let model = model.lock();
     assert_eq!(mem.plugged_bytes(), model.0.len() as u64 * BLOCK_BYTES);
-    let DeviceState::Mem(state) = mem.state() else {
-        panic!("a memory device has another state");
-    };
+    let state: MemState = mem.state().read().expect("its own state");
     for block in 0..BLOCKS {
         // Fewer than 2⁷ blocks.
         let word = state.plugged[if block < 64 { 0 } else { 1 }];

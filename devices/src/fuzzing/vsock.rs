@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{Input, MAX_OPS, patterned_ram};
 use crate::GuestRam;
-use crate::reactor::Reactor;
+use crate::reactor::MioReactor;
 use crate::testing::{Buffer, CountingIrq, Driver};
 use crate::virtio::mmio::{VirtioMmio, status};
 use crate::virtio::vsock::{Bench, Vsock};
@@ -41,12 +41,12 @@ struct Run {
 pub fn fuzz_vsock(data: &[u8]) {
     // The reactor's thread is started once; events are given by hand, in the
     // order the input says.
-    static REACTOR: OnceLock<Option<Arc<Reactor>>> = OnceLock::new();
-    let Some(reactor) = REACTOR.get_or_init(|| Reactor::spawn().ok()) else {
+    static REACTOR: OnceLock<Option<MioReactor>> = OnceLock::new();
+    let Some(reactor) = REACTOR.get_or_init(|| MioReactor::spawn().ok()) else {
         return;
     };
     let mut input = Input(data);
-    let Ok((vsock, bench)) = Vsock::bench(CID, reactor) else {
+    let Ok((vsock, bench)) = Vsock::bench(CID, reactor.handle()) else {
         return;
     };
     let ram = patterned_ram();

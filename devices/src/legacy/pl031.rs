@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use vm_superio::{Rtc, RtcState, rtc_pl031::NoEvents};
 
 use super::{answer, register_value};
+use crate::virtio::{DeviceState, StateFields, StateFormat};
 use crate::{Clock, IrqLine, MmioDevice};
 
 /// Length of the register window in bytes.
@@ -20,7 +20,7 @@ const RTCDR: u16 = 0x000;
 const RTCLR: u16 = 0x008;
 
 /// Saved state of a [`Pl031`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pl031State {
     /// Load register.
     pub load: u32,
@@ -32,6 +32,33 @@ pub struct Pl031State {
     pub mask: u32,
     /// Raw interrupt status.
     pub raw: u32,
+}
+
+impl DeviceState for Pl031State {
+    const FORMAT: StateFormat = StateFormat {
+        kind: "pl031",
+        version: 1,
+    };
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.load.to_le_bytes().to_vec();
+        bytes.extend(self.offset_seconds.to_le_bytes());
+        let rest = [self.match_value, self.mask, self.raw];
+        bytes.extend(rest.iter().flat_map(|value| value.to_le_bytes()));
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = StateFields::new(bytes);
+        let state = Self {
+            load: fields.u32()?,
+            offset_seconds: fields.u64()?.cast_signed(),
+            match_value: fields.u32()?,
+            mask: fields.u32()?,
+            raw: fields.u32()?,
+        };
+        fields.end().map(|()| state)
+    }
 }
 
 /// A real-time clock.

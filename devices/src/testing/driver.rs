@@ -13,12 +13,14 @@ use vm_memory::{ByteValued, Bytes, GuestAddress};
 use super::CountingIrq;
 use crate::virtio::mmio::{VirtioMmio, status};
 use crate::virtio::{F_RING_EVENT_IDX, F_VERSION_1};
-use crate::{GuestRam, MmioDevice};
+use crate::{DeviceMemory, GuestRam, MmioDevice, Ram};
 
 /// Descriptor flag: the chain goes on (virtio 1.2 §2.7.5).
 const NEXT: u16 = 1;
 /// Descriptor flag: the device writes.
 const WRITE: u16 = 2;
+/// Descriptor flag: it points to a table of descriptors.
+const INDIRECT: u16 = 4;
 /// How long the driver waits for the device before it calls a test failed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -109,6 +111,11 @@ impl DriverQueue {
         self.free.len()
     }
 
+    /// The descriptors that the next chain of so many takes, in its order.
+    pub fn next_descriptors(&self, count: usize) -> Vec<u16> {
+        self.free.iter().rev().take(count).copied().collect()
+    }
+
     /// Makes a chain available; returns its head.
     pub fn push(&mut self, buffers: &[Buffer]) -> u16 {
         assert!(!buffers.is_empty() && buffers.len() <= self.free.len());
@@ -130,10 +137,36 @@ impl DriverQueue {
         head
     }
 
+    /// Makes a chain available whose descriptors are in a table of their own,
+    /// which is written to `table`; returns its head.
+    pub fn push_indirect(&mut self, table: u64, buffers: &[Buffer]) -> u16 {
+        let last = buffers.len() - 1;
+        for (n, buffer) in (0..).zip(buffers) {
+            let (addr, len, write) = match *buffer {
+                Buffer::Readable { addr, len } => (addr, len, 0),
+                Buffer::Writable { addr, len } => (addr, len, WRITE),
+            };
+            let (flags, next) = match usize::from(n) < last {
+                true => (write | NEXT, n + 1),
+                false => (write, 0),
+            };
+            self.write_descriptor(table + 16 * u64::from(n), addr, len, flags, next);
+        }
+        let bytes = u32::try_from(16 * buffers.len()).expect("a table is short");
+        let head = self.free.pop().expect("a descriptor is free");
+        self.set_descriptor(head, table, bytes, INDIRECT, 0);
+        self.make_available(head);
+        self.chains[usize::from(head)] = vec![head];
+        head
+    }
+
     /// Writes one descriptor as it is, valid or not.
     pub fn set_descriptor(&self, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
         let [table, ..] = self.addresses();
-        let at = table + 16 * u64::from(index);
+        self.write_descriptor(table + 16 * u64::from(index), addr, len, flags, next);
+    }
+
+    fn write_descriptor(&self, at: u64, addr: u64, len: u32, flags: u16, next: u16) {
         self.put(at, addr.to_le());
         self.put(at + 8, len.to_le());
         self.put(at + 12, flags.to_le());
@@ -228,21 +261,21 @@ impl DriverQueue {
 }
 
 /// A driver that has found its device.
-pub struct Driver {
+pub struct Driver<M: DeviceMemory = Ram> {
     /// The device's registers.
-    pub device: Arc<VirtioMmio>,
+    pub device: Arc<VirtioMmio<M>>,
     /// Its interrupt line.
     pub irq: Arc<CountingIrq>,
     /// Its queues, in order.
     pub queues: Vec<DriverQueue>,
 }
 
-impl Driver {
+impl<M: DeviceMemory> Driver<M> {
     /// Goes through the whole start of virtio 1.2 §3.1.1 with all features on
     /// offer, putting the rings of each queue at `base` and onwards.
     pub fn start(
         ram: &GuestRam,
-        device: Arc<VirtioMmio>,
+        device: Arc<VirtioMmio<M>>,
         irq: Arc<CountingIrq>,
         base: u64,
         sizes: &[u16],
@@ -253,7 +286,7 @@ impl Driver {
     /// As [`Driver::start`], leaving out some features.
     pub fn start_without(
         ram: &GuestRam,
-        device: Arc<VirtioMmio>,
+        device: Arc<VirtioMmio<M>>,
         irq: Arc<CountingIrq>,
         base: u64,
         sizes: &[u16],

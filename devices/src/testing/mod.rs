@@ -10,12 +10,19 @@ use vm_memory::GuestAddress;
 use crate::{Clock, GuestRam, HotMemory, IrqLine, Ram, RamAdvisor};
 
 mod driver;
+mod memory;
 
 pub use driver::{Buffer, Driver, DriverQueue};
+pub use memory::{ProbedMemory, ProbedRegion};
 
 /// Guest RAM of `len` bytes at address 0.
 pub fn guest_ram(len: usize) -> GuestRam {
-    let ram = Ram::from_ranges(&[(GuestAddress(0), len)]);
+    memory_at(0, len)
+}
+
+/// Memory of `len` bytes at a guest physical address.
+pub fn memory_at(address: u64, len: usize) -> GuestRam {
+    let ram = Ram::from_ranges(&[(GuestAddress(address), len)]);
     Arc::new(ram.expect("test memory can be mapped"))
 }
 

@@ -2,16 +2,19 @@
 //!
 //! `virtio-queue` walks chains but ends a malformed one silently. A device
 //! must tell "complete" from "broken off", so chains are collected here with
-//! every segment checked against guest RAM, in the order virtio 1.2 §2.7.4.2
-//! demands: first what the device reads, then what it writes.
+//! every segment checked against guest memory, in the order virtio 1.2
+//! §2.7.4.2 demands: first what the device reads, then what it writes.
+//!
+//! Guest memory is whatever the device was given: RAM, and perhaps a window
+//! beside it that shows files. A segment in such a window is one like any
+//! other while there is something behind it, and else a mistake of the driver.
 
-use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::{Bytes, GuestAddress};
 
-use crate::Ram;
+use crate::DeviceMemory;
 
 /// A mistake of the guest driver in its use of a queue.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +101,12 @@ impl Segments {
 
     /// Fills `buf` from the bytes at `offset`; false if they are not all
     /// there.
-    pub fn read(&self, ram: &Ram, offset: usize, buf: &mut [u8]) -> Result<bool, QueueError> {
+    pub fn read<M: DeviceMemory>(
+        &self,
+        ram: &M,
+        offset: usize,
+        buf: &mut [u8],
+    ) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -113,7 +121,12 @@ impl Segments {
 
     /// Writes `buf` to the bytes at `offset`; false if they are not all
     /// there.
-    pub fn write(&self, ram: &Ram, offset: usize, buf: &[u8]) -> Result<bool, QueueError> {
+    pub fn write<M: DeviceMemory>(
+        &self,
+        ram: &M,
+        offset: usize,
+        buf: &[u8],
+    ) -> Result<bool, QueueError> {
         if !self.holds(offset, buf.len()) {
             return Ok(false);
         }
@@ -145,9 +158,9 @@ pub struct Chain {
 impl Chain {
     /// Takes the next chain off `queue`, with at most `max_segments`
     /// descriptors; `None` if the driver made no more available.
-    pub fn pop(
+    pub fn pop<M: DeviceMemory>(
         queue: &mut Queue,
-        ram: &Ram,
+        ram: &M,
         max_segments: usize,
     ) -> Result<Option<Self>, QueueError> {
         match queue.iter(ram).map_err(QueueError::Ring)?.next() {
@@ -156,15 +169,11 @@ impl Chain {
         }
     }
 
-    fn collect<M>(
-        mut descriptors: DescriptorChain<M>,
-        ram: &Ram,
+    fn collect<M: DeviceMemory>(
+        mut descriptors: DescriptorChain<&M>,
+        ram: &M,
         max_segments: usize,
-    ) -> Result<Self, QueueError>
-    where
-        M: Deref,
-        M::Target: GuestMemory,
-    {
+    ) -> Result<Self, QueueError> {
         let mut chain = Self {
             head: descriptors.head_index(),
             readable: Segments::default(),
@@ -213,9 +222,9 @@ impl Chain {
 
 /// The next chain; if there is none, the driver notifies of the next one it
 /// makes available.
-pub(crate) fn pop_or_listen(
+pub fn pop_or_listen<M: DeviceMemory>(
     queue: &mut Queue,
-    ram: &Ram,
+    ram: &M,
     max_segments: usize,
 ) -> Result<Option<Chain>, QueueError> {
     if let Some(chain) = Chain::pop(queue, ram, max_segments)? {
@@ -228,9 +237,9 @@ pub(crate) fn pop_or_listen(
 }
 
 /// Gives a chain back with `len` bytes written.
-pub(crate) fn add_used(
+pub fn add_used<M: DeviceMemory>(
     queue: &mut Queue,
-    ram: &Ram,
+    ram: &M,
     head: u16,
     len: usize,
 ) -> Result<(), QueueError> {
@@ -240,7 +249,7 @@ pub(crate) fn add_used(
 }
 
 /// Whether the driver wants an interrupt for what was added to the used ring.
-pub(crate) fn wants_interrupt(queue: &mut Queue, ram: &Ram) -> Result<bool, QueueError> {
+pub fn wants_interrupt<M: DeviceMemory>(queue: &mut Queue, ram: &M) -> Result<bool, QueueError> {
     let wanted = queue.needs_notification(ram).map_err(QueueError::Ring)?;
     if queue.event_idx_enabled() {
         return Ok(wanted);
@@ -253,7 +262,7 @@ pub(crate) fn wants_interrupt(queue: &mut Queue, ram: &Ram) -> Result<bool, Queu
 }
 
 /// Whether the three rings of a ready queue lie wholly inside guest RAM.
-pub(crate) fn rings_in_ram(queue: &Queue, ram: &Ram) -> bool {
+pub(crate) fn rings_in_ram<M: DeviceMemory>(queue: &Queue, ram: &M) -> bool {
     let size = usize::from(queue.size());
     // Sizes from virtio 1.2 §2.7: 16 bytes a descriptor; 6 bytes around
     // 2-byte avail entries; 6 bytes around 8-byte used entries.

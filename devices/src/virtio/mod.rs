@@ -6,19 +6,27 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState};
 
-use crate::GuestRam;
+use self::chain::QueueError;
+use crate::{DeviceMemory, Ram};
 
+#[cfg(feature = "balloon")]
 pub mod balloon;
+#[cfg(feature = "blk")]
 pub mod blk;
 pub mod chain;
+#[cfg(feature = "mem")]
 pub mod mem;
 pub mod mmio;
+#[cfg(feature = "rng")]
 pub mod rng;
 pub mod served;
+mod state;
+#[cfg(feature = "vsock")]
 pub mod vsock;
+
+pub use state::{DeviceState, RestoreError, SavedState, StateFields, StateFormat};
 
 /// `VIRTIO_F_INDIRECT_DESC` (virtio 1.2 §6): chains may use indirect tables.
 pub const F_RING_INDIRECT_DESC: u64 = 1 << 28;
@@ -41,13 +49,13 @@ pub trait Interrupt: Send + Sync {
     fn work_left(&self, queue: u16);
     /// The driver made a mistake the device cannot work around; it stops
     /// until it is reset (virtio 1.2 §2.1.2, `DEVICE_NEEDS_RESET`).
-    fn needs_reset(&self);
+    fn needs_reset(&self, mistake: &QueueError);
 }
 
 /// Everything a device gets when its driver sets `DRIVER_OK`.
-pub struct Activation {
-    /// Guest RAM.
-    pub ram: GuestRam,
+pub struct Activation<M = Ram> {
+    /// Guest RAM, and what else of the guest's addresses buffers may be in.
+    pub ram: Arc<M>,
     /// One queue per entry of [`VirtioDevice::queue_max_sizes`]. A queue the
     /// driver left alone is there too, but not `ready()`.
     pub queues: Vec<Queue>,
@@ -64,49 +72,22 @@ pub enum ActivateError {
     /// The driver left out a queue this device cannot work without.
     #[error("queue {0} is not ready")]
     QueueNotReady(u16),
+    /// A queue's rings are not where rings can be.
+    #[error("queue {0} has rings that are not in guest memory")]
+    BadQueue(u16),
     /// The host had no thread to give.
     #[error("could not start a device thread")]
     Thread(#[source] std::io::Error),
 }
 
-/// Why a saved state cannot become a running device. Saved states are
-/// untrusted: every field is checked.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RestoreError {
-    /// The state belongs to another device type.
-    #[error("state is of device type {found}, expected {expected}")]
-    WrongDevice {
-        /// Type of this device.
-        expected: u32,
-        /// Type the state names.
-        found: u32,
-    },
-    /// A field holds what no running device could have saved.
-    #[error("field {0} of the saved device state is invalid")]
-    Invalid(&'static str),
-    /// The device is already in use by a driver.
-    #[error("device is active, only an idle one can be restored")]
-    Active,
-    /// The device could not start from the state.
-    #[error("device refused to start from the saved state")]
-    Refused,
-}
-
-/// The part of a saved machine that belongs to one device behind a transport.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum DeviceState {
-    /// See [`blk::Blk`].
-    Blk(blk::BlkState),
-    /// See [`rng::Rng`].
-    Rng(rng::RngState),
-    /// See [`vsock::Vsock`].
-    Vsock(vsock::VsockState),
-    /// See [`balloon::Balloon`].
-    Balloon(balloon::BalloonState),
-    /// See [`mem::Mem`].
-    Mem(mem::MemState),
+/// Part of the guest's address space that a device fills: files mapped for a
+/// guest, for example (virtio 1.2 §2.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedMemory {
+    /// Guest physical address of its first byte.
+    pub address: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// A virtio device, free of any transport.
@@ -114,7 +95,7 @@ pub enum DeviceState {
 /// Methods take `&self` and lock inside: several vCPU threads and the
 /// device's own threads meet here. A device must not call back into its
 /// transport other than through [`Interrupt`].
-pub trait VirtioDevice: Send + Sync {
+pub trait VirtioDevice<M = Ram>: Send + Sync {
     /// Device type (virtio 1.2 §5).
     fn device_id(&self) -> u32;
     /// The largest size of each queue; each a power of two.
@@ -125,8 +106,12 @@ pub trait VirtioDevice: Send + Sync {
     fn read_config(&self, offset: u64, data: &mut [u8]);
     /// Writes the configuration space; most devices have nothing writable.
     fn write_config(&self, _offset: u64, _data: &[u8]) {}
+    /// The shared memory region with this number; most devices have none.
+    fn shared_memory(&self, _id: u8) -> Option<SharedMemory> {
+        None
+    }
     /// Starts the device with validated queues.
-    fn activate(&self, activation: Activation) -> Result<(), ActivateError>;
+    fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError>;
     /// Stops the device, waits for requests in flight, and gives the queues
     /// back. On return the device touches neither guest RAM nor interrupts.
     fn reset(&self) -> Vec<Queue>;
@@ -142,16 +127,18 @@ pub trait VirtioDevice: Send + Sync {
     /// Ring positions of a started device, after waiting for requests in
     /// flight; the caller has stopped the vCPUs. Empty if not started.
     fn queue_states(&self) -> Vec<QueueState>;
-    /// What is not in queues or features.
-    fn state(&self) -> DeviceState;
+    /// Which saved states it takes.
+    fn state_format(&self) -> StateFormat;
+    /// What is not in queues or features, in that format.
+    fn state(&self) -> SavedState;
     /// Takes over a saved state, which is not trusted; called right after
     /// `activate` if the saved device was active, else on an idle device, and
     /// in either case while paused.
-    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError>;
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError>;
 }
 
 /// A device that its owner keeps a hand on while a transport has it.
-impl<D: VirtioDevice + ?Sized> VirtioDevice for Arc<D> {
+impl<M: DeviceMemory, D: VirtioDevice<M> + ?Sized> VirtioDevice<M> for Arc<D> {
     fn device_id(&self) -> u32 {
         (**self).device_id()
     }
@@ -167,7 +154,10 @@ impl<D: VirtioDevice + ?Sized> VirtioDevice for Arc<D> {
     fn write_config(&self, offset: u64, data: &[u8]) {
         (**self).write_config(offset, data);
     }
-    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+    fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        (**self).shared_memory(id)
+    }
+    fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
         (**self).activate(activation)
     }
     fn reset(&self) -> Vec<Queue> {
@@ -185,16 +175,19 @@ impl<D: VirtioDevice + ?Sized> VirtioDevice for Arc<D> {
     fn queue_states(&self) -> Vec<QueueState> {
         (**self).queue_states()
     }
-    fn state(&self) -> DeviceState {
+    fn state_format(&self) -> StateFormat {
+        (**self).state_format()
+    }
+    fn state(&self) -> SavedState {
         (**self).state()
     }
-    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
         (**self).restore(state)
     }
 }
 
 /// Serves a read at `offset` from a configuration space laid out in `space`.
-pub(crate) fn read_config_space(space: &[u8], offset: u64, data: &mut [u8]) {
+pub fn read_config_space(space: &[u8], offset: u64, data: &mut [u8]) {
     data.fill(0);
     let Ok(offset) = usize::try_from(offset) else {
         return;
@@ -205,5 +198,5 @@ pub(crate) fn read_config_space(space: &[u8], offset: u64, data: &mut [u8]) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "default"))]
 mod tests;

@@ -21,7 +21,8 @@ pub fn fuzz_layer_stack(data: &[u8]) {
         let archive = archive(&ops);
         let source: Arc<dyn ReadAt + Send + Sync> = Arc::new(archive.clone());
         let mut below = Below(&trees);
-        let tree = read_tree(&archive, &source, &super::limits(), &mut below).ok();
+        let budget = super::budget();
+        let tree = read_tree(&archive, &source, &super::limits(), &budget, &mut below).ok();
         let after = model::apply(&world, &ops);
         assert_eq!(tree.is_some(), after.is_some(), "{ops:?}");
         let (Some(tree), Some(after)) = (tree, after) else {
@@ -43,6 +44,7 @@ fn merged(trees: &[Rc<Tree>], first: usize) -> Vec<Rc<Tree>> {
     let one = Tree::merged(
         above.iter().map(Rc::as_ref),
         &super::limits(),
+        &super::budget(),
         &mut Below(below),
     );
     // Nothing in a layer that was read can be too much for a merged one: the

@@ -9,6 +9,7 @@ mod model;
 mod replay;
 
 use std::io::{Cursor, Read};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config;
@@ -21,7 +22,7 @@ use crate::reference::Reference;
 use crate::section::ReadAt;
 use crate::squashfs::{self, Compression};
 use crate::tar::Reader;
-use crate::tree::{Lower, Node};
+use crate::tree::{Budget, Lower, Node};
 
 pub use layers::fuzz_layer_stack;
 
@@ -33,6 +34,11 @@ fn limits() -> Limits {
         max_tree_bytes: 1 << 20,
         ..Limits::default()
     }
+}
+
+/// Room for whatever the limits above let pass.
+fn budget() -> Rc<Budget> {
+    Budget::new(1 << 30)
 }
 
 /// No layers below.
@@ -63,7 +69,7 @@ pub fn fuzz_tar(data: &[u8]) {
         assert_eq!(again.next_entry().ok().flatten(), Some(entry));
     }
     let source: Arc<dyn ReadAt + Send + Sync> = Arc::new(archive.clone());
-    let Ok(tree) = read_tree(&archive, &source, &limits(), &mut Bottom) else {
+    let Ok(tree) = read_tree(&archive, &source, &limits(), &budget(), &mut Bottom) else {
         return;
     };
     for compression in [Compression::None, Compression::Lz4] {

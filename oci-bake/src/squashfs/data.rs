@@ -5,8 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use sha2::Digest as _;
 
 use super::inode::Blocks;
-use super::writer::Compression;
-use super::{BLOCK_UNCOMPRESSED, SUPERBLOCK_BYTES, SquashfsError};
+use super::{BLOCK_UNCOMPRESSED, Compression, SUPERBLOCK_BYTES, SquashfsError};
 use crate::tree::FileData;
 
 /// Size of a data block in bytes.

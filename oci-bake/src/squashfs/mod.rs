@@ -18,7 +18,6 @@ mod table;
 mod writer;
 mod xattr;
 
-pub use writer::Compression;
 pub(crate) use writer::{Image, write};
 pub(crate) use xattr::split_name;
 
@@ -38,6 +37,17 @@ pub(crate) const BLOCK_UNCOMPRESSED: u32 = 1 << 24;
 pub(crate) const INVALID: u32 = u32::MAX;
 /// Longest name the writer accepts: Linux `NAME_MAX` in bytes.
 pub(crate) const NAME_MAX: usize = 255;
+
+/// How file data is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// As it is: the cheapest for the guest to read.
+    #[default]
+    None,
+    /// LZ4 blocks: smaller on disk, some work for the guest.
+    Lz4,
+}
 
 /// Why a tree could not be written.
 #[derive(Debug, thiserror::Error)]

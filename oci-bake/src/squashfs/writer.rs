@@ -8,7 +8,7 @@ use super::directory::{self, Entry, Listing};
 use super::inode::{self, Blocks, Header, kind};
 use super::table::{Address, Table, write_indexed};
 use super::xattr::Xattrs;
-use super::{MAGIC, SquashfsError};
+use super::{Compression, MAGIC, SquashfsError};
 use crate::tree::{Kind, NodeId, Tree};
 
 /// log2 of [`BLOCK_BYTES`], which the superblock repeats.
@@ -28,17 +28,6 @@ const FLAG_RAW_IDS: u16 = 0x0800;
 /// Compressor numbers.
 const GZIP: u16 = 1;
 const LZ4: u16 = 5;
-
-/// How file data is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// As it is: the cheapest for the guest to read.
-    #[default]
-    None,
-    /// LZ4 blocks: smaller on disk, some work for the guest.
-    Lz4,
-}
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Applying archive entries to the tree.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::budget::{Budget, Share};
 use super::{Dir, Extent, FileData, Kind, Meta, Node, NodeId, encode_dev, normalise};
 use crate::error::{LayerError, show};
 use crate::limits::Limits;
@@ -38,6 +40,7 @@ pub(crate) struct Tree {
     data_bytes: u64,
     max_metadata_bytes: u64,
     metadata_bytes: u64,
+    share: Share,
     pub(super) applied: Applied,
 }
 
@@ -54,7 +57,7 @@ pub(crate) struct Applied {
 }
 
 impl Tree {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, budget: &Rc<Budget>) -> Self {
         Self {
             nodes: vec![Node {
                 meta: Meta::IMPLICIT_DIR,
@@ -67,6 +70,7 @@ impl Tree {
             data_bytes: 0,
             max_metadata_bytes: limits.max_tree_bytes,
             metadata_bytes: 0,
+            share: Share::new(budget),
             applied: Applied::default(),
         }
     }
@@ -243,7 +247,7 @@ impl Tree {
                 limit: self.max_metadata_bytes,
             });
         }
-        Ok(())
+        self.share.take(bytes)
     }
 
     pub(super) fn add(&mut self, node: Node) -> Result<NodeId, LayerError> {
@@ -253,6 +257,7 @@ impl Tree {
                 limit: self.max_nodes,
             });
         }
+        self.share.take(size_of::<Node>() as u64)?;
         self.nodes.push(node);
         Ok(self.nodes.len() - 1)
     }

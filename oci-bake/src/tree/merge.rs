@@ -1,9 +1,10 @@
 //! Several layers as one.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::finish::OVERLAY_OPAQUE;
-use super::{Dir, Kind, Lower, Node, NodeId, Tree};
+use super::{Budget, Dir, Kind, Lower, Node, NodeId, Tree};
 use crate::error::LayerError;
 use crate::limits::Limits;
 
@@ -19,12 +20,13 @@ impl Tree {
     pub(crate) fn merged<'a>(
         layers: impl IntoIterator<Item = &'a Self>,
         limits: &Limits,
+        budget: &Rc<Budget>,
         lower: &mut dyn Lower,
     ) -> Result<Self, LayerError> {
-        let mut tree = Self::new(limits);
+        let mut tree = Self::new(limits, budget);
         for layer in layers {
             if layer.applied.root_opaque {
-                tree = Self::new(limits);
+                tree = Self::new(limits, budget);
                 tree.applied.root_opaque = true;
             }
             tree.put_on_top(layer)?;

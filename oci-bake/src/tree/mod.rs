@@ -5,6 +5,7 @@
 //! layer can reach the host: there is nothing to escape from.
 
 mod apply;
+mod budget;
 mod finish;
 mod merge;
 mod path;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use apply::{Lower, Tree};
+pub(crate) use budget::Budget;
 pub(crate) use path::normalise;
 
 use crate::section::ReadAt;

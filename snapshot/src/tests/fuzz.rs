@@ -67,7 +67,7 @@ fn replay(target: fn(&[u8]), seeds: &[Vec<u8>]) {
 #[test]
 fn state_files() {
     let empty = StateWriter::new();
-    let empty = empty.finish(Architecture::Aarch64, Engine::Hvf).unwrap();
+    let empty = empty.finish().unwrap();
     replay(fuzz_state, &[state(1), empty, Vec::new()]);
 }
 

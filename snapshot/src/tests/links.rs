@@ -46,7 +46,7 @@ fn a_link_in_place_of_an_image_is_refused_and_nothing_is_removed_where_it_leads(
         fill(draft, "another", 3)
     });
     is_refused(baked);
-    assert_eq!(store.images().unwrap(), Vec::<String>::new());
+    assert_eq!(store.names().unwrap(), Vec::<String>::new());
     store.sweep().unwrap();
     store.abandon("image").unwrap();
     assert_eq!(everything(foreign.path()), before);

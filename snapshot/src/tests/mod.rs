@@ -83,11 +83,11 @@ pub(crate) fn state(seed: u8) -> Vec<u8> {
         };
         writer.section(&section).unwrap();
     }
-    writer.finish(Architecture::Aarch64, Engine::Soft).unwrap()
+    writer.finish().unwrap()
 }
 
 /// Fills a draft and publishes it.
-pub(crate) fn fill(mut draft: Draft<'_>, key: &str, seed: u8) -> Result<u64> {
+pub(crate) fn fill(mut draft: Draft, key: &str, seed: u8) -> Result<u64> {
     draft.memory(&mut BytePages::new(&memory(seed)))?;
     draft.state(&state(seed))?;
     draft.working_set(&WorkingSet::from_pages([0, 1, 7]))?;
@@ -152,7 +152,7 @@ pub(crate) fn manifest() -> Manifest {
     ];
     Manifest {
         format: MANIFEST_FORMAT,
-        image: "alpine".to_owned(),
+        name: "alpine".to_owned(),
         machine: description("key"),
         memory,
         files: files.map(|(name, entry)| (name.to_owned(), entry)).into(),

@@ -3,7 +3,7 @@
 use super::output::{print, print_json};
 use crate::{AssetPaths, Error};
 use serde::Serialize;
-use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::backend::table::TableEngine;
 use vmm_core::hypervisor::Hypervisor;
 
 #[derive(clap::Args)]
@@ -88,7 +88,7 @@ fn text(report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
-fn describe(engine: &HvfEngine) -> Result<String, String> {
+fn describe(engine: &TableEngine) -> Result<String, String> {
     let capabilities = engine.capabilities().map_err(|error| error.to_string())?;
     Ok(format!(
         "up to {} vCPUs, {}-bit guest physical addresses",
@@ -105,14 +105,14 @@ fn report(name: &'static str, result: Result<String, String>) -> EngineReport {
 }
 
 fn hvf() -> EngineReport {
-    let result = HvfEngine::system()
+    let result = TableEngine::system()
         .map_err(|error| error.to_string())
         .and_then(|engine| describe(&engine));
     report("hvf", result)
 }
 
 fn soft() -> EngineReport {
-    report("soft", describe(&HvfEngine::new(softhv::api())))
+    report("soft", describe(&TableEngine::new(softhv::api())))
 }
 
 /// Guests do not run on KVM yet; what it could do is told all the same.

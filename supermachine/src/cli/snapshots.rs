@@ -75,7 +75,7 @@ pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
     let mut rows = Vec::new();
     let mut status = 0;
     if let Some(store) = store(arguments.snapshots_dir.as_ref())? {
-        for name in store.images()? {
+        for name in store.names()? {
             match store.inspect(&name) {
                 Ok(found) => rows.push(row(&name, &found)),
                 Err(error) => {
@@ -145,10 +145,7 @@ fn disk_bytes(path: &Path) -> u64 {
 pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
     for name in &arguments.names {
         let Some(store) = store(arguments.snapshots_dir.as_ref())? else {
-            return Err(SnapshotError::NotFound {
-                image: name.clone(),
-            }
-            .into());
+            return Err(SnapshotError::NotFound { name: name.clone() }.into());
         };
         // What is damaged, or was removed but for what a machine ran from, is
         // to be removed all the more.
@@ -161,10 +158,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
         }
         let lock = store.lock(name, PATIENCE)?;
         if lock.is_in_use()? {
-            return Err(SnapshotError::InUse {
-                image: name.clone(),
-            }
-            .into());
+            return Err(SnapshotError::InUse { name: name.clone() }.into());
         }
         lock.remove()?;
         print(&format!("{}\n", plain(name)))?;
@@ -189,22 +183,21 @@ fn inspect(which: &Which) -> Result<u8, Error> {
         return Ok(0);
     }
     let (machine, stamp) = (&manifest.machine, &manifest.machine.stamp);
-    let row = row(&manifest.image, &found);
+    let row = row(&manifest.name, &found);
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         text.push_str(&format!("{:<13} {}\n", format!("{name}:"), plain(value)));
     };
-    line("name", &manifest.image);
+    line("name", &manifest.name);
     line("path", &found.path().to_string_lossy());
     line("on disk", &format!("{} bytes", row["disk_bytes"]));
     line("memory", &format!("{} MiB", row["memory_mib"]));
     line("vcpus", &machine.vcpus.to_string());
     line("age", &format!("{}s", row["age_s"]));
     line("engine", row["engine"].as_str().unwrap_or("-"));
-    line("architecture", &stamp.architecture.to_string());
-    line("producer", &stamp.producer);
-    line("kernel", &stamp.kernel.to_string());
-    line("init", &stamp.init.to_string());
+    for fact in ["architecture", "producer", "kernel", "init"] {
+        line(fact, stamp.value(fact).unwrap_or("-"));
+    }
     for (name, value) in &machine.labels {
         line("label", &format!("{name}={value}"));
     }
@@ -254,7 +247,7 @@ fn open(which: &Which) -> Result<Inspection, Error> {
     match store(root.as_ref())? {
         Some(store) => Ok(store.inspect(name)?),
         None => Err(SnapshotError::NotFound {
-            image: which.snapshot.clone(),
+            name: which.snapshot.clone(),
         }
         .into()),
     }

@@ -1,8 +1,8 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
 use super::executable::find_worker;
+use super::pauses::Pauses;
 use super::process::Process;
-use super::watched::Pauses;
 use crate::deadline::{Deadline, Timed};
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;

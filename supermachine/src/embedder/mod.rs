@@ -5,6 +5,7 @@ pub(crate) mod executable;
 pub(crate) mod handle;
 pub(crate) mod identity;
 pub(crate) mod instance;
+mod pauses;
 pub(crate) mod personalise;
 pub(crate) mod process;
 pub(crate) mod watched;

@@ -1,59 +1,15 @@
 //! A worker, as those see it who wait for its guest.
 
 use super::handle::Worker;
+use super::pauses::Pauses;
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::exec::Liveness;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
+use std::time::Duration;
 
 /// How long to wait before looking again whether a worker is free.
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
-
-/// For how long a machine stood still because of orders to its worker. A
-/// guest's time limits do not run then, so those of its host must not either.
-#[derive(Debug, Default)]
-pub struct Pauses(Mutex<Stood>);
-
-#[derive(Debug, Default)]
-struct Stood {
-    before: Duration,
-    since: Option<Instant>,
-}
-
-/// A pause, until this is dropped.
-#[derive(Debug)]
-pub struct Paused<'a>(&'a Pauses);
-
-impl Pauses {
-    fn stood(&self) -> MutexGuard<'_, Stood> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The machine stands still from here on. Orders come one by one, so there
-    /// is never a second pause in one.
-    pub fn begin(&self) -> Paused<'_> {
-        self.stood().since = Some(Instant::now());
-        Paused(self)
-    }
-
-    /// All of them, the present one included.
-    pub fn total(&self) -> Duration {
-        let stood = self.stood();
-        let now = stood.since.map_or(Duration::ZERO, |since| since.elapsed());
-        stood.before.saturating_add(now)
-    }
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        let total = self.0.total();
-        *self.0.stood() = Stood {
-            before: total,
-            since: None,
-        };
-    }
-}
 
 /// A worker for those who may outlive the machine's owner.
 #[derive(Debug)]
@@ -110,26 +66,4 @@ pub fn end_within(worker: &Mutex<Worker>, patience: Duration) -> Option<Error> {
         }
     };
     worker.end_within(deadline.left_of(patience))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_add_up_and_count_while_they_last() {
-        let pauses = Pauses::default();
-        assert_eq!(pauses.total(), Duration::ZERO);
-        let step = Duration::from_millis(10);
-        for round in 1..3 {
-            let paused = pauses.begin();
-            std::thread::sleep(step);
-            assert!(pauses.total() >= step * round);
-            drop(paused);
-            let after = pauses.total();
-            assert!(after >= step * round);
-            std::thread::sleep(step);
-            assert_eq!(pauses.total(), after);
-        }
-    }
 }

@@ -7,7 +7,7 @@ use super::Error;
 /// change: [`Error::kind`] and [`Error::code`] are what programs go by.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Cause(pub(crate) Part);
+pub struct Cause(pub(crate) Box<Part>);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Part {
@@ -34,7 +34,7 @@ macro_rules! parts {
             #[doc(hidden)]
             impl From<$part> for Error {
                 fn from(error: $part) -> Self {
-                    Self::$variant(Cause(Part::$name(error)))
+                    Self::$variant(Cause(Part::$name(error).into()))
                 }
             }
         )*
@@ -53,6 +53,6 @@ parts! {
 
 impl Cause {
     pub(crate) fn of_snapshot(error: snapshot::SnapshotError) -> Self {
-        Self(Part::Snapshot(error))
+        Self(Part::Snapshot(error).into())
     }
 }

@@ -120,7 +120,7 @@ impl Error {
 }
 
 fn of_snapshot(cause: &Cause) -> ErrorKind {
-    match &cause.0 {
+    match &*cause.0 {
         Part::Snapshot(SnapshotError::Locked { .. }) => ErrorKind::Busy,
         Part::Snapshot(error) if error.wants_rebake() => ErrorKind::Rebake,
         _ => ErrorKind::Host,
@@ -128,7 +128,7 @@ fn of_snapshot(cause: &Cause) -> ErrorKind {
 }
 
 fn of_pool(cause: &Cause) -> ErrorKind {
-    match &cause.0 {
+    match &*cause.0 {
         Part::Pool(PoolError::Config(_)) => ErrorKind::Configuration,
         Part::Pool(PoolError::Closed) => ErrorKind::Ended,
         // Whether none was free, too large or failed to start: later it may work.

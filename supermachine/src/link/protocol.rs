@@ -6,7 +6,7 @@
 
 use crate::Engine;
 use serde::{Deserialize, Serialize};
-use snapshot::{Architecture, Stamp, Written};
+use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -72,6 +72,22 @@ pub struct GuestFiles {
     pub kernel: String,
     /// Of init and agent.
     pub init: String,
+}
+
+/// The fact of a snapshot that is [`GuestFiles::kernel`].
+const KERNEL_FACT: &str = "kernel";
+/// The fact of a snapshot that is [`GuestFiles::init`].
+const INIT_FACT: &str = "init";
+
+impl GuestFiles {
+    /// What a stamp that [`EngineIdentity::stamp`] made says of them.
+    pub fn of(stamp: &Stamp) -> Self {
+        let value = |fact| stamp.value(fact).unwrap_or_default().to_owned();
+        Self {
+            kernel: value(KERNEL_FACT),
+            init: value(INIT_FACT),
+        }
+    }
 }
 
 /// A machine to make from a snapshot.
@@ -166,7 +182,7 @@ impl ToWorker {
 #[serde(deny_unknown_fields)]
 pub struct EngineIdentity {
     /// The engine.
-    pub engine: snapshot::Engine,
+    pub engine: EngineId,
     /// Identification registers, by name.
     pub registers: BTreeMap<String, u64>,
     /// Rate of the guest's counter in Hz.
@@ -176,17 +192,21 @@ pub struct EngineIdentity {
 impl EngineIdentity {
     /// The stamp of the engine's machines that boot from these files.
     pub fn stamp(self, guest: GuestFiles) -> Stamp {
-        Stamp {
-            engine: self.engine,
-            architecture: Architecture::Aarch64,
-            gic_version: 3,
-            counter_hz: self.counter_hz,
-            granule_bytes: 16 << 10,
-            cpu: self.registers,
-            kernel: guest.kernel,
-            init: guest.init,
-            producer: format!("supermachine {}", env!("CARGO_PKG_VERSION")),
-        }
+        let stamp = Stamp::new(self.engine)
+            .require("architecture", "aarch64")
+            .require("gic_version", 3)
+            .require("counter_hz", self.counter_hz)
+            .require("granule_bytes", 16 << 10)
+            .require(KERNEL_FACT, guest.kernel)
+            .require(INIT_FACT, guest.init)
+            .note(
+                "producer",
+                concat!("supermachine ", env!("CARGO_PKG_VERSION")),
+            );
+        let registers = self.registers.iter();
+        registers.fold(stamp, |stamp, (name, value)| {
+            stamp.require(format!("cpu.{name}"), format!("{value:#x}"))
+        })
     }
 }
 

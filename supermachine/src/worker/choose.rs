@@ -2,17 +2,17 @@
 
 use crate::Engine;
 use vmm_core::arch::aarch64::layout;
-use vmm_core::backend::hvf::HvfEngine;
+use vmm_core::backend::table::TableEngine;
 use vmm_core::hypervisor::{EngineError, Hypervisor, VmSpec};
 
 /// The engine `wanted` names here. [`Engine::Auto`] is the system's if it makes
 /// machines for this process, and else ours.
-pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
-    let soft = || HvfEngine::new(softhv::api());
+pub(crate) fn engine(wanted: Engine) -> Result<TableEngine, EngineError> {
+    let soft = || TableEngine::new(softhv::api());
     match wanted {
         Engine::Soft => Ok(soft()),
-        Engine::Hvf => HvfEngine::system(),
-        Engine::Auto => Ok(HvfEngine::system()
+        Engine::Hvf => TableEngine::system(),
+        Engine::Auto => Ok(TableEngine::system()
             .ok()
             .filter(makes_machines)
             .unwrap_or_else(soft)),
@@ -24,7 +24,7 @@ pub(crate) fn engine(wanted: Engine) -> Result<HvfEngine, EngineError> {
 /// and inside another virtual machine. What may be over in a moment (another
 /// machine in this process, the system's limit) does not count: the caller
 /// should hear of it, not get a slower engine.
-fn makes_machines(engine: &HvfEngine) -> bool {
+fn makes_machines(engine: &TableEngine) -> bool {
     let spec = VmSpec {
         ipa_bits: None,
         vcpus: 1,
@@ -32,8 +32,8 @@ fn makes_machines(engine: &HvfEngine) -> bool {
         redistributors: layout::GIC_REDISTRIBUTORS,
     };
     match engine.create_vm(&spec) {
-        Err(EngineError::Hvf(error)) => !error.is_permanent(),
-        Ok(_) | Err(_) => true,
+        Err(error) => !error.is_permanent(),
+        Ok(_) => true,
     }
 }
 
@@ -42,10 +42,10 @@ mod tests {
     use super::*;
     use hvf::sys::{Return, VmConfig};
 
-    fn refusing(vm_create: extern "C" fn(VmConfig) -> Return) -> HvfEngine {
+    fn refusing(vm_create: extern "C" fn(VmConfig) -> Return) -> TableEngine {
         let mut api = softhv::api();
         api.vm_create = vm_create;
-        HvfEngine::new(api)
+        TableEngine::new(api)
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_makes_machines_can_make_another_after_the_trial() {
-        let soft = HvfEngine::new(softhv::api());
+        let soft = TableEngine::new(softhv::api());
         assert!(makes_machines(&soft));
         assert!(makes_machines(&soft));
     }

@@ -3,8 +3,12 @@
 use super::choose;
 use crate::Engine;
 use crate::link::protocol::EngineIdentity;
-use vmm_core::backend::hvf::HvfEngine;
-use vmm_core::hypervisor::{EngineError, EngineId};
+use vmm_core::hypervisor::{CpuIdentity, EngineError, EngineId, Hypervisor};
+
+/// What snapshots call the software engine.
+const SOFT: snapshot::EngineId = snapshot::EngineId::new("soft");
+/// What snapshots call Apple's framework.
+const HVF: snapshot::EngineId = snapshot::EngineId::new("hvf");
 
 /// The engine that a worker of this executable would choose.
 pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
@@ -12,21 +16,35 @@ pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
 }
 
 /// An engine, as snapshots compare it.
-pub fn of_engine(engine: &HvfEngine) -> Result<EngineIdentity, EngineError> {
-    let (registers, counter_hz) = engine.identity()?;
+pub fn of_engine(engine: &impl Hypervisor) -> Result<EngineIdentity, EngineError> {
+    let CpuIdentity {
+        registers,
+        counter_hz,
+    } = engine.identity()?;
+    let id = engine.id();
+    let engine = snapshot_engine(id)
+        .ok_or_else(|| EngineError::refused(NoSnapshots { engine: id }, true))?;
     Ok(EngineIdentity {
-        engine: snapshot_engine(engine.id()),
+        engine,
         registers,
         counter_hz,
     })
 }
 
-/// What snapshots call an engine. Without a catch-all: a new engine must not be
+/// Snapshots have no name for an engine.
+#[derive(Debug, thiserror::Error)]
+#[error("machines of engine {engine} cannot be saved by this version")]
+struct NoSnapshots {
+    engine: EngineId,
+}
+
+/// What snapshots call an engine. One that they have no name for must not be
 /// taken for the software engine, whose snapshots run everywhere.
-fn snapshot_engine(id: EngineId) -> snapshot::Engine {
+fn snapshot_engine(id: EngineId) -> Option<snapshot::EngineId> {
     match id {
-        EngineId::Framework => snapshot::Engine::Hvf,
-        EngineId::Software => snapshot::Engine::Soft,
+        EngineId::FRAMEWORK => Some(HVF),
+        EngineId::SOFTWARE => Some(SOFT),
+        _ => None,
     }
 }
 
@@ -36,25 +54,27 @@ mod tests {
     use crate::link::protocol::{FromWorker, ToWorker, VERSION, receive, send};
     use crate::worker;
     use std::os::unix::net::UnixStream;
+    use vmm_core::backend::table::TableEngine;
 
     #[test]
     fn every_engine_has_a_name_of_its_own_in_snapshots() {
-        let software = HvfEngine::new(softhv::api());
-        assert_eq!(software.id(), EngineId::Software);
-        assert_eq!(snapshot_engine(software.id()), snapshot::Engine::Soft);
+        let software = TableEngine::new(softhv::api());
+        assert_eq!(software.id(), EngineId::SOFTWARE);
+        assert_eq!(snapshot_engine(software.id()), Some(SOFT));
+        assert_eq!(snapshot_engine(EngineId::new("other")), None);
         // By what it is, whatever it is called.
-        let renamed = HvfEngine::new(hvf::sys::Api {
+        let renamed = TableEngine::new(hvf::sys::Api {
             name: "hvf",
             ..softhv::api()
         });
         let renamed = of_engine(&renamed).unwrap();
-        assert_eq!(renamed.engine, snapshot::Engine::Soft);
-        let framework = HvfEngine::new(hvf::sys::Api {
-            id: EngineId::Framework,
+        assert_eq!(renamed.engine, SOFT);
+        let framework = TableEngine::new(hvf::sys::Api {
+            id: hvf::EngineId::Framework,
             ..softhv::api()
         });
         let framework = of_engine(&framework).unwrap();
-        assert_eq!(framework.engine, snapshot::Engine::Hvf);
+        assert_eq!(framework.engine, HVF);
     }
 
     #[test]
@@ -71,7 +91,7 @@ mod tests {
             panic!("no identity");
         };
         assert_eq!(*identity, of_this_process(Engine::Soft).unwrap());
-        assert_eq!(identity.engine, snapshot::Engine::Soft);
+        assert_eq!(identity.engine, SOFT);
         worker.join().unwrap().unwrap();
     }
 }

@@ -136,8 +136,7 @@ impl Refusal {
 /// A worker between two orders.
 struct Served {
     replies: Arc<Mutex<UnixStream>>,
-    engine: Engine,
-    /// What that turned out to be, once a machine is prepared.
+    /// What the engine turned out to be, once a machine is prepared.
     identity: Option<EngineIdentity>,
     /// Removed at the end.
     runtime_dir: PathBuf,
@@ -158,7 +157,6 @@ impl Served {
     fn new(replies: Arc<Mutex<UnixStream>>, setup: &Setup) -> Self {
         Self {
             replies,
-            engine: setup.engine,
             identity: None,
             runtime_dir: setup.runtime_dir.clone(),
             prepared: None,
@@ -371,7 +369,7 @@ impl Served {
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
-        let state = saved.encode(self.identity("capture")?.engine)?;
+        let state = saved.encode()?;
         let files = FilesBelow::open(directory)?;
         let written = machine.store_memory(|memory| {
             Written::write(&files, directory, memory, &state).map_err(Refusal::from)
@@ -399,15 +397,10 @@ impl Served {
 
     fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
         let machine = self.machine("fork")?;
-        let after_fork = choose::engine(self.engine)
-            .map_err(MachineError::from)?
-            .after_fork();
         let layers = self.layers.clone();
-        let paused = machine.fork(after_fork, births.len(), |number, forked| {
-            match births.get(number) {
-                Some(birth) => be_born(birth, layers, forked),
-                None => 0,
-            }
+        let paused = machine.fork(births.len(), |number, forked| match births.get(number) {
+            Some(birth) => be_born(birth, layers, forked),
+            None => 0,
         })?;
         Ok(FromWorker::Forked {
             paused_us: micros(paused),

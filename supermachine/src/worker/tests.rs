@@ -1,9 +1,7 @@
 use super::*;
 use crate::link::protocol::GuestFiles;
 use crate::link::runtime_dir::RuntimeDir;
-use snapshot::{
-    Architecture, BytePages, Description, Scope, Section, SectionKind, Stamp, StateWriter,
-};
+use snapshot::{BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter};
 use std::collections::BTreeMap;
 
 fn guest() -> GuestFiles {
@@ -27,7 +25,7 @@ fn publish(store: &Store, name: &str, stamp: Stamp) -> PathBuf {
         bytes: b"no machine",
     };
     state.section(&section).unwrap();
-    let state = state.finish(stamp.architecture, stamp.engine).unwrap();
+    let state = state.finish().unwrap();
     draft.state(&state).unwrap();
     let description = Description {
         key: name.into(),
@@ -83,34 +81,37 @@ fn the_worker_compares_a_snapshot_with_what_it_is_itself() {
     let own = identity::of_this_process(Engine::Soft)
         .unwrap()
         .stamp(guest());
-    let refusal = |name: &str, change: fn(&mut Stamp)| {
-        let mut stamp = own.clone();
-        change(&mut stamp);
-        match restored(&publish(&store, name, stamp)) {
-            FromWorker::Failed { message, rebake } => (message, rebake),
-            other => panic!("{name}: {other:?}"),
-        }
+    let refusal = |name: &str, change: fn(Stamp) -> Stamp| match restored(&publish(
+        &store,
+        name,
+        change(own.clone()),
+    )) {
+        FromWorker::Failed { message, rebake } => (message, rebake),
+        other => panic!("{name}: {other:?}"),
     };
-    type Change = (&'static str, fn(&mut Stamp));
+    type Change = (&'static str, fn(Stamp) -> Stamp);
     let changes: [Change; 6] = [
-        ("engine", |stamp| stamp.engine = snapshot::Engine::Kvm),
+        ("engine", |stamp| Stamp {
+            engine: EngineId::new("kvm"),
+            ..stamp
+        }),
         ("architecture", |stamp| {
-            stamp.architecture = Architecture::X86_64;
+            stamp.require("architecture", "x86_64")
         }),
-        ("counter", |stamp| stamp.counter_hz += 1),
+        ("counter", |stamp| stamp.require("counter_hz", 1)),
         ("ID_AA64PFR0_EL1", |stamp| {
-            *stamp.cpu.get_mut("ID_AA64PFR0_EL1").unwrap() ^= 1;
+            stamp.require("cpu.ID_AA64PFR0_EL1", "0x1")
         }),
-        ("kernel", |stamp| stamp.kernel = "another".into()),
-        ("init", |stamp| stamp.init = "another".into()),
+        ("kernel", |stamp| stamp.require("kernel", "another")),
+        ("init", |stamp| stamp.require("init", "another")),
     ];
     for (name, change) in changes {
         let (message, rebake) = refusal(name, change);
         assert!(rebake, "{name}: {message}");
         assert!(message.contains(name), "{name}: {message}");
-        assert!(message.contains("bake the image again"), "{message}");
+        assert!(message.contains("bake it again"), "{message}");
     }
     // One of this very engine gets further, to the state that is none.
-    let (message, _) = refusal("own", |_| {});
+    let (message, _) = refusal("own", |stamp| stamp);
     assert!(!message.contains("here"), "{message}");
 }

@@ -1,7 +1,7 @@
 use super::Input;
+use crate::arch::aarch64::boot::{INITRD_ALIGNMENT, place_initrd, place_kernel};
 use crate::arch::aarch64::image::{self, ImageHeader};
 use crate::arch::aarch64::layout;
-use crate::boot::{INITRD_ALIGNMENT, place_initrd, place_kernel};
 
 /// Guest memory comes in pieces of this many bytes.
 const RAM_UNIT: u64 = 16 << 10;

@@ -172,6 +172,8 @@ fn panics_of_machines() -> u32 {
 #[cfg(feature = "softhv")]
 #[test]
 fn damaged_machines_are_refused_or_run() {
+    let one = crate::machine::ONE_MACHINE.lock();
+    let _one = one.unwrap_or_else(std::sync::PoisonError::into_inner);
     let before = panics_of_machines();
     // One change each: section, place, kind of change, value.
     let change = |section: u8, at: u16, operation: u8, value: u64| {

@@ -1,6 +1,7 @@
 use super::Input;
-use crate::arch::aarch64::layout;
-use crate::machine::{MAX_CMDLINE_BYTES, command_line, virtio_count};
+use crate::arch;
+use crate::hypervisor::Architecture;
+use crate::machine::{command_line, virtio_count};
 use crate::{VmProfile, VmResources, VolumeSpec};
 
 /// Devices that a machine has without being asked: sockets, random numbers.
@@ -81,16 +82,18 @@ fn check_description(resources: &VmResources) {
 
 fn check_devices(resources: &VmResources, end_intid: u32) {
     let devices = FIXED_VIRTIO + resources.block_devices.len() + resources.volumes.len();
-    let interrupts = i64::from(end_intid) - i64::from(layout::VIRTIO_INTID);
-    let max = interrupts.clamp(0, i64::from(layout::MAX_VIRTIO));
+    let slots = arch::of(Architecture::Aarch64).layout().virtio;
+    let interrupts = i64::from(end_intid) - i64::from(slots.first_line);
+    let max = interrupts.clamp(0, i64::from(slots.max));
     match virtio_count(
+        &slots,
         resources.block_devices.len() + resources.volumes.len(),
         end_intid,
     ) {
         Ok(count) => {
             assert_eq!(count as usize, devices);
             assert!(i64::from(count) <= max);
-            assert!(layout::virtio_intid(count - 1) < end_intid);
+            assert!(slots.line_of(count - 1) < end_intid);
         }
         Err(_) => assert!(devices as u128 > max.unsigned_abs().into()),
     }
@@ -101,8 +104,9 @@ fn check_command_line(cmdline: &str, extra: &str) {
     let separator = usize::from(parts.iter().all(|part| !part.is_empty()));
     let len = parts[0].len() + separator + parts[1].len();
     let printable = |part: &&str| part.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    let good = len <= MAX_CMDLINE_BYTES && parts.iter().all(printable);
-    let joined = command_line(cmdline, extra);
+    let max = arch::of(Architecture::Aarch64).max_cmdline_bytes();
+    let good = len <= max && parts.iter().all(printable);
+    let joined = command_line(cmdline, extra, max);
     assert_eq!(joined.is_ok(), good);
     if let Ok(joined) = joined {
         assert!(joined.starts_with(parts[0]) && joined.ends_with(parts[1]));

@@ -44,8 +44,8 @@ pub struct ExitCounters {
 }
 
 impl ExitCounters {
-    /// Counts one exit.
-    pub(crate) fn add(&self, kind: ExitCount) {
+    /// Counts one exit; for the engine, on the vCPU's thread alone.
+    pub fn add(&self, kind: ExitCount) {
         // One thread writes each vCPU's counters: no need for an atomic add.
         let slot = &self.counts[kind as usize];
         slot.store(

@@ -5,13 +5,14 @@
 //! what an engine or its adapter can settle alone never becomes one.
 
 mod counters;
+mod error;
+mod identity;
 mod state;
 
-use hvf::HvfError;
-
 pub use counters::{ExitCount, ExitCounters};
-pub use hvf::EngineId;
-pub use state::VcpuState;
+pub use error::{EngineError, Refusal};
+pub use identity::{CpuIdentity, EngineId};
+pub use state::{Registers, VcpuState};
 
 use crate::memory::{MemoryLease, PageSet};
 
@@ -23,6 +24,16 @@ pub trait Hypervisor: Send + Sync {
     /// Name for people, like `hvf` or `soft`.
     fn name(&self) -> &'static str;
 
+    /// Which engine it is, whatever it is called.
+    fn id(&self) -> EngineId;
+
+    /// What guests see of the processor. A snapshot needs the same.
+    fn identity(&self) -> Result<CpuIdentity, EngineError>;
+
+    /// What a process just forked calls before it makes a machine; `None` if
+    /// processes with a machine of this engine cannot fork.
+    fn after_fork(&self) -> Option<fn()>;
+
     /// What it can do on this host.
     fn capabilities(&self) -> Result<Capabilities, EngineError>;
 
@@ -30,9 +41,18 @@ pub trait Hypervisor: Send + Sync {
     fn create_vm(&self, spec: &VmSpec) -> Result<Self::Vm, EngineError>;
 }
 
+/// An architecture of guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// 64-bit Arm.
+    Aarch64,
+}
+
 /// What an engine can do on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
+    /// What guests it runs.
+    pub architecture: Architecture,
     /// Largest guest physical address width, in bits.
     pub max_ipa_bits: u32,
     /// Width a machine gets without asking, in bits.
@@ -95,18 +115,19 @@ pub enum Access {
     ReadWriteExecute,
 }
 
-/// A machine. Usable from any thread.
-pub trait Vm: Send + Sync + 'static {
-    /// Its vCPUs.
-    type Vcpu: Vcpu;
-
+/// A machine, as far as it does not matter of which engine it is. Usable from
+/// any thread.
+pub trait DynVm: Send + Sync {
     /// Gives the guest memory; the machine keeps the lease while it is mapped.
     fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError>;
 
     /// Changes what the guest may do with mapped memory, in whole pages.
     fn protect(&self, ipa: u64, bytes: usize, access: Access) -> Result<(), EngineError>;
 
-    /// Takes away what one [`Vm::map`] gave at `ipa`. No vCPU may run.
+    /// Takes away what one [`DynVm::map`] gave at `ipa`. vCPUs may run: on
+    /// return none of them reaches the memory any more, and an access of theirs
+    /// is one to a device. Not to be called on a thread that is in
+    /// [`Vcpu::run`].
     fn unmap(&self, ipa: u64) -> Result<(), EngineError>;
 
     /// Drives an interrupt by its absolute number. On a line the guest set to
@@ -127,7 +148,7 @@ pub trait Vm: Send + Sync + 'static {
     /// unwritten. No vCPU may run.
     fn track_writes(&self) -> Result<(), EngineError>;
 
-    /// Adds the pages that vCPUs wrote since [`Vm::track_writes`] or the last
+    /// Adds the pages that vCPUs wrote since [`DynVm::track_writes`] or the last
     /// call, and starts over. No vCPU may run. Reports whole pages of the
     /// engine's unit, and nothing if writes are not followed.
     fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError>;
@@ -143,6 +164,12 @@ pub trait Vm: Send + Sync + 'static {
 
     /// Ticks per second of the counter and of guest timers.
     fn counter_hz(&self) -> u64;
+}
+
+/// A machine with its vCPUs.
+pub trait Vm: DynVm + 'static {
+    /// Its vCPUs.
+    type Vcpu: Vcpu;
 
     /// Creates vCPU number `index` on the calling thread. The machine creates
     /// them in order, and all of them before the first runs.
@@ -176,12 +203,12 @@ pub trait Vcpu {
     /// Restores what [`Vcpu::save`] captured, on a new vCPU or on one that has
     /// run: nothing of what it did stays, but a kick that is under way may
     /// still arrive. `counter` is the engine's
-    /// [counter](Vm::counter) at which the guest's is `state.counter`: the
+    /// [counter](DynVm::counter) at which the guest's is `state.counter`: the
     /// same value for all vCPUs.
     fn load(&mut self, state: &VcpuState, counter: u64) -> Result<(), EngineError>;
 
     /// Has the guest's counter be `guest` when the engine's
-    /// [counter](Vm::counter) is `counter`, and changes nothing else: for a
+    /// [counter](DynVm::counter) is `counter`, and changes nothing else: for a
     /// vCPU that is off, which must agree with the others once it is on.
     fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError>;
 
@@ -319,32 +346,4 @@ impl PowerReply {
             Self::OnPending => (-5_i64).cast_unsigned(),
         }
     }
-}
-
-/// What an engine or its adapter refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The engine itself.
-    #[error(transparent)]
-    Hvf(#[from] HvfError),
-    /// An exit was completed that expects no value, or not completed.
-    #[error("a vCPU exit was answered out of turn")]
-    OutOfTurn,
-    /// A saved vCPU does not fit this engine or host.
-    #[error("saved vCPU state does not fit: register {register} is {saved:#x}, here {here:#x}")]
-    IncompatibleState {
-        /// The register that differs.
-        register: &'static str,
-        /// Its saved value.
-        saved: u64,
-        /// Its value on this engine.
-        here: u64,
-    },
-    /// A range is not mapped.
-    #[error("no memory is mapped at guest address {ipa:#x}")]
-    NotMapped {
-        /// Guest physical address.
-        ipa: u64,
-    },
 }

@@ -5,33 +5,40 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use devices::legacy::pl011::Pl011;
-use devices::legacy::pl031::Pl031;
 use devices::reactor::Reactor;
-use devices::virtio::VirtioDevice;
+use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig};
+use devices::virtio::mem::MemState;
 use devices::virtio::mmio::VirtioMmio;
-use devices::virtio::rng::Rng;
-use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener};
-use devices::{Bus, HostClock, IrqLine, MmioDevice};
+use devices::virtio::rng::{Rng, RngState};
+use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
+use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
+use devices::{Bus, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
 use super::error::MachineError;
-use super::prepared::{AnyVm, VmLine};
-use crate::arch::aarch64::layout;
+use super::line::VmLine;
+use crate::arch::{Arch, Board, VirtioSlots};
+use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
 use crate::resources::{AGENT_HOST_PORT, DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
 pub const GUEST_CID: u64 = 3;
-/// Devices that every machine has: sockets, random numbers, balloon and memory.
+/// Devices that every machine has, and what states they take: sockets, random
+/// numbers, balloon and memory.
+pub(super) const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
+    VsockState::FORMAT,
+    RngState::FORMAT,
+    BalloonState::FORMAT,
+    MemState::FORMAT,
+];
 pub(super) const FIXED_VIRTIO: usize = 4;
 
 /// The devices of a machine, by what saves and restores them.
 pub(super) struct Devices {
-    pub(super) uart: Arc<Pl011>,
-    pub(super) rtc: Arc<Pl031>,
+    pub(super) board: Arc<dyn Board>,
     /// By slot.
     pub(super) virtio: Vec<Arc<VirtioMmio>>,
     /// Two of these, to be told what to do.
@@ -40,23 +47,20 @@ pub(super) struct Devices {
 
 /// The devices that do not depend on what the machine runs.
 pub(super) struct EarlyDevices {
-    uart: Arc<Pl011>,
-    rtc: Arc<Pl031>,
+    board: Arc<dyn Board>,
     vsock: Vsock,
 }
 
 impl EarlyDevices {
     pub(super) fn new(
-        vm: &Arc<dyn AnyVm>,
+        arch: &dyn Arch,
+        vm: &Arc<dyn DynVm>,
         endpoints: &EndpointResources,
-        reactor: &Reactor,
+        reactor: Arc<dyn Reactor>,
         console: Box<dyn Write + Send>,
     ) -> Result<Self, MachineError> {
-        let uart = Pl011::new(line(vm, layout::UART_INTID), console);
-        let rtc = Pl031::new(line(vm, layout::RTC_INTID), Arc::new(HostClock));
         Ok(Self {
-            uart: Arc::new(uart),
-            rtc: Arc::new(rtc),
+            board: arch.board(&|intid| line(vm, intid), console),
             vsock: Vsock::new(vsock_config(endpoints), reactor)?,
         })
     }
@@ -64,15 +68,14 @@ impl EarlyDevices {
     /// Puts all devices behind windows and interrupts.
     pub(super) fn complete(
         self,
-        vm: &Arc<dyn AnyVm>,
+        arch: &dyn Arch,
+        vm: &Arc<dyn DynVm>,
         memory: &GuestMemory,
         disks: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<(Bus, Devices), MachineError> {
-        let elastic = Elastic::new(memory)?;
-        let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = vec![
-            (layout::UART, layout::PRIMECELL_BYTES, self.uart.clone()),
-            (layout::RTC, layout::PRIMECELL_BYTES, self.rtc.clone()),
-        ];
+        let layout = arch.layout();
+        let elastic = Elastic::new(layout, memory)?;
+        let mut windows: Vec<(u64, u64, Arc<dyn MmioDevice>)> = self.board.windows();
         let fixed: Vec<Box<dyn VirtioDevice>> = vec![
             Box::new(self.vsock),
             Box::new(Rng::host()),
@@ -81,11 +84,11 @@ impl EarlyDevices {
         ];
         let mut virtio = Vec::new();
         for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
-            let line = line(vm, layout::virtio_intid(slot));
+            let line = line(vm, layout.virtio.line_of(slot));
             let transport = Arc::new(VirtioMmio::new(memory.ram().clone(), line, device));
             windows.push((
-                layout::virtio_address(slot),
-                layout::VIRTIO_BYTES,
+                layout.virtio.address_of(slot),
+                layout.virtio.window_bytes,
                 transport.clone(),
             ));
             virtio.push(transport);
@@ -96,8 +99,7 @@ impl EarlyDevices {
                 .expect("the layout's windows are apart");
         }
         let devices = Devices {
-            uart: self.uart,
-            rtc: self.rtc,
+            board: self.board,
             virtio,
             elastic,
         };
@@ -105,7 +107,7 @@ impl EarlyDevices {
     }
 }
 
-fn line(vm: &Arc<dyn AnyVm>, intid: u32) -> Arc<dyn IrqLine> {
+fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     Arc::new(VmLine {
         vm: vm.clone(),
         intid,
@@ -113,12 +115,14 @@ fn line(vm: &Arc<dyn AnyVm>, intid: u32) -> Arc<dyn IrqLine> {
 }
 
 /// How many virtio devices a machine with `disks` disks has, each with an
-/// interrupt below `end_intid`.
-pub(crate) fn virtio_count(disks: usize, end_intid: u32) -> Result<u32, MachineError> {
+/// interrupt below `end_line`.
+pub(crate) fn virtio_count(
+    slots: &VirtioSlots,
+    disks: usize,
+    end_line: u32,
+) -> Result<u32, MachineError> {
     let devices = FIXED_VIRTIO.saturating_add(disks);
-    let max = end_intid
-        .saturating_sub(layout::VIRTIO_INTID)
-        .min(layout::MAX_VIRTIO);
+    let max = end_line.saturating_sub(slots.first_line).min(slots.max);
     u32::try_from(devices)
         .ok()
         .filter(|count| *count <= max)

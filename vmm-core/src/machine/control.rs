@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::error::ExitReason;
-use crate::arch::aarch64::index_of;
+use crate::arch::Arch;
 use crate::hypervisor::{EngineError, ExitCounters, PowerReply, VcpuState};
 
 /// How long a vCPU may take to notice a kick before it gets another.
@@ -20,6 +20,7 @@ const IDLE_SLICE: Duration = Duration::from_millis(1);
 pub(super) type KickFn = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct Control {
+    arch: &'static dyn Arch,
     state: Mutex<State>,
     changed: Condvar,
     /// Whether vCPUs must look at `state` before they run again.
@@ -97,8 +98,9 @@ pub(super) enum Next {
 
 impl Control {
     /// Of a machine whose vCPUs are being created; it is paused.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(arch: &'static dyn Arch) -> Self {
         Self {
+            arch,
             state: Mutex::new(State {
                 wanted: Wanted::Paused,
                 cpus: Vec::new(),
@@ -247,10 +249,10 @@ impl Control {
         }
     }
 
-    /// Starts the vCPU of an affinity.
+    /// Starts the vCPU that the guest names so.
     pub(super) fn cpu_on(&self, target: u64, entry: u64, argument: u64) -> PowerReply {
         let mut state = self.lock();
-        let Some(cpu) = find(&mut state.cpus, target) else {
+        let Some(cpu) = self.find(&mut state.cpus, target) else {
             return PowerReply::InvalidParameters;
         };
         match cpu.power {
@@ -264,9 +266,12 @@ impl Control {
         }
     }
 
-    /// Whether the vCPU of an affinity is on.
+    /// Whether the vCPU that the guest names so is on.
     pub(super) fn cpu_status(&self, target: u64) -> PowerReply {
-        match find(&mut self.lock().cpus, target).map(|cpu| cpu.power) {
+        match self
+            .find(&mut self.lock().cpus, target)
+            .map(|cpu| cpu.power)
+        {
             None => PowerReply::InvalidParameters,
             Some(Power::On) => PowerReply::Done,
             Some(Power::Off) => PowerReply::Off,
@@ -387,10 +392,11 @@ impl Control {
             (cpu.kick)();
         }
     }
-}
 
-fn find(cpus: &mut [Cpu], affinity: u64) -> Option<&mut Cpu> {
-    cpus.get_mut(index_of(affinity)? as usize)
+    /// The vCPU that the guest names so.
+    fn find<'a>(&self, cpus: &'a mut [Cpu], id: u64) -> Option<&'a mut Cpu> {
+        cpus.get_mut(self.arch.vcpu_index(id)? as usize)
+    }
 }
 
 #[cfg(test)]

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use devices::MmioDevice;
 use devices::virtio::mmio::VirtioMmio;
-use snapshot::{Engine, RamMapping, Scope, Section, SectionKind, StateFile, StateWriter};
+use snapshot::{RamMapping, Scope, Section, SectionKind, StateFile, StateWriter};
 use vm_memory::VolatileMemory;
 
 use super::{
     ExitReason, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine, SavedMachine,
 };
 use crate::arch::aarch64::{affinity, layout};
-use crate::backend::hvf::HvfEngine;
+use crate::backend::table::TableEngine;
 use crate::fuzzing::Input;
 use crate::memory::GuestMemory;
 
-const RAM_BYTES: u64 = 16 << 20;
+pub(super) const RAM_BYTES: u64 = 16 << 20;
 /// Where the guest's program is, behind the rings of its devices.
 const ENTRY: u64 = layout::RAM + (1 << 20);
 /// Guest memory for each queue's rings.
@@ -102,17 +102,17 @@ fn prepared() -> PreparedMachine {
         vcpus: 1,
         ..PrepareOptions::default()
     };
-    PreparedMachine::new(&HvfEngine::software(), options).expect("the software engine is there")
+    PreparedMachine::new(&TableEngine::software(), options).expect("the software engine is there")
 }
 
 /// Any file is a disk that can be read.
-fn disk() -> String {
+pub(super) fn disk() -> String {
     let path = std::env::current_exe().unwrap_or_default();
     path.to_string_lossy().into_owned()
 }
 
 /// A machine with a driver for each device, that has run.
-fn good() -> Result<SavedMachine, super::MachineError> {
+pub(super) fn good() -> Result<SavedMachine, super::MachineError> {
     let mut prepared = prepared();
     prepared.create_vcpus(2)?;
     let disks = super::assembly::open_disks(&[disk()], &[])?;
@@ -126,7 +126,11 @@ fn good() -> Result<SavedMachine, super::MachineError> {
     }
     machine.control.cpu_on(affinity(0), ENTRY, 0);
     machine.resume();
-    std::thread::sleep(RUN);
+    let begun = Instant::now();
+    // A vCPU that has not begun has no state yet.
+    while machine.total_exits() == 0 && begun.elapsed() < PATIENCE {
+        std::thread::sleep(RUN);
+    }
     machine.pause()?;
     machine.save()
 }
@@ -149,7 +153,7 @@ fn good_parts() -> &'static [Part] {
     PARTS.get_or_init(|| {
         let saved = good().expect("a good machine can be saved");
         let file = saved
-            .encode(Engine::Soft)
+            .encode()
             .and_then(|bytes| Ok(StateFile::parse(bytes)?));
         let file = file.expect("a good state can be written");
         assert_eq!(SavedMachine::decode(&file).expect("and read"), saved);
@@ -239,7 +243,7 @@ pub fn fuzz_saved_machine(data: &[u8]) {
             return;
         }
     }
-    let Ok(file) = writer.finish(snapshot::Architecture::Aarch64, Engine::Soft) else {
+    let Ok(file) = writer.finish() else {
         return;
     };
     let file = StateFile::parse(file).expect("what the writer takes the reader does");

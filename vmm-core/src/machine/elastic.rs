@@ -10,7 +10,8 @@ use devices::{HotMemory, RamAdvisor};
 
 use super::error::MachineError;
 use super::{Parts, RunningMachine};
-use crate::arch::aarch64::layout;
+use crate::arch::{self, Layout};
+use crate::hypervisor::Architecture;
 use crate::memory::{GuestMemory, host_page_bytes};
 
 /// Least memory a guest is left with by its balloon, in bytes: below that its
@@ -29,14 +30,21 @@ const POLL: Duration = Duration::from_micros(200);
 
 /// How much memory a copy of a machine with `ram_bytes` of RAM can be told to
 /// have, in bytes.
-pub fn memory_range(ram_bytes: u64) -> RangeInclusive<u64> {
+pub fn memory_range(architecture: Architecture, ram_bytes: u64) -> RangeInclusive<u64> {
+    range_of(arch::of(architecture).layout(), ram_bytes)
+}
+
+fn range_of(layout: &Layout, ram_bytes: u64) -> RangeInclusive<u64> {
     let least = MIN_LEFT_BYTES.max(ram_bytes / MIN_LEFT_PART).min(ram_bytes);
-    let (_, room) = layout::hot_region(ram_bytes);
+    let (_, room) = layout.hot_region(ram_bytes);
     least..=ram_bytes.saturating_add(room)
 }
 
 /// The host's side of a machine's memory, for its devices.
-struct Backing(GuestMemory);
+struct Backing {
+    layout: &'static Layout,
+    memory: GuestMemory,
+}
 
 impl RamAdvisor for Backing {
     fn page_bytes(&self) -> u64 {
@@ -46,21 +54,21 @@ impl RamAdvisor for Backing {
     fn discard(&self, address: u64, bytes: u64) {
         // A page of a snapshot reads as the snapshot has it again, so that a
         // reset has nothing to bring back.
-        self.0.discard(address, bytes);
+        self.memory.discard(address, bytes);
     }
 }
 
 impl HotMemory for Backing {
     fn plug(&self, address: u64, bytes: u64) -> bool {
-        let (start, _) = layout::hot_region(self.0.bytes());
+        let (start, _) = self.layout.hot_region(self.memory.bytes());
         let end = address
             .checked_sub(start)
             .and_then(|at| at.checked_add(bytes));
-        end.is_some_and(|end| end <= self.0.hot_bytes())
+        end.is_some_and(|end| end <= self.memory.hot_bytes())
     }
 
     fn unplug(&self, address: u64, bytes: u64) {
-        self.0.discard(address, bytes);
+        self.memory.discard(address, bytes);
     }
 }
 
@@ -71,13 +79,16 @@ pub(super) struct Elastic {
 }
 
 impl Elastic {
-    pub(super) fn new(memory: &GuestMemory) -> Result<Self, MachineError> {
-        let backing = Arc::new(Backing(memory.clone()));
-        let (address, region_bytes) = layout::hot_region(memory.bytes());
+    pub(super) fn new(layout: &'static Layout, memory: &GuestMemory) -> Result<Self, MachineError> {
+        let backing = Arc::new(Backing {
+            layout,
+            memory: memory.clone(),
+        });
+        let (address, region_bytes) = layout.hot_region(memory.bytes());
         let config = MemConfig {
             address,
             // The largest machine has no room left but for an empty region.
-            region_bytes: region_bytes.max(layout::HOT_UNIT_BYTES),
+            region_bytes: region_bytes.max(layout.hot_unit_bytes),
         };
         let mem = Mem::new(config, backing.clone()).map_err(|_| MachineError::Damaged {
             what: "the memory layout",
@@ -153,7 +164,8 @@ impl RunningMachine {
                     .checked_next_multiple_of(ADDED_UNIT_BYTES)
                     .ok_or_else(refused)?,
             };
-            if bytes < *memory_range(ram).start() || wanted.added_bytes > parts.memory.hot_bytes() {
+            let range = range_of(parts.arch.layout(), ram);
+            if bytes < *range.start() || wanted.added_bytes > parts.memory.hot_bytes() {
                 return Err(refused());
             }
             let elastic = &parts.devices.elastic;

@@ -166,6 +166,13 @@ pub enum MachineError {
         #[source]
         source: devices::virtio::RestoreError,
     },
+    /// A device of the board does not take its saved state.
+    #[error("the machine's board does not take its saved state")]
+    Board {
+        /// Why.
+        #[source]
+        source: devices::virtio::RestoreError,
+    },
     /// The snapshot was made with another number of disks.
     #[error("the snapshot was made with {saved} disks, {given} were given")]
     OtherDisks {
@@ -202,6 +209,13 @@ impl MachineError {
             Self::EndedEarly { console, .. } | Self::NotReady { console, .. } => Some(console),
             _ => None,
         }
+    }
+}
+
+pub(super) fn no_random(error: getrandom::Error) -> MachineError {
+    MachineError::Host {
+        what: "random numbers",
+        source: error.into(),
     }
 }
 

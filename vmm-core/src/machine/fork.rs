@@ -20,8 +20,8 @@ pub struct ForkedMachine {
 impl RunningMachine {
     /// Forks this process `count` times and has each child run `child` with
     /// its number and a copy of the machine; what that returns is the child's
-    /// exit status. `after_fork` is the engine's
-    /// [`after_fork`](crate::backend::hvf::HvfEngine::after_fork).
+    /// exit status. Not every engine can do it, see
+    /// [`Hypervisor::after_fork`](crate::hypervisor::Hypervisor::after_fork).
     ///
     /// The machine pauses only while its device and vCPU state is copied and
     /// the process forks once: the first child forks the others. Gives the
@@ -31,11 +31,10 @@ impl RunningMachine {
     /// standard error.
     pub fn fork(
         &self,
-        after_fork: Option<fn()>,
         count: usize,
         child: impl FnOnce(usize, ForkedMachine) -> u8,
     ) -> Result<Duration, MachineError> {
-        let Some(after_fork) = after_fork else {
+        let Some(after_fork) = self.after_fork else {
             return Err(MachineError::Unsupported {
                 what: "forking a machine of this engine",
             });

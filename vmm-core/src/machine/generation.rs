@@ -2,47 +2,43 @@
 //! whether it is still the machine it was (Virtual Machine Generation ID, as
 //! Linux's `microsoft,vmgenid` device tree binding has it).
 
-use std::sync::Arc;
-
 use vm_memory::{Bytes, GuestAddress};
 
-use super::error::MachineError;
-use super::prepared::{AnyVm, no_random};
-use crate::arch::aarch64::layout;
-use crate::hypervisor::Access;
-use crate::memory::GuestMemory;
-
-use hvf::sys::PAGE_BYTES;
+use super::error::{MachineError, no_random};
+use crate::arch::Layout;
+use crate::hypervisor::{Access, DynVm};
+use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES};
 
 /// The page, mapped into the guest.
 pub(super) struct Generation {
+    layout: &'static Layout,
     page: GuestMemory,
 }
 
 impl Generation {
     /// Maps the page, with a first id in it.
-    pub(super) fn new(vm: &Arc<dyn AnyVm>) -> Result<Self, MachineError> {
-        let page = GuestMemory::allocate(layout::GENERATION, PAGE_BYTES as u64)?;
+    pub(super) fn new(vm: &dyn DynVm, layout: &'static Layout) -> Result<Self, MachineError> {
+        let page = GuestMemory::allocate(layout.generation, MAPPING_UNIT_BYTES as u64)?;
         for lease in page.leases() {
             vm.map(lease, Access::ReadWriteExecute)?;
         }
-        let generation = Self { page };
+        let generation = Self { layout, page };
         generation.write(&random()?);
         Ok(generation)
     }
 
     /// Gives a paused machine a new id and tells its guest.
-    pub(super) fn renew(&self, vm: &Arc<dyn AnyVm>) -> Result<[u8; 16], MachineError> {
+    pub(super) fn renew(&self, vm: &dyn DynVm) -> Result<[u8; 16], MachineError> {
         let id = random()?;
         self.write(&id);
-        vm.set_irq(layout::GENERATION_INTID, true)?;
+        vm.set_irq(self.layout.generation_line, true)?;
         Ok(id)
     }
 
     fn write(&self, id: &[u8; 16]) {
         self.page
             .ram()
-            .write_slice(id, GuestAddress(layout::GENERATION))
+            .write_slice(id, GuestAddress(self.layout.generation))
             .expect("the page is longer than the id");
     }
 }

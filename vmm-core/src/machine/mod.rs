@@ -9,11 +9,15 @@ mod elastic;
 mod error;
 mod fork;
 mod generation;
+mod line;
 mod prepared;
 mod restore;
+mod rewind;
 #[cfg(all(test, feature = "softhv"))]
 mod rewound_tests;
 mod saved;
+#[cfg(all(test, feature = "softhv"))]
+mod saved_tests;
 mod vcpu_thread;
 
 use std::io::Write;
@@ -21,15 +25,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use devices::reactor::Reactor;
+use devices::reactor::MioReactor;
 use linux_loader::cmdline::Cmdline;
 
 use self::assembly::Devices;
 use self::control::Control;
 use self::generation::Generation;
-use self::prepared::AnyVm;
-use self::restore::Rewound;
-use crate::hypervisor::{ExitCount, ExitCounters, Hypervisor};
+use self::rewind::Rewound;
+use crate::arch::Arch;
+use crate::hypervisor::{DynVm, ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
 use crate::resources::VmResources;
 
@@ -46,13 +50,15 @@ pub use prepared::{PrepareOptions, PreparedMachine};
 pub use restore::{ResetReport, RestoreOptions};
 pub use saved::{STATE_VERSION, SavedMachine};
 
+/// Held by tests that make machines: a process has one at a time.
+#[cfg(all(test, feature = "softhv"))]
+pub(crate) static ONE_MACHINE: Mutex<()> = Mutex::new(());
+
 /// How long a machine may take to come to rest. Devices answer a vCPU in
 /// microseconds; this is for hosts with nothing left to give.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last console output may take to reach a slow listener.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest kernel command line (Linux, arch/arm64/include/uapi/asm/setup.h).
-pub(crate) const MAX_CMDLINE_BYTES: usize = 2047;
 /// How often a machine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(1);
 
@@ -102,6 +108,7 @@ impl Machine {
 /// A machine that was started. It is stopped when this is dropped.
 pub struct RunningMachine {
     engine: &'static str,
+    after_fork: Option<fn()>,
     started: Instant,
     control: Arc<Control>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -112,13 +119,14 @@ pub struct RunningMachine {
 /// What a machine gives back when it has stopped, in this order.
 struct Parts {
     devices: Devices,
-    vm: Arc<dyn AnyVm>,
+    vm: Arc<dyn DynVm>,
     memory: GuestMemory,
     rewound: Mutex<Rewound>,
     generation: Generation,
     /// vCPUs the guest knows of, present or not.
     possible_vcpus: u32,
-    reactor: Arc<Reactor>,
+    arch: &'static dyn Arch,
+    reactor: Arc<MioReactor>,
 }
 
 impl std::fmt::Debug for RunningMachine {
@@ -148,7 +156,7 @@ impl RunningMachine {
     /// Types into the guest's console; returns how many bytes it had room for.
     pub fn type_into_console(&self, bytes: &[u8]) -> usize {
         match &*self.parts() {
-            Some(parts) => parts.devices.uart.enqueue(bytes),
+            Some(parts) => parts.devices.board.type_in(bytes),
             None => 0,
         }
     }
@@ -207,7 +215,7 @@ impl RunningMachine {
         }
         let parts = self.parts().take();
         if let Some(parts) = parts {
-            parts.devices.uart.flush(CONSOLE_TIMEOUT);
+            parts.devices.board.flush(CONSOLE_TIMEOUT);
             let reactor = parts.reactor.clone();
             drop(parts);
             reactor.stop();
@@ -265,12 +273,12 @@ impl RunningMachine {
     }
 
     fn flush_console(&self) {
-        let uart = self
+        let board = self
             .parts()
             .as_ref()
-            .map(|parts| parts.devices.uart.clone());
-        if let Some(uart) = uart {
-            uart.flush(CONSOLE_TIMEOUT);
+            .map(|parts| parts.devices.board.clone());
+        if let Some(board) = board {
+            board.flush(CONSOLE_TIMEOUT);
         }
     }
 
@@ -318,13 +326,12 @@ fn refuse_unsupported(resources: &VmResources) -> Result<(), MachineError> {
     }
 }
 
-/// The kernel's command line: both parts, without the space around them.
-pub(crate) fn command_line(cmdline: &str, extra: &str) -> Result<String, MachineError> {
-    let refused = |_| MachineError::BadCommandLine {
-        max: MAX_CMDLINE_BYTES,
-    };
+/// The kernel's command line of at most `max` bytes: both parts, without the
+/// space around them.
+pub(crate) fn command_line(cmdline: &str, extra: &str, max: usize) -> Result<String, MachineError> {
+    let refused = |_| MachineError::BadCommandLine { max };
     // It counts the zero byte that ends the line.
-    let mut line = Cmdline::new(MAX_CMDLINE_BYTES + 1).map_err(refused)?;
+    let mut line = Cmdline::new(max.saturating_add(1)).map_err(refused)?;
     for part in [cmdline, extra] {
         // It would put a space before nothing, too.
         if !part.trim().is_empty() {

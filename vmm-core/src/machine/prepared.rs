@@ -8,26 +8,25 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use devices::reactor::Reactor;
-use devices::{Bus, IrqLine};
+use devices::Bus;
+use devices::reactor::MioReactor;
 
 use super::assembly::{self, EarlyDevices};
 use super::console::ConsoleSink;
 use super::control::Control;
-use super::error::{ExitReason, MachineError};
+use super::error::{ExitReason, MachineError, no_random};
 use super::generation::Generation;
-use super::restore::Rewound;
+use super::rewind::Rewound;
 use super::{
-    ConsoleTail, MAX_CMDLINE_BYTES, MachineOptions, Parts, RunningMachine, command_line,
-    refuse_unsupported, vcpu_thread,
+    ConsoleTail, MachineOptions, Parts, RunningMachine, command_line, refuse_unsupported,
+    vcpu_thread,
 };
-use crate::arch::aarch64::fdt::{self, FdtSpec};
-use crate::arch::aarch64::{affinity, layout};
-use crate::boot;
+use crate::arch::{self, Arch, BootSpec, Layout};
+use crate::boot::BootFiles;
 use crate::hypervisor::{
-    Access, Capabilities, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm, VmSpec,
+    Access, Capabilities, DynVm, EngineError, GicKind, Hypervisor, Kick, Vcpu, Vm,
 };
-use crate::memory::{GuestMemory, MemoryError, MemoryLease, PageSet};
+use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES, MemoryError};
 use crate::resources::{EndpointResources, ResourceError, VmResources};
 
 /// What a machine is prepared with.
@@ -42,70 +41,6 @@ pub struct PrepareOptions {
     pub vcpus: u32,
 }
 
-/// What the machine asks of an engine's machine while it runs, whatever the
-/// engine.
-pub(super) trait AnyVm: Send + Sync {
-    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError>;
-    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError>;
-    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError>;
-    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError>;
-    fn counter(&self) -> u64;
-    fn track_writes(&self) -> Result<(), EngineError>;
-    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError>;
-    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
-}
-
-impl<V: Vm> AnyVm for V {
-    fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
-        Vm::map(self, memory, access)
-    }
-
-    fn set_irq(&self, intid: u32, level: bool) -> Result<(), EngineError> {
-        Vm::set_irq(self, intid, level)
-    }
-
-    fn save_interrupts(&self) -> Result<Vec<u8>, EngineError> {
-        Vm::save_interrupts(self)
-    }
-
-    fn restore_interrupts(&self, state: &[u8]) -> Result<(), EngineError> {
-        Vm::restore_interrupts(self, state)
-    }
-
-    fn counter(&self) -> u64 {
-        Vm::counter(self)
-    }
-
-    fn track_writes(&self) -> Result<(), EngineError> {
-        Vm::track_writes(self)
-    }
-
-    fn take_written(&self, into: &mut PageSet) -> Result<(), EngineError> {
-        Vm::take_written(self, into)
-    }
-
-    fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError> {
-        Vm::content_replaced(self, pages)
-    }
-}
-
-/// An interrupt line that leads to a machine.
-pub(super) struct VmLine {
-    pub(super) vm: Arc<dyn AnyVm>,
-    pub(super) intid: u32,
-}
-
-impl IrqLine for VmLine {
-    fn set_level(&self, high: bool) {
-        // It fails only for numbers outside the range checked at the start.
-        let _ = self.vm.set_irq(self.intid, high);
-    }
-
-    fn pulse(&self) {
-        let _ = self.vm.set_irq(self.intid, true);
-    }
-}
-
 /// Starts the thread of one vCPU, which creates it.
 type SpawnVcpu =
     Box<dyn Fn(u32, &Arc<Control>, &Arc<OnceLock<Bus>>) -> Result<JoinHandle<()>, MachineError>>;
@@ -114,13 +49,15 @@ type SpawnVcpu =
 /// be told what to run.
 pub struct PreparedMachine {
     engine: &'static str,
+    after_fork: Option<fn()>,
+    arch: &'static dyn Arch,
     capabilities: Capabilities,
-    vm: Arc<dyn AnyVm>,
+    vm: Arc<dyn DynVm>,
     spawn: SpawnVcpu,
     threads: Threads,
     bus: Arc<OnceLock<Bus>>,
     early: EarlyDevices,
-    reactor: Arc<Reactor>,
+    reactor: Arc<MioReactor>,
     console: ConsoleTail,
 }
 
@@ -154,24 +91,39 @@ impl PreparedMachine {
     /// Prepares a machine on `engine`.
     pub fn new<H: Hypervisor>(engine: &H, options: PrepareOptions) -> Result<Self, MachineError> {
         let capabilities = engine.capabilities()?;
-        let vm = Arc::new(engine.create_vm(&spec(&capabilities))?);
-        let any: Arc<dyn AnyVm> = vm.clone();
+        let fits = MAPPING_UNIT_BYTES.checked_rem(capabilities.page_bytes) == Some(0);
+        if !fits {
+            return Err(MachineError::Unsupported {
+                what: "an engine that maps memory in other units than 16 KiB or a part of that",
+            });
+        }
+        let arch = arch::of(capabilities.architecture);
+        let vm = Arc::new(engine.create_vm(&arch.vm_spec(&capabilities))?);
+        let any: Arc<dyn DynVm> = vm.clone();
         let console = ConsoleTail::default();
         let sink = ConsoleSink {
             tail: console.clone(),
             listener: options.console,
         };
-        let reactor = Reactor::spawn()?;
-        let early = EarlyDevices::new(&any, &options.endpoints, &reactor, Box::new(sink))?;
+        let reactor = Arc::new(MioReactor::spawn()?);
+        let early = EarlyDevices::new(
+            arch,
+            &any,
+            &options.endpoints,
+            reactor.handle(),
+            Box::new(sink),
+        )?;
         let spawn: SpawnVcpu =
             Box::new(move |index, control, bus| spawn_vcpu(&vm, index, control, bus));
         let mut prepared = Self {
             engine: engine.name(),
+            after_fork: engine.after_fork(),
+            arch,
             capabilities,
             vm: any,
             spawn,
             threads: Threads {
-                control: Arc::new(Control::new()),
+                control: Arc::new(Control::new(arch)),
                 handles: Vec::new(),
             },
             bus: Arc::default(),
@@ -186,6 +138,11 @@ impl PreparedMachine {
     /// Name of the engine it is on.
     pub fn engine(&self) -> &'static str {
         self.engine
+    }
+
+    /// The architecture of its guests.
+    pub(super) fn arch(&self) -> &'static dyn Arch {
+        self.arch
     }
 
     /// Creates vCPUs until there are `count`. Each is created before the next,
@@ -217,36 +174,27 @@ impl PreparedMachine {
         options: &MachineOptions,
     ) -> Result<RunningMachine, MachineError> {
         let checked = check_boot(self.engine, &self.capabilities, resources, options)?;
-        let memory = allocate(resources)?;
-        let loaded = boot::load(
-            &memory,
-            Path::new(checked.kernel),
-            resources.initrd_path.as_deref().map(Path::new),
-        )?;
+        let memory = allocate(self.arch.layout(), resources)?;
         let random = random(options.randomize_kernel)?;
         let possible_vcpus = checked.possible_vcpus;
-        let blob = fdt::build(&FdtSpec {
+        let files = BootFiles {
+            kernel: Path::new(checked.kernel),
+            initrd: resources.initrd_path.as_deref().map(Path::new),
+        };
+        let spec = BootSpec {
             cmdline: &checked.cmdline,
             vcpus: possible_vcpus,
-            ram_bytes: memory.bytes(),
-            initrd: loaded.initrd,
             virtio_devices: checked.virtio_devices,
-            distributor_bytes: checked.distributor_bytes,
-            redistributor_bytes: checked.redistributor_bytes,
+            capabilities: &self.capabilities,
             rng_seed: &random.seed,
             kaslr_seed: random.kaslr,
-        })
-        // Only a zero byte or a tree of many megabytes could fail here.
-        .map_err(|_| MachineError::BadCommandLine {
-            max: MAX_CMDLINE_BYTES,
-        })?;
-        boot::write_fdt(&memory, &loaded, &blob)?;
+        };
+        let start = self.arch.load(&memory, &files, &spec)?;
         self.create_vcpus(resources.vcpus)?;
         let disks = assembly::open_disks(&resources.block_devices, &resources.volumes)?;
+        let first = self.arch.vcpu_id(0);
         let machine = self.assemble(memory, disks, possible_vcpus)?;
-        machine
-            .control
-            .cpu_on(affinity(0), loaded.entry, loaded.fdt);
+        machine.control.cpu_on(first, start.entry, start.argument);
         machine.control.resume();
         Ok(machine)
     }
@@ -261,12 +209,13 @@ impl PreparedMachine {
         for lease in memory.leases() {
             self.vm.map(lease, Access::ReadWriteExecute)?;
         }
-        let generation = Generation::new(&self.vm)?;
-        let (bus, devices) = self.early.complete(&self.vm, &memory, disks)?;
+        let generation = Generation::new(&*self.vm, self.arch.layout())?;
+        let (bus, devices) = self.early.complete(self.arch, &self.vm, &memory, disks)?;
         // It was empty: this is the only place that fills it.
         let _ = self.bus.set(bus);
         Ok(RunningMachine {
             engine: self.engine,
+            after_fork: self.after_fork,
             started: Instant::now(),
             control: self.threads.control.clone(),
             threads: Mutex::new(std::mem::take(&mut self.threads.handles)),
@@ -278,6 +227,7 @@ impl PreparedMachine {
                 memory,
                 generation,
                 possible_vcpus,
+                arch: self.arch,
                 reactor: self.reactor,
             })),
         })
@@ -290,8 +240,6 @@ pub(super) struct Checked<'a> {
     cmdline: String,
     virtio_devices: u32,
     possible_vcpus: u32,
-    distributor_bytes: u64,
-    redistributor_bytes: u64,
 }
 
 /// Refuses a description that cannot be booted on this engine.
@@ -325,17 +273,21 @@ pub(super) fn check_boot<'a>(
     let GicKind::V3 {
         first_spi,
         spi_count,
-        distributor_bytes,
-        redistributor_bytes,
+        ..
     } = capabilities.gic;
+    let arch = arch::of(capabilities.architecture);
+    let slots = &arch.layout().virtio;
+    let end_line = first_spi.saturating_add(spi_count);
     let disks = resources.block_devices.len() + resources.volumes.len();
     Ok(Checked {
         kernel,
-        cmdline: command_line(&resources.cmdline, extra.trim_start())?,
-        virtio_devices: assembly::virtio_count(disks, first_spi.saturating_add(spi_count))?,
+        cmdline: command_line(
+            &resources.cmdline,
+            extra.trim_start(),
+            arch.max_cmdline_bytes(),
+        )?,
+        virtio_devices: assembly::virtio_count(slots, disks, end_line)?,
         possible_vcpus,
-        distributor_bytes,
-        redistributor_bytes,
     })
 }
 
@@ -390,37 +342,23 @@ fn create_vcpu<V: Vm>(
     vcpu
 }
 
-fn allocate(resources: &VmResources) -> Result<GuestMemory, MachineError> {
+fn allocate(layout: &Layout, resources: &VmResources) -> Result<GuestMemory, MachineError> {
     let bytes = resources.memory_bytes() as u64;
-    if bytes < layout::MIN_RAM_BYTES {
+    if bytes < layout.min_ram_bytes {
         return Err(MemoryError::TooSmall {
             bytes,
-            min_bytes: layout::MIN_RAM_BYTES,
+            min_bytes: layout.min_ram_bytes,
         }
         .into());
     }
-    if bytes > layout::MAX_RAM_BYTES {
+    if bytes > layout.max_ram_bytes {
         return Err(MemoryError::TooLarge {
             bytes,
-            max_bytes: layout::MAX_RAM_BYTES,
+            max_bytes: layout.max_ram_bytes,
         }
         .into());
     }
-    Ok(GuestMemory::allocate(layout::RAM, bytes)?)
-}
-
-/// Asks for wider addresses only where the default would not reach. There is
-/// room for every vCPU the engine could have: which of them exist is decided
-/// later.
-fn spec(capabilities: &Capabilities) -> VmSpec {
-    let end = layout::DAX_WINDOW + layout::DAX_WINDOW_BYTES;
-    let bits = u64::BITS - (end - 1).leading_zeros();
-    VmSpec {
-        ipa_bits: (capabilities.default_ipa_bits < bits).then_some(bits),
-        vcpus: capabilities.max_vcpus,
-        distributor: layout::GIC_DISTRIBUTOR,
-        redistributors: layout::GIC_REDISTRIBUTORS,
-    }
+    Ok(GuestMemory::allocate(layout.ram, bytes)?)
 }
 
 struct Random {
@@ -439,11 +377,4 @@ fn random(kaslr: bool) -> Result<Random, MachineError> {
         seed,
         kaslr: kaslr.then(|| u64::from_le_bytes(place)),
     })
-}
-
-pub(super) fn no_random(error: getrandom::Error) -> MachineError {
-    MachineError::Host {
-        what: "random numbers",
-        source: error.into(),
-    }
 }

@@ -2,7 +2,7 @@
 //! one back to where it began.
 
 use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
@@ -11,15 +11,11 @@ use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, Working
 use super::assembly;
 use super::control::{Power, Task};
 use super::error::MachineError;
+use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
-use crate::arch::aarch64::layout;
-use crate::memory::{GuestMemory, MemoryError, PageSet};
+use crate::memory::{GuestMemory, MemoryError};
 use crate::resources::VolumeSpec;
-
-/// Most pages of 4 KiB that a reset copies. Beyond that, mapping all memory
-/// afresh is faster, and gives the host its pages back.
-const MAX_PAGES_COPIED: u64 = 4096;
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -75,6 +71,7 @@ impl PreparedMachine {
         options: &RestoreOptions,
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let board = &saved.board;
+        let layout = self.arch().layout();
         let given = options.block_devices.len() + options.volumes.len();
         if given != board.disks as usize {
             return Err(MachineError::OtherDisks {
@@ -83,7 +80,7 @@ impl PreparedMachine {
             });
         }
         if memory_bytes != board.ram_bytes
-            || !(layout::MIN_RAM_BYTES..=layout::MAX_RAM_BYTES).contains(&board.ram_bytes)
+            || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
             return Err(MachineError::Damaged {
                 what: "guest memory",
@@ -96,13 +93,14 @@ impl PreparedMachine {
                 engine: self.engine(),
             });
         }
+        saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
         let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
-        let mut memory = GuestMemory::over(layout::RAM, map()?)?;
+        let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
-            let (start, room) = layout::hot_region(board.ram_bytes);
-            let bytes = options.hot_bytes.div_ceil(layout::HOT_UNIT_BYTES);
-            let bytes = bytes.saturating_mul(layout::HOT_UNIT_BYTES);
+            let (start, room) = layout.hot_region(board.ram_bytes);
+            let bytes = options.hot_bytes.div_ceil(layout.hot_unit_bytes);
+            let bytes = bytes.saturating_mul(layout.hot_unit_bytes);
             if bytes > room {
                 return Err(MemoryError::TooLarge {
                     bytes: options.hot_bytes,
@@ -132,8 +130,7 @@ impl RunningMachine {
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         // Devices first: what they finish may raise interrupts.
         let virtio: Vec<MmioState> = parts.devices.virtio.iter().map(|d| d.state()).collect();
-        let uart = parts.devices.uart.state();
-        let rtc = parts.devices.rtc.state();
+        let legacy = parts.devices.board.save();
         let power = self.control.power();
         let on = (0..).zip(&power).filter(|(_, power)| **power == Power::On);
         let tasks = on.map(|(index, _)| (index, Task::Save)).collect();
@@ -149,6 +146,7 @@ impl RunningMachine {
         Ok(SavedMachine {
             board: Board {
                 ram_bytes: parts.memory.bytes(),
+                legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
                 power,
@@ -156,8 +154,7 @@ impl RunningMachine {
             },
             vcpus,
             interrupts,
-            uart,
-            rtc,
+            legacy,
             virtio,
         })
     }
@@ -203,7 +200,7 @@ impl RunningMachine {
     pub fn renew_generation(&self) -> Result<[u8; 16], MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        parts.generation.renew(&parts.vm)
+        parts.generation.renew(&*parts.vm)
     }
 
     /// Pages of 4 KiB of its memory that were touched since it was mapped, as
@@ -267,8 +264,8 @@ impl RunningMachine {
         if parts.vm.save_interrupts()? != saved.interrupts {
             parts.vm.restore_interrupts(&saved.interrupts)?;
         }
-        parts.devices.uart.reset_to(&saved.uart);
-        parts.devices.rtc.reset_to(saved.rtc);
+        let legacy = parts.devices.board.reset_to(&saved.legacy);
+        legacy.map_err(|source| MachineError::Board { source })?;
         for (slot, (device, state)) in (0..).zip(parts.devices.virtio.iter().zip(&saved.virtio)) {
             device
                 .reset_to(state)
@@ -294,7 +291,7 @@ impl RunningMachine {
             })
             .collect();
         self.perform(tasks)?;
-        parts.generation.renew(&parts.vm)
+        parts.generation.renew(&*parts.vm)
     }
 
     fn perform(
@@ -308,78 +305,7 @@ impl RunningMachine {
     }
 }
 
-/// What resets have done to memory.
-pub(super) struct Rewound {
-    /// Pages that hold what the snapshot has, as copies of this process, if
-    /// they were not written to since.
-    copied: PageSet,
-    /// Pages that were written to since the last reset, as far as that was
-    /// asked for already.
-    written: PageSet,
-}
-
-impl Rewound {
-    pub(super) fn new(memory: &GuestMemory) -> Self {
-        let none = PageSet::new(memory.base(), memory.bytes());
-        Self {
-            copied: none.clone(),
-            written: none,
-        }
-    }
-}
-
 impl Parts {
-    fn rewound(&self) -> MutexGuard<'_, Rewound> {
-        self.rewound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// See [`RunningMachine::give_back`].
-    fn give_back(&self) -> Result<u64, MachineError> {
-        let mut rewound = self.rewound();
-        let now = self.take_written()?;
-        rewound.written.union(&now);
-        let none = PageSet::new(self.memory.base(), self.memory.bytes());
-        let mut same = std::mem::replace(&mut rewound.copied, none);
-        same.subtract(&rewound.written);
-        for run in same.runs() {
-            self.memory.discard(run.start, run.end - run.start);
-        }
-        Ok(same.count())
-    }
-
-    /// Brings memory back to the snapshot: the pages that were written, or all
-    /// of it if those are many; how many pages it were.
-    fn rewind_memory(&self) -> Result<Option<u64>, MachineError> {
-        let mut rewound = self.rewound();
-        let mut written = self.take_written()?;
-        written.union(&rewound.written);
-        rewound.written.clear();
-        let count = written.count();
-        self.memory.discard_hot();
-        let host = self.memory.host();
-        let few = count <= MAX_PAGES_COPIED;
-        if few {
-            for run in written.runs() {
-                host.copy_back(run.start - layout::RAM, run.end - run.start)
-                    .map_err(MachineError::Rewind)?;
-            }
-            rewound.copied.union(&written);
-        } else {
-            host.map_afresh().map_err(MachineError::Rewind)?;
-            rewound.copied.clear();
-        }
-        self.vm.content_replaced(&written)?;
-        Ok(few.then_some(count))
-    }
-
-    /// The pages of RAM written since writes are followed, and starts over.
-    fn take_written(&self) -> Result<PageSet, MachineError> {
-        let mut written = PageSet::new(self.memory.base(), self.memory.bytes());
-        self.vm.take_written(&mut written)?;
-        self.memory.take_device_written(&mut written);
-        Ok(written)
-    }
-
     fn disks(&self) -> u32 {
         let fixed = assembly::FIXED_VIRTIO;
         u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)

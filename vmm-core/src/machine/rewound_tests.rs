@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use devices::testing::{Buffer, CountingIrq, Driver, DriverQueue};
 use devices::virtio::mmio::VirtioMmio;
 use devices::{GuestRam, MmioDevice};
-use snapshot::{Architecture, Description, Engine, Stamp, Store, SystemFiles, Written};
+use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::Power;
 use super::{MachineError, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine};
 use crate::arch::aarch64::{affinity, layout};
-use crate::backend::hvf::HvfEngine;
+use crate::backend::table::TableEngine;
+use crate::hypervisor::Architecture as Guests;
 use crate::memory::GuestMemory;
 
 const RAM_BYTES: u64 = 16 << 20;
@@ -46,23 +47,26 @@ fn requests() -> Vec<Request> {
     let blk = |kind: u8| vec![kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut state = vec![0; 24];
     state[0] = 3;
-    let (hot, _) = layout::hot_region(RAM_BYTES);
+    let (hot, _) = crate::arch::of(Guests::Aarch64)
+        .layout()
+        .hot_region(RAM_BYTES);
     state[8..16].copy_from_slice(&hot.to_le_bytes());
     state[16] = 1;
     let page = u32::try_from(ANSWERS / 4096).unwrap() + 0x700;
     vec![
-        // Random numbers over an edge of 4 KiB, of 16 KiB, and a whole page.
+        // Random numbers over an edge of 4 KiB, of 16 KiB, and a whole page; enough
+        // on each side that they are never what was there.
         Request {
             slot: 1,
             queue: 0,
             bytes: vec![],
-            answers: &[(0xffc, 8)],
+            answers: &[(0xff8, 16)],
         },
         Request {
             slot: 1,
             queue: 0,
             bytes: vec![],
-            answers: &[(0x3fff, 2)],
+            answers: &[(0x3ff8, 16)],
         },
         Request {
             slot: 1,
@@ -128,7 +132,7 @@ fn prepared() -> PreparedMachine {
         vcpus: 1,
         ..PrepareOptions::default()
     };
-    PreparedMachine::new(&HvfEngine::software(), options).unwrap()
+    PreparedMachine::new(&TableEngine::software(), options).unwrap()
 }
 
 /// A machine whose guest sleeps, with a driver for each device; the queues.
@@ -255,24 +259,13 @@ fn stored(machine: &RunningMachine, root: &Path) -> (Store, Stamp) {
     let saved = machine.save().unwrap();
     let store = Store::new(root).unwrap();
     let mut draft = store.lock("m", Duration::ZERO).unwrap().draft().unwrap();
-    let state = saved.encode(Engine::Soft).unwrap();
+    let state = saved.encode().unwrap();
     let written = machine.store_memory(|memory| {
         let written = Written::write(&SystemFiles, draft.path(), memory, &state);
         Ok::<_, MachineError>(written.unwrap())
     });
     draft.adopt(written.unwrap()).unwrap();
-    let (cpu, counter_hz) = HvfEngine::software().identity().unwrap();
-    let stamp = Stamp {
-        engine: Engine::Soft,
-        architecture: Architecture::Aarch64,
-        gic_version: 3,
-        counter_hz,
-        granule_bytes: 16 << 10,
-        cpu,
-        kernel: String::new(),
-        init: String::new(),
-        producer: String::new(),
-    };
+    let stamp = Stamp::new(EngineId::new("soft"));
     let description = Description {
         key: String::new(),
         created_unix_s: 0,
@@ -287,6 +280,7 @@ fn stored(machine: &RunningMachine, root: &Path) -> (Store, Stamp) {
 
 #[test]
 fn a_reset_brings_back_every_page_that_any_device_wrote() {
+    let _one = super::lock(&super::ONE_MACHINE);
     let base = std::env::temp_dir().join(format!("vmm-rewound-{}", std::process::id()));
     std::fs::create_dir_all(&base).unwrap();
     let disk = base.join("disk");

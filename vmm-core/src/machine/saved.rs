@@ -2,30 +2,33 @@
 
 use std::sync::Arc;
 
-use devices::legacy::pl011::Pl011State;
-use devices::legacy::pl031::Pl031State;
+use devices::virtio::blk::BlkState;
 use devices::virtio::mmio::MmioState;
+use devices::virtio::{DeviceState, SavedState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use snapshot::{Architecture, Engine, Scope, Section, SectionKind, StateFile, StateWriter};
+use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
+use super::assembly::FIXED_FORMATS;
 use super::control::Power;
 use super::error::MachineError;
+use crate::arch::Arch;
 use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 4;
+pub const STATE_VERSION: u16 = 5;
 
-/// Models of devices that are no virtio devices.
-const UART: SectionKind = SectionKind::device(0x8000);
-const RTC: SectionKind = SectionKind::device(0x8001);
+/// Devices that are no virtio devices, in the order of their board.
+const LEGACY: SectionKind = SectionKind::device(0x8000);
 
 /// The board: what is there, and which of its vCPUs are on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Board {
     /// Bytes of RAM.
     pub(super) ram_bytes: u64,
+    /// Devices that are older than virtio.
+    pub(super) legacy: u16,
     /// vCPUs the guest was told of.
     pub(super) possible_vcpus: u32,
     /// Disks, read-only ones and volumes.
@@ -43,8 +46,7 @@ pub struct SavedMachine {
     /// By index; those that are off have none.
     pub(super) vcpus: Vec<Option<Arc<VcpuState>>>,
     pub(super) interrupts: Vec<u8>,
-    pub(super) uart: Pl011State,
-    pub(super) rtc: Pl031State,
+    pub(super) legacy: Vec<SavedState>,
     pub(super) virtio: Vec<MmioState>,
 }
 
@@ -70,6 +72,29 @@ impl SavedMachine {
         states.map(|state| state.counter).max().unwrap_or(0)
     }
 
+    /// Refuses a state of virtio devices that a machine of its board has not,
+    /// or of other versions of them: before anything is made of it.
+    pub(super) fn check_devices(&self, arch: &dyn Arch) -> Result<(), MachineError> {
+        let formats = arch.board_formats();
+        if self.legacy.len() != formats.len() {
+            return Err(MachineError::Damaged { what: "the board" });
+        }
+        for (state, format) in self.legacy.iter().zip(formats) {
+            state
+                .check(*format)
+                .map_err(|source| MachineError::Board { source })?;
+        }
+        let disks = std::iter::repeat(BlkState::FORMAT);
+        let formats = FIXED_FORMATS.into_iter().chain(disks);
+        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(formats)) {
+            state
+                .device
+                .check(format)
+                .map_err(|source| MachineError::Device { slot, source })?;
+        }
+        Ok(())
+    }
+
     /// vCPUs the guest was told of, and so the most it can ever have.
     pub fn possible_vcpus(&self) -> u32 {
         self.board.possible_vcpus
@@ -82,7 +107,7 @@ impl SavedMachine {
             let vcpus = vcpus.iter().map(|vcpu| {
                 vcpu.as_deref().map(|state| VcpuState {
                     counter: 0,
-                    ..state.clone()
+                    registers: state.registers.clone(),
                 })
             });
             vcpus.collect()
@@ -91,8 +116,7 @@ impl SavedMachine {
             (self.board == other.board, "the board"),
             (timeless(&self.vcpus) == timeless(&other.vcpus), "a vCPU"),
             (self.interrupts == other.interrupts, "the interrupts"),
-            (self.uart == other.uart, "the console"),
-            (self.rtc == other.rtc, "the clock"),
+            (self.legacy == other.legacy, "the console or the clock"),
             (self.virtio == other.virtio, "a virtio device"),
         ];
         let different = parts.iter().filter(|(same, _)| !same);
@@ -100,7 +124,7 @@ impl SavedMachine {
     }
 
     /// The state file of a snapshot.
-    pub fn encode(&self, engine: Engine) -> Result<Vec<u8>, MachineError> {
+    pub fn encode(&self) -> Result<Vec<u8>, MachineError> {
         let mut out = StateWriter::new();
         let mut put = |kind, instance: usize, scope, bytes: Vec<u8>| {
             out.section(&Section {
@@ -120,13 +144,14 @@ impl SavedMachine {
         // Opaque to all but the engine that wrote it.
         let interrupts = self.interrupts.clone();
         put(SectionKind::INTERRUPTS, 0, Scope::Engine, interrupts)?;
-        put(UART, 0, Scope::Machine, bytes(&self.uart)?)?;
-        put(RTC, 0, Scope::Machine, bytes(&self.rtc)?)?;
+        for (n, device) in self.legacy.iter().enumerate() {
+            put(LEGACY, n, Scope::Machine, bytes(device)?)?;
+        }
         for (slot, device) in self.virtio.iter().enumerate() {
             let kind = virtio_kind(device.device_id)?;
             put(kind, slot, Scope::Machine, bytes(device)?)?;
         }
-        Ok(out.finish(Architecture::Aarch64, engine)?)
+        Ok(out.finish()?)
     }
 
     /// Reads a state file. Nothing in it is trusted: what is inconsistent is
@@ -152,8 +177,10 @@ impl SavedMachine {
             });
         }
         let interrupts = take(SectionKind::INTERRUPTS, 0)?.to_vec();
-        let uart = value("the console", take(UART, 0)?)?;
-        let rtc = value("the clock", take(RTC, 0)?)?;
+        let mut legacy = Vec::new();
+        for n in 0..usize::from(board.legacy) {
+            legacy.push(value("a device of the board", take(LEGACY, n)?)?);
+        }
         let mut virtio = Vec::with_capacity(board.virtio.len());
         for (slot, id) in board.virtio.iter().enumerate() {
             virtio.push(value("a virtio device", take(virtio_kind(*id)?, slot)?)?);
@@ -163,8 +190,7 @@ impl SavedMachine {
             board,
             vcpus,
             interrupts,
-            uart,
-            rtc,
+            legacy,
             virtio,
         })
     }

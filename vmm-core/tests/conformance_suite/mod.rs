@@ -3,9 +3,11 @@
 
 pub mod asm;
 mod reset;
+mod unmap;
 mod writes;
 
 pub use reset::*;
+pub use unmap::*;
 pub use writes::*;
 
 use std::sync::mpsc::channel;
@@ -16,9 +18,10 @@ use asm::*;
 use supermachine_vmm_core::arch::aarch64::layout::{
     GIC_DISTRIBUTOR, GIC_REDISTRIBUTORS, RAM, UART,
 };
+use supermachine_vmm_core::arch::aarch64::registers;
 use supermachine_vmm_core::hypervisor::{
-    Access, DirtyTracking, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor, Kick,
-    PowerReply, Vcpu, Vm, VmSpec,
+    Access, DirtyTracking, DynVm, EngineError, Exit, ExitCount, GicKind, GuestFault, Hypervisor,
+    Kick, PowerReply, Registers, Vcpu, VcpuState, Vm, VmSpec,
 };
 use supermachine_vmm_core::memory::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
@@ -74,6 +77,12 @@ impl<V: Vm> Guest<V> {
         vcpu.reset(RAM, 0).unwrap();
         vcpu
     }
+}
+
+/// The registers of a saved vCPU.
+fn arm(state: &VcpuState) -> &registers::Registers {
+    let Registers::Aarch64(registers) = &state.registers;
+    registers
 }
 
 /// Runs past kicks and waits that may come at any time.
@@ -155,10 +164,10 @@ pub fn device_accesses_have_every_width<H: Hypervisor>(engine: &H) {
     }
     assert_eq!(run(&mut vcpu), Exit::Shutdown);
     let state = vcpu.save().unwrap();
-    assert_eq!(state.general[13], 0xf5f6_f7f8);
-    assert_eq!(state.general[14], 0xf1f2_f3f4_f5f6_f7f8);
-    assert_eq!(state.general[15], 0xffff_ffff_ffff_fff8);
-    assert_eq!(state.general[16], 0xffff_f7f8);
+    assert_eq!(arm(&state).general[13], 0xf5f6_f7f8);
+    assert_eq!(arm(&state).general[14], 0xf1f2_f3f4_f5f6_f7f8);
+    assert_eq!(arm(&state).general[15], 0xffff_ffff_ffff_fff8);
+    assert_eq!(arm(&state).general[16], 0xffff_f7f8);
     assert_eq!(vcpu.exits().get(ExitCount::MmioRead), 5);
     assert_eq!(vcpu.exits().get(ExitCount::MmioWrite), 5);
 }
@@ -425,7 +434,10 @@ pub fn a_saved_vcpu_goes_on_in_a_new_machine<H: Hypervisor>(engine: &H) {
     first.vm.set_irq(OTHER_SPI, true).unwrap();
     let state = vcpu.save().unwrap();
     let interrupts = first.vm.save_interrupts().unwrap();
-    assert_eq!(state.simd[7][..8], 0x1234_5678_9abc_def0_u64.to_le_bytes());
+    assert_eq!(
+        arm(&state).simd[7][..8],
+        0x1234_5678_9abc_def0_u64.to_le_bytes()
+    );
     drop((vcpu, first));
 
     let second = Guest::new(engine, 1, &program);
@@ -449,7 +461,8 @@ pub fn a_vcpu_of_another_processor_is_refused<H: Hypervisor>(engine: &H) {
     let guest = Guest::new(engine, 1, &Program::new().off());
     let mut vcpu = guest.boot();
     let mut state = vcpu.save().unwrap();
-    state.identity[0].1 ^= 1;
+    let Registers::Aarch64(registers) = &mut state.registers;
+    registers.identity[0].1 ^= 1;
     let error = vcpu.load(&state, guest.vm.counter()).unwrap_err();
     assert!(error.to_string().contains("MIDR_EL1"), "{error}");
 }

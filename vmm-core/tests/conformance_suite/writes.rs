@@ -12,7 +12,7 @@ const TABLE: u64 = RAM + 0x2_0000;
 /// The start of a program that runs translated, each address to itself:
 /// devices below 1 GiB, Normal memory from [`RAM`]. Only so does memory have
 /// exclusives, and translations worth keeping.
-fn translated() -> Program {
+pub(super) fn translated() -> Program {
     Program::new()
         // Attribute 0 is Device-nGnRnE, 1 is Normal write-back.
         .set(2, 0xff00)
@@ -33,7 +33,11 @@ fn translated() -> Program {
 }
 
 /// A guest whose program started with [`translated`].
-fn translated_guest<H: Hypervisor>(engine: &H, vcpus: u32, program: &Program) -> Guest<H::Vm> {
+pub(super) fn translated_guest<H: Hypervisor>(
+    engine: &H,
+    vcpus: u32,
+    program: &Program,
+) -> Guest<H::Vm> {
     let guest = Guest::new(engine, vcpus, program);
     // Level 1 blocks of 1 GiB: valid, accessed, inner shareable.
     let block = 1 << 10 | 3 << 8 | 1;

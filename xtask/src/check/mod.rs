@@ -2,6 +2,7 @@
 
 mod circles;
 mod documents;
+mod drift;
 mod sources;
 
 use crate::{process, workspace};
@@ -79,6 +80,7 @@ pub fn run(_arguments: &[String]) -> Result<()> {
     sources::check(&root, &mut problems)?;
     circles::check(&root, &mut problems)?;
     documents::check(&root, &mut problems)?;
+    drift::check(&root, &mut problems)?;
     if problems.is_empty() {
         eprintln!("check: layers, versions, sources and documents are as the house rules say");
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
+use crate::virtio::{DeviceState, StateFields, StateFormat};
 
 /// Data register (DDI 0183 §3.3 for this and the following offsets).
 pub(super) const DR: u64 = 0x000;
@@ -47,7 +47,7 @@ pub const INPUT_BYTES: usize = 4096;
 
 /// Saved state of a [`Pl011`](super::Pl011). Output not yet written is not
 /// part of it: it belongs to the host's side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pl011State {
     /// IrDA low-power counter.
     pub ilpr: u32,
@@ -86,6 +86,38 @@ impl Default for Pl011State {
             dmacr: 0,
             input: Vec::new(),
         }
+    }
+}
+
+impl DeviceState for Pl011State {
+    const FORMAT: StateFormat = StateFormat {
+        kind: "pl011",
+        version: 1,
+    };
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let registers = [
+            self.ilpr, self.ibrd, self.fbrd, self.lcr_h, self.cr, self.ifls, self.imsc, self.ris,
+            self.dmacr,
+        ];
+        let bytes = registers.iter().flat_map(|value| value.to_le_bytes());
+        bytes.chain(self.input.iter().copied()).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = StateFields::new(bytes);
+        Some(Self {
+            ilpr: fields.u32()?,
+            ibrd: fields.u32()?,
+            fbrd: fields.u32()?,
+            lcr_h: fields.u32()?,
+            cr: fields.u32()?,
+            ifls: fields.u32()?,
+            imsc: fields.u32()?,
+            ris: fields.u32()?,
+            dmacr: fields.u32()?,
+            input: fields.rest().to_vec(),
+        })
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemory};
+use vm_memory::GuestAddress;
 
 use super::MAX_PAGE_NUMBERS;
 use crate::virtio::chain::{Chain, QueueError, Segments};
 use crate::virtio::served::MAX_WORK;
-use crate::{Ram, RamAdvisor};
+use crate::{DeviceMemory, RamAdvisor};
 
 /// Bytes of a page, as the device counts them (virtio 1.2 §5.5.6).
 pub const PAGE_BYTES: u32 = 4096;
@@ -38,7 +38,11 @@ impl Discarder {
     }
 
     /// Discards the pages that an inflate request names; how much work it was.
-    pub(super) fn inflate(&mut self, chain: &Chain, ram: &Ram) -> Result<usize, QueueError> {
+    pub(super) fn inflate<M: DeviceMemory>(
+        &mut self,
+        chain: &Chain,
+        ram: &M,
+    ) -> Result<usize, QueueError> {
         self.read(&chain.readable, ram)?;
         // Neighbours may come in any order, and twice.
         self.numbers.sort_unstable();
@@ -54,7 +58,11 @@ impl Discarder {
     }
 
     /// Checks a deflate request. There is nothing to do for it.
-    pub(super) fn check(&mut self, chain: &Chain, ram: &Ram) -> Result<usize, QueueError> {
+    pub(super) fn check<M: DeviceMemory>(
+        &mut self,
+        chain: &Chain,
+        ram: &M,
+    ) -> Result<usize, QueueError> {
         self.read(&chain.readable, ram)?;
         Ok(1 + self.numbers.len() / CHECKED_PER_WORK)
     }
@@ -71,7 +79,7 @@ impl Discarder {
     }
 
     /// Takes over a request's page numbers, all of them in RAM.
-    fn read(&mut self, request: &Segments, ram: &Ram) -> Result<(), QueueError> {
+    fn read<M: DeviceMemory>(&mut self, request: &Segments, ram: &M) -> Result<(), QueueError> {
         self.numbers.clear();
         let count = request.len() / 4;
         if count > MAX_PAGE_NUMBERS || !request.len().is_multiple_of(4) {

@@ -23,7 +23,7 @@ fn machine(page_bytes: u64) -> Machine {
     let irq = Arc::new(CountingIrq::default());
     let device = Box::new(balloon.clone());
     let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), device));
-    let driver = Driver::start(&ram, device, irq, RINGS, &QUEUE_SIZES);
+    let driver = Driver::start(&ram, device, irq, RINGS, QUEUE_SIZES);
     Machine {
         ram,
         driver,
@@ -62,7 +62,7 @@ impl Machine {
             .iter()
             .map(|&(addr, len)| Buffer::Writable { addr, len })
             .collect();
-        self.driver.queues[usize::from(REPORTING)].push(&buffers);
+        self.driver.queues[2].push(&buffers);
         self.driver.notify(2);
     }
 
@@ -78,7 +78,7 @@ impl Machine {
 #[test]
 fn guest_is_not_offered_to_take_pages_back_before_it_kills() {
     let deflate_on_oom = 1 << 2;
-    assert_eq!(machine(4096).balloon.features() & deflate_on_oom, 0);
+    assert_eq!(Pages::FEATURES & deflate_on_oom, 0);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn only_whole_host_pages_are_discarded() {
     machine.inflate(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 101, 102]);
     assert_eq!(machine.discarded(), [(16 << 10, 16 << 10)]);
     machine.report(&[(0x5000, 0x7000), (0x10_1000, 0x8000)]);
-    machine.driver.wait_used(REPORTING.into());
+    machine.driver.wait_used(2);
     assert_eq!(machine.discarded(), [(0x8000, 0x4000), (0x10_4000, 0x4000)]);
 }
 
@@ -122,7 +122,7 @@ fn reported_pages_are_discarded_as_they_come() {
         .map(|n| (0x20_0000 + n * 0x4_0000, 0x2_0000))
         .collect();
     machine.report(&ranges);
-    assert_eq!(machine.driver.wait_used(REPORTING.into()).1, 0);
+    assert_eq!(machine.driver.wait_used(2).1, 0);
     let expected: Vec<_> = ranges.iter().map(|&(a, len)| (a, len.into())).collect();
     assert_eq!(machine.discarded(), expected);
 }

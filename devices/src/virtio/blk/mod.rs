@@ -11,22 +11,24 @@ use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState};
 
 use self::disk::Disk;
 use self::worker::Workers;
+use super::state::StateFields;
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
-    RestoreError, VirtioDevice, read_config_space,
+    RestoreError, SavedState, StateFormat, VirtioDevice, read_config_space,
 };
+use crate::{DeviceMemory, Ram};
 
 mod disk;
+mod feature;
 mod host;
 mod request;
 mod worker;
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use request::RequestRunner;
 
 /// Device type of a block device.
@@ -51,18 +53,6 @@ pub const ID_BYTES: usize = 20;
 const MAX_QUEUES: u16 = 16;
 /// Most worker threads a device may have.
 const MAX_WORKERS: usize = 16;
-
-/// Feature bits (virtio 1.2 §5.2.3).
-mod feature {
-    pub(super) const SIZE_MAX: u64 = 1 << 1;
-    pub(super) const SEG_MAX: u64 = 1 << 2;
-    pub(super) const RO: u64 = 1 << 5;
-    pub(super) const BLK_SIZE: u64 = 1 << 6;
-    pub(super) const FLUSH: u64 = 1 << 9;
-    pub(super) const MQ: u64 = 1 << 12;
-    pub(super) const DISCARD: u64 = 1 << 13;
-    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
-}
 
 /// What a block device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +102,7 @@ pub enum BlkError {
 
 /// Saved state of a [`Blk`]: what the driver saw of the disk, so that another
 /// one is not put in its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlkState {
     /// Capacity in sectors of 512 bytes.
     pub capacity_sectors: u64,
@@ -120,16 +110,38 @@ pub struct BlkState {
     pub read_only: bool,
 }
 
+impl DeviceState for BlkState {
+    const FORMAT: StateFormat = StateFormat {
+        kind: "blk",
+        version: 1,
+    };
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.capacity_sectors.to_le_bytes().to_vec();
+        bytes.push(self.read_only.into());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = StateFields::new(bytes);
+        let state = Self {
+            capacity_sectors: fields.u64()?,
+            read_only: fields.bool()?,
+        };
+        fields.end().map(|()| state)
+    }
+}
+
 /// A block device over a file.
-pub struct Blk {
+pub struct Blk<M: DeviceMemory = Ram> {
     disk: Arc<Disk>,
     queue_sizes: Vec<u16>,
     features: u64,
     config_space: [u8; 60],
-    workers: Workers,
+    workers: Workers<M>,
 }
 
-impl Blk {
+impl<M: DeviceMemory> Blk<M> {
     /// A device over `file`, which must be open for writing unless
     /// `config.read_only`. A tail shorter than a sector is padded with zeroes
     /// for a read-only disk and out of reach for a writable one.
@@ -212,7 +224,7 @@ fn config_space(sectors: u64, queues: u16) -> [u8; 60] {
     space
 }
 
-impl VirtioDevice for Blk {
+impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
     fn device_id(&self) -> u32 {
         DEVICE_ID
     }
@@ -229,7 +241,7 @@ impl VirtioDevice for Blk {
         read_config_space(&self.config_space, offset, data);
     }
 
-    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+    fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
         self.workers.start(activation)
     }
 
@@ -253,24 +265,26 @@ impl VirtioDevice for Blk {
         self.workers.drain()
     }
 
-    fn state(&self) -> DeviceState {
-        DeviceState::Blk(BlkState {
+    fn state_format(&self) -> StateFormat {
+        BlkState::FORMAT
+    }
+
+    fn state(&self) -> SavedState {
+        SavedState::of(&BlkState {
             capacity_sectors: self.disk.sectors,
             read_only: self.disk.read_only,
         })
     }
 
-    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
-            DeviceState::Blk(state) if state.capacity_sectors != self.disk.sectors => {
-                Err(RestoreError::Invalid("capacity_sectors"))
-            }
-            DeviceState::Blk(state) if state.read_only != self.disk.read_only => {
-                Err(RestoreError::Invalid("read_only"))
-            }
-            DeviceState::Blk(_) => Ok(()),
-            _ => Err(RestoreError::Invalid("device")),
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: BlkState = state.read()?;
+        if state.capacity_sectors != self.disk.sectors {
+            return Err(RestoreError::Invalid("capacity_sectors"));
         }
+        if state.read_only != self.disk.read_only {
+            return Err(RestoreError::Invalid("read_only"));
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::{MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS, SECTOR_BYTES};
-use crate::Ram;
+use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError};
 
 /// Bytes of the request header (virtio 1.2 §5.2.6).
@@ -45,14 +45,14 @@ pub(super) struct Header {
 type Outcome = Result<usize, Failure>;
 
 /// How requests of one activation are carried out.
-pub(super) struct Executor<'a> {
+pub(super) struct Executor<'a, M> {
     pub(super) disk: &'a Disk,
-    pub(super) ram: &'a Ram,
+    pub(super) ram: &'a M,
     /// The driver did not take FLUSH, so writes are durable on completion.
     pub(super) write_through: bool,
 }
 
-impl Executor<'_> {
+impl<M: DeviceMemory> Executor<'_, M> {
     /// Reads what the request in `chain` is. An error means that the chain is
     /// no request at all.
     pub(super) fn header(&self, chain: &Chain) -> Result<Header, QueueError> {
@@ -229,14 +229,14 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Runs requests without threads, for fuzzing.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) struct RequestRunner {
     disk: Disk,
     write_through: bool,
     buffer: Vec<u8>,
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 impl RequestRunner {
     pub(crate) fn new(file: &std::fs::File, read_only: bool, write_through: bool) -> Self {
         let len_bytes = file.metadata().map_or(0, |metadata| metadata.len());
@@ -256,7 +256,7 @@ impl RequestRunner {
     }
 
     /// Bytes written for the guest; `None` if the chain is no request.
-    pub(crate) fn run(&mut self, ram: &Ram, chain: &Chain) -> Option<usize> {
+    pub(crate) fn run<M: DeviceMemory>(&mut self, ram: &M, chain: &Chain) -> Option<usize> {
         let executor = Executor {
             disk: &self.disk,
             ram,

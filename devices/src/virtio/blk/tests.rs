@@ -417,13 +417,16 @@ fn impossible_configurations_are_refused() {
         id: "x".repeat(21),
         ..BlkConfig::default()
     };
-    assert!(matches!(Blk::new(file(), long), Err(BlkError::BadId(_))));
+    assert!(matches!(
+        Blk::<Ram>::new(file(), long),
+        Err(BlkError::BadId(_))
+    ));
     let none = BlkConfig {
         queues: 0,
         ..BlkConfig::default()
     };
     assert!(matches!(
-        Blk::new(file(), none),
+        Blk::<Ram>::new(file(), none),
         Err(BlkError::BadQueues(0))
     ));
     let lazy = BlkConfig {
@@ -431,10 +434,10 @@ fn impossible_configurations_are_refused() {
         ..BlkConfig::default()
     };
     assert!(matches!(
-        Blk::new(file(), lazy),
+        Blk::<Ram>::new(file(), lazy),
         Err(BlkError::BadWorkers(0))
     ));
-    let empty = Blk::new(tempfile::tempfile().unwrap(), BlkConfig::default());
+    let empty = Blk::<Ram>::new(tempfile::tempfile().unwrap(), BlkConfig::default());
     assert!(matches!(empty, Err(BlkError::TooSmall(0))));
 }
 

@@ -9,7 +9,7 @@ use virtio_queue::{Queue, QueueState, QueueT};
 use super::disk::Disk;
 use super::feature;
 use super::request::{BUFFER_BYTES, Executor, Header};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError, add_used, wants_interrupt};
 use crate::virtio::{ActivateError, Activation};
 
@@ -23,23 +23,22 @@ const INLINE_BYTES: usize = 4 * BUFFER_BYTES;
 const INLINE_REQUESTS: usize = 256;
 
 /// The pool of one device.
-pub(super) struct Workers {
-    shared: Arc<Shared>,
+pub(super) struct Workers<M: DeviceMemory> {
+    shared: Arc<Shared<M>>,
     max: usize,
 }
 
-struct Shared {
+struct Shared<M> {
     disk: Arc<Disk>,
-    state: Mutex<State>,
+    state: Mutex<State<M>>,
     /// A queue may have something to do, or the workers are to stop.
     work: Condvar,
     /// Some worker has nothing to do any more.
     quiet: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    active: Option<Activation>,
+struct State<M> {
+    active: Option<Activation<M>>,
     threads: Vec<JoinHandle<()>>,
     /// Threads that wait for work.
     waiting: usize,
@@ -64,7 +63,23 @@ struct Job {
     header: Option<Header>,
 }
 
-impl State {
+impl<M> Default for State<M> {
+    fn default() -> Self {
+        Self {
+            active: None,
+            threads: Vec::new(),
+            waiting: 0,
+            busy: 0,
+            deferred: None,
+            buffer: Vec::new(),
+            next_queue: 0,
+            paused: false,
+            stopping: false,
+        }
+    }
+}
+
+impl<M: DeviceMemory> State<M> {
     /// The next request, and whether there may be one more.
     fn take(&mut self) -> Option<(Job, bool)> {
         if let Some(job) = self.deferred.take() {
@@ -77,7 +92,7 @@ impl State {
         let count = active.queues.len();
         for step in 0..count {
             let index = (self.next_queue + step) % count;
-            match take_from(&mut active.queues[index], &active.ram) {
+            match take_from(&mut active.queues[index], &*active.ram) {
                 Ok(None) => {}
                 Ok(Some((chain, more))) => {
                     self.next_queue = (index + 1) % count;
@@ -89,9 +104,9 @@ impl State {
                     };
                     return Some((job, more || count > 1));
                 }
-                Err(_) => {
+                Err(mistake) => {
                     active.queues[index].set_ready(false);
-                    active.irq.needs_reset();
+                    active.irq.needs_reset(&mistake);
                 }
             }
         }
@@ -119,7 +134,7 @@ impl State {
         };
         let executor = Executor {
             disk,
-            ram: &ram,
+            ram: &*ram,
             write_through: false,
         };
         let mut served = 0;
@@ -156,8 +171,8 @@ impl State {
             return;
         }
         let done = outcome.and_then(|len| {
-            add_used(queue, &active.ram, job.chain.head, len)?;
-            wants_interrupt(queue, &active.ram)
+            add_used(queue, &*active.ram, job.chain.head, len)?;
+            wants_interrupt(queue, &*active.ram)
         });
         match done {
             Ok(true) => {
@@ -165,9 +180,9 @@ impl State {
                 active.irq.used_buffers(index);
             }
             Ok(false) => {}
-            Err(_) => {
+            Err(mistake) => {
                 queue.set_ready(false);
-                active.irq.needs_reset();
+                active.irq.needs_reset(&mistake);
             }
         }
     }
@@ -175,14 +190,15 @@ impl State {
 
 /// Takes a chain, leaving notifications on: the driver must be able to wake
 /// the next worker while this one is busy.
-fn take_from(queue: &mut Queue, ram: &GuestRam) -> Result<Option<(Chain, bool)>, QueueError> {
+fn take_from<M: DeviceMemory>(
+    queue: &mut Queue,
+    ram: &M,
+) -> Result<Option<(Chain, bool)>, QueueError> {
     if !queue.ready() {
         return Ok(None);
     }
     let mut chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
-    let mut more = queue
-        .enable_notification(&**ram)
-        .map_err(QueueError::Ring)?;
+    let mut more = queue.enable_notification(ram).map_err(QueueError::Ring)?;
     if chain.is_none() && more {
         // Made available just before notifications were on again.
         chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
@@ -191,8 +207,8 @@ fn take_from(queue: &mut Queue, ram: &GuestRam) -> Result<Option<(Chain, bool)>,
     Ok(chain.map(|chain| (chain, more)))
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<M: DeviceMemory> Shared<M> {
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -219,7 +235,7 @@ impl Shared {
             drop(state);
             let executor = Executor {
                 disk: &self.disk,
-                ram: &ram,
+                ram: &*ram,
                 write_through,
             };
             let outcome = job
@@ -232,7 +248,7 @@ impl Shared {
     }
 }
 
-impl Workers {
+impl<M: DeviceMemory> Workers<M> {
     pub(super) fn new(disk: Arc<Disk>, max: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -245,7 +261,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn start(&self, activation: Activation) -> Result<(), ActivateError> {
+    pub(super) fn start(&self, activation: Activation<M>) -> Result<(), ActivateError> {
         let mut state = self.shared.lock();
         state.active = Some(activation);
         state.next_queue = 0;
@@ -264,7 +280,7 @@ impl Workers {
         outcome
     }
 
-    fn spawn(&self, state: &mut State) -> Result<(), ActivateError> {
+    fn spawn(&self, state: &mut State<M>) -> Result<(), ActivateError> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new()
             .name("vm-blk".into())
@@ -311,7 +327,7 @@ impl Workers {
         queues.map(Queue::state).collect()
     }
 
-    fn wait_quiet<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait_quiet<'a>(&self, mut state: MutexGuard<'a, State<M>>) -> MutexGuard<'a, State<M>> {
         loop {
             let more = state.has_work();
             if !more && state.busy == 0 {
@@ -343,7 +359,7 @@ impl Workers {
     }
 }
 
-impl Drop for Workers {
+impl<M: DeviceMemory> Drop for Workers<M> {
     fn drop(&mut self) {
         drop(self.stop());
         let threads = {
@@ -373,7 +389,7 @@ mod tests {
         fn used_buffers(&self, _: u16) {}
         fn config_changed(&self) {}
         fn work_left(&self, _: u16) {}
-        fn needs_reset(&self) {}
+        fn needs_reset(&self, _: &QueueError) {}
     }
 
     #[test]

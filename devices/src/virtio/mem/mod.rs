@@ -9,37 +9,26 @@
 //! All work is done on the thread that notifies.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use serde::{Deserialize, Serialize};
-use virtio_queue::{Queue, QueueState, QueueT};
+use std::sync::Arc;
 
 use self::blocks::Blocks;
 use self::request::{REQUEST_BYTES, RESPONSE_BYTES, Request, Response};
-use super::chain::QueueError;
-use super::served::{Answer, Served};
-use super::{
-    ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
-    RestoreError, VirtioDevice, read_config_space,
-};
-use crate::HotMemory;
+use super::chain::{Chain, QueueError};
+use super::served::{Answer, Served, Server};
+use super::state::StateFields;
+use super::{DeviceState, RestoreError, StateFormat, read_config_space};
+use crate::{DeviceMemory, HotMemory, Ram};
 
 mod blocks;
 mod request;
 
 pub use blocks::BLOCK_BYTES;
 
-/// Device type of a memory device.
-const DEVICE_ID: u32 = 24;
-/// One queue for requests; Linux has one in flight.
-const QUEUE_SIZES: [u16; 1] = [16];
 /// Blocks whose state is looked at, or changed, in the time of one unit of
 /// work.
 const BLOCKS_PER_WORK: usize = 1024;
 /// Units of work that it takes the host to take a block back.
 const UNPLUGGED_WORK: usize = 8;
-/// Most descriptors in one request, which is 34 bytes in all.
-const MAX_SEGMENTS: usize = 16;
 /// Largest region there may be (1 TiB): 64 KiB of saved state.
 const MAX_REGION_BYTES: u64 = 1 << 40;
 /// `VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE` (virtio 1.2 §5.15.3): the guest
@@ -81,7 +70,7 @@ pub enum MemError {
 }
 
 /// Saved state of a [`Mem`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemState {
     /// Guest physical address of the region.
     pub address: u64,
@@ -93,25 +82,41 @@ pub struct MemState {
     pub plugged: Vec<u64>,
 }
 
+impl DeviceState for MemState {
+    const FORMAT: StateFormat = StateFormat {
+        kind: "mem",
+        version: 1,
+    };
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let numbers = [self.address, self.region_bytes, self.requested_bytes];
+        let numbers = numbers.iter().chain(&self.plugged);
+        numbers.flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = StateFields::new(bytes);
+        Some(Self {
+            address: fields.u64()?,
+            region_bytes: fields.u64()?,
+            requested_bytes: fields.u64()?,
+            plugged: fields.u64s()?,
+        })
+    }
+}
+
 /// A memory device.
-pub struct Mem {
+pub type Mem<M = Ram> = Served<Region, M>;
+
+/// What the guest of a [`Mem`] has of its region.
+pub struct Region {
     config: MemConfig,
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    memory: Memory,
-    served: Served,
-}
-
-/// What the guest has of the region.
-struct Memory {
     host: Arc<dyn HotMemory>,
     blocks: Blocks,
     requested_bytes: u64,
 }
 
-impl Mem {
+impl<M: DeviceMemory> Served<Region, M> {
     /// A device with nothing plugged and nothing asked for.
     pub fn new(config: MemConfig, memory: Arc<dyn HotMemory>) -> Result<Self, MemError> {
         let MemConfig {
@@ -127,78 +132,46 @@ impl Mem {
                 region_bytes,
             });
         }
-        Ok(Self {
+        Ok(Self::of(Region {
             config,
-            inner: Mutex::new(Inner {
-                memory: Memory {
-                    host: memory,
-                    blocks: Blocks::new(address, region_bytes),
-                    requested_bytes: 0,
-                },
-                served: Served::default(),
-            }),
-        })
+            host: memory,
+            blocks: Blocks::new(address, region_bytes),
+            requested_bytes: 0,
+        }))
     }
 
     /// Asks the guest to have `bytes` bytes plugged in all. More may take it
     /// some milliseconds, and less may not be possible: memory in use stays.
     pub fn request_bytes(&self, bytes: u64) -> Result<(), MemError> {
-        let region_bytes = self.config.region_bytes;
-        if bytes > region_bytes || !bytes.is_multiple_of(BLOCK_BYTES) {
-            return Err(MemError::BadRequest {
-                requested_bytes: bytes,
-                region_bytes,
-            });
-        }
-        let mut inner = self.lock();
-        if std::mem::replace(&mut inner.memory.requested_bytes, bytes) != bytes
-            && let Some(active) = inner.served.active()
-        {
-            active.irq.config_changed();
-        }
-        Ok(())
+        let mut refused = Ok(());
+        self.configure(|region| {
+            let region_bytes = region.config.region_bytes;
+            if bytes > region_bytes || !bytes.is_multiple_of(BLOCK_BYTES) {
+                refused = Err(MemError::BadRequest {
+                    requested_bytes: bytes,
+                    region_bytes,
+                });
+                return false;
+            }
+            std::mem::replace(&mut region.requested_bytes, bytes) != bytes
+        });
+        refused
     }
 
     /// Bytes the guest was asked to have.
     pub fn requested_bytes(&self) -> u64 {
-        self.lock().memory.requested_bytes
+        self.ask(|region| region.requested_bytes)
     }
 
     /// Bytes the guest has plugged.
     pub fn plugged_bytes(&self) -> u64 {
-        self.lock().memory.blocks.plugged_bytes()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ask(|region| region.blocks.plugged_bytes())
     }
 }
 
-impl Inner {
-    /// Answers requests, a queue's worth at most.
-    fn serve(&mut self) {
-        let Self { memory, served } = self;
-        served.serve(0, MAX_SEGMENTS, |chain, ram| {
-            let mut request = [0; REQUEST_BYTES];
-            // Checked before anything is done: an answer that has no place
-            // would leave the guest in doubt about its memory.
-            if !chain.readable.read(ram, 0, &mut request)? || chain.writable.len() < RESPONSE_BYTES
-            {
-                return Err(QueueError::BadRequest);
-            }
-            let (response, work) = memory.answer(Request::decode(&request));
-            chain.writable.write(ram, 0, &response.encode())?;
-            Ok(Answer {
-                written: RESPONSE_BYTES,
-                work,
-            })
-        });
-    }
-}
-
-impl Memory {
+impl Region {
     /// Carries out a request (virtio 1.2 §5.15.6); how much work it was.
-    fn answer(&mut self, request: Option<Request>) -> (Response, usize) {
+    fn carry_out(&mut self, request: Option<Request>) -> (Response, usize) {
         let range = |address, blocks| self.blocks.range(address, blocks);
         match request {
             Some(Request::Plug { address, blocks }) => match range(address, blocks) {
@@ -274,28 +247,19 @@ impl Memory {
     }
 }
 
-impl VirtioDevice for Mem {
-    fn device_id(&self) -> u32 {
-        DEVICE_ID
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
-
-    fn features(&self) -> u64 {
-        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC | UNPLUGGED_INACCESSIBLE
-    }
+impl Server for Region {
+    /// A memory device.
+    const DEVICE_ID: u32 = 24;
+    /// One queue for requests; Linux has one in flight.
+    const QUEUE_SIZES: &'static [u16] = &[16];
+    const NEEDED_QUEUES: u16 = 1;
+    /// A request is 34 bytes in all.
+    const MAX_SEGMENTS: usize = 16;
+    const FEATURES: u64 = UNPLUGGED_INACCESSIBLE;
+    type State = MemState;
 
     /// `struct virtio_mem_config` (virtio 1.2 §5.15.4).
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let (requested, plugged) = {
-            let inner = self.lock();
-            (
-                inner.memory.requested_bytes,
-                inner.memory.blocks.plugged_bytes(),
-            )
-        };
         let MemConfig {
             address,
             region_bytes,
@@ -308,62 +272,47 @@ impl VirtioDevice for Mem {
             (24, region_bytes),
             // All of the region is usable from the start.
             (32, region_bytes),
-            (40, plugged),
-            (48, requested),
+            (40, self.blocks.plugged_bytes()),
+            (48, self.requested_bytes),
         ] {
             space[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         read_config_space(&space, offset, data);
     }
 
-    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
-        if !activation.queues.first().is_some_and(Queue::ready) {
-            return Err(ActivateError::QueueNotReady(0));
+    fn answer<M: DeviceMemory>(
+        &mut self,
+        _queue: u16,
+        request: &Chain,
+        ram: &M,
+    ) -> Result<Answer, QueueError> {
+        let mut bytes = [0; REQUEST_BYTES];
+        // Checked before anything is done: an answer that has no place would
+        // leave the guest in doubt about its memory.
+        if !request.readable.read(ram, 0, &mut bytes)? || request.writable.len() < RESPONSE_BYTES {
+            return Err(QueueError::BadRequest);
         }
-        self.lock().served.activate(activation);
-        Ok(())
-    }
-
-    /// Blocks stay as they are (virtio 1.2 §5.15.5.1): their memory may be in
-    /// use by a guest that changes drivers.
-    fn reset(&self) -> Vec<Queue> {
-        self.lock().served.reset()
-    }
-
-    fn pause(&self) {
-        self.lock().served.pause();
-    }
-
-    /// A restored queue may hold a request that was notified long ago. It can
-    /// be answered once it is known again which blocks are plugged.
-    fn resume(&self) {
-        let mut inner = self.lock();
-        inner.served.resume();
-        inner.serve();
-    }
-
-    fn notify(&self, _queue: u16) {
-        self.lock().serve();
-    }
-
-    fn queue_states(&self) -> Vec<QueueState> {
-        self.lock().served.queue_states()
-    }
-
-    fn state(&self) -> DeviceState {
-        let inner = self.lock();
-        DeviceState::Mem(MemState {
-            address: self.config.address,
-            region_bytes: self.config.region_bytes,
-            requested_bytes: inner.memory.requested_bytes,
-            plugged: inner.memory.blocks.words().to_vec(),
+        let (response, work) = self.carry_out(Request::decode(&bytes));
+        request.writable.write(ram, 0, &response.encode())?;
+        Ok(Answer {
+            written: RESPONSE_BYTES,
+            work,
         })
     }
 
-    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
-        let DeviceState::Mem(state) = state else {
-            return Err(RestoreError::Invalid("device"));
-        };
+    // Without `reset`, blocks stay as they are (virtio 1.2 §5.15.5.1): their
+    // memory may be in use by a guest that changes drivers.
+
+    fn state(&self) -> MemState {
+        MemState {
+            address: self.config.address,
+            region_bytes: self.config.region_bytes,
+            requested_bytes: self.requested_bytes,
+            plugged: self.blocks.words().to_vec(),
+        }
+    }
+
+    fn restore(&mut self, state: &MemState) -> Result<(), RestoreError> {
         let MemConfig {
             address,
             region_bytes,
@@ -380,9 +329,8 @@ impl VirtioDevice for Mem {
         }
         let wanted = Blocks::from_words(address, region_bytes, &state.plugged)
             .ok_or(RestoreError::Invalid("plugged"))?;
-        let memory = &mut self.lock().memory;
-        memory.requested_bytes = requested;
-        if memory.become_like(&wanted) {
+        self.requested_bytes = requested;
+        if self.become_like(&wanted) {
             Ok(())
         } else {
             Err(RestoreError::Refused)

@@ -5,6 +5,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::*;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
 use crate::virtio::mmio::{MmioState, VirtioMmio, status};
+use crate::virtio::{SavedState, VirtioDevice};
 use crate::{GuestRam, MmioDevice};
 
 const RINGS: u64 = 0x1_0000;
@@ -254,7 +255,7 @@ fn regions_that_are_not_whole_blocks_are_refused() {
             address,
             region_bytes,
         };
-        assert!(Mem::new(config, RecordingMemory::new(4096)).is_err());
+        assert!(Mem::<Ram>::new(config, RecordingMemory::new(4096)).is_err());
     }
 }
 
@@ -304,9 +305,8 @@ fn hostile_states_are_refused() {
     let mut machine = machine();
     machine.mem.request_bytes(BLOCK_BYTES).unwrap();
     assert_eq!(machine.ask(PLUG, ADDRESS, 1), ACK);
-    let DeviceState::Mem(good) = machine.mem.state() else {
-        panic!("a memory device has another state");
-    };
+    let good: MemState = machine.mem.state().read().unwrap();
+    let restore = |state: &MemState| machine.mem.restore(&SavedState::of(state));
     for change in [
         (|s| s.address += BLOCK_BYTES) as fn(&mut MemState),
         |s| s.region_bytes -= BLOCK_BYTES,
@@ -318,15 +318,14 @@ fn hostile_states_are_refused() {
     ] {
         let mut bad = good.clone();
         change(&mut bad);
-        assert!(machine.mem.restore(&DeviceState::Mem(bad)).is_err());
+        assert!(restore(&bad).is_err());
     }
-    assert_eq!(machine.mem.state(), DeviceState::Mem(good.clone()));
+    assert_eq!(machine.mem.state(), SavedState::of(&good));
     let mut more = good;
     more.plugged[1] = (1 << 36) - 1;
     machine.memory.has_room.store(false, Ordering::SeqCst);
-    let more = DeviceState::Mem(more);
-    assert_eq!(machine.mem.restore(&more), Err(RestoreError::Refused));
+    assert_eq!(restore(&more), Err(RestoreError::Refused));
     machine.memory.has_room.store(true, Ordering::SeqCst);
-    machine.mem.restore(&more).unwrap();
+    restore(&more).unwrap();
     assert_eq!(machine.mem.plugged_bytes(), 37 * BLOCK_BYTES);
 }

@@ -11,14 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
-use self::regs::{QueueRegs, Regs};
-use super::chain::rings_in_ram;
-use super::{Activation, F_RING_EVENT_IDX, F_VERSION_1, Interrupt, VirtioDevice};
-use crate::{GuestRam, IrqLine, MmioDevice};
+use self::events::NoEvents;
+use self::regs::{QueueRegs, Regs, set_high, set_low};
+use super::chain::{QueueError, rings_in_ram};
+use super::{
+    ActivateError, Activation, F_RING_EVENT_IDX, F_VERSION_1, Interrupt, SharedMemory, VirtioDevice,
+};
+use crate::{DeviceMemory, IrqLine, MmioDevice, Ram};
 
+mod events;
 mod regs;
 mod state;
 
+pub use events::{MmioCounters, VirtioEvents};
 pub use state::{MmioQueueState, MmioState};
 
 /// Length of the register window in bytes.
@@ -55,9 +60,9 @@ const INT_USED: u32 = 1;
 const INT_CONFIG: u32 = 2;
 
 /// A virtio device behind MMIO registers.
-pub struct VirtioMmio {
-    ram: GuestRam,
-    device: Box<dyn VirtioDevice>,
+pub struct VirtioMmio<M: DeviceMemory = Ram> {
+    ram: Arc<M>,
+    device: Box<dyn VirtioDevice<M>>,
     irq: Arc<MmioInterrupt>,
     regs: Mutex<Regs>,
     /// The owner paused the device. Changed with `regs` locked.
@@ -76,6 +81,11 @@ struct MmioInterrupt {
     /// Queues in which the device left work, one bit for those whose number
     /// is the bit's modulo 64.
     work_left: AtomicU64,
+    /// Interrupts sent so far.
+    interrupts: AtomicU64,
+    /// Mistakes of the driver so far.
+    mistakes: AtomicU64,
+    events: Box<dyn VirtioEvents>,
 }
 
 impl MmioInterrupt {
@@ -83,7 +93,14 @@ impl MmioInterrupt {
         // A bit that is still set will be acknowledged before the driver
         // looks at the ring, so it needs no second edge.
         if self.pending.fetch_or(bit, Ordering::SeqCst) & bit == 0 {
+            self.interrupts.fetch_add(1, Ordering::Relaxed);
             self.line.pulse();
+        }
+    }
+
+    fn give_up(&self) {
+        if !self.needs_reset.swap(true, Ordering::SeqCst) {
+            self.raise(INT_CONFIG);
         }
     }
 }
@@ -106,16 +123,26 @@ impl Interrupt for MmioInterrupt {
         self.raise(INT_USED);
     }
 
-    fn needs_reset(&self) {
-        if !self.needs_reset.swap(true, Ordering::SeqCst) {
-            self.raise(INT_CONFIG);
-        }
+    fn needs_reset(&self, mistake: &QueueError) {
+        self.mistakes.fetch_add(1, Ordering::Relaxed);
+        self.events.driver_mistake(mistake);
+        self.give_up();
     }
 }
 
-impl VirtioMmio {
+impl<M: DeviceMemory> VirtioMmio<M> {
     /// Puts `device` behind registers. `irq` is edge-triggered.
-    pub fn new(ram: GuestRam, irq: Arc<dyn IrqLine>, device: Box<dyn VirtioDevice>) -> Self {
+    pub fn new(ram: Arc<M>, irq: Arc<dyn IrqLine>, device: Box<dyn VirtioDevice<M>>) -> Self {
+        Self::with_events(ram, irq, device, Box::new(NoEvents))
+    }
+
+    /// As [`VirtioMmio::new`]; `events` hears of what goes wrong.
+    pub fn with_events(
+        ram: Arc<M>,
+        irq: Arc<dyn IrqLine>,
+        device: Box<dyn VirtioDevice<M>>,
+        events: Box<dyn VirtioEvents>,
+    ) -> Self {
         let regs = Regs::new(device.queue_max_sizes());
         Self {
             ram,
@@ -126,9 +153,24 @@ impl VirtioMmio {
                 generation: AtomicU32::new(0),
                 needs_reset: AtomicBool::new(false),
                 work_left: AtomicU64::new(0),
+                interrupts: AtomicU64::new(0),
+                mistakes: AtomicU64::new(0),
+                events,
             }),
             regs: Mutex::new(regs),
             paused: AtomicBool::new(false),
+        }
+    }
+
+    /// How often things happened since this transport was made, over all
+    /// drivers it had.
+    pub fn counters(&self) -> MmioCounters {
+        let regs = self.lock();
+        MmioCounters {
+            notifications: regs.notifications,
+            interrupts: self.irq.interrupts.load(Ordering::Relaxed),
+            resets: regs.resets,
+            mistakes: self.irq.mistakes.load(Ordering::Relaxed),
         }
     }
 
@@ -148,12 +190,24 @@ impl VirtioMmio {
             0x044 => regs.selected().map_or(0, |q| u32::from(q.ready)),
             0x060 => self.irq.pending.load(Ordering::SeqCst),
             0x070 => regs.status | self.needs_reset_bit(),
-            // There are no shared memory regions: base and length read as
-            // all ones (virtio 1.2 §4.2.2.1).
-            0x0b0..=0x0bc => u32::MAX,
+            0x0b0 => low(self.shared_memory(&regs).bytes),
+            0x0b4 => high(self.shared_memory(&regs).bytes),
+            0x0b8 => low(self.shared_memory(&regs).address),
+            0x0bc => high(self.shared_memory(&regs).address),
             0x0fc => self.irq.generation.load(Ordering::SeqCst),
             _ => 0,
         }
+    }
+
+    /// The region that SHMSel names. Length and base of one that is not there
+    /// read as all ones (virtio 1.2 §4.2.2.1).
+    fn shared_memory(&self, regs: &Regs) -> SharedMemory {
+        let id = u8::try_from(regs.shm_sel).ok();
+        id.and_then(|id| self.device.shared_memory(id))
+            .unwrap_or(SharedMemory {
+                address: u64::MAX,
+                bytes: u64::MAX,
+            })
     }
 
     fn write_register(&self, offset: u64, value: u32) {
@@ -177,7 +231,8 @@ impl VirtioMmio {
             0x094 => regs.configure(|queue| set_high(&mut queue.avail_ring, value)),
             0x0a0 => regs.configure(|queue| set_low(&mut queue.used_ring, value)),
             0x0a4 => regs.configure(|queue| set_high(&mut queue.used_ring, value)),
-            _ => {}
+            0x0ac => regs.shm_sel = value,
+            _ => self.irq.events.invalid_access(offset),
         }
     }
 
@@ -186,7 +241,8 @@ impl VirtioMmio {
             return;
         };
         let ready = {
-            let regs = self.lock();
+            let mut regs = self.lock();
+            regs.notifications = regs.notifications.wrapping_add(1);
             regs.active
                 && regs
                     .queues
@@ -246,8 +302,9 @@ impl VirtioMmio {
         }
         if added & status::DRIVER_OK != 0 && regs.has(status::FEATURES_OK) {
             regs.status |= status::DRIVER_OK;
-            if !self.activate(regs) {
-                self.irq.needs_reset();
+            if let Err(error) = self.activate(regs) {
+                self.irq.events.not_started(&error);
+                self.irq.give_up();
             }
         }
     }
@@ -258,22 +315,23 @@ impl VirtioMmio {
         driver_features & !self.device.features() == 0 && driver_features & F_VERSION_1 != 0
     }
 
-    fn activate(&self, regs: &mut Regs) -> bool {
+    fn activate(&self, regs: &mut Regs) -> Result<(), ActivateError> {
         let event_idx = regs.driver_features & F_RING_EVENT_IDX != 0;
-        let queues: Option<Vec<Queue>> = regs
-            .queues
-            .iter()
-            .map(|queue| self.build_queue(queue, event_idx))
+        let queues: Result<Vec<Queue>, ActivateError> = (0..)
+            .zip(&regs.queues)
+            .map(|(index, queue)| {
+                self.build_queue(queue, event_idx)
+                    .ok_or(ActivateError::BadQueue(index))
+            })
             .collect();
-        let Some(queues) = queues else { return false };
-        let activation = Activation {
+        self.device.activate(Activation {
             ram: self.ram.clone(),
-            queues,
+            queues: queues?,
             irq: self.irq.clone(),
             features: regs.driver_features,
-        };
-        regs.active = self.device.activate(activation).is_ok();
-        regs.active
+        })?;
+        regs.active = true;
+        Ok(())
     }
 
     /// A queue from its registers; `None` if it is ready but unusable.
@@ -296,14 +354,14 @@ impl VirtioMmio {
         queue.set_next_avail(regs.next_avail);
         queue.set_next_used(regs.next_used);
         queue.set_ready(true);
-        rings_in_ram(&queue, &self.ram).then_some(queue)
+        rings_in_ram(&queue, &*self.ram).then_some(queue)
     }
 
     /// Holds the register lock throughout, so a read of the status register
     /// sees 0 only when the device is quiet (virtio 1.2 §4.2.2.2).
     fn reset(&self, regs: &mut Regs) {
         drop(self.device.reset());
-        *regs = Regs::new(self.device.queue_max_sizes());
+        regs.reset(self.device.queue_max_sizes());
         self.irq.pending.store(0, Ordering::SeqCst);
         self.irq.needs_reset.store(false, Ordering::SeqCst);
         self.irq.work_left.store(0, Ordering::SeqCst);
@@ -318,7 +376,7 @@ impl VirtioMmio {
     }
 }
 
-impl MmioDevice for VirtioMmio {
+impl<M: DeviceMemory> MmioDevice for VirtioMmio<M> {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match (offset.checked_sub(CONFIG), data.len()) {
             (Some(offset), 1 | 2 | 4 | 8) => self.device.read_config(offset, data),
@@ -342,7 +400,7 @@ impl MmioDevice for VirtioMmio {
     }
 }
 
-impl Drop for VirtioMmio {
+impl<M: DeviceMemory> Drop for VirtioMmio<M> {
     fn drop(&mut self) {
         // Device threads must not outlive the machine that drives them.
         drop(self.device.reset());
@@ -353,13 +411,14 @@ fn queue_bit(queue: u16) -> u64 {
     1 << (queue % 64)
 }
 
-fn set_low(address: &mut u64, value: u32) {
-    *address = (*address & !0xffff_ffff) | u64::from(value);
+fn low(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
-fn set_high(address: &mut u64, value: u32) {
-    *address = (*address & 0xffff_ffff) | (u64::from(value) << 32);
+fn high(value: u64) -> u32 {
+    low(value >> 32)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "default"))]
 mod tests;

@@ -52,9 +52,13 @@ pub(super) struct Regs {
     pub(super) driver_features_sel: u32,
     pub(super) driver_features: u64,
     pub(super) queue_sel: u32,
+    pub(super) shm_sel: u32,
     pub(super) queues: Vec<QueueRegs>,
     /// The device has been given its queues.
     pub(super) active: bool,
+    /// Writes to QueueNotify, and resets, of this and earlier drivers.
+    pub(super) notifications: u64,
+    pub(super) resets: u64,
 }
 
 impl Regs {
@@ -65,13 +69,25 @@ impl Regs {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
+            shm_sel: 0,
             queues: queue_max_sizes
                 .iter()
                 .copied()
                 .map(QueueRegs::new)
                 .collect(),
             active: false,
+            notifications: 0,
+            resets: 0,
         }
+    }
+
+    /// Back to how it was made, but for what is counted.
+    pub(super) fn reset(&mut self, queue_max_sizes: &[u16]) {
+        *self = Self {
+            notifications: self.notifications,
+            resets: self.resets.wrapping_add(1),
+            ..Self::new(queue_max_sizes)
+        };
     }
 
     pub(super) fn has(&self, bits: u32) -> bool {
@@ -93,8 +109,8 @@ impl Regs {
         let negotiating =
             self.has(status::DRIVER) && self.status & (status::FEATURES_OK | status::FAILED) == 0;
         match self.driver_features_sel {
-            0 if negotiating => super::set_low(&mut self.driver_features, value),
-            1 if negotiating => super::set_high(&mut self.driver_features, value),
+            0 if negotiating => set_low(&mut self.driver_features, value),
+            1 if negotiating => set_high(&mut self.driver_features, value),
             _ => {}
         }
     }
@@ -135,4 +151,14 @@ impl Regs {
             queue.ready = value == 1 && queue.is_usable();
         }
     }
+}
+
+/// Writes the low half of an address.
+pub(super) fn set_low(address: &mut u64, value: u32) {
+    *address = (*address & !0xffff_ffff) | u64::from(value);
+}
+
+/// Writes the high half of an address.
+pub(super) fn set_high(address: &mut u64, value: u32) {
+    *address = (*address & 0xffff_ffff) | (u64::from(value) << 32);
 }

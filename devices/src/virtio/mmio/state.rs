@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use serde::{Deserialize, Serialize};
-
 use super::regs::Regs;
 use super::{INT_CONFIG, INT_USED, VirtioMmio, status};
-use crate::virtio::{DeviceState, RestoreError};
+use crate::DeviceMemory;
+use crate::virtio::{RestoreError, SavedState};
 
 /// Saved registers and ring positions of one queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MmioQueueState {
     /// QueueNum as the driver wrote it.
     pub size: u32,
@@ -28,7 +28,8 @@ pub struct MmioQueueState {
 }
 
 /// Saved state of a [`VirtioMmio`] and the device behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MmioState {
     /// Device type the state belongs to.
     pub device_id: u32,
@@ -50,13 +51,15 @@ pub struct MmioState {
     pub driver_features: u64,
     /// QueueSel.
     pub queue_sel: u32,
+    /// SHMSel.
+    pub shm_sel: u32,
     /// One entry per queue of the device.
     pub queues: Vec<MmioQueueState>,
     /// The device's own part.
-    pub device: DeviceState,
+    pub device: SavedState,
 }
 
-impl VirtioMmio {
+impl<M: DeviceMemory> VirtioMmio<M> {
     /// The state to save. The caller has stopped the vCPUs; requests in
     /// flight are waited for.
     pub fn state(&self) -> MmioState {
@@ -85,6 +88,7 @@ impl VirtioMmio {
             driver_features_sel: regs.driver_features_sel,
             driver_features: regs.driver_features,
             queue_sel: regs.queue_sel,
+            shm_sel: regs.shm_sel,
             queues: queues.collect(),
             device: self.device.state(),
         }
@@ -151,10 +155,14 @@ impl VirtioMmio {
         self.irq
             .pending
             .store(state.interrupt_status, Ordering::SeqCst);
-        *regs = restored;
+        *regs = Regs {
+            notifications: regs.notifications,
+            resets: regs.resets,
+            ..restored
+        };
         // Between its start and the rest of its state the device must not act.
         self.device.pause();
-        let outcome = if state.active && !self.activate(regs) {
+        let outcome = if state.active && self.activate(regs).is_err() {
             Err(RestoreError::Refused)
         } else {
             self.device.restore(&state.device)
@@ -180,6 +188,7 @@ impl VirtioMmio {
                 found: state.device_id,
             });
         }
+        state.device.check(self.device.state_format())?;
         if !is_reachable_status(state.status) {
             return Err(RestoreError::Invalid("status"));
         }
@@ -221,6 +230,7 @@ impl VirtioMmio {
         regs.driver_features_sel = state.driver_features_sel;
         regs.driver_features = state.driver_features;
         regs.queue_sel = state.queue_sel;
+        regs.shm_sel = state.shm_sel;
         Ok(regs)
     }
 }
@@ -236,5 +246,5 @@ fn is_reachable_status(value: u32) -> bool {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "default"))]
 mod tests;

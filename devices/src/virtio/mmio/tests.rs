@@ -4,14 +4,22 @@ use virtio_queue::QueueState;
 use vm_memory::Bytes;
 
 use super::*;
+use crate::GuestRam;
 use crate::testing::{Buffer, CountingIrq, Driver, DriverQueue, guest_ram};
-use crate::virtio::{
-    ActivateError, DeviceState, F_RING_EVENT_IDX, RestoreError,
-    rng::{Rng, RngState},
-};
+use crate::virtio::rng::Rng;
+use crate::virtio::{RestoreError, SavedState, StateFormat};
+
+mod observed;
+mod shared;
 
 const RINGS: u64 = 0x1_0000;
 const ALL: u32 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+
+/// What the probe's states are called: none of this crate's devices.
+const PROBE: StateFormat = StateFormat {
+    kind: "probe",
+    version: 1,
+};
 
 /// A device that records what the transport does to it.
 #[derive(Default)]
@@ -64,11 +72,25 @@ impl VirtioDevice for Shared {
         let queues = active.iter().flat_map(|a| &a.queues);
         queues.map(Queue::state).collect()
     }
-    fn state(&self) -> DeviceState {
-        DeviceState::Rng(RngState {})
+    fn state_format(&self) -> StateFormat {
+        PROBE
     }
-    fn restore(&self, _: &DeviceState) -> Result<(), RestoreError> {
+    fn state(&self) -> SavedState {
+        SavedState {
+            kind: PROBE.kind.into(),
+            version: PROBE.version,
+            bytes: b"probe".to_vec(),
+        }
+    }
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
+        assert_eq!(*state, self.state());
         Ok(())
+    }
+    fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        (id == 3).then_some(SharedMemory {
+            address: 0x8_1234_0000,
+            bytes: 0x2_0000_4000,
+        })
     }
 }
 
@@ -326,7 +348,11 @@ fn notifications_reach_ready_queues_only() {
     }
     assert_eq!(*probe.notifications.lock().unwrap(), [1]);
     let active = probe.active.lock().unwrap();
-    active.as_ref().unwrap().irq.needs_reset();
+    active
+        .as_ref()
+        .unwrap()
+        .irq
+        .needs_reset(&QueueError::BrokenChain);
     driver.notify(1);
     assert_eq!(probe.notifications.lock().unwrap().len(), 1);
 }
@@ -346,8 +372,8 @@ fn interrupts_pulse_once_until_acknowledged() {
     assert_eq!(driver.read(0x060), INT_CONFIG);
     irq.used_buffers(0);
     assert_eq!(driver.irq.pulses(), 3);
-    irq.needs_reset();
-    irq.needs_reset();
+    irq.needs_reset(&QueueError::BrokenChain);
+    irq.needs_reset(&QueueError::BrokenChain);
     assert_eq!(driver.status(), ALL | status::NEEDS_RESET);
     assert_eq!(driver.irq.pulses(), 3);
     assert!(!driver.irq.level() && driver.irq.level_calls() == 0);
@@ -358,7 +384,7 @@ fn reset_forgets_everything() {
     let (probe, _ram, driver) = started();
     let irq = probe.active.lock().unwrap().as_ref().unwrap().irq.clone();
     irq.used_buffers(0);
-    irq.needs_reset();
+    irq.needs_reset(&QueueError::BrokenChain);
     let before = probe.resets.load(Ordering::SeqCst);
     driver.write(0x070, 0);
     assert_eq!((driver.status(), driver.read(0x060)), (0, 0));

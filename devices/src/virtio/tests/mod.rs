@@ -11,11 +11,13 @@ use super::mem::{BLOCK_BYTES, Mem, MemConfig};
 use super::mmio::VirtioMmio;
 use super::rng::Rng;
 use super::vsock::{Vsock, VsockConfig};
-use crate::GuestRam;
-use crate::reactor::Reactor;
+use crate::reactor::MioReactor;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
+use crate::{DeviceMemory, GuestRam, Ram};
 
 mod chains;
+mod memory;
+mod positions;
 mod races;
 mod refilled;
 mod wrapped;
@@ -36,13 +38,16 @@ struct Request {
 }
 
 /// A device with its driver.
-struct Rig {
+struct Rig<M: DeviceMemory = Ram> {
     name: &'static str,
+    /// As the guest sees it.
     ram: GuestRam,
-    driver: Driver,
+    /// As the device does.
+    memory: Arc<M>,
+    driver: Driver<M>,
     requests: Vec<Request>,
     /// Dropped last.
-    _reactor: Option<Arc<Reactor>>,
+    _reactor: Option<MioReactor>,
 }
 
 fn readable(addr: u64, len: u32) -> Buffer {
@@ -53,41 +58,56 @@ fn writable(addr: u64, len: u32) -> Buffer {
     Buffer::Writable { addr, len }
 }
 
+/// How a device sees a guest's memory.
+type Seen<M> = fn(GuestRam) -> Arc<M>;
+
 /// One of each.
 fn rigs() -> Vec<Rig> {
-    vec![rng(), balloon(), mem(), blk(), vsock()]
+    rigs_in(|ram| ram)
 }
 
-fn rig(name: &'static str, device: Box<dyn VirtioDevice>, requests: Vec<Request>) -> Rig {
+/// The same over another kind of memory.
+fn rigs_in<M: DeviceMemory>(seen: Seen<M>) -> Vec<Rig<M>> {
+    vec![rng(seen), balloon(seen), mem(seen), blk(seen), vsock(seen)]
+}
+
+fn rig<M: DeviceMemory>(
+    name: &'static str,
+    seen: Seen<M>,
+    device: Box<dyn VirtioDevice<M>>,
+    requests: Vec<Request>,
+) -> Rig<M> {
     let ram = guest_ram(RAM_BYTES);
+    let memory = seen(ram.clone());
     let irq = Arc::new(CountingIrq::default());
     let sizes = vec![QUEUE; device.queue_max_sizes().len()];
-    let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), device));
+    let device = Arc::new(VirtioMmio::new(memory.clone(), irq.clone(), device));
     let driver = Driver::start(&ram, device, irq, RINGS, &sizes);
     Rig {
         name,
         ram,
+        memory,
         driver,
         requests,
         _reactor: None,
     }
 }
 
-impl Rig {
+impl<M: DeviceMemory> Rig<M> {
     fn write(&self, addr: u64, bytes: &[u8]) {
         self.ram.write_slice(bytes, GuestAddress(addr)).unwrap();
     }
 }
 
-fn rng() -> Rig {
+fn rng<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
     let requests = vec![Request {
         queue: 0,
         buffers: vec![writable(DATA, 64)],
     }];
-    rig("rng", Box::new(Rng::host()), requests)
+    rig("rng", seen, Box::new(Rng::host()), requests)
 }
 
-fn balloon() -> Rig {
+fn balloon<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
     let page = |queue: u64| DATA + queue * 0x1000;
     let requests = vec![
         Request {
@@ -104,14 +124,14 @@ fn balloon() -> Rig {
         },
     ];
     let balloon = Balloon::new(RecordingMemory::new(4096));
-    let rig = rig("balloon", Box::new(balloon), requests);
+    let rig = rig("balloon", seen, Box::new(balloon), requests);
     for queue in [0, 1] {
         rig.write(page(queue), &SPARE_PAGE.to_le_bytes());
     }
     rig
 }
 
-fn mem() -> Rig {
+fn mem<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
     let config = MemConfig {
         address: 4 << 30,
         region_bytes: 8 * BLOCK_BYTES,
@@ -121,7 +141,7 @@ fn mem() -> Rig {
         queue: 0,
         buffers: vec![readable(DATA, 24), writable(DATA + 0x1000, 10)],
     }];
-    let rig = rig("mem", Box::new(mem), requests);
+    let rig = rig("mem", seen, Box::new(mem), requests);
     let mut request = [0; 24];
     // STATE of one block.
     request[0] = 3;
@@ -131,7 +151,7 @@ fn mem() -> Rig {
     rig
 }
 
-fn blk() -> Rig {
+fn blk<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 20).unwrap();
     let config = BlkConfig {
@@ -146,22 +166,27 @@ fn blk() -> Rig {
         }
     });
     let requests = requests.collect();
-    rig("blk", Box::new(Blk::new(file, config).unwrap()), requests)
+    rig(
+        "blk",
+        seen,
+        Box::new(Blk::new(file, config).unwrap()),
+        requests,
+    )
 }
 
-fn vsock() -> Rig {
-    let reactor = Reactor::spawn().unwrap();
+fn vsock<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
+    let reactor = MioReactor::spawn().unwrap();
     let config = VsockConfig {
         guest_cid: 3,
         ..VsockConfig::default()
     };
-    let vsock = Vsock::new(config, &reactor).unwrap();
+    let vsock = Vsock::new(config, reactor.handle()).unwrap();
     // A reset of no connection, which is ignored.
     let requests = vec![Request {
         queue: 1,
         buffers: vec![readable(DATA, 44)],
     }];
-    let mut rig = rig("vsock", Box::new(vsock), requests);
+    let mut rig = rig("vsock", seen, Box::new(vsock), requests);
     let mut packet = [0; 44];
     packet[0] = 3;
     packet[8] = 2;

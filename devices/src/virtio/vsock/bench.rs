@@ -4,11 +4,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::{Shared, Vsock, VsockConfig, VsockError};
+use crate::Ram;
 use crate::reactor::{EventHandler, Reactor, Readiness};
 
 /// The host's side of such a device.
 pub(crate) struct Bench {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Ram>>,
 }
 
 /// A handler that is not told what really happens.
@@ -18,9 +19,12 @@ impl EventHandler for Deaf {
     fn ready(&self, _key: u32, _readiness: Readiness) {}
 }
 
-impl Vsock {
+impl Vsock<Ram> {
     /// A device without listeners, and the hand on its sockets.
-    pub(crate) fn bench(guest_cid: u64, reactor: &Reactor) -> Result<(Self, Bench), VsockError> {
+    pub(crate) fn bench(
+        guest_cid: u64,
+        reactor: Arc<dyn Reactor>,
+    ) -> Result<(Self, Bench), VsockError> {
         let config = VsockConfig {
             guest_cid,
             ..VsockConfig::default()

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use vm_memory::{GuestMemory, ReadVolatile, VolatileMemoryError};
+use vm_memory::{ReadVolatile, VolatileMemoryError};
 
 use super::credit::{BUFFER_BYTES, ReceiveCredit, SendCredit};
 use super::host;
@@ -13,7 +13,7 @@ use super::packet::{
     HEADER_BYTES, HOST_CID, Header, MAX_PAYLOAD_BYTES, SHUTDOWN_RECEIVE, SHUTDOWN_SEND,
     TYPE_STREAM, op,
 };
-use crate::Ram;
+use crate::DeviceMemory;
 use crate::virtio::chain::Segments;
 
 /// Longest first line of a client of the mux socket, newline included.
@@ -366,7 +366,12 @@ impl Connection {
     }
 
     /// Puts the next packet's payload into `buffer` and returns its header.
-    pub(super) fn fill(&mut self, guest_cid: u64, ram: &Ram, buffer: &Segments) -> Filled {
+    pub(super) fn fill<M: DeviceMemory>(
+        &mut self,
+        guest_cid: u64,
+        ram: &M,
+        buffer: &Segments,
+    ) -> Filled {
         if std::mem::take(&mut self.pending.request) {
             return Filled::Packet(self.header(guest_cid, op::REQUEST), 0);
         }
@@ -412,7 +417,12 @@ impl Connection {
 
     /// Reads from the socket straight into guest memory. Notes the end of the
     /// stream, and that there is nothing more for now.
-    fn read_into(&mut self, ram: &Ram, buffer: &Segments, max: usize) -> Result<usize, ()> {
+    fn read_into<M: DeviceMemory>(
+        &mut self,
+        ram: &M,
+        buffer: &Segments,
+        max: usize,
+    ) -> Result<usize, ()> {
         let mut done = 0;
         for part in buffer.range(HEADER_BYTES, max) {
             for slice in ram.get_slices(part.addr, part.len) {

@@ -19,18 +19,19 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 
 use self::mux::Mux;
 use self::socket::Listener;
+use super::state::StateFields;
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
-    RestoreError, VirtioDevice, read_config_space,
+    RestoreError, SavedState, StateFormat, VirtioDevice, read_config_space,
 };
-use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, ReactorHandle, Readiness};
+use crate::reactor::{EventHandler, HandlerId, Reactor, ReactorError, Readiness};
+use crate::{DeviceMemory, Ram};
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 mod bench;
 mod connection;
 mod credit;
@@ -40,7 +41,7 @@ mod packet;
 mod queues;
 mod socket;
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use bench::Bench;
 pub use mux::{MAX_BUFFERED_BYTES, MAX_CONNECTIONS, RESERVED_CONNECTIONS};
 
@@ -103,7 +104,7 @@ pub enum VsockError {
 
 /// Saved state of a [`Vsock`]. Connections are not part of it: they end with
 /// the machine, and the restored guest is told so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VsockState {
     /// The guest's context id.
     pub guest_cid: u64,
@@ -116,25 +117,51 @@ pub struct VsockState {
     pub reset_acknowledged_at: Option<u16>,
 }
 
+impl DeviceState for VsockState {
+    const FORMAT: StateFormat = StateFormat {
+        kind: "vsock",
+        version: 1,
+    };
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.guest_cid.to_le_bytes().to_vec();
+        bytes.extend(self.next_host_port.to_le_bytes());
+        bytes.push(self.reset_acknowledged_at.is_some().into());
+        bytes.extend(self.reset_acknowledged_at.unwrap_or(0).to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = StateFields::new(bytes);
+        let (guest_cid, next_host_port) = (fields.u64()?, fields.u32()?);
+        let (told, index) = (fields.bool()?, fields.u16()?);
+        fields.end().map(|()| Self {
+            guest_cid,
+            next_host_port,
+            reset_acknowledged_at: told.then_some(index),
+        })
+    }
+}
+
 /// A socket device.
-pub struct Vsock {
+pub struct Vsock<M: DeviceMemory = Ram> {
     guest_cid: u64,
-    shared: Arc<Shared>,
-    reactor: ReactorHandle,
+    shared: Arc<Shared<M>>,
+    reactor: Arc<dyn Reactor>,
     handler: HandlerId,
 }
 
-struct Shared {
-    mux: Mutex<Mux>,
+struct Shared<M> {
+    mux: Mutex<Mux<M>>,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Mux> {
+impl<M: DeviceMemory> Shared<M> {
+    fn lock(&self) -> MutexGuard<'_, Mux<M>> {
         self.mux.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl EventHandler for Shared {
+impl<M: DeviceMemory> EventHandler for Shared<M> {
     fn ready(&self, key: u32, readiness: Readiness) {
         self.lock().ready(key, readiness);
     }
@@ -144,10 +171,10 @@ impl EventHandler for Shared {
     }
 }
 
-impl Vsock {
+impl<M: DeviceMemory> Vsock<M> {
     /// A device that listens from now on and serves its sockets on
     /// `reactor`'s thread.
-    pub fn new(config: VsockConfig, reactor: &Reactor) -> Result<Self, VsockError> {
+    pub fn new(config: VsockConfig, reactor: Arc<dyn Reactor>) -> Result<Self, VsockError> {
         let guest_cid = config.guest_cid;
         if !(MIN_GUEST_CID..u64::from(u32::MAX)).contains(&guest_cid) {
             return Err(VsockError::BadCid(guest_cid));
@@ -159,7 +186,6 @@ impl Vsock {
         if let Some(path) = &config.mux {
             listeners.push((Listener::bind(path)?, None));
         }
-        let reactor = reactor.handle();
         let shared = Arc::new(Shared {
             mux: Mutex::new(Mux::new(config, reactor.clone())),
         });
@@ -185,14 +211,14 @@ impl Vsock {
     }
 }
 
-impl Drop for Vsock {
+impl<M: DeviceMemory> Drop for Vsock<M> {
     fn drop(&mut self) {
         self.reactor.remove_handler(self.handler);
         self.shared.lock().close();
     }
 }
 
-impl VirtioDevice for Vsock {
+impl<M: DeviceMemory> VirtioDevice<M> for Vsock<M> {
     fn device_id(&self) -> u32 {
         DEVICE_ID
     }
@@ -209,7 +235,7 @@ impl VirtioDevice for Vsock {
         read_config_space(&self.guest_cid.to_le_bytes(), offset, data);
     }
 
-    fn activate(&self, activation: Activation) -> Result<(), ActivateError> {
+    fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
         // Receive and transmit are needed; a driver may go without events.
         for (index, queue) in (0u16..).zip(&activation.queues).take(2) {
             if !queue.ready() {
@@ -243,20 +269,22 @@ impl VirtioDevice for Vsock {
         self.shared.lock().queue_states()
     }
 
-    fn state(&self) -> DeviceState {
-        DeviceState::Vsock(self.shared.lock().state())
+    fn state_format(&self) -> StateFormat {
+        VsockState::FORMAT
     }
 
-    fn restore(&self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
-            DeviceState::Vsock(state) if state.guest_cid == self.guest_cid => {
-                self.shared.lock().restore(state)
-            }
-            DeviceState::Vsock(_) => Err(RestoreError::Invalid("guest_cid")),
-            _ => Err(RestoreError::Invalid("device")),
+    fn state(&self) -> SavedState {
+        SavedState::of(&self.shared.lock().state())
+    }
+
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: VsockState = state.read()?;
+        if state.guest_cid != self.guest_cid {
+            return Err(RestoreError::Invalid("guest_cid"));
         }
+        self.shared.lock().restore(&state)
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "default"))]
 mod tests;

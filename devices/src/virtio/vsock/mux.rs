@@ -1,7 +1,9 @@
 //! All connections of one device: who is who, and whose turn it is.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueState};
 
@@ -12,10 +14,11 @@ use super::connection::{Connection, Fate, Filled, Phase};
 use super::packet::{HOST_CID, Header, TYPE_STREAM, op};
 use super::queues::{Offered, Queues, Sent};
 use super::socket::Listener;
-use crate::reactor::{HandlerId, ReactorError, ReactorHandle, Readiness};
+use crate::DeviceMemory;
+use crate::reactor::{HandlerId, Reactor, ReactorError, Readiness};
 use crate::virtio::Activation;
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 mod check;
 mod doors;
 mod guests;
@@ -63,14 +66,14 @@ impl Room {
 }
 
 /// See the module's documentation.
-pub(super) struct Mux {
+pub(super) struct Mux<M> {
     guest_cid: u64,
     path: Option<PathBuf>,
     privileged_ports: Vec<u32>,
-    reactor: ReactorHandle,
+    reactor: Arc<dyn Reactor>,
     handler: Option<HandlerId>,
     doors: Vec<Door>,
-    queues: Option<Queues>,
+    queues: Option<Queues<M>>,
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
     by_ports: HashMap<Ports, usize>,
@@ -89,9 +92,9 @@ pub(super) struct Mux {
     payload: Vec<u8>,
 }
 
-impl Mux {
+impl<M: DeviceMemory> Mux<M> {
     /// A mux without listeners, which [`Mux::listen`] adds.
-    pub(super) fn new(config: VsockConfig, reactor: ReactorHandle) -> Self {
+    pub(super) fn new(config: VsockConfig, reactor: Arc<dyn Reactor>) -> Self {
         Self {
             guest_cid: config.guest_cid,
             path: config.mux,
@@ -122,7 +125,8 @@ impl Mux {
     ) -> Result<(), ReactorError> {
         self.handler = Some(handler);
         for (key, (listener, guest_port)) in (0..CONNECTION_KEY).zip(listeners) {
-            self.reactor.register(handler, key, &listener.socket)?;
+            self.reactor
+                .register(handler, key, listener.socket.as_fd())?;
             self.doors.push(Door {
                 listener,
                 guest_port,
@@ -135,7 +139,7 @@ impl Mux {
         self.slots.len() - self.free.len()
     }
 
-    pub(super) fn activate(&mut self, activation: Activation) {
+    pub(super) fn activate(&mut self, activation: Activation<M>) {
         self.queues = Some(Queues::new(activation));
     }
 
@@ -158,7 +162,7 @@ impl Mux {
             self.refuse_waiting();
         }
         for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
-            self.reactor.deregister(&slot.stream);
+            self.reactor.deregister(slot.stream.as_fd());
         }
         self.free.clear();
         self.by_ports.clear();
@@ -174,7 +178,7 @@ impl Mux {
     pub(super) fn close(&mut self) {
         drop(self.reset());
         for door in std::mem::take(&mut self.doors) {
-            self.reactor.deregister(&door.listener.socket);
+            self.reactor.deregister(door.listener.socket.as_fd());
         }
     }
 
@@ -202,7 +206,7 @@ impl Mux {
         self.next_generation = (self.next_generation + 1) % (CONNECTION_KEY >> SLOT_BITS);
         if self
             .reactor
-            .register(handler, connection.key, &connection.stream)
+            .register(handler, connection.key, connection.stream.as_fd())
             .is_err()
         {
             // Out of kernel memory for it; the client sees a close.
@@ -228,7 +232,7 @@ impl Mux {
         };
         self.unmap(&connection, index);
         self.buffered -= connection.buffered();
-        self.reactor.deregister(&connection.stream);
+        self.reactor.deregister(connection.stream.as_fd());
         if connection.queued {
             self.turn.retain(|&other| other != index);
         }

@@ -7,7 +7,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError, Segments, add_used, pop_or_listen, wants_interrupt};
 use crate::virtio::{Activation, Interrupt};
 
@@ -28,8 +28,8 @@ pub(super) enum Sent {
 }
 
 /// Queues of an active device.
-pub(super) struct Queues {
-    ram: GuestRam,
+pub(super) struct Queues<M> {
+    ram: Arc<M>,
     queues: Vec<Queue>,
     irq: Arc<dyn Interrupt>,
     /// Which queues had buffers used since the driver was last told.
@@ -37,8 +37,8 @@ pub(super) struct Queues {
     broken: bool,
 }
 
-impl Queues {
-    pub(super) fn new(activation: Activation) -> Self {
+impl<M: DeviceMemory> Queues<M> {
+    pub(super) fn new(activation: Activation<M>) -> Self {
         Self {
             ram: activation.ram,
             queues: activation.queues,
@@ -60,16 +60,16 @@ impl Queues {
     fn check<T>(&mut self, outcome: Result<T, QueueError>) -> Option<T> {
         match outcome {
             Ok(value) => Some(value),
-            Err(_) => {
-                self.fail();
+            Err(mistake) => {
+                self.fail(&mistake);
                 None
             }
         }
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, mistake: &QueueError) {
         self.broken = true;
-        self.irq.needs_reset();
+        self.irq.needs_reset(mistake);
     }
 
     fn pop(&mut self, index: usize) -> Option<Chain> {
@@ -77,12 +77,12 @@ impl Queues {
             return None;
         }
         let queue = &mut self.queues[index];
-        let outcome = pop_or_listen(queue, &self.ram, MAX_SEGMENTS);
+        let outcome = pop_or_listen(queue, &*self.ram, MAX_SEGMENTS);
         self.check(outcome)?
     }
 
     fn give_back(&mut self, index: usize, head: u16, len: usize) {
-        let outcome = add_used(&mut self.queues[index], &self.ram, head, len);
+        let outcome = add_used(&mut self.queues[index], &*self.ram, head, len);
         if self.check(outcome).is_some() {
             self.used[index] = true;
         }
@@ -91,7 +91,7 @@ impl Queues {
     /// Takes the next packet the guest sent; its payload goes to `payload`.
     pub(super) fn take_sent(&mut self, payload: &mut Vec<u8>) -> Option<Sent> {
         let chain = self.pop(TX)?;
-        let outcome = read_packet(&chain.readable, &self.ram, payload);
+        let outcome = read_packet(&chain.readable, &*self.ram, payload);
         let sent = self.check(outcome)?;
         self.give_back(TX, chain.head, 0);
         Some(sent)
@@ -102,19 +102,19 @@ impl Queues {
     /// for later. False if there is no buffer, or `fill` had no use for it.
     pub(super) fn give_received(
         &mut self,
-        fill: impl FnOnce(&GuestRam, &Segments) -> Result<Option<(Header, usize)>, ()>,
+        fill: impl FnOnce(&M, &Segments) -> Result<Option<(Header, usize)>, ()>,
     ) -> Offered {
         let Some(chain) = self.pop(RX) else {
             return Offered::NoBuffer;
         };
         // A buffer without room for payload would stall every stream.
         if chain.writable.len() <= HEADER_BYTES {
-            self.fail();
+            self.fail(&QueueError::BadRequest);
             return Offered::NoBuffer;
         }
         match fill(&self.ram, &chain.writable) {
             Ok(Some((header, len))) => {
-                let outcome = chain.writable.write(&self.ram, 0, &header.encode());
+                let outcome = chain.writable.write(&*self.ram, 0, &header.encode());
                 if self.check(outcome).is_some() {
                     self.give_back(RX, chain.head, HEADER_BYTES + len);
                 }
@@ -125,7 +125,7 @@ impl Queues {
                 Offered::Declined
             }
             Err(()) => {
-                self.fail();
+                self.fail(&QueueError::BadRequest);
                 Offered::NoBuffer
             }
         }
@@ -137,12 +137,12 @@ impl Queues {
     /// seen the event; nothing if it left no buffer for that yet.
     pub(super) fn send_transport_reset(&mut self) -> Option<u16> {
         let chain = self.pop(EVENT)?;
-        let outcome = chain.writable.write(&self.ram, 0, &0u32.to_le_bytes());
+        let outcome = chain.writable.write(&*self.ram, 0, &0u32.to_le_bytes());
         if !self.check(outcome)? {
-            self.fail();
+            self.fail(&QueueError::BadRequest);
             return None;
         }
-        let outcome = listen_beyond_available(&self.queues[EVENT], &self.ram);
+        let outcome = listen_beyond_available(&self.queues[EVENT], &*self.ram);
         let available = self.check(outcome)?;
         self.give_back(EVENT, chain.head, 4);
         Some(available.wrapping_add(1))
@@ -161,13 +161,19 @@ impl Queues {
         available.is_some_and(|available| available.0.wrapping_sub(index) < 1 << 15)
     }
 
+    /// Whether a device can have been saved while it waited for event buffers
+    /// up to `index`: for the one after the last, or one that has come since.
+    pub(super) fn may_owe_events_up_to(&mut self, index: u16) -> bool {
+        !self.has_events() || self.events_available_to(index.wrapping_sub(1))
+    }
+
     /// One interrupt at most for each queue, after a batch.
     pub(super) fn interrupt(&mut self) {
         for index in [RX, TX, EVENT] {
             if !std::mem::take(&mut self.used[index]) || self.broken {
                 continue;
             }
-            let outcome = wants_interrupt(&mut self.queues[index], &self.ram);
+            let outcome = wants_interrupt(&mut self.queues[index], &*self.ram);
             if self.check(outcome) == Some(true) {
                 // One of 0, 1 and 2.
                 self.irq.used_buffers(u16::try_from(index).unwrap_or(0));
@@ -190,9 +196,9 @@ pub(super) enum Offered {
 /// Has the driver notify of the next buffer it makes available, though there
 /// are some left: `virtio-queue` asks for those beyond the last one taken.
 /// Returns the driver's index.
-fn listen_beyond_available(queue: &Queue, ram: &GuestRam) -> Result<u16, QueueError> {
+fn listen_beyond_available<M: DeviceMemory>(queue: &Queue, ram: &M) -> Result<u16, QueueError> {
     let available = queue
-        .avail_idx(&**ram, Ordering::Acquire)
+        .avail_idx(ram, Ordering::Acquire)
         .map_err(QueueError::Ring)?
         .0;
     if queue.event_idx_enabled() {
@@ -205,9 +211,9 @@ fn listen_beyond_available(queue: &Queue, ram: &GuestRam) -> Result<u16, QueueEr
     Ok(available)
 }
 
-fn read_packet(
+fn read_packet<M: DeviceMemory>(
     chain: &Segments,
-    ram: &GuestRam,
+    ram: &M,
     payload: &mut Vec<u8>,
 ) -> Result<Sent, QueueError> {
     let mut header = [0; HEADER_BYTES];

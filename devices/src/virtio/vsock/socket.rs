@@ -27,9 +27,7 @@ impl Listener {
             source,
         };
         let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
-        let fd =
-            socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(|e| failed(e.into()))?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        let fd = unix_socket().map_err(failed)?;
         bind(&fd, &address).map_err(|e| failed(e.into()))?;
         let listener = Self {
             socket: UnixListener::from(fd),
@@ -77,8 +75,21 @@ impl Drop for Listener {
 
 /// Connects to `path` without ever blocking: a full backlog is a refusal.
 pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let stream = mio::net::UnixStream::connect(path)?;
-    let stream = UnixStream::from(OwnedFd::from(stream));
+    let address = SocketAddrUnix::new(path)?;
+    let stream = UnixStream::from(unix_socket()?);
+    stream.set_nonblocking(true)?;
+    match rustix::net::connect(&stream, &address) {
+        // Whether it succeeds shows when the stream is used.
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
     host::prepare(&stream)?;
     Ok(stream)
+}
+
+/// A stream socket that programs started from here do not inherit.
+fn unix_socket() -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
 }

@@ -11,9 +11,10 @@ use vm_memory::{Bytes, GuestAddress};
 use super::credit::BUFFER_BYTES;
 use super::packet::{HEADER_BYTES, HOST_CID, Header, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, op};
 use super::*;
-use crate::GuestRam;
+use crate::reactor::MioReactor;
 use crate::testing::{Buffer, CountingIrq, Driver, DriverQueue, guest_ram};
 use crate::virtio::mmio::{MmioState, VirtioMmio, status};
+use crate::{GuestRam, Ram};
 
 mod connect;
 mod flow;
@@ -22,6 +23,7 @@ mod malformed;
 mod privileged;
 mod restore;
 mod shutdown;
+mod wrapped;
 
 use guest::{CID, Guest};
 

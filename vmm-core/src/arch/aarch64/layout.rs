@@ -52,14 +52,6 @@ pub const FDT_BYTES: u64 = 2 << 20;
 /// with pages of 4 KiB (arch/arm64/include/asm/sparsemem.h).
 pub const HOT_UNIT_BYTES: u64 = 128 << 20;
 
-/// Where memory can be added to a machine with `ram_bytes` of RAM, and how
-/// much: up to where files are mapped, in whole units.
-pub const fn hot_region(ram_bytes: u64) -> (u64, u64) {
-    let start = (RAM + ram_bytes).next_multiple_of(HOT_UNIT_BYTES);
-    let room = DAX_WINDOW.saturating_sub(start);
-    (start, room / HOT_UNIT_BYTES * HOT_UNIT_BYTES)
-}
-
 /// Interrupt of the virtual timer, private to each vCPU.
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
 /// Interrupt of the console.

@@ -1,11 +1,17 @@
 //! 64-bit Arm guests.
 
+mod board;
+pub mod boot;
 pub mod fdt;
+mod guest;
 pub mod image;
 pub mod inject;
 pub mod layout;
 pub mod psci;
+pub mod registers;
 pub mod syndrome;
+
+pub use guest::Aarch64;
 
 /// `MPIDR_EL1` of vCPU `index`: 16 vCPUs to a cluster, so that one software
 /// interrupt can name all of a cluster (Arm IHI 0069, `ICC_SGI1R_EL1`), and

@@ -8,7 +8,9 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// A control with `count` vCPUs and the number of kicks each got.
 fn control(count: u32) -> (Arc<Control>, Vec<Arc<AtomicU32>>) {
-    let control = Arc::new(Control::new());
+    let control = Arc::new(Control::new(crate::arch::of(
+        crate::hypervisor::Architecture::Aarch64,
+    )));
     let kicks: Vec<_> = (0..count)
         .map(|_| {
             let kicks = Arc::new(AtomicU32::new(0));

@@ -6,9 +6,12 @@ use super::*;
 use crate::GuestRam;
 use crate::legacy::{pl011::Pl011State, pl031::Pl031State};
 use crate::testing::{Buffer, CountingIrq, Driver, DriverQueue, guest_ram};
+use crate::virtio::balloon::BalloonState;
 use crate::virtio::blk::BlkState;
+use crate::virtio::mem::MemState;
 use crate::virtio::rng::{Rng, RngState};
 use crate::virtio::vsock::VsockState;
+use crate::virtio::{DeviceState, StateFormat};
 
 const RAM_BYTES: usize = 1 << 20;
 const RINGS: u64 = 0x1_0000;
@@ -200,16 +203,37 @@ fn state_that_fails_the_checks_changes_nothing() {
 }
 
 #[test]
+fn state_of_another_kind_or_version_changes_nothing() {
+    let (_ram, mut driver) = started();
+    request(&mut driver);
+    let good = driver.device.state();
+    let blk = BlkState {
+        capacity_sectors: 1,
+        read_only: true,
+    };
+    let mut bad = good.clone();
+    bad.device = SavedState::of(&blk);
+    let wrong = driver.device.reset_to(&bad);
+    let expected = "rng";
+    let found = "blk".to_owned();
+    assert_eq!(wrong, Err(RestoreError::WrongKind { expected, found }));
+    bad.device = good.device.clone();
+    bad.device.version += 1;
+    let wrong = driver.device.reset_to(&bad);
+    assert!(
+        matches!(wrong, Err(RestoreError::WrongVersion { found: 2, .. })),
+        "{wrong:?}"
+    );
+    assert_eq!(driver.device.state(), good);
+    request(&mut driver);
+}
+
+#[test]
 fn state_that_the_device_refuses_leaves_it_reset() {
     let (_ram, driver) = started();
     for change in [
         (|s| s.queues[0].used_ring = 1 << 40) as fn(&mut MmioState),
-        |s| {
-            s.device = DeviceState::Blk(BlkState {
-                capacity_sectors: 1,
-                read_only: true,
-            });
-        },
+        |s| s.device.bytes.push(0),
     ] {
         let mut bad = driver.device.state();
         change(&mut bad);
@@ -219,36 +243,81 @@ fn state_that_the_device_refuses_leaves_it_reset() {
     }
 }
 
+/// What it says is read back, and nothing shorter or longer is.
+fn survives<S: DeviceState + PartialEq + std::fmt::Debug>(state: &S) {
+    let bytes = state.to_bytes();
+    assert_eq!(S::from_bytes(&bytes).as_ref(), Some(state));
+    for cut in 0..bytes.len() {
+        let short = S::from_bytes(&bytes[..cut]);
+        assert_ne!(short.as_ref(), Some(state), "{:?}", S::FORMAT);
+    }
+    let long = [bytes, vec![0]].concat();
+    assert_eq!(S::from_bytes(&long), None, "{:?}", S::FORMAT);
+}
+
+#[test]
+fn every_device_reads_what_it_saved_and_nothing_else() {
+    survives(&RngState {});
+    survives(&BlkState {
+        capacity_sectors: u64::MAX,
+        read_only: true,
+    });
+    for reset_acknowledged_at in [None, Some(0), Some(u16::MAX)] {
+        survives(&VsockState {
+            guest_cid: 3,
+            next_host_port: 1 << 31,
+            reset_acknowledged_at,
+        });
+    }
+    survives(&BalloonState {
+        target_pages: 1,
+        actual_pages: u32::MAX,
+    });
+    survives(&MemState {
+        address: 1 << 32,
+        region_bytes: 1 << 27,
+        requested_bytes: 0,
+        plugged: vec![u64::MAX],
+    });
+}
+
+#[test]
+fn kinds_of_states_are_apart() {
+    let formats: [StateFormat; 7] = [
+        RngState::FORMAT,
+        BlkState::FORMAT,
+        VsockState::FORMAT,
+        BalloonState::FORMAT,
+        MemState::FORMAT,
+        Pl011State::FORMAT,
+        Pl031State::FORMAT,
+    ];
+    let mut kinds = formats.map(|format| format.kind).to_vec();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds.len(), formats.len());
+}
+
 #[test]
 fn saved_states_survive_their_encoding() {
     let (_ram, driver) = started();
-    let mut state = driver.device.state();
-    for device in [
-        DeviceState::Rng(RngState {}),
-        DeviceState::Blk(BlkState {
-            capacity_sectors: u64::MAX,
-            read_only: true,
-        }),
-        DeviceState::Vsock(VsockState {
-            guest_cid: 3,
-            next_host_port: 1 << 31,
-            reset_acknowledged_at: Some(u16::MAX),
-        }),
-    ] {
-        state.device = device;
-        let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<MmioState>(&text).unwrap(), state);
-    }
+    let state = driver.device.state();
+    let text = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<MmioState>(&text).unwrap(), state);
+}
+
+#[test]
+fn legacy_devices_read_what_they_saved() {
     let uart = Pl011State {
         input: vec![1, 2, 3],
         ..Pl011State::default()
     };
-    let text = serde_json::to_string(&uart).unwrap();
-    assert_eq!(serde_json::from_str::<Pl011State>(&text).unwrap(), uart);
-    let clock = Pl031State {
+    let bytes = uart.to_bytes();
+    assert_eq!(Pl011State::from_bytes(&bytes), Some(uart));
+    assert_eq!(Pl011State::from_bytes(&bytes[..35]), None);
+    survives(&Pl031State {
         offset_seconds: -1,
+        match_value: 7,
         ..Pl031State::default()
-    };
-    let text = serde_json::to_string(&clock).unwrap();
-    assert_eq!(serde_json::from_str::<Pl031State>(&text).unwrap(), clock);
+    });
 }

@@ -2,8 +2,9 @@
 
 use super::super::credit::BUFFER_BYTES;
 use super::{HandlerId, MAX_RESETS, Mux, Phase};
+use crate::DeviceMemory;
 
-impl Mux {
+impl<M: DeviceMemory> Mux<M> {
     pub(in super::super) fn use_handler(&mut self, handler: HandlerId) {
         self.handler = Some(handler);
     }

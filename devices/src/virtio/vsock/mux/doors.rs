@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use super::super::connection::{Connection, Fate, Phase};
 use super::super::socket::Listener;
 use super::{FIRST_HOST_PORT, MAX_CONNECTIONS, Mux};
+use crate::DeviceMemory;
 
 /// A listener of the device.
 pub(super) struct Door {
@@ -14,7 +15,7 @@ pub(super) struct Door {
     pub(super) guest_port: Option<u32>,
 }
 
-impl Mux {
+impl<M: DeviceMemory> Mux<M> {
     pub(super) fn accept_all(&mut self) {
         self.clients_wait = false;
         for index in 0..self.doors.len() {

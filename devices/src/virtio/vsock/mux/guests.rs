@@ -6,8 +6,9 @@ use super::super::connection::{Connection, Fate, Phase};
 use super::super::packet::Header;
 use super::super::{LAST_PRIVILEGED_PORT, socket};
 use super::{MAX_CONNECTIONS, Mux, RESERVED_CONNECTIONS};
+use crate::DeviceMemory;
 
-impl Mux {
+impl<M: DeviceMemory> Mux<M> {
     /// Whether a process of the guest may have one more connection to the
     /// host's port.
     fn admits_guest(&self, header: &Header) -> bool {
@@ -41,21 +42,22 @@ impl Mux {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "default"))]
 mod tests {
     use super::super::super::VsockConfig;
     use super::*;
-    use crate::reactor::Reactor;
+    use crate::Ram;
+    use crate::reactor::MioReactor;
 
     #[test]
     fn guest_users_leave_connections_to_host_and_agent() {
-        let reactor = Reactor::spawn().unwrap();
+        let reactor = MioReactor::spawn().unwrap();
         let config = VsockConfig {
             guest_cid: 3,
             privileged_ports: vec![1027],
             ..VsockConfig::default()
         };
-        let mut mux = Mux::new(config, reactor.handle());
+        let mut mux = Mux::<Ram>::new(config, reactor.handle());
         let mut admits = |count, dst_port, src_port| {
             // Slots that are not free count as connections.
             mux.slots.clear();

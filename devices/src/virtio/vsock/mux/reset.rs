@@ -2,6 +2,7 @@
 
 use super::super::VsockState;
 use super::{FIRST_HOST_PORT, Mux};
+use crate::DeviceMemory;
 use crate::virtio::RestoreError;
 
 /// Whether a restored guest knows that the connections it had are gone.
@@ -20,7 +21,7 @@ pub(super) enum Notice {
     Given(u16),
 }
 
-impl Mux {
+impl<M: DeviceMemory> Mux<M> {
     pub(in super::super) fn pause(&mut self) {
         self.paused = true;
     }
@@ -47,6 +48,11 @@ impl Mux {
         // The last is VMADDR_PORT_ANY.
         if !(FIRST_HOST_PORT..u32::MAX).contains(&state.next_host_port) {
             return Err(RestoreError::Invalid("next_host_port"));
+        }
+        if let (Some(queues), Some(index)) = (&mut self.queues, state.reset_acknowledged_at)
+            && !queues.may_owe_events_up_to(index)
+        {
+            return Err(RestoreError::Invalid("reset_acknowledged_at"));
         }
         self.next_host_port = state.next_host_port;
         if self.queues.is_some() {

@@ -100,26 +100,26 @@ fn existing_paths_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("taken");
     std::fs::write(&path, "mine").unwrap();
-    let reactor = Reactor::spawn().unwrap();
+    let reactor = MioReactor::spawn().unwrap();
     let config = VsockConfig {
         guest_cid: CID,
         mux: Some(path.clone()),
         ..VsockConfig::default()
     };
-    let outcome = Vsock::new(config, &reactor);
+    let outcome = Vsock::<Ram>::new(config, reactor.handle());
     assert!(matches!(outcome, Err(VsockError::Bind { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }
 
 #[test]
 fn reserved_context_ids_are_refused() {
-    let reactor = Reactor::spawn().unwrap();
+    let reactor = MioReactor::spawn().unwrap();
     for guest_cid in [0, 1, 2, u64::from(u32::MAX), u64::MAX] {
         let config = VsockConfig {
             guest_cid,
             ..VsockConfig::default()
         };
-        let outcome = Vsock::new(config, &reactor);
+        let outcome = Vsock::<Ram>::new(config, reactor.handle());
         assert!(matches!(outcome, Err(VsockError::BadCid(_))));
     }
 }
@@ -169,13 +169,13 @@ fn restored_guest_hears_that_its_connections_are_gone() {
         len: 8,
     }]);
     let state = guest.driver.device.state();
-    let reactor = Reactor::spawn().unwrap();
+    let reactor = MioReactor::spawn().unwrap();
     let restore = |guest_cid| {
         let config = VsockConfig {
             guest_cid,
             ..VsockConfig::default()
         };
-        let vsock = Vsock::new(config, &reactor).unwrap();
+        let vsock = Vsock::new(config, reactor.handle()).unwrap();
         let (ram, irq) = (guest.ram.clone(), guest.driver.irq.clone());
         let device = VirtioMmio::new(ram, irq, Box::new(vsock));
         device.restore(&state).map(|()| device)

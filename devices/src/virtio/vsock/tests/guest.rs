@@ -71,9 +71,9 @@ pub(super) struct Guest {
     pub(super) buf_alloc: u32,
     tx_next: u64,
     rx_addresses: HashMap<u16, u64>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared<Ram>>,
     /// Dropped last.
-    _reactor: Arc<Reactor>,
+    _reactor: MioReactor,
 }
 
 impl Guest {
@@ -87,7 +87,7 @@ impl Guest {
     pub(super) fn not_ready() -> Self {
         let ram = guest_ram(RAM_BYTES);
         let dir = tempfile::tempdir().unwrap();
-        let reactor = Reactor::spawn().unwrap();
+        let reactor = MioReactor::spawn().unwrap();
         let config = VsockConfig {
             guest_cid: CID,
             mux: Some(dir.path().join("mux")),
@@ -97,7 +97,7 @@ impl Guest {
             }],
             privileged_ports: vec![PRIVILEGED],
         };
-        let vsock = Vsock::new(config, &reactor).unwrap();
+        let vsock = Vsock::new(config, reactor.handle()).unwrap();
         let shared = vsock.shared.clone();
         let irq = Arc::new(CountingIrq::default());
         let device = Arc::new(VirtioMmio::new(ram.clone(), irq.clone(), Box::new(vsock)));
@@ -132,10 +132,46 @@ impl Guest {
 
     pub(super) fn boot(&mut self) {
         self.start_driver();
+        self.offer_all();
+    }
+
+    /// Offers a queue's worth of receive buffers.
+    pub(super) fn offer_all(&mut self) {
         for slot in 0..u64::from(QUEUE) {
             self.offer(RX_BUFFERS + slot * u64::from(RX_BYTES));
         }
         self.driver.notify(0);
+    }
+
+    /// A guest whose rings all stand at `position`, as after that many
+    /// buffers, put back to that moment. It has heard of that.
+    pub(super) fn start_at(position: u16) -> Self {
+        let mut guest = Self::not_ready();
+        guest.start_driver();
+        guest.driver.device.pause();
+        let mut state = guest.driver.device.state();
+        for (queue, saved) in guest.driver.queues.iter_mut().zip(&mut state.queues) {
+            queue.set_position(position);
+            (saved.next_avail, saved.next_used) = (position, position);
+        }
+        guest.driver.device.reset_to(&state).unwrap();
+        guest.driver.device.resume();
+        guest
+    }
+
+    /// Offers a receive buffer by an indirect table, cut in the middle of what
+    /// will be its packet's header.
+    pub(super) fn offer_indirect(&mut self, table: u64, addr: u64) {
+        let cut = 20;
+        let parts = [
+            Buffer::Writable { addr, len: cut },
+            Buffer::Writable {
+                addr: addr + u64::from(cut),
+                len: RX_BYTES - cut,
+            },
+        ];
+        let head = self.driver.queues[0].push_indirect(table, &parts);
+        self.rx_addresses.insert(head, addr);
     }
 
     /// Starts the driver without any receive buffers.

@@ -110,9 +110,7 @@ fn guest_saved_before_it_acknowledged_is_not_told_twice() {
     guest.bring_back(&moment);
     guest.hear_of_reset();
     let moment = guest.save();
-    let DeviceState::Vsock(state) = &moment.state.device else {
-        panic!("a socket device has another state");
-    };
+    let state: VsockState = moment.state.device.read().unwrap();
     assert_eq!(state.reset_acknowledged_at, Some(9));
     guest.bring_back(&moment);
     let mut client = guest.client();
@@ -186,7 +184,7 @@ fn hostile_states_are_refused() {
         },
     ] {
         let mut state = moment.state.clone();
-        state.device = DeviceState::Vsock(bad);
+        state.device = SavedState::of(&bad);
         assert!(guest.driver.device.reset_to(&state).is_err());
     }
     guest.bring_back(&moment);

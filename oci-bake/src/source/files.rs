@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decompress::{Format, MAGIC_BYTES, unread};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Algorithm;
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::section::{ReadAt, Section};
+use crate::spool::Spools;
 use crate::store::Store;
 use crate::tar::{EntryKind, Reader, TarError};
 use crate::tree::normalise;
@@ -20,7 +21,7 @@ const MAX_INDEX_BYTES: usize = 64 << 20;
 
 /// The files of an image by name.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum Files {
     Dir(PathBuf),
     Archive {
         path: PathBuf,
@@ -35,7 +36,7 @@ pub(crate) enum Member {
     Link(Vec<u8>),
 }
 
-impl Source {
+impl Files {
     pub(crate) fn open_dir(path: &Path) -> Result<Self, ImageError> {
         let read = |source| ImageError::Read {
             path: path.to_owned(),
@@ -73,8 +74,9 @@ impl Source {
         let file = match Format::sniff(&start[..n]) {
             Format::Plain => file,
             format => {
-                store
-                    .spool_decompressed(file.reader(), format, limits.max_layer_bytes)
+                let sizes = (file.len(), limits.max_layer_bytes);
+                Spools::default()
+                    .add(store, file.reader(), format, sizes, Algorithm::Sha256)
                     .map_err(|source| ImageError::ArchiveCompression {
                         path: path.to_owned(),
                         source: Box::new(source),
@@ -138,45 +140,6 @@ impl Source {
             Some(section) => self.read_document(&section, what, limits).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Reads and verifies a document that a descriptor refers to.
-    pub(crate) fn verified_document(
-        &self,
-        digest: &Digest,
-        size: u64,
-        what: &'static str,
-        limits: &Limits,
-    ) -> Result<Vec<u8>, ImageError> {
-        let section = self.blob(digest, size)?;
-        let bytes = self.read_document(&section, what, limits)?;
-        let mut hasher = Hasher::new(digest.algorithm());
-        hasher.update(&bytes);
-        let actual = hasher.finish();
-        if actual != *digest {
-            return Err(ImageError::DigestMismatch {
-                expected: digest.clone(),
-                actual,
-            });
-        }
-        Ok(bytes)
-    }
-
-    /// A blob of the right length; its content is not looked at.
-    pub(crate) fn blob(&self, digest: &Digest, size: u64) -> Result<Section, ImageError> {
-        let Some(section) = self.file(&digest.blob_path())? else {
-            return Err(ImageError::MissingBlob {
-                digest: digest.clone(),
-            });
-        };
-        if section.len() != size {
-            return Err(ImageError::SizeMismatch {
-                digest: digest.clone(),
-                expected: size,
-                actual: section.len(),
-            });
-        }
-        Ok(section)
     }
 
     fn read_document(

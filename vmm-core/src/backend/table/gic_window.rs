@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hvf::sys::{GicDistributorReg, GicRedistributorReg};
 
-use super::vcpu::HvfVcpu;
+use super::vcpu::TableVcpu;
 use crate::arch::aarch64::affinity;
 use crate::hypervisor::EngineError;
 
@@ -29,7 +29,7 @@ enum Window {
     },
 }
 
-impl HvfVcpu {
+impl TableVcpu {
     /// Reads the interrupt controller, if the address is its.
     pub(super) fn gic_read(&self, address: u64, bytes: u8) -> Result<Option<u64>, EngineError> {
         Ok(self.find(address).map(|window| {

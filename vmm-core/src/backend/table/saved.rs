@@ -3,8 +3,8 @@
 use hvf::HvfError;
 use hvf::sys::{GicIccReg, Reg, SimdReg, SysReg};
 
-use super::vcpu::HvfVcpu;
-use crate::hypervisor::{EngineError, VcpuState};
+use crate::arch::aarch64::registers;
+use crate::hypervisor::{EngineError, Registers, VcpuState};
 
 /// Compared on restore: a guest keeps what it learned of its processor.
 const IDENTITY: [(&str, SysReg); 10] = [
@@ -76,15 +76,15 @@ const INTERRUPTS: [GicIccReg; 9] = [
     GicIccReg::IGRPEN1_EL1,
 ];
 
-pub(super) fn save(cpu: &HvfVcpu) -> Result<VcpuState, EngineError> {
-    let vcpu = &cpu.vcpu;
-    let mut state = VcpuState {
+/// Captures a vCPU when the engine's counter is `now`.
+pub(super) fn save(vcpu: &hvf::Vcpu, now: u64) -> Result<VcpuState, EngineError> {
+    let mut state = registers::Registers {
         pc: vcpu.reg(Reg::PC)?,
         cpsr: vcpu.reg(Reg::CPSR)?,
         fpcr: vcpu.reg(Reg::FPCR)?,
         fpsr: vcpu.reg(Reg::FPSR)?,
         vtimer_masked: vcpu.vtimer_mask()?,
-        ..VcpuState::default()
+        ..registers::Registers::default()
     };
     for (n, value) in (0..).zip(&mut state.general) {
         *value = vcpu.general(n)?;
@@ -117,13 +117,19 @@ pub(super) fn save(cpu: &HvfVcpu) -> Result<VcpuState, EngineError> {
             .interrupts
             .extend(known(vcpu.icc_reg(reg))?.map(|v| (reg.0, v)));
     }
-    let now = (cpu.shared.vm.api().counter)();
-    state.counter = now.wrapping_sub(vcpu.vtimer_offset()?);
-    Ok(state)
+    Ok(VcpuState {
+        counter: now.wrapping_sub(vcpu.vtimer_offset()?),
+        registers: Registers::Aarch64(Box::new(state)),
+    })
 }
 
-pub(super) fn load(cpu: &mut HvfVcpu, state: &VcpuState, counter: u64) -> Result<(), EngineError> {
-    let vcpu = &mut cpu.vcpu;
+pub(super) fn load(
+    vcpu: &mut hvf::Vcpu,
+    state: &VcpuState,
+    counter: u64,
+) -> Result<(), EngineError> {
+    let guest = state.counter;
+    let Registers::Aarch64(state) = &state.registers;
     for &(number, saved) in &state.identity {
         let here = vcpu.sys_reg(SysReg(number))?;
         if here != saved {
@@ -135,7 +141,7 @@ pub(super) fn load(cpu: &mut HvfVcpu, state: &VcpuState, counter: u64) -> Result
             });
         }
     }
-    vcpu.set_vtimer_offset(counter.wrapping_sub(state.counter))?;
+    vcpu.set_vtimer_offset(counter.wrapping_sub(guest))?;
     for &(number, value) in &state.system {
         vcpu.set_sys_reg(SysReg(number), value)?;
     }

@@ -11,23 +11,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
-use hvf::{GicAddresses, GicGeometry};
+use hvf::{GicAddresses, GicGeometry, HvfError};
 
 use crate::hypervisor::{
-    Access, Capabilities, DirtyTracking, EngineError, EngineId, GicKind, Hypervisor, Vm, VmSpec,
+    Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
+    GicKind, Hypervisor, Vm, VmSpec,
 };
 use crate::memory::{MemoryLease, PageSet};
 use writes::{Mapped, Mappings};
 
-pub use vcpu::{HvfKick, HvfVcpu};
+pub use vcpu::{TableKick, TableVcpu};
 
 /// An engine, by its table.
 #[derive(Clone, Copy, Debug)]
-pub struct HvfEngine {
+pub struct TableEngine {
     api: Api,
 }
 
-impl HvfEngine {
+impl TableEngine {
     /// The engine that fills `api`.
     pub fn new(api: Api) -> Self {
         Self { api }
@@ -38,43 +39,6 @@ impl HvfEngine {
         Ok(Self::new(hvf::system_api()?))
     }
 
-    /// What guests see of the processor: identification registers by name, and
-    /// the rate of their counter in Hz. A snapshot needs the same ones.
-    pub fn identity(&self) -> Result<(BTreeMap<String, u64>, u64), EngineError> {
-        const REGISTERS: [(&str, FeatureReg); 9] = [
-            ("ID_AA64DFR0_EL1", FeatureReg::ID_AA64DFR0_EL1),
-            ("ID_AA64DFR1_EL1", FeatureReg::ID_AA64DFR1_EL1),
-            ("ID_AA64ISAR0_EL1", FeatureReg::ID_AA64ISAR0_EL1),
-            ("ID_AA64ISAR1_EL1", FeatureReg::ID_AA64ISAR1_EL1),
-            ("ID_AA64MMFR0_EL1", FeatureReg::ID_AA64MMFR0_EL1),
-            ("ID_AA64MMFR1_EL1", FeatureReg::ID_AA64MMFR1_EL1),
-            ("ID_AA64MMFR2_EL1", FeatureReg::ID_AA64MMFR2_EL1),
-            ("ID_AA64PFR0_EL1", FeatureReg::ID_AA64PFR0_EL1),
-            ("ID_AA64PFR1_EL1", FeatureReg::ID_AA64PFR1_EL1),
-        ];
-        let mut registers = BTreeMap::new();
-        for (name, register) in REGISTERS {
-            registers.insert(name.to_owned(), hvf::feature_reg(&self.api, register)?);
-        }
-        Ok((registers, self.api.counter_hz))
-    }
-
-    /// What a process just forked calls before it makes a machine; `None` if
-    /// processes with a machine of this engine cannot fork.
-    pub fn after_fork(&self) -> Option<fn()> {
-        self.api.after_fork
-    }
-
-    /// Which engine it is.
-    pub fn id(&self) -> EngineId {
-        self.api.id
-    }
-
-    /// Name for people, like `hvf` or `soft`.
-    pub fn name(&self) -> &'static str {
-        self.api.name
-    }
-
     /// The software engine, which runs anywhere.
     #[cfg(feature = "softhv")]
     pub fn software() -> Self {
@@ -82,11 +46,52 @@ impl HvfEngine {
     }
 }
 
-impl Hypervisor for HvfEngine {
-    type Vm = HvfVm;
+/// Identification registers that a snapshot's copies must find again.
+const IDENTITY: [(&str, FeatureReg); 9] = [
+    ("ID_AA64DFR0_EL1", FeatureReg::ID_AA64DFR0_EL1),
+    ("ID_AA64DFR1_EL1", FeatureReg::ID_AA64DFR1_EL1),
+    ("ID_AA64ISAR0_EL1", FeatureReg::ID_AA64ISAR0_EL1),
+    ("ID_AA64ISAR1_EL1", FeatureReg::ID_AA64ISAR1_EL1),
+    ("ID_AA64MMFR0_EL1", FeatureReg::ID_AA64MMFR0_EL1),
+    ("ID_AA64MMFR1_EL1", FeatureReg::ID_AA64MMFR1_EL1),
+    ("ID_AA64MMFR2_EL1", FeatureReg::ID_AA64MMFR2_EL1),
+    ("ID_AA64PFR0_EL1", FeatureReg::ID_AA64PFR0_EL1),
+    ("ID_AA64PFR1_EL1", FeatureReg::ID_AA64PFR1_EL1),
+];
+
+impl From<HvfError> for EngineError {
+    fn from(error: HvfError) -> Self {
+        Self::refused(error, error.is_permanent())
+    }
+}
+
+impl Hypervisor for TableEngine {
+    type Vm = TableVm;
 
     fn name(&self) -> &'static str {
         self.api.name
+    }
+
+    fn id(&self) -> EngineId {
+        match self.api.id {
+            hvf::EngineId::Framework => EngineId::FRAMEWORK,
+            hvf::EngineId::Software => EngineId::SOFTWARE,
+        }
+    }
+
+    fn identity(&self) -> Result<CpuIdentity, EngineError> {
+        let mut registers = BTreeMap::new();
+        for (name, register) in IDENTITY {
+            registers.insert(name.to_owned(), hvf::feature_reg(&self.api, register)?);
+        }
+        Ok(CpuIdentity {
+            registers,
+            counter_hz: self.api.counter_hz,
+        })
+    }
+
+    fn after_fork(&self) -> Option<fn()> {
+        self.api.after_fork
     }
 
     fn capabilities(&self) -> Result<Capabilities, EngineError> {
@@ -95,6 +100,7 @@ impl Hypervisor for HvfEngine {
         // As many redistributors as the engine claims room for.
         let frames = gic.redistributor_region_bytes / gic.redistributor_bytes.max(1);
         Ok(Capabilities {
+            architecture: Architecture::Aarch64,
             max_ipa_bits: engine.max_ipa_bits,
             default_ipa_bits: engine.default_ipa_bits,
             page_bytes: PAGE_BYTES,
@@ -114,14 +120,14 @@ impl Hypervisor for HvfEngine {
         })
     }
 
-    fn create_vm(&self, spec: &VmSpec) -> Result<HvfVm, EngineError> {
+    fn create_vm(&self, spec: &VmSpec) -> Result<TableVm, EngineError> {
         let geometry = GicGeometry::query(&self.api)?;
         let vm = hvf::Vm::new(self.api, spec.ipa_bits)?;
         let gic = vm.create_gic(GicAddresses {
             distributor: spec.distributor,
             redistributors: spec.redistributors,
         })?;
-        Ok(HvfVm {
+        Ok(TableVm {
             shared: Arc::new(Shared {
                 gic,
                 vm,
@@ -137,7 +143,7 @@ impl Hypervisor for HvfEngine {
 
 /// The process's machine.
 #[derive(Debug)]
-pub struct HvfVm {
+pub struct TableVm {
     shared: Arc<Shared>,
 }
 
@@ -178,9 +184,7 @@ fn flags(access: Access) -> MemoryFlags {
     }
 }
 
-impl Vm for HvfVm {
-    type Vcpu = HvfVcpu;
-
+impl DynVm for TableVm {
     fn map(&self, memory: MemoryLease, access: Access) -> Result<(), EngineError> {
         let mut mappings = self.shared.mappings();
         // SAFETY: the lease keeps the host memory in place. It is dropped only
@@ -252,9 +256,13 @@ impl Vm for HvfVm {
     fn counter_hz(&self) -> u64 {
         self.shared.vm.api().counter_hz
     }
+}
 
-    fn create_vcpu(&self, index: u32) -> Result<HvfVcpu, EngineError> {
-        let vcpu = HvfVcpu::new(self.shared.clone(), index)?;
+impl Vm for TableVm {
+    type Vcpu = TableVcpu;
+
+    fn create_vcpu(&self, index: u32) -> Result<TableVcpu, EngineError> {
+        let vcpu = TableVcpu::new(self.shared.clone(), index)?;
         self.shared.created.fetch_max(index + 1, Ordering::Relaxed);
         Ok(vcpu)
     }

@@ -24,7 +24,7 @@ const GIC_SYSTEM_REGISTERS: u64 = 1 << 24;
 
 /// A vCPU on its thread.
 #[derive(Debug)]
-pub struct HvfVcpu {
+pub struct TableVcpu {
     /// Dropped before `shared`, which holds what the guest can reach.
     pub(super) vcpu: hvf::Vcpu,
     pub(super) shared: Arc<Shared>,
@@ -47,16 +47,16 @@ enum Unanswered {
 
 /// Interrupts a vCPU from any thread.
 #[derive(Clone, Copy, Debug)]
-pub struct HvfKick(VcpuKick);
+pub struct TableKick(VcpuKick);
 
-impl Kick for HvfKick {
+impl Kick for TableKick {
     fn kick(&self) {
         // It fails for a vCPU that is gone, which is what kicks are for.
         let _ = self.0.kick();
     }
 }
 
-impl HvfVcpu {
+impl TableVcpu {
     pub(super) fn new(shared: Arc<Shared>, index: u32) -> Result<Self, EngineError> {
         let mut vcpu = shared.vm.create_vcpu()?;
         // The interrupt controller finds a vCPU by this, so it comes first.
@@ -268,11 +268,11 @@ fn show_features(vcpu: &mut hvf::Vcpu) {
     }
 }
 
-impl Vcpu for HvfVcpu {
-    type Kick = HvfKick;
+impl Vcpu for TableVcpu {
+    type Kick = TableKick;
 
-    fn kick(&self) -> HvfKick {
-        HvfKick(self.vcpu.kicker())
+    fn kick(&self) -> TableKick {
+        TableKick(self.vcpu.kicker())
     }
 
     fn reset(&mut self, entry: u64, argument: u64) -> Result<(), EngineError> {
@@ -317,13 +317,14 @@ impl Vcpu for HvfVcpu {
         if self.unanswered != Unanswered::Nothing {
             return Err(EngineError::OutOfTurn);
         }
-        super::saved::save(self)
+        let now = (self.shared.vm.api().counter)();
+        super::saved::save(&self.vcpu, now)
     }
 
     fn load(&mut self, state: &VcpuState, counter: u64) -> Result<(), EngineError> {
         self.unanswered = Unanswered::Nothing;
         self.used = true;
-        super::saved::load(self, state, counter)
+        super::saved::load(&mut self.vcpu, state, counter)
     }
 
     fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError> {

@@ -1,5 +1,14 @@
 use super::*;
 use std::io::Write;
+use std::path::PathBuf;
+
+fn load_files(
+    memory: &GuestMemory,
+    kernel: &Path,
+    initrd: Option<&Path>,
+) -> Result<Loaded, BootError> {
+    load(memory, &BootFiles { kernel, initrd })
+}
 
 struct TempFile(PathBuf);
 
@@ -35,7 +44,7 @@ fn files_land_where_the_boot_protocol_wants_them() {
     let memory = memory(32);
     let kernel = TempFile::new("good", &kernel(0x1000, 1 << 20, 4096));
     let initrd = TempFile::new("initrd", b"cpio");
-    let loaded = load(&memory, &kernel.0, Some(&initrd.0)).unwrap();
+    let loaded = load_files(&memory, &kernel.0, Some(&initrd.0)).unwrap();
     assert_eq!(loaded.entry, layout::RAM + 0x1000);
     assert_eq!(loaded.fdt, layout::RAM + (30 << 20));
     let (start, end) = loaded.initrd.unwrap();
@@ -51,18 +60,18 @@ fn files_land_where_the_boot_protocol_wants_them() {
 #[test]
 fn a_kernel_that_is_no_kernel_is_named() {
     let script = TempFile::new("script", b"#!/bin/sh\nexit 0\n");
-    let error = load(&memory(32), &script.0, None).unwrap_err();
+    let error = load_files(&memory(32), &script.0, None).unwrap_err();
     assert!(matches!(error, BootError::NotAKernel { .. }), "{error}");
-    let error = load(&memory(32), Path::new("/nonexistent/Image"), None).unwrap_err();
+    let error = load_files(&memory(32), Path::new("/nonexistent/Image"), None).unwrap_err();
     assert!(matches!(error, BootError::Read { .. }), "{error}");
-    let error = load(&memory(32), Path::new("/"), None).unwrap_err();
+    let error = load_files(&memory(32), Path::new("/"), None).unwrap_err();
     assert!(matches!(error, BootError::Read { .. }), "{error}");
 }
 
 #[test]
 fn what_does_not_fit_is_named() {
     let memory = memory(16);
-    let what = |kernel: &TempFile, initrd: Option<&TempFile>| match load(
+    let what = |kernel: &TempFile, initrd: Option<&TempFile>| match load_files(
         &memory,
         &kernel.0,
         initrd.map(|file| &*file.0),
@@ -80,7 +89,7 @@ fn what_does_not_fit_is_named() {
     let small = TempFile::new("small", &kernel(0, 8 << 20, 4096));
     let initrd = TempFile::new("large-initrd", &vec![0; 7 << 20]);
     assert_eq!(what(&small, Some(&initrd)), "an initial RAM disk");
-    let loaded = load(&memory, &small.0, None).unwrap();
+    let loaded = load_files(&memory, &small.0, None).unwrap();
     let error = write_fdt(&memory, &loaded, &vec![0; (2 << 20) + 1]).unwrap_err();
     assert!(error.to_string().contains("device tree"), "{error}");
 }
