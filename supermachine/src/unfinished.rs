@@ -5,6 +5,10 @@ use snapshot::Store;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+#[cfg_attr(
+    not(feature = "cli"),
+    expect(dead_code, reason = "only the tool ends without dropping anything")
+)]
 struct Entry {
     number: u64,
     store: Store,
@@ -62,6 +66,7 @@ pub fn publish<T>(publish: impl FnOnce() -> T) -> T {
     publish()
 }
 
+#[cfg(feature = "cli")]
 /// Takes back what this process has begun, which must end now: nothing is
 /// published any more.
 pub fn remove_all_for_exit() {

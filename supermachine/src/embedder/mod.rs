@@ -5,7 +5,7 @@ pub(crate) mod executable;
 pub(crate) mod handle;
 pub(crate) mod identity;
 pub(crate) mod instance;
-pub(crate) mod pauses;
+mod pauses;
 pub(crate) mod personalise;
 pub(crate) mod process;
 pub(crate) mod watched;

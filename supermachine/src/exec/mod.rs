@@ -130,6 +130,7 @@ pub(crate) trait Opens: fmt::Debug + Send + Sync {
 pub struct ExecBuilder<'vm> {
     target: &'vm dyn Opens,
     command: Command,
+    #[cfg(feature = "cli")]
     keeps_stdin_open: bool,
 }
 
@@ -138,6 +139,7 @@ impl<'vm> ExecBuilder<'vm> {
         Self {
             target,
             command: Command::default(),
+            #[cfg(feature = "cli")]
             keeps_stdin_open: false,
         }
     }

@@ -182,6 +182,7 @@ fn is_private(metadata: &fs::Metadata) -> bool {
     metadata.is_dir() && metadata.uid() == own && metadata.mode() & 0o077 == 0
 }
 
+#[cfg(feature = "cli")]
 /// Removes the directories of all machines of this process, which must end
 /// now: no other is made any more.
 pub fn remove_all_for_exit() {

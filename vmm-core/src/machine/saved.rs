@@ -17,7 +17,7 @@ use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 4;
+pub const STATE_VERSION: u16 = 5;
 
 /// Devices that are no virtio devices, in the order of their board.
 const LEGACY: SectionKind = SectionKind::device(0x8000);

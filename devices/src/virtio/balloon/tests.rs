@@ -79,7 +79,7 @@ impl Machine {
 #[test]
 fn guest_is_not_offered_to_take_pages_back_before_it_kills() {
     let deflate_on_oom = 1 << 2;
-    assert_eq!(machine(4096).balloon.features() & deflate_on_oom, 0);
+    assert_eq!(Pages::FEATURES & deflate_on_oom, 0);
 }
 
 #[test]
