@@ -2,7 +2,6 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::testing::{Buffer, CountingIrq, Driver, RecordingMemory, guest_ram};
-use crate::virtio::VirtioDevice;
 use crate::virtio::mmio::{MmioState, VirtioMmio, status};
 use crate::{GuestRam, MmioDevice};
 
