@@ -36,9 +36,10 @@ const SMALL_HEAP: &str = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=6
     glibc.malloc.trim_threshold=65536";
 /// What a worker gets of this process's environment: where libraries and programs
 /// are, and what helps to find a fault. Nothing else of it is its business.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 9] = [
     "PATH",
     "TMPDIR",
+    "XDG_RUNTIME_DIR",
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "RUST_BACKTRACE",

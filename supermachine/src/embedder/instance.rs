@@ -231,17 +231,17 @@ impl Instance {
     /// Boots a machine and waits until its agent serves.
     pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
         let mut worker = self.worker();
-        let answer = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
-            // A guest may end before its start was answered.
-            Err(Error::Ended { reason }) => {
-                let console = worker.last_console();
-                return Err(Error::BootFailed { reason, console });
-            }
-            answer => answer?,
+        let booted = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
+            Ok(FromWorker::Booted) => Ok(()),
+            Ok(other) => Err(worker.unexpected(&other)),
+            Err(error) => Err(error),
         };
-        let FromWorker::Booted = answer else {
-            return Err(worker.unexpected(&answer));
-        };
+        // A guest may end before its start was answered.
+        if let Err(Error::Ended { reason }) = booted {
+            let console = worker.last_console();
+            return Err(Error::BootFailed { reason, console });
+        }
+        booted?;
         drop(worker);
         let first = self.await_agent(deadline)?;
         *lock(&self.next) = Some(Next::Fresh(first));
