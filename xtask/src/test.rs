@@ -34,6 +34,7 @@ const QUICK: &[Step] = &[
     ("format", format),
     ("check", || check::run(&[])),
     ("clippy", clippy),
+    ("docs", docs),
     ("tests without a guest", quick_tests),
 ];
 

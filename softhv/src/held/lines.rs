@@ -12,7 +12,7 @@ const LINE_BYTES: u64 = 64;
 const MAX_LINES: u64 = 1024;
 
 /// The lines of guest memory that one vCPU may hold decoded code of. Lines whose
-/// numbers differ by [`LINE_BITS`] share a bit.
+/// numbers differ by `LINE_BITS` share a bit.
 #[derive(Debug)]
 pub struct HeldLines(Box<[AtomicU64]>);
 
