@@ -76,7 +76,7 @@ fn baked_images_are_listed_shown_and_removed() {
     ] {
         let out = sandbox.run(&["snapshot", "inspect", "--json", which]);
         let manifest: serde_json::Value = serde_json::from_str(&out.out()).unwrap();
-        assert_eq!(manifest["image"], "bb", "{which}: {}", out.err());
+        assert_eq!(manifest["name"], "bb", "{which}: {}", out.err());
         assert_eq!(
             sandbox.run(&["snapshot", "verify", which]).code(),
             0,

@@ -116,7 +116,7 @@ fn a_snapshot_that_is_not_there_is_told_by_its_path_and_not_made() {
 fn nothing_is_left_of_a_first_bake_that_failed() {
     let shelf = Shelf::new("failing");
     let failing = shelf.builder().with_warmup(|vm| {
-        vm.exec(["no-such-program"])?;
+        vm.read_file("/no-such-file")?;
         Ok(())
     });
     assert!(failing.build().is_err());
@@ -126,7 +126,7 @@ fn nothing_is_left_of_a_first_bake_that_failed() {
     // And nothing of what others use is gone.
     let image = shelf.bake();
     let failing = shelf.builder().name("other").with_warmup(|vm| {
-        vm.exec(["no-such-program"])?;
+        vm.read_file("/no-such-file")?;
         Ok(())
     });
     assert!(failing.build().is_err());
