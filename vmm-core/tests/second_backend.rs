@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use supermachine_vmm_core::VmResources;
 use supermachine_vmm_core::arch::aarch64::layout;
@@ -334,6 +334,12 @@ fn another_engine_runs_a_whole_machine() {
 fn machine_of_another_engine_pauses_and_is_saved() {
     let engine = Scripted::new(&[(0, &[Exit::VtimerFired])]);
     let machine = engine.start("saved").unwrap();
+    // Else the exit might come between the two saves.
+    let begun = Instant::now();
+    while !engine.lock().scripts[&0].is_empty() {
+        assert!(begun.elapsed() < LONG, "the vCPU does not run");
+        std::thread::yield_now();
+    }
     machine.pause().unwrap();
     let saved = machine.save().unwrap();
     assert_eq!(saved.vcpus(), 2);
