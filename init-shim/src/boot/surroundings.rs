@@ -67,8 +67,9 @@ const SETTINGS: [(&str, &str); 10] = [
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("vm/max_map_count", "262144"),
     // Else each processor keeps up to an eighth of a zone in lists of free
-    // pages of its own, which the host never hears of.
-    ("vm/percpu_pagelist_high_fraction", "4000"),
+    // pages of its own, which the host never hears of. With 4000 page faults took
+    // a third longer (`cargo xtask bench forkexec --only fault`).
+    ("vm/percpu_pagelist_high_fraction", "400"),
     // Else kcompactd wakes twice a second, in an idle machine too, to have huge
     // pages ready that only programs asking for them (madvise) would get.
     ("vm/compaction_proactiveness", "0"),
