@@ -71,6 +71,8 @@ pub struct Worker {
     silent_for: Option<Duration>,
     /// It does not keep to the protocol, so it is not told to end but ended.
     is_lost: bool,
+    /// A thread waits for its end; nobody else needs to.
+    is_left: bool,
     /// When it made the machine stand still.
     pauses: Arc<Pauses>,
 }
@@ -158,6 +160,7 @@ impl Worker {
             ended: None,
             silent_for: None,
             is_lost: false,
+            is_left: false,
             pauses: Arc::default(),
         })
     }
@@ -420,12 +423,13 @@ impl Worker {
     /// As [`Worker::end`], for who cannot wait: a worker that takes its time is
     /// killed, and one that the system takes its time to end is left to a thread.
     pub fn end_soon(&mut self) {
-        if !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
+        if self.is_left || !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
             return;
         }
         self.is_lost = true;
         self.process.kill();
         if !self.process.ends_within(DROP_PATIENCE) {
+            self.is_left = true;
             let process = self.process();
             // Without a thread it is collected when this process ends.
             let _ = std::thread::Builder::new()

@@ -157,9 +157,13 @@ impl Instance {
         let begun = Instant::now();
         self.hold(deadline)?;
         let forked = self.fork_all(births, deadline);
-        self.release(deadline)?;
+        let released = self.release(match forked {
+            // The limit may be all but over, and the parent must not stay held.
+            Ok(()) => Deadline::within(ANSWER_TIMEOUT),
+            Err(_) => deadline,
+        });
         let paused = begun.elapsed();
-        forked?;
+        forked.and(released)?;
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
             let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
@@ -351,7 +355,8 @@ impl Instance {
         self.hold(Deadline::within(HOLD_TIMEOUT))?;
         let written = self.write_into(directory);
         if written.is_err() {
-            self.release(Deadline::within(ANSWER_TIMEOUT))?;
+            // Why nothing was written says more than that this failed, too.
+            let _ = self.release(Deadline::within(ANSWER_TIMEOUT));
         }
         written
     }
