@@ -26,6 +26,15 @@ pub(super) fn bad_request(message: &str) -> Failure {
     }
 }
 
+/// The kernel does not let the agent do something.
+pub(super) fn not_permitted(error: &io::Error, what: &str) -> Failure {
+    Failure {
+        kind: ErrorKind::NotPermitted,
+        errno: error.raw_os_error().unwrap_or(0),
+        message: format!("{what}: {error}"),
+    }
+}
+
 /// The failure that answers a request for which the guest has too little left.
 pub(super) fn resources(error: &io::Error, what: &str) -> Failure {
     Failure {

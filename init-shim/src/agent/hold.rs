@@ -4,9 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exec_proto::{ErrorKind, Failure};
+
+use super::failure::not_permitted;
 
 /// Of our kernel (kernel/patches): only process 1 may write.
 const SWITCH: &str = "/proc/sys/kernel/hold_user_mode";
@@ -44,7 +46,7 @@ impl Hold {
     ///
     /// Without a switch it succeeds only while there is no other program.
     pub(super) fn begin(&self) -> Result<(), Failure> {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders();
         if *holders == 0 {
             match &self.switch {
                 Some(switch) => turn(switch, true)?,
@@ -58,15 +60,25 @@ impl Hold {
     /// One lets go. Of what nobody holds that is no mistake: a host that gave up
     /// waiting does not know how far its request came.
     pub(super) fn end(&self) -> Result<(), Failure> {
-        let holders = *self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        self.leave(holders.saturating_sub(1))
+        let mut holders = self.holders();
+        let left = holders.saturating_sub(1);
+        self.set(&mut holders, left)
     }
 
     /// Leaves none, or one: for a copy, where whoever held the machine it was
     /// copied from is not there.
     pub(super) fn leave(&self, left: u32) -> Result<(), Failure> {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders();
         let left = left.min(*holders);
+        self.set(&mut holders, left)
+    }
+
+    fn holders(&self) -> MutexGuard<'_, u32> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There are `left` holders from now on, and not more than before.
+    fn set(&self, holders: &mut u32, left: u32) -> Result<(), Failure> {
         if *holders > 0
             && left == 0
             && let Some(switch) = &self.switch
@@ -78,23 +90,17 @@ impl Hold {
     }
 
     fn require_solitude(&self) -> Result<(), Failure> {
-        let refused = |errno, message: &str| Failure {
-            kind: ErrorKind::NotPermitted,
-            errno,
-            message: message.to_owned(),
-        };
         match programs(self.processes) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(refused(
-                0,
-                "the guest kernel has no kernel.hold_user_mode, which copies of a machine \
-                 with running programs need: use the kernel of cargo xtask assets, or make \
-                 copies before the first program is started",
-            )),
-            Err(error) => Err(refused(
-                error.raw_os_error().unwrap_or(0),
-                &format!("cannot list the processes: {error}"),
-            )),
+            Ok(_) => Err(Failure {
+                kind: ErrorKind::NotPermitted,
+                errno: 0,
+                message: "the guest kernel has no kernel.hold_user_mode, which copies of a \
+                          machine with running programs need: use the kernel of cargo xtask \
+                          assets, or make copies before the first program is started"
+                    .to_owned(),
+            }),
+            Err(error) => Err(not_permitted(&error, "cannot list the processes")),
         }
     }
 }
@@ -102,14 +108,11 @@ impl Hold {
 fn turn(switch: &File, on: bool) -> Result<(), Failure> {
     // At any other offset the kernel would ignore it.
     let written = switch.write_all_at(if on { b"1\n" } else { b"0\n" }, 0);
-    written.map_err(|error| Failure {
-        kind: ErrorKind::NotPermitted,
-        errno: error.raw_os_error().unwrap_or(0),
-        message: format!(
-            "cannot {} the programs: {error}",
-            if on { "hold" } else { "release" }
-        ),
-    })
+    let what = match on {
+        true => "cannot hold the programs",
+        false => "cannot release the programs",
+    };
+    written.map_err(|error| not_permitted(&error, what))
 }
 
 /// How many processes there are that are neither the first nor the kernel's.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use exec_proto::{ErrorKind, Failure, Resume, Resumed};
 
+use super::failure::not_permitted;
 use super::files::replace_file;
 use super::hold::Hold;
 use super::{Agent, names};
@@ -51,14 +52,6 @@ impl Controls {
             hold: Hold::open(),
             busy: Mutex::new(()),
         }
-    }
-}
-
-fn not_permitted(error: &io::Error, what: &str) -> Failure {
-    Failure {
-        kind: ErrorKind::NotPermitted,
-        errno: error.raw_os_error().unwrap_or(0),
-        message: format!("{what}: {error}"),
     }
 }
 
