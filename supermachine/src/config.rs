@@ -1,11 +1,10 @@
 //! How a machine is to be made.
 
 use crate::clock::WallClock;
+use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::{AssetPaths, Error, random};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use vmm_core::ResourceError;
-use vmm_core::resources::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS};
 
 /// Which engine runs the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -45,7 +45,7 @@ pub struct Instance {
 }
 
 // The machine lets only privileged processes of the guest call there.
-const _: () = assert!(READY_PORT == vmm_core::resources::AGENT_HOST_PORT);
+const _: () = assert!(READY_PORT == vmm_core::spec::AGENT_HOST_PORT);
 
 /// Name of the socket bridged to the agent.
 const EXEC: &str = "exec";

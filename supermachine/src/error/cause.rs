@@ -18,7 +18,7 @@ pub(crate) enum Part {
     #[error(transparent)]
     Assets(kernel::KernelError),
     #[error(transparent)]
-    Resources(vmm_core::ResourceError),
+    Resources(crate::compat::ResourceError),
     #[error(transparent)]
     Snapshot(snapshot::SnapshotError),
     #[error(transparent)]
@@ -45,7 +45,7 @@ parts! {
     oci_bake::BakeError => Image(Bake);
     oci_bake::ImageError => Reference(Reference);
     kernel::KernelError => Assets(Assets);
-    vmm_core::ResourceError => Resources(Resources);
+    crate::compat::ResourceError => Resources(Resources);
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
     exec_proto::ProtoError => Protocol(Protocol);

@@ -23,12 +23,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vmm_core::VmResources;
 use vmm_core::machine::{
-    ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
-    RestoreOptions, RunningMachine, SavedMachine,
+    ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine, RestoreOptions,
+    RunningMachine, SavedMachine,
 };
 use vmm_core::memory::close_inherited_descriptors;
+use vmm_core::spec::DEFAULT_CMDLINE;
+use vmm_core::{Endpoints, HostFile, MachineSpec};
 
 /// How long nothing is asked of a machine that was reset before it gives back
 /// what it has twice.
@@ -141,7 +142,7 @@ struct Served {
     /// Removed at the end.
     runtime_dir: PathBuf,
     /// The machine's read-only disks.
-    layers: Vec<String>,
+    layers: Vec<HostFile>,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -259,10 +260,11 @@ impl Served {
             None
         };
         let options = PrepareOptions {
-            endpoints: VmResources::new()
-                .with_vsock_mux(setup.mux.to_string_lossy())
-                .with_vsock_exec(setup.exec.to_string_lossy())
-                .endpoints,
+            endpoints: Endpoints {
+                mux: Some(setup.mux.clone()),
+                exec: Some(setup.exec.clone()),
+                ..Endpoints::default()
+            },
             console,
             vcpus: setup.vcpus,
         };
@@ -276,18 +278,17 @@ impl Served {
 
     fn boot(&mut self, boot: &Boot) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
-        let mut resources =
-            VmResources::for_kernel(boot.kernel.to_string_lossy(), boot.init.to_string_lossy())
-                .with_memory_mib(boot.memory_mib)
-                .with_vcpus(boot.vcpus);
         self.layers = paths(&boot.layers);
-        resources.block_devices.clone_from(&self.layers);
-        let options = MachineOptions {
-            extra_cmdline: boot.cmdline.clone(),
+        let spec = MachineSpec {
+            initrd: Some((&*boot.init).into()),
+            cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
+            memory_bytes: bytes(boot.memory_mib),
+            vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
-            ..MachineOptions::default()
+            disks: self.layers.clone(),
+            ..MachineSpec::new(&*boot.kernel)
         };
-        self.started(prepared.boot(&resources, &options)?)?;
+        self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
@@ -305,11 +306,9 @@ impl Served {
         read_ahead(&snapshot);
         self.layers = paths(&restore.layers);
         let options = RestoreOptions {
-            block_devices: self.layers.clone(),
+            disks: self.layers.clone(),
             vcpus: restore.vcpus,
-            hot_bytes: (restore.memory_mib as u64)
-                .saturating_mul(1 << 20)
-                .saturating_sub(saved.ram_bytes()),
+            hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
@@ -412,7 +411,7 @@ impl Served {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
         let begun = Instant::now();
         let options = RestoreOptions {
-            block_devices: self.layers.clone(),
+            disks: self.layers.clone(),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
@@ -431,8 +430,7 @@ impl Served {
 
     fn set_memory(&self, mib: usize, patience_ms: u64) -> Result<FromWorker, Refusal> {
         let machine = self.machine("change its memory")?;
-        let bytes = (mib as u64).saturating_mul(1 << 20);
-        machine.set_memory(bytes, Duration::from_millis(patience_ms))?;
+        machine.set_memory(bytes(mib), Duration::from_millis(patience_ms))?;
         Ok(FromWorker::MemorySet)
     }
 
@@ -467,7 +465,7 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
+fn be_born(birth: &Birth, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
     let live = || {
         let control = UnixStream::connect(&birth.control)?;
         let replies = Arc::new(Mutex::new(control.try_clone()?));
@@ -503,9 +501,12 @@ fn read_ahead(snapshot: &Arc<Snapshot>) {
     let _ = thread.spawn(move || snapshot.read_ahead());
 }
 
-fn paths(paths: &[PathBuf]) -> Vec<String> {
-    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-    paths.iter().map(text).collect()
+fn paths(paths: &[PathBuf]) -> Vec<HostFile> {
+    paths.iter().map(|path| HostFile::from(&**path)).collect()
+}
+
+fn bytes(mib: usize) -> u64 {
+    (mib as u64).saturating_mul(1 << 20)
 }
 
 /// Memory that a machine's guest has, in MiB.

@@ -98,7 +98,7 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let ForkedMachine { memory, saved } = forked;
         self.create_vcpus(saved.vcpus())?;
-        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
         let machine = self.assemble(memory, disks, saved.possible_vcpus())?;
         let generation = match &*machine.parts() {
             Some(parts) => machine.load(parts, &saved)?,

@@ -15,16 +15,16 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::resources::VolumeSpec;
+use crate::spec::{HostFile, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreOptions {
     /// Read-only disks, in the order they had.
-    pub block_devices: Vec<String>,
+    pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
-    pub volumes: Vec<VolumeSpec>,
+    pub volumes: Vec<Volume>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -72,7 +72,7 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let board = &saved.board;
         let layout = self.arch().layout();
-        let given = options.block_devices.len() + options.volumes.len();
+        let given = options.disks.len() + options.volumes.len();
         if given != board.disks as usize {
             return Err(MachineError::OtherDisks {
                 saved: board.disks,
@@ -95,7 +95,7 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
