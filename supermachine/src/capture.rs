@@ -2,6 +2,7 @@
 
 use crate::embedder::instance::Made;
 use crate::host;
+use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
@@ -42,9 +43,6 @@ fn check_descriptors(count: usize) -> Result<(), Error> {
     })
 }
 
-/// How long another process may write to the same snapshot.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 impl Vm {
     /// Makes a snapshot of the machine as it is now, in the directory `dest`:
     /// a new generation, if there is a snapshot already. The machine pauses
@@ -82,7 +80,7 @@ impl Vm {
             None => read_layers(self.image().layers())?,
         };
         quiet(self)?;
-        let lock = store.lock(name, PATIENCE)?;
+        let lock = store.lock(name, SNAPSHOT_LOCK_TIMEOUT)?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", random::random_name()?);

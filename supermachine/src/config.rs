@@ -2,6 +2,7 @@
 
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
+use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
 use crate::{AssetPaths, Error, random};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -75,10 +76,6 @@ pub struct VmConfig {
 pub const MAX_VCPUS: u32 = 16;
 /// Longest host name in bytes (Linux, `__NEW_UTS_LEN`).
 const MAX_HOSTNAME_BYTES: usize = 64;
-/// How long a guest may take from power-on to its agent's first word.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a copy may take until its agent's first word.
-const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for VmConfig {
     fn default() -> Self {

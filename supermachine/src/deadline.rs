@@ -2,13 +2,11 @@
 //! much or little the other side sends meanwhile.
 
 use crate::Error;
+use crate::limits::LONGEST_POLL;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-
-/// Longest single wait, so that it fits every system's clock type.
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 /// The end of a wait, or none.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,7 @@ mod error;
 mod exec;
 mod host;
 mod image;
+mod limits;
 mod link;
 mod pool;
 mod random;

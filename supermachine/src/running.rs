@@ -5,8 +5,9 @@
 
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
-use crate::exec::{Channel, GREETING_LIMIT, Opens, Unwatched};
+use crate::exec::{Channel, Opens, Unwatched};
 use crate::host;
+use crate::limits::{GREETING_TIMEOUT, KILL_TIMEOUT, OTHERS_END_PAUSE};
 use crate::link::runtime_dir::{self, Occupant};
 use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
 use exec_proto::ProtoError;
@@ -21,10 +22,6 @@ use std::time::{Duration, Instant, SystemTime};
 const FILE: &str = "vm.json";
 /// Longest description in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// How often to look whether a machine has ended.
-const POLL: Duration = Duration::from_millis(10);
-/// How long a killed process may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a machine says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,10 +176,10 @@ impl RunningVm {
         }
         if !self.ends_within(grace) {
             self.kill_worker()?;
-            if !self.ends_within(KILL_PATIENCE) {
+            if !self.ends_within(KILL_TIMEOUT) {
                 return Err(Error::Timeout {
                     what: "the end of a killed worker",
-                    after: KILL_PATIENCE,
+                    after: KILL_TIMEOUT,
                 });
             }
         }
@@ -195,7 +192,7 @@ impl RunningVm {
     /// gives no answer. It ends with the worker, whose sockets then close.
     fn ask_to_end(&self) -> Result<(), Error> {
         let vm = self.clone();
-        let deadline = Deadline::within(GREETING_LIMIT);
+        let deadline = Deadline::within(GREETING_TIMEOUT);
         std::thread::Builder::new()
             .name("shutdown".into())
             .spawn(move || {
@@ -227,7 +224,7 @@ impl RunningVm {
             if begun.elapsed() >= patience {
                 return false;
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(OTHERS_END_PAUSE);
         }
         true
     }

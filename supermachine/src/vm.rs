@@ -5,7 +5,8 @@ use crate::doubt::{blame, doubting};
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
-use crate::exec::{Channel, GREETING_LIMIT, Opens};
+use crate::exec::{Channel, Opens};
+use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
@@ -391,7 +392,7 @@ impl Vm {
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance
-            .open_session(Deadline::within(GREETING_LIMIT), &queue)
+            .open_session(Deadline::within(GREETING_TIMEOUT), &queue)
     }
 
     /// How the machine is doing.

@@ -5,12 +5,10 @@ use super::output;
 use super::run::EngineName;
 use super::signals::Forwarder;
 use crate::image::default_cache;
+use crate::limits::cli::WARMUP_TIMEOUT;
 use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// How long a warm-up command may take.
-const WARMUP_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
 pub struct Arguments {

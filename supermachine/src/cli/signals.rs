@@ -5,6 +5,7 @@
 use super::output::Progress;
 use super::terminal;
 use crate::exec::Channel;
+use crate::limits::cli::{IMPATIENCE, STALL, STALL_PAUSE, STALL_WATCH};
 use crate::link::runtime_dir;
 use crate::{Error, Vm, unfinished};
 use oci_bake::Cancel;
@@ -13,17 +14,11 @@ use signal_hook::iterator::Signals;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// So many requests to end within [`IMPATIENCE_SPAN`] end us even if the
+/// So many requests to end within [`IMPATIENCE`] end us even if the
 /// guest's command does not care.
-const IMPATIENCE: usize = 3;
-const IMPATIENCE_SPAN: Duration = Duration::from_secs(10);
-/// A request to end while nobody has taken our output for this long ends us:
-/// the command's own end is stuck behind that output.
-const STALLED: Duration = Duration::from_secs(2);
-/// How long after a request to end that is looked at.
-const STALL_WATCH: Duration = Duration::from_secs(10);
+const MOST_REQUESTS: usize = 3;
 
 /// A running command, as far as signals concern it.
 struct Running {
@@ -149,9 +144,9 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
         return;
     }
     let now = Instant::now();
-    requests.retain(|then| now.duration_since(*then) < IMPATIENCE_SPAN);
+    requests.retain(|then| now.duration_since(*then) < IMPATIENCE);
     requests.push_back(now);
-    if requests.len() >= IMPATIENCE {
+    if requests.len() >= MOST_REQUESTS {
         end_process(signal, command.vm.as_deref());
     }
     let (progress, shared) = (command.progress.clone(), phase.clone());
@@ -160,8 +155,8 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
         .name("stall".into())
         .spawn(move || {
             while now.elapsed() < STALL_WATCH {
-                std::thread::sleep(Duration::from_millis(100));
-                if progress.stalled_since(now) > STALLED {
+                std::thread::sleep(STALL_PAUSE);
+                if progress.stalled_since(now) > STALL {
                     let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
                     let vm = match &*guard {
                         Phase::Running(command) => command.vm.as_deref(),

@@ -2,16 +2,15 @@
 
 use super::output::{complain, plain, print, print_json};
 use crate::error::with_causes;
+use crate::limits::REMOVAL_LOCK_TIMEOUT;
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::fmt::Write;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// How long a bake of the same image may hold a removal up.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Unit of a file's blocks (POSIX, sys/stat.h on every system we know).
 const BLOCK_BYTES: u64 = 512;
 /// Exit status of `images` and `snapshot verify` for what is damaged.
@@ -156,7 +155,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
             }
             _ => {}
         }
-        let lock = store.lock(name, PATIENCE)?;
+        let lock = store.lock(name, REMOVAL_LOCK_TIMEOUT)?;
         if lock.is_in_use()? {
             return Err(SnapshotError::InUse { name: name.clone() }.into());
         }

@@ -4,6 +4,10 @@ use super::executable::find_worker;
 use super::pauses::Pauses;
 use super::process::Process;
 use crate::deadline::{Deadline, Timed};
+use crate::limits::{
+    ANSWER_TIMEOUT, CONSOLE_TIMEOUT, DROP_TIMEOUT, END_TIMEOUT, FATE_TIMEOUT, GLANCE_TIMEOUT,
+    KILL_TIMEOUT,
+};
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig};
@@ -21,14 +25,6 @@ use std::time::Duration;
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
-/// How long a worker may take to end after it was told to. Whoever waits gets
-/// nothing from a longer one: what is left is removed here as well.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long whoever drops a machine waits for it to end in good order, and then
-/// for its killed worker to be gone: some 3 ms are usual.
-const DROP_PATIENCE: Duration = Duration::from_millis(200);
-/// How long the system may take to end a process that was killed.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of the GNU C library's allocator, if it is that: one heap instead
 /// of one for each thread, and what is large and freed goes back to the host.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -47,14 +43,6 @@ const ENVIRONMENT: [&str; 9] = [
     "LLVM_PROFILE_FILE",
     TUNABLES,
 ];
-/// How long a worker may take for what takes no time.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a worker may take to show the console of a guest that hangs.
-const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a worker that broke its connection may take to be gone.
-const FATE_PATIENCE: Duration = Duration::from_secs(1);
-/// Least time for what is in the connection already.
-const GLANCE: Duration = Duration::from_secs(1);
 
 /// A worker process and its control connection.
 #[derive(Debug)]
@@ -329,7 +317,7 @@ impl Worker {
         let source = match source.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_PATIENCE) {
+            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_TIMEOUT) {
                 Some(fate) => io::Error::new(source.kind(), fate),
                 None => source,
             },
@@ -403,8 +391,10 @@ impl Worker {
         if self.ended.is_none() {
             deadline.wait_for(&self.control, PollFlags::IN).ok()?;
         }
-        self.inspect(Deadline::within(deadline.left_of(patience).max(GLANCE)))
-            .err()
+        self.inspect(Deadline::within(
+            deadline.left_of(patience).max(GLANCE_TIMEOUT),
+        ))
+        .err()
     }
 
     /// Ends the worker and its machine without a word.
@@ -423,12 +413,12 @@ impl Worker {
     /// As [`Worker::end`], for who cannot wait: a worker that takes its time is
     /// killed, and one that the system takes its time to end is left to a thread.
     pub fn end_soon(&mut self) {
-        if self.is_left || !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
+        if self.is_left || !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
             return;
         }
         self.is_lost = true;
         self.process.kill();
-        if !self.process.ends_within(DROP_PATIENCE) {
+        if !self.process.ends_within(DROP_TIMEOUT) {
             self.is_left = true;
             let process = self.process();
             // Without a thread it is collected when this process ends.

@@ -1,13 +1,14 @@
 //! A worker with its sockets, and the agent in its guest.
 
 use super::dial::{connect, patiently};
-use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::handle::{VmStatus, Worker};
 use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
 use super::process::Process;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
+use crate::limits::{ANSWER_TIMEOUT, CAPTURE_TIMEOUT, HOLD_TIMEOUT};
 use crate::link::protocol::{
     Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
@@ -21,11 +22,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How long writing a snapshot may take.
-const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the agent may take to keep all programs from running.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]

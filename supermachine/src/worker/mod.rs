@@ -7,6 +7,7 @@ pub(crate) mod identity;
 
 use crate::Engine;
 use crate::error::with_causes;
+use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
     Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
     ToWorker, VERSION, check_version, receive, send,
@@ -30,10 +31,6 @@ use vmm_core::machine::{
 use vmm_core::memory::close_inherited_descriptors;
 use vmm_core::spec::DEFAULT_CMDLINE;
 use vmm_core::{Endpoints, HostFile, MachineSpec};
-
-/// How long nothing is asked of a machine that was reset before it gives back
-/// what it has twice.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -173,7 +170,7 @@ impl Served {
     /// Carries out orders until there are no more.
     fn serve(&mut self, control: &UnixStream) -> io::Result<()> {
         loop {
-            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLED) {
+            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLING_TIME) {
                 self.give_back();
             }
             let order = match receive::<ToWorker>(control) {
