@@ -326,8 +326,7 @@ impl Instance {
                 *lock(&self.late) = Some(channel);
                 return Err(match error {
                     Error::Timeout { after, .. } => Error::Timeout {
-                        what: "a guest that was asked to hold its programs for a copy (try \
-                               again; if its agent does not answer at all, start another machine)",
+                        what: "a guest that was asked to hold its programs for a copy",
                         after,
                     },
                     error => error,
