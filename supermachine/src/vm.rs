@@ -14,7 +14,9 @@ use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPU
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
-use std::path::PathBuf;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,16 +134,23 @@ impl Vm {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
+        let paths = [&assets.kernel, &assets.init_oci].into_iter();
+        let files: Result<Vec<File>, Error> = paths
+            .chain(image.layers())
+            .map(|path| open_to_read(path))
+            .collect();
+        let files = files?;
+        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
-            kernel: assets.kernel,
-            init: assets.init_oci,
+            kernel: name(&assets.kernel),
+            init: name(&assets.init_oci),
             memory_mib: config.boot_memory_mib(),
             vcpus: config.boot_vcpus(),
             possible_vcpus: MAX_VCPUS,
-            layers: image.layers().to_vec(),
+            layers: image.layers().iter().map(name).collect(),
             cmdline: command_line(image, config),
         };
-        vm.instance.boot(boot, deadline)?;
+        vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
         Ok(vm)
     }
@@ -177,9 +186,10 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (stages, resumed) =
-            self.instance
-                .restore(template.restore(&self.config), &identity, deadline)?;
+        let (restore, files) = template.restore(&self.config)?;
+        let (stages, resumed) = self
+            .instance
+            .restore(restore, &files, &identity, deadline)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         self.start_workload(&template.image().workload, deadline)
@@ -432,6 +442,14 @@ impl Opens for Vm {
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
     }
+}
+
+/// Opens a file that a worker is to read. A pipe does not block.
+fn open_to_read(path: &Path) -> Result<File, Error> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| Error::host("cannot read", path)(error.into()))
 }
 
 /// What init is told on the kernel's command line.

@@ -15,7 +15,7 @@ use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -237,11 +237,23 @@ impl Worker {
     /// Gives an order and waits for the answer, not beyond `deadline`. After an
     /// error the worker is of no use any more.
     pub fn order(&mut self, order: &ToWorker, deadline: Deadline) -> Result<FromWorker, Error> {
+        self.order_with(order, &[], deadline)
+    }
+
+    /// The same for an order that [takes so many files](ToWorker::files).
+    pub fn order_with(
+        &mut self,
+        order: &ToWorker,
+        files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        debug_assert_eq!(order.files(), files.len());
         let pauses = self.pauses.clone();
         let _paused = order.stops_the_machine().then(|| pauses.begin());
         // It may be sent before the machine is prepared: the worker reads in
         // order.
         self.send(order, deadline)?;
+        self.pass(files, deadline)?;
         self.engine(deadline)?;
         self.receive(deadline)
     }
@@ -281,6 +293,11 @@ impl Worker {
     fn send(&mut self, message: &ToWorker, deadline: Deadline) -> Result<(), Error> {
         protocol::send(Timed::new(&self.control, deadline), message)
             .map_err(|source| self.failed("sending", source, deadline))
+    }
+
+    fn pass(&mut self, files: &[BorrowedFd<'_>], deadline: Deadline) -> Result<(), Error> {
+        let passed = Timed::new(&self.control, deadline).pass(files);
+        passed.map_err(|source| self.failed("passing it files", source, deadline))
     }
 
     /// The next message; an error if the worker is gone.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
-use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use snapshot::{GuestPages, OpenFiles, PageSource, RamMapping, Snapshot, WorkingSet, Written};
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -183,14 +183,13 @@ impl RunningMachine {
         })
     }
 
-    /// Puts what [`RunningMachine::store_memory`] wrote into `directory` under
-    /// the memory of this machine, paused since: what the two have in common
+    /// Puts what [`RunningMachine::store_memory`] wrote, in `files`, under the
+    /// memory of this machine, paused since: what the two have in common
     /// is shared from now on, and [`RunningMachine::reset`] goes back to it.
-    pub fn rebase(&self, directory: &Path, written: &Written) -> Result<(), MachineError> {
+    pub fn rebase(&self, files: &OpenFiles, written: &Written) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        let files = FilesBelow::open(directory)?;
-        written.map_over(&files, directory, parts.memory.host())?;
+        written.map_over(files, Path::new(""), parts.memory.host())?;
         parts.take_written()?;
         *parts.rewound() = Rewound::new(&parts.memory);
         Ok(parts.vm.track_writes()?)
