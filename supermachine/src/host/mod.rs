@@ -6,9 +6,9 @@ mod linux;
 mod other;
 
 #[cfg(target_os = "linux")]
-pub use linux::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};
+pub use linux::{kill, memory_bytes, private_bytes, process_descriptor, signal_if, stream_socket};
 #[cfg(not(target_os = "linux"))]
-pub use other::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};
+pub use other::{kill, memory_bytes, private_bytes, process_descriptor, signal_if, stream_socket};
 
 /// Descriptors this process has open, if the system tells.
 pub fn open_descriptors() -> Option<u64> {
