@@ -9,7 +9,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -137,8 +137,13 @@ impl Vm {
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
+        // A name is one machine's.
+        let config = VmConfig {
+            name: None,
+            ..self.config().clone()
+        };
         let child = |made: Made| {
-            let vm = Self::over(self.image(), self.config(), made.instance);
+            let vm = Self::over(self.image(), &config, made.instance);
             vm.started(
                 begun,
                 Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),

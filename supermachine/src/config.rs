@@ -4,6 +4,7 @@ use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
 use crate::{AssetPaths, Error, random};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -68,6 +69,7 @@ pub struct VmConfig {
     pub(crate) max_processes: Option<u32>,
     pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
 }
 
@@ -93,6 +95,7 @@ impl Default for VmConfig {
             max_processes: None,
             machine_id: MachineId::Image,
             name: None,
+            labels: BTreeMap::new(),
             clock: WallClock::default(),
         }
     }
@@ -190,9 +193,18 @@ impl VmConfig {
     }
 
     /// What the machine is called in `supermachine ps` and for `exec` and
-    /// `stop`: as a host name. Without one it has only its id.
+    /// `stop`: as a host name. Without one it has only its id. Of this user's
+    /// running machines only one has it: pools are refused it, and forked
+    /// children go without.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Says something about the machine that `supermachine ps` shows and can
+    /// select by. A later value of the same label wins.
+    pub fn with_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
         self
     }
 

@@ -158,6 +158,11 @@ pub mod cli {
     pub const STALL_WATCH: Duration = seconds(10);
     /// Looks for one.
     pub const STALL_PAUSE: Duration = milliseconds(100);
+    /// A supervisor writes down that its machine was ended by force, or is gone
+    /// itself: both take it no time, on a busy host too.
+    pub const SUPERVISOR_TIMEOUT: Duration = seconds(10);
+    /// Looks for more of a log that is followed.
+    pub const LOG_PAUSE: Duration = milliseconds(50);
 }
 
 /// What the table says of limits within others.

@@ -144,8 +144,8 @@ impl PoolBuilder {
     /// Makes the pool, which starts its minimum of machines by itself.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] if the image has no snapshot;
-    /// [`Error::MemoryOutOfRange`] for memory its copies cannot have;
+    /// [`Error::Unsuitable`] if the image has no snapshot, or the machines are to
+    /// have a name; [`Error::MemoryOutOfRange`] for memory its copies cannot have;
     /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
         let (config, sizes) = self.settled();
@@ -156,6 +156,12 @@ impl PoolBuilder {
                 needs: "an image with a snapshot: bake it with Image::builder",
             });
         };
+        if config.name.is_some() {
+            return Err(Error::Unsuitable {
+                what: "a pool",
+                needs: "a configuration without a name, which only one machine can have",
+            });
+        }
         template.check_memory(&config)?;
         let checker = Arc::new(OnceLock::<Checker<Starters>>::new());
         let ended = Arc::clone(&checker);

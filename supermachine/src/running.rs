@@ -13,7 +13,9 @@ use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +49,9 @@ pub struct Description {
     pub started_unix_ms: u64,
     /// What the image says about running it.
     pub config: ImageConfig,
+    /// What it was labelled with.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A machine that runs, in this process or another.
@@ -66,8 +71,36 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Describes the machine of a runtime directory.
+/// Describes the machine of a runtime directory, from when on it is found.
+///
+/// # Errors
+/// [`Error::NameTaken`] if another running machine has its name.
 pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> {
+    let Some(name) = &description.name else {
+        return write_file(dir, description);
+    };
+    // Until this one can be seen, nobody else looks.
+    let _alone =
+        runtime_dir::lock_names().map_err(Error::host("cannot lock the names of machines", dir))?;
+    check_name(name)?;
+    write_file(dir, description)
+}
+
+/// Whether a machine may have this name now.
+///
+/// # Errors
+/// [`Error::NameTaken`] if another running machine has it.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let is_taken = |vm: &RunningVm| vm.description.name.as_deref() == Some(name);
+    match list().iter().any(is_taken) {
+        true => Err(Error::NameTaken {
+            name: name.to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn write_file(dir: &Path, description: &Description) -> Result<(), Error> {
     let path = dir.join(FILE);
     let next = dir.join(".vm.json.tmp");
     let failed = || Error::host("cannot describe the machine", &path);
@@ -208,7 +241,7 @@ impl RunningVm {
 
     fn kill_worker(&self) -> Result<(), Error> {
         match self.occupant.pid() {
-            Some(pid) => host::kill_if(pid, || self.occupant.pid() == Some(pid))
+            Some(pid) => host::signal_if(pid, Signal::KILL, || self.occupant.pid() == Some(pid))
                 .map_err(Error::system("end the worker")),
             None if self.is_running() => Err(Error::Unsuitable {
                 what: "ending this machine's worker",

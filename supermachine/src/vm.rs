@@ -8,6 +8,7 @@ use crate::embedder::personalise::Personality;
 use crate::exec::{Channel, Opens};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
+use crate::link::runtime_dir;
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig};
@@ -93,14 +94,17 @@ impl Vm {
     /// else one that boots. Returns when it serves commands.
     ///
     /// # Errors
-    /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`]
-    /// and [`Error::MemoryOutOfRange`] for what `config` must not say;
+    /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`],
+    /// [`Error::NameTaken`] and [`Error::MemoryOutOfRange`] for what `config` must not say;
     /// [`Error::Assets`] and [`Error::NoWorker`] for an incomplete
     /// installation; [`Error::Start`] when the machine cannot be made here; [`Error::BootFailed`], with the
     /// end of the guest's console, when the guest ended or hung before it
     /// served commands; [`Error::Rebake`] for a snapshot that does not fit.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         config.validate()?;
+        if let Some(name) = &config.name {
+            running::check_name(name)?;
+        }
         match image.template() {
             Some(template) => {
                 template.check_memory(config)?;
@@ -260,6 +264,7 @@ impl Vm {
                 owner_pid: std::process::id(),
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
+                labels: self.config.labels.clone(),
             },
         )
     }
@@ -315,6 +320,11 @@ impl Vm {
     /// From the order to boot, restore or reset to the agent's first word.
     pub fn boot_time(&self) -> Duration {
         self.start_report().took
+    }
+
+    /// What `supermachine ps` calls it where nothing else is.
+    pub fn id(&self) -> &str {
+        runtime_dir::id(self.instance.dir()).unwrap_or_default()
     }
 
     /// What the image says about running it.

@@ -38,6 +38,23 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// Another running machine has the name in the configuration.
+    #[error(
+        "a running machine is called `{}` already: use another name, or stop that one",
+        Printable::line(name)
+    )]
+    NameTaken {
+        /// What was given.
+        name: String,
+    },
+    /// A list has no such field to print or to select by.
+    #[error("there is no field `{}`: name one of {fields}", Printable::line(field))]
+    NoSuchField {
+        /// What was asked for.
+        field: String,
+        /// What there is.
+        fields: String,
+    },
     /// The image reference is not one.
     #[error(transparent)]
     Reference(Cause),

@@ -52,6 +52,11 @@ fn own() -> Vec<Error> {
             name: text(),
             count: 0,
         },
+        Error::NameTaken { name: text() },
+        Error::NoSuchField {
+            field: text(),
+            fields: text(),
+        },
         Error::NoWorker { beside: "/".into() },
         Error::Worker {
             what: "waiting",

@@ -20,9 +20,9 @@ pub fn kill(process: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(process, Signal::KILL);
 }
 
-/// Ends a process at once, if `still` says that it is the one that is meant.
+/// Sends a process a signal, if `still` says that it is the one that is meant.
 /// The descriptor comes first, so that its number cannot change hands between.
-pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+pub fn signal_if(pid: Pid, signal: Signal, still: impl FnOnce() -> bool) -> io::Result<()> {
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(Errno::SRCH) => return Ok(()),
@@ -31,7 +31,7 @@ pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
     if !still() {
         return Ok(());
     }
-    match pidfd_send_signal(process, Signal::KILL) {
+    match pidfd_send_signal(process, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -16,14 +16,14 @@ pub fn process_descriptor(_pid: u32) -> io::Result<OwnedFd> {
 /// There is nothing to end: see [`process_descriptor`].
 pub fn kill(_process: BorrowedFd<'_>) {}
 
-/// Ends a process at once, if `still` says that it is the one that is meant.
+/// Sends a process a signal, if `still` says that it is the one that is meant.
 /// Between the two its number could change hands, which takes a whole round of
 /// process ids.
-pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+pub fn signal_if(pid: Pid, signal: Signal, still: impl FnOnce() -> bool) -> io::Result<()> {
     if !still() {
         return Ok(());
     }
-    match kill_process(pid, Signal::KILL) {
+    match kill_process(pid, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
