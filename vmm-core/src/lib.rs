@@ -9,6 +9,7 @@ pub mod hypervisor;
 pub mod machine;
 pub mod memory;
 pub mod resources;
+mod sync;
 
 pub use resources::{
     EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
