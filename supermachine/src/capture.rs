@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tracing::info;
 
 /// Descriptors this process needs for a child while it is made: its directory,
 /// log and control connection, the sockets where it calls and where its agent
@@ -133,12 +134,14 @@ impl Vm {
             return Ok(Vec::new());
         }
         check_descriptors(count)?;
+        let _machine = self.span().entered();
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
+        info!(children = count, ?paused, "machine forked");
         let child = |made: Made| {
             let vm = Self::over(self.image(), self.config(), made.instance);
             vm.started(
@@ -167,7 +170,9 @@ pub(crate) fn write(
     about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {
+    let _machine = vm.span().entered();
     let image = vm.image();
+    let begun = Instant::now();
     let (written, working_set) = {
         let _alone = vm.alone();
         let written = vm.instance().capture(draft.path())?;
@@ -196,7 +201,9 @@ pub(crate) fn write(
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
-    Ok(unfinished::publish(|| draft.publish(description))?)
+    let number = unfinished::publish(|| draft.publish(description))?;
+    info!(generation = number, took = ?begun.elapsed(), "snapshot written");
+    Ok(number)
 }
 
 /// Has the guest write out what it holds back.

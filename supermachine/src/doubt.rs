@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+use tracing::warn;
 
 /// After this time a copy is late, which takes some milliseconds.
 const LATE: Duration = Duration::from_secs(2);
@@ -88,6 +89,7 @@ impl Template {
             // If that fails, the next copy has the same to say.
             let _ = lock.retire(number);
         }
+        warn!(snapshot = %self.path().display(), error = %source, "snapshot is damaged");
         Error::Damaged {
             path: self.path().to_path_buf(),
             source: Cause::of_snapshot(source),

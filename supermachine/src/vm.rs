@@ -9,13 +9,16 @@ use crate::exec::{Channel, GREETING_LIMIT, Opens};
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
-use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig};
+use crate::{
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, spans,
+};
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::{Span, debug, info};
 
 /// A running machine in a worker process of its own.
 ///
@@ -131,6 +134,7 @@ impl Vm {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
+        let _machine = vm.span().entered();
         let boot = Boot {
             kernel: assets.kernel,
             init: assets.init_oci,
@@ -142,6 +146,7 @@ impl Vm {
         };
         vm.instance.boot(boot, deadline)?;
         vm.started(begun, None)?;
+        info!(engine = vm.engine(), took = ?begun.elapsed(), "machine booted");
         Ok(vm)
     }
 
@@ -173,6 +178,7 @@ impl Vm {
 
     fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
@@ -181,6 +187,12 @@ impl Vm {
                 .restore(template.restore(&self.config), &identity, deadline)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        info!(
+            snapshot = %template.path().display(),
+            engine = self.engine(),
+            took = ?begun.elapsed(),
+            "machine restored"
+        );
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -191,10 +203,12 @@ impl Vm {
 
     fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -276,6 +290,11 @@ impl Vm {
     /// For whoever makes the machine stand still: waits until nobody else does.
     pub(crate) fn alone(&self) -> MutexGuard<'_, ()> {
         self.still.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is told of it is in this span.
+    pub(crate) fn span(&self) -> Span {
+        spans::machine(self.instance.dir(), self.config.name.as_deref())
     }
 
     pub(crate) fn instance(&self) -> &Instance {

@@ -12,7 +12,7 @@ use crate::link::protocol::{
     Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig, random};
+use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
@@ -21,6 +21,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// How long writing a snapshot may take.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -114,6 +115,7 @@ impl Instance {
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
         Ok(Self::new(place, worker))
     }
@@ -166,6 +168,7 @@ impl Instance {
         forked.and(released)?;
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
+            let _child = spans::machine(place.dir.path(), None).entered();
             let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
             children.push(Self::new(place, worker));
         }
@@ -527,12 +530,14 @@ impl Instance {
 
     /// Ends the worker and removes what it had. Safe to call twice.
     pub fn end(&self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end();
         self.dir.remove();
     }
 
     /// Kills the worker, for a process that must end now.
     pub fn abandon(&self) {
+        debug!(pid = self.process.pid(), "worker is not needed any more");
         self.process.kill();
         self.dir.remove();
     }
@@ -570,6 +575,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end_soon();
         self.dir.remove();
     }

@@ -7,6 +7,7 @@ mod control;
 mod damaged;
 mod elastic;
 mod error;
+mod events;
 mod fork;
 mod generation;
 mod line;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use devices::reactor::MioReactor;
 use linux_loader::cmdline::Cmdline;
+use tracing::{debug, trace};
 
 use self::assembly::Devices;
 use self::control::Control;
@@ -37,9 +39,9 @@ use crate::hypervisor::{DynVm, ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
 use crate::resources::VmResources;
 
-pub use assembly::GUEST_CID;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use assembly::virtio_count;
+pub use assembly::{DeviceCounters, GUEST_CID};
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
 #[cfg(all(feature = "softhv", any(test, feature = "fuzzing")))]
 pub(crate) use damaged::fuzz_saved_machine;
@@ -176,6 +178,21 @@ impl RunningMachine {
         self.exits().iter().map(ExitCounters::total).sum()
     }
 
+    /// How often things happened at each virtio device; none of a machine that was
+    /// stopped.
+    pub fn device_counters(&self) -> Vec<DeviceCounters> {
+        let parts = self.parts();
+        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
+        (0..)
+            .zip(devices.zip(assembly::virtio_formats()))
+            .map(|(slot, (device, format))| DeviceCounters {
+                slot,
+                kind: format.kind,
+                mmio: device.counters(),
+            })
+            .collect()
+    }
+
     /// Brings all vCPUs to rest, their state whole, and then the devices: what
     /// they had begun is finished, and memory does not change any more.
     pub fn pause(&self) -> Result<(), MachineError> {
@@ -183,6 +200,7 @@ impl RunningMachine {
             if let Some(parts) = &*self.parts() {
                 parts.devices.virtio.iter().for_each(|d| d.pause());
             }
+            trace!("machine paused");
             Ok(())
         } else {
             self.control.resume();
@@ -198,6 +216,7 @@ impl RunningMachine {
             parts.devices.virtio.iter().for_each(|d| d.resume());
         }
         self.control.resume();
+        trace!("machine goes on");
     }
 
     /// Stops the machine and gives back what it took: threads, sockets,
@@ -219,6 +238,7 @@ impl RunningMachine {
             let reactor = parts.reactor.clone();
             drop(parts);
             reactor.stop();
+            debug!(exits = self.total_exits(), "machine stopped");
         }
         Ok(())
     }
