@@ -126,16 +126,21 @@ mod virtio {
             use crate::testing::guest_ram;
             use crate::virtio::chain::QueueError;
             use crate::virtio::{Activation, Interrupt};
+            use loom::sync::Notify;
             use loom::thread::spawn;
             use std::sync::Arc;
             use supermachine_devices::Ram;
             use virtio_queue::{Queue, QueueT};
             use vm_memory::{Bytes, GuestAddress};
 
-            struct NoIrq;
+            /// A driver that sleeps until the device says something.
+            struct Irq(Notify);
 
-            impl Interrupt for NoIrq {
-                fn used_buffers(&self, _: u16) {}
+            impl Interrupt for Irq {
+                fn used_buffers(&self, _: u16) {
+                    self.0.notify();
+                }
+
                 fn config_changed(&self) {}
                 fn work_left(&self, _: u16) {}
                 fn needs_reset(&self, mistake: &QueueError) {
@@ -164,6 +169,7 @@ mod virtio {
                 disk: Arc<Disk>,
                 workers: Workers<Ram>,
                 ram: Arc<Ram>,
+                irq: Arc<Irq>,
             }
 
             impl Rig {
@@ -172,6 +178,7 @@ mod virtio {
                     let rig = Self {
                         workers: Workers::new(disk.clone(), threads),
                         ram: guest_ram(0x4000),
+                        irq: Arc::new(Irq(Notify::new())),
                         disk,
                     };
                     rig.start(queue());
@@ -182,7 +189,7 @@ mod virtio {
                     let activation = Activation {
                         ram: self.ram.clone(),
                         queues: vec![queue],
-                        irq: Arc::new(NoIrq),
+                        irq: self.irq.clone(),
                         features: 0,
                     };
                     self.workers.start(activation).unwrap();
@@ -228,8 +235,11 @@ mod virtio {
                 rig.workers.pause();
                 rig.disk.memory.replace();
                 rig.workers.resume();
+                // Nobody but the device wakes anybody now.
+                while rig.answered() == 0 {
+                    rig.irq.0.wait();
+                }
                 vcpu.join().unwrap();
-                rig.workers.drain();
                 assert_eq!(rig.answered(), 1);
             }
 
@@ -240,8 +250,11 @@ mod virtio {
                 rig.workers.pause();
                 rig.disk.memory.replace();
                 rig.workers.resume();
+                // Nobody but the device wakes anybody now.
+                while rig.answered() == 0 {
+                    rig.irq.0.wait();
+                }
                 vcpu.join().unwrap();
-                rig.workers.drain();
                 assert_eq!(rig.answered(), 1);
             }
 
