@@ -135,7 +135,7 @@ pub enum Error {
         hostname: String,
     },
     /// The worker could not make the machine: no memory for it, no such
-    /// engine here, a kernel that is none.
+    /// engine here, a file that is no kernel.
     #[error(
         "the machine could not be started: {} (`supermachine doctor` shows what works here)",
         Printable::line(message)

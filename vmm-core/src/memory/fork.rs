@@ -2,7 +2,7 @@
 //! one writes to it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// Forks; whether this is the child, which has the calling thread and no other.
 /// It must end with [`end`], and before it does anything else must [`leave_parent`].
@@ -31,6 +31,8 @@ pub(crate) fn split() -> io::Result<bool> {
 /// connections end with the parent, not with its children.
 #[cfg(target_os = "linux")]
 pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
     let null = std::fs::File::options()
         .read(true)
         .write(true)
