@@ -1,13 +1,13 @@
 //! Baking: an image is booted once, brought to the moment that copies start
 //! from, and captured.
 
-use crate::base::{self, PATIENCE, RECIPE};
+use crate::base::{self, RECIPE};
 use crate::capture::{About, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
-use crate::exec::ANSWER_LIMIT;
 use crate::image::default_cache;
+use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT, HEARTBEAT_PAUSE, LISTENER_TIMEOUT};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
@@ -24,10 +24,6 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 use vmm_core::machine::STATE_VERSION;
 
-/// How long a workload may take to listen.
-const LISTENER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often the agent is asked for a heartbeat.
-const HEARTBEAT: Duration = Duration::from_millis(50);
 /// Most memory pages a working set is taken from: beyond that, reading ahead
 /// costs more than it saves.
 const MAX_WORKING_SET_PAGES: u64 = (32 << 20) / 4096;
@@ -259,7 +255,7 @@ impl OciImageBuilder {
                             generation = number,
                             reason, "snapshot is of no use, baking it again"
                         );
-                        store.lock(&name, PATIENCE)?.retire(number)?;
+                        store.lock(&name, BAKE_LOCK_TIMEOUT)?.retire(number)?;
                         let (baked, kept) = find()?;
                         (Template::new(baked.into_snapshot(), &here)?, kept)
                     }
@@ -287,7 +283,7 @@ impl OciImageBuilder {
         let key = self.key(image, here);
         let mut kept = None;
         let unfinished = Unfinished::begin(store, name);
-        let baked = store.bake(name, &key, here, PATIENCE, |mut draft| {
+        let baked = store.bake(name, &key, here, BAKE_LOCK_TIMEOUT, |mut draft| {
             let base = base::find(store.root(), &self.config, here)?;
             draft.share(&base)?;
             let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
@@ -402,7 +398,7 @@ impl OciImageBuilder {
         let workload = if self.trigger == Trigger::Ready {
             workload
         } else {
-            vm.start_workload(&workload, Deadline::within(ANSWER_LIMIT))?;
+            vm.start_workload(&workload, Deadline::within(GUEST_ANSWER_TIMEOUT))?;
             self.await_trigger(vm)?;
             debug!(trigger = ?self.trigger, "workload has come to the moment of the snapshot");
             Workload::Running
@@ -435,7 +431,7 @@ impl OciImageBuilder {
                 for beat in 0..count {
                     let channel = vm.open_session(|session| session.ping(beat))?;
                     channel.answer(|event| matches!(event, Event::Pong(_)).then_some(()))?;
-                    std::thread::sleep(HEARTBEAT);
+                    std::thread::sleep(HEARTBEAT_PAUSE);
                 }
                 Ok(())
             }

@@ -2,13 +2,14 @@
 
 use crate::embedder::instance::Made;
 use crate::host;
+use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -42,9 +43,6 @@ fn check_descriptors(count: usize) -> Result<(), Error> {
         limit,
     })
 }
-
-/// How long another process may write to the same snapshot.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Vm {
     /// Makes a snapshot of the machine as it is now, in the directory `dest`:
@@ -83,7 +81,7 @@ impl Vm {
             None => read_layers(self.image().layers())?,
         };
         quiet(self)?;
-        let lock = store.lock(name, PATIENCE)?;
+        let lock = store.lock(name, SNAPSHOT_LOCK_TIMEOUT)?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", random::random_name()?);
@@ -142,8 +140,13 @@ impl Vm {
         };
         self.note_fork_pause(paused);
         info!(children = count, ?paused, "machine forked");
+        // A name is one machine's.
+        let config = VmConfig {
+            name: None,
+            ..self.config().clone()
+        };
         let child = |made: Made| {
-            let vm = Self::over(self.image(), self.config(), made.instance);
+            let vm = Self::over(self.image(), &config, made.instance);
             vm.started(
                 begun,
                 Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),

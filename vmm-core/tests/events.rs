@@ -10,10 +10,10 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use asm::Program;
-use supermachine_vmm_core::VmResources;
+use supermachine_vmm_core::MachineSpec;
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::backend::table::TableEngine;
-use supermachine_vmm_core::machine::{Machine, MachineOptions};
+use supermachine_vmm_core::machine::Machine;
 
 /// What was told, as text.
 #[derive(Clone, Default)]
@@ -92,13 +92,14 @@ fn a_machine_tells_of_its_life_and_so_much_of_a_driver_that_makes_mistakes() {
     kernel.extend(program.bytes());
     let path = std::env::temp_dir().join(format!("vmm-events-{}", std::process::id()));
     std::fs::write(&path, kernel).unwrap();
-    let resources = VmResources::new()
-        .with_kernel_path(path.to_str().unwrap())
-        .with_memory_mib(16);
+    let spec = MachineSpec {
+        memory_bytes: 16 << 20,
+        ..MachineSpec::new(path.as_path())
+    };
     let machine = {
         let _request = tracing::info_span!("request", id = 7).entered();
         let engine = TableEngine::software();
-        Machine::start(&engine, &resources, MachineOptions::default()).unwrap()
+        Machine::start(&engine, &spec, None).unwrap()
     };
     machine.wait();
     let counters = machine.device_counters();

@@ -4,6 +4,10 @@ use super::executable::find_worker;
 use super::pauses::Pauses;
 use super::process::Process;
 use crate::deadline::{Deadline, Timed};
+use crate::limits::{
+    ANSWER_TIMEOUT, CONSOLE_TIMEOUT, DROP_TIMEOUT, END_TIMEOUT, FATE_TIMEOUT, GLANCE_TIMEOUT,
+    KILL_TIMEOUT,
+};
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig, log};
@@ -11,7 +15,7 @@ use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -22,14 +26,6 @@ use tracing::{debug, warn};
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
-/// How long a worker may take to end after it was told to. Whoever waits gets
-/// nothing from a longer one: what is left is removed here as well.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long whoever drops a machine waits for it to end in good order, and then
-/// for its killed worker to be gone: some 3 ms are usual.
-const DROP_PATIENCE: Duration = Duration::from_millis(200);
-/// How long the system may take to end a process that was killed.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of the GNU C library's allocator, if it is that: one heap instead
 /// of one for each thread, and what is large and freed goes back to the host.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -48,14 +44,6 @@ const ENVIRONMENT: [&str; 9] = [
     "LLVM_PROFILE_FILE",
     TUNABLES,
 ];
-/// How long a worker may take for what takes no time.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a worker may take to show the console of a guest that hangs.
-const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a worker that broke its connection may take to be gone.
-const FATE_PATIENCE: Duration = Duration::from_secs(1);
-/// Least time for what is in the connection already.
-const GLANCE: Duration = Duration::from_secs(1);
 
 /// A worker process and its control connection.
 #[derive(Debug)]
@@ -256,11 +244,23 @@ impl Worker {
     /// Gives an order and waits for the answer, not beyond `deadline`. After an
     /// error the worker is of no use any more.
     pub fn order(&mut self, order: &ToWorker, deadline: Deadline) -> Result<FromWorker, Error> {
+        self.order_with(order, &[], deadline)
+    }
+
+    /// The same for an order that [takes so many files](ToWorker::files).
+    pub fn order_with(
+        &mut self,
+        order: &ToWorker,
+        files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        debug_assert_eq!(order.files(), files.len());
         let pauses = self.pauses.clone();
         let _paused = order.stops_the_machine().then(|| pauses.begin());
         // It may be sent before the machine is prepared: the worker reads in
         // order.
         self.send(order, deadline)?;
+        self.pass(files, deadline)?;
         self.engine(deadline)?;
         self.receive(deadline)
     }
@@ -302,6 +302,11 @@ impl Worker {
             .map_err(|source| self.failed("sending", source, deadline))
     }
 
+    fn pass(&mut self, files: &[BorrowedFd<'_>], deadline: Deadline) -> Result<(), Error> {
+        let passed = Timed::new(&self.control, deadline).pass(files);
+        passed.map_err(|source| self.failed("passing it files", source, deadline))
+    }
+
     /// The next message; an error if the worker is gone.
     pub fn receive(&mut self, deadline: Deadline) -> Result<FromWorker, Error> {
         match protocol::receive(Timed::new(&self.control, deadline)) {
@@ -337,7 +342,7 @@ impl Worker {
         let source = match source.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_PATIENCE) {
+            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_TIMEOUT) {
                 Some(fate) => io::Error::new(source.kind(), fate),
                 None => source,
             },
@@ -412,8 +417,10 @@ impl Worker {
         if self.ended.is_none() {
             deadline.wait_for(&self.control, PollFlags::IN).ok()?;
         }
-        self.inspect(Deadline::within(deadline.left_of(patience).max(GLANCE)))
-            .err()
+        self.inspect(Deadline::within(
+            deadline.left_of(patience).max(GLANCE_TIMEOUT),
+        ))
+        .err()
     }
 
     /// Ends the worker and its machine without a word.
@@ -450,13 +457,13 @@ impl Worker {
         if self.is_left {
             return;
         }
-        if !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
+        if !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
             return self.is_over(false);
         }
         self.is_over(true);
         self.is_lost = true;
         self.process.kill();
-        if !self.process.ends_within(DROP_PATIENCE) {
+        if !self.process.ends_within(DROP_TIMEOUT) {
             self.is_left = true;
             let process = self.process();
             // Without a thread it is collected when this process ends.

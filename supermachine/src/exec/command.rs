@@ -2,9 +2,10 @@
 
 use super::channel::{Channel, Sinks};
 use super::output::MAX_UNREAD_BYTES;
-use super::{ExecChild, ExecOutcome, GREETING_LIMIT, HANG_PATIENCE, Opens, environment};
+use super::{ExecChild, ExecOutcome, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
+use crate::limits::{GREETING_TIMEOUT, OVERRUN_TIMEOUT};
 use exec_proto::{ExecFlags, ExecRequest, WinSize};
 use oci_bake::ImageConfig;
 use std::ffi::OsStr;
@@ -227,9 +228,9 @@ impl Command {
         let whole = match self.timeout_ms {
             0 => Deadline::none(),
             ms => Deadline::within(Duration::from_millis(ms))
-                .later_by(HANG_PATIENCE.saturating_add(sending)),
+                .later_by(OVERRUN_TIMEOUT.saturating_add(sending)),
         };
-        let opening = whole.at_most(GREETING_LIMIT.saturating_add(sending));
+        let opening = whole.at_most(GREETING_TIMEOUT.saturating_add(sending));
         let channel = on.open_session(opening, &|session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
@@ -294,7 +295,7 @@ impl Command {
     pub(crate) fn spawn_on(&self, on: &dyn Opens) -> Result<ExecChild, Error> {
         let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start(on, true)?;
-        ExecChild::new(channel, max_unread_bytes, HANG_PATIENCE)
+        ExecChild::new(channel, max_unread_bytes, OVERRUN_TIMEOUT)
     }
 }
 

@@ -1,7 +1,9 @@
 use super::*;
 use crate::link::protocol::GuestFiles;
 use crate::link::runtime_dir::RuntimeDir;
-use snapshot::{BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter};
+use snapshot::{
+    BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter, Store,
+};
 use std::collections::BTreeMap;
 
 fn guest() -> GuestFiles {
@@ -52,8 +54,12 @@ fn restored(snapshot: &Path) -> FromWorker {
         exec: dir.path().join("exec"),
         console: false,
     };
+    let found = Store::inspect_path(snapshot).unwrap();
+    let (files, open) = passing::in_parts(found.open_files().unwrap());
     let restore = Restore {
-        snapshot: snapshot.to_owned(),
+        // It is not looked up: what there is to read comes open.
+        snapshot: "/nowhere/0000000001".to_owned(),
+        files,
         guest: guest(),
         layers: Vec::new(),
         vcpus: 0,
@@ -66,6 +72,7 @@ fn restored(snapshot: &Path) -> FromWorker {
     ] {
         send(&ours, &order).unwrap();
     }
+    passing::pass(&ours, &passing::descriptors(&open)).unwrap();
     let said = || receive::<FromWorker>(&ours).unwrap().unwrap();
     assert_eq!(said(), FromWorker::Hello { version: VERSION });
     assert!(matches!(said(), FromWorker::Prepared { .. }));

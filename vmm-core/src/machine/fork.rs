@@ -1,5 +1,6 @@
 //! Children of a running machine, which share its memory until either writes.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
@@ -29,11 +30,12 @@ impl RunningMachine {
     /// the process forks once: the first child forks the others. Gives the
     /// time it paused.
     ///
-    /// Children have the calling thread and none of the parent's files but
-    /// standard error.
-    pub fn fork(
+    /// Children have the calling thread, and of the parent's files standard error
+    /// and what `keep` names for their number.
+    pub fn fork<'a>(
         &self,
         count: usize,
+        keep: impl FnOnce(usize) -> Vec<BorrowedFd<'a>>,
         child: impl FnOnce(usize, ForkedMachine) -> u8,
     ) -> Result<Duration, MachineError> {
         let Some(after_fork) = self.after_fork else {
@@ -74,7 +76,7 @@ impl RunningMachine {
                 break;
             }
         }
-        if fork::leave_parent().is_err() {
+        if fork::leave_parent(&keep(number)).is_err() {
             fork::end(1);
         }
         // A panic must not run the parent's destructors.
@@ -102,7 +104,7 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let ForkedMachine { memory, saved } = forked;
         self.create_vcpus(saved.vcpus())?;
-        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
         let machine = self.assemble(memory, disks, saved.possible_vcpus())?;
         let generation = match &*machine.parts() {
             Some(parts) => machine.load(parts, &saved)?,
