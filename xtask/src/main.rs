@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod demo;
 mod deny;
+mod examples;
 mod guest_image;
 mod handlers;
 mod init_build;
@@ -76,7 +77,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "macos",
         arguments: "",
-        summary: "type-check for macOS and link the worker as a Mach-O executable",
+        summary: "build for macOS and link the executables as Mach-O",
         run: macos::run,
     },
 ];

@@ -3,7 +3,7 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, deny, guest_image, handlers, macos, process, workspace};
+use crate::{assets, check, deny, examples, guest_image, handlers, macos, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -11,7 +11,8 @@ use std::time::Instant;
 /// One step: its name and what runs.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: &[Step] = &[
+/// What comes before the tests: what fails fastest, and what they need.
+const BEFORE: &[Step] = &[
     ("setup", setup),
     ("format", format),
     ("check", || check::run(&[])),
@@ -23,7 +24,16 @@ const STEPS: &[Step] = &[
     ("packages", packaged),
     ("release", release),
     ("handlers", || handlers::run(&[])),
+];
+
+const TESTS: &[Step] = &[
     ("unit and integration tests", tests),
+    ("examples", run_examples),
+];
+
+/// What is done beside the tests, which mostly wait: each of these builds into a
+/// target directory of its own.
+const BESIDE: &[Step] = &[
     ("overflow checks", overflow_checks),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
@@ -50,26 +60,47 @@ const GUESTLESS: &[&str] = &[
 ];
 
 pub fn run(arguments: &[String]) -> Result<()> {
-    let steps = match arguments {
-        [only] if only == "quick" => return all(QUICK.iter()),
-        [] => return all(STEPS.iter()),
+    let wanted = match arguments {
+        [only] if only == "quick" => return all(QUICK),
+        [] => return whole(),
         named => named,
     };
-    for wanted in steps {
-        if !STEPS
-            .iter()
-            .any(|(name, _)| name.starts_with(wanted.as_str()))
-        {
-            let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
-            bail!("no step {wanted}; there are quick, {}", names.join(", "));
-        }
-    }
-    all(STEPS
+    let steps = || BEFORE.iter().chain(TESTS).chain(BESIDE);
+    if let Some(unknown) = wanted
         .iter()
-        .filter(|(name, _)| steps.iter().any(|wanted| name.starts_with(wanted.as_str()))))
+        .find(|word| !steps().any(|(name, _)| name.starts_with(word.as_str())))
+    {
+        let names: Vec<&str> = steps().map(|(name, _)| *name).collect();
+        bail!("no step {unknown}; there are quick, {}", names.join(", "));
+    }
+    all(steps().filter(|(name, _)| wanted.iter().any(|word| name.starts_with(word.as_str()))))
 }
 
-fn all<'a>(steps: impl Iterator<Item = &'a Step>) -> Result<()> {
+/// All steps. Those of [`BESIDE`] run in a process of their own, with their output
+/// in a file, and are waited for whatever the tests say.
+fn whole() -> Result<()> {
+    all(BEFORE)?;
+    let log = workspace::target_dir()?.join("beside-tests.log");
+    std::fs::write(&log, "").with_context(|| log.display().to_string())?;
+    let own = std::env::current_exe().context("which executable is this?")?;
+    let result = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let names = BESIDE.iter().map(|(name, _)| name);
+            process::logged(Command::new(&own).arg("test").args(names), &log)
+        });
+        let tests = all(TESTS);
+        let beside = beside.join();
+        tests.and(beside.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    for line in std::fs::read_to_string(&log)?.lines() {
+        if line.starts_with("== ") {
+            eprintln!("{line}");
+        }
+    }
+    result
+}
+
+fn all<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Result<()> {
     for (name, step) in steps {
         eprintln!("== {name}");
         let start = Instant::now();
@@ -167,6 +198,21 @@ fn tests() -> Result<()> {
         bail!("cargo test: {status}");
     }
     Ok(())
+}
+
+/// Every example, of the build that tests use.
+fn run_examples() -> Result<()> {
+    process::shown(&mut cargo(&[
+        "build",
+        "--workspace",
+        "--features",
+        FEATURES,
+        "--examples",
+        "--bins",
+        "--locked",
+        "--quiet",
+    ]))?;
+    examples::run()
 }
 
 /// The engine as a crate outside this workspace compiles it for debugging: what a
