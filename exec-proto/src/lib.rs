@@ -21,6 +21,7 @@ mod request;
 mod resume;
 pub mod server;
 mod text;
+pub mod tree;
 mod wire;
 mod workload;
 
