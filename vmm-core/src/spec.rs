@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +46,14 @@ impl HostFile {
     pub fn name(&self) -> &Path {
         match self {
             Self::Path(name) | Self::Open { name, .. } => name,
+        }
+    }
+
+    /// Its descriptor, if it is open.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Path(_) => None,
+            Self::Open { file, .. } => Some(file.as_fd()),
         }
     }
 

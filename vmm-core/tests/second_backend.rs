@@ -384,7 +384,7 @@ fn its_errors_keep_their_kind() {
     };
     assert_eq!(refusal.inner().downcast_ref(), Some(&Torn(0)));
     assert_eq!(error.to_string(), "script 0 is torn");
-    let forked = machine.fork(1, |_, _| 0);
+    let forked = machine.fork(1, |_| Vec::new(), |_, _| 0);
     assert!(
         matches!(forked, Err(MachineError::Unsupported { .. })),
         "{forked:?}"

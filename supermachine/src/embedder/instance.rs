@@ -9,19 +9,22 @@ use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
 use crate::limits::{ANSWER_TIMEOUT, CAPTURE_TIMEOUT, HOLD_TIMEOUT};
+use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
-    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+    Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig, random};
+use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
-use snapshot::Written;
+use snapshot::{OpenFiles, Written};
+use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]
@@ -75,19 +78,6 @@ impl Place {
     }
 }
 
-/// Accepts one connection before `deadline`.
-fn accept(listener: &UnixListener, deadline: Deadline) -> Result<UnixStream, Error> {
-    let failed = || Error::system("wait for a forked worker");
-    if !deadline
-        .wait(&mut [PollFd::new(listener, PollFlags::IN)])
-        .map_err(failed())?
-    {
-        return Err(deadline.error("the call of a forked worker"));
-    }
-    let (stream, _) = listener.accept().map_err(failed())?;
-    Ok(stream)
-}
-
 /// A connection to the agent that is free.
 #[derive(Debug)]
 enum Next {
@@ -110,6 +100,7 @@ impl Instance {
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
         Ok(Self::new(place, worker))
     }
@@ -139,15 +130,10 @@ impl Instance {
         let mut births = Vec::with_capacity(count);
         for _ in 0..count {
             let place = Place::make()?;
-            let control = place.dir.path().join("control");
-            let listener = UnixListener::bind(&control)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(Error::host("cannot listen on", &control))?;
-            births.push(Birth {
-                setup: place.setup(config, 0),
-                control,
-            });
-            places.push((place, listener));
+            let control = UnixStream::pair();
+            let (ours, theirs) = control.map_err(Error::system("make a connection"))?;
+            births.push((place.setup(config, 0), theirs));
+            places.push((place, ours));
         }
         let deadline = Deadline::within(config.restore_timeout);
         let begun = Instant::now();
@@ -161,8 +147,9 @@ impl Instance {
         let paused = begun.elapsed();
         forked.and(released)?;
         let mut children = Vec::with_capacity(count);
-        for (place, listener) in places {
-            let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
+        for (place, control) in places {
+            let _child = spans::machine(place.dir.path(), None).entered();
+            let worker = Worker::adopt(control, &place.dir, deadline)?;
             children.push(Self::new(place, worker));
         }
         let unique = |child: Self| {
@@ -189,11 +176,15 @@ impl Instance {
 
     /// Has the worker fork, as often as that takes. The guest's programs are
     /// held, so that all children are of one moment.
-    fn fork_all(&self, births: Vec<Birth>, deadline: Deadline) -> Result<(), Error> {
+    fn fork_all(&self, births: Vec<(Setup, UnixStream)>, deadline: Deadline) -> Result<(), Error> {
         let mut births = births.into_iter().peekable();
         while births.peek().is_some() {
-            let batch = births.by_ref().take(MAX_BIRTHS).collect();
-            let answer = self.worker().order(&ToWorker::Fork(batch), deadline)?;
+            let batch = births.by_ref().take(MAX_BIRTHS);
+            let (setups, controls): (_, Vec<UnixStream>) = batch.unzip();
+            let order = ToWorker::Fork(setups);
+            let answer = self
+                .worker()
+                .order_with(&order, &descriptors(&controls), deadline)?;
             let FromWorker::Forked { .. } = answer else {
                 return Err(self.worker().unexpected(&answer));
             };
@@ -228,10 +219,11 @@ impl Instance {
         self.worker().engine(Deadline::within(ANSWER_TIMEOUT))
     }
 
-    /// Boots a machine and waits until its agent serves.
-    pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
+    /// Boots a machine of these files and waits until its agent serves.
+    pub fn boot(&self, boot: Boot, files: &[File], deadline: Deadline) -> Result<(), Error> {
         let mut worker = self.worker();
-        let booted = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
+        let order = ToWorker::Boot(Box::new(boot));
+        let booted = match worker.order_with(&order, &descriptors(files), deadline) {
             Ok(FromWorker::Booted) => Ok(()),
             Ok(other) => Err(worker.unexpected(&other)),
             Err(error) => Err(error),
@@ -252,12 +244,14 @@ impl Instance {
     pub fn restore(
         &self,
         restore: Restore,
+        files: &[File],
         identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
+        let order = ToWorker::Restore(Box::new(restore));
         let answer = self
             .worker()
-            .order(&ToWorker::Restore(Box::new(restore)), deadline)?;
+            .order_with(&order, &descriptors(files), deadline)?;
         let FromWorker::Restored(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
@@ -326,8 +320,7 @@ impl Instance {
                 *lock(&self.late) = Some(channel);
                 return Err(match error {
                     Error::Timeout { after, .. } => Error::Timeout {
-                        what: "a guest that was asked to hold its programs for a copy (try \
-                               again; if its agent does not answer at all, start another machine)",
+                        what: "a guest that was asked to hold its programs for a copy",
                         after,
                     },
                     error => error,
@@ -358,12 +351,12 @@ impl Instance {
     }
 
     fn write_into(&self, directory: &Path) -> Result<Written, Error> {
-        let order = ToWorker::Capture {
-            directory: directory.to_path_buf(),
-        };
+        let (files, open) = in_parts(OpenFiles::to_write(directory)?);
+        let order = ToWorker::Capture { files };
+        let deadline = Deadline::within(CAPTURE_TIMEOUT);
         let answer = self
             .worker()
-            .order(&order, Deadline::within(CAPTURE_TIMEOUT))?;
+            .order_with(&order, &descriptors(&open), deadline)?;
         match answer {
             FromWorker::Captured { written, .. } => Ok(*written),
             other => Err(self.worker().unexpected(&other)),
@@ -372,14 +365,14 @@ impl Instance {
 
     /// Lets a captured machine go on as it was.
     pub fn go_on(&self) -> Result<(), Error> {
-        self.continue_with(None)?;
+        self.continue_with(OpenFiles::default())?;
         self.release(Deadline::within(ANSWER_TIMEOUT))
     }
 
     /// Lets a captured machine go on as another one than was captured, on the
     /// memory that was written to `directory`.
     pub fn go_on_from(&self, directory: &Path, identity: &Personality) -> Result<Resumed, Error> {
-        let generation = self.continue_with(Some(directory.to_path_buf()))?;
+        let generation = self.continue_with(OpenFiles::to_map(directory)?)?;
         let generation = generation.unwrap_or_default();
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         let channel = self.open_session(deadline, &|_| Ok(()))?;
@@ -390,11 +383,13 @@ impl Instance {
         Ok(resumed)
     }
 
-    fn continue_with(&self, rebase: Option<PathBuf>) -> Result<Option<[u8; 16]>, Error> {
+    fn continue_with(&self, files: OpenFiles) -> Result<Option<[u8; 16]>, Error> {
+        let (rebase, open) = in_parts(files);
         let order = ToWorker::Continue { rebase };
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
         let answer = self
             .worker()
-            .order(&order, Deadline::within(ANSWER_TIMEOUT))?;
+            .order_with(&order, &descriptors(&open), deadline)?;
         match answer {
             FromWorker::Continued { generation } => Ok(generation),
             other => Err(self.worker().unexpected(&other)),
@@ -523,12 +518,14 @@ impl Instance {
 
     /// Ends the worker and removes what it had. Safe to call twice.
     pub fn end(&self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end();
         self.dir.remove();
     }
 
     /// Kills the worker, for a process that must end now.
     pub fn abandon(&self) {
+        debug!(pid = self.process.pid(), "worker is not needed any more");
         self.process.kill();
         self.dir.remove();
     }
@@ -566,6 +563,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end_soon();
         self.dir.remove();
     }

@@ -2,12 +2,17 @@
 
 use super::Error;
 
-/// What a part of this crate says is the matter. Its text and its causes are for
-/// people; what it is made of is not part of the interface, so that the parts can
+/// What a part of this crate says is the matter, and what to do next. Its text and
+/// its causes are for people; what it is made of is not part of the interface, so that the parts can
 /// change: [`Error::kind`] and [`Error::code`] are what programs go by.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub struct Cause(Box<Part>);
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Part {

@@ -1,7 +1,7 @@
 //! Linux, by way of `/proc`.
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -57,6 +57,16 @@ pub fn memory_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// A connection that broke is an error and no signal, as with `std`'s streams.
+pub const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+/// Descriptors that are received are closed on exec.
+pub const RECEIVE_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+
+/// It is: see [`RECEIVE_FLAGS`].
+pub fn close_on_exec(_received: &OwnedFd) -> io::Result<()> {
+    Ok(())
 }
 
 /// A socket that is not connected and does not block.

@@ -2,31 +2,33 @@
 //! it to its end.
 
 mod choose;
+mod files;
 mod hangup;
 pub(crate) mod identity;
 
-use crate::Engine;
 use crate::error::with_causes;
 use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
-    Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
-    ToWorker, VERSION, check_version, receive, send,
+    Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker,
+    VERSION, check_version, receive, send,
 };
-use crate::link::runtime_dir;
+use crate::link::{passing, runtime_dir};
+use crate::{Engine, log, spans};
 use hangup::while_wanted;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
+use snapshot::{Inspection, Snapshot, SnapshotError, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tracing::{Span, debug, info, trace, warn};
 use vmm_core::machine::{
-    ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine, RestoreOptions,
-    RunningMachine, SavedMachine,
+    DeviceCounters, ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine,
+    RestoreOptions, RunningMachine, SavedMachine,
 };
 use vmm_core::memory::close_inherited_descriptors;
 use vmm_core::spec::DEFAULT_CMDLINE;
@@ -40,10 +42,29 @@ pub fn run() -> u8 {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),
     };
-    match serve(&control) {
+    let served = match log::begin() {
+        Ok(()) => serve(&control),
+        Err(error) => refuse_all(&control, &error),
+    };
+    match served {
         Ok(()) => 0,
         Err(error) => report(&error),
     }
+}
+
+/// Says instead of all else that there is a mistake in the environment.
+fn refuse_all(control: &UnixStream, error: &log::BadFilter) -> io::Result<()> {
+    send(control, &FromWorker::Hello { version: VERSION })?;
+    send(
+        control,
+        &FromWorker::Failed {
+            message: error.to_string(),
+            rebake: false,
+        },
+    )?;
+    // Until the embedder goes, or what it sends meets a closed door first.
+    while receive::<ToWorker>(control)?.is_some() {}
+    Ok(())
 }
 
 fn report(error: &io::Error) -> u8 {
@@ -73,6 +94,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+    let _machine = spans::machine(&setup.runtime_dir, None).entered();
     let mut served = Served::new(replies, &setup);
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
@@ -81,6 +103,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     };
     served.end();
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
+    debug!("worker ends");
     result
 }
 
@@ -178,18 +201,22 @@ impl Served {
                 // The embedder is gone, or the machine.
                 Ok(None) | Err(_) => return Ok(()),
             };
+            trace!(order = order.name(), "order");
+            let Ok(files) = passing::take(control, order.files()) else {
+                return Ok(());
+            };
             let outcome = match order {
-                ToWorker::Boot(boot) => self.boot(&boot),
-                ToWorker::Restore(restore) => self.restore(&restore),
+                ToWorker::Boot(boot) => self.boot(&boot, files),
+                ToWorker::Restore(restore) => self.restore(&restore, files),
                 ToWorker::Reset => self.reset(),
-                ToWorker::Capture { directory } => {
+                ToWorker::Capture { files: names } => {
                     let dir = self.runtime_dir.clone();
                     while_wanted(control, &dir, || {
-                        self.or_go_on(|served| served.capture(&directory))
+                        self.or_go_on(|served| served.capture(&names, files))
                     })
                 }
-                ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
-                ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births)),
+                ToWorker::Continue { rebase } => self.go_on(&rebase, files),
+                ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births, &files)),
                 ToWorker::SetMemory { mib, patience_ms } => {
                     while_wanted(control, &self.runtime_dir, || {
                         self.set_memory(mib, patience_ms)
@@ -231,6 +258,7 @@ impl Served {
             Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
                 self.machine("go on")?.resume();
                 let reason = with_causes(&error);
+                warn!(reason, "order refused, machine goes on");
                 Ok(match error {
                     Refusal::Snapshot(_) | Refusal::Machine(MachineError::Snapshot(_)) => {
                         FromWorker::NotWritten { reason }
@@ -247,6 +275,7 @@ impl Served {
             message: with_causes(error),
             rebake: error.wants_rebake(),
         };
+        warn!(reason = with_causes(error), "order failed, worker ends");
         say(&self.replies, &message)
     }
 
@@ -269,39 +298,48 @@ impl Served {
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
+        debug!(engine = name, "worker is prepared");
         self.prepared = Some(prepared);
         Ok(name)
     }
 
-    fn boot(&mut self, boot: &Boot) -> Result<FromWorker, Refusal> {
+    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
-        self.layers = paths(&boot.layers);
+        let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
+        let mut files = files::in_order(names, files);
+        let kernel = files
+            .next()
+            .ok_or(Refusal::Untimely("boot without a kernel"))?;
+        let initrd = files.next();
+        self.layers = files.collect();
         let spec = MachineSpec {
-            initrd: Some((&*boot.init).into()),
+            initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
             memory_bytes: bytes(boot.memory_mib),
             vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
             disks: self.layers.clone(),
-            ..MachineSpec::new(&*boot.kernel)
+            ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
-    fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
+    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
         let here = self
             .identity("restore")?
             .clone()
             .stamp(restore.guest.clone());
-        let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&here)?;
+        let files = files::named(&restore.files, files);
+        self.layers = files::among(&files, &restore.layers)?;
+        let path = Path::new(&restore.snapshot);
+        let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
         let snapshot = Arc::new(snapshot);
         read_ahead(&snapshot);
-        self.layers = paths(&restore.layers);
         let options = RestoreOptions {
             disks: self.layers.clone(),
             vcpus: restore.vcpus,
@@ -327,10 +365,11 @@ impl Served {
     fn started(&mut self, machine: RunningMachine) -> Result<(), Refusal> {
         let machine = Arc::new(machine);
         let (watched, replies) = (machine.clone(), self.replies.clone());
+        let span = Span::current();
         self.watcher = Some(
             std::thread::Builder::new()
                 .name("watch".into())
-                .spawn(move || watch(&watched, &replies))?,
+                .spawn(move || span.in_scope(|| watch(&watched, &replies)))?,
         );
         self.machine = Some(machine);
         Ok(())
@@ -360,15 +399,15 @@ impl Served {
         }))
     }
 
-    fn capture(&mut self, directory: &Path) -> Result<FromWorker, Refusal> {
+    fn capture(&mut self, names: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let machine = self.machine("capture")?;
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
         let state = saved.encode()?;
-        let files = FilesBelow::open(directory)?;
+        let files = files::named(names, files);
         let written = machine.store_memory(|memory| {
-            Written::write(&files, directory, memory, &state).map_err(Refusal::from)
+            Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)
         })?;
         self.captured = Some((saved, written.clone()));
         Ok(FromWorker::Captured {
@@ -377,13 +416,13 @@ impl Served {
         })
     }
 
-    fn go_on(&mut self, rebase: Option<&Path>) -> Result<FromWorker, Refusal> {
+    fn go_on(&mut self, rebase: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let untimely = Refusal::Untimely("continue");
         let (saved, written) = self.captured.take().ok_or(untimely)?;
         let machine = self.machine("continue")?.clone();
         let mut generation = None;
-        if let Some(directory) = rebase {
-            machine.rebase(directory, &written)?;
+        if !rebase.is_empty() {
+            machine.rebase(&files::named(rebase, files), &written)?;
             generation = Some(machine.renew_generation()?);
             self.baseline = Some(saved);
         }
@@ -391,12 +430,19 @@ impl Served {
         Ok(FromWorker::Continued { generation })
     }
 
-    fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
+    fn fork(&self, births: &[Setup], controls: &[OwnedFd]) -> Result<FromWorker, Refusal> {
         let machine = self.machine("fork")?;
         let layers = self.layers.clone();
-        let paused = machine.fork(births.len(), |number, forked| match births.get(number) {
-            Some(birth) => be_born(birth, layers, forked),
-            None => 0,
+        let keep = |number| {
+            let control = controls.get(number).map(AsFd::as_fd);
+            let layers = self.layers.iter().filter_map(HostFile::as_fd);
+            control.into_iter().chain(layers).collect()
+        };
+        let paused = machine.fork(births.len(), keep, |number, forked| {
+            match (births.get(number), controls.get(number)) {
+                (Some(setup), Some(control)) => be_born(setup, control, layers, forked),
+                _ => 0,
+            }
         })?;
         Ok(FromWorker::Forked {
             paused_us: micros(paused),
@@ -462,15 +508,16 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-fn be_born(birth: &Birth, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
+fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
     let live = || {
-        let control = UnixStream::connect(&birth.control)?;
+        let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
-        let _lock = runtime_dir::occupy(&birth.setup.runtime_dir)?;
-        let mut served = Served::new(replies, &birth.setup);
+        let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+        let _machine = spans::machine(&setup.runtime_dir, None).entered();
+        let mut served = Served::new(replies, setup);
         served.layers = layers;
-        let born = served.prepare(&birth.setup).and_then(|engine| {
+        let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;
             let restored = served.adopt(forked)?;
@@ -481,7 +528,7 @@ fn be_born(birth: &Birth, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
             Err(error) => served.refuse(&error),
         };
         served.end();
-        let _ = std::fs::remove_dir_all(&birth.setup.runtime_dir);
+        let _ = std::fs::remove_dir_all(&setup.runtime_dir);
         result
     };
     match live() {
@@ -496,10 +543,6 @@ fn read_ahead(snapshot: &Arc<Snapshot>) {
     let snapshot = snapshot.clone();
     let thread = std::thread::Builder::new().name("read-ahead".into());
     let _ = thread.spawn(move || snapshot.read_ahead());
-}
-
-fn paths(paths: &[PathBuf]) -> Vec<HostFile> {
-    paths.iter().map(|path| HostFile::from(&**path)).collect()
 }
 
 fn bytes(mib: usize) -> u64 {
@@ -524,6 +567,17 @@ fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
 /// so that nobody waits for a guest that is no more.
 fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let reason = machine.wait();
+    info!(
+        reason = with_causes(&reason),
+        exits = machine.total_exits(),
+        "machine ended"
+    );
+    for device in machine.device_counters() {
+        let DeviceCounters {
+            slot, kind, mmio, ..
+        } = device;
+        debug!(slot, kind, ?mmio, "device counters");
+    }
     let message = FromWorker::Ended {
         orderly: matches!(reason, ExitReason::PowerOff | ExitReason::Stopped),
         reason: with_causes(&reason),
