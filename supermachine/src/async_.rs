@@ -7,8 +7,9 @@
 //! [`AsyncPool::acquire`] leaves the line.
 
 use crate::{
-    Command, CopyReport, Error, ExecChild, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
-    PoolStats, PooledVm, Vm, VmConfig, VmStatus, WorkloadStatus,
+    Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
+    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmStatus,
+    WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -198,6 +199,101 @@ macro_rules! machine {
             pub async fn read_file(&self, path: impl Into<String>) -> Result<Vec<u8>, Error> {
                 let (vm, path) = (self.vm.clone(), path.into());
                 blocking(move || vm.read_file(&path)).await
+            }
+
+            /// As [`Vm::stat`].
+            ///
+            /// # Errors
+            /// As [`Vm::stat`].
+            pub async fn stat(&self, path: impl Into<Vec<u8>>) -> Result<FileInfo, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.stat(&path)).await
+            }
+
+            /// As [`Vm::read_dir`].
+            ///
+            /// # Errors
+            /// As [`Vm::read_dir`].
+            pub async fn read_dir(&self, path: impl Into<Vec<u8>>) -> Result<Vec<FileInfo>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_dir(&path)).await
+            }
+
+            /// As [`Vm::mkdir`].
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir`].
+            pub async fn mkdir(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir(&path)).await
+            }
+
+            /// As [`Vm::mkdir_all`].
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir_all`].
+            pub async fn mkdir_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir_all(&path)).await
+            }
+
+            /// As [`Vm::remove`].
+            ///
+            /// # Errors
+            /// As [`Vm::remove`].
+            pub async fn remove(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove(&path)).await
+            }
+
+            /// As [`Vm::remove_all`].
+            ///
+            /// # Errors
+            /// As [`Vm::remove_all`].
+            pub async fn remove_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove_all(&path)).await
+            }
+
+            /// As [`Vm::rename`].
+            ///
+            /// # Errors
+            /// As [`Vm::rename`].
+            pub async fn rename(
+                &self,
+                from: impl Into<Vec<u8>>,
+                to: impl Into<Vec<u8>>,
+            ) -> Result<(), Error> {
+                let (vm, from, to) = (self.vm.clone(), from.into(), to.into());
+                blocking(move || vm.rename(&from, &to)).await
+            }
+
+            /// As [`Vm::copy_in_with`].
+            ///
+            /// # Errors
+            /// As [`Vm::copy_in_with`].
+            pub async fn copy_in(
+                &self,
+                host: impl Into<PathBuf>,
+                guest: impl Into<Vec<u8>>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, host, guest) = (self.vm.clone(), host.into(), guest.into());
+                blocking(move || vm.copy_in_with(&host, &guest, &options)).await
+            }
+
+            /// As [`Vm::copy_out_with`].
+            ///
+            /// # Errors
+            /// As [`Vm::copy_out_with`].
+            pub async fn copy_out(
+                &self,
+                guest: impl Into<Vec<u8>>,
+                host: impl Into<PathBuf>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, guest, host) = (self.vm.clone(), guest.into(), host.into());
+                blocking(move || vm.copy_out_with(&guest, &host, &options)).await
             }
 
             /// As [`Vm::snapshot`].
