@@ -301,6 +301,14 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// What is copied has more than it may have.
+    #[error("the copy has more than {limit} {what}: raise the limit in CopyOptions, or copy less")]
+    CopyTooLarge {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
     /// A limit of the caller's passed.
     #[error(
         "{what} took longer than {after:?}; try again with more time, and start another machine \
