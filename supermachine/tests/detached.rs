@@ -168,12 +168,20 @@ fn followed_log_ends_with_the_machine() {
     let sandbox = Sandbox::new();
     let id = detach(
         &sandbox,
-        &["--rm"],
+        &[],
         "for i in 1 2 3; do echo line $i; sleep 0.2; done",
     );
     let logs = sandbox.run(&["logs", "-f", &id]);
     assert_eq!(logs.out(), "line 1\nline 2\nline 3\n");
-    // With --rm nothing is kept.
+    assert_eq!(out(&sandbox, &["wait", &id]), "0\n");
+    assert_eq!(out(&sandbox, &["logs", "-n", "1", &id]), "line 3\n");
+    out(&sandbox, &["rm", &id]);
+}
+
+#[test]
+fn nothing_is_kept_of_a_machine_that_is_to_be_removed() {
+    let sandbox = Sandbox::new();
+    let id = detach(&sandbox, &["--rm"], "echo gone");
     let begun = Instant::now();
     while !out(&sandbox, &["ps", "-aq"]).is_empty() {
         assert!(begun.elapsed() < PATIENCE);
