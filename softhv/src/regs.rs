@@ -50,17 +50,17 @@ impl Default for Regs {
 }
 
 impl Regs {
-    /// The value of register slot `slot` (see [`crate::cpu::op::src`]).
+    /// The value of register slot `slot` (see [`crate::cpu::op::source`]).
     #[inline(always)]
     pub fn get(&self, slot: u8) -> u64 {
         debug_assert!(usize::from(slot) < self.x.len());
-        // SAFETY: slots are made by the decoder from five-bit register fields,
-        // or are SP, ZERO or SINK: always below 34. The check would cost every
+        // SAFETY: slots are made by `op::source` and `op::destination`, whose
+        // registers are 32 at most, or are SINK: always below 34. The check would cost every
         // handler a branch and a stack frame for its panic.
         unsafe { *self.x.get_unchecked(usize::from(slot)) }
     }
 
-    /// Sets register slot `slot` (see [`crate::cpu::op::dst`]).
+    /// Sets register slot `slot` (see [`crate::cpu::op::destination`]).
     #[inline(always)]
     pub fn set(&mut self, slot: u8, value: u64) {
         debug_assert!(usize::from(slot) < self.x.len());

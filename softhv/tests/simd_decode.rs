@@ -4,10 +4,9 @@
 
 mod simd_harness;
 
-use simd_harness::{CLASSES, Random, disassemble, structure};
+use simd_harness::{CLASSES, Random, disassemble, op_of, structure};
 use std::collections::HashSet;
 use supermachine_softhv::insn::structure::{MAX_BYTES, StructAccess};
-use supermachine_softhv::simd;
 
 /// Canonical mnemonics of the instructions that `simd::decode` covers, without
 /// aliases. Those of the "2" forms are left out: a final 2 is dropped first.
@@ -58,7 +57,7 @@ fn decoder_allocates_what_the_disassembler_knows() {
             }
             listed || is_vector_fmov
         });
-        if simd::decode(word).is_some() != expected {
+        if op_of(word).is_some() != expected {
             wrong.push(format!("{word:08x} expected {expected}: {text:?}"));
         }
     }

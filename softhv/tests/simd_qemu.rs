@@ -5,15 +5,15 @@
 mod simd_harness;
 
 use simd_harness::elf::{self, Base, Case, GENERAL, INPUTS, Outcome, State};
-use simd_harness::{CLASSES, Random, disassemble, execute, structure};
+use simd_harness::{CLASSES, Random, disassemble, execute, op_of, structure};
 use std::collections::HashSet;
 use std::process::Command;
 use supermachine_softhv::cpu::op::ZERO;
 use supermachine_softhv::cpu::op::source;
 use supermachine_softhv::insn::structure::{MAX_BYTES, StructAccess, Writeback};
 use supermachine_softhv::regs::Regs;
+use supermachine_softhv::simd::FPSR_QC;
 use supermachine_softhv::simd::ldst::{load_from, store_to};
-use supermachine_softhv::simd::{self, FPSR_QC};
 
 const BASE: u32 = 26;
 
@@ -125,8 +125,7 @@ fn data_processing_agrees_with_qemu() {
         while cases.len() < before + wanted {
             let word = random.next() as u32 & !mask | value;
             let word = alias(&mut random, word);
-            if word & mask == value && !uses_reserved_general(word) && simd::decode(word).is_some()
-            {
+            if word & mask == value && !uses_reserved_general(word) && op_of(word).is_some() {
                 let input = random.below(inputs.len() as u64) as usize;
                 let base = Base::None;
                 cases.push(Case { word, input, base });
@@ -146,7 +145,7 @@ fn data_processing_agrees_with_qemu() {
     for (case, theirs) in cases.iter().zip(reference(&cases, &inputs, "simd")) {
         saturated += usize::from(theirs.state.fpsr != 0);
         let mut regs = registers(&inputs[case.input]);
-        let op = simd::decode(case.word).expect("decoded before");
+        let op = op_of(case.word).expect("decoded before");
         execute(&mut regs, &op);
         assert_eq!(regs.x[usize::from(ZERO)], 0, "{:08x} wrote XZR", case.word);
         let ours = state(&regs);

@@ -73,18 +73,6 @@ pub const fn destination(reg: Reg) -> u8 {
     if reg.is_zr() { SINK } else { reg.number() }
 }
 
-/// Source slot of general register field `r`, 31 being XZR.
-#[inline]
-pub fn src(r: u32) -> u8 {
-    if r & 31 == 31 { ZERO } else { (r & 31) as u8 }
-}
-
-/// Destination slot of general register field `r`, 31 being XZR.
-#[inline]
-pub fn dst(r: u32) -> u8 {
-    if r & 31 == 31 { SINK } else { (r & 31) as u8 }
-}
-
 /// Continues with the op after `op`. Last expression of a handler.
 #[macro_export]
 #[doc(hidden)]

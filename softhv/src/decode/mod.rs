@@ -10,6 +10,10 @@ mod dp_imm;
 mod dp_reg;
 mod fp;
 mod ldst;
+mod simd;
+mod simd_fields;
+mod simd_fp;
+mod simd_moves;
 mod structure;
 mod system;
 
@@ -50,7 +54,9 @@ pub fn instruction(word: u32) -> Insn {
         0b0101 | 0b1101 => dp_reg::decode(word),
         // With bits 28 and 30 set it is the scalar form of AdvSIMD.
         0b1111 if !bit(word, 30) => fp::decode(word),
-        0b0111 | 0b1111 => Insn::Word(word),
+        0b0111 | 0b1111 => simd_fp::decode(word)
+            .or_else(|| simd::decode(word))
+            .unwrap_or(Insn::Undefined),
         _ => Insn::Undefined,
     }
 }

@@ -4,21 +4,18 @@
 use super::format::{Double, Format, Fpu, IXC, Single};
 use super::native::Native;
 use super::ops::{self, Binary, Unary};
-use super::{bind, decode_simd};
+use super::{bind, bind_simd};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::decode::instruction;
 use crate::dispatch;
-use crate::insn::Insn;
 use crate::regs::{Regs, V};
 
 unsafe extern "C" fn stop(_: *mut Cpu, _: *const Op) {}
 
 fn op_of(word: u32) -> Option<Op> {
-    match instruction(word) {
-        Insn::Word(word) => decode_simd(word),
-        insn => bind(&insn),
-    }
+    let insn = instruction(word);
+    bind(&insn).or_else(|| bind_simd(&insn))
 }
 
 /// Decodes and executes one instruction word.

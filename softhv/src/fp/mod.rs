@@ -9,10 +9,9 @@
 
 pub mod arith;
 mod bind;
+mod bind_simd;
 pub mod compare;
 pub mod convert;
-mod decode_simd;
-mod fields;
 pub mod format;
 mod fused;
 pub mod native;
@@ -22,7 +21,7 @@ mod scalar;
 mod vector;
 
 pub use bind::bind;
-pub use decode_simd::decode as decode_simd;
+pub use bind_simd::bind as bind_simd;
 
 #[cfg(test)]
 mod handler_tests;

@@ -11,19 +11,21 @@
 
 mod display;
 pub mod float;
+pub mod integer;
 pub mod memory;
 pub mod operand;
 mod query;
+pub mod simd;
 pub mod structure;
 pub mod system;
 
 pub use float::{FpBinary, FpFormat, FpMove, FpUnary, Rounding};
+pub use integer::{AddSub, Bitfield, BranchReg, Logic, OneSource, RegOrImm, Select, TwoSource};
 pub use memory::{Atomic, Load, PairLoad};
 pub use operand::{Address, Cond, Extend, Reg, Shift, Size, VReg, VSize, Width};
+pub use simd::{Arrangement, VecBinary, VecFpBinary, VecFpUnary, VecImm, VecShift, VecUnary};
 pub use structure::StructAccess;
 pub use system::{Barrier, ByTlb, Call, PstateField, SysOp};
-
-use operand::field_enum;
 
 /// One instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +34,6 @@ use operand::field_enum;
 pub enum Insn {
     /// No instruction of this processor.
     Undefined,
-    /// AdvSIMD data processing, which is not read out yet: the word itself.
-    Word(u32),
 
     /// ADR: an address in bytes from the instruction.
     Adr { rd: Reg, offset: i32 },
@@ -464,126 +464,149 @@ pub enum Insn {
     FpToGeneral { part: FpMove, rd: Reg, rn: VReg },
     /// FMOV from a general register.
     FpFromGeneral { part: FpMove, rd: VReg, rn: Reg },
-}
 
-field_enum! {
-    /// An addition or subtraction.
-    AddSub:
-    /// Sum.
-    Add,
-    /// Sum that sets the flags.
-    Adds,
-    /// Difference.
-    Sub,
-    /// Difference that sets the flags.
-    Subs,
-}
-
-impl AddSub {
-    /// Whether it subtracts.
-    #[inline]
-    #[must_use]
-    pub const fn is_sub(self) -> bool {
-        matches!(self, Self::Sub | Self::Subs)
-    }
-
-    /// Whether it sets the flags.
-    #[inline]
-    #[must_use]
-    pub const fn sets_flags(self) -> bool {
-        matches!(self, Self::Adds | Self::Subs)
-    }
-}
-
-field_enum! {
-    /// A bitwise operation.
-    Logic:
-    /// And.
-    And,
-    /// Inclusive or.
-    Orr,
-    /// Exclusive or.
-    Eor,
-    /// And that sets the flags.
-    Ands,
-}
-
-field_enum! {
-    /// What a bitfield move does with the rest of the register.
-    Bitfield:
-    /// SBFM: copies of the field's sign above it, zeros below.
-    Signed,
-    /// BFM: the destination's old bits.
-    Insert,
-    /// UBFM: zeros.
-    Unsigned,
-}
-
-field_enum! {
-    /// What becomes of the second operand of a conditional select.
-    Select:
-    /// CSEL: nothing.
-    Plain,
-    /// CSINC: plus 1.
-    Increment,
-    /// CSINV: all bits inverted.
-    Invert,
-    /// CSNEG: negated.
-    Negate,
-}
-
-field_enum! {
-    /// An operation on one general register.
-    OneSource:
-    /// Bits in opposite order.
-    Rbit,
-    /// Bytes of each halfword in opposite order.
-    Rev16,
-    /// Bytes of each word in opposite order, in 64 bits.
-    Rev32,
-    /// Bytes in opposite order.
-    Rev,
-    /// Leading zeros.
-    Clz,
-    /// Leading copies of the sign.
-    Cls,
-}
-
-field_enum! {
-    /// An operation on two general registers.
-    TwoSource:
-    /// Unsigned quotient.
-    Udiv,
-    /// Signed quotient.
-    Sdiv,
-    /// Shift left.
-    Lslv,
-    /// Shift right, zeros in.
-    Lsrv,
-    /// Shift right, copies of the sign in.
-    Asrv,
-    /// Rotate right.
-    Rorv,
-}
-
-field_enum! {
-    /// What a branch to a register does besides.
-    BranchReg:
-    /// BR: nothing.
-    Jump,
-    /// BLR: X30 gets the return address.
-    Call,
-    /// RET: nothing, but it returns.
-    Return,
-}
-
-/// A register or a small immediate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RegOrImm {
-    /// A register.
-    Reg(Reg),
-    /// An immediate.
-    Imm(u8),
+    /// An operation on two vectors, or on them and the destination.
+    VecBinary {
+        op: VecBinary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+    },
+    /// The same with one element of Rm.
+    VecElement {
+        op: VecBinary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+        index: u8,
+    },
+    /// An operation on one vector, or on it and the destination.
+    VecUnary {
+        op: VecUnary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+    },
+    /// A shift by an immediate.
+    VecShift {
+        op: VecShift,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        amount: u8,
+    },
+    /// MOVI, MVNI, FMOV, ORR, BIC (immediate): `bits` for each doubleword.
+    VecImm {
+        op: VecImm,
+        full: bool,
+        rd: VReg,
+        bits: u64,
+    },
+    /// DUP: one element to every lane, or to a scalar.
+    VecDup {
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        index: u8,
+    },
+    /// DUP of a general register.
+    VecDupGeneral {
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: Reg,
+    },
+    /// INS: the element `from` of Rn to the lane `index`.
+    VecInsert {
+        element: Arrangement,
+        rd: VReg,
+        index: u8,
+        rn: VReg,
+        from: u8,
+    },
+    /// INS of a general register.
+    VecInsertGeneral {
+        element: Arrangement,
+        rd: VReg,
+        index: u8,
+        rn: Reg,
+    },
+    /// SMOV, UMOV.
+    VecToGeneral {
+        element: Arrangement,
+        signed: bool,
+        width: Width,
+        rd: Reg,
+        rn: VReg,
+        index: u8,
+    },
+    /// EXT: bytes from `position` on, of Rn and of Rm behind it.
+    VecExtract {
+        full: bool,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+        position: u8,
+    },
+    /// TBL and, with `keep` for what is out of range, TBX in `registers` from Rn on.
+    VecTable {
+        keep: bool,
+        full: bool,
+        registers: u8,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+    },
+    /// A floating-point operation on two vectors, or on them and the destination.
+    VecFpBinary {
+        op: VecFpBinary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+    },
+    /// The same with one element of Rm.
+    VecFpElement {
+        op: VecFpBinary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+        index: u8,
+    },
+    /// A floating-point operation on one vector.
+    VecFpUnary {
+        op: VecFpUnary,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+    },
+    /// FRINTN and its kin, as [`Insn::FpRound`].
+    VecFpRound {
+        to: Rounding,
+        exact: bool,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+    },
+    /// FCVTNS and its kin to lanes of the same size.
+    VecFpToInt {
+        signed: bool,
+        rounding: Rounding,
+        fraction: u8,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+    },
+    /// SCVTF, UCVTF of lanes.
+    VecFpFromInt {
+        signed: bool,
+        fraction: u8,
+        arrangement: Arrangement,
+        rd: VReg,
+        rn: VReg,
+    },
 }
 
 // Decoding writes one for each instruction of a block.

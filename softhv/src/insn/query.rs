@@ -77,7 +77,33 @@ impl Insn {
                 | Self::FpToIntJs { .. }
                 | Self::FpToGeneral { .. }
                 | Self::FpFromGeneral { .. }
-                | Self::Word(_)
+        ) || self.is_simd()
+    }
+
+    /// Whether it is AdvSIMD data processing.
+    #[inline]
+    #[must_use]
+    pub const fn is_simd(&self) -> bool {
+        matches!(
+            self,
+            Self::VecBinary { .. }
+                | Self::VecElement { .. }
+                | Self::VecUnary { .. }
+                | Self::VecShift { .. }
+                | Self::VecImm { .. }
+                | Self::VecDup { .. }
+                | Self::VecDupGeneral { .. }
+                | Self::VecInsert { .. }
+                | Self::VecInsertGeneral { .. }
+                | Self::VecToGeneral { .. }
+                | Self::VecExtract { .. }
+                | Self::VecTable { .. }
+                | Self::VecFpBinary { .. }
+                | Self::VecFpElement { .. }
+                | Self::VecFpUnary { .. }
+                | Self::VecFpRound { .. }
+                | Self::VecFpToInt { .. }
+                | Self::VecFpFromInt { .. }
         )
     }
 }

@@ -4,87 +4,93 @@
 use super::Pure;
 use super::forms::{self, Keep, d, n, put};
 use super::int::Int;
-use super::word::{Word, by_size, with_imm};
-use crate::cpu::op::{Op, dst, src};
+use super::ops::{by_size, keep, op};
+use crate::cpu::op::{Handler, Op, destination, source};
+use crate::insn::{Insn, Width};
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 
-/// log2 of the element bytes and the lane index in imm5: the lowest set bit
-/// gives the size, the bits above it the index.
-fn element(w: Word) -> Option<(u32, u32)> {
-    let imm5 = w.bits(16, 5);
-    let size = imm5.trailing_zeros();
-    (size <= 3).then(|| (size, imm5 >> (size + 1)))
+/// The op of a move of one element.
+pub fn bind(insn: &Insn) -> Option<Op> {
+    Some(match *insn {
+        Insn::VecDup {
+            arrangement,
+            rd,
+            rn,
+            index,
+        } => {
+            let run = by_size!(arrangement.size(), DupElement, 0: u8 u16 u32 u64)?;
+            Op {
+                imm: index.into(),
+                ..op(run, keep(arrangement), rd, rn, rn)
+            }
+        }
+        Insn::VecDupGeneral {
+            arrangement,
+            rd,
+            rn,
+        } => {
+            let run = by_size!(arrangement.size(), DupGeneral, 0: u8 u16 u32 u64)?;
+            Op {
+                rn: source(rn),
+                ..op(run, keep(arrangement), rd, rd, rd)
+            }
+        }
+        Insn::VecInsertGeneral {
+            element,
+            rd,
+            index,
+            rn,
+        } => {
+            let run = by_size!(element.size(), InsertGeneral, 0: u8 u16 u32 u64)?;
+            Op {
+                rn: source(rn),
+                imm: index.into(),
+                ..op(run, Keep::Q, rd, rd, rd)
+            }
+        }
+        Insn::VecInsert {
+            element,
+            rd,
+            index,
+            rn,
+            from,
+        } => {
+            let run = by_size!(element.size(), InsertElement, 0: u8 u16 u32 u64)?;
+            Op {
+                ra: from,
+                imm: index.into(),
+                ..op(run, Keep::Q, rd, rn, rn)
+            }
+        }
+        Insn::VecToGeneral {
+            element,
+            signed,
+            width,
+            rd,
+            rn,
+            index,
+        } => Op {
+            rd: destination(rd),
+            imm: index.into(),
+            ..op(
+                to_general(element.size(), signed, width)?,
+                Keep::Q,
+                rn,
+                rn,
+                rn,
+            )
+        },
+        _ => return None,
+    })
 }
 
-/// Vector form.
-pub fn vector(w: Word) -> Option<Op> {
-    let (size, index) = element(w)?;
-    let imm4 = w.bits(11, 4);
-    if w.u() {
-        return insert_element(w, size, index, imm4 >> size);
+fn to_general(size: u32, signed: bool, width: Width) -> Option<Handler> {
+    match (signed, width) {
+        (true, Width::X) => by_size!(size, ToGeneral<SignX>, 0: i8 i16 i32),
+        (true, Width::W) => by_size!(size, ToGeneral<SignW>, 0: i8 i16),
+        (false, _) => by_size!(size, ToGeneral<SignX>, 0: u8 u16 u32 u64),
     }
-    match imm4 {
-        0b0000 if !w.is_1d(size) => {
-            let run = by_size!(size, DupElement, 0: u8 u16 u32 u64)?;
-            Some(with_imm(w.vector_op(run), index))
-        }
-        0b0001 if !w.is_1d(size) => {
-            let run = by_size!(size, DupGeneral, 0: u8 u16 u32 u64)?;
-            Some(from_general(w, run, 0))
-        }
-        0b0011 if w.q() => {
-            let run = by_size!(size, InsertGeneral, 0: u8 u16 u32 u64)?;
-            Some(from_general(w, run, index))
-        }
-        // SMOV to a W register of bytes and halfwords, to an X of words too
-        0b0101 => {
-            let run = if w.q() {
-                by_size!(size, ToGeneral<SignX>, 0: i8 i16 i32)
-            } else {
-                by_size!(size, ToGeneral<SignW>, 0: i8 i16)
-            }?;
-            Some(to_general(w, run, index))
-        }
-        // UMOV: only the doubleword needs the X form
-        0b0111 if w.q() == (size == 3) => {
-            let run = by_size!(size, ToGeneral<SignX>, 0: u8 u16 u32 u64)?;
-            Some(to_general(w, run, index))
-        }
-        _ => None,
-    }
-}
-
-/// DUP of an element to a scalar.
-pub fn scalar(w: Word) -> Option<Op> {
-    let (size, index) = element(w)?;
-    if w.u() || w.bits(11, 4) != 0 {
-        return None;
-    }
-    let run = by_size!(size, DupElement, 0: u8 u16 u32 u64)?;
-    Some(with_imm(w.scalar_op(run, size), index))
-}
-
-fn insert_element(w: Word, size: u32, to: u32, from: u32) -> Option<Op> {
-    if !w.q() {
-        return None;
-    }
-    let run = by_size!(size, InsertElement, 0: u8 u16 u32 u64)?;
-    let mut op = with_imm(w.op(run, Keep::Q), to);
-    op.ra = from as u8;
-    Some(op)
-}
-
-fn from_general(w: Word, run: crate::cpu::op::Handler, index: u32) -> Op {
-    let mut op = with_imm(w.vector_op(run), index);
-    op.rn = src(w.bits(5, 5));
-    op
-}
-
-fn to_general(w: Word, run: crate::cpu::op::Handler, index: u32) -> Op {
-    let mut op = with_imm(w.vector_op(run), index);
-    op.rd = dst(w.bits(0, 5));
-    op
 }
 
 macro_rules! copies {

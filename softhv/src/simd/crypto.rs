@@ -2,50 +2,40 @@
 //! "Cryptographic AES", "three-register SHA", "two-register SHA".
 //!
 //! This file has the portable semantics; where the host has instructions for
-//! the same, decoding chooses the handlers of [`host_crypto`] instead.
+//! the same, binding chooses the handlers of [`host_crypto`] instead.
 
 use super::forms::{d, m, n, put};
-use super::word::Word;
 use super::{Pure, host_crypto, run};
 use crate::cpu::op::{Handler, Op};
+use crate::insn::simd::{VecBinary, VecUnary};
 use crate::regs::{Regs, V};
 
-/// AESE, AESD, AESMC, AESIMC.
-pub fn aes(w: Word) -> Option<Op> {
-    let run = match w.bits(12, 5) {
-        0b00100 => host_crypto::AESE.choose(run::<Aese>()),
-        0b00101 => host_crypto::AESD.choose(run::<Aesd>()),
-        0b00110 => host_crypto::AESMC.choose(run::<Aesmc>()),
-        0b00111 => host_crypto::AESIMC.choose(run::<Aesimc>()),
+/// AES, SHA1H, SHA1SU1, SHA256SU0.
+pub fn unary(op: VecUnary) -> Option<Handler> {
+    Some(match op {
+        VecUnary::Aese => host_crypto::AESE.choose(run::<Aese>()),
+        VecUnary::Aesd => host_crypto::AESD.choose(run::<Aesd>()),
+        VecUnary::Aesmc => host_crypto::AESMC.choose(run::<Aesmc>()),
+        VecUnary::Aesimc => host_crypto::AESIMC.choose(run::<Aesimc>()),
+        VecUnary::Sha1h => run::<Sha1h>(),
+        VecUnary::Sha1su1 => run::<Sha1su1>(),
+        VecUnary::Sha256su0 => host_crypto::SHA256SU0.choose(run::<Sha256su0>()),
         _ => return None,
-    };
-    Some(w.vector_op(run))
+    })
 }
 
 /// SHA1C, SHA1P, SHA1M, SHA1SU0, SHA256H, SHA256H2, SHA256SU1.
-pub fn sha_three(w: Word) -> Option<Op> {
-    let run = match w.bits(12, 3) {
-        0 => run::<Sha1c>(),
-        1 => run::<Sha1p>(),
-        2 => run::<Sha1m>(),
-        3 => run::<Sha1su0>(),
-        4 => host_crypto::SHA256H.choose(run::<Sha256h>()),
-        5 => host_crypto::SHA256H2.choose(run::<Sha256h2>()),
-        6 => host_crypto::SHA256SU1.choose(run::<Sha256su1>()),
+pub fn binary(op: VecBinary) -> Option<Handler> {
+    Some(match op {
+        VecBinary::Sha1c => run::<Sha1c>(),
+        VecBinary::Sha1p => run::<Sha1p>(),
+        VecBinary::Sha1m => run::<Sha1m>(),
+        VecBinary::Sha1su0 => run::<Sha1su0>(),
+        VecBinary::Sha256h => host_crypto::SHA256H.choose(run::<Sha256h>()),
+        VecBinary::Sha256h2 => host_crypto::SHA256H2.choose(run::<Sha256h2>()),
+        VecBinary::Sha256su1 => host_crypto::SHA256SU1.choose(run::<Sha256su1>()),
         _ => return None,
-    };
-    Some(w.vector_op(run))
-}
-
-/// SHA1H, SHA1SU1, SHA256SU0.
-pub fn sha_two(w: Word) -> Option<Op> {
-    let run = match w.bits(12, 5) {
-        0 => run::<Sha1h>(),
-        1 => run::<Sha1su1>(),
-        2 => host_crypto::SHA256SU0.choose(run::<Sha256su0>()),
-        _ => return None,
-    };
-    Some(w.vector_op(run))
+    })
 }
 
 /// PMULL, PMULL2 of doublewords.

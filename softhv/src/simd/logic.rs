@@ -1,9 +1,9 @@
 //! Bitwise operations on whole registers.
 
-use super::forms::{self, Keep};
-use super::word::Word;
+use super::forms;
 use super::{Pure, run};
 use crate::cpu::op::{Handler, Op};
+use crate::insn::simd::VecBinary;
 use crate::regs::{Regs, V};
 
 /// Result bits from the destination's old ones and both sources'.
@@ -59,22 +59,22 @@ impl Pure for Move {
     }
 }
 
-/// The logical group of "three same": size and U choose the operation.
-pub fn registers(w: Word) -> Op {
-    let (plain, full): (Handler, Handler) = match w.bits(29, 1) << 2 | w.size() {
-        0 => (run::<Logic<And, false>>(), run::<Logic<And, true>>()),
-        1 => (run::<Logic<Bic, false>>(), run::<Logic<Bic, true>>()),
-        2 => (run::<Logic<Orr, false>>(), run::<Logic<Orr, true>>()),
-        3 => (run::<Logic<Orn, false>>(), run::<Logic<Orn, true>>()),
-        4 => (run::<Logic<Eor, false>>(), run::<Logic<Eor, true>>()),
-        5 => (run::<Logic<Bsl, false>>(), run::<Logic<Bsl, true>>()),
-        6 => (run::<Logic<Bit, false>>(), run::<Logic<Bit, true>>()),
-        _ => (run::<Logic<Bif, false>>(), run::<Logic<Bif, true>>()),
-    };
-    let mut op = w.vector_op(if w.q() { full } else { plain });
-    let is_move = op.rn == op.rm && !w.u() && w.size() == 2;
-    if is_move && op.aux == Keep::Q as u16 {
-        op.run = run::<Move>();
+/// The handler of a bitwise operation. An ORR of a whole register with itself, if
+/// `same`, is a move.
+pub fn run_of(op: VecBinary, full: bool, same: bool) -> Option<Handler> {
+    if op == VecBinary::Orr && full && same {
+        return Some(run::<Move>());
     }
-    op
+    let [half, whole]: [Handler; 2] = match op {
+        VecBinary::And => [run::<Logic<And, false>>(), run::<Logic<And, true>>()],
+        VecBinary::Bic => [run::<Logic<Bic, false>>(), run::<Logic<Bic, true>>()],
+        VecBinary::Orr => [run::<Logic<Orr, false>>(), run::<Logic<Orr, true>>()],
+        VecBinary::Orn => [run::<Logic<Orn, false>>(), run::<Logic<Orn, true>>()],
+        VecBinary::Eor => [run::<Logic<Eor, false>>(), run::<Logic<Eor, true>>()],
+        VecBinary::Bsl => [run::<Logic<Bsl, false>>(), run::<Logic<Bsl, true>>()],
+        VecBinary::Bit => [run::<Logic<Bit, false>>(), run::<Logic<Bit, true>>()],
+        VecBinary::Bif => [run::<Logic<Bif, false>>(), run::<Logic<Bif, true>>()],
+        _ => return None,
+    };
+    Some(if full { whole } else { half })
 }

@@ -1,12 +1,10 @@
 //! AdvSIMD integer, permute and cryptographic instructions, and the register
 //! side of the SIMD structure loads and stores.
 //!
-//! [`decode`] turns an instruction word into an [`Op`] whose handler has the
-//! operation, the lane type and the operand form compiled in. Encodings with
-//! floating-point arithmetic are decoded elsewhere, as are loads and stores
-//! other than the structure ones, whose register side is [`ldst`].
-// Decode patterns group digits by encoding field: opcode_U.
-#![allow(clippy::unusual_byte_groupings)]
+//! [`bind()`] turns an instruction into an [`Op`] whose handler has the operation, the
+//! lane type and the operand form compiled in. Floating-point arithmetic is elsewhere,
+//! as are loads and stores other than the structure ones, whose register side is
+//! [`ldst`].
 
 mod by_element;
 mod copy;
@@ -23,6 +21,7 @@ pub mod lanes;
 pub mod ldst;
 mod logic;
 mod modified_imm;
+mod ops;
 mod permute;
 mod reshape;
 mod shift_imm;
@@ -40,13 +39,13 @@ mod tests;
 mod three_diff;
 mod three_same;
 mod two_reg;
-mod word;
 
 use crate::cpu::Cpu;
 use crate::cpu::op::{Handler, Op};
+use crate::insn::simd::{Arrangement, VecUnary};
+use crate::insn::{Insn, VReg};
 use crate::next_op;
 use crate::regs::Regs;
-use word::Word;
 
 pub use forms::FPSR_QC;
 
@@ -67,62 +66,125 @@ unsafe extern "C" fn handler<P: Pure>(cpu: *mut Cpu, op: *const Op) {
     }
 }
 
-/// `P` as a plain value, for the decode tables.
+/// `P` as a plain value, for the tables.
 fn run<P: Pure>() -> Handler {
     handler::<P>
 }
 
-/// An encoding class: instruction words with `word & mask == value`.
-struct Class {
-    mask: u32,
-    value: u32,
-    decode: fn(Word) -> Option<Op>,
-}
-
-const fn class(mask: u32, value: u32, decode: fn(Word) -> Option<Op>) -> Class {
-    Class {
-        mask,
-        value,
-        decode,
-    }
-}
-
-/// Arm ARM C4.1.96, "Data Processing -- Scalar Floating-Point and Advanced
-/// SIMD", the classes with members that do no floating-point arithmetic. The
-/// masks are disjoint except that shifts and modified immediates share theirs
-/// (told apart by immh), in this order.
-const CLASSES: &[Class] = &[
-    class(0x9f20_0400, 0x0e20_0400, three_same::vector),
-    class(0x9ff8_0400, 0x0f00_0400, modified_imm::decode),
-    class(0x9f80_0400, 0x0f00_0400, shift_imm::vector),
-    class(0x9fe0_8400, 0x0e00_0400, copy::vector),
-    class(0x9f3e_0c00, 0x0e20_0800, two_reg::vector),
-    class(0x9f3e_0c00, 0x0e30_0800, two_reg::across),
-    class(0xbf20_8c00, 0x0e00_0800, permute::zip),
-    class(0xbf20_8400, 0x2e00_0000, permute::extract),
-    class(0xbf20_8c00, 0x0e00_0000, permute::table),
-    class(0x9f20_0c00, 0x0e20_0000, three_diff::vector),
-    class(0x9f00_0400, 0x0f00_0000, by_element::vector),
-    class(0x9f20_8400, 0x0e00_8400, three_same::extra_vector),
-    class(0xfffe_0c00, 0x4e28_0800, crypto::aes),
-    class(0xdf20_0400, 0x5e20_0400, three_same::scalar),
-    class(0xdf80_0400, 0x5f00_0400, shift_imm::scalar),
-    class(0xdfe0_8400, 0x5e00_0400, copy::scalar),
-    class(0xdf3e_0c00, 0x5e20_0800, two_reg::scalar),
-    class(0xdf3e_0c00, 0x5e30_0800, two_reg::pairwise),
-    class(0xdf20_0c00, 0x5e20_0000, three_diff::scalar),
-    class(0xdf00_0400, 0x5f00_0000, by_element::scalar),
-    class(0xdf20_8400, 0x5e00_8400, three_same::extra_scalar),
-    class(0xffe0_8c00, 0x5e00_0000, crypto::sha_three),
-    class(0xfffe_0c00, 0x5e28_0800, crypto::sha_two),
-];
-
-/// The op for `word`, if it is an allocated AdvSIMD data-processing encoding
-/// without floating-point arithmetic that this CPU has.
+/// The op of `insn`, if it is an AdvSIMD data-processing instruction without
+/// floating-point arithmetic.
 #[must_use]
-pub fn decode(word: u32) -> Option<Op> {
-    CLASSES
-        .iter()
-        .find(|class| word & class.mask == class.value)
-        .and_then(|class| (class.decode)(Word(word)))
+pub fn bind(insn: &Insn) -> Option<Op> {
+    Some(match *insn {
+        Insn::VecBinary {
+            op,
+            arrangement,
+            rd,
+            rn,
+            rm,
+        } if op.changes_size() => {
+            let run = three_diff::run_of(op, arrangement.size())?;
+            ops::resized(run, arrangement, rd, rn, rm)
+        }
+        Insn::VecBinary {
+            op,
+            arrangement,
+            rd,
+            rn,
+            rm,
+        } => {
+            let run = three_same::run(op, arrangement)
+                .or_else(|| logic::run_of(op, arrangement.is_full(), rn == rm))
+                .or_else(|| permute::zip(op, arrangement))
+                .or_else(|| crypto::binary(op))?;
+            ops::op(run, ops::keep(arrangement), rd, rn, rm)
+        }
+        Insn::VecElement {
+            op,
+            arrangement,
+            rd,
+            rn,
+            rm,
+            index,
+        } => {
+            let run = by_element::run(op, arrangement.size())?;
+            let op = if op.changes_size() {
+                ops::resized(run, arrangement, rd, rn, rm)
+            } else {
+                ops::op(run, ops::keep(arrangement), rd, rn, rm)
+            };
+            Op {
+                imm: index.into(),
+                ..op
+            }
+        }
+        Insn::VecUnary {
+            op,
+            arrangement,
+            rd,
+            rn,
+        } => unary(op, arrangement, rd, rn)?,
+        Insn::VecShift {
+            op,
+            arrangement,
+            rd,
+            rn,
+            amount,
+        } => {
+            let run = shift_imm::run_of(op, arrangement.size())?;
+            let op = if op.changes_size() {
+                ops::resized(run, arrangement, rd, rn, rn)
+            } else {
+                ops::op(run, ops::keep(arrangement), rd, rn, rn)
+            };
+            Op {
+                imm: amount.into(),
+                ..op
+            }
+        }
+        Insn::VecImm { op, full, rd, bits } => Op {
+            imm: bits,
+            ..whole(modified_imm::run_of(op, full), full, rd, rd, rd)
+        },
+        Insn::VecExtract {
+            full,
+            rd,
+            rn,
+            rm,
+            position,
+        } => Op {
+            imm: 8 * u64::from(position),
+            ..whole(permute::extract(full), full, rd, rn, rm)
+        },
+        Insn::VecTable {
+            keep,
+            full,
+            registers,
+            rd,
+            rn,
+            rm,
+        } => whole(permute::table(registers, keep), full, rd, rn, rm),
+        _ => return copy::bind(insn),
+    })
+}
+
+fn unary(op: VecUnary, arrangement: Arrangement, rd: VReg, rn: VReg) -> Option<Op> {
+    let run = two_reg::run_of(op, arrangement).or_else(|| crypto::unary(op))?;
+    Some(match op {
+        VecUnary::Xtn | VecUnary::Sqxtun | VecUnary::Sqxtn | VecUnary::Uqxtn => {
+            ops::resized(run, arrangement, rd, rn, rn)
+        }
+        // Shifts by the bits of a lane.
+        VecUnary::Shll => Op {
+            imm: 8 << arrangement.size(),
+            ..ops::resized(run, arrangement, rd, rn, rn)
+        },
+        _ => ops::op(run, ops::keep(arrangement), rd, rn, rn),
+    })
+}
+
+/// An op on 64 bits or, if `full`, 128, whatever their lanes.
+fn whole(run: Handler, full: bool, rd: VReg, rn: VReg, rm: VReg) -> Op {
+    let keep = if full { forms::Keep::Q } else { forms::Keep::D };
+    ops::op(run, keep, rd, rn, rm)
 }

@@ -3,31 +3,28 @@
 
 use super::forms::{Keep, d, keep, m, n, put};
 use super::int::Int;
+use super::ops::by_size;
 use super::shuffle::{self, evens, interleave_high, interleave_low, odds};
-use super::word::{Word, by_size, with_imm};
 use super::{Pure, run};
-use crate::cpu::op::Op;
+use crate::cpu::op::{Handler, Op};
+use crate::insn::simd::{Arrangement, VecBinary};
 use crate::regs::{Regs, V};
 use std::marker::PhantomData;
 
-/// ZIP1/2, UZP1/2, TRN1/2.
-pub fn zip(w: Word) -> Option<Op> {
-    let size = w.size();
-    if w.is_1d(size) {
-        return None;
-    }
-    let run = match (w.bits(12, 3), w.q()) {
-        (1, _) => by_size!(size, Shuffle<Uzp1>, 0: u8 u16 u32 u64),
-        (2, _) => by_size!(size, Shuffle<Trn1>, 0: u8 u16 u32 u64),
-        (3, true) => by_size!(size, Shuffle<Zip1>, 0: u8 u16 u32 u64),
-        (3, false) => by_size!(size, Shuffle<Zip1Half>, 0: u8 u16 u32),
-        (5, _) => by_size!(size, Shuffle<Uzp2>, 0: u8 u16 u32 u64),
-        (6, _) => by_size!(size, Shuffle<Trn2>, 0: u8 u16 u32 u64),
-        (7, true) => by_size!(size, Shuffle<Zip2>, 0: u8 u16 u32 u64),
-        (7, false) => by_size!(size, Shuffle<Zip2Half>, 0: u8 u16 u32),
+/// The handler of a permutation of lanes of `1 << size` bytes.
+pub fn zip(op: VecBinary, arrangement: Arrangement) -> Option<Handler> {
+    let size = arrangement.size();
+    match (op, arrangement.is_full()) {
+        (VecBinary::Uzp1, _) => by_size!(size, Shuffle<Uzp1>, 0: u8 u16 u32 u64),
+        (VecBinary::Trn1, _) => by_size!(size, Shuffle<Trn1>, 0: u8 u16 u32 u64),
+        (VecBinary::Zip1, true) => by_size!(size, Shuffle<Zip1>, 0: u8 u16 u32 u64),
+        (VecBinary::Zip1, false) => by_size!(size, Shuffle<Zip1Half>, 0: u8 u16 u32),
+        (VecBinary::Uzp2, _) => by_size!(size, Shuffle<Uzp2>, 0: u8 u16 u32 u64),
+        (VecBinary::Trn2, _) => by_size!(size, Shuffle<Trn2>, 0: u8 u16 u32 u64),
+        (VecBinary::Zip2, true) => by_size!(size, Shuffle<Zip2>, 0: u8 u16 u32 u64),
+        (VecBinary::Zip2, false) => by_size!(size, Shuffle<Zip2Half>, 0: u8 u16 u32),
         _ => None,
-    };
-    Some(w.vector_op(run?))
+    }
 }
 
 /// A permutation of the lanes of two registers.
@@ -111,18 +108,13 @@ impl<P: Pattern, T: Int> Pure for Shuffle<P, T> {
     }
 }
 
-/// EXT: bytes from the middle of Vm:Vn.
-pub fn extract(w: Word) -> Option<Op> {
-    let index = w.bits(11, 4);
-    if w.bits(22, 2) != 0 || !w.q() && index >= 8 {
-        return None;
-    }
-    let run = if w.q() {
+/// EXT: bytes from the middle of Vm:Vn, from bit `imm` on.
+pub fn extract(full: bool) -> Handler {
+    if full {
         run::<Extract128>()
     } else {
         run::<Extract64>()
-    };
-    Some(with_imm(w.vector_op(run), 8 * index))
+    }
 }
 
 struct Extract64;
@@ -148,11 +140,8 @@ impl Pure for Extract128 {
     }
 }
 
-/// TBL, TBX.
-pub fn table(w: Word) -> Option<Op> {
-    if w.bits(22, 2) != 0 {
-        return None;
-    }
+/// TBL and, with `keep_old`, TBX in so many registers.
+pub fn table(registers: u8, keep_old: bool) -> Handler {
     let table = [
         [
             run::<Lookup<1, false>>(),
@@ -167,9 +156,8 @@ pub fn table(w: Word) -> Option<Op> {
             run::<Lookup<4, true>>(),
         ],
     ];
-    let (keeps_old, more) = (w.bits(12, 1) as usize, w.bits(13, 2) as usize);
-    let run = shuffle::lookup(more, keeps_old == 1, table[keeps_old][more]);
-    Some(w.vector_op(run))
+    let more = usize::from(registers.wrapping_sub(1) & 3);
+    shuffle::lookup(more, keep_old, table[usize::from(keep_old)][more])
 }
 
 /// Vd.B\[i\] = byte Vm.B\[i\] of `REGS` registers from Vn on, wrapping after

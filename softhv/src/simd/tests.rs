@@ -2,9 +2,10 @@
 //! these instructions is tested from outside the crate.
 
 use super::shuffle_portable as portable;
-use super::{decode, permute, run, shuffle};
+use super::{bind, permute, run, shuffle};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Handler, Op};
+use crate::decode::instruction;
 use crate::regs::{Regs, V};
 
 /// Registers with pseudo-random contents.
@@ -117,7 +118,7 @@ fn table_lookups_agree_with_the_portable_ones() {
                 // TBL or TBX V3, {V30...}, V5, of 128 and of 64 bits
                 let word = 0x4e05_03c3 | keeps_old << 12 | more << 13;
                 for word in [word, word & !0x4000_0000] {
-                    let op = decode(word).expect("an allocated encoding");
+                    let op = bind(&instruction(word)).expect("an allocated encoding");
                     let mut regs = registers(seed);
                     // indices that the table has, besides random ones
                     regs.v[5].0[0] &= 0x3f3f_3f3f_3f3f_3f3f;

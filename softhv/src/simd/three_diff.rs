@@ -3,59 +3,54 @@
 
 use super::forms::{Lanes2, Lanes2Sat, Lanes3, Lanes3Sat, Long, Wide};
 use super::lane_ops::*;
+use super::ops::by_size;
 use super::reshape::{Floor, HighNarrow, Nearest};
-use super::word::{Word, by_size};
 use super::{crypto, run};
-use crate::cpu::op::{Handler, Op};
+use crate::cpu::op::Handler;
+use crate::insn::simd::VecBinary;
 
-/// Vector form, by `opcode << 1 | U`.
-pub fn vector(w: Word) -> Option<Op> {
-    let (code, size) = (w.code(12, 4), w.size());
-    let run = match code {
-        0b0000_0 => by_size!(size, Lanes2<Add, Long>, 0: i8 i16 i32),
-        0b0000_1 => by_size!(size, Lanes2<Add, Long>, 0: u8 u16 u32),
-        0b0001_0 => by_size!(size, Lanes2<Add, Wide>, 0: i8 i16 i32),
-        0b0001_1 => by_size!(size, Lanes2<Add, Wide>, 0: u8 u16 u32),
-        0b0010_0 => by_size!(size, Lanes2<Sub, Long>, 0: i8 i16 i32),
-        0b0010_1 => by_size!(size, Lanes2<Sub, Long>, 0: u8 u16 u32),
-        0b0011_0 => by_size!(size, Lanes2<Sub, Wide>, 0: i8 i16 i32),
-        0b0011_1 => by_size!(size, Lanes2<Sub, Wide>, 0: u8 u16 u32),
-        0b0100_0 | 0b0100_1 | 0b0110_0 | 0b0110_1 => high_narrow(code, size),
-        0b0101_0 => by_size!(size, Lanes3<Aba, Long>, 0: i8 i16 i32),
-        0b0101_1 => by_size!(size, Lanes3<Aba, Long>, 0: u8 u16 u32),
-        0b0111_0 => by_size!(size, Lanes2<Abd, Long>, 0: i8 i16 i32),
-        0b0111_1 => by_size!(size, Lanes2<Abd, Long>, 0: u8 u16 u32),
-        0b1000_0 => by_size!(size, Lanes3<Mla, Long>, 0: i8 i16 i32),
-        0b1000_1 => by_size!(size, Lanes3<Mla, Long>, 0: u8 u16 u32),
-        0b1010_0 => by_size!(size, Lanes3<Mls, Long>, 0: i8 i16 i32),
-        0b1010_1 => by_size!(size, Lanes3<Mls, Long>, 0: u8 u16 u32),
-        0b1100_0 => by_size!(size, Lanes2<Mul, Long>, 0: i8 i16 i32),
-        0b1100_1 => by_size!(size, Lanes2<Mul, Long>, 0: u8 u16 u32),
-        0b1110_0 if size == 0 => Some(run::<Lanes2<Pmul, Long<u8>>>()),
-        0b1110_0 if size == 3 => Some(crypto::multiply_64()),
-        _ => saturating(code, size),
-    };
-    Some(w.half_op(run?))
-}
-
-/// Scalar form: the doubling multiplies only.
-pub fn scalar(w: Word) -> Option<Op> {
-    let size = w.size();
-    Some(w.scalar_op(saturating(w.code(12, 4), size)?, size + 1))
+/// The handler of `op` on narrow lanes of `1 << size` bytes.
+pub fn run_of(op: VecBinary, size: u32) -> Option<Handler> {
+    match op {
+        VecBinary::Saddl => by_size!(size, Lanes2<Add, Long>, 0: i8 i16 i32),
+        VecBinary::Uaddl => by_size!(size, Lanes2<Add, Long>, 0: u8 u16 u32),
+        VecBinary::Saddw => by_size!(size, Lanes2<Add, Wide>, 0: i8 i16 i32),
+        VecBinary::Uaddw => by_size!(size, Lanes2<Add, Wide>, 0: u8 u16 u32),
+        VecBinary::Ssubl => by_size!(size, Lanes2<Sub, Long>, 0: i8 i16 i32),
+        VecBinary::Usubl => by_size!(size, Lanes2<Sub, Long>, 0: u8 u16 u32),
+        VecBinary::Ssubw => by_size!(size, Lanes2<Sub, Wide>, 0: i8 i16 i32),
+        VecBinary::Usubw => by_size!(size, Lanes2<Sub, Wide>, 0: u8 u16 u32),
+        VecBinary::Addhn | VecBinary::Raddhn | VecBinary::Subhn | VecBinary::Rsubhn => {
+            high_narrow(op, size)
+        }
+        VecBinary::Sabal => by_size!(size, Lanes3<Aba, Long>, 0: i8 i16 i32),
+        VecBinary::Uabal => by_size!(size, Lanes3<Aba, Long>, 0: u8 u16 u32),
+        VecBinary::Sabdl => by_size!(size, Lanes2<Abd, Long>, 0: i8 i16 i32),
+        VecBinary::Uabdl => by_size!(size, Lanes2<Abd, Long>, 0: u8 u16 u32),
+        VecBinary::Smlal => by_size!(size, Lanes3<Mla, Long>, 0: i8 i16 i32),
+        VecBinary::Umlal => by_size!(size, Lanes3<Mla, Long>, 0: u8 u16 u32),
+        VecBinary::Smlsl => by_size!(size, Lanes3<Mls, Long>, 0: i8 i16 i32),
+        VecBinary::Umlsl => by_size!(size, Lanes3<Mls, Long>, 0: u8 u16 u32),
+        VecBinary::Smull => by_size!(size, Lanes2<Mul, Long>, 0: i8 i16 i32),
+        VecBinary::Umull => by_size!(size, Lanes2<Mul, Long>, 0: u8 u16 u32),
+        VecBinary::Pmull if size == 0 => Some(run::<Lanes2<Pmul, Long<u8>>>()),
+        VecBinary::Pmull if size == 3 => Some(crypto::multiply_64()),
+        _ => saturating(op, size),
+    }
 }
 
 /// SQDMLAL, SQDMLSL, SQDMULL.
-fn saturating(code: u32, size: u32) -> Option<Handler> {
-    match code {
-        0b1001_0 => by_size!(size, Lanes3Sat<Qdmlal, Long>, 1: i16 i32),
-        0b1011_0 => by_size!(size, Lanes3Sat<Qdmlsl, Long>, 1: i16 i32),
-        0b1101_0 => by_size!(size, Lanes2Sat<Qdmull, Long>, 1: i16 i32),
+fn saturating(op: VecBinary, size: u32) -> Option<Handler> {
+    match op {
+        VecBinary::Sqdmlal => by_size!(size, Lanes3Sat<Qdmlal, Long>, 1: i16 i32),
+        VecBinary::Sqdmlsl => by_size!(size, Lanes3Sat<Qdmlsl, Long>, 1: i16 i32),
+        VecBinary::Sqdmull => by_size!(size, Lanes2Sat<Qdmull, Long>, 1: i16 i32),
         _ => None,
     }
 }
 
 /// ADDHN, RADDHN, SUBHN, RSUBHN.
-fn high_narrow(code: u32, size: u32) -> Option<Handler> {
+fn high_narrow(op: VecBinary, size: u32) -> Option<Handler> {
     macro_rules! of {
         ($f:ty, $rounding:ty) => {
             [
@@ -65,10 +60,10 @@ fn high_narrow(code: u32, size: u32) -> Option<Handler> {
             ]
         };
     }
-    let table = match code {
-        0b0100_0 => of!(Add, Floor),
-        0b0100_1 => of!(Add, Nearest),
-        0b0110_0 => of!(Sub, Floor),
+    let table = match op {
+        VecBinary::Addhn => of!(Add, Floor),
+        VecBinary::Raddhn => of!(Add, Nearest),
+        VecBinary::Subhn => of!(Sub, Floor),
         _ => of!(Sub, Nearest),
     };
     table.get(size as usize).copied()

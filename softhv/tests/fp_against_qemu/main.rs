@@ -16,7 +16,6 @@ use supermachine_softhv::cpu::Cpu;
 use supermachine_softhv::cpu::op::Op;
 use supermachine_softhv::decode::instruction;
 use supermachine_softhv::fp;
-use supermachine_softhv::insn::Insn;
 use supermachine_softhv::regs::{Regs, V};
 
 /// Ends a run of handlers.
@@ -24,10 +23,8 @@ unsafe extern "C" fn stop(_: *mut Cpu, _: *const Op) {}
 
 /// The op of the floating-point instruction `word`.
 fn op_of(word: u32) -> Option<Op> {
-    match instruction(word) {
-        Insn::Word(word) => fp::decode_simd(word),
-        insn => fp::bind(&insn),
-    }
+    let insn = instruction(word);
+    fp::bind(&insn).or_else(|| fp::bind_simd(&insn))
 }
 
 /// Runs one decoded instruction on the state of `case`.

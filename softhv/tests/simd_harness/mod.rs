@@ -160,9 +160,14 @@ pub fn structure(word: u32) -> Option<StructAccess> {
     }
 }
 
+/// The op of `word`, if it is AdvSIMD data processing without floating point.
+pub fn op_of(word: u32) -> Option<Op> {
+    simd::bind(&instruction(word))
+}
+
 /// Executes the instruction `word`.
 pub fn run(word: u32, regs: &mut Regs) {
-    let op = simd::decode(word).expect("an allocated encoding");
+    let op = op_of(word).expect("an allocated encoding");
     execute(regs, &op);
 }
 

@@ -60,6 +60,8 @@ macro_rules! crc32 {
 
 type Widths = [Handler; 2];
 
+static MOV: Widths = widths!(mov);
+
 /// An op on Rd, Rn and Rm.
 #[inline(always)]
 fn registers(run: Handler, rd: Reg, rn: Reg, rm: Reg) -> Bound {
@@ -327,7 +329,6 @@ fn logic_shifted(
     shift: Shift,
     amount: u8,
 ) -> Bound {
-    static MOV: Widths = widths!(mov);
     static RUN: [[[Widths; 4]; 2]; 4] = [
         [shifts!(and, false), shifts!(and, true)],
         [shifts!(orr, false), shifts!(orr, true)],
@@ -384,7 +385,6 @@ fn bitfield(op: Bitfield, width: Width, rd: Reg, r: u32, s: u32) -> Bound {
 }
 
 fn extract(rn: Reg, rm: Reg, lsb: u8) -> &'static Widths {
-    static MOV: Widths = widths!(mov);
     static ROR: Widths = widths!(ror_imm);
     static EXTR: Widths = widths!(extr);
     if lsb == 0 {

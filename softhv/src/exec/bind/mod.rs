@@ -135,9 +135,10 @@ fn vector(insn: &Insn, context: Context) -> Bound {
     if context.mode.fp_traps {
         return Bound::end(exec::system::fp_trap);
     }
-    let op = match *insn {
-        Insn::Word(word) => fp::decode_simd(word).or_else(|| simd::decode(word)),
-        _ => fp::bind(insn),
+    let op = if insn.is_simd() {
+        simd::bind(insn).or_else(|| fp::bind_simd(insn))
+    } else {
+        fp::bind(insn)
     };
     op.map_or_else(undefined, |op| Bound {
         op,

@@ -1,5 +1,5 @@
 //! Instructions as text, in the syntax of GNU assemblers without aliases: for tests,
-//! and for people.
+//! and for people. AdvSIMD data processing prints as the value's own form.
 //!
 //! Where a value does not keep how it was encoded, the text is one of the forms that
 //! mean the same: MOVZ and MOVN are `mov`, unscaled offsets are offsets, and places
@@ -113,7 +113,6 @@ impl Display for Insn {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Undefined => f.write_str("undefined"),
-            Self::Word(word) => write!(f, "word {word:#010x}"),
             Self::Adr { rd, offset } => write!(f, "adr {}, {}", x(rd), Place(offset.into())),
             Self::Adrp { rd, offset } => write!(f, "adrp {}, {}", x(rd), Place(offset)),
             Self::MoveImm { width, rd, value } => {
@@ -129,6 +128,7 @@ impl Display for Insn {
                 write!(f, "movk {}, #{imm:#x}{by}", General(rd, width))
             }
             _ if self.is_memory() => memory::write(self, f),
+            _ if self.is_simd() => write!(f, "{self:?}"),
             _ if self.is_vector() => float::write(self, f),
             Self::Branch { .. }
             | Self::BranchCond { .. }
