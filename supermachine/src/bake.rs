@@ -21,6 +21,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{debug, info, warn};
 use vmm_core::machine::STATE_VERSION;
 
 /// Most memory pages a working set is taken from: beyond that, reading ahead
@@ -240,13 +241,20 @@ impl OciImageBuilder {
             std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
         }
         let store = Store::new(root)?;
+        let _bake =
+            tracing::error_span!("bake", snapshot = name, reference = self.reference).entered();
         let find = || self.find_or_bake(image, &store, &name, &here);
         let (template, kept) = match find()? {
             (Baked::Reused(found), _) => {
                 let number = found.number();
+                debug!(generation = number, "snapshot is there already");
                 match (Template::new(found, &here), number) {
                     // Its manifest is good, and something else of it is not.
-                    (Err(Error::Rebake { .. }), Some(number)) => {
+                    (Err(Error::Rebake { reason }), Some(number)) => {
+                        warn!(
+                            generation = number,
+                            reason, "snapshot is of no use, baking it again"
+                        );
                         store.lock(&name, BAKE_LOCK_TIMEOUT)?.retire(number)?;
                         let (baked, kept) = find()?;
                         (Template::new(baked.into_snapshot(), &here)?, kept)
@@ -259,6 +267,7 @@ impl OciImageBuilder {
         let template = Arc::new(template.cached_in(store, name));
         // The machine goes back to the snapshot like any of its copies.
         let kept = kept.filter(|vm| vm.reset(&template).is_ok());
+        debug!(path = %template.path().display(), "image is ready");
         Ok(Image::from_template(template, kept))
     }
 
@@ -342,6 +351,7 @@ impl OciImageBuilder {
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
+        info!("baking a snapshot");
         let (vm, workload, layers) = std::thread::scope(|scope| {
             let layers = scope.spawn(|| read_layers(image.layers()));
             let vm = Vm::boot(image, &config)?;
@@ -390,6 +400,7 @@ impl OciImageBuilder {
         } else {
             vm.start_workload(&workload, Deadline::within(GUEST_ANSWER_TIMEOUT))?;
             self.await_trigger(vm)?;
+            debug!(trigger = ?self.trigger, "workload has come to the moment of the snapshot");
             Workload::Running
         };
         if let Some(warmup) = &self.warmup {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tracing::info;
 
 /// Descriptors this process needs for a child while it is made: its directory and
 /// log, both ends of its control connection, the socket where its agent calls, the
@@ -131,12 +132,14 @@ impl Vm {
             return Ok(Vec::new());
         }
         check_descriptors(count)?;
+        let _machine = self.span().entered();
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
+        info!(children = count, ?paused, "machine forked");
         // A name is one machine's.
         let config = VmConfig {
             name: None,
@@ -170,7 +173,9 @@ pub(crate) fn write(
     about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {
+    let _machine = vm.span().entered();
     let image = vm.image();
+    let begun = Instant::now();
     let (written, working_set) = {
         let _alone = vm.alone();
         let written = vm.instance().capture(draft.path())?;
@@ -199,7 +204,9 @@ pub(crate) fn write(
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
-    Ok(unfinished::publish(|| draft.publish(description))?)
+    let number = unfinished::publish(|| draft.publish(description))?;
+    info!(generation = number, took = ?begun.elapsed(), "snapshot written");
+    Ok(number)
 }
 
 /// Asks the guest to write its caches out to its disks.

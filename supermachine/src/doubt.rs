@@ -13,6 +13,7 @@ use snapshot::SnapshotError;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
+use tracing::warn;
 
 /// What looking at the files gave.
 type Verdict = Option<Result<(), SnapshotError>>;
@@ -86,6 +87,7 @@ impl Template {
             // If that fails, the next copy has the same to say.
             let _ = lock.retire(number);
         }
+        warn!(snapshot = %self.path().display(), error = %source, "snapshot is damaged");
         Error::Damaged {
             path: self.path().to_path_buf(),
             source: Cause::of_snapshot(source),

@@ -11,7 +11,9 @@ use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
-use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig};
+use crate::{
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, spans,
+};
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
@@ -20,6 +22,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::{Span, debug, info};
 
 /// A running machine in a worker process of its own.
 ///
@@ -139,6 +142,7 @@ impl Vm {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
+        let _machine = vm.span().entered();
         let paths = [&assets.kernel, &assets.init_oci].into_iter();
         let files: Result<Vec<File>, Error> = paths
             .chain(image.layers())
@@ -157,6 +161,7 @@ impl Vm {
         };
         vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
+        info!(engine = vm.engine(), took = ?begun.elapsed(), "machine booted");
         Ok(vm)
     }
 
@@ -188,6 +193,7 @@ impl Vm {
 
     fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
@@ -197,6 +203,12 @@ impl Vm {
             .restore(restore, &files, &identity, deadline)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        info!(
+            snapshot = %template.path().display(),
+            engine = self.engine(),
+            took = ?begun.elapsed(),
+            "machine restored"
+        );
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -207,10 +219,12 @@ impl Vm {
 
     fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -293,6 +307,11 @@ impl Vm {
     /// For whoever makes the machine stand still: waits until nobody else does.
     pub(crate) fn alone(&self) -> MutexGuard<'_, ()> {
         self.still.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is told of it is in this span.
+    pub(crate) fn span(&self) -> Span {
+        spans::machine(self.instance.dir(), self.config.name.as_deref())
     }
 
     pub(crate) fn instance(&self) -> &Instance {

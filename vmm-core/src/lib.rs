@@ -9,6 +9,7 @@ pub mod hypervisor;
 pub mod machine;
 pub mod memory;
 pub mod spec;
+mod sync;
 
 pub use spec::{Endpoints, HostFile, MachineSpec, Volume};
 

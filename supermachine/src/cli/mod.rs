@@ -16,8 +16,8 @@ mod source;
 mod terminal;
 mod values;
 
-use crate::Error;
 use crate::error::with_causes;
+use crate::{Error, log};
 use clap::{Parser, Subcommand};
 use std::io;
 
@@ -32,6 +32,8 @@ command was not found; 126 if it cannot be run (not executable, no such user or
 working directory); 125 for every other error, and for wrong arguments; 141 if
 nobody reads the output. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2
 go to the command; the third request to end within ten seconds ends the machine.
+SUPERMACHINE_LOG has the tool and its machines' workers say on standard error what
+they do: a level (error, warn, info, debug, trace), or parts with a level each.
 Exit status of doctor: 0 if a guest can be run here, else 1; of images and
 snapshot verify: 1 if something is damaged; of all others: 125 for every error.";
 
@@ -94,6 +96,10 @@ pub fn main() -> u8 {
             };
         }
     };
+    if let Err(error) = log::begin() {
+        output::complain(&format!("supermachine: {error}\n"));
+        return EXIT_OWN_ERROR;
+    }
     let result = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Bake(arguments) => bake::run(arguments),

@@ -10,7 +10,7 @@ use crate::limits::{
 };
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig};
+use crate::{Error, VmConfig, log};
 use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{debug, warn};
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -39,7 +40,7 @@ const ENVIRONMENT: [&str; 9] = [
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "RUST_BACKTRACE",
-    "SUPERMACHINE_LOG",
+    log::NAME,
     "LLVM_PROFILE_FILE",
     TUNABLES,
 ];
@@ -61,6 +62,8 @@ pub struct Worker {
     is_lost: bool,
     /// A thread waits for its end; nobody else needs to.
     is_left: bool,
+    /// How it ended was told of.
+    is_told: bool,
     /// When it made the machine stand still.
     pauses: Arc<Pauses>,
 }
@@ -106,7 +109,8 @@ impl Worker {
         };
         let (control, theirs) =
             UnixStream::pair().map_err(failed("making its control connection"))?;
-        let stderr = if config.console {
+        // Lines that were asked for go to who asked, not into texts of errors.
+        let stderr = if config.console || log::is_wanted() {
             Stdio::inherit()
         } else {
             Stdio::from(log.try_clone().map_err(failed("opening its log"))?)
@@ -128,6 +132,7 @@ impl Worker {
                 let executable = PathBuf::from(command.get_program());
                 Error::host("cannot start the worker", executable)(source)
             })?;
+        debug!(pid = child.id(), "worker started");
         let mut worker = Self::over(Process::of_child(child), control, log)?;
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         worker.send(&ToWorker::Hello { version: VERSION }, deadline)?;
@@ -149,6 +154,7 @@ impl Worker {
             silent_for: None,
             is_lost: false,
             is_left: false,
+            is_told: false,
             pauses: Arc::default(),
         })
     }
@@ -181,6 +187,7 @@ impl Worker {
         match protocol::receive(&mut timed).map_err(broken)? {
             Some(FromWorker::Born { pid, engine }) => {
                 let process = Process::other(pid).map_err(broken)?;
+                debug!(pid, engine, "worker forked");
                 let mut worker = Self::over(process, control, log)?;
                 worker.engine = Some(engine);
                 Ok(worker)
@@ -317,6 +324,7 @@ impl Worker {
         if source.kind() != io::ErrorKind::TimedOut {
             return self.broken(what, source);
         }
+        warn!(pid = self.process.pid(), after = ?deadline.limit(), "worker does not answer");
         self.silent_for = Some(deadline.limit());
         self.is_lost = true;
         silence(deadline.limit())
@@ -340,6 +348,7 @@ impl Worker {
             },
             _ => source,
         };
+        warn!(pid = self.process.pid(), what, %source, "worker is lost");
         Error::Worker {
             what,
             log: self.log_tail().unwrap_or_default(),
@@ -422,8 +431,23 @@ impl Worker {
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
-        if self.is_lost || !self.ends_in_order(END_TIMEOUT) {
+        let is_killed = self.is_lost || !self.ends_in_order(END_TIMEOUT);
+        if is_killed {
             self.kill();
+        }
+        self.is_over(is_killed);
+    }
+
+    /// Tells once how it ended.
+    fn is_over(&mut self, is_killed: bool) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let pid = self.process.pid();
+        if is_killed {
+            warn!(pid, "worker killed");
+        } else {
+            debug!(pid, "worker ended");
         }
     }
 
@@ -431,9 +455,13 @@ impl Worker {
     /// that takes its time is killed, and one that the system takes its time to end is
     /// left to a thread.
     pub fn end_soon(&mut self) {
-        if self.is_left || !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
+        if self.is_left {
             return;
         }
+        if !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
+            return self.is_over(false);
+        }
+        self.is_over(true);
         self.is_lost = true;
         self.process.kill();
         if !self.process.ends_within(DROP_TIMEOUT) {

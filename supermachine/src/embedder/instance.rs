@@ -14,7 +14,7 @@ use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig, random};
+use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +24,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]
@@ -99,6 +100,7 @@ impl Instance {
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
         Ok(Self::new(place, worker))
     }
@@ -146,6 +148,7 @@ impl Instance {
         forked.and(released)?;
         let mut children = Vec::with_capacity(count);
         for (place, control) in places {
+            let _child = spans::machine(place.dir.path(), None).entered();
             let worker = Worker::adopt(control, &place.dir, deadline)?;
             children.push(Self::new(place, worker));
         }
@@ -515,12 +518,14 @@ impl Instance {
 
     /// Ends the worker and removes what it had. Safe to call twice.
     pub fn end(&self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end();
         self.dir.remove();
     }
 
     /// Kills the worker, for a process that must end now.
     pub fn abandon(&self) {
+        debug!(pid = self.process.pid(), "worker is not needed any more");
         self.process.kill();
         self.dir.remove();
     }
@@ -558,6 +563,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end_soon();
         self.dir.remove();
     }

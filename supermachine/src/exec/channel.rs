@@ -3,12 +3,13 @@
 use super::ExecStatus;
 use crate::Error;
 use crate::deadline::Deadline;
+use crate::error::with_causes;
 use crate::limits::{
     GUEST_ANSWER_TIMEOUT, KEPT_CONNECTION, LATE_PROBE_TIMEOUT, MACHINE_END_TIMEOUT, PROBE_INTERVAL,
     PROBE_TIMEOUT,
 };
-use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
+use exec_proto::{Printable, ProtoError};
 use rustix::event::{PollFd, PollFlags};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -17,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// Bytes read from the connection at once: a full frame.
 const READ_BYTES: usize = 64 * 1024;
@@ -293,6 +295,15 @@ impl Channel {
         self.close();
         self.unread.store(true, Ordering::SeqCst);
         self.wake_writers();
+        match &result {
+            Ok(status) => debug!(
+                code = status.code,
+                signal = status.signal,
+                took = ?status.duration,
+                "command ended"
+            ),
+            Err(error) => debug!(error = %Printable::line(&with_causes(error)), "command failed"),
+        }
         result
     }
 

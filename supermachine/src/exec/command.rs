@@ -11,6 +11,7 @@ use oci_bake::ImageConfig;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
+use tracing::debug;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
@@ -237,6 +238,13 @@ impl Command {
             session.exec(&request)
         })?;
         channel.limit(whole);
+        // Neither its words nor its variables: they may be secret.
+        debug!(
+            has_stdin,
+            tty = self.tty,
+            staged_bytes = staged,
+            "command begun"
+        );
         Ok(channel)
     }
 

@@ -180,6 +180,25 @@ impl ToWorker {
         }
     }
 
+    /// What it is called where it is told of.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Prepare(_) => "prepare",
+            Self::Identify(_) => "identify",
+            Self::Boot(_) => "boot",
+            Self::Restore(_) => "restore",
+            Self::Reset => "reset",
+            Self::Capture { .. } => "capture",
+            Self::Continue { .. } => "continue",
+            Self::Fork(_) => "fork",
+            Self::SetMemory { .. } => "set memory",
+            Self::Touched => "touched",
+            Self::Inspect => "inspect",
+            Self::Stop => "stop",
+        }
+    }
+
     /// Whether the machine stands still while this is carried out.
     pub fn stops_the_machine(&self) -> bool {
         matches!(

@@ -6,7 +6,6 @@ mod files;
 mod hangup;
 pub(crate) mod identity;
 
-use crate::Engine;
 use crate::error::with_causes;
 use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
@@ -14,6 +13,7 @@ use crate::link::protocol::{
     VERSION, check_version, receive, send,
 };
 use crate::link::{passing, runtime_dir};
+use crate::{Engine, log, spans};
 use hangup::while_wanted;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapshot::{Inspection, Snapshot, SnapshotError, Written};
@@ -25,9 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tracing::{Span, debug, info, trace, warn};
 use vmm_core::machine::{
-    ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine, RestoreOptions,
-    RunningMachine, SavedMachine,
+    DeviceCounters, ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine,
+    RestoreOptions, RunningMachine, SavedMachine,
 };
 use vmm_core::memory::close_inherited_descriptors;
 use vmm_core::spec::DEFAULT_CMDLINE;
@@ -41,10 +42,29 @@ pub fn run() -> u8 {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),
     };
-    match serve(&control) {
+    let served = match log::begin() {
+        Ok(()) => serve(&control),
+        Err(error) => refuse_all(&control, &error),
+    };
+    match served {
         Ok(()) => 0,
         Err(error) => report(&error),
     }
+}
+
+/// Says instead of all else that there is a mistake in the environment.
+fn refuse_all(control: &UnixStream, error: &log::BadFilter) -> io::Result<()> {
+    send(control, &FromWorker::Hello { version: VERSION })?;
+    send(
+        control,
+        &FromWorker::Failed {
+            message: error.to_string(),
+            rebake: false,
+        },
+    )?;
+    // Until the embedder goes, or what it sends meets a closed door first.
+    while receive::<ToWorker>(control)?.is_some() {}
+    Ok(())
 }
 
 fn report(error: &io::Error) -> u8 {
@@ -74,6 +94,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+    let _machine = spans::machine(&setup.runtime_dir, None).entered();
     let mut served = Served::new(replies, &setup);
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
@@ -82,6 +103,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     };
     served.end();
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
+    debug!("worker ends");
     result
 }
 
@@ -179,6 +201,7 @@ impl Served {
                 // The embedder is gone, or the machine.
                 Ok(None) | Err(_) => return Ok(()),
             };
+            trace!(order = order.name(), "order");
             let files = passing::take(control, order.files())?;
             let outcome = match order {
                 ToWorker::Boot(boot) => self.boot(&boot, files),
@@ -233,6 +256,7 @@ impl Served {
             Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
                 self.machine("go on")?.resume();
                 let reason = with_causes(&error);
+                warn!(reason, "order refused, machine goes on");
                 Ok(match error {
                     Refusal::Snapshot(_) | Refusal::Machine(MachineError::Snapshot(_)) => {
                         FromWorker::NotWritten { reason }
@@ -249,6 +273,7 @@ impl Served {
             message: with_causes(error),
             rebake: error.wants_rebake(),
         };
+        warn!(reason = with_causes(error), "order failed, worker ends");
         say(&self.replies, &message)
     }
 
@@ -271,6 +296,7 @@ impl Served {
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
+        debug!(engine = name, "worker is prepared");
         self.prepared = Some(prepared);
         Ok(name)
     }
@@ -337,10 +363,11 @@ impl Served {
     fn started(&mut self, machine: RunningMachine) -> Result<(), Refusal> {
         let machine = Arc::new(machine);
         let (watched, replies) = (machine.clone(), self.replies.clone());
+        let span = Span::current();
         self.watcher = Some(
             std::thread::Builder::new()
                 .name("watch".into())
-                .spawn(move || watch(&watched, &replies))?,
+                .spawn(move || span.in_scope(|| watch(&watched, &replies)))?,
         );
         self.machine = Some(machine);
         Ok(())
@@ -485,6 +512,7 @@ fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: Fork
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
         let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+        let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup);
         served.layers = layers;
         let born = served.prepare(setup).and_then(|engine| {
@@ -537,6 +565,17 @@ fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
 /// so that nobody waits for a guest that is no more.
 fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let reason = machine.wait();
+    info!(
+        reason = with_causes(&reason),
+        exits = machine.total_exits(),
+        "machine ended"
+    );
+    for device in machine.device_counters() {
+        let DeviceCounters {
+            slot, kind, mmio, ..
+        } = device;
+        debug!(slot, kind, ?mmio, "device counters");
+    }
     let message = FromWorker::Ended {
         orderly: matches!(reason, ExitReason::PowerOff | ExitReason::Stopped),
         reason: with_causes(&reason),

@@ -122,3 +122,26 @@ fn the_worker_compares_a_snapshot_with_what_it_is_itself() {
     let (message, _) = refusal("own", |stamp| stamp);
     assert!(!message.contains("here"), "{message}");
 }
+
+#[test]
+fn a_wrong_log_filter_is_the_answer_to_the_first_order() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let bad = log::parse("loud".as_ref()).unwrap_err();
+    let worker = std::thread::spawn(move || refuse_all(&theirs, &bad));
+    assert_eq!(
+        receive(&ours).unwrap(),
+        Some(FromWorker::Hello { version: VERSION })
+    );
+    send(&ours, &ToWorker::Hello { version: VERSION }).unwrap();
+    send(&ours, &ToWorker::Identify(Engine::Soft)).unwrap();
+    let Some(FromWorker::Failed { message, rebake }) = receive(&ours).unwrap() else {
+        panic!("no word of it");
+    };
+    assert!(
+        message.contains("SUPERMACHINE_LOG has \"loud\""),
+        "{message}"
+    );
+    assert!(!rebake);
+    drop(ours);
+    worker.join().unwrap().unwrap();
+}

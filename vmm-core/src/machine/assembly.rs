@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
-use devices::virtio::blk::{Blk, BlkConfig};
+use devices::virtio::blk::{Blk, BlkConfig, BlkState};
 use devices::virtio::mem::MemState;
-use devices::virtio::mmio::VirtioMmio;
+use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
 use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
@@ -17,6 +17,7 @@ use devices::{Bus, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
 use super::error::MachineError;
+use super::events::DeviceEvents;
 use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
@@ -28,13 +29,33 @@ use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Volume};
 pub const GUEST_CID: u64 = 3;
 /// Devices that every machine has, and what states they take: sockets, random
 /// numbers, balloon and memory.
-pub(super) const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
+const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
     VsockState::FORMAT,
     RngState::FORMAT,
     BalloonState::FORMAT,
     MemState::FORMAT,
 ];
 pub(super) const FIXED_VIRTIO: usize = 4;
+
+/// How often things happened at one virtio device since its machine was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceCounters {
+    /// Which device it is, by its place in the layout.
+    pub slot: u32,
+    /// What it is, as saved state names it: `blk`, `vsock`.
+    pub kind: &'static str,
+    /// What its transport counted.
+    pub mmio: MmioCounters,
+}
+
+/// The states that devices take, by slot: those that every machine has, and a disk
+/// in every slot after them.
+pub(super) fn virtio_formats() -> impl Iterator<Item = StateFormat> {
+    FIXED_FORMATS
+        .into_iter()
+        .chain(std::iter::repeat(BlkState::FORMAT))
+}
 
 /// The devices of a machine, by what saves and restores them.
 pub(super) struct Devices {
@@ -85,7 +106,13 @@ impl EarlyDevices {
         let mut virtio = Vec::new();
         for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
             let line = line(vm, layout.virtio.line_of(slot));
-            let transport = Arc::new(VirtioMmio::new(memory.ram().clone(), line, device));
+            let events = DeviceEvents::new(slot, device.state_format().kind);
+            let transport = Arc::new(VirtioMmio::with_events(
+                memory.ram().clone(),
+                line,
+                device,
+                Box::new(events),
+            ));
             windows.push((
                 layout.virtio.address_of(slot),
                 layout.virtio.window_bytes,

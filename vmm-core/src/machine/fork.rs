@@ -3,6 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::error::MachineError;
 use super::restore::RestoreOptions;
 use super::saved::SavedMachine;
@@ -55,7 +57,9 @@ impl RunningMachine {
             Ok((false, saved, memory)) => {
                 self.resume();
                 drop((saved, memory));
-                return Ok(begun.elapsed());
+                let paused = begun.elapsed();
+                debug!(children = count, ?paused, "machine forked");
+                return Ok(paused);
             }
             Err(error) => {
                 self.resume();
@@ -106,6 +110,7 @@ impl PreparedMachine {
             Some(parts) => machine.load(parts, &saved)?,
             None => return Err(MachineError::Gone),
         };
+        debug!(vcpus = saved.vcpus(), "forked machine adopted");
         Ok((machine, generation))
     }
 }

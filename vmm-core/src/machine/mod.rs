@@ -7,6 +7,7 @@ mod control;
 mod damaged;
 mod elastic;
 mod error;
+mod events;
 mod fork;
 mod generation;
 mod line;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use devices::reactor::MioReactor;
 use linux_loader::cmdline::Cmdline;
+use tracing::{debug, trace};
 
 use self::assembly::Devices;
 use self::control::Control;
@@ -37,7 +39,7 @@ use crate::hypervisor::{DynVm, ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
 use crate::spec::MachineSpec;
 
-pub use assembly::GUEST_CID;
+pub use assembly::{DeviceCounters, GUEST_CID};
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
 #[cfg(all(feature = "softhv", any(test, feature = "fuzzing")))]
 pub(crate) use damaged::fuzz_saved_machine;
@@ -161,6 +163,21 @@ impl RunningMachine {
         self.exits().iter().map(ExitCounters::total).sum()
     }
 
+    /// How often things happened at each virtio device; none of a machine that was
+    /// stopped.
+    pub fn device_counters(&self) -> Vec<DeviceCounters> {
+        let parts = self.parts();
+        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
+        (0..)
+            .zip(devices.zip(assembly::virtio_formats()))
+            .map(|(slot, (device, format))| DeviceCounters {
+                slot,
+                kind: format.kind,
+                mmio: device.counters(),
+            })
+            .collect()
+    }
+
     /// Brings all vCPUs to rest, their state whole, and then the devices: what
     /// they had begun is finished, and memory does not change any more.
     pub fn pause(&self) -> Result<(), MachineError> {
@@ -168,6 +185,7 @@ impl RunningMachine {
             if let Some(parts) = &*self.parts() {
                 parts.devices.virtio.iter().for_each(|d| d.pause());
             }
+            trace!("machine paused");
             Ok(())
         } else {
             self.control.resume();
@@ -183,6 +201,7 @@ impl RunningMachine {
             parts.devices.virtio.iter().for_each(|d| d.resume());
         }
         self.control.resume();
+        trace!("machine goes on");
     }
 
     /// Stops the machine and gives back what it took: threads, sockets,
@@ -204,6 +223,7 @@ impl RunningMachine {
             let reactor = parts.reactor.clone();
             drop(parts);
             reactor.stop();
+            debug!(exits = self.total_exits(), "machine stopped");
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use devices::Bus;
 use devices::reactor::MioReactor;
+use tracing::{Span, debug};
 
 use super::assembly::{self, EarlyDevices};
 use super::console::ConsoleSink;
@@ -127,7 +128,9 @@ impl PreparedMachine {
             reactor,
             console,
         };
-        prepared.create_vcpus(options.vcpus.min(capabilities.max_vcpus))?;
+        let vcpus = options.vcpus.min(capabilities.max_vcpus);
+        prepared.create_vcpus(vcpus)?;
+        debug!(engine = prepared.engine, vcpus, "machine prepared");
         Ok(prepared)
     }
 
@@ -192,6 +195,11 @@ impl PreparedMachine {
             machine.control.run_all();
         }
         machine.control.resume();
+        debug!(
+            memory_bytes = spec.memory_bytes,
+            vcpus = spec.vcpus,
+            "machine booted"
+        );
         Ok(machine)
     }
 
@@ -286,9 +294,11 @@ fn spawn_vcpu<V: Vm>(
 ) -> Result<JoinHandle<()>, MachineError> {
     let (created, outcome) = sync_channel(1);
     let (vm, control, bus) = (vm.clone(), control.clone(), bus.clone());
+    let span = Span::current();
     let thread = std::thread::Builder::new()
         .name(format!("vm-vcpu{index}"))
         .spawn(move || {
+            let _machine = span.entered();
             if let Some(vcpu) = create_vcpu(&*vm, index, &control, &created) {
                 drop(vm);
                 vcpu_thread::run(vcpu, index, &control, &bus);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
 use snapshot::{GuestPages, OpenFiles, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use tracing::debug;
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -118,6 +119,7 @@ impl PreparedMachine {
             }
             None => return Err(MachineError::Gone),
         };
+        debug!(memory_bytes, vcpus = saved.vcpus(), "machine restored");
         Ok((machine, generation))
     }
 }
@@ -139,10 +141,11 @@ impl RunningMachine {
             Power::On => states.next().map(|state| Arc::new(*state)),
             Power::Off | Power::Starting(..) => None,
         });
-        let vcpus = vcpus.collect();
+        let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
         let disks = parts.disks();
+        debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
                 ram_bytes: parts.memory.bytes(),
@@ -192,7 +195,9 @@ impl RunningMachine {
         written.map_over(files, Path::new(""), parts.memory.host())?;
         parts.take_written()?;
         *parts.rewound() = Rewound::new(&parts.memory);
-        Ok(parts.vm.track_writes()?)
+        parts.vm.track_writes()?;
+        debug!("memory put over what was written");
+        Ok(())
     }
 
     /// Gives a paused machine a new generation id: it goes on as another one.
@@ -238,10 +243,12 @@ impl RunningMachine {
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         let pages = parts.rewind_memory()?;
         let generation = self.load(parts, saved)?;
+        let took = begun.elapsed();
+        debug!(pages, ?took, "machine reset");
         Ok(ResetReport {
             generation,
             pages,
-            took: begun.elapsed(),
+            took,
         })
     }
 
