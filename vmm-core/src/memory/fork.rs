@@ -2,7 +2,7 @@
 //! one writes to it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// Forks; whether this is the child, which has the calling thread and no other.
 /// It must end with [`end`], and before it does anything else must [`leave_parent`].
@@ -35,7 +35,7 @@ pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         .read(true)
         .write(true)
         .open("/dev/null")?;
-    let fd = null.as_raw_fd();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
     for standard in [0, 1] {
         // SAFETY: both are open descriptors, and nobody here uses what the
         // second was before.
@@ -46,7 +46,7 @@ pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     std::mem::forget(null);
     let mut kept: Vec<u32> = keep
         .iter()
-        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .filter_map(|fd| u32::try_from(std::os::fd::AsRawFd::as_raw_fd(fd)).ok())
         .collect();
     kept.sort_unstable();
     let mut first = 3;
