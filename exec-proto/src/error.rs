@@ -51,6 +51,11 @@ pub enum ProtoError {
         /// Kind byte of the frame.
         kind: u8,
     },
+    /// A stream of files that is not one ([`crate::tree`]).
+    BadTree {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The caller asked this side's state machine for something it cannot do now.
     Misuse {
         /// What was wrong with the call.
@@ -81,6 +86,7 @@ impl fmt::Display for ProtoError {
                 write!(f, "bad payload in frame kind {kind:#04x}: {what}")
             }
             Self::Unexpected { kind } => write!(f, "unexpected frame kind {kind:#04x}"),
+            Self::BadTree { what } => write!(f, "bad stream of files: {what}"),
             Self::Misuse { what } => f.write_str(what),
         }
     }

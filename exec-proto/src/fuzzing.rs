@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::client::{Event, Session};
 use crate::server::Parser;
+use crate::tree::{self, TreeEvent, TreeReader};
 use crate::{Deframer, Direction, ExecFlags, ExecRequest, ProtoError, Reply, Request, Resume};
 
 /// Splits `data` at places that depend on `seed`.
@@ -59,6 +60,45 @@ pub fn fuzz_server(data: &[u8]) {
         let accepted = stream.get(20..whole.0.len()).unwrap_or_default();
         assert_eq!(tail, accepted, "decode and encode disagree");
     }
+}
+
+/// Files as a stream: same result for every split, what was accepted encodes back
+/// to itself, and memory follows what was fed.
+///
+/// # Panics
+/// When an invariant breaks.
+pub fn fuzz_tree(data: &[u8]) {
+    let (seed, stream) = with_seed(data);
+    let view = |parts: &mut dyn Iterator<Item = &[u8]>| {
+        let mut reader = TreeReader::new();
+        let mut seen = Vec::new();
+        for part in parts {
+            reader.feed(part);
+            loop {
+                match reader.next_event() {
+                    Ok(Some(TreeEvent::Node(node))) => {
+                        assert!(node.encode(&mut seen).is_ok(), "accepted and refused");
+                    }
+                    Ok(Some(TreeEvent::Data(data))) => tree::encode_data(&mut seen, &data),
+                    Ok(Some(TreeEvent::FileEnd | TreeEvent::End)) => tree::encode_end(&mut seen),
+                    Ok(None) => break,
+                    Err(error) => return (seen, Some(error)),
+                }
+            }
+        }
+        (seen, None)
+    };
+    let whole = view(&mut core::iter::once(stream));
+    assert_eq!(
+        whole,
+        view(&mut pieces(stream, seed)),
+        "result depends on the split"
+    );
+    assert_eq!(
+        stream.get(..whole.0.len()),
+        Some(&whole.0[..]),
+        "decode and encode disagree"
+    );
 }
 
 /// A session with one of several kinds of outstanding work.

@@ -23,6 +23,9 @@ pub struct ExecFlags {
     /// Use the environment as given; otherwise a missing `PATH`, `HOME` and
     /// (on a terminal) `TERM` are filled in.
     pub exact_env: bool,
+    /// Run the agent's own program instead of one of the guest's: the first
+    /// argument is [`crate::tree::TOOL_NAME`].
+    pub agent_tool: bool,
 }
 
 impl ExecFlags {
@@ -31,6 +34,7 @@ impl ExecFlags {
     const CREATE_CWD: u32 = 1 << 2;
     const KEEP: u32 = 1 << 3;
     const EXACT_ENV: u32 = 1 << 4;
+    const AGENT_TOOL: u32 = 1 << 5;
 
     fn bits(self) -> u32 {
         [
@@ -39,6 +43,7 @@ impl ExecFlags {
             (self.create_cwd, Self::CREATE_CWD),
             (self.keep_on_disconnect, Self::KEEP),
             (self.exact_env, Self::EXACT_ENV),
+            (self.agent_tool, Self::AGENT_TOOL),
         ]
         .into_iter()
         .filter(|(set, _)| *set)
@@ -52,6 +57,7 @@ impl ExecFlags {
             create_cwd: bits & Self::CREATE_CWD != 0,
             keep_on_disconnect: bits & Self::KEEP != 0,
             exact_env: bits & Self::EXACT_ENV != 0,
+            agent_tool: bits & Self::AGENT_TOOL != 0,
         };
         (flags.bits() == bits).then_some(flags)
     }
@@ -148,9 +154,9 @@ impl ExecRequest {
     }
 
     fn workload_problem(&self) -> Option<&'static str> {
-        let attended = self.flags.tty || self.flags.stdin;
+        let attended = self.flags.tty || self.flags.stdin || self.flags.agent_tool;
         (attended || self.timeout_ms != 0 || !self.chain.is_empty())
-            .then_some("a workload has no terminal, stdin, time limit or chain")
+            .then_some("a workload has no terminal, stdin, time limit or chain, and is no tool")
     }
 
     fn strings(&self) -> impl Iterator<Item = &Vec<u8>> {

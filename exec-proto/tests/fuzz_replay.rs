@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use supermachine_exec_proto::client::Session;
-use supermachine_exec_proto::fuzzing::{fuzz_client, fuzz_frames, fuzz_server};
+use supermachine_exec_proto::fuzzing::{fuzz_client, fuzz_frames, fuzz_server, fuzz_tree};
+use supermachine_exec_proto::tree::{self, Node, NodeKind};
 use supermachine_exec_proto::{
     AgentReady, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited, Failure, Hello, Reply,
     Resume, Resumed, WorkloadReport, WorkloadState,
@@ -135,9 +136,41 @@ fn replies() -> [Vec<u8>; 3] {
     [encode(&replies), encode(&controls), encode(&copies)]
 }
 
+/// A tree with every kind of node.
+fn tree() -> Vec<u8> {
+    let kinds = [
+        NodeKind::Directory,
+        NodeKind::Symlink(b"../x".to_vec()),
+        NodeKind::HardLink(b"a/b".to_vec()),
+        NodeKind::CharDevice { major: 1, minor: 3 },
+        NodeKind::Fifo,
+        NodeKind::File,
+    ];
+    let mut stream = Vec::new();
+    for kind in kinds {
+        let node = Node {
+            path: b"a/name".to_vec(),
+            kind,
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            size: 3,
+            links: 1,
+            mtime_s: 4,
+            mtime_ns: 5,
+            xattrs: vec![(b"user.x".to_vec(), b"y".to_vec())],
+        };
+        node.encode(&mut stream).unwrap();
+    }
+    tree::encode_data(&mut stream, b"content");
+    tree::encode_end(&mut stream);
+    tree::encode_end(&mut stream);
+    stream
+}
+
 fn corpus() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for stream in replies().into_iter().chain([requests()]) {
+    for stream in replies().into_iter().chain([requests(), tree()]) {
         for seed in 0..9 {
             all.push([&[seed], &stream[..]].concat());
         }
@@ -181,6 +214,7 @@ fn mutate(rng: &mut Rng, data: &mut Vec<u8>, other: &[u8]) {
 fn run_all(data: &[u8]) {
     fuzz_server(data);
     fuzz_client(data);
+    fuzz_tree(data);
     fuzz_frames(data.get(1..).unwrap_or_default());
 }
 

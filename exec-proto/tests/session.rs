@@ -70,6 +70,7 @@ fn every_request_survives_the_wire() {
             create_cwd: true,
             keep_on_disconnect: true,
             exact_env: true,
+            agent_tool: true,
         },
         winsize: WinSize {
             cols: 132,

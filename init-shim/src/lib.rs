@@ -15,3 +15,5 @@ pub mod selftest;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the one place for system calls")]
 pub mod sys;
+#[cfg(target_os = "linux")]
+pub mod tool;

@@ -2,7 +2,8 @@
 //!
 //! With `--serve-unix PATH [CGROUP]` it is an ordinary process that serves the
 //! same protocol on a Unix socket, for tests and for embedding; commands are
-//! confined below the cgroup2 directory if one is given.
+//! confined below the cgroup2 directory if one is given. Under the name of the file
+//! tool it is that, for the agent's own use.
 //!
 //! The entry point is C's `main`: Rust's own would open `/dev/null` before
 //! there is a `/dev`, and abort without it.
@@ -17,10 +18,11 @@ mod entry {
     use std::path::PathBuf;
     use std::sync::Arc;
 
+    use exec_proto::tree::TOOL_NAME;
     use exec_proto::{EXEC_PORT, READY_PORT};
     use init_shim::agent::groups::{GroupPool, Rules};
     use init_shim::agent::{Agent, Dialer, Doorway, Greeting, Workers};
-    use init_shim::{boot, selftest, sys};
+    use init_shim::{boot, selftest, sys, tool};
 
     /// Called by the C runtime.
     #[unsafe(no_mangle)]
@@ -32,7 +34,13 @@ mod entry {
         if std::process::id() == 1 {
             run_machine(started_ns)
         }
-        let mut arguments = arguments().into_iter().skip(1);
+        let arguments = arguments();
+        if let [name, words @ ..] = &arguments[..]
+            && name == TOOL_NAME
+        {
+            return tool::run(words);
+        }
+        let mut arguments = arguments.into_iter().skip(1);
         if arguments.next().is_some_and(|a| a == "--serve-unix")
             && let Some(path) = arguments.next()
         {

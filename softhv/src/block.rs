@@ -2,7 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::op::{self, Op};
-use crate::decode;
+use crate::exec::bind;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 
@@ -54,7 +54,7 @@ impl Cpu {
         // From the first word read until the lines are noted.
         self.shared.held.looking.begin();
         let mut ops = std::mem::take(&mut self.code.scratch);
-        let count = decode::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+        let count = bind::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
             let at = (host + 4 * n as u64) as *const u32;
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
             // `room` ends at the page's end. Volatile, as the guest may be

@@ -293,7 +293,7 @@ pub fn jump_index(pc: u64, context: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode;
+    use crate::exec::bind;
     use crate::exec::branch::stale;
 
     const NOP: u32 = 0xd503_201f;
@@ -309,7 +309,7 @@ mod tests {
     fn cache() -> (CodeCache, *const Op) {
         let mut cache = CodeCache::new(stale);
         let mut ops = Vec::new();
-        let count = decode::block(&mut ops, USER, 0x100, 64, |n| if n < 7 { NOP } else { RET });
+        let count = bind::block(&mut ops, USER, 0x100, 64, |n| if n < 7 { NOP } else { RET });
         assert_eq!(count, 8);
         let entry = cache.insert(USER, PLACE, &mut ops, count);
         (cache, entry)

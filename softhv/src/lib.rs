@@ -28,6 +28,7 @@ mod heap;
 pub mod held;
 pub mod idregs;
 pub mod inherit;
+pub mod insn;
 pub mod link;
 #[cfg(test)]
 mod link_tests;

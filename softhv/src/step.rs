@@ -3,10 +3,12 @@
 
 use crate::cpu::op::Op;
 use crate::cpu::{Cpu, RunExit};
-use crate::decode::{self, Context};
+use crate::decode;
 use crate::dispatch;
 use crate::exception::class;
+use crate::exec::bind::{Context, bind};
 use crate::exec::branch::{handler, pc_after};
+use crate::insn::{Call, Insn};
 use crate::page::PAGE_MASK;
 
 /// MDSCR_EL1.SS and KDE.
@@ -70,7 +72,8 @@ impl Cpu {
             return;
         };
         let mode = self.mode();
-        let mut op = decode::instruction(word, Context { mode, offset }).op;
+        let insn = decode::instruction(word);
+        let mut op = bind(&insn, Context { mode, offset }).op;
         op.pc_offset = offset;
         let mut end = Op::new(after_step);
         end.pc_offset = offset;
@@ -82,13 +85,19 @@ impl Cpu {
         unsafe { dispatch::execute(self, ops.as_ptr()) };
         self.link_from = std::ptr::null();
         self.refresh_context();
-        self.advance(word, pc);
+        self.advance(&insn, pc);
     }
 
     /// Moves on from PSTATE.SS = 1, which a fault of the instruction does not.
-    fn advance(&mut self, word: u32, pc: u64) {
-        // SVC, HVC, SMC: 1101_0100_000 imm16 000 LL. They count as executed.
-        let calls = word & 0xffe0_001c == 0xd400_0000 && word & 3 != 0;
+    fn advance(&mut self, insn: &Insn, pc: u64) {
+        // SVC, HVC and SMC count as executed.
+        let calls = matches!(
+            insn,
+            Insn::Call {
+                to: Call::Svc | Call::Hvc | Call::Smc,
+                ..
+            }
+        );
         if calls && !self.pstate.ss {
             self.sys.spsr &= !SPSR_SS;
         }
@@ -96,8 +105,11 @@ impl Cpu {
         let left = matches!(self.exit, Some(RunExit::Exception { .. })) && self.pc == pc;
         if self.pstate.ss && !left {
             self.pstate.ss = false;
-            // LDXR and its kin: 001000 0 L=1.
-            self.stepped = Some(word & 0x3fc0_0000 == 0x0840_0000);
+            let exclusive = matches!(
+                insn,
+                Insn::LoadExclusive { .. } | Insn::LoadExclusivePair { .. }
+            );
+            self.stepped = Some(exclusive);
         }
     }
 }

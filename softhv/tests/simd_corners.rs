@@ -5,11 +5,13 @@
 
 mod simd_harness;
 
-use simd_harness::{bytes, registers, result, run};
+use simd_harness::{bytes, registers, result, run, structure};
 use supermachine_softhv::cpu::op::SP;
+use supermachine_softhv::insn::Reg;
+use supermachine_softhv::insn::structure::Writeback;
 use supermachine_softhv::regs::V;
 use supermachine_softhv::simd::FPSR_QC;
-use supermachine_softhv::simd::ldst::{decode_struct, load_from};
+use supermachine_softhv::simd::ldst::load_from;
 
 fn halves(low: [u16; 4]) -> V {
     V::from_lanes::<u16>([low[0], low[1], low[2], low[3], 0, 0, 0, 0])
@@ -310,19 +312,19 @@ fn smov_to_a_word_clears_the_high_half() {
 #[test]
 fn lane_load_leaves_the_other_lanes_and_steps_by_a_register() {
     // ld1 {v0.h}[5], [x1], x2
-    let access = decode_struct(0x4dc2_4820).expect("allocated");
+    let access = structure(0x4dc2_4820).expect("allocated");
     let mut regs = registers(&[]);
     load_from(&mut regs, &access, &[0xcd, 0xab]);
     assert_eq!(regs.v[0], V([0x1111_1111_1111_1111, 0x2222_2222_abcd_2222]));
-    assert_eq!((access.total_bytes(), access.rn), (2, 1));
-    let step = supermachine_softhv::simd::ldst::Writeback::Register(2);
+    assert_eq!((access.total_bytes(), access.base), (2, Reg::or_sp(1)));
+    let step = Writeback::Register(Reg::or_zr(2));
     assert_eq!(access.writeback, step);
 }
 
 #[test]
 fn structure_registers_wrap_around_after_v31() {
     // ld3 {v30.8b, v31.8b, v0.8b}, [x1]
-    let access = decode_struct(0x0c40_403e).expect("allocated");
+    let access = structure(0x0c40_403e).expect("allocated");
     let mut regs = registers(&[]);
     let memory: [u8; 24] = std::array::from_fn(|i| i as u8);
     load_from(&mut regs, &access, &memory);

@@ -4,10 +4,10 @@
 
 mod simd_harness;
 
-use simd_harness::{CLASSES, Random, disassemble};
+use simd_harness::{CLASSES, Random, disassemble, structure};
 use std::collections::HashSet;
+use supermachine_softhv::insn::structure::{MAX_BYTES, StructAccess};
 use supermachine_softhv::simd;
-use supermachine_softhv::simd::ldst::{Lanes, MAX_BYTES, StructAccess, Writeback, decode_struct};
 
 /// Canonical mnemonics of the instructions that `simd::decode` covers, without
 /// aliases. Those of the "2" forms are left out: a final 2 is dropped first.
@@ -83,41 +83,9 @@ fn decoder_allocates_what_the_disassembler_knows() {
 
 /// The structure access in the disassembler's words.
 fn describe(access: &StructAccess) -> (String, String) {
-    let (size, q) = (usize::from(access.size), usize::from(access.q));
-    let letter = ["b", "h", "s", "d"][size];
-    let count = access.rpt * access.selem;
-    let (suffix, lane) = match access.lanes {
-        Lanes::One(index) => (letter.to_owned(), format!("[{index}]")),
-        _ => (format!("{}{letter}", (8 << q) >> size), String::new()),
-    };
-    let name = |i: u8| format!("v{}.{suffix}", (access.rt + i) % 32);
-    // three and four registers are shown as a range unless they wrap around
-    let list = if count > 2 && access.rt + count <= 32 {
-        format!("{}-{}", name(0), name(count - 1))
-    } else {
-        (0..count).map(name).collect::<Vec<_>>().join(", ")
-    };
-    let base = if access.rn == 31 {
-        "sp".to_owned()
-    } else {
-        format!("x{}", access.rn)
-    };
-    let step = match access.writeback {
-        Writeback::None => String::new(),
-        Writeback::Bytes(bytes) => format!(", #{bytes}"),
-        Writeback::Register(slot) => format!(", x{slot}"),
-    };
-    let replicate = if access.lanes == Lanes::Replicate {
-        "r"
-    } else {
-        ""
-    };
-    let mnemonic = format!(
-        "{}{}{replicate}",
-        if access.load { "ld" } else { "st" },
-        access.selem
-    );
-    (mnemonic, format!("{{{list}}}{lane}, [{base}]{step}"))
+    let text = access.to_string();
+    let (mnemonic, operands) = text.split_once(' ').expect("operands");
+    (mnemonic.to_owned(), operands.to_owned())
 }
 
 #[test]
@@ -137,7 +105,7 @@ fn structure_accesses_read_as_the_disassembler_shows_them() {
         .collect();
     let mut seen = HashSet::new();
     for (&word, text) in words.iter().zip(disassemble(&words, "struct")) {
-        let access = decode_struct(word);
+        let access = structure(word);
         seen.extend(access.map(|access| describe(&access).0));
         assert_eq!(
             access.as_ref().map(describe),

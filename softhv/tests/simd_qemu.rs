@@ -5,14 +5,14 @@
 mod simd_harness;
 
 use simd_harness::elf::{self, Base, Case, GENERAL, INPUTS, Outcome, State};
-use simd_harness::{CLASSES, Random, disassemble, execute};
+use simd_harness::{CLASSES, Random, disassemble, execute, structure};
 use std::collections::HashSet;
 use std::process::Command;
 use supermachine_softhv::cpu::op::ZERO;
+use supermachine_softhv::cpu::op::source;
+use supermachine_softhv::insn::structure::{MAX_BYTES, StructAccess, Writeback};
 use supermachine_softhv::regs::Regs;
-use supermachine_softhv::simd::ldst::{
-    MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to,
-};
+use supermachine_softhv::simd::ldst::{load_from, store_to};
 use supermachine_softhv::simd::{self, FPSR_QC};
 
 const BASE: u32 = 26;
@@ -183,9 +183,9 @@ fn access_memory(
     let step = match access.writeback {
         Writeback::None => 0,
         Writeback::Bytes(bytes) => bytes.into(),
-        Writeback::Register(slot) => regs.x[usize::from(slot)],
+        Writeback::Register(register) => regs.get(source(register)),
     };
-    let base = &mut regs.x[usize::from(access.rn)];
+    let base = &mut regs.x[usize::from(source(access.base))];
     *base = base.wrapping_add(step);
 }
 
@@ -208,7 +208,7 @@ fn structure_loads_and_stores_agree_with_qemu() {
         }
         word = word & !0x3e0 | BASE << 5;
         let rm = word >> 16 & 31;
-        let Some(access) = decode_struct(word) else {
+        let Some(access) = structure(word) else {
             continue;
         };
         if (GENERAL as u32..31).contains(&rm) {
@@ -227,7 +227,7 @@ fn structure_loads_and_stores_agree_with_qemu() {
         .enumerate()
     {
         let case = &cases[i];
-        let access = decode_struct(case.word).expect("decoded before");
+        let access = structure(case.word).expect("decoded before");
         let mut regs = registers(&inputs[case.input]);
         regs.x[BASE as usize] = if access.load {
             INPUTS

@@ -7,8 +7,9 @@
 //! [`AsyncPool::acquire`] leaves the line.
 
 use crate::{
-    Command, CopyReport, Error, ExecChild, ExecOutcome, Image, OciImageBuilder, Pool, PoolBuilder,
-    PoolStats, PooledVm, Vm, VmConfig, VmStatus, WorkloadStatus,
+    Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
+    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmStatus,
+    WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ async fn blocking<T: Send + 'static>(
 pub struct AsyncImage(Image);
 
 impl AsyncImage {
-    /// As [`Image::load`].
+    /// Loads an image as [`Image::load`] does, on a thread that may block.
     ///
     /// # Errors
     /// As [`Image::load`].
@@ -43,7 +44,7 @@ impl AsyncImage {
         blocking(move || Image::load(&reference).map(Self)).await
     }
 
-    /// As [`Image::from_snapshot`].
+    /// Opens a snapshot as [`Image::from_snapshot`] does.
     ///
     /// # Errors
     /// As [`Image::from_snapshot`].
@@ -52,7 +53,7 @@ impl AsyncImage {
         blocking(move || Image::from_snapshot(path).map(Self)).await
     }
 
-    /// As [`OciImageBuilder::build`].
+    /// Bakes an image, or finds it baked, as [`OciImageBuilder::build`] does.
     ///
     /// # Errors
     /// As [`OciImageBuilder::build`].
@@ -60,7 +61,7 @@ impl AsyncImage {
         blocking(move || builder.build().map(Self)).await
     }
 
-    /// As [`Image::start`].
+    /// Starts a machine as [`Image::start`] does.
     ///
     /// # Errors
     /// As [`Image::start`].
@@ -69,7 +70,7 @@ impl AsyncImage {
         blocking(move || image.start(&config).map(AsyncVm::new)).await
     }
 
-    /// As [`Image::acquire`].
+    /// Leases a machine of the image's pool as [`Image::acquire`] does.
     ///
     /// # Errors
     /// As [`Image::acquire`].
@@ -77,7 +78,8 @@ impl AsyncImage {
         self.acquire_with(&VmConfig::new()).await
     }
 
-    /// As [`Image::acquire_with`].
+    /// Leases a machine of the pool for a configuration as [`Image::acquire_with`]
+    /// does.
     ///
     /// # Errors
     /// As [`Image::acquire_with`].
@@ -87,7 +89,8 @@ impl AsyncImage {
         AsyncPool(pool).acquire().await
     }
 
-    /// As [`PoolBuilder::build`].
+    /// Builds a pool of the image as [`PoolBuilder::build`] does, set up by
+    /// `configure`.
     ///
     /// # Errors
     /// As [`PoolBuilder::build`].
@@ -110,7 +113,7 @@ impl AsyncImage {
 pub struct AsyncPool(Pool);
 
 impl AsyncPool {
-    /// As [`Pool::acquire`]. Waits without a thread.
+    /// Leases a machine as [`Pool::acquire`] does. Waits without a thread.
     ///
     /// # Errors
     /// As [`Pool::acquire`].
@@ -126,19 +129,20 @@ impl AsyncPool {
         })
     }
 
-    /// As [`Pool::stats`].
+    /// Counts the pool's machines as [`Pool::stats`] does.
     pub fn stats(&self) -> PoolStats {
         self.0.stats()
     }
 
-    /// As [`Pool::shutdown`].
+    /// Ends all machines of the pool as [`Pool::shutdown`] does.
     pub async fn shutdown(&self) {
         let pool = self.0.clone();
         // It has no result but the runtime's own end.
         let _ = spawn_blocking(move || pool.shutdown()).await;
     }
 
-    /// As [`Pool::shutdown_within`].
+    /// Waits for machines in use, up to `patience`, and ends all, as
+    /// [`Pool::shutdown_within`] does.
     pub async fn shutdown_within(&self, patience: Duration) {
         let pool = self.0.clone();
         let _ = spawn_blocking(move || pool.shutdown_within(patience)).await;
@@ -149,7 +153,7 @@ impl AsyncPool {
 macro_rules! machine {
     ($name:ident) => {
         impl $name {
-            /// As [`Vm::exec`].
+            /// Runs a command and collects its output, as [`Vm::exec`] does.
             ///
             /// # Errors
             /// As [`Vm::exec`].
@@ -160,7 +164,7 @@ macro_rules! machine {
                 self.run(Command::new(argv)).await
             }
 
-            /// As [`Vm::run`].
+            /// Runs a command that was built before, as [`Vm::run`] does.
             ///
             /// # Errors
             /// As [`Vm::run`].
@@ -169,7 +173,8 @@ macro_rules! machine {
                 blocking(move || vm.run(&command)).await
             }
 
-            /// As [`Vm::spawn`]. Its streams block: read them where that may be.
+            /// Starts a command with its streams open, as [`Vm::spawn`] does. The streams
+            /// block: read them on a thread that may.
             ///
             /// # Errors
             /// As [`Vm::spawn`].
@@ -178,7 +183,7 @@ macro_rules! machine {
                 blocking(move || vm.spawn(&command)).await
             }
 
-            /// As [`Vm::write_file`].
+            /// Writes a file in the guest, as [`Vm::write_file`] does.
             ///
             /// # Errors
             /// As [`Vm::write_file`].
@@ -191,7 +196,7 @@ macro_rules! machine {
                 blocking(move || vm.write_file(&path, &bytes)).await
             }
 
-            /// As [`Vm::read_file`].
+            /// Reads a file of the guest, as [`Vm::read_file`] does.
             ///
             /// # Errors
             /// As [`Vm::read_file`].
@@ -200,7 +205,102 @@ macro_rules! machine {
                 blocking(move || vm.read_file(&path)).await
             }
 
-            /// As [`Vm::snapshot`].
+            /// Says what is at a path, as [`Vm::stat`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::stat`].
+            pub async fn stat(&self, path: impl Into<Vec<u8>>) -> Result<FileInfo, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.stat(&path)).await
+            }
+
+            /// Lists a directory, as [`Vm::read_dir`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::read_dir`].
+            pub async fn read_dir(&self, path: impl Into<Vec<u8>>) -> Result<Vec<FileInfo>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_dir(&path)).await
+            }
+
+            /// Makes a directory, as [`Vm::mkdir`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir`].
+            pub async fn mkdir(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir(&path)).await
+            }
+
+            /// Makes a directory and those above it, as [`Vm::mkdir_all`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir_all`].
+            pub async fn mkdir_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir_all(&path)).await
+            }
+
+            /// Removes a file, a link or an empty directory, as [`Vm::remove`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::remove`].
+            pub async fn remove(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove(&path)).await
+            }
+
+            /// Removes a directory with all that is in it, as [`Vm::remove_all`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::remove_all`].
+            pub async fn remove_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove_all(&path)).await
+            }
+
+            /// Gives a file or directory another name, as [`Vm::rename`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::rename`].
+            pub async fn rename(
+                &self,
+                from: impl Into<Vec<u8>>,
+                to: impl Into<Vec<u8>>,
+            ) -> Result<(), Error> {
+                let (vm, from, to) = (self.vm.clone(), from.into(), to.into());
+                blocking(move || vm.rename(&from, &to)).await
+            }
+
+            /// Copies a tree into the guest, as [`Vm::copy_in_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_in_with`].
+            pub async fn copy_in(
+                &self,
+                host: impl Into<PathBuf>,
+                guest: impl Into<Vec<u8>>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, host, guest) = (self.vm.clone(), host.into(), guest.into());
+                blocking(move || vm.copy_in_with(&host, &guest, &options)).await
+            }
+
+            /// Copies a tree out of the guest, as [`Vm::copy_out_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_out_with`].
+            pub async fn copy_out(
+                &self,
+                guest: impl Into<Vec<u8>>,
+                host: impl Into<PathBuf>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, guest, host) = (self.vm.clone(), guest.into(), host.into());
+                blocking(move || vm.copy_out_with(&guest, &host, &options)).await
+            }
+
+            /// Makes a snapshot of the running machine, as [`Vm::snapshot`] does.
             ///
             /// # Errors
             /// As [`Vm::snapshot`].
@@ -209,7 +309,7 @@ macro_rules! machine {
                 blocking(move || vm.snapshot(dest).map(AsyncImage)).await
             }
 
-            /// As [`Vm::fork`].
+            /// Makes children of the running machine, as [`Vm::fork`] does.
             ///
             /// # Errors
             /// As [`Vm::fork`].
@@ -219,7 +319,7 @@ macro_rules! machine {
                 Ok(children.into_iter().map(AsyncVm::new).collect())
             }
 
-            /// As [`Vm::status`].
+            /// Tells how the machine is doing, as [`Vm::status`] does.
             ///
             /// # Errors
             /// As [`Vm::status`].
@@ -228,7 +328,7 @@ macro_rules! machine {
                 blocking(move || vm.status()).await
             }
 
-            /// As [`Vm::workload_status`].
+            /// Tells how the workload is doing, as [`Vm::workload_status`] does.
             ///
             /// # Errors
             /// As [`Vm::workload_status`].
@@ -237,7 +337,7 @@ macro_rules! machine {
                 blocking(move || vm.workload_status()).await
             }
 
-            /// As [`Vm::workload_signal`].
+            /// Sends the workload a signal, as [`Vm::workload_signal`] does.
             ///
             /// # Errors
             /// As [`Vm::workload_signal`].
@@ -246,8 +346,9 @@ macro_rules! machine {
                 blocking(move || vm.workload_signal(number)).await
             }
 
-            /// As [`Vm::connect`]. The stream blocks: for use with tokio, set
-            /// it non-blocking and give it to tokio's `UnixStream::from_std`.
+            /// Connects to a port of the guest, as [`Vm::connect`] does. The stream
+            /// blocks: for use with tokio, set it non-blocking and give it to tokio's
+            /// `UnixStream::from_std`.
             ///
             /// # Errors
             /// As [`Vm::connect`].
@@ -256,7 +357,7 @@ macro_rules! machine {
                 blocking(move || vm.connect(port)).await
             }
 
-            /// As [`Vm::copy_report`].
+            /// What was done to make the machine a copy, as [`Vm::copy_report`] tells.
             pub fn copy_report(&self) -> Option<CopyReport> {
                 self.vm.copy_report()
             }
@@ -275,7 +376,7 @@ impl AsyncVm {
         Self { vm: Arc::new(vm) }
     }
 
-    /// As [`Vm::stop`], also if it has clones.
+    /// Stops the machine as [`Vm::stop`] does, also if it has clones.
     ///
     /// # Errors
     /// As [`Vm::stop`].

@@ -198,7 +198,7 @@ impl OciImageBuilder {
         self
     }
 
-    /// As [`OciImageBuilder::build`].
+    /// Bakes as [`OciImageBuilder::build`] does; another name for it.
     ///
     /// # Errors
     /// As [`OciImageBuilder::build`].
@@ -223,7 +223,7 @@ impl OciImageBuilder {
         self.build_on(&image)
     }
 
-    /// As [`OciImageBuilder::build`], of an image that is loaded already.
+    /// Bakes as [`OciImageBuilder::build`] does, of an image that is loaded already.
     pub(crate) fn build_on(mut self, image: &Image) -> Result<Image, Error> {
         self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
         self.config.vcpus = self.vcpus.or(self.config.vcpus);

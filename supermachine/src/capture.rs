@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::info;
 
-/// Descriptors this process needs for a child while it is made: its directory,
-/// log and control connection, the sockets where it calls and where its agent
-/// does, the connection for the next command, and its process.
+/// Descriptors this process needs for a child while it is made: its directory and
+/// log, both ends of its control connection, the socket where its agent calls, the
+/// connection for the next command, and its process.
 const DESCRIPTORS_PER_CHILD: u64 = 7;
 
 /// Whether this process may open what so many children need.
@@ -209,7 +209,7 @@ pub(crate) fn write(
     Ok(number)
 }
 
-/// Has the guest write out what it holds back.
+/// Asks the guest to write its caches out to its disks.
 pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
     let channel = vm.open_session(|session| session.quiesce(false))?;
     channel.answer(|event| matches!(event, Event::Done).then_some(()))

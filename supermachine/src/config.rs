@@ -103,7 +103,7 @@ impl Default for VmConfig {
 
 impl VmConfig {
     /// Memory and vCPUs of the image's snapshot, or 256 MiB and one; assets and
-    /// worker found by themselves.
+    /// worker where they are usually found.
     pub fn new() -> Self {
         Self::default()
     }

@@ -30,7 +30,7 @@ impl Vm {
     }
 }
 
-/// Has the device connect to a port of the guest.
+/// Asks the device to connect to a port of the guest.
 fn ask(stream: &UnixStream, port: u32, deadline: Deadline) -> Result<(), Error> {
     let mut timed = Timed::new(stream, deadline);
     let failed = |what| {

@@ -38,8 +38,9 @@ impl Image {
         Self::load_with_cache(reference, default_cache()?)
     }
 
-    /// As [`Image::load`], with layers cached in the directory `cache`, which
-    /// is made if it is not there. Any number of processes may share one.
+    /// Loads an image as [`Image::load`] does, with layers cached in the directory
+    /// `cache`, which is made if it is not there. Any number of processes may share
+    /// one.
     ///
     /// # Errors
     /// As [`Image::load`].
@@ -47,7 +48,8 @@ impl Image {
         Self::load_until(reference, cache.as_ref(), &Cancel::default())
     }
 
-    /// As [`Image::load_with_cache`], unless `cancel` ends it before.
+    /// Loads an image as [`Image::load_with_cache`] does, unless `cancel` ends that
+    /// before.
     pub(crate) fn load_until(
         reference: &str,
         cache: &Path,
@@ -90,7 +92,7 @@ impl Image {
         OciImageBuilder::new(reference.into())
     }
 
-    /// As [`Image::builder`], for a reference that is told later.
+    /// Begins a bake as [`Image::builder`] does, whose reference is set later.
     pub fn build() -> OciImageBuilder {
         OciImageBuilder::new(String::new())
     }
@@ -107,7 +109,8 @@ impl Image {
         Self::from_snapshot_with(path, &VmConfig::new())
     }
 
-    /// As [`Image::from_snapshot`], for the engine and the assets of `config`.
+    /// Opens a snapshot as [`Image::from_snapshot`] does, for the engine and the assets
+    /// of `config`.
     ///
     /// # Errors
     /// As [`Image::from_snapshot`].
@@ -243,10 +246,10 @@ impl Image {
         self.acquire_with(&VmConfig::new())
     }
 
-    /// As [`Image::acquire`], with a configuration. Configurations that differ
-    /// in more than [`VmConfig::with_pool_warm`] have pools of their own;
-    /// `pool_warm` says how many machines that pool keeps ready from then on,
-    /// for all who acquire from it: the most that was ever asked for.
+    /// Leases a machine as [`Image::acquire`] does, with a configuration.
+    /// Configurations that differ in more than [`VmConfig::with_pool_warm`] have pools
+    /// of their own; `pool_warm` says how many machines that pool keeps ready from then
+    /// on, for all who acquire from it: the most that was ever asked for.
     ///
     /// # Errors
     /// As [`Image::acquire`].

@@ -69,8 +69,8 @@ pub const DROP_TIMEOUT: Duration = milliseconds(200);
 pub const KILL_TIMEOUT: Duration = seconds(5);
 /// Machines in use come back to a pool that is shut down.
 pub const SHUTDOWN_TIMEOUT: Duration = seconds(30);
-/// A machine that was reset is asked for nothing, before it gives back what it
-/// has twice: a pool in use hands it out much sooner.
+/// A machine that was reset is idle for this long before it discards the pages that
+/// the reset copied: a pool in use hands it out much sooner.
 pub const SETTLING_TIME: Duration = seconds(1);
 /// Looks at whether a worker has ended, from the first pause to the longest: each
 /// is twice the one before, as an orderly end takes 3 ms and a bad one seconds.
@@ -112,7 +112,7 @@ pub const OVERRUN_TIMEOUT: Duration = seconds(10).saturating_sub(LATE_PROBE_TIME
 pub const PROBE_INTERVAL: Duration = seconds(10);
 /// A worker says that it lives.
 pub const PROBE_TIMEOUT: Duration = seconds(30);
-/// The same of one whose guest has taken longer than it may.
+/// A worker whose guest has taken longer than it may says that it lives.
 pub const LATE_PROBE_TIMEOUT: Duration = seconds(2);
 /// A machine ends after it closed its connections.
 pub const MACHINE_END_TIMEOUT: Duration = seconds(2);

@@ -230,15 +230,16 @@ impl Pool {
         }
     }
 
-    /// As [`Pool::acquire`], as a future of no particular runtime. Dropping it
-    /// leaves the line. If the host's wall clock was moved while the machine
-    /// waited, the future blocks for one exchange with the guest, some 0.2 ms.
+    /// Leases a machine as [`Pool::acquire`] does, as a future of no particular
+    /// runtime. Dropping it leaves the line. If the host's wall clock was moved while
+    /// the machine waited, the future blocks for one exchange with the guest, some 0.2
+    /// ms.
     pub fn request(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
         let ticket = self.ticket();
         async move { ticket.await?.on_time() }
     }
 
-    /// As [`Pool::request`], for a machine whose clock may be off.
+    /// Leases a machine as [`Pool::request`] does, whose clock may be off.
     pub(crate) fn ticket(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
         let ticket = self.inner.request();
         async move {
@@ -259,7 +260,8 @@ impl Pool {
         self.shutdown_within(SHUTDOWN_TIMEOUT);
     }
 
-    /// As [`Pool::shutdown`], but waits for machines in use up to `patience`.
+    /// Ends all machines as [`Pool::shutdown`] does, but waits up to `patience` for those
+    /// in use.
     pub fn shutdown_within(&self, patience: Duration) {
         self.starter.close();
         self.inner.shutdown(patience);

@@ -221,7 +221,7 @@ impl RunningVm {
         Ok(())
     }
 
-    /// Has a thread ask, because a worker that hangs takes no connection and
+    /// Asks on a thread, because a worker that hangs takes no connection and
     /// gives no answer. It ends with the worker, whose sockets then close.
     fn ask_to_end(&self) -> Result<(), Error> {
         let vm = self.clone();

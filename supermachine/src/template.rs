@@ -32,7 +32,7 @@ pub struct ImageFile {
     pub config: ImageConfig,
     /// vCPUs a copy can have.
     pub possible_vcpus: u32,
-    /// What copies run by themselves.
+    /// What each copy runs without being asked.
     pub workload: Workload,
 }
 
@@ -216,7 +216,7 @@ impl Template {
         Ok((restore, files))
     }
 
-    /// What a copy of a configuration is to be called and have.
+    /// What personalises a copy: its name, ids, vCPUs, memory and clock.
     pub fn identity(&self, config: &VmConfig) -> Result<Personality, Error> {
         let vcpus = config.vcpus.unwrap_or(self.vcpus());
         Ok(Personality {

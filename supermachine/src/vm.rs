@@ -47,7 +47,7 @@ struct Start {
     fork_pause: Option<Duration>,
 }
 
-/// What was done to make a copy a machine of its own.
+/// What was done to personalise a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyReport {
@@ -98,10 +98,11 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`],
-    /// [`Error::NameTaken`] and [`Error::MemoryOutOfRange`] for what `config` must not say;
-    /// [`Error::Assets`] and [`Error::NoWorker`] for an incomplete
-    /// installation; [`Error::Start`] when the machine cannot be made here; [`Error::BootFailed`], with the
-    /// end of the guest's console, when the guest ended or hung before it
+    /// [`Error::NameTaken`] and [`Error::MemoryOutOfRange`] for what `config` must not
+    /// say; [`Error::Assets`] and [`Error::NoWorker`] for an incomplete installation;
+    /// [`Error::Host`] for a kernel, init or layer that cannot be opened;
+    /// [`Error::Start`] when the machine cannot be made here; [`Error::BootFailed`],
+    /// with the end of the guest's console, when the guest ended or hung before it
     /// served commands; [`Error::Rebake`] for a snapshot that does not fit.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         config.validate()?;
@@ -448,7 +449,7 @@ impl Vm {
         Ok(())
     }
 
-    /// As [`Vm::stop`], for those who share the machine.
+    /// Stops the machine as [`Vm::stop`] does, for owners that share it.
     pub(crate) fn end(&self) {
         self.instance.end();
     }

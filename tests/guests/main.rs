@@ -7,6 +7,7 @@ mod base;
 mod boots;
 mod contracts;
 mod copies;
+mod files;
 mod gcc;
 mod hanging;
 mod held;

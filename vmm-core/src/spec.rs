@@ -35,7 +35,7 @@ pub enum HostFile {
 
 impl HostFile {
     /// A file that is open already.
-    pub fn open(file: File, name: impl Into<PathBuf>) -> Self {
+    pub fn opened(file: File, name: impl Into<PathBuf>) -> Self {
         Self::Open {
             file: Arc::new(file),
             name: name.into(),

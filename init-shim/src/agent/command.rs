@@ -102,7 +102,7 @@ impl<'a> Command<'a> {
         let flags = request.flags;
         let size = (request.winsize.cols, request.winsize.rows);
         let timeout_ms = request.timeout_ms;
-        let plans = launch::plans(request)?.into_iter();
+        let plans = launch::plans(request, agent.places.own.as_fd())?.into_iter();
         let started_ns = sys::monotonic_ns();
         let mut command = Self {
             agent,

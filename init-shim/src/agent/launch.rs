@@ -2,7 +2,7 @@
 //! an answer.
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use exec_proto::{ErrorKind, ExecRequest, ExitStatus, Failure};
@@ -67,8 +67,10 @@ fn candidates(program: &[u8], env: &[Vec<u8>]) -> Result<Vec<CString>, Failure> 
         .collect()
 }
 
-/// Prepares the commands of a request, its own first.
-pub(super) fn plans(request: ExecRequest) -> Result<Vec<Plan>, Failure> {
+/// Prepares the commands of a request, its own first. `own` is the agent's program,
+/// for who asks for it.
+pub(super) fn plans(request: ExecRequest, own: BorrowedFd<'_>) -> Result<Vec<Plan>, Failure> {
+    let executable = request.flags.agent_tool.then(|| own.as_raw_fd());
     let identity = identity_of(&request)?;
     let mut env = request.env;
     if !request.flags.exact_env {
@@ -97,6 +99,7 @@ pub(super) fn plans(request: ExecRequest) -> Result<Vec<Plan>, Failure> {
                 env: c_env.clone(),
                 cwd: cwd.clone(),
                 credentials: identity.credentials.clone(),
+                executable,
             })
         })
         .collect()
@@ -216,6 +219,11 @@ pub(super) fn explain(plan: &Plan, error: SpawnError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
+    fn plans(request: ExecRequest) -> Result<Vec<Plan>, Failure> {
+        super::plans(request, std::io::stdin().as_fd())
+    }
 
     fn env_of(request: ExecRequest) -> Vec<String> {
         let plans = plans(request).unwrap();

@@ -62,6 +62,8 @@ struct Places {
     ptmx: &'static CStr,
     null: File,
     random: File,
+    /// The agent's own program, for the tool it is too.
+    own: File,
 }
 
 impl Places {
@@ -78,6 +80,7 @@ impl Places {
             ptmx,
             null: File::options().read(true).write(true).open("/dev/null")?,
             random: File::open("/dev/urandom")?,
+            own: File::open("/proc/self/exe")?,
         })
     }
 }
@@ -123,7 +126,7 @@ impl Agent {
     /// the kernel's generator and power off: for a guest of its own only.
     ///
     /// # Errors
-    /// If `/dev/null` or `/dev/urandom` cannot be opened.
+    /// If `/dev/null`, `/dev/urandom` or `/proc/self/exe` cannot be opened.
     pub fn new(groups: Option<GroupPool>, machine_control: bool) -> io::Result<Self> {
         Ok(Self {
             places: Places::open()?,

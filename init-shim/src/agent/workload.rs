@@ -118,7 +118,7 @@ impl Workload {
 
     fn launch(self: &Arc<Self>, agent: &Agent, request: ExecRequest) -> Result<(), Failure> {
         let create_cwd = request.flags.create_cwd;
-        let mut plans = launch::plans(request)?;
+        let mut plans = launch::plans(request, agent.places.own.as_fd())?;
         let plan = plans
             .pop()
             .ok_or_else(|| bad_request("a workload without a program"))?;

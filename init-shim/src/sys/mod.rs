@@ -3,6 +3,7 @@
 
 mod child;
 mod descriptors;
+mod files;
 mod machine;
 mod mounts;
 mod namespaces;
@@ -23,6 +24,7 @@ pub use descriptors::{
     make_dir_at, open_at, pending_bytes, pipe, poll, read, remove_dir_at, set_nonblocking,
     set_winsize, write,
 };
+pub use files::{device_numbers, make_node, set_times, set_xattr, xattrs};
 pub use machine::{
     block_child_signals, disable_malloc_arenas, hostname, kernel_release, kill_everything,
     loopback_up, monotonic_ns, power_off, random_bytes, reseed_kernel, set_clock,

@@ -33,6 +33,8 @@ pub struct Plan {
     pub cwd: Option<CString>,
     /// Identity to take on.
     pub credentials: Credentials,
+    /// An open program to execute instead of `programs`.
+    pub executable: Option<RawFd>,
 }
 
 /// Which step of a child's start failed.
@@ -205,6 +207,20 @@ unsafe fn start(shared: &Shared<'_>) -> SpawnError {
                 return fail(Stage::Identity);
             }
         }
+    }
+    if let Some(executable) = plan.executable {
+        // SAFETY: as above; the path is empty, so the descriptor is what counts.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                executable,
+                c"".as_ptr(),
+                shared.argv.as_ptr(),
+                shared.env.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        return fail(Stage::Exec);
     }
     let mut denied = None;
     let mut last = libc::ENOENT;

@@ -1,6 +1,7 @@
 //! The pre-decoded instruction and the calling convention of its handler.
 
 use super::Cpu;
+use crate::insn::Reg;
 use std::cell::Cell;
 
 /// Executes one [`Op`] and continues with the next: see [`crate::dispatch`].
@@ -57,6 +58,19 @@ impl Op {
             aux: 0,
         }
     }
+}
+
+/// The slot that `reg` is read from.
+#[inline]
+pub const fn source(reg: Reg) -> u8 {
+    const { assert!(SP == Reg::SP.number() && ZERO == Reg::ZR.number()) };
+    reg.number()
+}
+
+/// The slot that `reg` is written to.
+#[inline]
+pub const fn destination(reg: Reg) -> u8 {
+    if reg.is_zr() { SINK } else { reg.number() }
 }
 
 /// Source slot of general register field `r`, 31 being XZR.

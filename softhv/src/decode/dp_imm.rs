@@ -1,51 +1,47 @@
 //! Data processing, immediate (C4.1.92).
 
-use super::{Decoded, bit, bits, sf, signed, undefined};
-use crate::cpu::op::{SP, dst, src};
-use crate::exec::int;
-use crate::pure_op;
+use super::{bit, bits, signed, width};
+use crate::insn::{AddSub, Bitfield, Insn, Logic, Reg};
 
-pub fn decode(word: u32) -> Decoded {
+pub fn decode(word: u32) -> Insn {
     match bits(word, 23, 3) {
         0 | 1 => pc_relative(word),
         2 => add_sub(word),
-        4 => logical(word),
+        4 => logic(word),
         5 => move_wide(word),
         6 => bitfield(word),
         7 => extract(word),
-        _ => undefined(),
+        _ => Insn::Undefined,
     }
 }
 
-/// The slot of `r` where 31 is the stack pointer.
-fn or_sp(r: u32) -> u8 {
-    if r & 31 == 31 { SP } else { (r & 31) as u8 }
-}
-
-fn pc_relative(word: u32) -> Decoded {
-    let imm = signed(word, 5, 19) << 2 | u64::from(bits(word, 29, 2));
+fn pc_relative(word: u32) -> Insn {
+    let offset = signed(word, 5, 19) << 2 | bits(word, 29, 2) as i32;
+    let rd = Reg::or_zr(word);
     if bit(word, 31) {
-        Decoded::new(pure_op!(int::adrp))
-            .rd(dst(word))
-            .imm(imm << 12)
+        Insn::Adrp {
+            rd,
+            offset: i64::from(offset) << 12,
+        }
     } else {
-        Decoded::new(pure_op!(int::adr)).rd(dst(word)).imm(imm)
+        Insn::Adr { rd, offset }
     }
 }
 
-fn add_sub(word: u32) -> Decoded {
-    let wide = bit(word, 31);
-    let imm = u64::from(bits(word, 10, 12)) << if bit(word, 22) { 12 } else { 0 };
-    let rn = or_sp(word >> 5);
-    match bits(word, 29, 2) {
-        0 => Decoded::new(sf!(wide, add_imm)).rd(or_sp(word)).imm(imm),
-        1 => Decoded::new(sf!(wide, adds_imm)).rd(dst(word)).imm(imm),
-        2 => Decoded::new(sf!(wide, add_imm))
-            .rd(or_sp(word))
-            .imm(imm.wrapping_neg()),
-        _ => Decoded::new(sf!(wide, subs_imm)).rd(dst(word)).imm(imm),
+fn add_sub(word: u32) -> Insn {
+    let op = AddSub::of(bits(word, 29, 2));
+    Insn::AddSubImm {
+        op,
+        width: width(word),
+        // What sets flags writes XZR: a comparison.
+        rd: if op.sets_flags() {
+            Reg::or_zr(word)
+        } else {
+            Reg::or_sp(word)
+        },
+        rn: Reg::or_sp(word >> 5),
+        imm: bits(word, 10, 12) << if bit(word, 22) { 12 } else { 0 },
     }
-    .rn(rn)
 }
 
 /// DecodeBitMasks of the Arm ARM: the immediate of logical instructions.
@@ -83,107 +79,88 @@ pub fn bit_mask(n: u32, imms: u32, immr: u32, wide: bool) -> Option<u64> {
     Some(if wide { value } else { value & 0xffff_ffff })
 }
 
-fn logical(word: u32) -> Decoded {
-    let wide = bit(word, 31);
+fn logic(word: u32) -> Insn {
     let mask = bit_mask(
         bits(word, 22, 1),
         bits(word, 10, 6),
         bits(word, 16, 6),
-        wide,
+        bit(word, 31),
     );
     let Some(imm) = mask else {
-        return undefined();
+        return Insn::Undefined;
     };
-    let rn = src(word >> 5);
-    match bits(word, 29, 2) {
-        0 => Decoded::new(sf!(wide, and_imm)).rd(or_sp(word)),
-        1 if rn == crate::cpu::op::ZERO => Decoded::new(pure_op!(int::constant)).rd(or_sp(word)),
-        1 => Decoded::new(sf!(wide, orr_imm)).rd(or_sp(word)),
-        2 => Decoded::new(sf!(wide, eor_imm)).rd(or_sp(word)),
-        _ => Decoded::new(sf!(wide, ands_imm)).rd(dst(word)),
+    let op = Logic::of(bits(word, 29, 2));
+    Insn::LogicImm {
+        op,
+        width: width(word),
+        rd: if op == Logic::Ands {
+            Reg::or_zr(word)
+        } else {
+            Reg::or_sp(word)
+        },
+        rn: Reg::or_zr(word >> 5),
+        imm,
     }
-    .rn(rn)
-    .imm(imm)
 }
 
-fn move_wide(word: u32) -> Decoded {
+fn move_wide(word: u32) -> Insn {
     let wide = bit(word, 31);
-    let shift = bits(word, 21, 2) * 16;
-    if !wide && shift >= 32 {
-        return undefined();
+    let position = bits(word, 21, 2) * 16;
+    if !wide && position >= 32 {
+        return Insn::Undefined;
     }
-    let imm = u64::from(bits(word, 5, 16));
+    let (width, rd) = (width(word), Reg::or_zr(word));
+    let imm = bits(word, 5, 16) as u16;
+    let value = u64::from(imm) << position;
     let cut = if wide { u64::MAX } else { 0xffff_ffff };
     match bits(word, 29, 2) {
-        0 => Decoded::new(pure_op!(int::constant)).imm(!(imm << shift) & cut),
-        2 => Decoded::new(pure_op!(int::constant)).imm(imm << shift),
-        3 => Decoded::new(sf!(wide, movk)).imm(imm).aux(shift as u16),
-        _ => return undefined(),
+        0 => Insn::MoveImm {
+            width,
+            rd,
+            value: !value & cut,
+        },
+        2 => Insn::MoveImm { width, rd, value },
+        3 => Insn::MoveKeep {
+            width,
+            rd,
+            imm,
+            position: position as u8,
+        },
+        _ => Insn::Undefined,
     }
-    .rd(dst(word))
 }
 
-fn bitfield(word: u32) -> Decoded {
+fn bitfield(word: u32) -> Insn {
     let wide = bit(word, 31);
-    let size = if wide { 64 } else { 32 };
-    let (r, s) = (bits(word, 16, 6), bits(word, 10, 6));
-    if bit(word, 22) != wide || r >= size || s >= size {
-        return undefined();
+    let (immr, imms) = (bits(word, 16, 6), bits(word, 10, 6));
+    let op = bits(word, 29, 2);
+    let fits = wide || immr < 32 && imms < 32;
+    if op == 3 || bit(word, 22) != wide || !fits {
+        return Insn::Undefined;
     }
-    let ones = |count: u32| u64::MAX >> (64 - count);
-    let decoded = match bits(word, 29, 2) {
-        0 if s >= r => {
-            let up = size - 1 - s;
-            if up == 0 {
-                Decoded::new(sf!(wide, asr_imm)).aux(r as u16)
-            } else {
-                Decoded::new(sf!(wide, sbfm)).aux((up | (up + r) << 8) as u16)
-            }
-        }
-        0 => Decoded::new(sf!(wide, sbfm)).aux(((size - 1 - s) | (r - s - 1) << 8) as u16),
-        1 if s >= r => Decoded::new(sf!(wide, bfm))
-            .imm(ones(s - r + 1))
-            .aux(r as u16),
-        1 => Decoded::new(sf!(wide, bfm))
-            .imm(ones(s + 1) << (size - r))
-            .aux(r as u16),
-        2 if s == size - 1 => Decoded::new(sf!(wide, lsr_imm)).aux(r as u16),
-        2 if s + 1 == r => Decoded::new(sf!(wide, lsl_imm)).aux((size - r) as u16),
-        2 if s >= r => Decoded::new(sf!(wide, ubfx))
-            .imm(ones(s - r + 1))
-            .aux(r as u16),
-        2 => Decoded::new(sf!(wide, ubfiz))
-            .imm(ones(s + 1))
-            .aux((size - r) as u16),
-        _ => return undefined(),
-    };
-    // BFM keeps bits of its destination, so XZR reads as what it is.
-    let rd = dst(word);
-    if bits(word, 29, 2) == 1 && rd == crate::cpu::op::SINK {
-        return Decoded::new(pure_op!(int::nop));
+    Insn::Bitfield {
+        op: Bitfield::of(op),
+        width: width(word),
+        rd: Reg::or_zr(word),
+        rn: Reg::or_zr(word >> 5),
+        immr: immr as u8,
+        imms: imms as u8,
     }
-    decoded.rd(rd).rn(src(word >> 5))
 }
 
-fn extract(word: u32) -> Decoded {
+fn extract(word: u32) -> Insn {
     let wide = bit(word, 31);
     let lsb = bits(word, 10, 6);
     if bits(word, 29, 2) != 0 || bit(word, 21) || bit(word, 22) != wide || (!wide && lsb >= 32) {
-        return undefined();
+        return Insn::Undefined;
     }
-    let (rn, rm) = (src(word >> 5), src(word >> 16));
-    let run = if lsb == 0 {
-        sf!(wide, mov)
-    } else if rn == rm {
-        sf!(wide, ror_imm)
-    } else {
-        sf!(wide, extr)
-    };
-    Decoded::new(run)
-        .rd(dst(word))
-        .rn(rn)
-        .rm(rm)
-        .aux(lsb as u16)
+    Insn::Extract {
+        width: width(word),
+        rd: Reg::or_zr(word),
+        rn: Reg::or_zr(word >> 5),
+        rm: Reg::or_zr(word >> 16),
+        lsb: lsb as u8,
+    }
 }
 
 #[cfg(test)]

@@ -1,88 +1,31 @@
 //! Loads and stores (C4.1.94).
 
-use super::stack::is_checked;
-use super::{Context, Decoded, bit, bits, signed, undefined};
-use crate::cpu::op::{Handler, SP, dst, src};
-use crate::exec::atomic::{self, what};
-use crate::exec::int::nop;
-use crate::exec::transfer::{
-    B, H, Index, Literal, Offset, Post, Pre, SbW, SbX, ShW, ShX, SwX, Vb, Vd, Vh, Vq, Vs, W, X,
-};
-use crate::exec::{ldst, simd_ldst, system};
-use crate::pure_op;
-use crate::simd::ldst::decode_struct;
+use super::{bit, bits, signed, structure, width};
+use crate::insn::{Address, Atomic, Extend, Insn, Load, PairLoad, Reg, Size, VReg, VSize, Width};
 
-pub fn decode(word: u32, context: Context) -> Decoded {
-    let decoded = access(word, context);
-    if context.mode.sp_off && !decoded.ends && is_checked(word) {
-        return Decoded::end(system::stack_misaligned);
-    }
-    decoded
-}
-
-fn access(word: u32, context: Context) -> Decoded {
+pub fn decode(word: u32) -> Insn {
     let vector = bit(word, 26);
-    if vector && context.mode.fp_traps {
-        return Decoded::end(system::fp_trap);
-    }
     match bits(word, 28, 2) {
-        0 if vector => structures(word),
+        0 if vector => structure::decode(word),
         0 if !bit(word, 24) => exclusive(word),
         1 if !bit(word, 24) => literal(word),
         2 => pair(word),
-        3 if bit(word, 24) => scaled(word),
+        3 if bit(word, 24) => transfer(
+            word,
+            Address::Offset {
+                base: base(word),
+                offset: (bits(word, 10, 12) << scale(word)) as i32,
+            },
+        ),
         3 if bit(word, 21) => indexed_or_atomic(word),
-        3 => unscaled(word, context),
-        _ => undefined(),
+        3 => unscaled(word),
+        _ => Insn::Undefined,
     }
 }
 
-/// The base register, where 31 is the stack pointer.
-fn base(word: u32) -> u8 {
-    let rn = bits(word, 5, 5) as u8;
-    if rn == 31 { SP } else { rn }
-}
-
-/// A transfer's handlers for one addressing mode, by size, V and opc.
-enum Transfer {
-    Load(Handler, bool),
-    Store(Handler, bool),
-    Prefetch,
-    None,
-}
-
-macro_rules! transfer {
-    ($mode:ty, $word:expr) => {{
-        use ldst::{load, store};
-        let word = $word;
-        match (bit(word, 26), bits(word, 30, 2), bits(word, 22, 2)) {
-            (false, 0, 0) => Transfer::Store(store::<$mode, B>, false),
-            (false, 0, 1) => Transfer::Load(load::<$mode, B>, false),
-            (false, 0, 2) => Transfer::Load(load::<$mode, SbX>, false),
-            (false, 0, _) => Transfer::Load(load::<$mode, SbW>, false),
-            (false, 1, 0) => Transfer::Store(store::<$mode, H>, false),
-            (false, 1, 1) => Transfer::Load(load::<$mode, H>, false),
-            (false, 1, 2) => Transfer::Load(load::<$mode, ShX>, false),
-            (false, 1, _) => Transfer::Load(load::<$mode, ShW>, false),
-            (false, 2, 0) => Transfer::Store(store::<$mode, W>, false),
-            (false, 2, 1) => Transfer::Load(load::<$mode, W>, false),
-            (false, 2, 2) => Transfer::Load(load::<$mode, SwX>, false),
-            (false, 3, 0) => Transfer::Store(store::<$mode, X>, false),
-            (false, 3, 1) => Transfer::Load(load::<$mode, X>, false),
-            (false, 3, 2) => Transfer::Prefetch,
-            (true, 0, 0) => Transfer::Store(store::<$mode, Vb>, true),
-            (true, 0, 1) => Transfer::Load(load::<$mode, Vb>, true),
-            (true, 0, 2) => Transfer::Store(store::<$mode, Vq>, true),
-            (true, 0, _) => Transfer::Load(load::<$mode, Vq>, true),
-            (true, 1, 0) => Transfer::Store(store::<$mode, Vh>, true),
-            (true, 1, 1) => Transfer::Load(load::<$mode, Vh>, true),
-            (true, 2, 0) => Transfer::Store(store::<$mode, Vs>, true),
-            (true, 2, 1) => Transfer::Load(load::<$mode, Vs>, true),
-            (true, 3, 0) => Transfer::Store(store::<$mode, Vd>, true),
-            (true, 3, 1) => Transfer::Load(load::<$mode, Vd>, true),
-            _ => Transfer::None,
-        }
-    }};
+/// The base register.
+fn base(word: u32) -> Reg {
+    Reg::or_sp(word >> 5)
 }
 
 /// log2 of the bytes that `word`, one of the register forms, transfers.
@@ -94,258 +37,283 @@ fn scale(word: u32) -> u32 {
     }
 }
 
-fn finish(transfer: Transfer, word: u32, prefetch: bool) -> Decoded {
-    let decoded = match transfer {
-        Transfer::Load(run, vector) => {
-            let rt = if vector { (word & 31) as u8 } else { dst(word) };
-            Decoded::new(run).rd(rt)
-        }
-        Transfer::Store(run, vector) => {
-            let rt = if vector { (word & 31) as u8 } else { src(word) };
-            Decoded::new(run).rd(rt)
-        }
-        Transfer::Prefetch if prefetch => return Decoded::new(pure_op!(nop)),
-        Transfer::Prefetch | Transfer::None => return undefined(),
-    };
-    decoded.rn(base(word))
+/// What the size and opc fields say about a general register.
+enum General {
+    Load(Load),
+    Store(Size),
+    Prefetch,
 }
 
-fn scaled(word: u32) -> Decoded {
-    let offset = u64::from(bits(word, 10, 12)) << scale(word);
-    finish(transfer!(Offset, word), word, true).imm(offset)
-}
-
-fn unscaled(word: u32, context: Context) -> Decoded {
-    let offset = signed(word, 12, 9);
-    let decoded = match bits(word, 10, 2) {
-        0 => finish(transfer!(Offset, word), word, true),
-        1 => finish(transfer!(Post, word), word, false),
-        2 if bit(word, 26) => undefined(),
-        2 if context.mode.user => finish(transfer!(Offset, word), word, false),
-        2 => unprivileged(word),
-        _ => finish(transfer!(Pre, word), word, false),
-    };
-    decoded.imm(offset)
-}
-
-fn unprivileged(word: u32) -> Decoded {
-    use ldst::{load_user, store_user};
-    let (run, load): (Handler, bool) = match (bits(word, 30, 2), bits(word, 22, 2)) {
-        (0, 0) => (store_user::<B>, false),
-        (0, 1) => (load_user::<B>, true),
-        (0, 2) => (load_user::<SbX>, true),
-        (0, _) => (load_user::<SbW>, true),
-        (1, 0) => (store_user::<H>, false),
-        (1, 1) => (load_user::<H>, true),
-        (1, 2) => (load_user::<ShX>, true),
-        (1, _) => (load_user::<ShW>, true),
-        (2, 0) => (store_user::<W>, false),
-        (2, 1) => (load_user::<W>, true),
-        (2, 2) => (load_user::<SwX>, true),
-        (3, 0) => (store_user::<X>, false),
-        (3, 1) => (load_user::<X>, true),
-        _ => return undefined(),
-    };
-    Decoded::new(run)
-        .rd(if load { dst(word) } else { src(word) })
-        .rn(base(word))
-}
-
-fn indexed_or_atomic(word: u32) -> Decoded {
-    match bits(word, 10, 2) {
-        2 => indexed(word),
-        0 if !bit(word, 26) => update(word),
-        _ => undefined(),
-    }
-}
-
-fn indexed(word: u32) -> Decoded {
-    let shift = if bit(word, 12) { scale(word) } else { 0 };
-    let transfer = match bits(word, 13, 3) {
-        2 => transfer!(Index<2>, word),
-        3 => transfer!(Index<3>, word),
-        6 => transfer!(Index<6>, word),
-        7 => transfer!(Index<7>, word),
-        _ => Transfer::None,
-    };
-    finish(transfer, word, true)
-        .rm(src(word >> 16))
-        .aux(shift as u16)
-}
-
-/// Picks the operand size: `by_size!(size, load_exclusive)`.
-macro_rules! by_size {
-    ($size:expr, $f:ident $(, $arg:expr)*) => {
-        match $size {
-            0 => atomic::$f::<u8 $(, { $arg })*> as Handler,
-            1 => atomic::$f::<u16 $(, { $arg })*>,
-            2 => atomic::$f::<u32 $(, { $arg })*>,
-            _ => atomic::$f::<u64 $(, { $arg })*>,
-        }
-    };
-}
-
-fn update(word: u32) -> Decoded {
+fn general(word: u32) -> Option<General> {
     let size = bits(word, 30, 2);
-    let run = match (bit(word, 15), bits(word, 12, 3)) {
-        (false, 0) => by_size!(size, update, what::ADD),
-        (false, 1) => by_size!(size, update, what::CLR),
-        (false, 2) => by_size!(size, update, what::EOR),
-        (false, 3) => by_size!(size, update, what::SET),
-        (false, 4) => by_size!(size, update, what::SMAX),
-        (false, 5) => by_size!(size, update, what::SMIN),
-        (false, 6) => by_size!(size, update, what::UMAX),
-        (false, _) => by_size!(size, update, what::UMIN),
-        (true, 0) => by_size!(size, update, what::SWP),
-        // LDAPR: A = 1, R = 0, Rs = 31.
-        (true, 4) if bits(word, 16, 8) == 0b1011_1111 => by_size!(size, load_acquire),
-        _ => return undefined(),
-    };
-    Decoded::new(run)
-        .rd(dst(word))
-        .rn(base(word))
-        .rm(src(word >> 16))
+    Some(match (bits(word, 22, 2), size) {
+        (0, _) => General::Store(Size::of(size)),
+        (1, _) => General::Load(Load::of(size)),
+        (2, 0) => General::Load(Load::SbX),
+        (2, 1) => General::Load(Load::ShX),
+        (2, 2) => General::Load(Load::SwX),
+        (2, _) => General::Prefetch,
+        (_, 0) => General::Load(Load::SbW),
+        (_, 1) => General::Load(Load::ShW),
+        _ => return None,
+    })
 }
 
-fn exclusive(word: u32) -> Decoded {
-    let size = bits(word, 30, 2);
-    let load = bit(word, 22);
-    let rs = word >> 16;
-    let decoded = match (bit(word, 23), bit(word, 21)) {
-        (false, false) if load => Decoded::new(by_size!(size, load_exclusive)).rd(dst(word)),
-        (false, false) => Decoded::new(by_size!(size, store_exclusive))
-            .rd(src(word))
-            .rm(dst(rs)),
-        (false, true) if size >= 2 => {
-            let wide = size == 3;
-            let (load_pair, store_pair): (Handler, Handler) = if wide {
-                (
-                    atomic::load_exclusive_pair::<u64>,
-                    atomic::store_exclusive_pair::<u64>,
-                )
-            } else {
-                (
-                    atomic::load_exclusive_pair::<u32>,
-                    atomic::store_exclusive_pair::<u32>,
-                )
-            };
-            if load {
-                Decoded::new(load_pair).rd(dst(word)).ra(dst(word >> 10))
-            } else {
-                Decoded::new(store_pair)
-                    .rd(src(word))
-                    .ra(src(word >> 10))
-                    .rm(dst(rs))
-            }
+/// A transfer of one register of any kind, or a prefetch.
+fn transfer(word: u32, address: Address) -> Insn {
+    if bit(word, 26) {
+        let (size, rt) = (scale(word), VReg::new(word));
+        if bit(word, 23) && bits(word, 30, 2) != 0 {
+            return Insn::Undefined;
         }
-        (false, true) => return compare_pair(word),
-        (true, false) if bit(word, 15) => {
-            if load {
-                Decoded::new(by_size!(size, load_acquire)).rd(dst(word))
-            } else {
-                Decoded::new(by_size!(size, store_release)).rd(src(word))
-            }
-        }
-        (true, true) if bits(word, 10, 5) == 31 => Decoded::new(by_size!(size, cas))
-            .rd(src(word))
-            .rm(dst(rs))
-            .ra(src(rs)),
-        _ => return undefined(),
-    };
-    decoded.rn(base(word))
-}
-
-/// CASP: both registers even.
-fn compare_pair(word: u32) -> Decoded {
-    let (rs, rt) = (bits(word, 16, 5), bits(word, 0, 5));
-    if bits(word, 10, 5) != 31 || rs & 1 != 0 || rt & 1 != 0 {
-        return undefined();
-    }
-    let run: Handler = if bit(word, 30) {
-        atomic::cas_two_registers::<u64>
-    } else {
-        atomic::cas_two_registers::<u32>
-    };
-    Decoded::new(run).rd(rt as u8).rm(rs as u8).rn(base(word))
-}
-
-fn literal(word: u32) -> Decoded {
-    use ldst::load;
-    let offset = signed(word, 5, 19) << 2;
-    let (run, rt): (Handler, u8) = match (bit(word, 26), bits(word, 30, 2)) {
-        (false, 0) => (load::<Literal, W>, dst(word)),
-        (false, 1) => (load::<Literal, X>, dst(word)),
-        (false, 2) => (load::<Literal, SwX>, dst(word)),
-        (false, _) => return Decoded::new(pure_op!(nop)),
-        (true, 0) => (load::<Literal, Vs>, (word & 31) as u8),
-        (true, 1) => (load::<Literal, Vd>, (word & 31) as u8),
-        (true, 2) => (load::<Literal, Vq>, (word & 31) as u8),
-        _ => return undefined(),
-    };
-    Decoded::new(run).rd(rt).imm(offset)
-}
-
-macro_rules! pairs {
-    ($mode:ty, $word:expr) => {{
-        use ldst::{load_pair, store_pair};
-        let (load, store): (Handler, Option<Handler>) = match (bit($word, 26), bits($word, 30, 2)) {
-            (false, 0) => (load_pair::<$mode, W>, Some(store_pair::<$mode, W>)),
-            (false, 1) => (load_pair::<$mode, SwX>, None),
-            (false, 2) => (load_pair::<$mode, X>, Some(store_pair::<$mode, X>)),
-            (true, 0) => (load_pair::<$mode, Vs>, Some(store_pair::<$mode, Vs>)),
-            (true, 1) => (load_pair::<$mode, Vd>, Some(store_pair::<$mode, Vd>)),
-            (true, 2) => (load_pair::<$mode, Vq>, Some(store_pair::<$mode, Vq>)),
-            _ => return undefined(),
+        let size = VSize::of(size);
+        return if bit(word, 22) {
+            Insn::LoadVec { size, rt, address }
+        } else {
+            Insn::StoreVec { size, rt, address }
         };
-        if bit($word, 22) { Some(load) } else { store }
-    }};
+    }
+    let rt = Reg::or_zr(word);
+    match general(word) {
+        Some(General::Load(what)) => Insn::Load { what, rt, address },
+        Some(General::Store(size)) => Insn::Store { size, rt, address },
+        Some(General::Prefetch) => Insn::Prefetch {
+            hint: bits(word, 0, 5) as u8,
+            address,
+        },
+        None => Insn::Undefined,
+    }
 }
 
-fn pair(word: u32) -> Decoded {
-    let vector = bit(word, 26);
+fn unscaled(word: u32) -> Insn {
+    let (base, offset) = (base(word), signed(word, 12, 9));
+    let is_prefetch = !bit(word, 26) && bits(word, 30, 2) == 3 && bits(word, 22, 2) == 2;
+    match bits(word, 10, 2) {
+        0 => transfer(word, Address::Offset { base, offset }),
+        _ if is_prefetch => Insn::Undefined,
+        1 => transfer(word, Address::PostIndex { base, offset }),
+        2 => unprivileged(word, Address::Offset { base, offset }),
+        _ => transfer(word, Address::PreIndex { base, offset }),
+    }
+}
+
+fn unprivileged(word: u32, address: Address) -> Insn {
+    let rt = Reg::or_zr(word);
+    match general(word) {
+        _ if bit(word, 26) => Insn::Undefined,
+        Some(General::Load(what)) => Insn::LoadUser { what, rt, address },
+        Some(General::Store(size)) => Insn::StoreUser { size, rt, address },
+        Some(General::Prefetch) | None => Insn::Undefined,
+    }
+}
+
+fn indexed_or_atomic(word: u32) -> Insn {
+    match bits(word, 10, 2) {
+        // The index is a word or a doubleword.
+        2 if bit(word, 14) => transfer(
+            word,
+            Address::Index {
+                base: base(word),
+                index: Reg::or_zr(word >> 16),
+                extend: Extend::of(bits(word, 13, 3)),
+                amount: if bit(word, 12) { scale(word) as u8 } else { 0 },
+            },
+        ),
+        0 if !bit(word, 26) => update(word),
+        _ => Insn::Undefined,
+    }
+}
+
+fn update(word: u32) -> Insn {
+    let size = Size::of(bits(word, 30, 2));
+    let (rt, base) = (Reg::or_zr(word), base(word));
+    let op = match bits(word, 12, 4) {
+        op @ 0..=8 => Atomic::of(op),
+        // LDAPR: A = 1, R = 0, Rs = 31.
+        12 if bits(word, 16, 8) == 0b1011_1111 => {
+            return Insn::LoadAcquire {
+                size,
+                weak: true,
+                rt,
+                base,
+            };
+        }
+        _ => return Insn::Undefined,
+    };
+    Insn::Update {
+        op,
+        size,
+        acquire: bit(word, 23),
+        release: bit(word, 22),
+        rs: Reg::or_zr(word >> 16),
+        rt,
+        base,
+    }
+}
+
+fn exclusive(word: u32) -> Insn {
+    let size = Size::of(bits(word, 30, 2));
+    let (rt, base) = (Reg::or_zr(word), base(word));
+    let status = Reg::or_zr(word >> 16);
+    // Bit 15 orders what follows a load, or a store after what came before.
+    let ordered = bit(word, 15);
+    match (bit(word, 23), bit(word, 21), bit(word, 22)) {
+        (false, false, true) => Insn::LoadExclusive {
+            size,
+            acquire: ordered,
+            rt,
+            base,
+        },
+        (false, false, false) => Insn::StoreExclusive {
+            size,
+            release: ordered,
+            status,
+            rt,
+            base,
+        },
+        (false, true, load) => exclusive_pair(word, load),
+        (true, false, true) if ordered => Insn::LoadAcquire {
+            size,
+            weak: false,
+            rt,
+            base,
+        },
+        (true, false, false) if ordered => Insn::StoreRelease { size, rt, base },
+        (true, true, acquire) if bits(word, 10, 5) == 31 => Insn::CompareSwap {
+            size,
+            acquire,
+            release: ordered,
+            rs: status,
+            rt,
+            base,
+        },
+        _ => Insn::Undefined,
+    }
+}
+
+/// LDXP and STXP, or CASP in their place for sizes that they do not have.
+fn exclusive_pair(word: u32, load: bool) -> Insn {
+    let width = Width::of(bits(word, 30, 1));
+    let (rt, base) = (Reg::or_zr(word), base(word));
+    let (rt2, rs) = (Reg::or_zr(word >> 10), Reg::or_zr(word >> 16));
+    let ordered = bit(word, 15);
+    match (bit(word, 31), load) {
+        (true, true) => Insn::LoadExclusivePair {
+            width,
+            acquire: ordered,
+            rt,
+            rt2,
+            base,
+        },
+        (true, false) => Insn::StoreExclusivePair {
+            width,
+            release: ordered,
+            status: rs,
+            rt,
+            rt2,
+            base,
+        },
+        // Both registers are even.
+        (false, acquire) if rt2.is_zr() && !bit(word, 0) && !bit(word, 16) => {
+            Insn::CompareSwapPair {
+                width,
+                acquire,
+                release: ordered,
+                rs,
+                rt,
+                base,
+            }
+        }
+        _ => Insn::Undefined,
+    }
+}
+
+fn literal(word: u32) -> Insn {
+    let address = Address::Literal {
+        offset: signed(word, 5, 19) << 2,
+    };
+    let size = bits(word, 30, 2);
+    if bit(word, 26) {
+        return if size == 3 {
+            Insn::Undefined
+        } else {
+            Insn::LoadVec {
+                size: VSize::of(2 + size),
+                rt: VReg::new(word),
+                address,
+            }
+        };
+    }
+    let what = match size {
+        0 => Load::W,
+        1 => Load::X,
+        2 => Load::SwX,
+        _ => {
+            return Insn::Prefetch {
+                hint: bits(word, 0, 5) as u8,
+                address,
+            };
+        }
+    };
+    Insn::Load {
+        what,
+        rt: Reg::or_zr(word),
+        address,
+    }
+}
+
+fn pair(word: u32) -> Insn {
+    let (vector, load) = (bit(word, 26), bit(word, 22));
     let size = bits(word, 30, 2);
     let mode = bits(word, 23, 2);
-    // LDPSW has no non-temporal form.
-    if mode == 0 && !vector && size == 1 {
-        return undefined();
-    }
-    let run = match mode {
-        1 => pairs!(Post, word),
-        3 => pairs!(Pre, word),
-        _ => pairs!(Offset, word),
-    };
-    let Some(run) = run else {
-        return undefined();
-    };
     let shift = if vector { 2 + size } else { 2 + size / 2 };
-    let slot = |r: u32| match (vector, bit(word, 22)) {
-        (true, _) => (r & 31) as u8,
-        (false, true) => dst(r),
-        (false, false) => src(r),
+    let (base, offset) = (base(word), signed(word, 15, 7) << shift);
+    let address = match mode {
+        1 => Address::PostIndex { base, offset },
+        3 => Address::PreIndex { base, offset },
+        _ => Address::Offset { base, offset },
     };
-    Decoded::new(run)
-        .rd(slot(word))
-        .ra(slot(word >> 10))
-        .rn(base(word))
-        .imm(signed(word, 15, 7) << shift)
-}
-
-fn structures(word: u32) -> Decoded {
-    match decode_struct(word) {
-        Some(access) => {
-            let whole = simd_ldst::whole_registers(&access);
-            let run: Handler = match (access.load, whole.is_some()) {
-                (true, true) => simd_ldst::load_whole,
-                (true, false) => simd_ldst::load,
-                (false, true) => simd_ldst::store_whole,
-                (false, false) => simd_ldst::store,
-            };
-            Decoded::new(run)
-                .rd(access.rt)
-                .rn(access.rn)
-                .aux(whole.unwrap_or(0))
-                .imm(u64::from(word))
-        }
-        None => undefined(),
+    let streaming = mode == 0;
+    if vector {
+        let size = VSize::of(shift);
+        let (rt, rt2) = (VReg::new(word), VReg::new(word >> 10));
+        return match load {
+            _ if shift > 4 => Insn::Undefined,
+            true => Insn::LoadVecPair {
+                size,
+                streaming,
+                rt,
+                rt2,
+                address,
+            },
+            false => Insn::StoreVecPair {
+                size,
+                streaming,
+                rt,
+                rt2,
+                address,
+            },
+        };
+    }
+    let (rt, rt2) = (Reg::or_zr(word), Reg::or_zr(word >> 10));
+    match (load, size) {
+        // LDPSW has no non-temporal form, and no store.
+        (_, 3) => Insn::Undefined,
+        (false, 1) => Insn::Undefined,
+        (true, 1) if streaming => Insn::Undefined,
+        (true, _) => Insn::LoadPair {
+            what: PairLoad::of(size),
+            streaming,
+            rt,
+            rt2,
+            address,
+        },
+        (false, _) => Insn::StorePair {
+            width: width(word),
+            streaming,
+            rt,
+            rt2,
+            address,
+        },
     }
 }

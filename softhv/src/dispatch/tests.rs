@@ -5,7 +5,7 @@
 use super::{StackLimit, execute, go_on};
 use crate::cpu::op::{self, Op};
 use crate::cpu::{Cpu, Pstate};
-use crate::decode;
+use crate::exec::bind;
 use crate::exec::branch::handler;
 use crate::mode::Mode;
 use crate::phys::MemoryFlags;
@@ -87,7 +87,7 @@ impl Sample {
             sp_off: false,
         };
         let mut ops = Vec::new();
-        decode::block(&mut ops, mode, OFFSET, self.count, |n| self.words[n]);
+        bind::block(&mut ops, mode, OFFSET, self.count, |n| self.words[n]);
         ops
     }
 }
@@ -185,8 +185,11 @@ fn may_fuse(word: u32) -> bool {
 fn pairs(singles: &Handlers) -> Handlers {
     let mut words: Vec<u32> = singles
         .values()
-        .flat_map(|samples| samples.iter().take(2))
-        .map(|sample| sample.words[0])
+        .flat_map(|samples| {
+            // With a base register that points somewhere, if it is an access.
+            let words = samples.iter().map(|sample| sample.words[0]);
+            words.filter(|word| word >> 5 & 31 < 16).take(2)
+        })
         .filter(|word| may_fuse(*word))
         .collect();
     for (base, conditions) in [
@@ -400,7 +403,7 @@ fn the_last_instruction_of_the_address_space_is_followed_by_the_first() {
             sp_off: false,
         };
         let mut ops = Vec::new();
-        decode::block(&mut ops, mode, 4092, 1, |_| word);
+        bind::block(&mut ops, mode, 4092, 1, |_| word);
         cpu.regs = registers(MIDDLE);
         cpu.regs.page = !4095;
         (cpu.pc, cpu.sys.elr) = (1, 1);

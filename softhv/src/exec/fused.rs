@@ -13,6 +13,7 @@ use super::ldst::{
 use super::transfer::{B, Index, Kind, Mode, Offset, Post, Pre, W, X};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Handler, Op};
+use crate::insn::{Cond, Width};
 use crate::regs::Regs;
 
 /// A pure operation as a type, to be a parameter of fused handlers.
@@ -74,56 +75,76 @@ unsafe extern "C" fn test_and_branch<P: Pure, const COND: u16, const KIND: u8>(
     }
 }
 
-fn by_kind<P: Pure, const COND: u16>(kind: u8) -> Handler {
-    match kind {
-        NEAR => test_and_branch::<P, COND, NEAR>,
-        BACK => test_and_branch::<P, COND, BACK>,
-        _ => test_and_branch::<P, COND, FAR>,
-    }
-}
+/// The handlers of one flag setter, by condition and by how the branch reaches its
+/// target; some conditions are rare.
+type Conditions = [Option<[Handler; 3]>; 16];
 
-fn by_condition<P: Pure>(condition: u16, kind: u8) -> Option<Handler> {
-    Some(match condition {
-        0 => by_kind::<P, 0>(kind),
-        1 => by_kind::<P, 1>(kind),
-        2 => by_kind::<P, 2>(kind),
-        3 => by_kind::<P, 3>(kind),
-        8 => by_kind::<P, 8>(kind),
-        9 => by_kind::<P, 9>(kind),
-        10 => by_kind::<P, 10>(kind),
-        11 => by_kind::<P, 11>(kind),
-        12 => by_kind::<P, 12>(kind),
-        13 => by_kind::<P, 13>(kind),
-        _ => return None,
-    })
+const fn by_condition<P: Pure>() -> Conditions {
+    macro_rules! kinds {
+        ($cond:literal) => {
+            Some([
+                test_and_branch::<P, $cond, NEAR>,
+                test_and_branch::<P, $cond, BACK>,
+                test_and_branch::<P, $cond, FAR>,
+            ])
+        };
+    }
+    [
+        kinds!(0),
+        kinds!(1),
+        kinds!(2),
+        kinds!(3),
+        None,
+        None,
+        None,
+        None,
+        kinds!(8),
+        kinds!(9),
+        kinds!(10),
+        kinds!(11),
+        kinds!(12),
+        kinds!(13),
+        None,
+        None,
+    ]
 }
 
 /// The flag setters that fuse with a conditional branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Named after the instructions.
 pub enum Test {
-    SubsImm { wide: bool },
-    Subs { wide: bool },
-    AndsImm { wide: bool },
-    Ands { wide: bool },
-    AddsImm { wide: bool },
+    SubsImm32,
+    SubsImm64,
+    Subs32,
+    Subs64,
+    AndsImm32,
+    AndsImm64,
+    Ands32,
+    Ands64,
+    AddsImm32,
+    AddsImm64,
 }
+
+/// In the order of [`Test`].
+static TEST_BRANCH: [Conditions; 10] = [
+    by_condition::<SubsImm32>(),
+    by_condition::<SubsImm64>(),
+    by_condition::<Subs32>(),
+    by_condition::<Subs64>(),
+    by_condition::<AndsImm32>(),
+    by_condition::<AndsImm64>(),
+    by_condition::<Ands32>(),
+    by_condition::<Ands64>(),
+    by_condition::<AddsImm32>(),
+    by_condition::<AddsImm64>(),
+];
 
 /// The fused handler for `test` before a branch on `condition` that reaches
 /// its target as `kind` says.
-pub fn test_branch(test: Test, condition: u16, kind: u8) -> Option<Handler> {
-    match test {
-        Test::SubsImm { wide: false } => by_condition::<SubsImm32>(condition, kind),
-        Test::SubsImm { wide: true } => by_condition::<SubsImm64>(condition, kind),
-        Test::Subs { wide: false } => by_condition::<Subs32>(condition, kind),
-        Test::Subs { wide: true } => by_condition::<Subs64>(condition, kind),
-        Test::AndsImm { wide: false } => by_condition::<AndsImm32>(condition, kind),
-        Test::AndsImm { wide: true } => by_condition::<AndsImm64>(condition, kind),
-        Test::Ands { wide: false } => by_condition::<Ands32>(condition, kind),
-        Test::Ands { wide: true } => by_condition::<Ands64>(condition, kind),
-        Test::AddsImm { wide: false } => by_condition::<AddsImm32>(condition, kind),
-        Test::AddsImm { wide: true } => by_condition::<AddsImm64>(condition, kind),
-    }
+#[inline]
+pub fn test_branch(test: Test, condition: Cond, kind: u8) -> Option<Handler> {
+    let kinds = TEST_BRANCH[test as usize][condition as usize].as_ref()?;
+    kinds.get(usize::from(kind)).copied()
 }
 
 /// ADRP and the ADD (immediate) behind it that completes the same register.
@@ -283,109 +304,123 @@ pub enum Shape {
     Mov64,
     Constant,
     Adrp,
-    Load(Size),
-    LoadPost(Size),
-    LoadIndex(Size),
-    Store(Size),
-    LoadPair { post: bool },
-    StorePair { pre: bool },
+    LoadB,
+    LoadW,
+    LoadX,
+    StoreB,
+    StoreW,
+    StoreX,
+    LoadPair,
+    LoadPairPost,
+    StorePair,
+    StorePairPre,
+    LoadPostB,
+    LoadIndexB,
+    LoadIndexX,
 }
 
-/// Size of a fusing transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Size {
-    B,
-    W,
-    X,
-}
+/// How many shapes there are.
+const SHAPES: usize = Shape::LoadIndexX as usize + 1;
 
 type Lo<K> = Load<Offset, K>;
 type St<K> = Store<Offset, K>;
+/// The handlers of one first operation, by the second.
+type Row = [Option<Handler>; SHAPES];
 
-fn after_pure<P: Pure>(second: Shape) -> Option<Handler> {
-    Some(match second {
-        Shape::AddImm32 => two_pure::<P, AddImm32>,
-        Shape::AddImm64 => two_pure::<P, AddImm64>,
-        Shape::Add64 => two_pure::<P, Add64>,
-        Shape::Mov32 => two_pure::<P, Mov32>,
-        Shape::Mov64 => two_pure::<P, Mov64>,
-        Shape::Constant => two_pure::<P, Constant>,
-        Shape::Adrp => two_pure::<P, Adrp>,
-        Shape::Load(Size::B) => pure_memory::<P, Lo<B>>,
-        Shape::Load(Size::W) => pure_memory::<P, Lo<W>>,
-        Shape::Load(Size::X) => pure_memory::<P, Lo<X>>,
-        Shape::Store(Size::B) => pure_memory::<P, St<B>>,
-        Shape::Store(Size::W) => pure_memory::<P, St<W>>,
-        Shape::Store(Size::X) => pure_memory::<P, St<X>>,
-        _ => return None,
-    })
+const NONE: Row = [None; SHAPES];
+
+const fn after_pure<P: Pure>() -> Row {
+    let mut row = NONE;
+    row[Shape::AddImm32 as usize] = Some(two_pure::<P, AddImm32>);
+    row[Shape::AddImm64 as usize] = Some(two_pure::<P, AddImm64>);
+    row[Shape::Add64 as usize] = Some(two_pure::<P, Add64>);
+    row[Shape::Mov32 as usize] = Some(two_pure::<P, Mov32>);
+    row[Shape::Mov64 as usize] = Some(two_pure::<P, Mov64>);
+    row[Shape::Constant as usize] = Some(two_pure::<P, Constant>);
+    row[Shape::Adrp as usize] = Some(two_pure::<P, Adrp>);
+    row[Shape::LoadB as usize] = Some(pure_memory::<P, Lo<B>>);
+    row[Shape::LoadW as usize] = Some(pure_memory::<P, Lo<W>>);
+    row[Shape::LoadX as usize] = Some(pure_memory::<P, Lo<X>>);
+    row[Shape::StoreB as usize] = Some(pure_memory::<P, St<B>>);
+    row[Shape::StoreW as usize] = Some(pure_memory::<P, St<W>>);
+    row[Shape::StoreX as usize] = Some(pure_memory::<P, St<X>>);
+    row
 }
 
-fn after_memory<A: Memory>(second: Shape) -> Option<Handler> {
-    Some(match second {
-        Shape::Load(Size::B) => two_memory::<A, Lo<B>>,
-        Shape::Load(Size::W) => two_memory::<A, Lo<W>>,
-        Shape::Load(Size::X) => two_memory::<A, Lo<X>>,
-        Shape::Store(Size::B) => two_memory::<A, St<B>>,
-        Shape::Store(Size::W) => two_memory::<A, St<W>>,
-        Shape::Store(Size::X) => two_memory::<A, St<X>>,
-        Shape::LoadPair { post: false } => two_memory::<A, LoadPair<Offset>>,
-        Shape::LoadPair { post: true } => two_memory::<A, LoadPair<Post>>,
-        Shape::StorePair { pre: false } => two_memory::<A, StorePair<Offset>>,
-        _ => return None,
-    })
+const fn after_memory<A: Memory>() -> Row {
+    let mut row = NONE;
+    row[Shape::LoadB as usize] = Some(two_memory::<A, Lo<B>>);
+    row[Shape::LoadW as usize] = Some(two_memory::<A, Lo<W>>);
+    row[Shape::LoadX as usize] = Some(two_memory::<A, Lo<X>>);
+    row[Shape::StoreB as usize] = Some(two_memory::<A, St<B>>);
+    row[Shape::StoreW as usize] = Some(two_memory::<A, St<W>>);
+    row[Shape::StoreX as usize] = Some(two_memory::<A, St<X>>);
+    row[Shape::LoadPair as usize] = Some(two_memory::<A, LoadPair<Offset>>);
+    row[Shape::LoadPairPost as usize] = Some(two_memory::<A, LoadPair<Post>>);
+    row[Shape::StorePair as usize] = Some(two_memory::<A, StorePair<Offset>>);
+    row
 }
+
+static TWO: [Row; SHAPES] = {
+    let mut rows = [NONE; SHAPES];
+    rows[Shape::AddImm32 as usize] = after_pure::<AddImm32>();
+    rows[Shape::AddImm64 as usize] = after_pure::<AddImm64>();
+    rows[Shape::Add64 as usize] = after_pure::<Add64>();
+    rows[Shape::Mov32 as usize] = after_pure::<Mov32>();
+    rows[Shape::Mov64 as usize] = after_pure::<Mov64>();
+    rows[Shape::Constant as usize] = after_pure::<Constant>();
+    rows[Shape::Adrp as usize] = after_pure::<Adrp>();
+    rows[Shape::LoadB as usize] = after_memory::<Lo<B>>();
+    rows[Shape::LoadW as usize] = after_memory::<Lo<W>>();
+    rows[Shape::LoadX as usize] = after_memory::<Lo<X>>();
+    rows[Shape::StoreW as usize] = after_memory::<St<W>>();
+    rows[Shape::StoreX as usize] = after_memory::<St<X>>();
+    rows[Shape::LoadPair as usize] = after_memory::<LoadPair<Offset>>();
+    rows[Shape::StorePair as usize] = after_memory::<StorePair<Offset>>();
+    rows[Shape::StorePairPre as usize] = after_memory::<StorePair<Pre>>();
+    rows
+};
 
 /// The handler for two ops of these shapes, if there is one.
+#[inline]
 pub fn two(first: Shape, second: Shape) -> Option<Handler> {
-    match first {
-        Shape::AddImm32 => after_pure::<AddImm32>(second),
-        Shape::AddImm64 => after_pure::<AddImm64>(second),
-        Shape::Add64 => after_pure::<Add64>(second),
-        Shape::Mov32 => after_pure::<Mov32>(second),
-        Shape::Mov64 => after_pure::<Mov64>(second),
-        Shape::Constant => after_pure::<Constant>(second),
-        Shape::Adrp => after_pure::<Adrp>(second),
-        Shape::Load(Size::B) => after_memory::<Lo<B>>(second),
-        Shape::Load(Size::W) => after_memory::<Lo<W>>(second),
-        Shape::Load(Size::X) => after_memory::<Lo<X>>(second),
-        Shape::Store(Size::W) => after_memory::<St<W>>(second),
-        Shape::Store(Size::X) => after_memory::<St<X>>(second),
-        Shape::LoadPair { post: false } => after_memory::<LoadPair<Offset>>(second),
-        Shape::StorePair { pre: false } => after_memory::<StorePair<Offset>>(second),
-        Shape::StorePair { pre: true } => after_memory::<StorePair<Pre>>(second),
-        _ => None,
-    }
+    TWO[first as usize][second as usize]
 }
 
-fn zero_branch<A: Memory>(wide: bool, nonzero: bool, kind: u8) -> Handler {
+/// By width (X last), sense (CBNZ last) and how the branch reaches its target.
+type ZeroBranches = [[[Handler; 3]; 2]; 2];
+
+const fn zero_branch<A: Memory>() -> ZeroBranches {
     macro_rules! kinds {
         ($wide:literal, $nonzero:literal) => {
-            match kind {
-                NEAR => load_branch::<A, $wide, $nonzero, NEAR>,
-                BACK => load_branch::<A, $wide, $nonzero, BACK>,
-                _ => load_branch::<A, $wide, $nonzero, FAR>,
-            }
+            [
+                load_branch::<A, $wide, $nonzero, NEAR>,
+                load_branch::<A, $wide, $nonzero, BACK>,
+                load_branch::<A, $wide, $nonzero, FAR>,
+            ]
         };
     }
-    match (wide, nonzero) {
-        (false, false) => kinds!(false, false),
-        (false, true) => kinds!(false, true),
-        (true, false) => kinds!(true, false),
-        (true, true) => kinds!(true, true),
-    }
+    [
+        [kinds!(false, false), kinds!(false, true)],
+        [kinds!(true, false), kinds!(true, true)],
+    ]
 }
 
+static ZERO_BRANCH: [Option<ZeroBranches>; SHAPES] = {
+    let mut loads = [None; SHAPES];
+    loads[Shape::LoadB as usize] = Some(zero_branch::<Lo<B>>());
+    loads[Shape::LoadW as usize] = Some(zero_branch::<Lo<W>>());
+    loads[Shape::LoadX as usize] = Some(zero_branch::<Lo<X>>());
+    loads[Shape::LoadPostB as usize] = Some(zero_branch::<Load<Post, B>>());
+    loads[Shape::LoadIndexB as usize] = Some(zero_branch::<Load<Index<3>, B>>());
+    loads[Shape::LoadIndexX as usize] = Some(zero_branch::<Load<Index<3>, X>>());
+    loads
+};
+
 /// The handler for a load and a CBZ or CBNZ.
-pub fn load_zero_branch(load: Shape, wide: bool, nonzero: bool, kind: u8) -> Option<Handler> {
-    Some(match load {
-        Shape::Load(Size::B) => zero_branch::<Lo<B>>(wide, nonzero, kind),
-        Shape::Load(Size::W) => zero_branch::<Lo<W>>(wide, nonzero, kind),
-        Shape::Load(Size::X) => zero_branch::<Lo<X>>(wide, nonzero, kind),
-        Shape::LoadPost(Size::B) => zero_branch::<Load<Post, B>>(wide, nonzero, kind),
-        Shape::LoadIndex(Size::B) => zero_branch::<Load<Index<3>, B>>(wide, nonzero, kind),
-        Shape::LoadIndex(Size::X) => zero_branch::<Load<Index<3>, X>>(wide, nonzero, kind),
-        _ => return None,
-    })
+#[inline]
+pub fn load_zero_branch(load: Shape, width: Width, nonzero: bool, kind: u8) -> Option<Handler> {
+    let branches = ZERO_BRANCH[load as usize].as_ref()?;
+    let kinds = &branches[width as usize][usize::from(nonzero)];
+    kinds.get(usize::from(kind)).copied()
 }

@@ -2,6 +2,7 @@
 //! those that reach memory, other blocks or the system.
 
 pub mod atomic;
+pub mod bind;
 pub mod branch;
 pub mod fused;
 pub mod int;

@@ -3,17 +3,17 @@
 
 use super::branch::{handler, pc_of};
 use crate::cpu::Cpu;
-use crate::cpu::op::Op;
+use crate::cpu::op::{Op, source};
+use crate::insn::structure::{Lanes, MAX_BYTES, StructAccess, Writeback};
+use crate::insn::{Reg, VReg};
 use crate::mem::{Request, probe_read, probe_write};
 use crate::next_op;
 use crate::regs::V;
-use crate::simd::ldst::{
-    Lanes, MAX_BYTES, StructAccess, Writeback, decode_struct, load_from, store_to,
-};
+use crate::simd::ldst::{load_from, store_to};
 use crate::walk::Access;
 
 handler!(
-    /// LD1 to LD4; `imm` is the instruction.
+    /// LD1 to LD4; `imm` as [`pack`] says.
     load, |cpu, op| {
         if transfer(cpu, op, Access::Read) {
             next_op!(cpu, op)
@@ -22,13 +22,61 @@ handler!(
 );
 
 handler!(
-    /// ST1 to ST4; `imm` is the instruction.
+    /// ST1 to ST4; `imm` as [`pack`] says.
     store, |cpu, op| {
         if transfer(cpu, op, Access::Write) {
             next_op!(cpu, op)
         }
     }
 );
+
+/// What an op has of `structure` in `imm`, besides the registers `rd` and `rn`:
+/// from bit 0 up load, q, size (2), rpt (3), selem (3), the lanes' kind (2) and index
+/// (4), the writeback's kind (2) and value.
+pub fn pack(structure: &StructAccess) -> u64 {
+    let (lanes, index) = match structure.lanes {
+        Lanes::All => (0, 0),
+        Lanes::One(index) => (1, u64::from(index & 15)),
+        Lanes::Replicate => (2, 0),
+    };
+    let (writeback, value) = match structure.writeback {
+        Writeback::None => (0, 0),
+        Writeback::Bytes(bytes) => (1, u64::from(bytes)),
+        Writeback::Register(register) => (2, u64::from(register.field())),
+    };
+    u64::from(structure.load)
+        | u64::from(structure.q) << 1
+        | u64::from(structure.size & 3) << 2
+        | u64::from(structure.rpt & 7) << 4
+        | u64::from(structure.selem & 7) << 7
+        | lanes << 10
+        | index << 12
+        | writeback << 16
+        | value << 18
+}
+
+fn unpack(op: &Op) -> StructAccess {
+    let bits = |low: u32, count: u32| (op.imm >> low) as u8 & ((1u16 << count) - 1) as u8;
+    StructAccess {
+        load: bits(0, 1) != 0,
+        q: bits(1, 1) != 0,
+        size: bits(2, 2),
+        rpt: bits(4, 3),
+        selem: bits(7, 3),
+        lanes: match bits(10, 2) {
+            0 => Lanes::All,
+            1 => Lanes::One(bits(12, 4)),
+            _ => Lanes::Replicate,
+        },
+        rt: VReg::new(u32::from(op.rd)),
+        base: Reg::or_sp(u32::from(op.rn)),
+        writeback: match bits(16, 2) {
+            0 => Writeback::None,
+            1 => Writeback::Bytes(bits(18, 8)),
+            _ => Writeback::Register(Reg::or_zr(u32::from(bits(18, 5)))),
+        },
+    }
+}
 
 /// Bit of `aux` that says "advance the base by what was transferred".
 const ADVANCE: u16 = 1 << 8;
@@ -47,7 +95,7 @@ pub fn whole_registers(structure: &StructAccess) -> Option<u16> {
 
 handler!(
     /// LD1 of whole registers: `rd` the first, `aux` as [`whole_registers`]
-    /// says, `imm` the instruction.
+    /// says, `imm` as [`pack`].
     load_whole, |cpu, op| {
         let (va, count) = ((*cpu).regs.get((*op).rn), u64::from((*op).aux & 0xff));
         match probe_read((*cpu).tlb, va, 16 * count) {
@@ -93,11 +141,8 @@ unsafe fn transfer(cpu: *mut Cpu, op: *const Op, access: Access) -> bool {
     // SAFETY: by the contract.
     unsafe {
         let (cpu, pc) = (&mut *cpu, pc_of(cpu, op));
-        let Some(structure) = decode_struct((*op).imm as u32) else {
-            // Decoded once already.
-            return true;
-        };
-        let va = cpu.regs.get(structure.rn);
+        let structure = unpack(&*op);
+        let va = cpu.regs.get((*op).rn);
         let total = structure.total_bytes();
         let request = Request {
             pc,
@@ -141,8 +186,41 @@ fn write_back(cpu: &mut Cpu, structure: &StructAccess) {
     let by = match structure.writeback {
         Writeback::None => return,
         Writeback::Bytes(bytes) => u64::from(bytes),
-        Writeback::Register(slot) => cpu.regs.get(slot),
+        Writeback::Register(register) => cpu.regs.get(source(register)),
     };
-    let base = cpu.regs.get(structure.rn).wrapping_add(by);
-    cpu.regs.set(structure.rn, base);
+    let slot = source(structure.base);
+    let base = cpu.regs.get(slot).wrapping_add(by);
+    cpu.regs.set(slot, base);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::instruction;
+    use crate::insn::Insn;
+
+    #[test]
+    fn an_op_has_all_of_a_structure_access() {
+        let mut found = 0;
+        // Bits 30 and 23 to 10, all registers that differ.
+        for high in 0..1u32 << 15 {
+            let word = 0x0c00_0000
+                | (high >> 14 & 1) << 30
+                | (high & 0x3fff) << 10
+                | (high & 1) << 24
+                | ((high * 7) & 0x3ff);
+            for word in [word, word ^ 1 << 24, word | 31 << 16] {
+                let Insn::Structure(access) = instruction(word) else {
+                    continue;
+                };
+                let mut op = Op::new(load);
+                op.rd = access.rt.number();
+                op.rn = source(access.base);
+                op.imm = pack(&access);
+                assert_eq!(unpack(&op), access, "{word:08x}");
+                found += 1;
+            }
+        }
+        assert!(found > 1000, "only {found} of them are allocated");
+    }
 }

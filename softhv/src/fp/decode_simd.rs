@@ -68,7 +68,8 @@ fn shape(word: u32, double: bool) -> Option<Shape> {
 }
 
 /// Decodes an AdvSIMD floating-point instruction, else `None`.
-pub(super) fn decode(word: u32) -> Option<Op> {
+#[must_use]
+pub fn decode(word: u32) -> Option<Op> {
     let scalar = word >> 28 & 1 == 1;
     if word >> 31 != 0 || scalar && word >> 30 & 1 == 0 {
         return None;

@@ -4,13 +4,13 @@
 //! rounding routine; [`arith`], [`compare`], [`convert`] and [`recip`] compute
 //! every operation in integers, bit-exact in each FPCR mode. [`native`] answers
 //! the common case with the host's own floating point, only where no status
-//! flag other than IXC could change. [`decode()`] turns instruction words into
-//! ops whose handlers are in `scalar` and `vector`.
+//! flag other than IXC could change. [`bind()`] chooses among the handlers,
+//! which are in `scalar` and `vector`.
 
 pub mod arith;
+mod bind;
 pub mod compare;
 pub mod convert;
-pub mod decode;
 mod decode_simd;
 mod fields;
 pub mod format;
@@ -21,7 +21,8 @@ pub mod recip;
 mod scalar;
 mod vector;
 
-pub use decode::decode;
+pub use bind::bind;
+pub use decode_simd::decode as decode_simd;
 
 #[cfg(test)]
 mod handler_tests;

@@ -4,7 +4,8 @@ use super::classes::{CLASSES, COMMON, Kind, TESTS};
 use super::known::excluded;
 use super::{Random, STREAM_BYTES, Stream, inputs};
 use supermachine_softhv::cpu::op::Handler;
-use supermachine_softhv::decode::{Context, instruction};
+use supermachine_softhv::decode::instruction;
+use supermachine_softhv::exec::bind::{Context, bind};
 use supermachine_softhv::exec::system::undefined;
 use supermachine_softhv::mode::Mode;
 
@@ -18,8 +19,8 @@ pub fn is_defined(word: u32) -> bool {
         fp_traps: false,
         sp_off: false,
     };
-    let decoded = instruction(word, Context { mode, offset: 0 });
-    !std::ptr::fn_addr_eq(decoded.op.run, undefined as Handler)
+    let bound = bind(&instruction(word), Context { mode, offset: 0 });
+    !std::ptr::fn_addr_eq(bound.op.run, undefined as Handler)
 }
 
 fn field(word: u32, low: u32, value: u64) -> u32 {

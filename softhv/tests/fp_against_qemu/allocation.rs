@@ -1,8 +1,8 @@
 //! Which words are instructions at all, against `aarch64-linux-gnu-objdump`.
 
 use crate::cases::Random;
+use crate::op_of;
 use std::process::Command;
-use supermachine_softhv::fp;
 
 /// Mnemonics of FP extensions that are not advertised.
 const NOT_ADVERTISED: [&str; 6] = ["fcmla", "fcadd", "frint32", "frint64", "fmlal", "fmlsl"];
@@ -82,7 +82,7 @@ pub fn compare(seed: u64, count: usize) {
     assert_eq!(listing.len(), words.len());
     let wrong: Vec<_> = listing
         .iter()
-        .filter(|(word, text)| fp::decode(*word).is_some() != is_ours(text))
+        .filter(|(word, text)| op_of(*word).is_some() != is_ours(text))
         .take(20)
         .collect();
     assert!(wrong.is_empty(), "allocation differs: {wrong:x?}");

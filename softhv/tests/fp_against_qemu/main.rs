@@ -14,11 +14,21 @@ use guest::{Output, RECORD_OUT};
 use std::mem::MaybeUninit;
 use supermachine_softhv::cpu::Cpu;
 use supermachine_softhv::cpu::op::Op;
+use supermachine_softhv::decode::instruction;
 use supermachine_softhv::fp;
+use supermachine_softhv::insn::Insn;
 use supermachine_softhv::regs::{Regs, V};
 
 /// Ends a run of handlers.
 unsafe extern "C" fn stop(_: *mut Cpu, _: *const Op) {}
+
+/// The op of the floating-point instruction `word`.
+fn op_of(word: u32) -> Option<Op> {
+    match instruction(word) {
+        Insn::Word(word) => fp::decode_simd(word),
+        insn => fp::bind(&insn),
+    }
+}
 
 /// Runs one decoded instruction on the state of `case`.
 fn run(op: Op, case: &Case) -> Output {
@@ -54,7 +64,7 @@ fn run(op: Op, case: &Case) -> Output {
 /// Compares all `words` over `count` seeded cases; lists what differs.
 fn compare(name: &str, words: &[u32], seed: u64, count: usize) {
     let cases = cases::generate(seed, count);
-    let undecoded: Vec<_> = words.iter().filter(|&&w| fp::decode(w).is_none()).collect();
+    let undecoded: Vec<_> = words.iter().filter(|&&w| op_of(w).is_none()).collect();
     assert!(undecoded.is_empty(), "not decoded: {undecoded:08x?}");
     let elf = guest::program(words, &cases);
     let mut bad = 0;
@@ -68,7 +78,7 @@ fn compare(name: &str, words: &[u32], seed: u64, count: usize) {
             let word = words[index];
             let mut shown = 0;
             for (case, record) in cases.iter().zip(dump.chunks_exact(RECORD_OUT)) {
-                let op = fp::decode(word).expect("decoded above");
+                let op = op_of(word).expect("decoded above");
                 let (ours, theirs) = (run(op, case), Output::parse(record));
                 if ours != theirs {
                     bad += 1;

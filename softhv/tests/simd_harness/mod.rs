@@ -6,6 +6,8 @@ pub mod elf;
 use std::process::Command;
 use supermachine_softhv::cpu::Cpu;
 use supermachine_softhv::cpu::op::{Handler, Op};
+use supermachine_softhv::decode::instruction;
+use supermachine_softhv::insn::{Insn, StructAccess};
 use supermachine_softhv::regs::{Regs, V};
 use supermachine_softhv::simd::{self, FPSR_QC};
 
@@ -148,6 +150,14 @@ pub fn registers(sources: &[V]) -> Regs {
     regs.v[0] = V([0x1111_1111_1111_1111, 0x2222_2222_2222_2222]);
     regs.v[1..=sources.len()].copy_from_slice(sources);
     regs
+}
+
+/// The structure load or store `word`, if it is an allocated one.
+pub fn structure(word: u32) -> Option<StructAccess> {
+    match instruction(word) {
+        Insn::Structure(access) => Some(access),
+        _ => None,
+    }
 }
 
 /// Executes the instruction `word`.

@@ -2,6 +2,7 @@
 
 mod bake;
 mod command;
+mod copy;
 mod detached;
 mod doctor;
 mod list;
@@ -60,6 +61,8 @@ enum Command {
     Exec(machines::ExecArguments),
     /// End running machines
     Stop(machines::StopArguments),
+    /// Copy files and directories into a machine or out of one
+    Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
     /// Show what a detached machine's command wrote
@@ -106,6 +109,7 @@ pub fn main() -> u8 {
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),

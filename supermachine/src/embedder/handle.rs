@@ -451,8 +451,9 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::end`], for who cannot wait: a worker that takes its time is
-    /// killed, and one that the system takes its time to end is left to a thread.
+    /// Ends the worker as [`Worker::end`] does, for callers that cannot wait: a worker
+    /// that takes its time is killed, and one that the system takes its time to end is
+    /// left to a thread.
     pub fn end_soon(&mut self) {
         if self.is_left {
             return;

@@ -174,7 +174,7 @@ impl Instance {
         Ok((paused, children?))
     }
 
-    /// Has the worker fork, as often as that takes. The guest's programs are
+    /// Orders the worker to fork, as often as that takes. The guest's programs are
     /// held, so that all children are of one moment.
     fn fork_all(&self, births: Vec<(Setup, UnixStream)>, deadline: Deadline) -> Result<(), Error> {
         let mut births = births.into_iter().peekable();
@@ -307,7 +307,7 @@ impl Instance {
         self.clock_set.is_off(Reading::of(clock))
     }
 
-    /// Has the agent keep all programs from running, so that those of a copy
+    /// Asks the agent to keep all programs from running, so that those of a copy
     /// do not before it is a machine of its own.
     fn hold(&self, deadline: Deadline) -> Result<(), Error> {
         let deadline = deadline.at_most(HOLD_TIMEOUT);

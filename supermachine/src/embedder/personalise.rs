@@ -66,7 +66,7 @@ pub fn resume_guest(
     }
 }
 
-/// Has the agent keep all programs from running.
+/// Asks the agent to keep all programs from running.
 pub fn hold_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error> {
     channel.limit(deadline);
     channel.request(Session::hold)?;

@@ -51,8 +51,9 @@ impl Liveness for WeakWorker {
     }
 }
 
-/// As [`Worker::end_within`]; `None` also if the worker carries out an order for
-/// all of that time: whoever gave it learns of an end.
+/// How a worker or its machine ended, as [`Worker::end_within`] tells; `None` also if
+/// the worker carries out an order for all of that time: whoever gave it learns of an
+/// end.
 pub fn end_within(worker: &Mutex<Worker>, patience: Duration) -> Option<Error> {
     let deadline = Deadline::within(patience);
     let mut worker = loop {

@@ -47,6 +47,7 @@ impl Error {
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
             | Self::NameTaken { .. }
+            | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
             | Self::OutputTooLarge { .. } => ErrorKind::Configuration,
@@ -96,6 +97,7 @@ impl Error {
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
             Self::NameTaken { .. } => "name-taken",
+            Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",
             Self::Cancelled => "cancelled",

@@ -135,7 +135,7 @@ pub enum Error {
         hostname: String,
     },
     /// The worker could not make the machine: no memory for it, no such
-    /// engine here, a kernel that is none.
+    /// engine here, a file that is no kernel.
     #[error(
         "the machine could not be started: {} (`supermachine doctor` shows what works here)",
         Printable::line(message)
@@ -300,6 +300,14 @@ pub enum Error {
     OutputTooLarge {
         /// The limit in bytes.
         limit: usize,
+    },
+    /// What is copied has more than it may have.
+    #[error("the copy has more than {limit} {what}: raise the limit in CopyOptions, or copy less")]
+    CopyTooLarge {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
     },
     /// A limit of the caller's passed.
     #[error(

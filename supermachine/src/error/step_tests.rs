@@ -53,6 +53,10 @@ fn own() -> Vec<Error> {
             count: 0,
         },
         Error::NameTaken { name: text() },
+        Error::CopyTooLarge {
+            what: "bytes",
+            limit: 1,
+        },
         Error::NoSuchField {
             field: text(),
             fields: text(),

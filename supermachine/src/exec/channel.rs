@@ -253,7 +253,7 @@ impl Channel {
         self.answer_until(Deadline::within(GUEST_ANSWER_TIMEOUT), pick)
     }
 
-    /// As [`Channel::answer`], not beyond a deadline of the caller's.
+    /// Waits for an answer as [`Channel::answer`] does, but until the caller's deadline.
     pub fn answer_until<T>(
         &self,
         deadline: Deadline,
@@ -353,8 +353,8 @@ impl Channel {
         self.flush()
     }
 
-    /// As [`Channel::close_stdin`], for those who may not wait: what cannot be
-    /// sent at once is sent by the reader.
+    /// Closes standard input as [`Channel::close_stdin`] does, without waiting: what
+    /// cannot be sent at once is sent by the reader.
     pub fn let_go_of_stdin(&self) {
         self.lock().close_stdin();
         // A broken connection is the reader's news.

@@ -56,6 +56,8 @@ pub struct Command {
     pub(super) staged: Vec<StagedFile>,
     pub(super) stdin: Option<Vec<u8>>,
     pub(super) max_output_bytes: Option<usize>,
+    /// It is the agent's own program.
+    agent_tool: bool,
 }
 
 /// The settings of a command, for the type itself and for the builder that has a
@@ -175,6 +177,16 @@ impl Command {
         Self::default().argv(argv)
     }
 
+    /// A run of the agent's own program, as root, whatever the image says.
+    pub(crate) fn agent_tool<S: Into<Vec<u8>>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            agent_tool: true,
+            user: Some(Vec::new()),
+            cwd: Some(Vec::new()),
+            ..Self::new(argv)
+        }
+    }
+
     settings!();
 
     fn settings(&mut self) -> &mut Self {
@@ -193,7 +205,10 @@ impl Command {
         ExecRequest {
             argv: self.argv.clone(),
             chain: self.chain.clone(),
-            env: self.environment(image),
+            env: match self.agent_tool {
+                true => Vec::new(),
+                false => self.environment(image),
+            },
             cwd: or_image(&self.cwd, &image.working_dir),
             user: or_image(&self.user, &image.user),
             timeout_ms: self.timeout_ms,
@@ -202,6 +217,7 @@ impl Command {
                 create_cwd: true,
                 tty: self.tty,
                 stdin: has_stdin,
+                agent_tool: self.agent_tool,
                 ..ExecFlags::default()
             },
         }
@@ -221,7 +237,7 @@ impl Command {
     }
 
     /// Connects and sends everything that comes before the command's output.
-    pub(super) fn start(&self, on: &dyn Opens, has_stdin: bool) -> Result<Channel, Error> {
+    pub(crate) fn start(&self, on: &dyn Opens, has_stdin: bool) -> Result<Channel, Error> {
         let request = self.request(on.image_config(), has_stdin);
         let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
         let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);

@@ -22,6 +22,7 @@ pub const AT_ONCE: usize = 64;
 /// Most that go with a message: the layers and the small files of a snapshot, with
 /// room.
 pub const MOST: usize = 512;
+const _: () = assert!(snapshot::limits::MAX_EXTRA_FILES + 8 <= MOST);
 
 /// The names of files and the files, in one order.
 pub fn in_parts(files: OpenFiles) -> (Vec<String>, Vec<File>) {

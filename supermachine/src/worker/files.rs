@@ -20,14 +20,14 @@ pub fn in_order<'a>(
     let files = files.into_iter().map(File::from);
     files
         .zip(names)
-        .map(|(file, name)| HostFile::open(file, name))
+        .map(|(file, name)| HostFile::opened(file, name))
 }
 
 /// Some of `files` to make a machine of, by their names.
 pub fn among(files: &OpenFiles, names: &[String]) -> io::Result<Vec<HostFile>> {
     let open = |name: &String| {
         let file = files.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(HostFile::open(file.try_clone()?, name))
+        Ok(HostFile::opened(file.try_clone()?, name))
     };
     names.iter().map(open).collect()
 }

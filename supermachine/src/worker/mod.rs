@@ -202,9 +202,7 @@ impl Served {
                 Ok(None) | Err(_) => return Ok(()),
             };
             trace!(order = order.name(), "order");
-            let Ok(files) = passing::take(control, order.files()) else {
-                return Ok(());
-            };
+            let files = passing::take(control, order.files())?;
             let outcome = match order {
                 ToWorker::Boot(boot) => self.boot(&boot, files),
                 ToWorker::Restore(restore) => self.restore(&restore, files),
@@ -237,8 +235,8 @@ impl Served {
         }
     }
 
-    /// Has a machine that was reset give back what it has twice. Somebody may be
-    /// using it: then it pauses for a moment.
+    /// Discards the pages that resets have copied and that the snapshot still has. If
+    /// somebody is using the machine, it pauses for a moment.
     fn give_back(&self) {
         if let Some(machine) = &self.machine
             && machine.pause().is_ok()
@@ -537,7 +535,7 @@ fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: Fork
     }
 }
 
-/// Has the system read what the copy will touch first, while it is being made.
+/// Reads the copy's working set ahead, while the copy is being made.
 /// Where that fails, the guest waits for each page itself.
 fn read_ahead(snapshot: &Arc<Snapshot>) {
     let snapshot = snapshot.clone();

@@ -31,11 +31,13 @@ pub(crate) fn split() -> io::Result<bool> {
 /// connections end with the parent, not with its children.
 #[cfg(target_os = "linux")]
 pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
     let null = std::fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/null")?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+    let fd = null.as_raw_fd();
     for standard in [0, 1] {
         // SAFETY: both are open descriptors, and nobody here uses what the
         // second was before.
@@ -46,7 +48,7 @@ pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     std::mem::forget(null);
     let mut kept: Vec<u32> = keep
         .iter()
-        .filter_map(|fd| u32::try_from(std::os::fd::AsRawFd::as_raw_fd(fd)).ok())
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
         .collect();
     kept.sort_unstable();
     let mut first = 3;
