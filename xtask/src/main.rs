@@ -15,6 +15,7 @@ mod init_build;
 mod kernel_build;
 mod lock;
 mod macos;
+mod msrv;
 mod packages;
 mod process;
 mod prune;
@@ -79,6 +80,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "build for macOS and link the executables as Mach-O",
         run: macos::run,
+    },
+    Command {
+        name: "msrv",
+        arguments: "",
+        summary: "check each library with the oldest compiler that it promises (needs rustup)",
+        run: msrv::run,
     },
 ];
 

@@ -44,17 +44,28 @@ pub fn target_dir() -> Result<PathBuf> {
 
 /// Names of the packages that are to be published.
 pub fn published() -> Result<Vec<String>> {
+    let packages = oldest_compilers()?.into_iter();
+    Ok(packages.map(|(name, _)| name).collect())
+}
+
+/// The same with the oldest Rust that each promises to build with, as `1.91`.
+pub fn oldest_compilers() -> Result<Vec<(String, String)>> {
     let metadata: serde_json::Value = serde_json::from_str(&metadata()?)?;
     let packages = metadata["packages"]
         .as_array()
         .context("cargo metadata names no packages")?;
-    Ok(packages
+    packages
         .iter()
         // `publish = false` is an empty list of registries.
         .filter(|package| package["publish"].is_null())
-        .filter_map(|package| package["name"].as_str())
-        .map(str::to_owned)
-        .collect())
+        .map(|package| {
+            let text = |key: &str| package[key].as_str().map(str::to_owned);
+            let name = text("name").context("a package without a name")?;
+            let version = text("rust_version");
+            let version = version.with_context(|| format!("{name} has no rust-version"))?;
+            Ok((name, version))
+        })
+        .collect()
 }
 
 /// The value of a string member in machine-written JSON. Enough for one path.
