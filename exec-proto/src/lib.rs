@@ -34,7 +34,7 @@ pub use text::Printable;
 pub use workload::{WorkloadReport, WorkloadState};
 
 /// Protocol version this crate speaks. Both ends must speak the same one.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// First bytes of every hello: tells a stray peer from one of another version.
 pub const MAGIC: [u8; 4] = *b"SMXP";
 /// Vsock port in the guest on which the agent listens (`DEFAULT_EXEC_GUEST_PORT`).

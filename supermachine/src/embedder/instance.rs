@@ -2,7 +2,7 @@
 
 use super::dial::{connect, patiently};
 use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
-use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
+use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
@@ -20,12 +20,13 @@ use snapshot::Written;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long writing a snapshot may take.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the agent may take to keep all programs from running.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the agent of a copy may take to call, which it does at once unless it
+/// was in the middle of something, before it is called.
+const CALL_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]
@@ -33,8 +34,6 @@ pub struct Instance {
     exec_socket: PathBuf,
     /// A connection for the next command.
     next: Mutex<Option<Next>>,
-    /// One on which the agent owes answers that nobody waits for.
-    late: Mutex<Option<Channel>>,
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
@@ -125,7 +124,6 @@ impl Instance {
         Self {
             exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
-            late: Mutex::default(),
             ready,
             process,
             watched: Arc::new(WeakWorker::new(&worker, &pauses)),
@@ -136,8 +134,8 @@ impl Instance {
     }
 
     /// Makes children of the running machine, which share its memory, and
-    /// makes each a machine of its own. Gives also how long its programs
-    /// stood still.
+    /// makes each a machine of its own. Gives also how long the parent stood
+    /// still.
     pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
         let mut places = Vec::with_capacity(count);
         let mut births = Vec::with_capacity(count);
@@ -154,16 +152,14 @@ impl Instance {
             places.push((place, listener));
         }
         let deadline = Deadline::within(config.restore_timeout);
-        let begun = Instant::now();
-        self.hold(deadline)?;
-        let forked = self.fork_all(births, deadline);
-        let released = self.release(match forked {
-            // The limit may be all but over, and the parent must not stay held.
-            Ok(()) => Deadline::within(ANSWER_TIMEOUT),
-            Err(_) => deadline,
-        });
-        let paused = begun.elapsed();
-        forked.and(released)?;
+        let answer = self.copied(
+            |unheld| self.order_fork(&births, unheld, deadline),
+            deadline,
+        )?;
+        let FromWorker::Forked { paused_us } = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        let paused = Duration::from_micros(paused_us);
         let mut children = Vec::with_capacity(count);
         for (place, listener) in places {
             let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
@@ -191,18 +187,44 @@ impl Instance {
         Ok((paused, children?))
     }
 
-    /// Has the worker fork, as often as that takes. The guest's programs are
-    /// held, so that all children are of one moment.
-    fn fork_all(&self, births: Vec<Birth>, deadline: Deadline) -> Result<(), Error> {
-        let mut births = births.into_iter().peekable();
-        while births.peek().is_some() {
-            let batch = births.by_ref().take(MAX_BIRTHS).collect();
-            let answer = self.worker().order(&ToWorker::Fork(batch), deadline)?;
-            let FromWorker::Forked { .. } = answer else {
-                return Err(self.worker().unexpected(&answer));
+    /// Orders that children be made, all of one moment.
+    fn order_fork(
+        &self,
+        births: &[Birth],
+        unheld: bool,
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        let mut batches = births.chunks(MAX_BIRTHS).peekable();
+        let mut worker = self.worker();
+        loop {
+            let order = ToWorker::Fork {
+                births: batches.next().unwrap_or_default().to_vec(),
+                more: batches.peek().is_some(),
+                unheld,
             };
+            match worker.order(&order, deadline)? {
+                FromWorker::Noted => {}
+                answer => return Ok(answer),
+            }
         }
-        Ok(())
+    }
+
+    /// Has copies made. Those of a guest whose kernel would not hold their programs
+    /// are made only while there are none, which its agent knows.
+    fn copied(
+        &self,
+        order: impl Fn(bool) -> Result<FromWorker, Error>,
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        match order(false)? {
+            FromWorker::Unheld => {}
+            answer => return Ok(answer),
+        }
+        let channel = self.open_session(deadline, &Session::alone)?;
+        channel.limit(deadline);
+        await_done(&channel)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        order(true)
     }
 
     pub fn exec_socket(&self) -> &Path {
@@ -317,31 +339,7 @@ impl Instance {
         self.clock_set.is_off(Reading::of(clock))
     }
 
-    /// Has the agent keep all programs from running, so that those of a copy
-    /// do not before it is a machine of its own.
-    fn hold(&self, deadline: Deadline) -> Result<(), Error> {
-        let deadline = deadline.at_most(HOLD_TIMEOUT);
-        let channel = self.open_session(deadline, &|_| Ok(()))?;
-        match hold_guest(&channel, deadline) {
-            Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
-            Err(error) => {
-                // If it was only late, this is what it reads next.
-                let _ = channel.request(Session::release);
-                *lock(&self.late) = Some(channel);
-                return Err(match error {
-                    Error::Timeout { after, .. } => Error::Timeout {
-                        what: "a guest that was asked to hold its programs for a copy (try \
-                               again; if its agent does not answer at all, start another machine)",
-                        after,
-                    },
-                    error => error,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the programs go on.
+    /// Lets the programs of a copy go on that stayed held.
     fn release(&self, deadline: Deadline) -> Result<(), Error> {
         let channel = self.open_session(deadline, &|_| Ok(()))?;
         release_guest(&channel, deadline)?;
@@ -352,23 +350,15 @@ impl Instance {
     /// Pauses the machine and writes it into the directory of a draft. It
     /// stays paused until [`Instance::go_on`].
     pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
-        self.hold(Deadline::within(HOLD_TIMEOUT))?;
-        let written = self.write_into(directory);
-        if written.is_err() {
-            // Why nothing was written says more than that this failed, too.
-            let _ = self.release(Deadline::within(ANSWER_TIMEOUT));
-        }
-        written
-    }
-
-    fn write_into(&self, directory: &Path) -> Result<Written, Error> {
-        let order = ToWorker::Capture {
-            directory: directory.to_path_buf(),
+        let order = |unheld| {
+            let order = ToWorker::Capture {
+                directory: directory.to_path_buf(),
+                unheld,
+            };
+            self.worker()
+                .order(&order, Deadline::within(CAPTURE_TIMEOUT))
         };
-        let answer = self
-            .worker()
-            .order(&order, Deadline::within(CAPTURE_TIMEOUT))?;
-        match answer {
+        match self.copied(order, Deadline::within(ANSWER_TIMEOUT))? {
             FromWorker::Captured { written, .. } => Ok(*written),
             other => Err(self.worker().unexpected(&other)),
         }
@@ -376,8 +366,7 @@ impl Instance {
 
     /// Lets a captured machine go on as it was.
     pub fn go_on(&self) -> Result<(), Error> {
-        self.continue_with(None)?;
-        self.release(Deadline::within(ANSWER_TIMEOUT))
+        self.continue_with(None).map(drop)
     }
 
     /// Lets a captured machine go on as another one than was captured, on the
@@ -429,7 +418,7 @@ impl Instance {
         // Programs do not go on before the memory is what it will be.
         let stay_held = memory_mib.is_some();
         let (channel, resumed) = loop {
-            let stream = self.await_agent(deadline)?;
+            let stream = self.await_copy(deadline)?;
             let made = Channel::new(stream, self.watched()).and_then(|channel| {
                 let (generation, time) = (stages.generation, Reading::of(&identity.clock));
                 let resumed =
@@ -537,16 +526,33 @@ impl Instance {
         self.dir.remove();
     }
 
+    /// Waits for the agent of a copy to call, and calls it if it does not: whoever
+    /// calls in it may be starting a program, which does not get on before others
+    /// are released.
+    fn await_copy(&self, deadline: Deadline) -> Result<UnixStream, Error> {
+        match self.await_call(deadline.at_most(CALL_PATIENCE))? {
+            Some(stream) => Ok(stream),
+            None if deadline.has_passed() => Err(hung(&mut self.worker(), deadline.limit())),
+            None => connect(&self.exec_socket, deadline),
+        }
+    }
+
     /// Waits for the agent's connection or the machine's end, whichever is
     /// first.
     fn await_agent(&self, deadline: Deadline) -> Result<UnixStream, Error> {
+        let call = self.await_call(deadline)?;
+        call.ok_or_else(|| hung(&mut self.worker(), deadline.limit()))
+    }
+
+    /// The same; nothing if `deadline` was first.
+    fn await_call(&self, deadline: Deadline) -> Result<Option<UnixStream>, Error> {
         loop {
             // First: who always calls again gets no further than who never does.
             if deadline.has_passed() {
-                return Err(hung(&mut self.worker(), deadline.limit()));
+                return Ok(None);
             }
             if let Some(stream) = self.dialed() {
-                return Ok(stream);
+                return Ok(Some(stream));
             }
             let mut worker = self.worker();
             let mut fds = [

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -21,8 +21,7 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
 
-/// Most children that are made at one order, so that it fits in a message: each
-/// has five paths, of which two are of sockets and so have at most 108 bytes.
+/// Most children that one message names, so that it fits: each has five paths, of which two are of sockets and so have at most 108 bytes.
 pub const MAX_BIRTHS: usize = 64;
 
 /// What a worker prepares before it knows what it will run.
@@ -141,6 +140,8 @@ pub enum ToWorker {
     Capture {
         /// Directory of a draft.
         directory: PathBuf,
+        /// Even if programs of the copies would not be held: there are none.
+        unheld: bool,
     },
     /// Let a captured machine go on.
     Continue {
@@ -148,9 +149,15 @@ pub enum ToWorker {
         /// machine; it goes on as another one then.
         rebase: Option<PathBuf>,
     },
-    /// Make children of the running machine, one for each of at most
-    /// [`MAX_BIRTHS`].
-    Fork(Vec<Birth>),
+    /// Make children of the running machine.
+    Fork {
+        /// At most [`MAX_BIRTHS`].
+        births: Vec<Birth>,
+        /// Others follow in the next message, and all are made then.
+        more: bool,
+        /// As for a capture.
+        unheld: bool,
+    },
     /// Have the guest have so much memory.
     SetMemory {
         /// In MiB.
@@ -171,7 +178,10 @@ impl ToWorker {
     pub fn stops_the_machine(&self) -> bool {
         matches!(
             self,
-            Self::Reset | Self::Capture { .. } | Self::Continue { .. } | Self::Fork(_)
+            Self::Reset
+                | Self::Capture { .. }
+                | Self::Continue { .. }
+                | Self::Fork { more: false, .. }
         )
     }
 }
@@ -265,6 +275,11 @@ pub enum FromWorker {
         /// Microseconds the parent was paused.
         paused_us: u64,
     },
+    /// Further children may be named.
+    Noted,
+    /// The guest's kernel would not hold the programs of a copy, and none was made:
+    /// only a guest without programs can be copied.
+    Unheld,
     /// First message of a child, after its hello.
     Born {
         /// Its process id.
@@ -402,7 +417,12 @@ mod tests {
             setup,
             control: path,
         };
-        send(io::sink(), &ToWorker::Fork(vec![birth; MAX_BIRTHS])).unwrap();
+        let order = ToWorker::Fork {
+            births: vec![birth; MAX_BIRTHS],
+            more: false,
+            unheld: false,
+        };
+        send(io::sink(), &order).unwrap();
     }
 
     #[test]

@@ -151,6 +151,8 @@ struct Served {
     baseline: Option<SavedMachine>,
     /// The state of the paused machine, and what was written of it.
     captured: Option<(SavedMachine, Written)>,
+    /// Children that are to be made.
+    births: Vec<Birth>,
 }
 
 impl Served {
@@ -164,6 +166,7 @@ impl Served {
             watcher: None,
             baseline: None,
             captured: None,
+            births: Vec::new(),
             layers: Vec::new(),
             is_fresh: false,
         }
@@ -184,14 +187,24 @@ impl Served {
                 ToWorker::Boot(boot) => self.boot(&boot),
                 ToWorker::Restore(restore) => self.restore(&restore),
                 ToWorker::Reset => self.reset(),
-                ToWorker::Capture { directory } => {
+                ToWorker::Capture { directory, unheld } => {
                     let dir = self.runtime_dir.clone();
                     while_wanted(control, &dir, || {
-                        self.or_go_on(|served| served.capture(&directory))
+                        self.or_go_on(|served| served.capture(&directory, unheld))
                     })
                 }
                 ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
-                ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births)),
+                ToWorker::Fork {
+                    births,
+                    more,
+                    unheld,
+                } => {
+                    self.births.extend(births);
+                    match more {
+                        true => Ok(FromWorker::Noted),
+                        false => self.or_go_on(|served| served.fork(unheld)),
+                    }
+                }
                 ToWorker::SetMemory { mib, patience_ms } => {
                     while_wanted(control, &self.runtime_dir, || {
                         self.set_memory(mib, patience_ms)
@@ -364,8 +377,11 @@ impl Served {
         }))
     }
 
-    fn capture(&mut self, directory: &Path) -> Result<FromWorker, Refusal> {
+    fn capture(&mut self, directory: &Path, unheld: bool) -> Result<FromWorker, Refusal> {
         let machine = self.machine("capture")?;
+        if !unheld && !machine.holds_programs() {
+            return Ok(FromWorker::Unheld);
+        }
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
@@ -395,8 +411,13 @@ impl Served {
         Ok(FromWorker::Continued { generation })
     }
 
-    fn fork(&self, births: &[Birth]) -> Result<FromWorker, Refusal> {
+    /// Makes all children that were named, of one moment.
+    fn fork(&mut self, unheld: bool) -> Result<FromWorker, Refusal> {
+        let births = std::mem::take(&mut self.births);
         let machine = self.machine("fork")?;
+        if !unheld && !machine.holds_programs() {
+            return Ok(FromWorker::Unheld);
+        }
         let layers = self.layers.clone();
         let paused = machine.fork(births.len(), |number, forked| match births.get(number) {
             Some(birth) => be_born(birth, layers, forked),
