@@ -1,8 +1,8 @@
 //! Threads for what blocks: started when needed, gone when idle for a while.
 
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long a thread without work stays.

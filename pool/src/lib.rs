@@ -9,6 +9,7 @@ mod jobs;
 pub mod policy;
 mod pool;
 mod shared;
+mod sync;
 mod ticket;
 mod worker;
 

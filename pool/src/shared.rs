@@ -4,14 +4,14 @@
 use crate::budget::Budget;
 use crate::jobs::{Jobs, lock};
 use crate::policy::{Action, Policy, TicketId, WorkerId};
+use crate::sync::{Condvar, Instant, Mutex, thread};
 use crate::worker::{Factory, Worker};
 use crate::{Failure, PoolConfig, PoolError, PoolStats};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A worker with what it was charged.
 struct Member<W> {

@@ -3,6 +3,7 @@
 use crate::PoolError;
 use crate::policy::{TicketId, WorkerId};
 use crate::shared::Shared;
+use crate::sync::thread::{self, Thread};
 use crate::worker::{Factory, Worker};
 use std::fmt;
 use std::future::Future;
@@ -10,7 +11,6 @@ use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
 /// A place in the line for a worker. It is a future that needs no particular
 /// runtime; dropped, it leaves the line, and a worker already assigned to it

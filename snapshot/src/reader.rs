@@ -23,7 +23,7 @@ pub struct Inspection {
     files: Arc<dyn Files>,
     path: PathBuf,
     /// Holds the shared lock.
-    _directory: File,
+    directory: File,
     manifest: Manifest,
     state: StateFile,
     working_set: WorkingSet,
@@ -168,13 +168,33 @@ impl Inspection {
         Ok(Some(Self {
             files,
             path: path.to_owned(),
-            _directory: directory,
+            directory,
             manifest,
             state,
             working_set,
             memory: Arc::new(memory),
             base,
         }))
+    }
+
+    /// What it is read with.
+    pub(crate) fn files(&self) -> &dyn Files {
+        &*self.files
+    }
+
+    /// The directory, which holds the lock.
+    pub(crate) fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// The file of memory that was checked.
+    pub(crate) fn memory(&self) -> &File {
+        &self.memory
+    }
+
+    /// The same of what it has in common with others.
+    pub(crate) fn base(&self) -> Option<&File> {
+        self.base.as_deref()
     }
 
     /// The files of memory.

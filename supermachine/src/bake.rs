@@ -1,13 +1,13 @@
 //! Baking: an image is booted once, brought to the moment that copies start
 //! from, and captured.
 
-use crate::base::{self, PATIENCE, RECIPE};
+use crate::base::{self, RECIPE};
 use crate::capture::{About, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
-use crate::exec::ANSWER_LIMIT;
 use crate::image::default_cache;
+use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT, HEARTBEAT_PAUSE, LISTENER_TIMEOUT};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
@@ -21,12 +21,9 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{debug, info, warn};
 use vmm_core::machine::STATE_VERSION;
 
-/// How long a workload may take to listen.
-const LISTENER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often the agent is asked for a heartbeat.
-const HEARTBEAT: Duration = Duration::from_millis(50);
 /// Most memory pages a working set is taken from: beyond that, reading ahead
 /// costs more than it saves.
 const MAX_WORKING_SET_PAGES: u64 = (32 << 20) / 4096;
@@ -244,14 +241,21 @@ impl OciImageBuilder {
             std::fs::create_dir_all(above).map_err(Error::host("cannot create", above))?;
         }
         let store = Store::new(root)?;
+        let _bake =
+            tracing::error_span!("bake", snapshot = name, reference = self.reference).entered();
         let find = || self.find_or_bake(image, &store, &name, &here);
         let (template, kept) = match find()? {
             (Baked::Reused(found), _) => {
                 let number = found.number();
+                debug!(generation = number, "snapshot is there already");
                 match (Template::new(found, &here), number) {
                     // Its manifest is good, and something else of it is not.
-                    (Err(Error::Rebake { .. }), Some(number)) => {
-                        store.lock(&name, PATIENCE)?.retire(number)?;
+                    (Err(Error::Rebake { reason }), Some(number)) => {
+                        warn!(
+                            generation = number,
+                            reason, "snapshot is of no use, baking it again"
+                        );
+                        store.lock(&name, BAKE_LOCK_TIMEOUT)?.retire(number)?;
                         let (baked, kept) = find()?;
                         (Template::new(baked.into_snapshot(), &here)?, kept)
                     }
@@ -263,6 +267,7 @@ impl OciImageBuilder {
         let template = Arc::new(template.cached_in(store, name));
         // The machine goes back to the snapshot like any of its copies.
         let kept = kept.filter(|vm| vm.reset(&template).is_ok());
+        debug!(path = %template.path().display(), "image is ready");
         Ok(Image::from_template(template, kept))
     }
 
@@ -278,7 +283,7 @@ impl OciImageBuilder {
         let key = self.key(image, here);
         let mut kept = None;
         let unfinished = Unfinished::begin(store, name);
-        let baked = store.bake(name, &key, here, PATIENCE, |mut draft| {
+        let baked = store.bake(name, &key, here, BAKE_LOCK_TIMEOUT, |mut draft| {
             let base = base::find(store.root(), &self.config, here)?;
             draft.share(&base)?;
             let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
@@ -346,6 +351,7 @@ impl OciImageBuilder {
     ) -> Result<(u64, Vm), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
+        info!("baking a snapshot");
         let (vm, workload, layers) = std::thread::scope(|scope| {
             let layers = scope.spawn(|| read_layers(image.layers()));
             let vm = Vm::boot(image, &config)?;
@@ -392,8 +398,9 @@ impl OciImageBuilder {
         let workload = if self.trigger == Trigger::Ready {
             workload
         } else {
-            vm.start_workload(&workload, Deadline::within(ANSWER_LIMIT))?;
+            vm.start_workload(&workload, Deadline::within(GUEST_ANSWER_TIMEOUT))?;
             self.await_trigger(vm)?;
+            debug!(trigger = ?self.trigger, "workload has come to the moment of the snapshot");
             Workload::Running
         };
         if let Some(warmup) = &self.warmup {
@@ -424,7 +431,7 @@ impl OciImageBuilder {
                 for beat in 0..count {
                     let channel = vm.open_session(|session| session.ping(beat))?;
                     channel.answer(|event| matches!(event, Event::Pong(_)).then_some(()))?;
-                    std::thread::sleep(HEARTBEAT);
+                    std::thread::sleep(HEARTBEAT_PAUSE);
                 }
                 Ok(())
             }

@@ -6,6 +6,7 @@
 //! in a directory beside the others, and they leave it out.
 
 use crate::capture::{self, About};
+use crate::limits::BAKE_LOCK_TIMEOUT;
 use crate::random::hex;
 use crate::template::{LayerFiles, Workload};
 use crate::unfinished::Unfinished;
@@ -18,8 +19,6 @@ use vmm_core::machine::STATE_VERSION;
 
 /// Changes when the same options would make another snapshot.
 pub const RECIPE: &str = "supermachine bake 3";
-/// How long another process may take to bake the same image.
-pub const PATIENCE: Duration = Duration::from_secs(1800);
 /// Where bases are, among snapshots: no image can have that name.
 const DIRECTORY: &str = ".bases";
 
@@ -32,7 +31,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
     let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here]);
     let key = hex(&Sha256::digest(parts.to_string()));
     let unfinished = Unfinished::begin(&store, &name);
-    let baked = store.bake(&name, &key, here, PATIENCE, |draft| {
+    let baked = store.bake(&name, &key, here, BAKE_LOCK_TIMEOUT, |draft| {
         let bare = VmConfig {
             hostname: Some("base".into()),
             name: None,

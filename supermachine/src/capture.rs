@@ -2,13 +2,14 @@
 
 use crate::embedder::instance::Made;
 use crate::host;
+use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tracing::info;
 
 /// Descriptors this process needs for a child while it is made: its directory,
 /// log and control connection, the sockets where it calls and where its agent
@@ -41,9 +43,6 @@ fn check_descriptors(count: usize) -> Result<(), Error> {
         limit,
     })
 }
-
-/// How long another process may write to the same snapshot.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Vm {
     /// Makes a snapshot of the machine as it is now, in the directory `dest`:
@@ -82,7 +81,7 @@ impl Vm {
             None => read_layers(self.image().layers())?,
         };
         quiet(self)?;
-        let lock = store.lock(name, PATIENCE)?;
+        let lock = store.lock(name, SNAPSHOT_LOCK_TIMEOUT)?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", random::random_name()?);
@@ -133,14 +132,21 @@ impl Vm {
             return Ok(Vec::new());
         }
         check_descriptors(count)?;
+        let _machine = self.span().entered();
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
+        info!(children = count, ?paused, "machine forked");
+        // A name is one machine's.
+        let config = VmConfig {
+            name: None,
+            ..self.config().clone()
+        };
         let child = |made: Made| {
-            let vm = Self::over(self.image(), self.config(), made.instance);
+            let vm = Self::over(self.image(), &config, made.instance);
             vm.started(
                 begun,
                 Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),
@@ -167,7 +173,9 @@ pub(crate) fn write(
     about: &About<'_>,
     go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
 ) -> Result<u64, Error> {
+    let _machine = vm.span().entered();
     let image = vm.image();
+    let begun = Instant::now();
     let (written, working_set) = {
         let _alone = vm.alone();
         let written = vm.instance().capture(draft.path())?;
@@ -196,7 +204,9 @@ pub(crate) fn write(
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
-    Ok(unfinished::publish(|| draft.publish(description))?)
+    let number = unfinished::publish(|| draft.publish(description))?;
+    info!(generation = number, took = ?begun.elapsed(), "snapshot written");
+    Ok(number)
 }
 
 /// Has the guest write out what it holds back.

@@ -1,14 +1,10 @@
 //! The wall clock that guests are set to, and whether it was moved since.
 
+use crate::limits::CLOCK_TOLERANCE;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
-
-/// How far the host's wall clock may have moved before a guest that waited is
-/// set again: more than the two clocks drift apart in a second while the host's
-/// is disciplined (500 ppm), less than programs notice.
-const TOLERANCE: Duration = Duration::from_millis(10);
+use std::time::{Instant, SystemTime};
 
 /// Tells what time guests are to have: the host's wall clock, or another one.
 #[derive(Clone, Default)]
@@ -100,7 +96,7 @@ impl LastSet {
     pub fn is_off(&self, now: Reading) -> bool {
         let then = self.0.load(Ordering::Relaxed);
         let moved = now.offset_ns.abs_diff(then);
-        then != NEVER && u128::from(moved) > TOLERANCE.as_nanos()
+        then != NEVER && u128::from(moved) > CLOCK_TOLERANCE.as_nanos()
     }
 }
 
@@ -108,6 +104,7 @@ impl LastSet {
 mod tests {
     use super::*;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     #[test]
     fn only_a_clock_that_was_moved_is_set_again() {

@@ -1,11 +1,12 @@
 //! How a machine is to be made.
 
 use crate::clock::WallClock;
+use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
+use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
 use crate::{AssetPaths, Error, random};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use vmm_core::ResourceError;
-use vmm_core::resources::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS};
 
 /// Which engine runs the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +69,7 @@ pub struct VmConfig {
     pub(crate) max_processes: Option<u32>,
     pub(crate) machine_id: MachineId,
     pub(crate) name: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
 }
 
@@ -76,10 +78,6 @@ pub struct VmConfig {
 pub const MAX_VCPUS: u32 = 16;
 /// Longest host name in bytes (Linux, `__NEW_UTS_LEN`).
 const MAX_HOSTNAME_BYTES: usize = 64;
-/// How long a guest may take from power-on to its agent's first word.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a copy may take until its agent's first word.
-const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for VmConfig {
     fn default() -> Self {
@@ -97,6 +95,7 @@ impl Default for VmConfig {
             max_processes: None,
             machine_id: MachineId::Image,
             name: None,
+            labels: BTreeMap::new(),
             clock: WallClock::default(),
         }
     }
@@ -194,9 +193,18 @@ impl VmConfig {
     }
 
     /// What the machine is called in `supermachine ps` and for `exec` and
-    /// `stop`: as a host name. Without one it has only its id.
+    /// `stop`: as a host name. Without one it has only its id. Of this user's
+    /// running machines only one has it: pools are refused it, and forked
+    /// children go without.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Says something about the machine that `supermachine ps` shows and can
+    /// select by. A later value of the same label wins.
+    pub fn with_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
         self
     }
 

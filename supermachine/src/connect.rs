@@ -2,13 +2,11 @@
 
 use crate::deadline::{Deadline, Timed};
 use crate::embedder::dial;
+use crate::limits::ACCEPT_TIMEOUT;
 use crate::{Error, Vm};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
-/// How long a guest may take to accept a connection.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest line by which the device says that the guest has accepted:
 /// `OK`, a space, a port of 32 bits and the line's end.
 const MAX_LINE_BYTES: usize = 14;

@@ -2,13 +2,13 @@
 //! much or little the other side sends meanwhile.
 
 use crate::Error;
+use crate::limits::{LONGEST_POLL, PASSING_PAUSE};
+use crate::link::passing;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-
-/// Longest single wait, so that it fits every system's clock type.
-const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 /// The end of a wait, or none.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +142,22 @@ impl<'a> Timed<'a> {
                 result => return result,
             }
         }
+    }
+}
+
+impl Timed<'_> {
+    /// Passes open files on.
+    pub fn pass(&self, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        for some in files.chunks(passing::AT_ONCE) {
+            self.until(PollFlags::OUT, || match passing::pass(self.stream, some) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(PASSING_PAUSE);
+                    Err(io::ErrorKind::Interrupted.into())
+                }
+                passed => passed,
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -7,17 +7,13 @@
 use crate::Error;
 use crate::embedder::process::Process;
 use crate::error::Cause;
+use crate::limits::{LATE_COPY, REMOVAL_LOCK_TIMEOUT};
 use crate::template::Template;
 use snapshot::SnapshotError;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
-
-/// After this time a copy is late, which takes some milliseconds.
-const LATE: Duration = Duration::from_secs(2);
-/// How long another process may keep the right to change the image.
-const PATIENCE: Duration = Duration::from_secs(10);
+use tracing::warn;
 
 /// What looking at the files gave.
 type Verdict = Option<Result<(), SnapshotError>>;
@@ -64,7 +60,10 @@ fn watch(
     until: Receiver<()>,
 ) -> std::io::Result<JoinHandle<Verdict>> {
     let look = move || {
-        if !matches!(until.recv_timeout(LATE), Err(RecvTimeoutError::Timeout)) {
+        if !matches!(
+            until.recv_timeout(LATE_COPY),
+            Err(RecvTimeoutError::Timeout)
+        ) {
             return None;
         }
         let verdict = template.snapshot().verify();
@@ -83,11 +82,12 @@ impl Template {
     /// baked again is found by nobody any more.
     fn give_up(&self, source: SnapshotError) -> Error {
         if let (Some((store, image)), Some(number)) = (self.cached(), self.snapshot().number())
-            && let Ok(lock) = store.lock(image, PATIENCE)
+            && let Ok(lock) = store.lock(image, REMOVAL_LOCK_TIMEOUT)
         {
             // If that fails, the next copy has the same to say.
             let _ = lock.retire(number);
         }
+        warn!(snapshot = %self.path().display(), error = %source, "snapshot is damaged");
         Error::Damaged {
             path: self.path().to_path_buf(),
             source: Cause::of_snapshot(source),

@@ -2,15 +2,12 @@
 //! replaced when it dies, and not when somebody wants it.
 
 use crate::embedder::process::Process;
+use crate::limits::FATE_TIMEOUT;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
-
-/// How long a process may take to be gone after it closed its connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A worker: its process, and the connection that breaks when it ends.
 pub type Watched = (Arc<Process>, Arc<UnixStream>);
@@ -92,7 +89,7 @@ fn wait_for_end(workers: &Mutex<Vec<Watched>>, changes: &UnixStream) -> bool {
             .collect();
         for (process, _) in &ended {
             // A worker without its connection is of no use to anybody.
-            process.ends_within(PATIENCE);
+            process.ends_within(FATE_TIMEOUT);
             process.kill();
             lock(workers).retain(|(known, _)| !Arc::ptr_eq(known, process));
         }

@@ -7,6 +7,7 @@ use oci_bake::{BakeOptions, Cancel, ImageConfig, Reference, Store, bake};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tracing::debug;
 
 /// An image to start machines from: the layers of an OCI image, which boot, or
 /// a snapshot made of one, which is copied.
@@ -66,6 +67,12 @@ impl Image {
         let reference = Reference::parse(text)?;
         let store = Store::open(cache)?;
         let baked = bake(&reference, options, &store)?;
+        debug!(
+            reference = text,
+            digest = %baked.config_digest,
+            layers = baked.layers.len(),
+            "image loaded"
+        );
         Ok(Self {
             config: Arc::new(baked.config),
             layers: baked.layers,

@@ -10,6 +10,7 @@ mod capture;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+pub mod compat;
 mod config;
 mod connect;
 mod deadline;
@@ -20,10 +21,13 @@ mod error;
 mod exec;
 mod host;
 mod image;
+mod limits;
 mod link;
+mod log;
 mod pool;
 mod random;
 pub mod running;
+mod spans;
 mod stamp;
 mod template;
 mod unfinished;
@@ -43,9 +47,6 @@ pub use image::Image;
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
 pub use vm::{CopyReport, Vm};
-pub use vmm_core::{
-    EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
-};
 pub use workload::{WorkloadState, WorkloadStatus};
 
 /// What is shared between threads or sent to others stays so.

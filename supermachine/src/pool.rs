@@ -4,6 +4,7 @@
 use crate::ends::Ends;
 use crate::error::with_causes;
 use crate::host;
+use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::template::Template;
 use crate::{Error, Image, Vm, VmConfig};
 use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};
@@ -17,8 +18,6 @@ pub use pool::PoolStats;
 
 /// Most machines of a pool that sets no limit.
 pub(crate) const DEFAULT_POOL_MAX: usize = 8;
-/// How long machines in use may stay so when their pool is shut down.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// How many machines in a row may fail to have their clock set before a caller
 /// hears of it.
 const CLOCK_TRIES: u32 = 3;
@@ -145,8 +144,8 @@ impl PoolBuilder {
     /// Makes the pool, which starts its minimum of machines by itself.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] if the image has no snapshot;
-    /// [`Error::MemoryOutOfRange`] for memory its copies cannot have;
+    /// [`Error::Unsuitable`] if the image has no snapshot, or the machines are to
+    /// have a name; [`Error::MemoryOutOfRange`] for memory its copies cannot have;
     /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
         let (config, sizes) = self.settled();
@@ -157,6 +156,12 @@ impl PoolBuilder {
                 needs: "an image with a snapshot: bake it with Image::builder",
             });
         };
+        if config.name.is_some() {
+            return Err(Error::Unsuitable {
+                what: "a pool",
+                needs: "a configuration without a name, which only one machine can have",
+            });
+        }
         template.check_memory(&config)?;
         let checker = Arc::new(OnceLock::<Checker<Starters>>::new());
         let ended = Arc::clone(&checker);
@@ -251,7 +256,7 @@ impl Pool {
     /// Ends the pool: refuses who waits, ends idle machines and workers kept
     /// started, waits for machines in use up to 30 seconds and ends them then.
     pub fn shutdown(&self) {
-        self.shutdown_within(SHUTDOWN_PATIENCE);
+        self.shutdown_within(SHUTDOWN_TIMEOUT);
     }
 
     /// As [`Pool::shutdown`], but waits for machines in use up to `patience`.

@@ -5,14 +5,17 @@
 
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
-use crate::exec::{Channel, GREETING_LIMIT, Opens, Unwatched};
+use crate::exec::{Channel, Opens, Unwatched};
 use crate::host;
+use crate::limits::{GREETING_TIMEOUT, KILL_TIMEOUT, OTHERS_END_PAUSE};
 use crate::link::runtime_dir::{self, Occupant};
 use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +24,6 @@ use std::time::{Duration, Instant, SystemTime};
 const FILE: &str = "vm.json";
 /// Longest description in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// How often to look whether a machine has ended.
-const POLL: Duration = Duration::from_millis(10);
-/// How long a killed process may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a machine says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +49,9 @@ pub struct Description {
     pub started_unix_ms: u64,
     /// What the image says about running it.
     pub config: ImageConfig,
+    /// What it was labelled with.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A machine that runs, in this process or another.
@@ -69,8 +71,36 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Describes the machine of a runtime directory.
+/// Describes the machine of a runtime directory, from when on it is found.
+///
+/// # Errors
+/// [`Error::NameTaken`] if another running machine has its name.
 pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> {
+    let Some(name) = &description.name else {
+        return write_file(dir, description);
+    };
+    // Until this one can be seen, nobody else looks.
+    let _alone =
+        runtime_dir::lock_names().map_err(Error::host("cannot lock the names of machines", dir))?;
+    check_name(name)?;
+    write_file(dir, description)
+}
+
+/// Whether a machine may have this name now.
+///
+/// # Errors
+/// [`Error::NameTaken`] if another running machine has it.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let is_taken = |vm: &RunningVm| vm.description.name.as_deref() == Some(name);
+    match list().iter().any(is_taken) {
+        true => Err(Error::NameTaken {
+            name: name.to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn write_file(dir: &Path, description: &Description) -> Result<(), Error> {
     let path = dir.join(FILE);
     let next = dir.join(".vm.json.tmp");
     let failed = || Error::host("cannot describe the machine", &path);
@@ -179,10 +209,10 @@ impl RunningVm {
         }
         if !self.ends_within(grace) {
             self.kill_worker()?;
-            if !self.ends_within(KILL_PATIENCE) {
+            if !self.ends_within(KILL_TIMEOUT) {
                 return Err(Error::Timeout {
                     what: "the end of a killed worker",
-                    after: KILL_PATIENCE,
+                    after: KILL_TIMEOUT,
                 });
             }
         }
@@ -195,7 +225,7 @@ impl RunningVm {
     /// gives no answer. It ends with the worker, whose sockets then close.
     fn ask_to_end(&self) -> Result<(), Error> {
         let vm = self.clone();
-        let deadline = Deadline::within(GREETING_LIMIT);
+        let deadline = Deadline::within(GREETING_TIMEOUT);
         std::thread::Builder::new()
             .name("shutdown".into())
             .spawn(move || {
@@ -211,7 +241,7 @@ impl RunningVm {
 
     fn kill_worker(&self) -> Result<(), Error> {
         match self.occupant.pid() {
-            Some(pid) => host::kill_if(pid, || self.occupant.pid() == Some(pid))
+            Some(pid) => host::signal_if(pid, Signal::KILL, || self.occupant.pid() == Some(pid))
                 .map_err(Error::system("end the worker")),
             None if self.is_running() => Err(Error::Unsuitable {
                 what: "ending this machine's worker",
@@ -227,7 +257,7 @@ impl RunningVm {
             if begun.elapsed() >= patience {
                 return false;
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(OTHERS_END_PAUSE);
         }
         true
     }

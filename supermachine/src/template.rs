@@ -1,12 +1,14 @@
 //! A snapshot that machines are copied from.
 
 use crate::embedder::personalise::Personality;
+use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
 use crate::{Error, VmConfig, stamp};
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
 use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Stamp, Store, SystemFiles};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -197,15 +199,21 @@ impl Template {
         })
     }
 
-    /// What the worker is told to make a copy of a configuration.
-    pub fn restore(&self, config: &VmConfig) -> Restore {
-        Restore {
-            snapshot: self.path().to_path_buf(),
+    /// What the worker is told to make a copy of a configuration, and what it is
+    /// given: the files that were checked here, and not what their paths lead to
+    /// by then.
+    pub fn restore(&self, config: &VmConfig) -> Result<(Restore, Vec<File>), Error> {
+        let (names, files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let layers = layer_resources(&self.layers).into_iter();
+        let restore = Restore {
+            snapshot: self.path().to_string_lossy().into_owned(),
+            files: names,
             guest: self.guest.clone(),
-            layers: self.layers.clone(),
+            layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
-        }
+        };
+        Ok((restore, files))
     }
 
     /// What a copy of a configuration is to be called and have.

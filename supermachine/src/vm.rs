@@ -5,17 +5,24 @@ use crate::doubt::{blame, doubting};
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
-use crate::exec::{Channel, GREETING_LIMIT, Opens};
+use crate::exec::{Channel, Opens};
+use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
+use crate::link::runtime_dir;
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
-use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig};
+use crate::{
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, spans,
+};
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
 use oci_bake::ImageConfig;
-use std::path::PathBuf;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::{Span, debug, info};
 
 /// A running machine in a worker process of its own.
 ///
@@ -90,14 +97,17 @@ impl Vm {
     /// else one that boots. Returns when it serves commands.
     ///
     /// # Errors
-    /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`]
-    /// and [`Error::MemoryOutOfRange`] for what `config` must not say;
+    /// [`Error::Resources`], [`Error::TooManyVcpus`], [`Error::BadHostname`],
+    /// [`Error::NameTaken`] and [`Error::MemoryOutOfRange`] for what `config` must not say;
     /// [`Error::Assets`] and [`Error::NoWorker`] for an incomplete
     /// installation; [`Error::Start`] when the machine cannot be made here; [`Error::BootFailed`], with the
     /// end of the guest's console, when the guest ended or hung before it
     /// served commands; [`Error::Rebake`] for a snapshot that does not fit.
     pub fn start(image: &Image, config: &VmConfig) -> Result<Self, Error> {
         config.validate()?;
+        if let Some(name) = &config.name {
+            running::check_name(name)?;
+        }
         match image.template() {
             Some(template) => {
                 template.check_memory(config)?;
@@ -131,17 +141,26 @@ impl Vm {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
+        let _machine = vm.span().entered();
+        let paths = [&assets.kernel, &assets.init_oci].into_iter();
+        let files: Result<Vec<File>, Error> = paths
+            .chain(image.layers())
+            .map(|path| open_to_read(path))
+            .collect();
+        let files = files?;
+        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
-            kernel: assets.kernel,
-            init: assets.init_oci,
+            kernel: name(&assets.kernel),
+            init: name(&assets.init_oci),
             memory_mib: config.boot_memory_mib(),
             vcpus: config.boot_vcpus(),
             possible_vcpus: MAX_VCPUS,
-            layers: image.layers().to_vec(),
+            layers: image.layers().iter().map(name).collect(),
             cmdline: command_line(image, config),
         };
-        vm.instance.boot(boot, deadline)?;
+        vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
+        info!(engine = vm.engine(), took = ?begun.elapsed(), "machine booted");
         Ok(vm)
     }
 
@@ -173,14 +192,22 @@ impl Vm {
 
     fn try_restore(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (stages, resumed) =
-            self.instance
-                .restore(template.restore(&self.config), &identity, deadline)?;
+        let (restore, files) = template.restore(&self.config)?;
+        let (stages, resumed) = self
+            .instance
+            .restore(restore, &files, &identity, deadline)?;
         self.check_vcpus(vcpus, &resumed)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        info!(
+            snapshot = %template.path().display(),
+            engine = self.engine(),
+            took = ?begun.elapsed(),
+            "machine restored"
+        );
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -191,10 +218,12 @@ impl Vm {
 
     fn try_reset(&self, template: &Template) -> Result<(), Error> {
         let begun = Instant::now();
+        let _machine = self.span().entered();
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)
     }
 
@@ -249,6 +278,7 @@ impl Vm {
                 owner_pid: std::process::id(),
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
+                labels: self.config.labels.clone(),
             },
         )
     }
@@ -278,6 +308,11 @@ impl Vm {
         self.still.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is told of it is in this span.
+    pub(crate) fn span(&self) -> Span {
+        spans::machine(self.instance.dir(), self.config.name.as_deref())
+    }
+
     pub(crate) fn instance(&self) -> &Instance {
         &self.instance
     }
@@ -304,6 +339,11 @@ impl Vm {
     /// From the order to boot, restore or reset to the agent's first word.
     pub fn boot_time(&self) -> Duration {
         self.start_report().took
+    }
+
+    /// What `supermachine ps` calls it where nothing else is.
+    pub fn id(&self) -> &str {
+        runtime_dir::id(self.instance.dir()).unwrap_or_default()
     }
 
     /// What the image says about running it.
@@ -391,7 +431,7 @@ impl Vm {
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance
-            .open_session(Deadline::within(GREETING_LIMIT), &queue)
+            .open_session(Deadline::within(GREETING_TIMEOUT), &queue)
     }
 
     /// How the machine is doing.
@@ -431,6 +471,14 @@ impl Opens for Vm {
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
     }
+}
+
+/// Opens a file that a worker is to read. A pipe does not block.
+fn open_to_read(path: &Path) -> Result<File, Error> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| Error::host("cannot read", path)(error.into()))
 }
 
 /// What init is told on the kernel's command line.

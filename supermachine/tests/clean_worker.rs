@@ -4,7 +4,9 @@ mod support;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use supermachine::Vm;
 use support::shelf::*;
@@ -39,6 +41,39 @@ fn worker_has_neither_open_files_nor_secrets_of_its_embedder() {
     assert!(std::env::vars_os().any(|(name, _)| name == "CARGO_PKG_NAME"));
     for name in &names {
         assert!(!name.starts_with("CARGO") && name != "HOME", "{names:?}");
+    }
+}
+
+/// What the descriptors of a process are of, by kind.
+#[cfg(target_os = "linux")]
+fn open_files(process: u32, kind: &str) -> BTreeSet<PathBuf> {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    descriptors
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .filter(|file| file.to_string_lossy().contains(kind))
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn forked_workers_have_their_disks_and_no_connection_of_another() {
+    let _alone = alone();
+    let parent = Vm::start(&library_image(), &library_config()).unwrap();
+    let children = parent.fork(3).unwrap();
+    let workers: Vec<u32> = children.iter().chain([&parent]).map(worker_of).collect();
+    let disks = open_files(workers[0], ".squashfs");
+    assert!(!disks.is_empty());
+    for (n, worker) in workers.iter().enumerate() {
+        assert_eq!(open_files(*worker, ".squashfs"), disks, "{n}");
+        let own = open_files(*worker, "socket:");
+        assert!(!own.is_empty(), "{n}");
+        for other in &workers[n + 1..] {
+            let shared: Vec<_> = open_files(*other, "socket:")
+                .intersection(&own)
+                .cloned()
+                .collect();
+            assert!(shared.is_empty(), "{n}: {shared:?}");
+        }
     }
 }
 

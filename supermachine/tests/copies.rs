@@ -426,3 +426,28 @@ fn acquire_with_keeps_a_pool_for_each_configuration() {
     assert_eq!(sh(&image.acquire_with(&two).unwrap(), "nproc"), "2");
     let _: &VmConfig = &two;
 }
+
+#[test]
+fn a_copy_is_made_of_the_memory_that_was_checked_whatever_its_name_leads_to() {
+    let shelf = Shelf::new("swapped");
+    let image = shelf.bake();
+    let memory = image.snapshot_path().unwrap().join("mem.bin");
+    let other = fs::File::create(memory.with_extension("other")).unwrap();
+    other.set_len(fs::metadata(&memory).unwrap().len()).unwrap();
+    fs::rename(memory.with_extension("other"), &memory).unwrap();
+    assert_eq!(sh(&copy(&image), "echo whole"), "whole");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn snapshots_may_be_in_directories_whose_names_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let shelf = Shelf::new("bytes");
+    let odd = shelf.0.join(std::ffi::OsStr::from_bytes(b"odd-\xff"));
+    fs::create_dir_all(&odd).unwrap();
+    let image = shelf.builder().snapshots_dir(&odd).build().unwrap();
+    let vm = copy(&image);
+    assert_eq!(sh(&vm, "echo on > /tmp/mark; cat /tmp/mark"), "on");
+    let later = vm.snapshot(odd.join("later")).unwrap();
+    assert_eq!(sh(&copy(&later), "cat /tmp/mark"), "on");
+}

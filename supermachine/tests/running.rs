@@ -164,17 +164,29 @@ fn signals_go_to_the_command_and_the_machine_runs_on() {
 fn machines_answer_to_name_id_and_the_start_of_an_id() {
     let sandbox = Sandbox::new();
     let machines = [
-        Machine::start(&sandbox, "same"),
-        Machine::start(&sandbox, "same"),
+        Machine::start(&sandbox, "one"),
+        Machine::start(&sandbox, "two"),
     ];
     let ids: Vec<String> = listed(&sandbox).iter().map(|vm| word(vm, "id")).collect();
     for wanted in [&ids[0][..], &ids[1][..ids[1].len() - 1]] {
         let out = run(exec(&sandbox, &[], wanted, "echo here"));
         assert_eq!(out.out(), "here\n", "{wanted}: {}", out.err());
     }
-    let two = ["2 running machines", "`same`"];
-    run(exec(&sandbox, &[], "same", "true")).assert_refused(125, &two);
-    sandbox.run(&["stop", "same"]).assert_refused(125, &two);
+    assert_eq!(run(exec(&sandbox, &[], "two", "hostname")).code(), 0);
+    // As much as both ids have in common.
+    let common = ids[0]
+        .bytes()
+        .zip(ids[1].bytes())
+        .take_while(|(a, b)| a == b);
+    let common = &ids[0][..common.count()];
+    if !common.is_empty() {
+        let two = ["2 running machines", common];
+        run(exec(&sandbox, &[], common, "true")).assert_refused(125, &two);
+        sandbox.run(&["stop", common]).assert_refused(125, &two);
+    }
+    // A name is one machine's.
+    let again = sandbox.run_shell(&["--no-snapshot", "--name", "one"], "true");
+    again.assert_refused(125, &["is called `one` already"]);
     for unknown in ["other", ""] {
         let words = ["no running machine is called", unknown];
         sandbox

@@ -5,6 +5,7 @@
 mod bad_images;
 mod hostile;
 mod layout;
+mod logging;
 mod sandbox;
 mod settings;
 mod streams;

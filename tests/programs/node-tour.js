@@ -34,8 +34,8 @@ const source = `const { workerData: s } = require('worker_threads'); for (let i 
 const wasm = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from([0, 97, 115, 109, 1, 0, 0, 0, 1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 7, 1, 3, 97, 100, 100, 0, 0, 10, 9, 1, 7, 0, 32, 0, 32, 1, 106, 11])));
 let w = 0; for (let i = 0; i < 200000; i++) w = wasm.exports.add(w, i); console.log('wasm', w);
 (async () => {
-  const order = []; setTimeout(() => order.push('timeout20'), 20); setTimeout(() => order.push('timeout0'), 0); process.nextTick(() => order.push('tick')); Promise.resolve().then(() => order.push('micro'));
-  await new Promise(r => setTimeout(r, 150)); console.log('order', order.join());
+  const order = []; setTimeout(() => order.push('late'), 2000); setTimeout(() => order.push('soon'), 0); process.nextTick(() => order.push('tick')); Promise.resolve().then(() => order.push('micro'));
+  while (order.length < 4) await new Promise(r => setTimeout(r, 20)); console.log('order', order.join());
   await Promise.all(Array.from({ length: 4 }, () => new Promise((ok, no) => new Worker(source, { eval: true, workerData: shared }).on('exit', ok).on('error', no))));
   console.log('workers', shared[0], shared[1]);
   await fs.promises.writeFile('/tmp/node-io', data); console.log('io', (await fs.promises.readFile('/tmp/node-io')).equals(data));

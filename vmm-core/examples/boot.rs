@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use supermachine_vmm_core::VmResources;
+use supermachine_vmm_core::MachineSpec;
 use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::ExitCount;
-use supermachine_vmm_core::machine::{ExitReason, Machine, MachineOptions};
+use supermachine_vmm_core::machine::{ExitReason, Machine};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -15,21 +15,16 @@ fn main() -> ExitCode {
         eprintln!("usage: boot IMAGE [INITRD [CMDLINE]]");
         return ExitCode::from(2);
     };
-    let mut resources = VmResources::new().with_kernel_path(kernel);
-    if let Some(initrd) = args.next() {
-        resources = resources.with_initramfs(initrd);
-    }
+    let mut spec = MachineSpec::new(&*kernel);
+    spec.initrd = args.next().map(|initrd| (&*initrd).into());
     if let Some(cmdline) = args.next() {
-        resources = resources.with_cmdline(cmdline);
+        spec.cmdline = cmdline;
     }
     if let Some(vcpus) = args.next().and_then(|n| n.parse().ok()) {
-        resources = resources.with_vcpus(vcpus);
+        spec.vcpus = vcpus;
     }
-    let options = MachineOptions {
-        console: Some(Box::new(std::io::stdout())),
-        ..MachineOptions::default()
-    };
-    let machine = match Machine::start(&TableEngine::software(), &resources, options) {
+    let console = Box::new(std::io::stdout());
+    let machine = match Machine::start(&TableEngine::software(), &spec, Some(console)) {
         Ok(machine) => machine,
         Err(error) => {
             eprintln!("boot: {error}");

@@ -1,17 +1,18 @@
 //! What a guest boots from, and why it may not.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::arch::aarch64::image::ImageError;
+use crate::spec::HostFile;
 
 /// The files that a guest boots from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct BootFiles<'a> {
     /// The kernel.
-    pub kernel: &'a Path,
+    pub kernel: &'a HostFile,
     /// The initial RAM disk.
-    pub initrd: Option<&'a Path>,
+    pub initrd: Option<&'a HostFile>,
 }
 
 /// Why a guest cannot be booted.

@@ -8,11 +8,10 @@ pub mod fuzzing;
 pub mod hypervisor;
 pub mod machine;
 pub mod memory;
-pub mod resources;
+pub mod spec;
+mod sync;
 
-pub use resources::{
-    EndpointResources, ResourceError, SnapshotResources, VmProfile, VmResources, VolumeSpec,
-};
+pub use spec::{Endpoints, HostFile, MachineSpec, Volume};
 
 #[cfg(all(doctest, feature = "softhv"))]
 #[doc = include_str!("../README.md")]

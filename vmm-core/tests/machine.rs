@@ -9,10 +9,8 @@ use hvf::testing::{Step, engine, with_engine};
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::{ExitCount, GuestFault};
-use supermachine_vmm_core::machine::{
-    ExitReason, Machine, MachineError, MachineOptions, RunningMachine,
-};
-use supermachine_vmm_core::{VmResources, VolumeSpec};
+use supermachine_vmm_core::machine::{ExitReason, Machine, MachineError, RunningMachine};
+use supermachine_vmm_core::{HostFile, MachineSpec, Volume};
 
 const LONG: Duration = Duration::from_secs(20);
 const ISV: u64 = 1 << 24;
@@ -39,14 +37,22 @@ impl Files {
         Self(dir)
     }
 
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 
-    fn machine(&self) -> VmResources {
-        VmResources::new()
-            .with_kernel_path(self.path("Image"))
-            .with_memory_mib(16)
+    fn machine(&self) -> MachineSpec {
+        MachineSpec {
+            memory_bytes: 16 << 20,
+            ..MachineSpec::new(self.path("Image"))
+        }
+    }
+
+    fn machine_of(&self, vcpus: u32) -> MachineSpec {
+        MachineSpec {
+            vcpus,
+            ..self.machine()
+        }
     }
 }
 
@@ -56,8 +62,8 @@ impl Drop for Files {
     }
 }
 
-fn start(api: Api, resources: &VmResources) -> Result<RunningMachine, MachineError> {
-    Machine::start(&TableEngine::new(api), resources, MachineOptions::default())
+fn start(api: Api, spec: &MachineSpec) -> Result<RunningMachine, MachineError> {
+    Machine::start(&TableEngine::new(api), spec, None)
 }
 
 fn exit(reason: Reason, syndrome: u64, address: u64) -> VcpuExit {
@@ -103,7 +109,7 @@ fn the_first_vcpu_starts_at_the_kernel_with_the_tree() {
     let files = Files::new("boot");
     with_engine(|api| {
         script(0, [hypercall([SYSTEM_OFF, 0, 0, 0])]);
-        let machine = start(api, &files.machine().with_vcpus(3)).unwrap();
+        let machine = start(api, &files.machine_of(3)).unwrap();
         assert_eq!(machine.wait(), ExitReason::PowerOff);
         machine.stop().unwrap();
         let first = runs(0)[0];
@@ -176,11 +182,9 @@ fn the_console_is_kept_and_passed_on() {
         script(0, characters);
         script(0, [hypercall([SYSTEM_OFF, 0, 0, 0])]);
         let (reader, writer) = std::io::pipe().unwrap();
-        let options = MachineOptions {
-            console: Some(Box::new(writer)),
-            ..MachineOptions::default()
-        };
-        let machine = Machine::start(&TableEngine::new(api), &files.machine(), options).unwrap();
+        let console = Box::new(writer);
+        let machine =
+            Machine::start(&TableEngine::new(api), &files.machine(), Some(console)).unwrap();
         assert_eq!(machine.wait(), ExitReason::PowerOff);
         assert_eq!(machine.console().text(), "hello\n");
         machine.stop().unwrap();
@@ -203,7 +207,7 @@ fn the_guest_starts_asks_for_and_stops_vcpus() {
             ],
         );
         script(1, [hypercall([CPU_OFF, 0, 0, 0])]);
-        let machine = start(api, &files.machine().with_vcpus(2)).unwrap();
+        let machine = start(api, &files.machine_of(2)).unwrap();
         // vCPU 0 idles in its fifth run.
         wait_until(|| runs(0).len() == 5 && runs(1).len() == 1);
         let replies: Vec<_> = runs(0).iter().skip(1).map(|regs| regs[0]).collect();
@@ -315,7 +319,7 @@ fn accesses_to_the_interrupt_controller_are_bridged() {
                 hypercall([SYSTEM_OFF, 0, 0, 0]),
             ],
         );
-        let machine = start(api, &files.machine().with_vcpus(2)).unwrap();
+        let machine = start(api, &files.machine_of(2)).unwrap();
         assert_eq!(machine.wait(), ExitReason::PowerOff);
         let last = *runs(0).last().unwrap();
         assert_eq!(last[5], 1 << 32 | 1 << 8 | 1 << 4);
@@ -364,7 +368,7 @@ fn guests_that_cannot_go_on_end_the_machine() {
     for (exit, fault) in cases {
         with_engine(|api| {
             script(0, [exit.into()]);
-            let machine = start(api, &files.machine().with_vcpus(2)).unwrap();
+            let machine = start(api, &files.machine_of(2)).unwrap();
             assert_eq!(machine.wait(), ExitReason::GuestFault(fault));
         });
     }
@@ -443,32 +447,32 @@ fn a_guest_that_hangs_at_boot_is_an_error_and_is_stopped() {
 fn bad_descriptions_are_refused_before_there_is_a_machine() {
     let files = Files::new("bad");
     std::fs::write(files.path("script"), "#!/bin/sh\n").unwrap();
-    let good = files.machine();
     let script = files.path("script");
-    let cases = [
-        (good.clone().with_memory_mib(0), "memory must be greater"),
-        (good.clone().with_memory_mib(1), "it needs 16777216"),
-        (good.clone().with_memory_mib(40 << 10), "bytes of memory"),
-        (good.clone().with_memory_mib(usize::MAX), "bytes of memory"),
-        (good.clone().with_vcpus(65), "65 vCPUs were asked for"),
-        (good.clone().with_kernel_path(&script), "is not a kernel"),
-        (good.clone().with_kernel_path("/nonexistent"), "cannot read"),
-        (good.clone().with_initramfs("/nonexistent"), "cannot read"),
-        (good.clone().with_cmdline("x".repeat(3000)), "command line"),
-        (good.clone().with_cmdline("a\0b"), "command line"),
-        (good.clone().with_block_device("/nonexistent"), "as a disk"),
-        (good.clone().with_block_device("/"), "as a disk"),
-        (good.clone().with_restore("saved"), "not supported"),
-        (good.clone().with_snapshot_after_ms(1, "x"), "not supported"),
-        (good.clone().with_http_port("80"), "not supported"),
-        (
-            good.clone().with_vsock_mux("/nonexistent/dir/mux.sock"),
-            "sockets",
-        ),
+    let missing = || HostFile::from("/nonexistent");
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut MachineSpec));
+    let cases: [Change<'_>; 14] = [
+        ("it needs 16777216", &|spec| spec.memory_bytes = 0),
+        ("it needs 16777216", &|spec| spec.memory_bytes = 1 << 20),
+        ("bytes of memory", &|spec| spec.memory_bytes = 40 << 30),
+        ("bytes of memory", &|spec| spec.memory_bytes = u64::MAX),
+        ("at least one", &|spec| spec.vcpus = 0),
+        ("65 vCPUs were asked for", &|spec| spec.vcpus = 65),
+        ("is not a kernel", &|spec| spec.kernel = (&*script).into()),
+        ("cannot read", &|spec| spec.kernel = missing()),
+        ("cannot read", &|spec| spec.initrd = Some(missing())),
+        ("command line", &|spec| spec.cmdline = "x".repeat(3000)),
+        ("command line", &|spec| spec.cmdline = "a\0b".into()),
+        ("as a disk", &|spec| spec.disks.push(missing())),
+        ("as a disk", &|spec| spec.disks.push("/".into())),
+        ("sockets", &|spec| {
+            spec.endpoints.mux = Some("/nonexistent/dir/mux.sock".into());
+        }),
     ];
-    for (resources, text) in cases {
+    for (text, change) in cases {
+        let mut spec = files.machine();
+        change(&mut spec);
         with_engine(|api| {
-            let error = start(api, &resources).unwrap_err().to_string();
+            let error = start(api, &spec).unwrap_err().to_string();
             assert!(error.contains(text), "{error} does not say {text}");
         });
     }
@@ -479,9 +483,12 @@ fn volumes_are_created_sparse_and_belong_to_one_machine() {
     let files = Files::new("volume");
     let volume = files.path("data.img");
     with_engine(|api| {
-        let spec = VolumeSpec::new(&volume, "/data").with_size_bytes(1 << 30);
-        let resources = files.machine().with_volume(spec);
-        let machine = start(api, &resources).unwrap();
+        let mut spec = files.machine();
+        spec.volumes.push(Volume {
+            path: volume.clone(),
+            new_bytes: 1 << 30,
+        });
+        let machine = start(api, &spec).unwrap();
         assert_eq!(std::fs::metadata(&volume).unwrap().len(), 1 << 30);
         let second = std::fs::File::open(&volume).unwrap();
         assert!(second.try_lock().is_err(), "the volume is in use");
@@ -495,11 +502,10 @@ fn sockets_lead_to_the_guest_and_are_gone_afterwards() {
     let files = Files::new("sockets");
     let exec = files.path("exec.sock");
     with_engine(|api| {
-        let resources = files
-            .machine()
-            .with_vsock_mux(files.path("mux.sock"))
-            .with_vsock_exec(&exec);
-        let machine = start(api, &resources).unwrap();
+        let mut spec = files.machine();
+        spec.endpoints.mux = Some(files.path("mux.sock"));
+        spec.endpoints.exec = Some(exec.clone());
+        let machine = start(api, &spec).unwrap();
         assert!(Path::new(&exec).exists());
         machine.stop().unwrap();
         assert!(!Path::new(&exec).exists());
@@ -519,9 +525,9 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
 fn more_disks_than_interrupts_are_refused() {
     let files = Files::new("disks");
     with_engine(|api| {
-        let mut resources = files.machine();
-        resources.block_devices = vec![files.path("Image"); 125];
-        let error = start(api, &resources).unwrap_err();
+        let mut spec = files.machine();
+        spec.disks = vec![files.path("Image").into(); 125];
+        let error = start(api, &spec).unwrap_err();
         assert!(
             matches!(
                 error,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use supermachine_vmm_core::VmResources;
+use supermachine_vmm_core::MachineSpec;
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::hypervisor::{
     Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
@@ -14,7 +14,7 @@ use supermachine_vmm_core::hypervisor::{
     VcpuState, Vm, VmSpec,
 };
 use supermachine_vmm_core::machine::{
-    ExitReason, Machine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
+    ExitReason, Machine, MachineError, PrepareOptions, PreparedMachine,
 };
 use supermachine_vmm_core::memory::{MemoryLease, PageSet};
 
@@ -77,11 +77,12 @@ impl Scripted {
         name: &str,
     ) -> Result<supermachine_vmm_core::machine::RunningMachine, MachineError> {
         let kernel = Kernel::new(name);
-        let resources = VmResources::new()
-            .with_kernel_path(kernel.0.to_str().unwrap())
-            .with_memory_mib(16)
-            .with_vcpus(2);
-        Machine::start(self, &resources, MachineOptions::default())
+        let spec = MachineSpec {
+            memory_bytes: 16 << 20,
+            vcpus: 2,
+            ..MachineSpec::new(&*kernel.0)
+        };
+        Machine::start(self, &spec, None)
     }
 }
 
@@ -420,7 +421,7 @@ fn its_errors_keep_their_kind() {
     };
     assert_eq!(refusal.inner().downcast_ref(), Some(&Torn(0)));
     assert_eq!(error.to_string(), "script 0 is torn");
-    let forked = machine.fork(1, |_, _| 0);
+    let forked = machine.fork(1, |_| Vec::new(), |_, _| 0);
     assert!(
         matches!(forked, Err(MachineError::Unsupported { .. })),
         "{forked:?}"

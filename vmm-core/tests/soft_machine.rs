@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use asm::Program;
-use supermachine_vmm_core::VmResources;
+use supermachine_vmm_core::MachineSpec;
 use supermachine_vmm_core::arch::aarch64::layout;
 use supermachine_vmm_core::backend::table::TableEngine;
 use supermachine_vmm_core::hypervisor::ExitCount;
-use supermachine_vmm_core::machine::{ExitReason, Machine, MachineOptions, RunningMachine};
+use supermachine_vmm_core::machine::{ExitReason, Machine, RunningMachine};
 
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -22,12 +22,13 @@ static ONE: Mutex<()> = Mutex::new(());
 fn with_machine(name: &str, vcpus: u32, program: Program, test: impl FnOnce(&RunningMachine)) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = write_kernel(name, &program);
-    let resources = VmResources::new()
-        .with_kernel_path(path.to_str().unwrap())
-        .with_memory_mib(16)
-        .with_vcpus(vcpus);
+    let spec = MachineSpec {
+        memory_bytes: 16 << 20,
+        vcpus,
+        ..MachineSpec::new(&*path)
+    };
     let engine = TableEngine::software();
-    let machine = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
+    let machine = Machine::start(&engine, &spec, None).unwrap();
     test(&machine);
     drop(machine);
     std::fs::remove_file(path).unwrap();
@@ -155,17 +156,18 @@ fn content(machine: &RunningMachine) -> Vec<u8> {
 }
 
 /// Captures a machine that writes, and lets a copy write and go back.
-fn goes_back(name: &str, memory_mib: usize, pages: u64, copied: bool) {
+fn goes_back(name: &str, memory_mib: u64, pages: u64, copied: bool) {
     use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
     use supermachine_vmm_core::machine::{PrepareOptions, PreparedMachine, RestoreOptions};
 
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = write_kernel(name, &writes_pages(layout::RAM + (4 << 20), pages));
-    let resources = VmResources::new()
-        .with_kernel_path(path.to_str().unwrap())
-        .with_memory_mib(memory_mib);
+    let spec = MachineSpec {
+        memory_bytes: memory_mib << 20,
+        ..MachineSpec::new(&*path)
+    };
     let engine = TableEngine::software();
-    let first = Machine::start(&engine, &resources, MachineOptions::default()).unwrap();
+    let first = Machine::start(&engine, &spec, None).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     first.pause().unwrap();
     let saved = first.save().unwrap();

@@ -15,6 +15,7 @@ mod faults;
 mod fuzz;
 mod life;
 mod links;
+mod passed;
 
 pub(crate) const MEMORY_BYTES: usize = 5 << 20;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

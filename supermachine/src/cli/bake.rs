@@ -1,16 +1,14 @@
 //! `supermachine bake` and `supermachine pull`.
 
-use super::command::parse_variable;
 use super::output;
 use super::run::EngineName;
 use super::signals::Forwarder;
+use super::values;
 use crate::image::default_cache;
+use crate::limits::cli::WARMUP_TIMEOUT;
 use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// How long a warm-up command may take.
-const WARMUP_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,14 +18,15 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
-    /// Guest memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    /// Guest memory in MiB, or with a unit (512m, 1g)
+    #[arg(short, long, value_name = "MIB", default_value = "256", value_parser = values::memory_mib)]
     memory: usize,
     /// Virtual CPUs, 1 to 16; copies may have more
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, visible_alias = "cpus", value_name = "N", default_value = "1",
+          value_parser = values::vcpus)]
     vcpus: u32,
     /// Set an environment variable of the workload; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
+    #[arg(short = 'e', long, value_name = "K=V", value_parser = values::text_pair)]
     env: Vec<(String, String)>,
     /// TCP port the workload listens on
     #[arg(long, value_name = "PORT")]
@@ -57,7 +56,11 @@ pub struct Arguments {
     #[arg(value_name = "REF")]
     reference: String,
     /// The workload each copy runs, instead of the image's Cmd
-    #[arg(value_name = "CMD", last = true)]
+    #[arg(
+        value_name = "CMD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<String>,
 }
 

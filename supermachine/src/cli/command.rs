@@ -1,16 +1,19 @@
 //! Running one command with our own streams: what `run` and `exec` share.
 
 use super::output::{self, Progress, Standard};
-use super::signals::Forwarder;
+use super::signals::{Audience, Forwarder};
 use super::terminal::{self, RawTerminal};
+use super::values;
 use crate::exec::Channel;
 use crate::{Error, ExecBuilder, ExecStatus, Vm};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// End-of-file character of a terminal in its default settings (`VEOF`, ^D).
 const TERMINAL_EOF: u8 = 4;
@@ -18,45 +21,29 @@ const TERMINAL_EOF: u8 = 4;
 /// How a command is run.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Set an environment variable, over the image's; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = OsStringValueParser::new().try_map(variable))]
-    env: Vec<(OsString, OsString)>,
+    /// Set an environment variable, over the image's; the name alone passes ours
+    /// on; may be repeated
+    #[arg(short = 'e', long, value_name = "K[=V]",
+          value_parser = OsStringValueParser::new().try_map(values::variable))]
+    env: Vec<Option<values::Pair>>,
+    /// Set the variables of a file, a K[=V] in each line; --env goes over them
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Working directory instead of the image's
-    #[arg(long, value_name = "DIR")]
+    #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<OsString>,
     /// User instead of the image's
-    #[arg(long, value_name = "U[:G]")]
+    #[arg(short = 'u', long, value_name = "U[:G]")]
     user: Option<OsString>,
     /// Pass standard input on; without this the command's is empty
-    #[arg(short = 'i')]
-    interactive: bool,
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
     /// Give the command a terminal; its standard error joins its output
-    #[arg(short = 't')]
-    tty: bool,
-}
-
-/// A variable of a command, in any bytes.
-fn variable(text: OsString) -> Result<(OsString, OsString), &'static str> {
-    let text = text.into_vec();
-    let at = text.iter().position(|byte| *byte == b'=');
-    match at
-        .filter(|at| *at > 0)
-        .and_then(|at| text.split_at_checked(at))
-    {
-        Some((name, value)) => Ok((
-            OsString::from_vec(name.to_vec()),
-            OsString::from_vec(value[1..].to_vec()),
-        )),
-        None => Err("expected NAME=VALUE"),
-    }
-}
-
-/// A variable of a workload, which is kept as text.
-pub(super) fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// End the command after this long, in seconds or with a unit (90s, 5m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    timeout: Option<Duration>,
 }
 
 /// Runs the command with our streams, terminal and signals. `vm` is what a
@@ -75,7 +62,11 @@ pub fn supervise(
     };
     let channel = Arc::new(start(command, options)?);
     let progress = Arc::new(Progress::default());
-    signals.attach(vm, &channel, &progress, options.tty)?;
+    let audience = Audience::Terminal {
+        vm: vm.cloned(),
+        progress: progress.clone(),
+    };
+    signals.attach(audience, &channel, options.tty)?;
     if options.interactive {
         let (channel, is_tty) = (channel.clone(), options.tty);
         // Ends with the process: a read of standard input cannot be ended.
@@ -89,9 +80,13 @@ pub fn supervise(
     result
 }
 
-fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> {
+/// Starts the command as the options say.
+pub fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> {
     let mut builder = command.tty(options.tty);
-    for (key, value) in &options.env {
+    for (key, value) in &values::env_files(&options.env_file)? {
+        builder = builder.env(key, value);
+    }
+    for (key, value) in options.env.iter().flatten() {
         builder = builder.env(key, value);
     }
     if let Some(dir) = &options.workdir {
@@ -99,6 +94,9 @@ fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> 
     }
     if let Some(user) = &options.user {
         builder = builder.user(user.as_bytes());
+    }
+    if let Some(timeout) = options.timeout {
+        builder = builder.timeout(timeout);
     }
     if options.tty {
         if let Some((columns, rows)) = terminal::size() {

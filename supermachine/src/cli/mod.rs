@@ -2,7 +2,11 @@
 
 mod bake;
 mod command;
+mod detached;
 mod doctor;
+mod list;
+mod logs;
+mod machine;
 mod machines;
 mod output;
 mod run;
@@ -10,9 +14,10 @@ mod signals;
 mod snapshots;
 mod source;
 mod terminal;
+mod values;
 
-use crate::Error;
 use crate::error::with_causes;
+use crate::{Error, log};
 use clap::{Parser, Subcommand};
 use std::io;
 
@@ -27,6 +32,8 @@ command was not found; 126 if it cannot be run (not executable, no such user or
 working directory); 125 for every other error, and for wrong arguments; 141 if
 nobody reads the output. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2
 go to the command; the third request to end within ten seconds ends the machine.
+SUPERMACHINE_LOG has the tool and its machines' workers say on standard error what
+they do: a level (error, warn, info, debug, trace), or parts with a level each.
 Exit status of doctor: 0 if a guest can be run here, else 1; of images and
 snapshot verify: 1 if something is damaged; of all others: 125 for every error.";
 
@@ -46,13 +53,25 @@ enum Command {
     /// Bake an image into a snapshot that machines are copied from
     #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
-    /// List running machines
+    /// List machines
     Ps(machines::PsArguments),
     /// Run a command in a running machine
     #[command(after_help = EXIT_HELP)]
     Exec(machines::ExecArguments),
     /// End running machines
     Stop(machines::StopArguments),
+    /// Send a machine's command a signal, or end the machine
+    Kill(machines::KillArguments),
+    /// Show what a detached machine's command wrote
+    Logs(machines::LogsArguments),
+    /// Wait for detached machines to end and print their statuses
+    Wait(machines::WaitArguments),
+    /// Remove what is kept of machines that have ended
+    Rm(machines::RemoveArguments),
+    /// Remove what is kept of all machines that have ended
+    Prune,
+    /// Show all that is known of machines, as JSON
+    Inspect(machines::InspectArguments),
     /// List what was baked
     Images(snapshots::ImagesArguments),
     /// Remove what was baked, unless a machine runs from it
@@ -77,12 +96,22 @@ pub fn main() -> u8 {
             };
         }
     };
+    if let Err(error) = log::begin() {
+        output::complain(&format!("supermachine: {error}\n"));
+        return EXIT_OWN_ERROR;
+    }
     let result = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Bake(arguments) => bake::run(arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Kill(arguments) => machines::kill(&arguments),
+        Command::Logs(arguments) => machines::logs(&arguments),
+        Command::Wait(arguments) => machines::wait(&arguments),
+        Command::Rm(arguments) => machines::remove(&arguments),
+        Command::Prune => machines::prune(),
+        Command::Inspect(arguments) => machines::inspect(&arguments),
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),

@@ -1,16 +1,20 @@
 //! `supermachine run`.
 
 use super::command::{Options, supervise};
-use super::output::complain;
+use super::detached::{self, About};
+use super::machine;
+use super::output::{complain, print};
 use super::signals::Forwarder;
 use super::source::Source;
+use super::values;
 use crate::error::with_causes;
 use crate::image::default_cache;
-use crate::{Engine, Error, Image, ImageConfig, VmConfig};
+use crate::running::unix_ms;
+use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
 use oci_bake::BakeOptions;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,20 +23,43 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
-    /// Guest memory in MiB; by default 256, or that of the snapshot
-    #[arg(long, value_name = "MIB")]
+    /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
+    /// the snapshot
+    #[arg(short, long, value_name = "MIB", value_parser = values::memory_mib)]
     memory: Option<usize>,
     /// Virtual CPUs, 1 to 16; by default 1, or those of the snapshot
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "cpus", value_name = "N", value_parser = values::vcpus)]
     vcpus: Option<u32>,
     /// Program instead of the image's Entrypoint; drops the image's Cmd too
     #[arg(long, value_name = "E")]
     entrypoint: Option<OsString>,
     #[command(flatten)]
     options: Options,
-    /// Name of the machine for `ps`, `exec` and `stop`
+    /// Name of the machine for `ps`, `exec`, `stop` and the like
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Host name in the guest
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Label the machine for `ps`; may be repeated
+    #[arg(short = 'l', long, value_name = "K[=V]", value_parser = values::label)]
+    label: Vec<(String, String)>,
+    /// Print the machine's id and leave it running; `logs` shows its output
+    #[arg(short, long, conflicts_with_all = ["interactive", "timings", "console"])]
+    detach: bool,
+    /// Keep nothing of the machine once it has ended; without --detach nothing
+    /// is kept anyway
+    #[arg(long)]
+    rm: bool,
+    /// Not yet: machines have no network
+    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
+    publish: Vec<String>,
+    /// Not yet: host directories cannot be mounted
+    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
+    volume: Vec<String>,
+    /// Directory of the detached machine that this process is to supervise
+    #[arg(long, value_name = "DIR", hide = true)]
+    supervise: Option<PathBuf>,
     /// Boot the image and show guest kernel messages on standard error
     #[arg(long)]
     console: bool,
@@ -47,7 +74,11 @@ pub struct Arguments {
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
-    #[arg(value_name = "CMD", last = true)]
+    #[arg(
+        value_name = "CMD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<OsString>,
 }
 
@@ -68,9 +99,51 @@ impl From<EngineName> for Engine {
     }
 }
 
-/// Runs the command and returns its exit status.
+/// Runs the command and returns its exit status; or leaves it running, and
+/// returns when it does.
 pub fn run(arguments: Arguments) -> Result<u8, Error> {
+    refuse_what_is_not_there(&arguments)?;
     let signals = Forwarder::install()?;
+    let config = config(&arguments)?;
+    let source = Source::of(&arguments.reference)?;
+    let run = Run {
+        arguments: &arguments,
+        config,
+        source,
+        signals: &signals,
+    };
+    match &arguments.supervise {
+        Some(dir) => {
+            let begin = || {
+                let (image, argv) = run.prepare()?;
+                Ok((run.start(&image)?, argv))
+            };
+            detached::supervise(dir, &arguments.options, &signals, begin)
+        }
+        None if arguments.detach => run.detach(),
+        None => run.attend(),
+    }
+}
+
+/// Says what is not built yet, so that nobody takes it for done.
+fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
+    let refused = |what, needs| Err(Error::Unsuitable { what, needs });
+    if !arguments.publish.is_empty() {
+        return refused(
+            "--publish",
+            "a network, which machines do not have yet: exec reaches what listens in the guest",
+        );
+    }
+    if !arguments.volume.is_empty() {
+        return refused(
+            "--volume",
+            "mounts of host directories, which there are not yet: pass files on standard input",
+        );
+    }
+    Ok(())
+}
+
+fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
         .with_console(arguments.console);
@@ -83,49 +156,116 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     if let Some(name) = &arguments.name {
         config = config.with_name(name);
     }
-    config.validate()?;
-    let source = Source::of(&arguments.reference)?;
-    let find = |is_suspect| match &source {
-        Source::Image(reference) => {
-            find_image(reference, &arguments, &config, &signals, is_suspect)
-        }
-        Source::Snapshot(path) => open_snapshot(path, &arguments, &config),
-    };
-    let image = find(false)?;
-    let argv = argv(
-        image.config(),
-        arguments.entrypoint.as_deref(),
-        &arguments.command,
-    )?;
-    let vm = match image.start(&config) {
-        // Baked again once: what is damaged then is not on the disk.
-        Err(error @ Error::Damaged { .. }) if matches!(source, Source::Image(_)) => {
-            complain(&format!(
-                "supermachine: {}; baking it again\n",
-                with_causes(&error)
-            ));
-            find(true)?.start(&config)?
-        }
-        started => started?,
-    };
-    let vm = Arc::new(vm);
-    let begun = Instant::now();
-    let builder = vm.exec_builder().argv(argv);
-    let result = supervise(builder, Some(&vm), &arguments.options, &signals);
-    let exec_time = begun.elapsed();
-    signals.settle();
-    // The signal thread holds the machine too, so that it is not dropped here.
-    vm.end();
-    let status = result?;
-    if arguments.timings {
-        complain(&format!(
-            "engine {}, boot {:.1} ms, exec {:.1} ms\n",
-            vm.engine(),
-            milliseconds(vm.boot_time()),
-            milliseconds(exec_time)
-        ));
+    if let Some(hostname) = &arguments.hostname {
+        config = config.with_hostname(hostname);
     }
-    Ok(status.shell_status())
+    for (name, value) in &arguments.label {
+        config = config.with_label(name, value);
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+/// One machine, and the command that is run in it.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    config: VmConfig,
+    source: Source,
+    signals: &'a Forwarder,
+}
+
+impl Run<'_> {
+    /// The image, and the command for a machine of it.
+    fn prepare(&self) -> Result<(Image, Vec<Vec<u8>>), Error> {
+        let image = self.find(false)?;
+        let argv = argv(
+            image.config(),
+            self.arguments.entrypoint.as_deref(),
+            &self.arguments.command,
+        )?;
+        Ok((image, argv))
+    }
+
+    fn find(&self, is_suspect: bool) -> Result<Image, Error> {
+        match &self.source {
+            Source::Image(reference) => find_image(
+                reference,
+                self.arguments,
+                &self.config,
+                self.signals,
+                is_suspect,
+            ),
+            Source::Snapshot(path) => open_snapshot(path, self.arguments, &self.config),
+        }
+    }
+
+    fn start(&self, image: &Image) -> Result<Vm, Error> {
+        match image.start(&self.config) {
+            // Baked again once: what is damaged then is not on the disk.
+            Err(error @ Error::Damaged { .. }) if matches!(self.source, Source::Image(_)) => {
+                complain(&format!(
+                    "supermachine: {}; baking it again\n",
+                    with_causes(&error)
+                ));
+                self.find(true)?.start(&self.config)
+            }
+            started => started,
+        }
+    }
+
+    /// Runs the command with our streams.
+    fn attend(&self) -> Result<u8, Error> {
+        let (image, argv) = self.prepare()?;
+        let vm = Arc::new(self.start(&image)?);
+        let begun = Instant::now();
+        let builder = vm.exec_builder().argv(argv);
+        let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
+        let exec_time = begun.elapsed();
+        self.signals.settle();
+        // The signal thread holds the machine too, so that it is not dropped here.
+        vm.end();
+        let status = result?;
+        if self.arguments.timings {
+            complain(&format!(
+                "engine {}, boot {:.1} ms, exec {:.1} ms\n",
+                vm.engine(),
+                milliseconds(vm.boot_time()),
+                milliseconds(exec_time)
+            ));
+        }
+        Ok(status.shell_status())
+    }
+
+    /// Leaves the machine to a supervisor. What there is to bake is baked before,
+    /// here, where the user sees it.
+    fn detach(&self) -> Result<u8, Error> {
+        if let Some(name) = &self.arguments.name {
+            machine::check_name(name)?;
+        }
+        let (image, argv) = self.prepare()?;
+        // The machine that was baked is not the one that is left running.
+        drop(image);
+        let about = About {
+            name: self.arguments.name.clone(),
+            reference: self.arguments.reference.clone(),
+            command: argv
+                .iter()
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
+            labels: self.arguments.label.iter().cloned().collect(),
+            created_unix_ms: unix_ms(),
+            remove: self.arguments.rm,
+        };
+        // The name of this tool and `run` are not among what is passed on.
+        let own: Vec<OsString> = std::env::args_os().skip(2).collect();
+        match detached::start(about, &own)? {
+            Ok(id) => {
+                print(&format!("{id}\n"))?;
+                Ok(0)
+            }
+            Err(status) => Ok(status),
+        }
+    }
 }
 
 /// What was baked before, as it is.

@@ -5,6 +5,7 @@
 use super::output::Progress;
 use super::terminal;
 use crate::exec::Channel;
+use crate::limits::cli::{IMPATIENCE, STALL, STALL_PAUSE, STALL_WATCH};
 use crate::link::runtime_dir;
 use crate::{Error, Vm, unfinished};
 use oci_bake::Cancel;
@@ -13,22 +14,29 @@ use signal_hook::iterator::Signals;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// So many requests to end within [`IMPATIENCE_SPAN`] end us even if the
+/// So many requests to end within [`IMPATIENCE`] end us even if the
 /// guest's command does not care.
-const IMPATIENCE: usize = 3;
-const IMPATIENCE_SPAN: Duration = Duration::from_secs(10);
-/// A request to end while nobody has taken our output for this long ends us:
-/// the command's own end is stuck behind that output.
-const STALLED: Duration = Duration::from_secs(2);
-/// How long after a request to end that is looked at.
-const STALL_WATCH: Duration = Duration::from_secs(10);
+const MOST_REQUESTS: usize = 3;
+
+/// Who sends us signals, and so what more than one request to end means.
+pub enum Audience {
+    /// Somebody who waits for the command: the third request to end takes `vm`
+    /// down with us, and so does one while nobody reads our output.
+    Terminal {
+        /// The machine, if it is ours.
+        vm: Option<Arc<Vm>>,
+        /// How our output does.
+        progress: Arc<Progress>,
+    },
+    /// Other processes of the tool, by whom a machine can be ended as well.
+    Tool,
+}
 
 /// A running command, as far as signals concern it.
 struct Running {
-    vm: Option<Arc<Vm>>,
-    progress: Arc<Progress>,
+    audience: Audience,
     /// A thread sends, so that a connection that takes nothing cannot keep us
     /// from counting.
     forward: Sender<i32>,
@@ -92,17 +100,12 @@ impl Forwarder {
     /// From here on signals go to the command.
     pub fn attach(
         &self,
-        vm: Option<&Arc<Vm>>,
+        audience: Audience,
         channel: &Arc<Channel>,
-        progress: &Arc<Progress>,
         tty: bool,
     ) -> Result<(), Error> {
         let forward = forwarder(channel.clone(), tty)?;
-        *self.phase() = Phase::Running(Running {
-            vm: vm.cloned(),
-            progress: progress.clone(),
-            forward,
-        });
+        *self.phase() = Phase::Running(Running { audience, forward });
         Ok(())
     }
 
@@ -148,26 +151,25 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
     if !matches!(signal, SIGINT | SIGTERM | SIGHUP | SIGQUIT) {
         return;
     }
+    let Audience::Terminal { vm, progress } = &command.audience else {
+        return;
+    };
     let now = Instant::now();
-    requests.retain(|then| now.duration_since(*then) < IMPATIENCE_SPAN);
+    requests.retain(|then| now.duration_since(*then) < IMPATIENCE);
     requests.push_back(now);
-    if requests.len() >= IMPATIENCE {
-        end_process(signal, command.vm.as_deref());
+    if requests.len() >= MOST_REQUESTS {
+        end_process(signal, vm.as_deref());
     }
-    let (progress, shared) = (command.progress.clone(), phase.clone());
+    let (progress, vm, shared) = (progress.clone(), vm.clone(), phase.clone());
     // Without the thread, three signals still end us.
     let _ = std::thread::Builder::new()
         .name("stall".into())
         .spawn(move || {
             while now.elapsed() < STALL_WATCH {
-                std::thread::sleep(Duration::from_millis(100));
-                if progress.stalled_since(now) > STALLED {
-                    let guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    let vm = match &*guard {
-                        Phase::Running(command) => command.vm.as_deref(),
-                        _ => None,
-                    };
-                    end_process(signal, vm);
+                std::thread::sleep(STALL_PAUSE);
+                if progress.stalled_since(now) > STALL {
+                    let _settled = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    end_process(signal, vm.as_deref());
                 }
             }
         });

@@ -1,17 +1,17 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
+use super::list::{List, ListOptions, Row, column};
+use super::machine::age;
 use super::output::{complain, plain, print, print_json};
 use crate::error::with_causes;
+use crate::limits::REMOVAL_LOCK_TIMEOUT;
+use crate::running::unix_ms;
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
-use std::fmt::Write;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-/// How long a bake of the same image may hold a removal up.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Unit of a file's blocks (POSIX, sys/stat.h on every system we know).
 const BLOCK_BYTES: u64 = 512;
 /// Exit status of `images` and `snapshot verify` for what is damaged.
@@ -22,9 +22,8 @@ pub struct ImagesArguments {
     /// Directory of snapshots instead of the user's
     #[arg(long, value_name = "DIR")]
     snapshots_dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    list: ListOptions,
 }
 
 #[derive(clap::Args)]
@@ -85,52 +84,58 @@ pub fn images(arguments: &ImagesArguments) -> Result<u8, Error> {
             }
         }
     }
-    if arguments.json {
-        print_json(&rows, false)?;
-        return Ok(status);
-    }
-    let mut text = format!(
-        "{:<28} {:>9} {:>6} {:>5} {:<7} {:>9}  IMAGE\n",
-        "NAME", "ON DISK", "MIB", "VCPUS", "ENGINE", "AGE"
-    );
-    for row in rows {
-        let number = |key: &str| row[key].as_u64().unwrap_or(0);
-        let word = |key: &str| plain(row[key].as_str().unwrap_or("-"));
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{:<28} {:>5.1} MiB {:>6} {:>5} {:<7} {:>8}s  {}",
-            word("name"),
-            number("disk_bytes") as f64 / f64::from(1 << 20),
-            number("memory_mib"),
-            number("vcpus"),
-            word("engine"),
-            number("age_s"),
-            word("reference"),
-        );
-    }
-    print(&text)?;
+    IMAGES.print(rows, &arguments.list)?;
     Ok(status)
 }
 
-fn row(name: &str, found: &Inspection) -> serde_json::Value {
+const IMAGES: List<'static> = List {
+    columns: &[
+        column("NAME", "name", false),
+        column("ON DISK", "disk", true),
+        column("MIB", "memory_mib", true),
+        column("VCPUS", "vcpus", true),
+        column("ENGINE", "engine", false),
+        column("AGE", "age", true),
+        column("IMAGE", "reference", false),
+    ],
+    key: "name",
+    fields: &[
+        "name",
+        "path",
+        "disk",
+        "disk_bytes",
+        "memory_mib",
+        "vcpus",
+        "engine",
+        "age",
+        "age_s",
+        "reference",
+        "labels",
+    ],
+};
+
+fn row(name: &str, found: &Inspection) -> Row {
     let manifest = found.manifest();
     let machine = &manifest.machine;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let age = now
-        .unwrap_or_default()
-        .as_secs()
-        .saturating_sub(machine.created_unix_s);
-    serde_json::json!({
+    let disk_bytes = disk_bytes(found.path());
+    let created_unix_ms = machine.created_unix_s.saturating_mul(1000);
+    let row = serde_json::json!({
         "name": name,
         "path": found.path(),
-        "disk_bytes": disk_bytes(found.path()),
+        "disk": format!("{:.1} MiB", disk_bytes as f64 / f64::from(1 << 20)),
+        "disk_bytes": disk_bytes,
         "memory_mib": manifest.memory_bytes() >> 20,
         "vcpus": machine.vcpus,
         "engine": machine.stamp.engine,
-        "age_s": age,
+        "age": age(created_unix_ms),
+        "age_s": unix_ms().saturating_sub(created_unix_ms) / 1000,
         "reference": machine.labels.get("reference"),
-    })
+        "labels": machine.labels,
+    });
+    match row {
+        serde_json::Value::Object(row) => row,
+        _ => Row::new(),
+    }
 }
 
 /// What a generation takes on the disk and shares with nothing else.
@@ -156,7 +161,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
             }
             _ => {}
         }
-        let lock = store.lock(name, PATIENCE)?;
+        let lock = store.lock(name, REMOVAL_LOCK_TIMEOUT)?;
         if lock.is_in_use()? {
             return Err(SnapshotError::InUse { name: name.clone() }.into());
         }
@@ -193,7 +198,7 @@ fn inspect(which: &Which) -> Result<u8, Error> {
     line("on disk", &format!("{} bytes", row["disk_bytes"]));
     line("memory", &format!("{} MiB", row["memory_mib"]));
     line("vcpus", &machine.vcpus.to_string());
-    line("age", &format!("{}s", row["age_s"]));
+    line("age", row["age"].as_str().unwrap_or("-"));
     line("engine", row["engine"].as_str().unwrap_or("-"));
     for fact in ["architecture", "producer", "kernel", "init"] {
         line(fact, stamp.value(fact).unwrap_or("-"));

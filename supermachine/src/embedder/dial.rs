@@ -4,18 +4,12 @@ use crate::Error;
 use crate::deadline::Deadline;
 use crate::exec::Channel;
 use crate::host;
+use crate::limits::{FIRST_RETRY_PAUSE, LAST_RETRY_PAUSE, REFUSAL_TIMEOUT};
 use exec_proto::ErrorKind;
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
-
-/// How long the agent may refuse connections before that is an error.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
-/// First and longest pause before it is asked again.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(100);
 
 /// Tries to open a session until that works. The agent refuses connections
 /// while many others wait to be accepted, by closing them without a hello, or
@@ -25,8 +19,8 @@ pub fn patiently(
     attempt: impl Fn() -> Result<Channel, Error>,
     ended: impl Fn() -> Option<Error>,
 ) -> Result<Channel, Error> {
-    let refused = deadline.at_most(REFUSAL_PATIENCE);
-    let mut pause = FIRST_RETRY;
+    let refused = deadline.at_most(REFUSAL_TIMEOUT);
+    let mut pause = FIRST_RETRY_PAUSE;
     loop {
         match attempt() {
             Err(
@@ -43,7 +37,7 @@ pub fn patiently(
                     return Err(error);
                 }
                 std::thread::sleep(refused.left_of(pause));
-                pause = (pause * 2).min(LAST_RETRY);
+                pause = (pause * 2).min(LAST_RETRY_PAUSE);
             }
             result => return result,
         }
@@ -62,7 +56,9 @@ pub fn connect(path: &Path, deadline: Deadline) -> Result<UnixStream, Error> {
             Err(Errno::AGAIN | Errno::INTR) if deadline.has_passed() => {
                 return Err(deadline.error("a connection to the machine"));
             }
-            Err(Errno::AGAIN | Errno::INTR) => std::thread::sleep(deadline.left_of(FIRST_RETRY)),
+            Err(Errno::AGAIN | Errno::INTR) => {
+                std::thread::sleep(deadline.left_of(FIRST_RETRY_PAUSE))
+            }
             Err(error) => return Err(broken(error)),
         }
     }
@@ -72,6 +68,7 @@ pub fn connect(path: &Path, deadline: Deadline) -> Result<UnixStream, Error> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::time::Duration;
     use std::time::Instant;
 
     #[test]

@@ -4,31 +4,28 @@ use super::executable::find_worker;
 use super::pauses::Pauses;
 use super::process::Process;
 use crate::deadline::{Deadline, Timed};
+use crate::limits::{
+    ANSWER_TIMEOUT, CONSOLE_TIMEOUT, DROP_TIMEOUT, END_TIMEOUT, FATE_TIMEOUT, GLANCE_TIMEOUT,
+    KILL_TIMEOUT,
+};
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig};
+use crate::{Error, VmConfig, log};
 use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{debug, warn};
 
 /// How much of a worker's log goes into an error.
 const LOG_TAIL_BYTES: u64 = 4096;
-/// How long a worker may take to end after it was told to. Whoever waits gets
-/// nothing from a longer one: what is left is removed here as well.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long whoever drops a machine waits for it to end in good order, and then
-/// for its killed worker to be gone: some 3 ms are usual.
-const DROP_PATIENCE: Duration = Duration::from_millis(200);
-/// How long the system may take to end a process that was killed.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of the GNU C library's allocator, if it is that: one heap instead
 /// of one for each thread, and what is large and freed goes back to the host.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -43,18 +40,10 @@ const ENVIRONMENT: [&str; 9] = [
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "RUST_BACKTRACE",
-    "SUPERMACHINE_LOG",
+    log::NAME,
     "LLVM_PROFILE_FILE",
     TUNABLES,
 ];
-/// How long a worker may take for what takes no time.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a worker may take to show the console of a guest that hangs.
-const CONSOLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a worker that broke its connection may take to be gone.
-const FATE_PATIENCE: Duration = Duration::from_secs(1);
-/// Least time for what is in the connection already.
-const GLANCE: Duration = Duration::from_secs(1);
 
 /// A worker process and its control connection.
 #[derive(Debug)]
@@ -73,6 +62,8 @@ pub struct Worker {
     is_lost: bool,
     /// A thread waits for its end; nobody else needs to.
     is_left: bool,
+    /// How it ended was told of.
+    is_told: bool,
     /// When it made the machine stand still.
     pauses: Arc<Pauses>,
 }
@@ -118,7 +109,8 @@ impl Worker {
         };
         let (control, theirs) =
             UnixStream::pair().map_err(failed("making its control connection"))?;
-        let stderr = if config.console {
+        // Lines that were asked for go to who asked, not into texts of errors.
+        let stderr = if config.console || log::is_wanted() {
             Stdio::inherit()
         } else {
             Stdio::from(log.try_clone().map_err(failed("opening its log"))?)
@@ -140,6 +132,7 @@ impl Worker {
                 let executable = PathBuf::from(command.get_program());
                 Error::host("cannot start the worker", executable)(source)
             })?;
+        debug!(pid = child.id(), "worker started");
         let mut worker = Self::over(Process::of_child(child), control, log)?;
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         worker.send(&ToWorker::Hello { version: VERSION }, deadline)?;
@@ -161,6 +154,7 @@ impl Worker {
             silent_for: None,
             is_lost: false,
             is_left: false,
+            is_told: false,
             pauses: Arc::default(),
         })
     }
@@ -193,6 +187,7 @@ impl Worker {
         match protocol::receive(&mut timed).map_err(broken)? {
             Some(FromWorker::Born { pid, engine }) => {
                 let process = Process::other(pid).map_err(broken)?;
+                debug!(pid, engine, "worker forked");
                 let mut worker = Self::over(process, control, log)?;
                 worker.engine = Some(engine);
                 Ok(worker)
@@ -249,11 +244,23 @@ impl Worker {
     /// Gives an order and waits for the answer, not beyond `deadline`. After an
     /// error the worker is of no use any more.
     pub fn order(&mut self, order: &ToWorker, deadline: Deadline) -> Result<FromWorker, Error> {
+        self.order_with(order, &[], deadline)
+    }
+
+    /// The same for an order that [takes so many files](ToWorker::files).
+    pub fn order_with(
+        &mut self,
+        order: &ToWorker,
+        files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        debug_assert_eq!(order.files(), files.len());
         let pauses = self.pauses.clone();
         let _paused = order.stops_the_machine().then(|| pauses.begin());
         // It may be sent before the machine is prepared: the worker reads in
         // order.
         self.send(order, deadline)?;
+        self.pass(files, deadline)?;
         self.engine(deadline)?;
         self.receive(deadline)
     }
@@ -295,6 +302,11 @@ impl Worker {
             .map_err(|source| self.failed("sending", source, deadline))
     }
 
+    fn pass(&mut self, files: &[BorrowedFd<'_>], deadline: Deadline) -> Result<(), Error> {
+        let passed = Timed::new(&self.control, deadline).pass(files);
+        passed.map_err(|source| self.failed("passing it files", source, deadline))
+    }
+
     /// The next message; an error if the worker is gone.
     pub fn receive(&mut self, deadline: Deadline) -> Result<FromWorker, Error> {
         match protocol::receive(Timed::new(&self.control, deadline)) {
@@ -312,6 +324,7 @@ impl Worker {
         if source.kind() != io::ErrorKind::TimedOut {
             return self.broken(what, source);
         }
+        warn!(pid = self.process.pid(), after = ?deadline.limit(), "worker does not answer");
         self.silent_for = Some(deadline.limit());
         self.is_lost = true;
         silence(deadline.limit())
@@ -329,12 +342,13 @@ impl Worker {
         let source = match source.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_PATIENCE) {
+            | io::ErrorKind::ConnectionReset => match self.process.fate(FATE_TIMEOUT) {
                 Some(fate) => io::Error::new(source.kind(), fate),
                 None => source,
             },
             _ => source,
         };
+        warn!(pid = self.process.pid(), what, %source, "worker is lost");
         Error::Worker {
             what,
             log: self.log_tail().unwrap_or_default(),
@@ -403,8 +417,10 @@ impl Worker {
         if self.ended.is_none() {
             deadline.wait_for(&self.control, PollFlags::IN).ok()?;
         }
-        self.inspect(Deadline::within(deadline.left_of(patience).max(GLANCE)))
-            .err()
+        self.inspect(Deadline::within(
+            deadline.left_of(patience).max(GLANCE_TIMEOUT),
+        ))
+        .err()
     }
 
     /// Ends the worker and its machine without a word.
@@ -415,20 +431,39 @@ impl Worker {
 
     /// Tells the worker to stop and waits until it is gone. Safe to call twice.
     pub fn end(&mut self) {
-        if self.is_lost || !self.ends_in_order(END_TIMEOUT) {
+        let is_killed = self.is_lost || !self.ends_in_order(END_TIMEOUT);
+        if is_killed {
             self.kill();
+        }
+        self.is_over(is_killed);
+    }
+
+    /// Tells once how it ended.
+    fn is_over(&mut self, is_killed: bool) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let pid = self.process.pid();
+        if is_killed {
+            warn!(pid, "worker killed");
+        } else {
+            debug!(pid, "worker ended");
         }
     }
 
     /// As [`Worker::end`], for who cannot wait: a worker that takes its time is
     /// killed, and one that the system takes its time to end is left to a thread.
     pub fn end_soon(&mut self) {
-        if self.is_left || !self.is_lost && self.ends_in_order(DROP_PATIENCE) {
+        if self.is_left {
             return;
         }
+        if !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
+            return self.is_over(false);
+        }
+        self.is_over(true);
         self.is_lost = true;
         self.process.kill();
-        if !self.process.ends_within(DROP_PATIENCE) {
+        if !self.process.ends_within(DROP_TIMEOUT) {
             self.is_left = true;
             let process = self.process();
             // Without a thread it is collected when this process ends.

@@ -1,32 +1,31 @@
 //! A worker with its sockets, and the agent in its guest.
 
 use super::dial::{connect, patiently};
-use super::handle::{ANSWER_TIMEOUT, VmStatus, Worker};
+use super::handle::{VmStatus, Worker};
 use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
+use crate::limits::{ANSWER_TIMEOUT, CALL_TIMEOUT, CAPTURE_TIMEOUT};
+use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
-    Birth, Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
+    Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
 use crate::link::runtime_dir::RuntimeDir;
-use crate::{Error, VmConfig, random};
+use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
-use snapshot::Written;
+use snapshot::{OpenFiles, Written};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// How long writing a snapshot may take.
-const CAPTURE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the agent of a copy may take to call, which it does at once unless it
-/// was in the middle of something, before it is called.
-const CALL_PATIENCE: Duration = Duration::from_millis(200);
+use tracing::debug;
 
 /// A worker process, its directory, and the connections of its guest's agent.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ pub struct Instance {
 }
 
 // The machine lets only privileged processes of the guest call there.
-const _: () = assert!(READY_PORT == vmm_core::resources::AGENT_HOST_PORT);
+const _: () = assert!(READY_PORT == vmm_core::spec::AGENT_HOST_PORT);
 
 /// Name of the socket bridged to the agent.
 const EXEC: &str = "exec";
@@ -78,19 +77,6 @@ impl Place {
     }
 }
 
-/// Accepts one connection before `deadline`.
-fn accept(listener: &UnixListener, deadline: Deadline) -> Result<UnixStream, Error> {
-    let failed = || Error::system("wait for a forked worker");
-    if !deadline
-        .wait(&mut [PollFd::new(listener, PollFlags::IN)])
-        .map_err(failed())?
-    {
-        return Err(deadline.error("the call of a forked worker"));
-    }
-    let (stream, _) = listener.accept().map_err(failed())?;
-    Ok(stream)
-}
-
 /// A connection to the agent that is free.
 #[derive(Debug)]
 enum Next {
@@ -113,6 +99,7 @@ impl Instance {
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
+        let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
         Ok(Self::new(place, worker))
     }
@@ -141,15 +128,10 @@ impl Instance {
         let mut births = Vec::with_capacity(count);
         for _ in 0..count {
             let place = Place::make()?;
-            let control = place.dir.path().join("control");
-            let listener = UnixListener::bind(&control)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(Error::host("cannot listen on", &control))?;
-            births.push(Birth {
-                setup: place.setup(config, 0),
-                control,
-            });
-            places.push((place, listener));
+            let control = UnixStream::pair();
+            let (ours, theirs) = control.map_err(Error::system("make a connection"))?;
+            births.push((place.setup(config, 0), theirs));
+            places.push((place, ours));
         }
         let deadline = Deadline::within(config.restore_timeout);
         let answer = self.copied(
@@ -159,10 +141,13 @@ impl Instance {
         let FromWorker::Forked { paused_us } = answer else {
             return Err(self.worker().unexpected(&answer));
         };
+        // Whoever waits for a child learns of its end.
+        drop(births);
         let paused = Duration::from_micros(paused_us);
         let mut children = Vec::with_capacity(count);
-        for (place, listener) in places {
-            let worker = Worker::adopt(accept(&listener, deadline)?, &place.dir, deadline)?;
+        for (place, control) in places {
+            let _child = spans::machine(place.dir.path(), None).entered();
+            let worker = Worker::adopt(control, &place.dir, deadline)?;
             children.push(Self::new(place, worker));
         }
         let unique = |child: Self| {
@@ -190,19 +175,21 @@ impl Instance {
     /// Orders that children be made, all of one moment.
     fn order_fork(
         &self,
-        births: &[Birth],
+        births: &[(Setup, UnixStream)],
         unheld: bool,
         deadline: Deadline,
     ) -> Result<FromWorker, Error> {
         let mut batches = births.chunks(MAX_BIRTHS).peekable();
         let mut worker = self.worker();
         loop {
+            let batch = batches.next().unwrap_or_default();
+            let controls: Vec<BorrowedFd<'_>> = batch.iter().map(|birth| birth.1.as_fd()).collect();
             let order = ToWorker::Fork {
-                births: batches.next().unwrap_or_default().to_vec(),
+                births: batch.iter().map(|birth| birth.0.clone()).collect(),
                 more: batches.peek().is_some(),
                 unheld,
             };
-            match worker.order(&order, deadline)? {
+            match worker.order_with(&order, &controls, deadline)? {
                 FromWorker::Noted => {}
                 answer => return Ok(answer),
             }
@@ -254,10 +241,11 @@ impl Instance {
         self.worker().engine(Deadline::within(ANSWER_TIMEOUT))
     }
 
-    /// Boots a machine and waits until its agent serves.
-    pub fn boot(&self, boot: Boot, deadline: Deadline) -> Result<(), Error> {
+    /// Boots a machine of these files and waits until its agent serves.
+    pub fn boot(&self, boot: Boot, files: &[File], deadline: Deadline) -> Result<(), Error> {
         let mut worker = self.worker();
-        let booted = match worker.order(&ToWorker::Boot(Box::new(boot)), deadline) {
+        let order = ToWorker::Boot(Box::new(boot));
+        let booted = match worker.order_with(&order, &descriptors(files), deadline) {
             Ok(FromWorker::Booted) => Ok(()),
             Ok(other) => Err(worker.unexpected(&other)),
             Err(error) => Err(error),
@@ -278,12 +266,14 @@ impl Instance {
     pub fn restore(
         &self,
         restore: Restore,
+        files: &[File],
         identity: &Personality,
         deadline: Deadline,
     ) -> Result<(RestoreStages, Resumed), Error> {
+        let order = ToWorker::Restore(Box::new(restore));
         let answer = self
             .worker()
-            .order(&ToWorker::Restore(Box::new(restore)), deadline)?;
+            .order_with(&order, &descriptors(files), deadline)?;
         let FromWorker::Restored(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
@@ -350,13 +340,15 @@ impl Instance {
     /// Pauses the machine and writes it into the directory of a draft. It
     /// stays paused until [`Instance::go_on`].
     pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
+        let (files, open) = in_parts(OpenFiles::to_write(directory)?);
         let order = |unheld| {
-            let order = ToWorker::Capture {
-                directory: directory.to_path_buf(),
-                unheld,
-            };
-            self.worker()
-                .order(&order, Deadline::within(CAPTURE_TIMEOUT))
+            let files = files.clone();
+            let order = ToWorker::Capture { files, unheld };
+            self.worker().order_with(
+                &order,
+                &descriptors(&open),
+                Deadline::within(CAPTURE_TIMEOUT),
+            )
         };
         match self.copied(order, Deadline::within(ANSWER_TIMEOUT))? {
             FromWorker::Captured { written, .. } => Ok(*written),
@@ -366,13 +358,13 @@ impl Instance {
 
     /// Lets a captured machine go on as it was.
     pub fn go_on(&self) -> Result<(), Error> {
-        self.continue_with(None).map(drop)
+        self.continue_with(OpenFiles::default()).map(drop)
     }
 
     /// Lets a captured machine go on as another one than was captured, on the
     /// memory that was written to `directory`.
     pub fn go_on_from(&self, directory: &Path, identity: &Personality) -> Result<Resumed, Error> {
-        let generation = self.continue_with(Some(directory.to_path_buf()))?;
+        let generation = self.continue_with(OpenFiles::to_map(directory)?)?;
         let generation = generation.unwrap_or_default();
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         let channel = self.open_session(deadline, &|_| Ok(()))?;
@@ -383,11 +375,13 @@ impl Instance {
         Ok(resumed)
     }
 
-    fn continue_with(&self, rebase: Option<PathBuf>) -> Result<Option<[u8; 16]>, Error> {
+    fn continue_with(&self, files: OpenFiles) -> Result<Option<[u8; 16]>, Error> {
+        let (rebase, open) = in_parts(files);
         let order = ToWorker::Continue { rebase };
+        let deadline = Deadline::within(ANSWER_TIMEOUT);
         let answer = self
             .worker()
-            .order(&order, Deadline::within(ANSWER_TIMEOUT))?;
+            .order_with(&order, &descriptors(&open), deadline)?;
         match answer {
             FromWorker::Continued { generation } => Ok(generation),
             other => Err(self.worker().unexpected(&other)),
@@ -516,12 +510,14 @@ impl Instance {
 
     /// Ends the worker and removes what it had. Safe to call twice.
     pub fn end(&self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end();
         self.dir.remove();
     }
 
     /// Kills the worker, for a process that must end now.
     pub fn abandon(&self) {
+        debug!(pid = self.process.pid(), "worker is not needed any more");
         self.process.kill();
         self.dir.remove();
     }
@@ -530,7 +526,7 @@ impl Instance {
     /// calls in it may be starting a program, which does not get on before others
     /// are released.
     fn await_copy(&self, deadline: Deadline) -> Result<UnixStream, Error> {
-        match self.await_call(deadline.at_most(CALL_PATIENCE))? {
+        match self.await_call(deadline.at_most(CALL_TIMEOUT))? {
             Some(stream) => Ok(stream),
             None if deadline.has_passed() => Err(hung(&mut self.worker(), deadline.limit())),
             None => connect(&self.exec_socket, deadline),
@@ -576,6 +572,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        let _machine = spans::machine(self.dir(), None).entered();
         self.worker().end_soon();
         self.dir.remove();
     }

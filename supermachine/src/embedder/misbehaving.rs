@@ -5,10 +5,13 @@ use super::handle::Worker;
 use super::instance::Instance;
 use super::process::Process;
 use crate::deadline::Deadline;
+use crate::link::passing::MOST;
 use crate::link::protocol::{Boot, FromWorker, ToWorker, VERSION, send};
 use crate::{Error, VmConfig};
 use exec_proto::{ErrorKind, Failure, Hello, Reply};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -119,13 +122,16 @@ fn a_worker_that_takes_no_orders_and_does_not_end_is_ended() {
         drop(to);
     });
     let begun = Instant::now();
-    let births = (0..50_000).map(|_| PathBuf::from("/some/directory"));
+    // Longer than what the connection holds.
+    let files = vec!["x".repeat(1024); MOST];
+    let open = File::open("/dev/null").unwrap();
+    let open = vec![open.as_fd(); MOST];
     let order = ToWorker::Capture {
-        directory: births.collect(),
+        files,
         unheld: false,
     };
-    // Too long for what the connection holds.
-    assert!(worker.order(&order, Deadline::within(LIMIT)).is_err());
+    let answer = worker.order_with(&order, &open, Deadline::within(LIMIT));
+    assert!(answer.is_err());
     assert_rid_of(worker);
     assert!(begun.elapsed() < SOON);
     talk.join().unwrap();
@@ -173,15 +179,17 @@ fn no_worker_holds_a_start_beyond_its_limit() {
         let begun = Instant::now();
         let instance = Instance::spawn(&config, 1).unwrap();
         let boot = Boot {
-            kernel: "/kernel".into(),
-            init: "/init".into(),
+            kernel: "kernel".into(),
+            init: "init".into(),
             memory_mib: 64,
             vcpus: 1,
             possible_vcpus: 1,
             layers: Vec::new(),
             cmdline: String::new(),
         };
-        let error = instance.boot(boot, Deadline::within(LIMIT)).unwrap_err();
+        let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
+        let limit = Deadline::within(LIMIT);
+        let error = instance.boot(boot, &files, limit).unwrap_err();
         assert!(
             matches!(error, Error::Timeout { .. } | Error::Worker { .. }),
             "{name}: {error:?}"

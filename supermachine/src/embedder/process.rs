@@ -1,6 +1,7 @@
 //! The process of a worker: whether it lives, how it ended, and ending it.
 
 use crate::host;
+use crate::limits::{FIRST_END_PAUSE, LAST_END_PAUSE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io;
@@ -9,10 +10,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// First and longest pause before looking again whether a worker has ended.
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A worker process, for those who may not wait for who talks to it.
 #[derive(Debug)]
@@ -99,13 +96,13 @@ impl Process {
     /// Waits until it is gone, for as long as that; whether it is.
     pub fn ends_within(&self, patience: Duration) -> bool {
         let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = FIRST_END_PAUSE;
         while self.is_alive() {
             if begun.elapsed() >= patience {
                 return false;
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(LAST_PAUSE);
+            pause = (pause * 2).min(LAST_END_PAUSE);
         }
         true
     }
@@ -122,7 +119,7 @@ impl Process {
             match status {
                 Some(status) => return status.signal().map(killed_by),
                 None if begun.elapsed() > patience => return None,
-                None => std::thread::sleep(FIRST_PAUSE),
+                None => std::thread::sleep(FIRST_END_PAUSE),
             }
         }
     }
@@ -177,7 +174,7 @@ mod tests {
             let begun = Instant::now();
             while process.is_well() != well {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{well}");
-                std::thread::sleep(FIRST_PAUSE);
+                std::thread::sleep(FIRST_END_PAUSE);
             }
         };
         until(true);

@@ -5,11 +5,9 @@ use super::pauses::Pauses;
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::exec::Liveness;
+use crate::limits::LOCK_PAUSE;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
-
-/// How long to wait before looking again whether a worker is free.
-const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// A worker for those who may outlive the machine's owner.
 #[derive(Debug)]

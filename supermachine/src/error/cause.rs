@@ -2,12 +2,17 @@
 
 use super::Error;
 
-/// What a part of this crate says is the matter. Its text and its causes are for
-/// people; what it is made of is not part of the interface, so that the parts can
+/// What a part of this crate says is the matter, and what to do next. Its text and
+/// its causes are for people; what it is made of is not part of the interface, so that the parts can
 /// change: [`Error::kind`] and [`Error::code`] are what programs go by.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub struct Cause(Box<Part>);
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Part {
@@ -18,7 +23,7 @@ pub(crate) enum Part {
     #[error(transparent)]
     Assets(kernel::KernelError),
     #[error(transparent)]
-    Resources(vmm_core::ResourceError),
+    Resources(crate::compat::ResourceError),
     #[error(transparent)]
     Snapshot(snapshot::SnapshotError),
     #[error(transparent)]
@@ -45,7 +50,7 @@ parts! {
     oci_bake::BakeError => Image(Bake);
     oci_bake::ImageError => Reference(Reference);
     kernel::KernelError => Assets(Assets);
-    vmm_core::ResourceError => Resources(Resources);
+    crate::compat::ResourceError => Resources(Resources);
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
     exec_proto::ProtoError => Protocol(Protocol);

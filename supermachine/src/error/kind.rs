@@ -46,6 +46,8 @@ impl Error {
             | Self::TooManyVcpus { .. }
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
+            | Self::NameTaken { .. }
+            | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
             | Self::OutputTooLarge { .. } => ErrorKind::Configuration,
             Self::Rebake { .. } | Self::Damaged { .. } => ErrorKind::Rebake,
@@ -93,6 +95,8 @@ impl Error {
             Self::TooManyVcpus { .. } => "too-many-vcpus",
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
+            Self::NameTaken { .. } => "name-taken",
+            Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",
             Self::Cancelled => "cancelled",
             Self::Refused { .. } => "refused",

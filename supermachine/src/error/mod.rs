@@ -2,6 +2,9 @@
 
 mod cause;
 mod kind;
+mod step;
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
 
-/// An error of this crate. [`Error::kind`] says what a caller can do about it,
+/// An error of this crate. Its text says what is the matter and what to do next,
+/// its causes why. [`Error::kind`] says what a caller can do about it,
 /// [`Error::is_retryable`] whether doing the same again may work, and
 /// [`Error::code`] is a word for programs and logs that does not change.
 ///
@@ -33,6 +37,23 @@ pub enum Error {
         name: String,
         /// How many there are.
         count: usize,
+    },
+    /// Another running machine has the name in the configuration.
+    #[error(
+        "a running machine is called `{}` already: use another name, or stop that one",
+        Printable::line(name)
+    )]
+    NameTaken {
+        /// What was given.
+        name: String,
+    },
+    /// A list has no such field to print or to select by.
+    #[error("there is no field `{}`: name one of {fields}", Printable::line(field))]
+    NoSuchField {
+        /// What was asked for.
+        field: String,
+        /// What there is.
+        fields: String,
     },
     /// The image reference is not one.
     #[error(transparent)]
@@ -106,7 +127,7 @@ pub enum Error {
     },
     /// The host name in the configuration is not one.
     #[error(
-        "`{}` is no name: 1 to 64 letters, digits, dots and hyphens are allowed",
+        "`{}` is no name: choose one of 1 to 64 letters, digits, dots and hyphens",
         Printable::line(hostname)
     )]
     BadHostname {
@@ -127,7 +148,10 @@ pub enum Error {
     #[error("the asynchronous runtime is ending: call it from one that lives on")]
     Cancelled,
     /// The machine could not do what was asked, and goes on.
-    #[error("the machine goes on without: {}", Printable::line(message))]
+    #[error(
+        "the machine cannot do that, and goes on: {}; see to the reason, or do without",
+        Printable::line(message)
+    )]
     Refused {
         /// Why.
         message: String,
@@ -144,7 +168,7 @@ pub enum Error {
     },
     /// The snapshot does not fit this host, kernel or version; bake it again.
     #[error(
-        "the snapshot cannot be used here and must be baked again: {}",
+        "the snapshot cannot be used here, bake it again: {}",
         Printable::line(reason)
     )]
     Rebake {
@@ -170,7 +194,10 @@ pub enum Error {
     #[error(transparent)]
     Snapshot(Cause),
     /// The command that was to warm an image up failed.
-    #[error("the warm-up ended with status {status}: {}", Printable::lines(stderr.trim_end()))]
+    #[error(
+        "the warm-up ended with status {status}, so nothing was baked; see to its command{}",
+        output_excerpt(.stderr)
+    )]
     Warmup {
         /// Its exit status, as shells report it.
         status: u8,
@@ -179,7 +206,11 @@ pub enum Error {
     },
     /// The workload ended, or did not listen in time, while its image was being
     /// baked.
-    #[error("the workload was not ready to be captured: {}{}", Printable::line(reason), output_excerpt(.output))]
+    #[error(
+        "the workload was not ready to be captured: {}; see to its output, or choose another \
+         trigger{}",
+        Printable::line(reason), output_excerpt(.output)
+    )]
     Workload {
         /// What was waited for, and what happened.
         reason: String,
@@ -200,7 +231,7 @@ pub enum Error {
         reason: String,
     },
     /// The machine was not made from a snapshot, or not kept as one needs it.
-    #[error("{what} needs {needs}")]
+    #[error("{what} needs {needs}: see to that first")]
     Unsuitable {
         /// What was asked for.
         what: &'static str,
@@ -208,7 +239,11 @@ pub enum Error {
         needs: &'static str,
     },
     /// The guest ended or hung before it served commands.
-    #[error("the guest did not come up: {}{}", Printable::line(reason), console_excerpt(.console))]
+    #[error(
+        "the guest did not come up: {}; see to what its console says, or give it more time or \
+         memory{}",
+        Printable::line(reason), console_excerpt(.console)
+    )]
     BootFailed {
         /// How it ended.
         reason: String,
@@ -225,7 +260,7 @@ pub enum Error {
         reason: String,
     },
     /// The guest could not start the command.
-    #[error("{}", Printable::line(message))]
+    #[error("{}{}", Printable::line(message), step::of_guest(*kind))]
     Exec {
         /// What kind of failure.
         kind: exec_proto::ErrorKind,
@@ -245,14 +280,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The command's output could not be passed on; it was ended for that.
-    #[error("cannot write the command's output")]
+    #[error("cannot write the command's output; see to what takes it, and run the command again")]
     Output {
         /// The system's reason.
         #[source]
         source: io::Error,
     },
     /// The host refused something that is usually there.
-    #[error("cannot {what}")]
+    #[error("cannot {what}; see to what the host says of it, and try again")]
     System {
         /// What was being done.
         what: &'static str,
@@ -267,7 +302,10 @@ pub enum Error {
         limit: usize,
     },
     /// A limit of the caller's passed.
-    #[error("{what} took longer than {after:?}")]
+    #[error(
+        "{what} took longer than {after:?}; try again with more time, and start another machine \
+         if it stays silent"
+    )]
     Timeout {
         /// What was waited for.
         what: &'static str,
@@ -275,7 +313,7 @@ pub enum Error {
         after: Duration,
     },
     /// A file or directory of the host.
-    #[error("{what}: {}", shown(path))]
+    #[error("{what} {}; see to what the host says of it", shown(path))]
     Host {
         /// What was being done.
         what: &'static str,

@@ -3,8 +3,13 @@
 use super::ExecStatus;
 use crate::Error;
 use crate::deadline::Deadline;
-use exec_proto::ProtoError;
+use crate::error::with_causes;
+use crate::limits::{
+    GUEST_ANSWER_TIMEOUT, KEPT_CONNECTION, LATE_PROBE_TIMEOUT, MACHINE_END_TIMEOUT, PROBE_INTERVAL,
+    PROBE_TIMEOUT,
+};
 use exec_proto::client::{Event, Session};
+use exec_proto::{Printable, ProtoError};
 use rustix::event::{PollFd, PollFlags};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -13,24 +18,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// Bytes read from the connection at once: a full frame.
 const READ_BYTES: usize = 64 * 1024;
 /// Most bytes that are taken after a time limit has passed: an end that came in
 /// time counts, however late this process looks.
 const LATE_BYTES: usize = 1 << 20;
-/// How long a machine may take to end after it closed its connections.
-const END_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an agent without a time limit is silent before its worker is asked
-/// whether it still lives.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a worker may take to say that it lives.
-const PROBE_PATIENCE: Duration = Duration::from_secs(30);
-/// The same of one whose guest has taken longer than it may.
-pub const LATE_PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a connection is kept for the next command. The agent hangs up on
-/// those that ask for nothing, but never so soon.
-const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// Where a command's output goes. A sink that blocks slows the command down.
 pub trait Sinks {
@@ -66,10 +60,6 @@ pub trait Liveness: fmt::Debug + Send + Sync {
 pub struct Unwatched;
 
 impl Liveness for Unwatched {}
-
-/// Longest a guest may take to answer a request, more than it waits for a
-/// workload to listen.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(150);
 
 /// A connection. Reading happens on one thread; requests, stdin and signals
 /// may come from others meanwhile.
@@ -168,7 +158,7 @@ impl Channel {
     pub fn is_usable(&self) -> bool {
         let now = Deadline::within(Duration::ZERO);
         let is_quiet = now.wait(&mut [PollFd::new(&self.stream, PollFlags::IN)]);
-        self.used.elapsed() < KEPT_FOR && matches!(is_quiet, Ok(false))
+        self.used.elapsed() < KEPT_CONNECTION && matches!(is_quiet, Ok(false))
     }
 
     fn time_limit(&self) -> MutexGuard<'_, Deadline> {
@@ -200,7 +190,7 @@ impl Channel {
             if deadline.has_passed() {
                 // If all of the worker stands still, whoever comes next need
                 // not wait for it as well.
-                self.worker.probe(LATE_PROBE_PATIENCE)?;
+                self.worker.probe(LATE_PROBE_TIMEOUT)?;
                 return Err(self.timeout());
             }
             let turn = deadline.at_most(PROBE_INTERVAL);
@@ -209,7 +199,7 @@ impl Channel {
                 return Ok(());
             }
             if deadline.left().is_none() {
-                self.worker.probe(PROBE_PATIENCE)?;
+                self.worker.probe(PROBE_TIMEOUT)?;
             }
         }
     }
@@ -218,7 +208,9 @@ impl Channel {
     /// the error says so.
     pub fn next_event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
         self.event(buffer).map_err(|error| match error {
-            Error::Connection { .. } => self.worker.end_within(END_PATIENCE).unwrap_or(error),
+            Error::Connection { .. } => {
+                self.worker.end_within(MACHINE_END_TIMEOUT).unwrap_or(error)
+            }
             error => error,
         })
     }
@@ -258,7 +250,7 @@ impl Channel {
 
     /// Waits for the one event that answers a request.
     pub fn answer<T>(&self, pick: impl Fn(Event) -> Option<T>) -> Result<T, Error> {
-        self.answer_until(Deadline::within(ANSWER_LIMIT), pick)
+        self.answer_until(Deadline::within(GUEST_ANSWER_TIMEOUT), pick)
     }
 
     /// As [`Channel::answer`], not beyond a deadline of the caller's.
@@ -303,6 +295,15 @@ impl Channel {
         self.close();
         self.unread.store(true, Ordering::SeqCst);
         self.wake_writers();
+        match &result {
+            Ok(status) => debug!(
+                code = status.code,
+                signal = status.signal,
+                took = ?status.duration,
+                "command ended"
+            ),
+            Err(error) => debug!(error = %Printable::line(&with_causes(error)), "command failed"),
+        }
         result
     }
 

@@ -2,14 +2,16 @@
 
 use super::channel::{Channel, Sinks};
 use super::output::MAX_UNREAD_BYTES;
-use super::{ExecChild, ExecOutcome, GREETING_LIMIT, HANG_PATIENCE, Opens, environment};
+use super::{ExecChild, ExecOutcome, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
+use crate::limits::{GREETING_TIMEOUT, OVERRUN_TIMEOUT};
 use exec_proto::{ExecFlags, ExecRequest, WinSize};
 use oci_bake::ImageConfig;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
+use tracing::debug;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
@@ -226,9 +228,9 @@ impl Command {
         let whole = match self.timeout_ms {
             0 => Deadline::none(),
             ms => Deadline::within(Duration::from_millis(ms))
-                .later_by(HANG_PATIENCE.saturating_add(sending)),
+                .later_by(OVERRUN_TIMEOUT.saturating_add(sending)),
         };
-        let opening = whole.at_most(GREETING_LIMIT.saturating_add(sending));
+        let opening = whole.at_most(GREETING_TIMEOUT.saturating_add(sending));
         let channel = on.open_session(opening, &|session| {
             for file in &self.staged {
                 session.stage_file(&file.path, file.mode, &file.bytes)?;
@@ -236,6 +238,13 @@ impl Command {
             session.exec(&request)
         })?;
         channel.limit(whole);
+        // Neither its words nor its variables: they may be secret.
+        debug!(
+            has_stdin,
+            tty = self.tty,
+            staged_bytes = staged,
+            "command begun"
+        );
         Ok(channel)
     }
 
@@ -286,7 +295,7 @@ impl Command {
     pub(crate) fn spawn_on(&self, on: &dyn Opens) -> Result<ExecChild, Error> {
         let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start(on, true)?;
-        ExecChild::new(channel, max_unread_bytes, HANG_PATIENCE)
+        ExecChild::new(channel, max_unread_bytes, OVERRUN_TIMEOUT)
     }
 }
 

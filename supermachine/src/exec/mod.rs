@@ -8,8 +8,7 @@ mod output;
 #[cfg(test)]
 mod tests;
 
-use channel::LATE_PROBE_PATIENCE;
-pub(crate) use channel::{ANSWER_LIMIT, Channel, Liveness, Sinks, Unwatched};
+pub(crate) use channel::{Channel, Liveness, Sinks, Unwatched};
 pub use child::{ExecChild, ExecStdin};
 pub use command::Command;
 use command::settings;
@@ -25,11 +24,6 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// How long an agent may take to greet, refusals included.
-pub(crate) const GREETING_LIMIT: Duration = Duration::from_secs(30);
-/// How much later than its time limit a command may end for its host, with the
-/// time that then goes into a look at its worker.
-const HANG_PATIENCE: Duration = Duration::from_secs(10).saturating_sub(LATE_PROBE_PATIENCE);
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@
 
 use super::{Channel, Sinks};
 use crate::Error;
+use crate::limits::FULL_STREAM_PAUSE;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,6 @@ use std::time::Duration;
 const SOFT_BYTES: usize = 256 << 10;
 /// The most that is ever kept of a stream, if the command does not say.
 pub const MAX_UNREAD_BYTES: usize = 16 << 20;
-/// How often the end of a time limit is looked at while a stream is full.
-const LIMIT_WATCH: Duration = Duration::from_millis(100);
 
 /// The two streams, by their place in [`State::streams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +199,7 @@ impl Limits<'_> {
     /// How long to wait before looking again.
     fn watch(&self) -> Duration {
         match self.channel.deadline().left() {
-            Some(_) => LIMIT_WATCH,
+            Some(_) => FULL_STREAM_PAUSE,
             None => Duration::MAX,
         }
     }

@@ -1,7 +1,7 @@
 //! Linux, by way of `/proc`.
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -20,9 +20,9 @@ pub fn kill(process: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(process, Signal::KILL);
 }
 
-/// Ends a process at once, if `still` says that it is the one that is meant.
+/// Sends a process a signal, if `still` says that it is the one that is meant.
 /// The descriptor comes first, so that its number cannot change hands between.
-pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+pub fn signal_if(pid: Pid, signal: Signal, still: impl FnOnce() -> bool) -> io::Result<()> {
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(Errno::SRCH) => return Ok(()),
@@ -31,7 +31,7 @@ pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
     if !still() {
         return Ok(());
     }
-    match pidfd_send_signal(process, Signal::KILL) {
+    match pidfd_send_signal(process, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -57,6 +57,16 @@ pub fn memory_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// A connection that broke is an error and no signal, as with `std`'s streams.
+pub const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+/// Descriptors that are received are closed on exec.
+pub const RECEIVE_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+
+/// It is: see [`RECEIVE_FLAGS`].
+pub fn close_on_exec(_received: &OwnedFd) -> io::Result<()> {
+    Ok(())
 }
 
 /// A socket that is not connected and does not block.

@@ -6,9 +6,15 @@ mod linux;
 mod other;
 
 #[cfg(target_os = "linux")]
-pub use linux::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};
+pub use linux::{
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, kill, memory_bytes, private_bytes,
+    process_descriptor, signal_if, stream_socket,
+};
 #[cfg(not(target_os = "linux"))]
-pub use other::{kill, kill_if, memory_bytes, private_bytes, process_descriptor, stream_socket};
+pub use other::{
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, kill, memory_bytes, private_bytes,
+    process_descriptor, signal_if, stream_socket,
+};
 
 /// Descriptors this process has open, if the system tells.
 pub fn open_descriptors() -> Option<u64> {

@@ -2,7 +2,7 @@
 //! count with what their configuration expects of a worker.
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,14 +16,14 @@ pub fn process_descriptor(_pid: u32) -> io::Result<OwnedFd> {
 /// There is nothing to end: see [`process_descriptor`].
 pub fn kill(_process: BorrowedFd<'_>) {}
 
-/// Ends a process at once, if `still` says that it is the one that is meant.
+/// Sends a process a signal, if `still` says that it is the one that is meant.
 /// Between the two its number could change hands, which takes a whole round of
 /// process ids.
-pub fn kill_if(pid: Pid, still: impl FnOnce() -> bool) -> io::Result<()> {
+pub fn signal_if(pid: Pid, signal: Signal, still: impl FnOnce() -> bool) -> io::Result<()> {
     if !still() {
         return Ok(());
     }
-    match kill_process(pid, Signal::KILL) {
+    match kill_process(pid, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -37,6 +37,17 @@ pub fn private_bytes(_pid: u32) -> u64 {
 /// Not told.
 pub fn memory_bytes() -> Option<u64> {
     None
+}
+
+/// `std`'s streams see to it that a broken connection is no signal.
+pub const SEND_FLAGS: SendFlags = SendFlags::empty();
+/// There is none for descriptors.
+pub const RECEIVE_FLAGS: RecvFlags = RecvFlags::empty();
+
+/// Has a descriptor that was received closed on exec. A program that this process
+/// starts in between has it.
+pub fn close_on_exec(received: &OwnedFd) -> io::Result<()> {
+    Ok(fcntl_setfd(received, FdFlags::CLOEXEC)?)
 }
 
 /// A socket that is not connected and does not block.

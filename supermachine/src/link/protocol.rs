@@ -3,6 +3,9 @@
 //! Each message is a little-endian u32 length and that much JSON, at most
 //! [`MAX_MESSAGE_BYTES`]. The first message of each side is a hello; a version
 //! that is not ours ends the conversation.
+//!
+//! Files go along open ([`super::passing`]): a worker is told what errors call them
+//! and opens none itself.
 
 use crate::Engine;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
 
-/// Most children that one message names, so that it fits: each has five paths, of which two are of sockets and so have at most 108 bytes.
+/// Most children that one message names, so that it fits: each has three paths, of
+/// which two are of sockets and so have at most 108 bytes.
 pub const MAX_BIRTHS: usize = 64;
 
 /// What a worker prepares before it knows what it will run.
@@ -47,18 +51,18 @@ pub struct Setup {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
-    /// Kernel image.
-    pub kernel: PathBuf,
-    /// Initial file system.
-    pub init: PathBuf,
+    /// Kernel image: the first file.
+    pub kernel: String,
+    /// Initial file system: the second file.
+    pub init: String,
     /// Guest memory in MiB.
     pub memory_mib: usize,
     /// Virtual CPUs.
     pub vcpus: u32,
     /// vCPUs a restored copy may have.
     pub possible_vcpus: u32,
-    /// Read-only disks, in order.
-    pub layers: Vec<PathBuf>,
+    /// Read-only disks, in order: the other files.
+    pub layers: Vec<String>,
     /// Added to the kernel's command line.
     pub cmdline: String,
 }
@@ -93,28 +97,20 @@ impl GuestFiles {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restore {
-    /// Directory of the generation.
-    pub snapshot: PathBuf,
+    /// What errors call the directory of the generation.
+    pub snapshot: String,
+    /// Names that its files have there, in the order in which they come.
+    pub files: Vec<String>,
     /// What guests boot from here. The worker compares it with what the
     /// snapshot was made from, and the snapshot's engine and processor with its
     /// own.
     pub guest: GuestFiles,
-    /// Read-only disks, in order.
-    pub layers: Vec<PathBuf>,
+    /// Read-only disks, in order, by their names among the files.
+    pub layers: Vec<String>,
     /// vCPUs that should be there; 0 for as many as there were.
     pub vcpus: u32,
     /// Guest memory in MiB that it may be told to have.
     pub memory_mib: usize,
-}
-
-/// A child of a running machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Birth {
-    /// What its worker is to have.
-    pub setup: Setup,
-    /// Socket on which the embedder awaits its control connection.
-    pub control: PathBuf,
 }
 
 /// From the embedder.
@@ -136,23 +132,23 @@ pub enum ToWorker {
     Restore(Box<Restore>),
     /// Go back to the moment of the snapshot and run again.
     Reset,
-    /// Pause the machine and write it into this directory.
+    /// Pause the machine and write it into the files.
     Capture {
-        /// Directory of a draft.
-        directory: PathBuf,
+        /// Names that the files have, in the order in which they come.
+        files: Vec<String>,
         /// Even if programs of the copies would not be held: there are none.
         unheld: bool,
     },
     /// Let a captured machine go on.
     Continue {
-        /// Directory with the memory that was written, to be put under the
-        /// machine; it goes on as another one then.
-        rebase: Option<PathBuf>,
+        /// Names of the files with the memory that was written, to be put under
+        /// the machine, which goes on as another one then; or none.
+        rebase: Vec<String>,
     },
     /// Make children of the running machine.
     Fork {
-        /// At most [`MAX_BIRTHS`].
-        births: Vec<Birth>,
+        /// At most [`MAX_BIRTHS`]. Their control connections come along.
+        births: Vec<Setup>,
         /// Others follow in the next message, and all are made then.
         more: bool,
         /// As for a capture.
@@ -174,6 +170,43 @@ pub enum ToWorker {
 }
 
 impl ToWorker {
+    /// How many files go with it.
+    pub fn files(&self) -> usize {
+        match self {
+            Self::Boot(boot) => boot.layers.len().saturating_add(2),
+            Self::Restore(restore) => restore.files.len(),
+            Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
+            Self::Fork { births, .. } => births.len(),
+            Self::Hello { .. }
+            | Self::Prepare(_)
+            | Self::Identify(_)
+            | Self::Reset
+            | Self::SetMemory { .. }
+            | Self::Touched
+            | Self::Inspect
+            | Self::Stop => 0,
+        }
+    }
+
+    /// What it is called where it is told of.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Prepare(_) => "prepare",
+            Self::Identify(_) => "identify",
+            Self::Boot(_) => "boot",
+            Self::Restore(_) => "restore",
+            Self::Reset => "reset",
+            Self::Capture { .. } => "capture",
+            Self::Continue { .. } => "continue",
+            Self::Fork { .. } => "fork",
+            Self::SetMemory { .. } => "set memory",
+            Self::Touched => "touched",
+            Self::Inspect => "inspect",
+            Self::Stop => "stop",
+        }
+    }
+
     /// Whether the machine stands still while this is carried out.
     pub fn stops_the_machine(&self) -> bool {
         matches!(
@@ -410,15 +443,11 @@ mod tests {
             vcpus: u32::MAX,
             runtime_dir: path.clone(),
             mux: path.clone(),
-            exec: path.clone(),
+            exec: path,
             console: false,
         };
-        let birth = Birth {
-            setup,
-            control: path,
-        };
         let order = ToWorker::Fork {
-            births: vec![birth; MAX_BIRTHS],
+            births: vec![setup; MAX_BIRTHS],
             more: false,
             unheld: false,
         };

@@ -177,6 +177,46 @@ impl Occupant {
     }
 }
 
+/// The file that processes lock while they look at the names of machines and
+/// give one.
+const NAMES: &str = "names";
+
+/// Keeps all other processes of this user from giving a machine a name. The
+/// lock's file is there only as long as somebody wants it.
+#[derive(Debug)]
+pub struct NamesLock {
+    path: PathBuf,
+    _file: File,
+}
+
+/// Waits for that lock.
+pub fn lock_names() -> io::Result<NamesLock> {
+    let user = rustix::process::geteuid().as_raw();
+    // Not in the form of a machine's directory.
+    let path = base().join(format!("{PREFIX}{NAMES}-{user}"));
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?.into();
+        let held = file.metadata()?;
+        if held.uid() != user {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        file.lock()?;
+        // Whoever had it removes it when done: then it keeps nobody else out.
+        let is_current = fs::symlink_metadata(&path)
+            .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        if is_current {
+            return Ok(NamesLock { path, _file: file });
+        }
+    }
+}
+
+impl Drop for NamesLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 fn is_private(metadata: &fs::Metadata) -> bool {
     let own = rustix::process::geteuid().as_raw();
     metadata.is_dir() && metadata.uid() == own && metadata.mode() & 0o077 == 0
@@ -293,6 +333,27 @@ mod tests {
         assert!(hold(&link).is_err());
         sweep(base.path());
         assert!(link.is_symlink() && target.join("log").exists());
+    }
+
+    #[test]
+    fn names_are_given_by_one_at_a_time_and_leave_no_file() {
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let lock = lock_names().unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        let lock = lock_names().unwrap();
+        let path = lock.path.clone();
+        drop(lock);
+        assert!(!path.exists());
     }
 
     #[test]

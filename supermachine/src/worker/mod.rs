@@ -2,37 +2,37 @@
 //! it to its end.
 
 mod choose;
+mod files;
 mod hangup;
 pub(crate) mod identity;
 
-use crate::Engine;
 use crate::error::with_causes;
+use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
-    Birth, Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
-    ToWorker, VERSION, check_version, receive, send,
+    Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker,
+    VERSION, check_version, receive, send,
 };
-use crate::link::runtime_dir;
+use crate::link::{passing, runtime_dir};
+use crate::{Engine, log, spans};
 use hangup::while_wanted;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use snapshot::{FilesBelow, Snapshot, SnapshotError, Store, Written};
+use snapshot::{Inspection, Snapshot, SnapshotError, Written};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vmm_core::VmResources;
+use tracing::{Span, debug, info, trace, warn};
 use vmm_core::machine::{
-    ExitReason, ForkedMachine, MachineError, MachineOptions, PrepareOptions, PreparedMachine,
+    DeviceCounters, ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine,
     RestoreOptions, RunningMachine, SavedMachine,
 };
 use vmm_core::memory::close_inherited_descriptors;
-
-/// How long nothing is asked of a machine that was reset before it gives back
-/// what it has twice.
-const SETTLED: Duration = Duration::from_secs(1);
+use vmm_core::spec::DEFAULT_CMDLINE;
+use vmm_core::{Endpoints, HostFile, MachineSpec};
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -42,10 +42,29 @@ pub fn run() -> u8 {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),
     };
-    match serve(&control) {
+    let served = match log::begin() {
+        Ok(()) => serve(&control),
+        Err(error) => refuse_all(&control, &error),
+    };
+    match served {
         Ok(()) => 0,
         Err(error) => report(&error),
     }
+}
+
+/// Says instead of all else that there is a mistake in the environment.
+fn refuse_all(control: &UnixStream, error: &log::BadFilter) -> io::Result<()> {
+    send(control, &FromWorker::Hello { version: VERSION })?;
+    send(
+        control,
+        &FromWorker::Failed {
+            message: error.to_string(),
+            rebake: false,
+        },
+    )?;
+    // Until the embedder goes, or what it sends meets a closed door first.
+    while receive::<ToWorker>(control)?.is_some() {}
+    Ok(())
 }
 
 fn report(error: &io::Error) -> u8 {
@@ -75,6 +94,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+    let _machine = spans::machine(&setup.runtime_dir, None).entered();
     let mut served = Served::new(replies, &setup);
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
@@ -83,6 +103,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     };
     served.end();
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
+    debug!("worker ends");
     result
 }
 
@@ -141,7 +162,7 @@ struct Served {
     /// Removed at the end.
     runtime_dir: PathBuf,
     /// The machine's read-only disks.
-    layers: Vec<String>,
+    layers: Vec<HostFile>,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -152,7 +173,7 @@ struct Served {
     /// The state of the paused machine, and what was written of it.
     captured: Option<(SavedMachine, Written)>,
     /// Children that are to be made.
-    births: Vec<Birth>,
+    births: Vec<(Setup, OwnedFd)>,
 }
 
 impl Served {
@@ -175,7 +196,7 @@ impl Served {
     /// Carries out orders until there are no more.
     fn serve(&mut self, control: &UnixStream) -> io::Result<()> {
         loop {
-            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLED) {
+            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLING_TIME) {
                 self.give_back();
             }
             let order = match receive::<ToWorker>(control) {
@@ -183,23 +204,30 @@ impl Served {
                 // The embedder is gone, or the machine.
                 Ok(None) | Err(_) => return Ok(()),
             };
+            trace!(order = order.name(), "order");
+            let Ok(files) = passing::take(control, order.files()) else {
+                return Ok(());
+            };
             let outcome = match order {
-                ToWorker::Boot(boot) => self.boot(&boot),
-                ToWorker::Restore(restore) => self.restore(&restore),
+                ToWorker::Boot(boot) => self.boot(&boot, files),
+                ToWorker::Restore(restore) => self.restore(&restore, files),
                 ToWorker::Reset => self.reset(),
-                ToWorker::Capture { directory, unheld } => {
+                ToWorker::Capture {
+                    files: names,
+                    unheld,
+                } => {
                     let dir = self.runtime_dir.clone();
                     while_wanted(control, &dir, || {
-                        self.or_go_on(|served| served.capture(&directory, unheld))
+                        self.or_go_on(|served| served.capture(&names, files, unheld))
                     })
                 }
-                ToWorker::Continue { rebase } => self.go_on(rebase.as_deref()),
+                ToWorker::Continue { rebase } => self.go_on(&rebase, files),
                 ToWorker::Fork {
                     births,
                     more,
                     unheld,
                 } => {
-                    self.births.extend(births);
+                    self.births.extend(births.into_iter().zip(files));
                     match more {
                         true => Ok(FromWorker::Noted),
                         false => self.or_go_on(|served| served.fork(unheld)),
@@ -246,6 +274,7 @@ impl Served {
             Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
                 self.machine("go on")?.resume();
                 let reason = with_causes(&error);
+                warn!(reason, "order refused, machine goes on");
                 Ok(match error {
                     Refusal::Snapshot(_) | Refusal::Machine(MachineError::Snapshot(_)) => {
                         FromWorker::NotWritten { reason }
@@ -262,6 +291,7 @@ impl Served {
             message: with_causes(error),
             rebake: error.wants_rebake(),
         };
+        warn!(reason = with_causes(error), "order failed, worker ends");
         say(&self.replies, &message)
     }
 
@@ -272,10 +302,11 @@ impl Served {
             None
         };
         let options = PrepareOptions {
-            endpoints: VmResources::new()
-                .with_vsock_mux(setup.mux.to_string_lossy())
-                .with_vsock_exec(setup.exec.to_string_lossy())
-                .endpoints,
+            endpoints: Endpoints {
+                mux: Some(setup.mux.clone()),
+                exec: Some(setup.exec.clone()),
+                ..Endpoints::default()
+            },
             console,
             vcpus: setup.vcpus,
         };
@@ -283,46 +314,52 @@ impl Served {
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();
+        debug!(engine = name, "worker is prepared");
         self.prepared = Some(prepared);
         Ok(name)
     }
 
-    fn boot(&mut self, boot: &Boot) -> Result<FromWorker, Refusal> {
+    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
-        let mut resources =
-            VmResources::for_kernel(boot.kernel.to_string_lossy(), boot.init.to_string_lossy())
-                .with_memory_mib(boot.memory_mib)
-                .with_vcpus(boot.vcpus);
-        self.layers = paths(&boot.layers);
-        resources.block_devices.clone_from(&self.layers);
-        let options = MachineOptions {
-            extra_cmdline: boot.cmdline.clone(),
+        let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
+        let mut files = files::in_order(names, files);
+        let kernel = files
+            .next()
+            .ok_or(Refusal::Untimely("boot without a kernel"))?;
+        let initrd = files.next();
+        self.layers = files.collect();
+        let spec = MachineSpec {
+            initrd,
+            cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
+            memory_bytes: bytes(boot.memory_mib),
+            vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
-            ..MachineOptions::default()
+            disks: self.layers.clone(),
+            ..MachineSpec::new(kernel)
         };
-        self.started(prepared.boot(&resources, &options)?)?;
+        self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
-    fn restore(&mut self, restore: &Restore) -> Result<FromWorker, Refusal> {
+    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
         let here = self
             .identity("restore")?
             .clone()
             .stamp(restore.guest.clone());
-        let snapshot = Store::inspect_path(&restore.snapshot)?.admit(&here)?;
+        let files = files::named(&restore.files, files);
+        self.layers = files::among(&files, &restore.layers)?;
+        let path = Path::new(&restore.snapshot);
+        let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
         let read = begun.elapsed();
         let snapshot = Arc::new(snapshot);
         read_ahead(&snapshot);
-        self.layers = paths(&restore.layers);
         let options = RestoreOptions {
-            block_devices: self.layers.clone(),
+            disks: self.layers.clone(),
             vcpus: restore.vcpus,
-            hot_bytes: (restore.memory_mib as u64)
-                .saturating_mul(1 << 20)
-                .saturating_sub(saved.ram_bytes()),
+            hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
@@ -344,10 +381,11 @@ impl Served {
     fn started(&mut self, machine: RunningMachine) -> Result<(), Refusal> {
         let machine = Arc::new(machine);
         let (watched, replies) = (machine.clone(), self.replies.clone());
+        let span = Span::current();
         self.watcher = Some(
             std::thread::Builder::new()
                 .name("watch".into())
-                .spawn(move || watch(&watched, &replies))?,
+                .spawn(move || span.in_scope(|| watch(&watched, &replies)))?,
         );
         self.machine = Some(machine);
         Ok(())
@@ -377,7 +415,12 @@ impl Served {
         }))
     }
 
-    fn capture(&mut self, directory: &Path, unheld: bool) -> Result<FromWorker, Refusal> {
+    fn capture(
+        &mut self,
+        names: &[String],
+        files: Vec<OwnedFd>,
+        unheld: bool,
+    ) -> Result<FromWorker, Refusal> {
         let machine = self.machine("capture")?;
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
@@ -386,9 +429,9 @@ impl Served {
         machine.pause()?;
         let saved = machine.save()?;
         let state = saved.encode()?;
-        let files = FilesBelow::open(directory)?;
+        let files = files::named(names, files);
         let written = machine.store_memory(|memory| {
-            Written::write(&files, directory, memory, &state).map_err(Refusal::from)
+            Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)
         })?;
         self.captured = Some((saved, written.clone()));
         Ok(FromWorker::Captured {
@@ -397,13 +440,13 @@ impl Served {
         })
     }
 
-    fn go_on(&mut self, rebase: Option<&Path>) -> Result<FromWorker, Refusal> {
+    fn go_on(&mut self, rebase: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
         let untimely = Refusal::Untimely("continue");
         let (saved, written) = self.captured.take().ok_or(untimely)?;
         let machine = self.machine("continue")?.clone();
         let mut generation = None;
-        if let Some(directory) = rebase {
-            machine.rebase(directory, &written)?;
+        if !rebase.is_empty() {
+            machine.rebase(&files::named(rebase, files), &written)?;
             generation = Some(machine.renew_generation()?);
             self.baseline = Some(saved);
         }
@@ -419,9 +462,16 @@ impl Served {
             return Ok(FromWorker::Unheld);
         }
         let layers = self.layers.clone();
-        let paused = machine.fork(births.len(), |number, forked| match births.get(number) {
-            Some(birth) => be_born(birth, layers, forked),
-            None => 0,
+        let keep = |number: usize| {
+            let control = births.get(number).map(|(_, control)| control.as_fd());
+            let layers = self.layers.iter().filter_map(HostFile::as_fd);
+            control.into_iter().chain(layers).collect()
+        };
+        let paused = machine.fork(births.len(), keep, |number, forked| {
+            match births.get(number) {
+                Some((setup, control)) => be_born(setup, control, layers, forked),
+                None => 0,
+            }
         })?;
         Ok(FromWorker::Forked {
             paused_us: micros(paused),
@@ -433,7 +483,7 @@ impl Served {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
         let begun = Instant::now();
         let options = RestoreOptions {
-            block_devices: self.layers.clone(),
+            disks: self.layers.clone(),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
@@ -452,8 +502,7 @@ impl Served {
 
     fn set_memory(&self, mib: usize, patience_ms: u64) -> Result<FromWorker, Refusal> {
         let machine = self.machine("change its memory")?;
-        let bytes = (mib as u64).saturating_mul(1 << 20);
-        machine.set_memory(bytes, Duration::from_millis(patience_ms))?;
+        machine.set_memory(bytes(mib), Duration::from_millis(patience_ms))?;
         Ok(FromWorker::MemorySet)
     }
 
@@ -488,15 +537,16 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
+fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
     let live = || {
-        let control = UnixStream::connect(&birth.control)?;
+        let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
-        let _lock = runtime_dir::occupy(&birth.setup.runtime_dir)?;
-        let mut served = Served::new(replies, &birth.setup);
+        let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
+        let _machine = spans::machine(&setup.runtime_dir, None).entered();
+        let mut served = Served::new(replies, setup);
         served.layers = layers;
-        let born = served.prepare(&birth.setup).and_then(|engine| {
+        let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;
             let restored = served.adopt(forked)?;
@@ -507,7 +557,7 @@ fn be_born(birth: &Birth, layers: Vec<String>, forked: ForkedMachine) -> u8 {
             Err(error) => served.refuse(&error),
         };
         served.end();
-        let _ = std::fs::remove_dir_all(&birth.setup.runtime_dir);
+        let _ = std::fs::remove_dir_all(&setup.runtime_dir);
         result
     };
     match live() {
@@ -524,9 +574,8 @@ fn read_ahead(snapshot: &Arc<Snapshot>) {
     let _ = thread.spawn(move || snapshot.read_ahead());
 }
 
-fn paths(paths: &[PathBuf]) -> Vec<String> {
-    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-    paths.iter().map(text).collect()
+fn bytes(mib: usize) -> u64 {
+    (mib as u64).saturating_mul(1 << 20)
 }
 
 /// Memory that a machine's guest has, in MiB.
@@ -547,6 +596,17 @@ fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
 /// so that nobody waits for a guest that is no more.
 fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
     let reason = machine.wait();
+    info!(
+        reason = with_causes(&reason),
+        exits = machine.total_exits(),
+        "machine ended"
+    );
+    for device in machine.device_counters() {
+        let DeviceCounters {
+            slot, kind, mmio, ..
+        } = device;
+        debug!(slot, kind, ?mmio, "device counters");
+    }
     let message = FromWorker::Ended {
         orderly: matches!(reason, ExitReason::PowerOff | ExitReason::Stopped),
         reason: with_causes(&reason),

@@ -1,7 +1,9 @@
 use super::*;
 use crate::link::protocol::GuestFiles;
 use crate::link::runtime_dir::RuntimeDir;
-use snapshot::{BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter};
+use snapshot::{
+    BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter, Store,
+};
 use std::collections::BTreeMap;
 
 fn guest() -> GuestFiles {
@@ -52,8 +54,12 @@ fn restored(snapshot: &Path) -> FromWorker {
         exec: dir.path().join("exec"),
         console: false,
     };
+    let found = Store::inspect_path(snapshot).unwrap();
+    let (files, open) = passing::in_parts(found.open_files().unwrap());
     let restore = Restore {
-        snapshot: snapshot.to_owned(),
+        // It is not looked up: what there is to read comes open.
+        snapshot: "/nowhere/0000000001".to_owned(),
+        files,
         guest: guest(),
         layers: Vec::new(),
         vcpus: 0,
@@ -66,6 +72,7 @@ fn restored(snapshot: &Path) -> FromWorker {
     ] {
         send(&ours, &order).unwrap();
     }
+    passing::pass(&ours, &passing::descriptors(&open)).unwrap();
     let said = || receive::<FromWorker>(&ours).unwrap().unwrap();
     assert_eq!(said(), FromWorker::Hello { version: VERSION });
     assert!(matches!(said(), FromWorker::Prepared { .. }));
@@ -114,4 +121,27 @@ fn the_worker_compares_a_snapshot_with_what_it_is_itself() {
     // One of this very engine gets further, to the state that is none.
     let (message, _) = refusal("own", |stamp| stamp);
     assert!(!message.contains("here"), "{message}");
+}
+
+#[test]
+fn a_wrong_log_filter_is_the_answer_to_the_first_order() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let bad = log::parse("loud".as_ref()).unwrap_err();
+    let worker = std::thread::spawn(move || refuse_all(&theirs, &bad));
+    assert_eq!(
+        receive(&ours).unwrap(),
+        Some(FromWorker::Hello { version: VERSION })
+    );
+    send(&ours, &ToWorker::Hello { version: VERSION }).unwrap();
+    send(&ours, &ToWorker::Identify(Engine::Soft)).unwrap();
+    let Some(FromWorker::Failed { message, rebake }) = receive(&ours).unwrap() else {
+        panic!("no word of it");
+    };
+    assert!(
+        message.contains("SUPERMACHINE_LOG has \"loud\""),
+        "{message}"
+    );
+    assert!(!rebake);
+    drop(ours);
+    worker.join().unwrap().unwrap();
 }

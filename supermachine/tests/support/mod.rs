@@ -46,6 +46,7 @@ impl Sandbox {
             .args(arguments)
             .env("XDG_RUNTIME_DIR", &self.runtime)
             .env("XDG_CACHE_HOME", cache())
+            .env("XDG_STATE_HOME", self.files.join("state"))
             .env("SUPERMACHINE_SNAPSHOTS", self.files.join("s"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

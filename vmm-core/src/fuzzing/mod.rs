@@ -5,7 +5,7 @@
 mod boot;
 mod exits;
 mod fdt;
-mod resources;
+mod spec;
 mod tree;
 
 #[cfg(test)]
@@ -14,7 +14,7 @@ mod replay;
 pub use boot::fuzz_kernel_image;
 pub use exits::{fuzz_psci, fuzz_syndrome};
 pub use fdt::fuzz_fdt;
-pub use resources::fuzz_resources;
+pub use spec::fuzz_spec;
 
 /// A saved machine, damaged under good checksums, is refused, or runs and ends
 /// like any other.

@@ -2,14 +2,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
-use devices::virtio::blk::{Blk, BlkConfig};
+use devices::virtio::blk::{Blk, BlkConfig, BlkState};
 use devices::virtio::mem::MemState;
-use devices::virtio::mmio::VirtioMmio;
+use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
 use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
@@ -17,24 +17,45 @@ use devices::{Bus, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
 use super::error::MachineError;
+use super::events::DeviceEvents;
 use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::resources::{AGENT_HOST_PORT, DEFAULT_EXEC_GUEST_PORT, EndpointResources, VolumeSpec};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
 pub const GUEST_CID: u64 = 3;
 /// Devices that every machine has, and what states they take: sockets, random
 /// numbers, balloon and memory.
-pub(super) const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
+const FIXED_FORMATS: [StateFormat; FIXED_VIRTIO] = [
     VsockState::FORMAT,
     RngState::FORMAT,
     BalloonState::FORMAT,
     MemState::FORMAT,
 ];
 pub(super) const FIXED_VIRTIO: usize = 4;
+
+/// How often things happened at one virtio device since its machine was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceCounters {
+    /// Which device it is, by its place in the layout.
+    pub slot: u32,
+    /// What it is, as saved state names it: `blk`, `vsock`.
+    pub kind: &'static str,
+    /// What its transport counted.
+    pub mmio: MmioCounters,
+}
+
+/// The states that devices take, by slot: those that every machine has, and a disk
+/// in every slot after them.
+pub(super) fn virtio_formats() -> impl Iterator<Item = StateFormat> {
+    FIXED_FORMATS
+        .into_iter()
+        .chain(std::iter::repeat(BlkState::FORMAT))
+}
 
 /// The devices of a machine, by what saves and restores them.
 pub(super) struct Devices {
@@ -55,7 +76,7 @@ impl EarlyDevices {
     pub(super) fn new(
         arch: &dyn Arch,
         vm: &Arc<dyn DynVm>,
-        endpoints: &EndpointResources,
+        endpoints: &Endpoints,
         reactor: Arc<dyn Reactor>,
         console: Box<dyn Write + Send>,
     ) -> Result<Self, MachineError> {
@@ -85,7 +106,13 @@ impl EarlyDevices {
         let mut virtio = Vec::new();
         for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
             let line = line(vm, layout.virtio.line_of(slot));
-            let transport = Arc::new(VirtioMmio::new(memory.ram().clone(), line, device));
+            let events = DeviceEvents::new(slot, device.state_format().kind);
+            let transport = Arc::new(VirtioMmio::with_events(
+                memory.ram().clone(),
+                line,
+                device,
+                Box::new(events),
+            ));
             windows.push((
                 layout.virtio.address_of(slot),
                 layout.virtio.window_bytes,
@@ -116,7 +143,7 @@ fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
 
 /// How many virtio devices a machine with `disks` disks has, each with an
 /// interrupt below `end_line`.
-pub(crate) fn virtio_count(
+pub(super) fn virtio_count(
     slots: &VirtioSlots,
     disks: usize,
     end_line: u32,
@@ -131,40 +158,34 @@ pub(crate) fn virtio_count(
 
 /// Opens read-only disks and volumes.
 pub(super) fn open_disks(
-    block_devices: &[String],
-    volumes: &[VolumeSpec],
+    read_only: &[HostFile],
+    volumes: &[Volume],
 ) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
     let mut disks: Vec<Box<dyn VirtioDevice>> = Vec::new();
-    for (n, path) in block_devices.iter().enumerate() {
-        let path = Path::new(path);
-        let file = File::open(path)
+    for (n, host) in read_only.iter().enumerate() {
+        let path = host.name();
+        let file = host
+            .to_file()
             .and_then(disk_file)
             .map_err(|source| disk_error(path, source))?;
         disks.push(disk(path, file, true, format!("block{n}"))?);
     }
     for (n, volume) in volumes.iter().enumerate() {
         let file = open_volume(volume)?;
-        let path = Path::new(&volume.host_path);
-        disks.push(disk(path, file, false, format!("volume{n}"))?);
+        disks.push(disk(&volume.path, file, false, format!("volume{n}"))?);
     }
     Ok(disks)
 }
 
-fn vsock_config(endpoints: &EndpointResources) -> VsockConfig {
-    let guest_port = endpoints
-        .vsock_exec_guest_port
-        .unwrap_or(DEFAULT_EXEC_GUEST_PORT);
+fn vsock_config(endpoints: &Endpoints) -> VsockConfig {
+    let listeners = endpoints.exec.iter().map(|path| VsockListener {
+        path: path.clone(),
+        guest_port: endpoints.exec_guest_port,
+    });
     VsockConfig {
         guest_cid: GUEST_CID,
-        mux: endpoints.vsock_mux.as_ref().map(PathBuf::from),
-        listeners: endpoints
-            .vsock_exec
-            .iter()
-            .map(|path| VsockListener {
-                path: path.into(),
-                guest_port,
-            })
-            .collect(),
+        mux: endpoints.mux.clone(),
+        listeners: listeners.collect(),
         privileged_ports: vec![AGENT_HOST_PORT],
     }
 }
@@ -190,8 +211,8 @@ fn disk(
 }
 
 /// Opens a volume for this machine alone; a new one gets its size.
-fn open_volume(volume: &VolumeSpec) -> Result<File, MachineError> {
-    let path = Path::new(&volume.host_path);
+fn open_volume(volume: &Volume) -> Result<File, MachineError> {
+    let path = &*volume.path;
     let open = |create_new| {
         OpenOptions::new()
             .read(true)
@@ -216,7 +237,7 @@ fn open_volume(volume: &VolumeSpec) -> Result<File, MachineError> {
         }
         Err(TryLockError::Error(source)) => return Err(disk_error(path, source)),
     }
-    if is_new && let Err(source) = file.set_len(volume.size_bytes) {
+    if is_new && let Err(source) = file.set_len(volume.new_bytes) {
         // An empty file would be taken for a volume the next time.
         let _ = std::fs::remove_file(path);
         return Err(disk_error(path, source));

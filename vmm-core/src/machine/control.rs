@@ -1,7 +1,6 @@
 //! What the vCPUs of a machine are to do, and what they are doing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::error::ExitReason;
 use crate::arch::Arch;
 use crate::hypervisor::{EngineError, ExitCounters, PowerReply, VcpuState};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long a vCPU may take to notice a kick before it gets another.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -331,6 +332,7 @@ impl Control {
         let mut state = self.lock();
         if state.wanted == Wanted::Running {
             state.wanted = Wanted::Paused;
+            self.call(&state);
         }
         self.until(state, timeout, |place| place != Place::Running)
     }
@@ -380,8 +382,10 @@ impl Control {
                 return false;
             }
             // Again and again: a kick may have come while its vCPU was busy
-            // with an exit and been taken for an older one.
-            self.call(&state);
+            // with an exit and been taken for an older one. Without a word to
+            // those who sleep: two who wait here would wake each other all the
+            // time.
+            kick_running(&state);
             state = self.wait_for(state, left.min(KICK_AGAIN));
         }
     }
@@ -401,9 +405,7 @@ impl Control {
     fn call(&self, state: &State) {
         self.attention.store(true, Ordering::Release);
         self.changed.notify_all();
-        for cpu in state.cpus.iter().filter(|c| c.place == Place::Running) {
-            (cpu.kick)();
-        }
+        kick_running(state);
     }
 
     /// The vCPU that the guest names so.
@@ -412,5 +414,12 @@ impl Control {
     }
 }
 
+fn kick_running(state: &State) {
+    for cpu in state.cpus.iter().filter(|c| c.place == Place::Running) {
+        (cpu.kick)();
+    }
+}
+
 #[cfg(test)]
+#[path = "control/tests.rs"] // Said for the model, which includes this file by path.
 mod tests;

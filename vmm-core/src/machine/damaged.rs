@@ -15,6 +15,7 @@ use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
 use crate::fuzzing::Input;
 use crate::memory::GuestMemory;
+use crate::spec::HostFile;
 
 pub(super) const RAM_BYTES: u64 = 16 << 20;
 /// Where the guest's program is, behind the rings of its devices.
@@ -106,9 +107,8 @@ fn prepared() -> PreparedMachine {
 }
 
 /// Any file is a disk that can be read.
-pub(super) fn disk() -> String {
-    let path = std::env::current_exe().unwrap_or_default();
-    path.to_string_lossy().into_owned()
+pub(super) fn disk() -> HostFile {
+    std::env::current_exe().unwrap_or_default().into()
 }
 
 /// A machine with a driver for each device, that has run.
@@ -253,7 +253,7 @@ pub fn fuzz_saved_machine(data: &[u8]) {
     let ram = RamMapping::anonymous(RAM_BYTES).expect("there is memory");
     write_program(&ram);
     let options = RestoreOptions {
-        block_devices: vec![disk()],
+        disks: vec![disk()],
         ..RestoreOptions::default()
     };
     let restored = prepared().restore_over(RAM_BYTES, || Ok(ram), &saved, &options);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::boot::BootError;
 use crate::hypervisor::{EngineError, GuestFault};
 use crate::memory::MemoryError;
-use crate::resources::ResourceError;
 
 /// Why a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +40,9 @@ pub enum ExitReason {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MachineError {
-    /// The description itself is wrong.
-    #[error(transparent)]
-    Resources(#[from] ResourceError),
+    /// The description has no vCPU.
+    #[error("no vCPU was asked for, a machine has at least one")]
+    NoVcpus,
     /// The description asks for what this version does not have.
     #[error("{what} is not supported by this version")]
     Unsupported {

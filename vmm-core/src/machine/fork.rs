@@ -1,6 +1,9 @@
 //! Children of a running machine, which share its memory until either writes.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
+
+use tracing::debug;
 
 use super::error::MachineError;
 use super::restore::RestoreOptions;
@@ -27,11 +30,12 @@ impl RunningMachine {
     /// the process forks once: the first child forks the others. Gives the
     /// time it paused.
     ///
-    /// Children have the calling thread and none of the parent's files but
-    /// standard error.
-    pub fn fork(
+    /// Children have the calling thread, and of the parent's files standard error
+    /// and what `keep` names for their number.
+    pub fn fork<'a>(
         &self,
         count: usize,
+        keep: impl FnOnce(usize) -> Vec<BorrowedFd<'a>>,
         child: impl FnOnce(usize, ForkedMachine) -> u8,
     ) -> Result<Duration, MachineError> {
         let Some(after_fork) = self.after_fork else {
@@ -53,7 +57,9 @@ impl RunningMachine {
             Ok((false, saved, memory)) => {
                 self.resume();
                 drop((saved, memory));
-                return Ok(begun.elapsed());
+                let paused = begun.elapsed();
+                debug!(children = count, ?paused, "machine forked");
+                return Ok(paused);
             }
             Err(error) => {
                 self.resume();
@@ -70,7 +76,7 @@ impl RunningMachine {
                 break;
             }
         }
-        if fork::leave_parent().is_err() {
+        if fork::leave_parent(&keep(number)).is_err() {
             fork::end(1);
         }
         // A panic must not run the parent's destructors.
@@ -98,12 +104,13 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let ForkedMachine { memory, saved } = forked;
         self.create_vcpus(saved.vcpus())?;
-        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
         let machine = self.assemble(memory, disks, saved.possible_vcpus())?;
         let generation = match &*machine.parts() {
             Some(parts) => machine.load(parts, &saved)?,
             None => return Err(MachineError::Gone),
         };
+        debug!(vcpus = saved.vcpus(), "forked machine adopted");
         Ok((machine, generation))
     }
 }

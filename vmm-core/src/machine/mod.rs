@@ -7,6 +7,7 @@ mod control;
 mod damaged;
 mod elastic;
 mod error;
+mod events;
 mod fork;
 mod generation;
 mod line;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use devices::reactor::MioReactor;
 use linux_loader::cmdline::Cmdline;
+use tracing::{debug, trace};
 
 use self::assembly::Devices;
 use self::control::Control;
@@ -35,17 +37,17 @@ use self::rewind::Rewound;
 use crate::arch::Arch;
 use crate::hypervisor::{DynVm, ExitCount, ExitCounters, Hypervisor};
 use crate::memory::GuestMemory;
-use crate::resources::VmResources;
+use crate::spec::MachineSpec;
 
-pub use assembly::GUEST_CID;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use assembly::virtio_count;
+pub use assembly::{DeviceCounters, GUEST_CID};
 pub use console::{CONSOLE_TAIL_BYTES, ConsoleTail};
 #[cfg(all(feature = "softhv", any(test, feature = "fuzzing")))]
 pub(crate) use damaged::fuzz_saved_machine;
 pub use elastic::{ADDED_UNIT_BYTES, MIN_LEFT_BYTES, MemoryBalance, memory_range};
 pub use error::{ExitReason, MachineError};
 pub use fork::ForkedMachine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use prepared::check_boot;
 pub use prepared::{PrepareOptions, PreparedMachine};
 pub use restore::{ResetReport, RestoreOptions};
 pub use saved::{STATE_VERSION, SavedMachine};
@@ -62,46 +64,31 @@ const CONSOLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a machine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(1);
 
-/// What a machine needs beyond its description.
-#[derive(Default)]
-pub struct MachineOptions {
-    /// Gets everything the guest writes to its console, on a thread of its
-    /// own.
-    pub console: Option<Box<dyn Write + Send>>,
-    /// Added to the kernel's command line.
-    pub extra_cmdline: String,
-    /// Let the kernel choose a random place for itself.
-    pub randomize_kernel: bool,
-    /// vCPUs the guest is told of. Those beyond what the machine boots with
-    /// are absent until a restore brings them; 0 means no more than it boots
-    /// with.
-    pub possible_vcpus: u32,
-}
-
 /// Starts machines.
 #[derive(Debug)]
 pub struct Machine;
 
 impl Machine {
-    /// Boots the machine that `resources` describes on `engine`.
+    /// Boots the machine that `spec` describes on `engine`. `console` gets
+    /// everything the guest writes to its console, on a thread of its own.
     ///
     /// When this returns, the first vCPU runs the kernel's first instruction.
     pub fn start<H: Hypervisor>(
         engine: &H,
-        resources: &VmResources,
-        mut options: MachineOptions,
+        spec: &MachineSpec,
+        console: Option<Box<dyn Write + Send>>,
     ) -> Result<RunningMachine, MachineError> {
         // What is wrong with the description is said before anything is made.
-        prepared::check_boot(engine.name(), &engine.capabilities()?, resources, &options)?;
+        prepared::check_boot(engine.name(), &engine.capabilities()?, spec)?;
         let prepared = PreparedMachine::new(
             engine,
             PrepareOptions {
-                endpoints: resources.endpoints.clone(),
-                console: options.console.take(),
+                endpoints: spec.endpoints.clone(),
+                console,
                 vcpus: 0,
             },
         )?;
-        prepared.boot(resources, &options)
+        prepared.boot(spec)
     }
 }
 
@@ -176,6 +163,21 @@ impl RunningMachine {
         self.exits().iter().map(ExitCounters::total).sum()
     }
 
+    /// How often things happened at each virtio device; none of a machine that was
+    /// stopped.
+    pub fn device_counters(&self) -> Vec<DeviceCounters> {
+        let parts = self.parts();
+        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
+        (0..)
+            .zip(devices.zip(assembly::virtio_formats()))
+            .map(|(slot, (device, format))| DeviceCounters {
+                slot,
+                kind: format.kind,
+                mmio: device.counters(),
+            })
+            .collect()
+    }
+
     /// Brings all vCPUs to rest, their state whole, and then the devices: what
     /// they had begun is finished, and memory does not change any more.
     pub fn pause(&self) -> Result<(), MachineError> {
@@ -183,6 +185,7 @@ impl RunningMachine {
             if let Some(parts) = &*self.parts() {
                 parts.devices.virtio.iter().for_each(|d| d.pause());
             }
+            trace!("machine paused");
             Ok(())
         } else {
             self.control.resume();
@@ -198,6 +201,7 @@ impl RunningMachine {
             parts.devices.virtio.iter().for_each(|d| d.resume());
         }
         self.control.resume();
+        trace!("machine goes on");
     }
 
     /// Stops the machine and gives back what it took: threads, sockets,
@@ -219,6 +223,7 @@ impl RunningMachine {
             let reactor = parts.reactor.clone();
             drop(parts);
             reactor.stop();
+            debug!(exits = self.total_exits(), "machine stopped");
         }
         Ok(())
     }
@@ -296,34 +301,6 @@ impl Drop for RunningMachine {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn refuse_unsupported(resources: &VmResources) -> Result<(), MachineError> {
-    let snapshot = &resources.snapshot;
-    let endpoints = &resources.endpoints;
-    let parts = [
-        (
-            resources.is_restore(),
-            "going on from a saved machine without PreparedMachine::restore",
-        ),
-        (
-            snapshot.after_ms.is_some() || snapshot.at_heartbeat.is_some() || snapshot.on_listener,
-            "saving a machine",
-        ),
-        (endpoints.http_port.is_some(), "forwarding an HTTP port"),
-        (
-            endpoints.vsock_mux_handoff.is_some(),
-            "taking over client connections",
-        ),
-        (
-            resources.balloon_target_pages.is_some(),
-            "taking memory back from the guest",
-        ),
-    ];
-    match parts.into_iter().find(|(asked_for, _)| *asked_for) {
-        Some((_, what)) => Err(MachineError::Unsupported { what }),
-        None => Ok(()),
-    }
 }
 
 /// The kernel's command line of at most `max` bytes: both parts, without the

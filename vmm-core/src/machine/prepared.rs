@@ -2,7 +2,6 @@
 //! not depend on what it will run.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -10,6 +9,7 @@ use std::time::Instant;
 
 use devices::Bus;
 use devices::reactor::MioReactor;
+use tracing::{Span, debug};
 
 use super::assembly::{self, EarlyDevices};
 use super::console::ConsoleSink;
@@ -17,23 +17,20 @@ use super::control::Control;
 use super::error::{ExitReason, MachineError, no_random};
 use super::generation::Generation;
 use super::rewind::Rewound;
-use super::{
-    ConsoleTail, MachineOptions, Parts, RunningMachine, command_line, refuse_unsupported,
-    vcpu_thread,
-};
+use super::{ConsoleTail, Parts, RunningMachine, command_line, vcpu_thread};
 use crate::arch::{self, Arch, BootSpec, Layout};
 use crate::boot::BootFiles;
 use crate::hypervisor::{
     Access, Capabilities, DynVm, EngineError, GicKind, Hypervisor, Kick, PowerControl, Vcpu, Vm,
 };
 use crate::memory::{GuestMemory, MAPPING_UNIT_BYTES, MemoryError};
-use crate::resources::{EndpointResources, ResourceError, VmResources};
+use crate::spec::{Endpoints, MachineSpec};
 
 /// What a machine is prepared with.
 #[derive(Default)]
 pub struct PrepareOptions {
     /// Host sockets that lead into the guest.
-    pub endpoints: EndpointResources,
+    pub endpoints: Endpoints,
     /// Gets everything the guest writes to its console, on a thread of its
     /// own.
     pub console: Option<Box<dyn Write + Send>>,
@@ -131,7 +128,9 @@ impl PreparedMachine {
             reactor,
             console,
         };
-        prepared.create_vcpus(options.vcpus.min(capabilities.max_vcpus))?;
+        let vcpus = options.vcpus.min(capabilities.max_vcpus);
+        prepared.create_vcpus(vcpus)?;
+        debug!(engine = prepared.engine, vcpus, "machine prepared");
         Ok(prepared)
     }
 
@@ -164,24 +163,20 @@ impl PreparedMachine {
         Ok(())
     }
 
-    /// Boots what `resources` describes. Its endpoints must be those the
-    /// machine was prepared with, and the options' console is not used.
+    /// Boots what `spec` describes. Its endpoints are not used: the machine has
+    /// those it was prepared with.
     ///
     /// When this returns, the first vCPU runs the kernel's first instruction.
-    pub fn boot(
-        mut self,
-        resources: &VmResources,
-        options: &MachineOptions,
-    ) -> Result<RunningMachine, MachineError> {
-        let checked = check_boot(self.engine, &self.capabilities, resources, options)?;
-        let memory = allocate(self.arch.layout(), resources)?;
-        let random = random(options.randomize_kernel)?;
+    pub fn boot(mut self, spec: &MachineSpec) -> Result<RunningMachine, MachineError> {
+        let checked = check_boot(self.engine, &self.capabilities, spec)?;
+        let memory = allocate(self.arch.layout(), spec.memory_bytes)?;
+        let random = random(spec.randomize_kernel)?;
         let possible_vcpus = checked.possible_vcpus;
         let files = BootFiles {
-            kernel: Path::new(checked.kernel),
-            initrd: resources.initrd_path.as_deref().map(Path::new),
+            kernel: &spec.kernel,
+            initrd: spec.initrd.as_ref(),
         };
-        let spec = BootSpec {
+        let boot = BootSpec {
             cmdline: &checked.cmdline,
             vcpus: possible_vcpus,
             virtio_devices: checked.virtio_devices,
@@ -189,9 +184,9 @@ impl PreparedMachine {
             rng_seed: &random.seed,
             kaslr_seed: random.kaslr,
         };
-        let start = self.arch.load(&memory, &files, &spec)?;
-        self.create_vcpus(resources.vcpus)?;
-        let disks = assembly::open_disks(&resources.block_devices, &resources.volumes)?;
+        let start = self.arch.load(&memory, &files, &boot)?;
+        self.create_vcpus(spec.vcpus)?;
+        let disks = assembly::open_disks(&spec.disks, &spec.volumes)?;
         let first = self.arch.vcpu_id(0);
         let power = self.capabilities.power;
         let machine = self.assemble(memory, disks, possible_vcpus)?;
@@ -200,6 +195,11 @@ impl PreparedMachine {
             machine.control.run_all();
         }
         machine.control.resume();
+        debug!(
+            memory_bytes = spec.memory_bytes,
+            vcpus = spec.vcpus,
+            "machine booted"
+        );
         Ok(machine)
     }
 
@@ -239,41 +239,33 @@ impl PreparedMachine {
 }
 
 /// What [`check_boot`] found out.
-pub(super) struct Checked<'a> {
-    kernel: &'a str,
+pub(crate) struct Checked {
     cmdline: String,
-    virtio_devices: u32,
-    possible_vcpus: u32,
+    pub(crate) virtio_devices: u32,
+    pub(crate) possible_vcpus: u32,
 }
 
 /// Refuses a description that cannot be booted on this engine.
-pub(super) fn check_boot<'a>(
+pub(crate) fn check_boot(
     engine: &'static str,
     capabilities: &Capabilities,
-    resources: &'a VmResources,
-    options: &MachineOptions,
-) -> Result<Checked<'a>, MachineError> {
-    resources.validate_for_run()?;
-    refuse_unsupported(resources)?;
-    let kernel = resources
-        .kernel_path
-        .as_deref()
-        .ok_or(ResourceError::MissingKernel)?;
-    if resources.vcpus > capabilities.max_vcpus {
+    spec: &MachineSpec,
+) -> Result<Checked, MachineError> {
+    if spec.vcpus == 0 {
+        return Err(MachineError::NoVcpus);
+    }
+    if spec.vcpus > capabilities.max_vcpus {
         return Err(MachineError::TooManyVcpus {
-            vcpus: resources.vcpus,
+            vcpus: spec.vcpus,
             max: capabilities.max_vcpus,
             engine,
         });
     }
-    let possible_vcpus = options
+    let possible_vcpus = spec
         .possible_vcpus
-        .clamp(resources.vcpus, capabilities.max_vcpus);
-    let mut extra = options.extra_cmdline.clone();
-    if possible_vcpus > resources.vcpus {
-        // The others are absent: the kernel must not wait for them.
-        extra = format!("{extra} maxcpus={}", resources.vcpus);
-    }
+        .clamp(spec.vcpus, capabilities.max_vcpus);
+    // The others are absent: the kernel must not wait for them.
+    let extra = (possible_vcpus > spec.vcpus).then(|| format!("maxcpus={}", spec.vcpus));
     let GicKind::V3 {
         first_spi,
         spi_count,
@@ -282,12 +274,11 @@ pub(super) fn check_boot<'a>(
     let arch = arch::of(capabilities.architecture);
     let slots = &arch.layout().virtio;
     let end_line = first_spi.saturating_add(spi_count);
-    let disks = resources.block_devices.len() + resources.volumes.len();
+    let disks = spec.disks.len() + spec.volumes.len();
     Ok(Checked {
-        kernel,
         cmdline: command_line(
-            &resources.cmdline,
-            extra.trim_start(),
+            &spec.cmdline,
+            extra.as_deref().unwrap_or_default(),
             arch.max_cmdline_bytes(),
         )?,
         virtio_devices: assembly::virtio_count(slots, disks, end_line)?,
@@ -303,9 +294,11 @@ fn spawn_vcpu<V: Vm>(
 ) -> Result<JoinHandle<()>, MachineError> {
     let (created, outcome) = sync_channel(1);
     let (vm, control, bus) = (vm.clone(), control.clone(), bus.clone());
+    let span = Span::current();
     let thread = std::thread::Builder::new()
         .name(format!("vm-vcpu{index}"))
         .spawn(move || {
+            let _machine = span.entered();
             if let Some(vcpu) = create_vcpu(&*vm, index, &control, &created) {
                 drop(vm);
                 vcpu_thread::run(vcpu, index, &control, &bus);
@@ -346,8 +339,7 @@ fn create_vcpu<V: Vm>(
     vcpu
 }
 
-fn allocate(layout: &Layout, resources: &VmResources) -> Result<GuestMemory, MachineError> {
-    let bytes = resources.memory_bytes() as u64;
+fn allocate(layout: &Layout, bytes: u64) -> Result<GuestMemory, MachineError> {
     if bytes < layout.min_ram_bytes {
         return Err(MemoryError::TooSmall {
             bytes,

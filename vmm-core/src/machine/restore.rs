@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::virtio::mmio::MmioState;
-use snapshot::{FilesBelow, GuestPages, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use snapshot::{GuestPages, OpenFiles, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use tracing::debug;
 
 use super::assembly;
 use super::control::{Power, Task};
@@ -15,16 +16,16 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::resources::VolumeSpec;
+use crate::spec::{HostFile, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreOptions {
     /// Read-only disks, in the order they had.
-    pub block_devices: Vec<String>,
+    pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
-    pub volumes: Vec<VolumeSpec>,
+    pub volumes: Vec<Volume>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -72,7 +73,7 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let board = &saved.board;
         let layout = self.arch().layout();
-        let given = options.block_devices.len() + options.volumes.len();
+        let given = options.disks.len() + options.volumes.len();
         if given != board.disks as usize {
             return Err(MachineError::OtherDisks {
                 saved: board.disks,
@@ -95,7 +96,7 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let disks = assembly::open_disks(&options.block_devices, &options.volumes)?;
+        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
@@ -118,6 +119,7 @@ impl PreparedMachine {
             }
             None => return Err(MachineError::Gone),
         };
+        debug!(memory_bytes, vcpus = saved.vcpus(), "machine restored");
         Ok((machine, generation))
     }
 }
@@ -139,10 +141,11 @@ impl RunningMachine {
             Power::On => states.next().map(|state| Arc::new(*state)),
             Power::Off | Power::Starting(..) => None,
         });
-        let vcpus = vcpus.collect();
+        let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
         let disks = parts.disks();
+        debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
                 ram_bytes: parts.memory.bytes(),
@@ -184,17 +187,18 @@ impl RunningMachine {
         })
     }
 
-    /// Puts what [`RunningMachine::store_memory`] wrote into `directory` under
-    /// the memory of this machine, paused since: what the two have in common
+    /// Puts what [`RunningMachine::store_memory`] wrote, in `files`, under the
+    /// memory of this machine, paused since: what the two have in common
     /// is shared from now on, and [`RunningMachine::reset`] goes back to it.
-    pub fn rebase(&self, directory: &Path, written: &Written) -> Result<(), MachineError> {
+    pub fn rebase(&self, files: &OpenFiles, written: &Written) -> Result<(), MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        let files = FilesBelow::open(directory)?;
-        written.map_over(&files, directory, parts.memory.host())?;
+        written.map_over(files, Path::new(""), parts.memory.host())?;
         parts.take_written()?;
         *parts.rewound() = Rewound::new(&parts.memory);
-        Ok(parts.vm.track_writes()?)
+        parts.vm.track_writes()?;
+        debug!("memory put over what was written");
+        Ok(())
     }
 
     /// Gives a paused machine a new generation id: it goes on as another one, its
@@ -255,10 +259,12 @@ impl RunningMachine {
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         let pages = parts.rewind_memory()?;
         let generation = self.load(parts, saved)?;
+        let took = begun.elapsed();
+        debug!(pages, ?took, "machine reset");
         Ok(ResetReport {
             generation,
             pages,
-            took: begun.elapsed(),
+            took,
         })
     }
 

@@ -291,7 +291,7 @@ fn a_reset_brings_back_every_page_that_any_device_wrote() {
     let snapshot = store.open("m", &stamp).unwrap();
     let saved = super::SavedMachine::decode(snapshot.state()).unwrap();
     let options = RestoreOptions {
-        block_devices: vec![disk.to_str().unwrap().into()],
+        disks: vec![disk.as_path().into()],
         ..RestoreOptions::default()
     };
     let (copy, _) = prepared().restore(&snapshot, &saved, &options).unwrap();

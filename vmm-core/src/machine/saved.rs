@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use devices::virtio::blk::BlkState;
+use devices::virtio::SavedState;
 use devices::virtio::mmio::MmioState;
-use devices::virtio::{DeviceState, SavedState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
-use super::assembly::FIXED_FORMATS;
+use super::assembly::virtio_formats;
 use super::control::Power;
 use super::error::MachineError;
 use crate::arch::Arch;
@@ -86,9 +85,7 @@ impl SavedMachine {
                 .check(*format)
                 .map_err(|source| MachineError::Board { source })?;
         }
-        let disks = std::iter::repeat(BlkState::FORMAT);
-        let formats = FIXED_FORMATS.into_iter().chain(disks);
-        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(formats)) {
+        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(virtio_formats())) {
             state
                 .device
                 .check(format)

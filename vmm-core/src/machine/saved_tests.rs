@@ -20,7 +20,7 @@ fn refused(saved: &SavedMachine) -> MachineError {
     });
     let prepared = PreparedMachine::new(&engine, PrepareOptions::default()).unwrap();
     let options = RestoreOptions {
-        block_devices: vec![damaged::disk()],
+        disks: vec![damaged::disk()],
         ..RestoreOptions::default()
     };
     let map = || Ok(RamMapping::anonymous(RAM_BYTES).unwrap());

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use devices::Bus;
+use tracing::{debug, error};
 
 use super::control::{Control, Next, Task};
 use super::error::ExitReason;
@@ -33,6 +34,10 @@ struct Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if let Some(reason) = self.reason.take() {
+            match &reason {
+                ExitReason::VcpuLost { .. } => error!(vcpu = self.index, "vCPU thread panicked"),
+                reason => debug!(vcpu = self.index, %reason, "vCPU ended the machine"),
+            }
             self.control.end(reason);
         }
         self.control.gone(self.index);

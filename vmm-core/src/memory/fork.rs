@@ -2,6 +2,7 @@
 //! one writes to it.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Forks; whether this is the child, which has the calling thread and no other.
 /// It must end with [`end`], and before it does anything else must [`leave_parent`].
@@ -25,16 +26,16 @@ pub(crate) fn split() -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Closes everything the parent had open, but not standard error, and puts
-/// nothing in the place of standard input and output: the parent's connections
-/// end with the parent, not with its children.
+/// Closes everything the parent had open, but not standard error and what is in
+/// `keep`, and puts nothing in the place of standard input and output: the parent's
+/// connections end with the parent, not with its children.
 #[cfg(target_os = "linux")]
-pub(crate) fn leave_parent() -> io::Result<()> {
+pub(crate) fn leave_parent(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let null = std::fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/null")?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+    let fd = null.as_raw_fd();
     for standard in [0, 1] {
         // SAFETY: both are open descriptors, and nobody here uses what the
         // second was before.
@@ -42,20 +43,36 @@ pub(crate) fn leave_parent() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: what these descriptors belonged to is never used or dropped in
-    // this process, which ends without running destructors; `null` is among
-    // them.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
     std::mem::forget(null);
-    if closed != 0 {
-        return Err(io::Error::last_os_error());
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().filter(|fd| *fd >= 3) {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = fd.saturating_add(1);
     }
-    Ok(())
+    close_range(first, u32::MAX)
+}
+
+/// Closes the descriptors from `first` to `last`.
+#[cfg(target_os = "linux")]
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: what these descriptors belonged to is never used or dropped in
+    // this process, which ends without running destructors.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Not where [`split`] is not.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn leave_parent() -> io::Result<()> {
+pub(crate) fn leave_parent(_keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -26,6 +26,7 @@ mod disk;
 mod feature;
 mod host;
 mod request;
+mod sync;
 mod worker;
 
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]

@@ -1,14 +1,14 @@
 //! Worker threads that take chains off the queues.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use virtio_queue::{Queue, QueueState, QueueT};
 
 use super::disk::Disk;
 use super::feature;
 use super::request::{BUFFER_BYTES, Executor, Header};
+use super::sync::{Builder, Condvar, JoinHandle, Mutex, MutexGuard};
 use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError, add_used, wants_interrupt};
 use crate::virtio::{ActivateError, Activation};
@@ -283,7 +283,7 @@ impl<M: DeviceMemory> Workers<M> {
 
     fn spawn(&self, state: &mut State<M>) -> Result<(), ActivateError> {
         let shared = self.shared.clone();
-        let thread = std::thread::Builder::new()
+        let thread = Builder::new()
             .name("vm-blk".into())
             .spawn(move || shared.run())
             .map_err(ActivateError::Thread)?;

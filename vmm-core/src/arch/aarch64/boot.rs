@@ -3,7 +3,7 @@
 mod image;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::path::Path;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -12,6 +12,7 @@ use super::image::{BASE_ALIGNMENT, ImageHeader};
 use super::layout;
 use crate::boot::{BootError, BootFiles};
 use crate::memory::GuestMemory;
+use crate::spec::HostFile;
 use image::Failure;
 
 pub use image::ArmImage;
@@ -36,7 +37,7 @@ pub fn load(memory: &GuestMemory, files: &BootFiles<'_>) -> Result<Loaded, BootE
     let fdt = (memory.base() + memory.bytes()).saturating_sub(layout::FDT_BYTES);
     let (entry, kernel_end) = load_kernel(memory, kernel, fdt)?;
     let initrd = initrd
-        .map(|path| load_initrd(memory, path, kernel_end, fdt))
+        .map(|file| load_initrd(memory, file, kernel_end, fdt))
         .transpose()?;
     Ok(Loaded { entry, initrd, fdt })
 }
@@ -57,10 +58,14 @@ pub fn write_fdt(memory: &GuestMemory, loaded: &Loaded, blob: &[u8]) -> Result<(
         .map_err(|_| does_not_fit)
 }
 
-fn load_kernel(memory: &GuestMemory, path: &Path, limit: u64) -> Result<(u64, u64), BootError> {
-    let (mut file, _) = open(path)?;
+fn load_kernel(
+    memory: &GuestMemory,
+    kernel: &HostFile,
+    limit: u64,
+) -> Result<(u64, u64), BootError> {
+    let (mut file, _) = open(kernel)?;
     let loaded = image::load(&**memory.ram(), memory.base(), limit, &mut file)
-        .map_err(|failure| told(failure, path, "a kernel", memory))?;
+        .map_err(|failure| told(failure, kernel.name(), "a kernel", memory))?;
     Ok((loaded.kernel_load.0, loaded.kernel_end))
 }
 
@@ -89,12 +94,12 @@ pub(crate) fn place_initrd(kernel_end: u64, limit: u64, bytes: u64) -> Option<(u
 
 fn load_initrd(
     memory: &GuestMemory,
-    path: &Path,
+    initrd: &HostFile,
     kernel_end: u64,
     limit: u64,
 ) -> Result<(u64, u64), BootError> {
-    let (mut file, bytes) = open(path)?;
-    let told = |failure| told(failure, path, "an initial RAM disk", memory);
+    let (mut file, bytes) = open(initrd)?;
+    let told = |failure| told(failure, initrd.name(), "an initial RAM disk", memory);
     let Some((start, end)) = place_initrd(kernel_end, limit, bytes) else {
         return Err(told(Failure::DoesNotFit { bytes }));
     };
@@ -102,14 +107,19 @@ fn load_initrd(
     Ok((start, end))
 }
 
-fn open(path: &Path) -> Result<(File, u64), BootError> {
-    let file = File::open(path).map_err(|source| read_error(path, source))?;
-    let metadata = file.metadata().map_err(|source| read_error(path, source))?;
-    if !metadata.is_file() {
-        // A pipe or a terminal would block, a directory cannot be read.
-        return Err(read_error(path, io::ErrorKind::InvalidInput.into()));
-    }
-    Ok((file, metadata.len()))
+fn open(file: &HostFile) -> Result<(File, u64), BootError> {
+    let read = || {
+        let mut file = file.to_file()?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            // A pipe or a terminal would block, a directory cannot be read.
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // One that was open may have been read before.
+        file.rewind()?;
+        Ok((file, metadata.len()))
+    };
+    read().map_err(|source| read_error(file.name(), source))
 }
 
 /// What stopped a loader, with what it does not know.

@@ -7,7 +7,12 @@ fn load_files(
     kernel: &Path,
     initrd: Option<&Path>,
 ) -> Result<Loaded, BootError> {
-    load(memory, &BootFiles { kernel, initrd })
+    let (kernel, initrd) = (HostFile::from(kernel), initrd.map(HostFile::from));
+    let files = BootFiles {
+        kernel: &kernel,
+        initrd: initrd.as_ref(),
+    };
+    load(memory, &files)
 }
 
 struct TempFile(PathBuf);

@@ -112,3 +112,109 @@ fn absurd_memory_sizes_do_not_overflow() {
     let machine = VmResources::new().with_memory_mib(usize::MAX);
     assert_eq!(machine.memory_bytes(), usize::MAX);
 }
+
+#[test]
+fn what_boots_says_the_same_in_types() {
+    let resources = VmResources::for_kernel("Image", "initrd.cpio")
+        .with_cmdline("quiet")
+        .with_memory_mib(64)
+        .with_vcpus(3)
+        .with_block_device("a.squashfs")
+        .with_block_device("b.squashfs")
+        .with_volume(VolumeSpec::new("data.img", "/data").with_size_bytes(4096))
+        .with_cow_restore(true)
+        .with_quiesce_ms(5)
+        .with_vsock_mux("mux.sock")
+        .with_vsock_exec("exec.sock")
+        .with_vsock_exec_guest_port(2000);
+    let spec = MachineSpec::try_from(&resources).unwrap();
+    let paths = |files: &[HostFile]| -> Vec<PathBuf> {
+        files.iter().map(|file| file.name().to_owned()).collect()
+    };
+    assert_eq!(spec.kernel.name(), Path::new("Image"));
+    assert_eq!(spec.initrd.unwrap().name(), Path::new("initrd.cpio"));
+    assert_eq!(
+        (&*spec.cmdline, spec.memory_bytes, spec.vcpus),
+        ("quiet", 64 << 20, 3)
+    );
+    assert_eq!(
+        paths(&spec.disks),
+        ["a.squashfs", "b.squashfs"].map(PathBuf::from)
+    );
+    let volume = Volume {
+        path: "data.img".into(),
+        new_bytes: 4096,
+    };
+    assert_eq!(spec.volumes, [volume]);
+    let endpoints = Endpoints {
+        mux: Some("mux.sock".into()),
+        exec: Some("exec.sock".into()),
+        exec_guest_port: 2000,
+    };
+    assert_eq!(spec.endpoints, endpoints);
+    // Whoever names no port gets the agent's.
+    let spec = MachineSpec::try_from(&VmResources::new().with_kernel_path("Image")).unwrap();
+    assert_eq!(spec.endpoints, Endpoints::default());
+    assert_eq!(spec.cmdline, DEFAULT_CMDLINE);
+}
+
+#[test]
+fn nothing_that_is_asked_for_is_left_out_silently() {
+    let good = || VmResources::new().with_kernel_path("Image");
+    let balloon = |pages| VmResources {
+        balloon_target_pages: Some(pages),
+        ..good()
+    };
+    let restored = VmResources::from_snapshot("vm.snap");
+    let cases = [
+        (restored.clone(), "Image::from_snapshot"),
+        (restored.with_kernel_path("Image"), "Image::from_snapshot"),
+        (good().with_snapshot_after_ms(1, "out"), "Vm::snapshot"),
+        (
+            good().with_snapshot_at_heartbeat(1, "out"),
+            "Trigger::Heartbeat",
+        ),
+        (good().with_snapshot_on_listener("out"), "Trigger::Listener"),
+        (balloon(1), "VmConfig::with_memory_mib"),
+        (good().with_http_port("80"), "Vm::connect"),
+        (good().with_vsock_mux_handoff("handoff.sock"), "vsock_mux"),
+        (good().with_vcpus(0), "vCPU count"),
+        (VmResources::new(), "kernel path"),
+    ];
+    for (resources, instead) in cases {
+        let text = MachineSpec::try_from(&resources).unwrap_err().to_string();
+        assert!(text.contains(instead), "{text}");
+    }
+    assert!(MachineSpec::try_from(&balloon(0)).is_ok());
+}
+
+/// A mutation of a description that makes it one of those that are refused.
+type Ask = fn(&mut VmResources);
+
+#[test]
+fn a_description_is_accepted_if_it_asks_for_nothing_else() {
+    let asks: [Ask; 9] = [
+        |resources| resources.restore_from = Some("saved".into()),
+        |resources| resources.snapshot.after_ms = Some(1),
+        |resources| resources.snapshot.at_heartbeat = Some(1),
+        |resources| resources.snapshot.on_listener = true,
+        |resources| resources.balloon_target_pages = Some(1),
+        |resources| resources.endpoints.http_port = Some("80".into()),
+        |resources| resources.endpoints.vsock_mux_handoff = Some("handoff".into()),
+        |resources| resources.vcpus = 0,
+        |resources| resources.kernel_path = None,
+    ];
+    for chosen in 0..1_u32 << asks.len() {
+        for out_path in [None, Some("out".to_owned())] {
+            let mut resources = VmResources::new().with_kernel_path("Image");
+            resources.snapshot.out_path = out_path;
+            for (bit, ask) in asks.iter().enumerate() {
+                if chosen >> bit & 1 == 1 {
+                    ask(&mut resources);
+                }
+            }
+            let converted = MachineSpec::try_from(&resources);
+            assert_eq!(converted.is_ok(), chosen == 0, "{resources:?}");
+        }
+    }
+}

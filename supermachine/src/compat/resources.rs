@@ -1,24 +1,11 @@
-//! What one virtual machine is made of, as plain data: no command line, no
-//! open files, nothing of the host's state.
-//!
-//! Names, defaults, checks and their texts are those of the published
-//! `VmResources`, so that programs written for it compile here.
+//! The published `VmResources`: names, defaults, checks and their texts.
 
-/// Kernel command line of a machine that names none: console on the PL011,
-/// restart instead of halting on `reboot` and at once on a panic.
-pub const DEFAULT_CMDLINE: &str = "console=ttyAMA0 reboot=t panic=-1";
+pub use vmm_core::spec::{DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_VCPUS};
+
 /// Guest memory of a machine that names none, in MiB.
 pub const DEFAULT_MEMORY_MIB: usize = 256;
-/// vCPUs of a machine that names none.
-pub const DEFAULT_VCPUS: u32 = 1;
 /// vCPUs of [`VmProfile::Throughput`].
 pub const THROUGHPUT_PROFILE_VCPUS: u32 = 4;
-/// Guest vsock port of the exec agent, unless another is set.
-pub const DEFAULT_EXEC_GUEST_PORT: u32 = 1028;
-/// Host vsock port that the exec agent calls. Only a privileged process of the
-/// guest reaches it: one whose own port is below 1024.
-pub const AGENT_HOST_PORT: u32 = 1027;
-
 /// What a machine should be good at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmProfile {
@@ -355,6 +342,3 @@ impl Default for VmResources {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

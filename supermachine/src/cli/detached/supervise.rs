@@ -1,0 +1,108 @@
+//! The supervisor of a detached machine: it is the machine's owner, writes its
+//! command's output to the log and down how that ended.
+
+use super::log::Writer;
+use super::record::{Ended, Record, Started};
+use crate::cli::command::{self, Options};
+use crate::cli::signals::{Audience, Forwarder};
+use crate::error::with_causes;
+use crate::exec::ExecStatus;
+use crate::running::unix_ms;
+use crate::{Error, Vm};
+use rustix::fs::{Mode, OFlags};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Status of a command whose machine was ended by force: 128 and SIGKILL.
+const KILLED: u8 = 128 + 9;
+/// What a supervisor says on its standard output when the command runs.
+pub const STARTED: &str = "started\n";
+
+/// Becomes the supervisor of the directory's machine: makes it by `begin`, and
+/// returns when its command has ended.
+pub fn supervise(
+    dir: &Path,
+    options: &Options,
+    signals: &Forwarder,
+    begin: impl FnOnce() -> Result<(Vm, Vec<Vec<u8>>), Error>,
+) -> Result<u8, Error> {
+    let record = Record::open(dir).ok_or_else(|| {
+        Error::host("there is no machine to supervise in", dir)(io::ErrorKind::NotFound.into())
+    })?;
+    let occupied = record.occupy()?;
+    let ended = match run(&record, options, signals, begin) {
+        Ok(ended) => ended,
+        Err(error) => {
+            drop(occupied);
+            // If whoever started us is still there, they do it.
+            let _ = record.remove();
+            return Err(error);
+        }
+    };
+    let written = record.set_ended(&ended);
+    if record.about.remove {
+        drop(occupied);
+        record.remove()?;
+    }
+    written.map(|()| ended.status)
+}
+
+/// Runs the machine. An error is one before its command ran.
+fn run(
+    record: &Record,
+    options: &Options,
+    signals: &Forwarder,
+    begin: impl FnOnce() -> Result<(Vm, Vec<Vec<u8>>), Error>,
+) -> Result<Ended, Error> {
+    // So that neither a terminal's end nor its keys reach this process.
+    rustix::process::setsid()
+        .map_err(|error| Error::system("leave the terminal's session")(error.into()))?;
+    let (vm, argv) = begin()?;
+    let mut log = Writer::create(record.dir())?;
+    let channel = Arc::new(command::start(vm.exec_builder().argv(argv), options)?);
+    signals.attach(Audience::Tool, &channel, options.tty)?;
+    record.set_started(&Started {
+        vm: vm.id().to_owned(),
+        unix_ms: unix_ms(),
+    })?;
+    announce()?;
+    let result = channel.read_to_end(&mut log);
+    signals.settle();
+    let (status, reason) = match result {
+        Ok(status) => (status.shell_status(), in_words(&status)),
+        Err(_) if record.is_killed() => (KILLED, "ended by force".to_owned()),
+        Err(error) => (error.exit_status(), with_causes(&error)),
+    };
+    vm.end();
+    Ok(Ended {
+        status,
+        reason,
+        unix_ms: unix_ms(),
+    })
+}
+
+/// Tells whoever started us, who is not there any more from here on.
+fn announce() -> Result<(), Error> {
+    let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let told = io::stdout().write_all(STARTED.as_bytes());
+    told.and_then(|()| io::stdout().flush())
+        .and_then(|()| {
+            let nowhere = nowhere?;
+            rustix::stdio::dup2_stdout(&nowhere)?;
+            rustix::stdio::dup2_stderr(&nowhere)?;
+            std::env::set_current_dir("/")
+        })
+        .map_err(Error::system("leave whoever started the machine"))
+}
+
+fn in_words(status: &ExecStatus) -> String {
+    match (status.timed_out, status.signal, status.code) {
+        (true, _, _) => "ended by its time limit".to_owned(),
+        (_, Some(signal), _) => format!("ended by signal {signal}"),
+        (_, None, Some(code)) if !status.executed => {
+            format!("its program could not be executed (status {code})")
+        }
+        (_, None, code) => format!("exited with {}", code.unwrap_or_default()),
+    }
+}

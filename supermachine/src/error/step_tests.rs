@@ -1,0 +1,255 @@
+//! Every error says what to do next.
+
+use super::*;
+use exec_proto::{ErrorKind as GuestKind, ProtoError};
+use kernel::KernelError;
+use oci_bake::{BakeError, ImageError};
+use pool::{Failure, PoolError};
+use snapshot::SnapshotError;
+use std::collections::BTreeSet;
+
+/// What a clause that says what to do begins with.
+const ORDERS: &[&str] = &[
+    "`supermachine",
+    "ask",
+    "bake",
+    "call",
+    "choose",
+    "give",
+    "install",
+    "make",
+    "name",
+    "raise",
+    "read",
+    "remove",
+    "report",
+    "run",
+    "see",
+    "send",
+    "set",
+    "start",
+    "stop",
+    "try",
+    "use",
+    "wait",
+    "write",
+    "skopeo",
+    "get",
+    "`cargo",
+    "(`supermachine",
+];
+
+fn broken() -> io::Error {
+    io::Error::other("broken")
+}
+
+/// An error of each kind that is not another crate's.
+fn own() -> Vec<Error> {
+    let text = String::new;
+    let after = Duration::from_secs(1);
+    vec![
+        Error::NoSuchVm {
+            name: text(),
+            count: 0,
+        },
+        Error::NameTaken { name: text() },
+        Error::NoSuchField {
+            field: text(),
+            fields: text(),
+        },
+        Error::NoWorker { beside: "/".into() },
+        Error::Worker {
+            what: "waiting",
+            log: text(),
+            source: broken(),
+        },
+        Error::Descriptors {
+            count: 1,
+            needed: 7,
+            room: 1,
+            limit: 1,
+        },
+        Error::TooManyVcpus { vcpus: 17, max: 16 },
+        Error::MemoryOutOfRange {
+            memory_mib: 1,
+            min_mib: 2,
+            max_mib: 3,
+        },
+        Error::BadHostname { hostname: text() },
+        Error::Start { message: text() },
+        Error::Cancelled,
+        Error::Refused { message: text() },
+        Error::NoSnapshot { path: "/".into() },
+        Error::Rebake { reason: text() },
+        Error::Damaged {
+            path: "/".into(),
+            source: Cause::of_snapshot(SnapshotError::Malformed { what: "it" }),
+        },
+        Error::Warmup {
+            status: 1,
+            stderr: text(),
+        },
+        Error::Workload {
+            reason: text(),
+            output: text(),
+        },
+        Error::NotUnique { reason: text() },
+        Error::Unsuitable {
+            what: "this",
+            needs: "that",
+        },
+        Error::BootFailed {
+            reason: text(),
+            console: text(),
+        },
+        Error::Ended { reason: text() },
+        Error::Exec {
+            kind: GuestKind::Busy,
+            message: text(),
+        },
+        Error::connection("waiting")(broken()),
+        Error::Output { source: broken() },
+        Error::system("wait")(broken()),
+        Error::OutputTooLarge { limit: 1 },
+        Error::Timeout {
+            what: "this",
+            after,
+        },
+        Error::host("cannot read", "/")(broken()),
+    ]
+}
+
+/// Errors of other crates, each with another text of ours or its own.
+fn of_others() -> Vec<Error> {
+    let waited = Duration::from_secs(1);
+    let text = || "it".to_owned();
+    let failure = || Failure::new("no memory");
+    vec![
+        BakeError::Image(ImageError::NoCommand).into(),
+        BakeError::Cancelled.into(),
+        BakeError::Store {
+            path: "/".into(),
+            source: broken(),
+        }
+        .into(),
+        ImageError::NoImage.into(),
+        KernelError::NoCacheDir { variable: "HOME" }.into(),
+        KernelError::Io {
+            action: "read",
+            path: "/".into(),
+            source: broken(),
+        }
+        .into(),
+        crate::compat::ResourceError::ZeroMemory.into(),
+        SnapshotError::Io {
+            what: "read",
+            path: "/".into(),
+            source: broken(),
+        }
+        .into(),
+        SnapshotError::NotWritten { reason: text() }.into(),
+        SnapshotError::Source(broken()).into(),
+        SnapshotError::NotFound { name: text() }.into(),
+        SnapshotError::TooLarge {
+            what: "it",
+            found: 2,
+            limit: 1,
+        }
+        .into(),
+        PoolError::Config("odd").into(),
+        PoolError::Timeout {
+            waited,
+            failure: None,
+        }
+        .into(),
+        PoolError::OverBudget {
+            waited,
+            needed_bytes: 1,
+        }
+        .into(),
+        PoolError::CircuitOpen {
+            failures: 1,
+            retry_in: waited,
+            failure: failure(),
+        }
+        .into(),
+        PoolError::Closed.into(),
+        ProtoError::NotThisProtocol.into(),
+        ProtoError::UnknownKind { kind: 1 }.into(),
+        ProtoError::Misuse { what: "odd" }.into(),
+    ]
+}
+
+/// Whether a clause of a text, without its causes, is an order.
+fn says_what_to_do(text: &str) -> bool {
+    let mut clauses = text.split([';', ':', ',', '(']).map(str::trim_start);
+    clauses.any(|clause| {
+        let words = clause
+            .split(' ')
+            .skip_while(|word| matches!(*word, "and" | "or" | "then"));
+        words.take(1).any(|word| ORDERS.contains(&word))
+    })
+}
+
+#[test]
+fn every_error_says_what_to_do_next() {
+    let errors: Vec<Error> = own().into_iter().chain(of_others()).collect();
+    let shown: BTreeSet<&str> = errors.iter().map(Error::code).collect();
+    // None is left out here that has a code.
+    assert_eq!(shown, super::tests::codes().into_iter().collect());
+    for error in errors {
+        assert!(says_what_to_do(&error.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn every_failure_of_a_guest_says_what_to_do_next() {
+    use GuestKind::*;
+    let kinds = [
+        NotFound,
+        NotExecutable,
+        BadRequest,
+        UnknownUser,
+        NoSuchCwd,
+        Resources,
+        Version,
+        Io,
+        TooLarge,
+        NotRegularFile,
+        Busy,
+        NotPermitted,
+        Internal,
+        TimedOut,
+        WorkloadEnded,
+    ];
+    for kind in kinds {
+        let message = "it was refused".to_owned();
+        let text = Error::Exec { kind, message }.to_string();
+        assert!(says_what_to_do(&text), "{text}");
+    }
+}
+
+#[test]
+fn a_text_that_only_complains_is_told_from_one_that_helps() {
+    for text in [
+        "cannot write",
+        "the bake failed, and that was it",
+        "the guest: is over; it ended",
+    ] {
+        assert!(!says_what_to_do(text), "{text}");
+    }
+    assert!(says_what_to_do("it is over: start another"));
+}
+
+#[test]
+fn causes_come_after_what_to_do_and_are_said_once() {
+    let error = Error::from(SnapshotError::Io {
+        what: "read",
+        path: "/x".into(),
+        source: broken(),
+    });
+    assert_eq!(
+        with_causes(&error),
+        "could not read \"/x\"; see to the cause: broken"
+    );
+}

@@ -1,0 +1,173 @@
+//! What one virtual machine is made of, as plain data.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Kernel command line of a machine that names none: console on the PL011,
+/// restart instead of halting on `reboot` and at once on a panic.
+pub const DEFAULT_CMDLINE: &str = "console=ttyAMA0 reboot=t panic=-1";
+/// Guest memory of a machine that names none, in bytes.
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// vCPUs of a machine that names none.
+pub const DEFAULT_VCPUS: u32 = 1;
+/// Guest vsock port of the exec agent, unless another is set.
+pub const DEFAULT_EXEC_GUEST_PORT: u32 = 1028;
+/// Host vsock port that the exec agent calls. Only a privileged process of the
+/// guest reaches it: one whose own port is below 1024.
+pub const AGENT_HOST_PORT: u32 = 1027;
+
+/// A file of the host that a machine reads.
+#[derive(Clone, Debug)]
+pub enum HostFile {
+    /// The machine opens it.
+    Path(PathBuf),
+    /// Whoever describes the machine has opened it.
+    Open {
+        /// The file. Its position is of no consequence, and changes.
+        file: Arc<File>,
+        /// What errors call it.
+        name: PathBuf,
+    },
+}
+
+impl HostFile {
+    /// A file that is open already.
+    pub fn open(file: File, name: impl Into<PathBuf>) -> Self {
+        Self::Open {
+            file: Arc::new(file),
+            name: name.into(),
+        }
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> &Path {
+        match self {
+            Self::Path(name) | Self::Open { name, .. } => name,
+        }
+    }
+
+    /// Its descriptor, if it is open.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Path(_) => None,
+            Self::Open { file, .. } => Some(file.as_fd()),
+        }
+    }
+
+    /// A descriptor of its own.
+    pub(crate) fn to_file(&self) -> io::Result<File> {
+        match self {
+            Self::Path(path) => File::open(path),
+            Self::Open { file, .. } => file.try_clone(),
+        }
+    }
+}
+
+impl From<PathBuf> for HostFile {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&Path> for HostFile {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<&str> for HostFile {
+    fn from(path: &str) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+/// A machine that boots a kernel. [`MachineSpec::new`] has the defaults:
+///
+/// ```
+/// use supermachine_vmm_core::MachineSpec;
+///
+/// let spec = MachineSpec {
+///     initrd: Some("initrd.cpio".into()),
+///     memory_bytes: 512 << 20,
+///     vcpus: 2,
+///     ..MachineSpec::new("Image")
+/// };
+/// assert_eq!(spec.cmdline, "console=ttyAMA0 reboot=t panic=-1");
+/// ```
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// The guest kernel, an arm64 `Image`.
+    pub kernel: HostFile,
+    /// The initial RAM disk.
+    pub initrd: Option<HostFile>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// vCPUs it boots with.
+    pub vcpus: u32,
+    /// vCPUs the guest is told of. Those beyond what the machine boots with
+    /// are absent until a restore brings them; fewer than that mean as many.
+    pub possible_vcpus: u32,
+    /// Let the kernel choose a random place for itself.
+    pub randomize_kernel: bool,
+    /// Read-only disks, in the order the guest sees them.
+    pub disks: Vec<HostFile>,
+    /// Writable disks, after the others.
+    pub volumes: Vec<Volume>,
+    /// Host sockets that lead into the guest.
+    pub endpoints: Endpoints,
+}
+
+impl MachineSpec {
+    /// A machine with 256 MiB, one vCPU, no disks and no sockets.
+    pub fn new(kernel: impl Into<HostFile>) -> Self {
+        Self {
+            kernel: kernel.into(),
+            initrd: None,
+            cmdline: DEFAULT_CMDLINE.to_owned(),
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            vcpus: DEFAULT_VCPUS,
+            possible_vcpus: 0,
+            randomize_kernel: false,
+            disks: Vec::new(),
+            volumes: Vec::new(),
+            endpoints: Endpoints::default(),
+        }
+    }
+}
+
+/// A file of the host that is a writable disk of one machine at a time. It keeps
+/// its content over runs; no snapshot holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The file. If it is missing, it is made, sparse.
+    pub path: PathBuf,
+    /// Size of a file that is made, in bytes.
+    pub new_bytes: u64,
+}
+
+/// Host sockets that lead into the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Unix socket on which a client names the guest port it wants. The guest
+    /// reaches the sockets whose paths are this one, `_` and a port.
+    pub mux: Option<PathBuf>,
+    /// Unix socket whose every client is connected to the exec agent.
+    pub exec: Option<PathBuf>,
+    /// Guest vsock port of the exec agent.
+    pub exec_guest_port: u32,
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self {
+            mux: None,
+            exec: None,
+            exec_guest_port: DEFAULT_EXEC_GUEST_PORT,
+        }
+    }
+}
