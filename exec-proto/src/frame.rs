@@ -96,9 +96,9 @@ kinds! {
     Resume = 0x26, ToAgent, 4 * FIXED + MAX_HOSTNAME_BYTES;
     /// Get ready to be captured.
     Quiesce = 0x27, ToAgent, 4;
-    /// Keep all programs from running.
-    Hold = 0x28, ToAgent, 0;
-    /// Let them go on.
+    /// Ask whether there is no program.
+    Alone = 0x28, ToAgent, 0;
+    /// Let held programs go on.
     Release = 0x29, ToAgent, 0;
     /// Start the machine's workload.
     StartWorkload = 0x30, ToAgent, MAX_EXEC_BYTES;

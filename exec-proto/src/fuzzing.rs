@@ -122,7 +122,7 @@ fn session_for(seed: u8) -> Session {
             .and_then(|()| session.await_listener(80, 1_000)),
         7 => session
             .quiesce(true)
-            .and_then(|()| session.hold())
+            .and_then(|()| session.alone())
             .and_then(|()| session.release())
             .and_then(|()| session.workload_status(10)),
         _ => session

@@ -355,9 +355,9 @@ pub enum Request<'a> {
         /// Drop the page cache as well.
         drop_caches: bool,
     },
-    /// Keep all programs but the agent from running.
-    Hold,
-    /// Let them go on, if nobody else holds them.
+    /// Say whether the guest has no program but the agent.
+    Alone,
+    /// Let programs go on that a resume has left held.
     Release,
     /// Start the workload.
     StartWorkload(ExecRequest),
@@ -411,7 +411,7 @@ impl<'a> Request<'a> {
             Self::Quiesce { drop_caches } => put_frame(out, Kind::Quiesce, |out| {
                 out.extend_from_slice(&u32::from(*drop_caches).to_le_bytes());
             }),
-            Self::Hold => put_frame(out, Kind::Hold, |_| {}),
+            Self::Alone => put_frame(out, Kind::Alone, |_| {}),
             Self::Release => put_frame(out, Kind::Release, |_| {}),
             Self::StartWorkload(exec) => put_frame(out, Kind::StartWorkload, |out| exec.put(out)),
             Self::WorkloadSignal(number) => put_frame(out, Kind::WorkloadSignal, |out| {
@@ -465,7 +465,7 @@ impl<'a> Request<'a> {
                     _ => return Err(fields.bad("unknown flag")),
                 },
             },
-            Kind::Hold => Self::Hold,
+            Kind::Alone => Self::Alone,
             Kind::Release => Self::Release,
             Kind::Resize => Self::Resize(WinSize {
                 cols: fields.u16()?,

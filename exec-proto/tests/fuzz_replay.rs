@@ -39,7 +39,7 @@ fn requests() -> Vec<u8> {
         })
         .unwrap();
     session.quiesce(true).unwrap();
-    session.hold().unwrap();
+    session.alone().unwrap();
     session.release().unwrap();
     let serve = ExecRequest::new(["serve"]);
     session.start_workload(&serve).unwrap();

@@ -116,7 +116,7 @@ fn every_request_survives_the_wire() {
             ..resume
         }),
         Request::Quiesce { drop_caches: true },
-        Request::Hold,
+        Request::Alone,
         Request::Release,
         Request::StartWorkload(ExecRequest::new(["serve"])),
         Request::WorkloadSignal(9),

@@ -283,7 +283,7 @@ fn machine_requests_are_refused_by_an_agent_without_a_machine() {
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
     let refused = ask(&agent, |client| client.session.quiesce(true).unwrap());
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
-    let refused = ask(&agent, |client| client.session.hold().unwrap());
+    let refused = ask(&agent, |client| client.session.alone().unwrap());
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);
     let refused = ask(&agent, |client| client.session.release().unwrap());
     assert_eq!(failure(refused).kind, ErrorKind::NotPermitted);

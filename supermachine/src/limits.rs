@@ -7,8 +7,8 @@
 //! | a call of the library | waits at most for | and in that for |
 //! |---|---|---|
 //! | start of a machine that boots | [`BOOT_TIMEOUT`], or as configured | the worker's answer, the agent's call |
-//! | copy, reset, fork | [`RESTORE_TIMEOUT`], or as configured | [`HOLD_TIMEOUT`], the worker's answer, the agent's call, its memory |
-//! | snapshot | [`SNAPSHOT_LOCK_TIMEOUT`], then [`CAPTURE_TIMEOUT`] | [`HOLD_TIMEOUT`]; [`ANSWER_TIMEOUT`] until it goes on |
+//! | copy, reset, fork | [`RESTORE_TIMEOUT`], or as configured | the worker's answer, the agent's call and from [`CALL_TIMEOUT`] on ours, its memory |
+//! | snapshot | [`SNAPSHOT_LOCK_TIMEOUT`], then [`CAPTURE_TIMEOUT`] | [`ANSWER_TIMEOUT`] until it goes on |
 //! | bake | [`BAKE_LOCK_TIMEOUT`], then start, trigger, warm-up, snapshot | [`LISTENER_TIMEOUT`] in [`GUEST_ANSWER_TIMEOUT`] |
 //! | command with a time limit | that, then [`OVERRUN_TIMEOUT`] and [`LATE_PROBE_TIMEOUT`] | [`GREETING_TIMEOUT`], and in it [`REFUSAL_TIMEOUT`] |
 //! | command without one | its end | [`GREETING_TIMEOUT`]; [`PROBE_TIMEOUT`] after each silent [`PROBE_INTERVAL`] |
@@ -40,9 +40,9 @@ pub const RESTORE_TIMEOUT: Duration = seconds(30);
 /// checksums: most copies take a hundredth of it, and comparing takes as long
 /// as reading them.
 pub const LATE_COPY: Duration = seconds(2);
-/// The agent keeps all programs from running: half of what a copy may take, so
-/// that its error names the agent and not the copy.
-pub const HOLD_TIMEOUT: Duration = seconds(15);
+/// The agent of a copy calls, before it is called: it does at once, unless it was in
+/// the middle of starting a program that does not get on.
+pub const CALL_TIMEOUT: Duration = milliseconds(200);
 /// Writing a snapshot: the largest guest's 30 GiB at 50 MiB a second.
 pub const CAPTURE_TIMEOUT: Duration = seconds(600);
 
@@ -170,7 +170,7 @@ const _: () = {
     const fn is_within(inner: Duration, outer: Duration) {
         assert!(inner.as_millis() < outer.as_millis());
     }
-    is_within(HOLD_TIMEOUT, RESTORE_TIMEOUT);
+    is_within(CALL_TIMEOUT, RESTORE_TIMEOUT);
     is_within(LATE_COPY, RESTORE_TIMEOUT);
     is_within(LISTENER_TIMEOUT, GUEST_ANSWER_TIMEOUT);
     is_within(REFUSAL_TIMEOUT, GREETING_TIMEOUT);

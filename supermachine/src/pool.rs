@@ -423,8 +423,7 @@ impl Factory for Starters {
 /// Whether a machine's worker lives and has not been stopped: one that does
 /// nothing is as good as dead to who would wait for it.
 fn is_well(vm: &Vm) -> bool {
-    let process = vm.instance().process();
-    process.is_alive() && !process.is_stopped()
+    vm.instance().process().is_well()
 }
 
 /// A machine of a pool.

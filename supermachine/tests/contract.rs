@@ -435,7 +435,7 @@ fn help_and_wrong_arguments_are_told_apart() {
         &["run", "--no-such-flag", busybox()],
         &["run", "--memory", "many", busybox()],
         &["run", "--vcpus", "-1", busybox()],
-        &["run", "--env", "no-equals-sign", busybox()],
+        &["run", "--env", "=value", busybox()],
         &["run", "--engine", "warp", busybox()],
     ] {
         let finished = sandbox.run(arguments);

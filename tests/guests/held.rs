@@ -134,6 +134,11 @@ fn check_pairs(vcpus: u32) {
 }
 
 #[test]
+fn copies_of_one_vcpu_run_nothing_before_they_are_unique() {
+    check_pairs(1);
+}
+
+#[test]
 fn copies_of_two_vcpus_run_nothing_before_they_are_unique() {
     check_pairs(2);
 }

@@ -245,3 +245,48 @@ fn an_image_of_127_layers_starts_and_shows_what_umoci_unpacks() {
     on_busybox(layers).write_layout(&layout).expect("an image");
     compare(&layout, &dir.path().join("unpacked"));
 }
+
+/// Looks names up and says which are not what they should be. The guest forgets what
+/// it looked up before each pass.
+const LOOK: &str = r#"
+look() {
+    echo 2 > /proc/sys/vm/drop_caches
+    while read -r name; do
+        content=
+        read -r content < "/t/$name" && [ "$content" = "$name" ] || echo "lost $name"
+        [ -e "/t/$name~" ] && echo "ghost $name~"
+        [ -e "/t/!$name" ] && echo "ghost !$name"
+    done
+}
+/bin/busybox sort /names | look
+/bin/busybox sort -r /names | look
+look < /names
+cd /t && echo * | /bin/busybox tr ' ' '\n' | look
+/bin/busybox wc -l < /names"#;
+
+#[test]
+fn names_of_a_large_directory_are_found_in_any_order() {
+    const NAMES: usize = 700;
+    let dir = tempfile::tempdir().expect("a directory");
+    let layout = dir.path().join("layout");
+    // Of many lengths, in no order: over edges of blocks, headers and pages.
+    let names: Vec<String> = (0..NAMES)
+        .map(|n| {
+            let number = n * 101 % NAMES;
+            format!("{number:03}{}", "n".repeat(number * 7 % 61))
+        })
+        .collect();
+    let layer = names.iter().fold(LayerBuilder::new(), |layer, name| {
+        layer.file(&format!("t/{name}"), 0o644, format!("{name}\n"))
+    });
+    let layer = layer.file("names", 0o644, names.join("\n") + "\n");
+    on_busybox([layer.dir("t", 0o755)])
+        .write_layout(&layout)
+        .expect("an image");
+    let image = format!("oci:{}:v1", text(&layout));
+    let image = Image::load_with_cache(&image, dir.path().join("cache")).expect("bakes");
+    let vm = image
+        .start(&config().with_memory_mib(256))
+        .expect("the image boots");
+    assert_eq!(sh(&vm, LOOK), format!("{NAMES}\n"));
+}

@@ -99,6 +99,7 @@ fn time_limit_ends_root_processes_that_try_to_leave_their_group() {
          False\n\
          refused\n\
          False\n\
+         {False} False refused\n\
          done\n\
          True\n",
         "{outcome:?}"

@@ -54,6 +54,8 @@ every_engine!([
     memory_is_taken_away_under_running_vcpus
     interrupts_wake_a_waiting_guest
     the_virtual_timer_wakes_a_waiting_guest
+    private_interrupts_come_before_the_next_user_instruction
+    private_interrupts_wake_a_waiting_guest
     secondary_vcpus_run_on_their_own_threads
     a_saved_vcpu_goes_on_in_a_new_machine
     a_vcpu_of_another_processor_is_refused

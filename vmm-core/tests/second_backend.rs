@@ -42,6 +42,8 @@ struct Stage {
     maps: BTreeMap<u64, usize>,
     kicked: BTreeMap<u32, bool>,
     interrupts: Vec<u8>,
+    /// Private interrupts that were made pending, by vCPU.
+    private: Vec<(u32, u32)>,
 }
 
 /// The engine.
@@ -274,6 +276,11 @@ impl Vcpu for ScriptedVcpu {
         Ok(())
     }
 
+    fn interrupt(&mut self, intid: u32) -> Result<(), EngineError> {
+        self.engine.lock().private.push((self.index, intid));
+        Ok(())
+    }
+
     fn exits(&self) -> &ExitCounters {
         &self.counters
     }
@@ -349,6 +356,36 @@ fn machine_of_another_engine_pauses_and_is_saved() {
     assert!(saved.differences(&machine.save().unwrap()).is_empty());
     machine.resume();
     machine.stop().unwrap();
+}
+
+#[test]
+fn each_vcpu_that_is_on_is_interrupted_where_a_machine_goes_on_as_another() {
+    let on = Exit::CpuOn {
+        target: 1,
+        entry: 0x8000_8000,
+        argument: 7,
+    };
+    let both: &[(u32, &[Exit])] = &[(0, &[Exit::VtimerFired, on]), (1, &[Exit::VtimerFired])];
+    for (scripts, vcpus) in [(both, 2), (&[(0, &[Exit::VtimerFired])], 1)] {
+        let engine = Scripted::new(scripts);
+        let machine = engine.start(&format!("another-{vcpus}")).unwrap();
+        let begun = Instant::now();
+        while !engine.lock().scripts.values().all(VecDeque::is_empty) {
+            assert!(begun.elapsed() < LONG, "the vCPUs do not run");
+            std::thread::yield_now();
+        }
+        machine.pause().unwrap();
+        assert!(!machine.holds_programs(), "no kernel has said so");
+        let one = machine.renew_generation().unwrap();
+        let mut interrupted = std::mem::take(&mut engine.lock().private);
+        interrupted.sort_unstable();
+        let on = [0, 1].map(|index| (index, layout::HOLD_INTID));
+        assert_eq!(interrupted, on[..vcpus]);
+        machine.save().unwrap();
+        assert_eq!(engine.lock().private, [], "the machine itself goes on");
+        assert_ne!(machine.renew_generation().unwrap(), one);
+        machine.stop().unwrap();
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub enum Event {
         bytes: u64,
     },
     /// A request without a result of its own succeeded: `set_time`, `reseed`,
-    /// `sync`, `shutdown`, `quiesce`, `hold`, `release`, `signal_workload`, `await_listener`.
+    /// `sync`, `shutdown`, `quiesce`, `alone`, `release`, `signal_workload`, `await_listener`.
     Done,
     /// The machine is one of its own now, and this is what was done.
     Resumed(Resumed),
@@ -347,17 +347,18 @@ impl Session {
         self.control(&Request::Quiesce { drop_caches }, Owed::Done)
     }
 
-    /// Queues what keeps all programs of the guest from running, until as many
-    /// releases or a resume. Answered by [`Event::Done`] when none runs, or by
-    /// [`Event::Failed`], and then none is held.
+    /// Queues a question before a machine is copied whose kernel cannot hold
+    /// programs: answered by [`Event::Done`] if there is none but the agent, else
+    /// by [`Event::Failed`].
     ///
     /// # Errors
     /// As [`Self::ping`].
-    pub fn hold(&mut self) -> Result<(), ProtoError> {
-        self.control(&Request::Hold, Owed::Done)
+    pub fn alone(&mut self) -> Result<(), ProtoError> {
+        self.control(&Request::Alone, Owed::Done)
     }
 
-    /// Queues what lets them go on, answered by [`Event::Done`].
+    /// Queues what lets programs go on that a resume has left held, answered by
+    /// [`Event::Done`].
     ///
     /// # Errors
     /// As [`Self::ping`].

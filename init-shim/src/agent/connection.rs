@@ -280,8 +280,8 @@ fn control(
             resume::quiesce(agent, *drop_caches)?;
             Ok(Some(Reply::Done))
         }
-        Request::Hold => {
-            resume::hold(agent)?;
+        Request::Alone => {
+            resume::require_no_programs(agent)?;
             Ok(Some(Reply::Done))
         }
         Request::Release => {

@@ -151,7 +151,9 @@ impl Dialer {
             state.failures = state.failures.saturating_add(1);
             let failures = state.failures;
             drop(state);
-            thread::sleep(pause(failures));
+            // The first time it is a copy of the machine, where the call that was
+            // under way has ended.
+            thread::sleep(pause(failures.saturating_sub(1)));
         }
     }
 

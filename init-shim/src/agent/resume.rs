@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use exec_proto::{ErrorKind, Failure, Resume, Resumed};
+use exec_proto::{Failure, Resume, Resumed};
 
 use super::failure::not_permitted;
 use super::files::replace_file;
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::{Agent, names};
 use crate::sys;
 
@@ -75,7 +75,9 @@ pub(super) fn resume(agent: &Agent, wanted: &Resume<'_>) -> Result<Resumed, Fail
     }
     let boot_id = new_boot_id(controls).unwrap_or_default();
     let vcpus_online = set_vcpus(controls, wanted.vcpus);
-    controls.hold.leave(u32::from(wanted.stay_held))?;
+    if !wanted.stay_held {
+        controls.hold.release()?;
+    }
     Ok(Resumed {
         reseeded: true,
         clock_step_ns: step(before, wanted.wall_ns),
@@ -88,8 +90,6 @@ pub(super) fn resume(agent: &Agent, wanted: &Resume<'_>) -> Result<Resumed, Fail
 
 /// How long a call to the host may hold up a capture.
 const CALL_WAIT: Duration = Duration::from_millis(600);
-/// How long, where a call that is not over by then is a failure.
-const HOLD_CALL_WAIT: Duration = Duration::from_secs(5);
 
 /// Flushes file systems and, if asked, drops the page cache.
 pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
@@ -106,27 +106,17 @@ pub(super) fn quiesce(agent: &Agent, drop_caches: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps all other programs from running. Afterwards the agent is not in the
-/// middle of a call, which would be lost in the copies: nobody could tell them
-/// who they are.
-pub(super) fn hold(agent: &Agent) -> Result<(), Failure> {
+/// Fails if there is a program beside the agent: what a host asks before it copies
+/// a machine whose kernel would not hold it.
+pub(super) fn require_no_programs(agent: &Agent) -> Result<(), Failure> {
     agent.require_machine_control()?;
-    agent.controls.hold.begin()?;
-    if agent.standby.settle(HOLD_CALL_WAIT) {
-        return Ok(());
-    }
-    agent.controls.hold.end()?;
-    Err(Failure {
-        kind: ErrorKind::Busy,
-        errno: 0,
-        message: "the agent starts a command that does not get on".to_owned(),
-    })
+    hold::require_no_programs(Path::new("/proc"))
 }
 
-/// Undoes one [`hold`].
+/// Lets programs go on that [`resume`] has left held.
 pub(super) fn release(agent: &Agent) -> Result<(), Failure> {
     agent.require_machine_control()?;
-    agent.controls.hold.end()
+    agent.controls.hold.release()
 }
 
 fn step(from: u64, to: u64) -> i64 {
@@ -215,6 +205,7 @@ fn cpu_list(text: &[u8]) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use exec_proto::ErrorKind;
 
     #[test]
     fn cpu_lists_are_read_and_nonsense_is_refused() {

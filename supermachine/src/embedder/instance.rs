@@ -2,13 +2,13 @@
 
 use super::dial::{connect, patiently};
 use super::handle::{VmStatus, Worker};
-use super::personalise::{Personality, await_done, hold_guest, release_guest, resume_guest};
+use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
-use crate::limits::{ANSWER_TIMEOUT, CAPTURE_TIMEOUT, HOLD_TIMEOUT};
+use crate::limits::{ANSWER_TIMEOUT, CALL_TIMEOUT, CAPTURE_TIMEOUT};
 use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
@@ -20,10 +20,11 @@ use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
 use snapshot::{OpenFiles, Written};
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::debug;
 
 /// A worker process, its directory, and the connections of its guest's agent.
@@ -32,8 +33,6 @@ pub struct Instance {
     exec_socket: PathBuf,
     /// A connection for the next command.
     next: Mutex<Option<Next>>,
-    /// One on which the agent owes answers that nobody waits for.
-    late: Mutex<Option<Channel>>,
     /// Where the agent keeps the one after that open, in the backlog.
     ready: UnixListener,
     worker: Arc<Mutex<Worker>>,
@@ -112,7 +111,6 @@ impl Instance {
         Self {
             exec_socket: dir.path().join(EXEC),
             next: Mutex::default(),
-            late: Mutex::default(),
             ready,
             process,
             watched: Arc::new(WeakWorker::new(&worker, &pauses)),
@@ -123,8 +121,8 @@ impl Instance {
     }
 
     /// Makes children of the running machine, which share its memory, and
-    /// makes each a machine of its own. Gives also how long its programs
-    /// stood still.
+    /// makes each a machine of its own. Gives also how long the parent stood
+    /// still.
     pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
         let mut places = Vec::with_capacity(count);
         let mut births = Vec::with_capacity(count);
@@ -136,16 +134,16 @@ impl Instance {
             places.push((place, ours));
         }
         let deadline = Deadline::within(config.restore_timeout);
-        let begun = Instant::now();
-        self.hold(deadline)?;
-        let forked = self.fork_all(births, deadline);
-        let released = self.release(match forked {
-            // The limit may be all but over, and the parent must not stay held.
-            Ok(()) => Deadline::within(ANSWER_TIMEOUT),
-            Err(_) => deadline,
-        });
-        let paused = begun.elapsed();
-        forked.and(released)?;
+        let answer = self.copied(
+            |unheld| self.order_fork(&births, unheld, deadline),
+            deadline,
+        )?;
+        let FromWorker::Forked { paused_us } = answer else {
+            return Err(self.worker().unexpected(&answer));
+        };
+        // Whoever waits for a child learns of its end.
+        drop(births);
+        let paused = Duration::from_micros(paused_us);
         let mut children = Vec::with_capacity(count);
         for (place, control) in places {
             let _child = spans::machine(place.dir.path(), None).entered();
@@ -174,22 +172,46 @@ impl Instance {
         Ok((paused, children?))
     }
 
-    /// Orders the worker to fork, as often as that takes. The guest's programs are
-    /// held, so that all children are of one moment.
-    fn fork_all(&self, births: Vec<(Setup, UnixStream)>, deadline: Deadline) -> Result<(), Error> {
-        let mut births = births.into_iter().peekable();
-        while births.peek().is_some() {
-            let batch = births.by_ref().take(MAX_BIRTHS);
-            let (setups, controls): (_, Vec<UnixStream>) = batch.unzip();
-            let order = ToWorker::Fork(setups);
-            let answer = self
-                .worker()
-                .order_with(&order, &descriptors(&controls), deadline)?;
-            let FromWorker::Forked { .. } = answer else {
-                return Err(self.worker().unexpected(&answer));
+    /// Orders that children be made, all of one moment.
+    fn order_fork(
+        &self,
+        births: &[(Setup, UnixStream)],
+        unheld: bool,
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        let mut batches = births.chunks(MAX_BIRTHS).peekable();
+        let mut worker = self.worker();
+        loop {
+            let batch = batches.next().unwrap_or_default();
+            let controls: Vec<BorrowedFd<'_>> = batch.iter().map(|birth| birth.1.as_fd()).collect();
+            let order = ToWorker::Fork {
+                births: batch.iter().map(|birth| birth.0.clone()).collect(),
+                more: batches.peek().is_some(),
+                unheld,
             };
+            match worker.order_with(&order, &controls, deadline)? {
+                FromWorker::Noted => {}
+                answer => return Ok(answer),
+            }
         }
-        Ok(())
+    }
+
+    /// Has copies made. Those of a guest whose kernel would not hold their programs
+    /// are made only while there are none, which its agent knows.
+    fn copied(
+        &self,
+        order: impl Fn(bool) -> Result<FromWorker, Error>,
+        deadline: Deadline,
+    ) -> Result<FromWorker, Error> {
+        match order(false)? {
+            FromWorker::Unheld => {}
+            answer => return Ok(answer),
+        }
+        let channel = self.open_session(deadline, &Session::alone)?;
+        channel.limit(deadline);
+        await_done(&channel)?;
+        *lock(&self.next) = Some(Next::Known(channel.into()));
+        order(true)
     }
 
     pub fn exec_socket(&self) -> &Path {
@@ -307,30 +329,7 @@ impl Instance {
         self.clock_set.is_off(Reading::of(clock))
     }
 
-    /// Asks the agent to keep all programs from running, so that those of a copy
-    /// do not before it is a machine of its own.
-    fn hold(&self, deadline: Deadline) -> Result<(), Error> {
-        let deadline = deadline.at_most(HOLD_TIMEOUT);
-        let channel = self.open_session(deadline, &|_| Ok(()))?;
-        match hold_guest(&channel, deadline) {
-            Ok(()) => *lock(&self.next) = Some(Next::Known(channel.into())),
-            Err(error) => {
-                // If it was only late, this is what it reads next.
-                let _ = channel.request(Session::release);
-                *lock(&self.late) = Some(channel);
-                return Err(match error {
-                    Error::Timeout { after, .. } => Error::Timeout {
-                        what: "a guest that was asked to hold its programs for a copy",
-                        after,
-                    },
-                    error => error,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the programs go on.
+    /// Lets the programs of a copy go on that stayed held.
     fn release(&self, deadline: Deadline) -> Result<(), Error> {
         let channel = self.open_session(deadline, &|_| Ok(()))?;
         release_guest(&channel, deadline)?;
@@ -341,23 +340,17 @@ impl Instance {
     /// Pauses the machine and writes it into the directory of a draft. It
     /// stays paused until [`Instance::go_on`].
     pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
-        self.hold(Deadline::within(HOLD_TIMEOUT))?;
-        let written = self.write_into(directory);
-        if written.is_err() {
-            // Why nothing was written says more than that this failed, too.
-            let _ = self.release(Deadline::within(ANSWER_TIMEOUT));
-        }
-        written
-    }
-
-    fn write_into(&self, directory: &Path) -> Result<Written, Error> {
         let (files, open) = in_parts(OpenFiles::to_write(directory)?);
-        let order = ToWorker::Capture { files };
-        let deadline = Deadline::within(CAPTURE_TIMEOUT);
-        let answer = self
-            .worker()
-            .order_with(&order, &descriptors(&open), deadline)?;
-        match answer {
+        let order = |unheld| {
+            let files = files.clone();
+            let order = ToWorker::Capture { files, unheld };
+            self.worker().order_with(
+                &order,
+                &descriptors(&open),
+                Deadline::within(CAPTURE_TIMEOUT),
+            )
+        };
+        match self.copied(order, Deadline::within(ANSWER_TIMEOUT))? {
             FromWorker::Captured { written, .. } => Ok(*written),
             other => Err(self.worker().unexpected(&other)),
         }
@@ -365,8 +358,7 @@ impl Instance {
 
     /// Lets a captured machine go on as it was.
     pub fn go_on(&self) -> Result<(), Error> {
-        self.continue_with(OpenFiles::default())?;
-        self.release(Deadline::within(ANSWER_TIMEOUT))
+        self.continue_with(OpenFiles::default()).map(drop)
     }
 
     /// Lets a captured machine go on as another one than was captured, on the
@@ -420,7 +412,7 @@ impl Instance {
         // Programs do not go on before the memory is what it will be.
         let stay_held = memory_mib.is_some();
         let (channel, resumed) = loop {
-            let stream = self.await_agent(deadline)?;
+            let stream = self.await_copy(deadline)?;
             let made = Channel::new(stream, self.watched()).and_then(|channel| {
                 let (generation, time) = (stages.generation, Reading::of(&identity.clock));
                 let resumed =
@@ -530,16 +522,33 @@ impl Instance {
         self.dir.remove();
     }
 
+    /// Waits for the agent of a copy to call, and calls it if it does not: whoever
+    /// calls in it may be starting a program, which does not get on before others
+    /// are released.
+    fn await_copy(&self, deadline: Deadline) -> Result<UnixStream, Error> {
+        match self.await_call(deadline.at_most(CALL_TIMEOUT))? {
+            Some(stream) => Ok(stream),
+            None if deadline.has_passed() => Err(hung(&mut self.worker(), deadline.limit())),
+            None => connect(&self.exec_socket, deadline),
+        }
+    }
+
     /// Waits for the agent's connection or the machine's end, whichever is
     /// first.
     fn await_agent(&self, deadline: Deadline) -> Result<UnixStream, Error> {
+        let call = self.await_call(deadline)?;
+        call.ok_or_else(|| hung(&mut self.worker(), deadline.limit()))
+    }
+
+    /// The same; nothing if `deadline` was first.
+    fn await_call(&self, deadline: Deadline) -> Result<Option<UnixStream>, Error> {
         loop {
             // First: who always calls again gets no further than who never does.
             if deadline.has_passed() {
-                return Err(hung(&mut self.worker(), deadline.limit()));
+                return Ok(None);
             }
             if let Some(stream) = self.dialed() {
-                return Ok(stream);
+                return Ok(Some(stream));
             }
             let mut worker = self.worker();
             let mut fds = [

@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -125,7 +126,10 @@ fn a_worker_that_takes_no_orders_and_does_not_end_is_ended() {
     let files = vec!["x".repeat(1024); MOST];
     let open = File::open("/dev/null").unwrap();
     let open = vec![open.as_fd(); MOST];
-    let order = ToWorker::Capture { files };
+    let order = ToWorker::Capture {
+        files,
+        unheld: false,
+    };
     let answer = worker.order_with(&order, &open, Deadline::within(LIMIT));
     assert!(answer.is_err());
     assert_rid_of(worker);
@@ -197,10 +201,33 @@ fn no_worker_holds_a_start_beyond_its_limit() {
     }
 }
 
-/// A machine whose agent answers nothing, or to all it is asked this.
+/// Has a shell say this to whoever it is a worker of.
+fn words(messages: &[FromWorker]) -> String {
+    let mut wire = Vec::new();
+    for message in messages {
+        send(&mut wire, message).unwrap();
+    }
+    let escaped: String = wire.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("printf '{escaped}' >&0")
+}
+
+/// A machine whose kernel holds no programs, and whose agent answers nothing, or
+/// to all it is asked this. To a second order to fork its worker says that it has
+/// come.
 fn machine_with_agent(answer: Option<Reply<'static>>) -> (Instance, Program, JoinHandle<()>) {
-    let name = if answer.is_some() { "unable" } else { "mute" };
-    let program = Program::new(name, "exec sleep 600");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("agent-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let engine = "fake".to_owned();
+    let mut says = vec![
+        FromWorker::Hello { version: VERSION },
+        FromWorker::Prepared { engine },
+        FromWorker::Unheld,
+    ];
+    if answer.is_some() {
+        let message = "the second order".to_owned();
+        says.push(FromWorker::Refused { message });
+    }
+    let program = Program::new(&name, &format!("{}\nexec sleep 600", words(&says)));
     let config = VmConfig::new().with_worker(&program.0);
     let instance = Instance::spawn(&config, 1).unwrap();
     let listener = UnixListener::bind(instance.exec_socket()).unwrap();
@@ -235,20 +262,15 @@ fn hang_up(instance: Instance, agent: JoinHandle<()>) {
     agent.join().unwrap();
 }
 
-#[test]
-fn copies_of_a_guest_that_never_says_it_is_held_are_refused_in_time() {
-    let (instance, _program, agent) = machine_with_agent(None);
+/// Why no child is made of such a machine.
+fn refusal(answer: Option<Reply<'static>>, limit: Duration) -> Error {
+    let (instance, _program, agent) = machine_with_agent(answer);
     let begun = Instant::now();
-    let config = VmConfig::new().with_restore_timeout(LIMIT);
+    let config = VmConfig::new().with_restore_timeout(limit);
     let error = instance.fork(&config, 1).map(drop).unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
-    let text = error.to_string();
-    assert!(
-        text.contains("hold its programs") && text.contains("start another"),
-        "{text}"
-    );
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     hang_up(instance, agent);
+    error
 }
 
 #[test]
@@ -258,12 +280,19 @@ fn copies_of_a_guest_whose_kernel_cannot_hold_are_refused_with_its_reason() {
         errno: 0,
         message: "use the kernel of cargo xtask assets".to_owned(),
     };
-    let (instance, _program, agent) = machine_with_agent(Some(Reply::Error(failure)));
-    let begun = Instant::now();
-    let config = VmConfig::new().with_restore_timeout(SOON);
-    let error = instance.fork(&config, 1).map(drop).unwrap_err();
+    let error = refusal(Some(Reply::Error(failure)), SOON);
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("use the kernel of"), "{error}");
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    hang_up(instance, agent);
+}
+
+#[test]
+fn copies_of_a_guest_that_never_says_whether_it_has_programs_are_refused_in_time() {
+    let error = refusal(None, LIMIT);
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+}
+
+#[test]
+fn copies_of_a_guest_without_programs_are_made_whatever_its_kernel() {
+    let error = refusal(Some(Reply::Done), SOON);
+    assert!(error.to_string().contains("the second order"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! Making a copy a machine of its own, and keeping programs from running until
-//! it is one.
+//! Making a copy a machine of its own. The guest's kernel keeps programs from
+//! running until it is one.
 
 use crate::clock::{Reading, WallClock};
 use crate::deadline::Deadline;
@@ -66,14 +66,7 @@ pub fn resume_guest(
     }
 }
 
-/// Asks the agent to keep all programs from running.
-pub fn hold_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error> {
-    channel.limit(deadline);
-    channel.request(Session::hold)?;
-    await_done(channel)
-}
-
-/// Undoes one [`hold_guest`].
+/// Lets programs go on that stayed held.
 pub fn release_guest(channel: &Channel, deadline: Deadline) -> Result<(), Error> {
     channel.limit(deadline);
     channel.request(Session::release)?;

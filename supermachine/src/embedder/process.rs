@@ -7,7 +7,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ pub struct Process {
 
 #[derive(Debug)]
 enum Kind {
-    /// Started by this process.
-    Child(Child),
+    /// Started by this process. Its number is its own until its end was heard.
+    Child { child: Child, has_ended: bool },
     /// Forked from another worker: known by a descriptor, so that its number
     /// cannot come to mean another process.
     Other(OwnedFd),
@@ -32,7 +32,10 @@ impl Process {
     pub fn of_child(child: Child) -> Self {
         Self {
             pid: child.id(),
-            kind: Mutex::new(Kind::Child(child)),
+            kind: Mutex::new(Kind::Child {
+                child,
+                has_ended: false,
+            }),
         }
     }
 
@@ -56,7 +59,7 @@ impl Process {
     /// Ends it at once. Whoever waits for its answer learns so.
     pub fn kill(&self) {
         match &mut *self.kind() {
-            Kind::Child(child) => {
+            Kind::Child { child, .. } => {
                 let _ = child.kill();
             }
             Kind::Other(process) => host::kill(process.as_fd()),
@@ -66,17 +69,28 @@ impl Process {
     /// Whether it lives.
     pub fn is_alive(&self) -> bool {
         match &mut *self.kind() {
-            Kind::Child(child) => matches!(child.try_wait(), Ok(None)),
-            // The descriptor of a process is readable once it has ended.
-            Kind::Other(process) => {
-                let mut fds = [PollFd::new(process, PollFlags::IN)];
-                let now = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                };
-                matches!(poll(&mut fds, Some(&now)), Ok(0))
-            }
+            Kind::Child { child, has_ended } => matches!(status(child, has_ended), Ok(None)),
+            Kind::Other(process) => goes_on(process),
         }
+    }
+
+    /// Whether it lives and does something: one that somebody has stopped (SIGSTOP)
+    /// does not, which is not told of processes that others started. One call to
+    /// the system, for those who ask often.
+    pub fn is_well(&self) -> bool {
+        let kind = self.kind();
+        match &*kind {
+            Kind::Other(process) => return goes_on(process),
+            Kind::Child { has_ended, .. } if *has_ended => return false,
+            Kind::Child { .. } => {}
+        }
+        let id = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        // Left to be told again, and without waiting.
+        let options = WaitIdOptions::EXITED
+            | WaitIdOptions::STOPPED
+            | WaitIdOptions::NOHANG
+            | WaitIdOptions::NOWAIT;
+        id.is_some_and(|id| matches!(waitid(WaitId::Pid(id), options), Ok(None)))
     }
 
     /// Waits until it is gone, for as long as that; whether it is.
@@ -93,27 +107,13 @@ impl Process {
         true
     }
 
-    /// Whether somebody has stopped it (SIGSTOP), so that it does nothing. Not
-    /// told of processes that others started.
-    pub fn is_stopped(&self) -> bool {
-        let id = match &*self.kind() {
-            Kind::Child(_) => i32::try_from(self.pid).ok().and_then(Pid::from_raw),
-            Kind::Other(_) => None,
-        };
-        let Some(id) = id else { return false };
-        // Left to be told again, and without waiting.
-        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let status = waitid(WaitId::Pid(id), options);
-        matches!(status, Ok(Some(status)) if status.stopped())
-    }
-
     /// How it ended, if that was not by its own will and becomes known within
     /// `patience`. Of processes that others started that cannot be known.
     pub fn fate(&self, patience: Duration) -> Option<String> {
         let begun = Instant::now();
         loop {
             let status = match &mut *self.kind() {
-                Kind::Child(child) => child.try_wait().ok()?,
+                Kind::Child { child, has_ended } => status(child, has_ended).ok()?,
                 Kind::Other(_) => return None,
             };
             match status {
@@ -130,6 +130,23 @@ impl Process {
     }
 }
 
+/// How a child ended, if it has.
+fn status(child: &mut Child, has_ended: &mut bool) -> io::Result<Option<ExitStatus>> {
+    let status = child.try_wait();
+    *has_ended |= !matches!(status, Ok(None));
+    status
+}
+
+/// Whether the process of a descriptor has not ended: then it is readable.
+fn goes_on(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut fds, Some(&now)), Ok(0))
+}
+
 /// What it means that a worker was ended by a signal.
 fn killed_by(signal: i32) -> String {
     use rustix::process::Signal;
@@ -141,4 +158,41 @@ fn killed_by(signal: i32) -> String {
         _ => "",
     };
     format!("it was killed by signal {signal}{meaning}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn process_that_was_stopped_or_has_ended_is_not_well() {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let id = Pid::from_child(&child);
+        let process = Process::of_child(child);
+        let until = |well: bool| {
+            let begun = Instant::now();
+            while process.is_well() != well {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{well}");
+                std::thread::sleep(FIRST_END_PAUSE);
+            }
+        };
+        until(true);
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+        until(false);
+        // It is asked more than once, and lives.
+        assert!(!process.is_well() && process.is_alive());
+        rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
+        until(true);
+        process.kill();
+        until(false);
+        // Its end is not taken away from who wants to know how.
+        assert!(
+            process
+                .fate(Duration::from_secs(20))
+                .unwrap()
+                .contains("signal 9")
+        );
+        assert!(!process.is_well() && !process.is_alive());
+    }
 }

@@ -24,8 +24,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
 
-/// Most children that are made at one order, so that it fits in a message: each
-/// has three paths, of which two are of sockets and so have at most 108 bytes.
+/// Most children that one message names, so that it fits: each has three paths, of
+/// which two are of sockets and so have at most 108 bytes.
 pub const MAX_BIRTHS: usize = 64;
 
 /// What a worker prepares before it knows what it will run.
@@ -136,6 +136,8 @@ pub enum ToWorker {
     Capture {
         /// Names that the files have, in the order in which they come.
         files: Vec<String>,
+        /// Even if programs of the copies would not be held: there are none.
+        unheld: bool,
     },
     /// Let a captured machine go on.
     Continue {
@@ -143,9 +145,15 @@ pub enum ToWorker {
         /// the machine, which goes on as another one then; or none.
         rebase: Vec<String>,
     },
-    /// Make children of the running machine, one for each of at most
-    /// [`MAX_BIRTHS`]. Their control connections come along.
-    Fork(Vec<Setup>),
+    /// Make children of the running machine.
+    Fork {
+        /// At most [`MAX_BIRTHS`]. Their control connections come along.
+        births: Vec<Setup>,
+        /// Others follow in the next message, and all are made then.
+        more: bool,
+        /// As for a capture.
+        unheld: bool,
+    },
     /// Have the guest have so much memory.
     SetMemory {
         /// In MiB.
@@ -167,8 +175,8 @@ impl ToWorker {
         match self {
             Self::Boot(boot) => boot.layers.len().saturating_add(2),
             Self::Restore(restore) => restore.files.len(),
-            Self::Capture { files } | Self::Continue { rebase: files } => files.len(),
-            Self::Fork(births) => births.len(),
+            Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
+            Self::Fork { births, .. } => births.len(),
             Self::Hello { .. }
             | Self::Prepare(_)
             | Self::Identify(_)
@@ -191,7 +199,7 @@ impl ToWorker {
             Self::Reset => "reset",
             Self::Capture { .. } => "capture",
             Self::Continue { .. } => "continue",
-            Self::Fork(_) => "fork",
+            Self::Fork { .. } => "fork",
             Self::SetMemory { .. } => "set memory",
             Self::Touched => "touched",
             Self::Inspect => "inspect",
@@ -203,7 +211,10 @@ impl ToWorker {
     pub fn stops_the_machine(&self) -> bool {
         matches!(
             self,
-            Self::Reset | Self::Capture { .. } | Self::Continue { .. } | Self::Fork(_)
+            Self::Reset
+                | Self::Capture { .. }
+                | Self::Continue { .. }
+                | Self::Fork { more: false, .. }
         )
     }
 }
@@ -297,6 +308,11 @@ pub enum FromWorker {
         /// Microseconds the parent was paused.
         paused_us: u64,
     },
+    /// Further children may be named.
+    Noted,
+    /// The guest's kernel would not hold the programs of a copy, and none was made:
+    /// only a guest without programs can be copied.
+    Unheld,
     /// First message of a child, after its hello.
     Born {
         /// Its process id.
@@ -430,7 +446,12 @@ mod tests {
             exec: path,
             console: false,
         };
-        send(io::sink(), &ToWorker::Fork(vec![setup; MAX_BIRTHS])).unwrap();
+        let order = ToWorker::Fork {
+            births: vec![setup; MAX_BIRTHS],
+            more: false,
+            unheld: false,
+        };
+        send(io::sink(), &order).unwrap();
     }
 
     #[test]

@@ -172,6 +172,8 @@ struct Served {
     baseline: Option<SavedMachine>,
     /// The state of the paused machine, and what was written of it.
     captured: Option<(SavedMachine, Written)>,
+    /// Children that are to be made.
+    births: Vec<(Setup, OwnedFd)>,
 }
 
 impl Served {
@@ -185,6 +187,7 @@ impl Served {
             watcher: None,
             baseline: None,
             captured: None,
+            births: Vec::new(),
             layers: Vec::new(),
             is_fresh: false,
         }
@@ -207,14 +210,27 @@ impl Served {
                 ToWorker::Boot(boot) => self.boot(&boot, files),
                 ToWorker::Restore(restore) => self.restore(&restore, files),
                 ToWorker::Reset => self.reset(),
-                ToWorker::Capture { files: names } => {
+                ToWorker::Capture {
+                    files: names,
+                    unheld,
+                } => {
                     let dir = self.runtime_dir.clone();
                     while_wanted(control, &dir, || {
-                        self.or_go_on(|served| served.capture(&names, files))
+                        self.or_go_on(|served| served.capture(&names, files, unheld))
                     })
                 }
                 ToWorker::Continue { rebase } => self.go_on(&rebase, files),
-                ToWorker::Fork(births) => self.or_go_on(|served| served.fork(&births, &files)),
+                ToWorker::Fork {
+                    births,
+                    more,
+                    unheld,
+                } => {
+                    self.births.extend(births.into_iter().zip(files));
+                    match more {
+                        true => Ok(FromWorker::Noted),
+                        false => self.or_go_on(|served| served.fork(unheld)),
+                    }
+                }
                 ToWorker::SetMemory { mib, patience_ms } => {
                     while_wanted(control, &self.runtime_dir, || {
                         self.set_memory(mib, patience_ms)
@@ -397,8 +413,16 @@ impl Served {
         }))
     }
 
-    fn capture(&mut self, names: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn capture(
+        &mut self,
+        names: &[String],
+        files: Vec<OwnedFd>,
+        unheld: bool,
+    ) -> Result<FromWorker, Refusal> {
         let machine = self.machine("capture")?;
+        if !unheld && !machine.holds_programs() {
+            return Ok(FromWorker::Unheld);
+        }
         let begun = Instant::now();
         machine.pause()?;
         let saved = machine.save()?;
@@ -428,18 +452,23 @@ impl Served {
         Ok(FromWorker::Continued { generation })
     }
 
-    fn fork(&self, births: &[Setup], controls: &[OwnedFd]) -> Result<FromWorker, Refusal> {
+    /// Makes all children that were named, of one moment.
+    fn fork(&mut self, unheld: bool) -> Result<FromWorker, Refusal> {
+        let births = std::mem::take(&mut self.births);
         let machine = self.machine("fork")?;
+        if !unheld && !machine.holds_programs() {
+            return Ok(FromWorker::Unheld);
+        }
         let layers = self.layers.clone();
-        let keep = |number| {
-            let control = controls.get(number).map(AsFd::as_fd);
+        let keep = |number: usize| {
+            let control = births.get(number).map(|(_, control)| control.as_fd());
             let layers = self.layers.iter().filter_map(HostFile::as_fd);
             control.into_iter().chain(layers).collect()
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
-            match (births.get(number), controls.get(number)) {
-                (Some(setup), Some(control)) => be_born(setup, control, layers, forked),
-                _ => 0,
+            match births.get(number) {
+                Some((setup, control)) => be_born(setup, control, layers, forked),
+                None => 0,
             }
         })?;
         Ok(FromWorker::Forked {

@@ -18,6 +18,11 @@ pub struct Layout {
     pub generation: u64,
     /// Interrupt of a new generation id.
     pub generation_line: u32,
+    /// Where, in that page, the machine and its guest's kernel share the words
+    /// by which programs are held.
+    pub hold: u64,
+    /// Interrupt, private to each vCPU, that has it look at them.
+    pub hold_line: u32,
     /// Where virtio devices are.
     pub virtio: VirtioSlots,
 }

@@ -28,6 +28,12 @@ pub enum EngineError {
         /// Guest physical address.
         ipa: u64,
     },
+    /// An interrupt is not one that each vCPU has of its own.
+    #[error("interrupt {intid} is not private to a vCPU: those are 0 to 31")]
+    NotPrivate {
+        /// Its absolute number.
+        intid: u32,
+    },
 }
 
 impl EngineError {

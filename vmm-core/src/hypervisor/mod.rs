@@ -226,6 +226,11 @@ pub trait Vcpu {
     /// vCPU that is off, which must agree with the others once it is on.
     fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError>;
 
+    /// Makes an interrupt of the vCPU's own pending, by its absolute number:
+    /// one that the guest has enabled is taken before the next instruction for
+    /// which it is not masked.
+    fn interrupt(&mut self, intid: u32) -> Result<(), EngineError>;
+
     /// How often the engine stopped running the guest, by reason.
     fn exits(&self) -> &ExitCounters;
 }

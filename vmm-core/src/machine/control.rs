@@ -70,10 +70,13 @@ enum Work {
 pub(super) enum Task {
     /// Capture its state.
     Save,
-    /// Restore a state at this value of the engine's counter.
-    Load(Arc<VcpuState>, u64),
+    /// Restore a state at this value of the engine's counter, and make this
+    /// interrupt of the vCPU's own pending.
+    Load(Arc<VcpuState>, u64, u32),
     /// Have the guest's counter, first, agree with the engine's.
     Count(u64, u64),
+    /// Make an interrupt of the vCPU's own pending.
+    Interrupt(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

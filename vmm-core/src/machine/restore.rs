@@ -152,6 +152,7 @@ impl RunningMachine {
                 legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
+                holds: parts.generation.obeys(),
                 power,
                 virtio: virtio.iter().map(|device| device.device_id).collect(),
             },
@@ -200,11 +201,26 @@ impl RunningMachine {
         Ok(())
     }
 
-    /// Gives a paused machine a new generation id: it goes on as another one.
+    /// Gives a paused machine a new generation id: it goes on as another one, its
+    /// programs held until its init lets them go on.
     pub fn renew_generation(&self) -> Result<[u8; 16], MachineError> {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
-        parts.generation.renew(&*parts.vm)
+        let interrupt = Task::Interrupt(parts.arch.layout().hold_line);
+        let power = self.control.power();
+        let on = (0..).zip(power).filter(|(_, power)| *power == Power::On);
+        self.perform(on.map(|(index, _)| (index, interrupt.clone())).collect())?;
+        let generation = &parts.generation;
+        generation.renew(&*parts.vm, generation.obeys())
+    }
+
+    /// Whether the guest's kernel keeps programs from running in copies of the
+    /// machine until each has been made one of its own.
+    pub fn holds_programs(&self) -> bool {
+        match &*self.parts() {
+            Some(parts) => parts.generation.obeys(),
+            None => false,
+        }
     }
 
     /// Pages of 4 KiB of its memory that were touched since it was mapped, as
@@ -283,21 +299,20 @@ impl RunningMachine {
         // earlier than what any of them has shown.
         let counter = parts.vm.counter();
         let guest = saved.latest_counter();
+        let hold = parts.arch.layout().hold_line;
         let tasks = (0..)
             .zip(&self.control.power())
             .map(|(index, _)| match saved.vcpu(index) {
                 Some(state) => {
                     let behind = guest.wrapping_sub(state.counter);
-                    (
-                        index,
-                        Task::Load(state.clone(), counter.wrapping_sub(behind)),
-                    )
+                    let then = counter.wrapping_sub(behind);
+                    (index, Task::Load(state.clone(), then, hold))
                 }
                 None => (index, Task::Count(guest, counter)),
             })
             .collect();
         self.perform(tasks)?;
-        parts.generation.renew(&*parts.vm)
+        parts.generation.renew(&*parts.vm, saved.board.holds)
     }
 
     fn perform(

@@ -16,7 +16,7 @@ use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 5;
+pub const STATE_VERSION: u16 = 6;
 
 /// Devices that are no virtio devices, in the order of their board.
 const LEGACY: SectionKind = SectionKind::device(0x8000);
@@ -32,6 +32,8 @@ pub(super) struct Board {
     pub(super) possible_vcpus: u32,
     /// Disks, read-only ones and volumes.
     pub(super) disks: u32,
+    /// The guest's kernel holds programs when it is told to.
+    pub(super) holds: bool,
     /// One for each vCPU that is there.
     pub(super) power: Vec<Power>,
     /// The machine identification of each virtio device, by slot.

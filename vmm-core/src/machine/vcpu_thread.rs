@@ -58,7 +58,11 @@ fn until_end(
             Next::Do(task) => {
                 let outcome = match task {
                     Task::Save => vcpu.save().map(Some),
-                    Task::Load(state, counter) => vcpu.load(&state, counter).map(|()| None),
+                    Task::Load(state, counter, intid) => vcpu
+                        .load(&state, counter)
+                        .and_then(|()| vcpu.interrupt(intid))
+                        .map(|()| None),
+                    Task::Interrupt(intid) => vcpu.interrupt(intid).map(|()| None),
                     Task::Count(guest, counter) => vcpu.set_counter(guest, counter).map(|()| None),
                 };
                 control.finished(index, outcome);

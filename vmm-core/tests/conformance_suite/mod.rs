@@ -2,10 +2,12 @@
 //! are a few instructions, so that a failure points at the engine.
 
 pub mod asm;
+mod private;
 mod reset;
 mod unmap;
 mod writes;
 
+pub use private::*;
 pub use reset::*;
 pub use unmap::*;
 pub use writes::*;

@@ -77,6 +77,9 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// It stands in the list of those with something to send.
     pub(super) queued: bool,
+    /// The guest called and has said nothing since: it may not know yet that it
+    /// was answered.
+    pub(super) is_silent: bool,
     pending: Pending,
 
     /// Guest to host: received, but not taken by the socket.
@@ -105,6 +108,7 @@ impl Connection {
             guest_port,
             phase,
             queued: false,
+            is_silent: false,
             pending: Pending::default(),
             out: VecDeque::new(),
             receive_credit: ReceiveCredit::default(),
@@ -127,6 +131,7 @@ impl Connection {
     /// Answers the guest's request.
     pub(super) fn accept(&mut self, request: &Header) {
         self.phase = Phase::Open;
+        self.is_silent = true;
         self.pending.response = true;
         self.send_credit.learn(request.buf_alloc, request.fwd_cnt);
     }
@@ -168,6 +173,7 @@ impl Connection {
 
     /// Handles a packet of the guest for this connection.
     pub(super) fn receive(&mut self, header: &Header, payload: &[u8]) -> Fate {
+        self.is_silent = false;
         if header.op == op::RST {
             return self.receive_reset();
         }

@@ -104,7 +104,7 @@ pub enum VsockError {
 
 /// Saved state of a [`Vsock`]. Connections are not part of it: they end with
 /// the machine, and the restored guest is told so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsockState {
     /// The guest's context id.
     pub guest_cid: u64,
@@ -115,12 +115,17 @@ pub struct VsockState {
     /// The guest has been told of a reset and has not acknowledged it: it
     /// will have once its event queue's available index gets here.
     pub reset_acknowledged_at: Option<u16>,
+    /// Host and guest ports of what the guest is owed a reset for, at most
+    /// [`MAX_CONNECTIONS`]: its own calls on which it has said nothing yet, and
+    /// packets that met no connection. Being told that all connections are gone
+    /// does not end a call for which it still waits.
+    pub owed_resets: Vec<(u32, u32)>,
 }
 
 impl DeviceState for VsockState {
     const FORMAT: StateFormat = StateFormat {
         kind: "vsock",
-        version: 1,
+        version: 2,
     };
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -128,6 +133,10 @@ impl DeviceState for VsockState {
         bytes.extend(self.next_host_port.to_le_bytes());
         bytes.push(self.reset_acknowledged_at.is_some().into());
         bytes.extend(self.reset_acknowledged_at.unwrap_or(0).to_le_bytes());
+        for (host_port, guest_port) in &self.owed_resets {
+            bytes.extend(host_port.to_le_bytes());
+            bytes.extend(guest_port.to_le_bytes());
+        }
         bytes
     }
 
@@ -135,10 +144,21 @@ impl DeviceState for VsockState {
         let mut fields = StateFields::new(bytes);
         let (guest_cid, next_host_port) = (fields.u64()?, fields.u32()?);
         let (told, index) = (fields.bool()?, fields.u16()?);
-        fields.end().map(|()| Self {
+        let (numbers, []) = fields.rest().as_chunks() else {
+            return None;
+        };
+        let (owed, []) = numbers.as_chunks() else {
+            return None;
+        };
+        let ports = owed.iter().map(|pair: &[[u8; 4]; 2]| {
+            let [host_port, guest_port] = pair.map(u32::from_le_bytes);
+            (host_port, guest_port)
+        });
+        (owed.len() <= MAX_CONNECTIONS).then(|| Self {
             guest_cid,
             next_host_port,
             reset_acknowledged_at: told.then_some(index),
+            owed_resets: ports.collect(),
         })
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct Mux<M> {
     /// Connections with something to send, each at most once.
     turn: VecDeque<usize>,
     resets: VecDeque<Header>,
+    /// Of another life of the guest.
+    owed_resets: Vec<Ports>,
     next_host_port: u32,
     next_generation: u32,
     /// A client could not be let in when it came.
@@ -108,6 +110,7 @@ impl<M: DeviceMemory> Mux<M> {
             by_ports: HashMap::new(),
             turn: VecDeque::new(),
             resets: VecDeque::new(),
+            owed_resets: Vec::new(),
             next_host_port: FIRST_HOST_PORT,
             next_generation: 0,
             clients_wait: false,
@@ -168,6 +171,7 @@ impl<M: DeviceMemory> Mux<M> {
         self.by_ports.clear();
         self.turn.clear();
         self.resets.clear();
+        self.owed_resets.clear();
         self.buffered = 0;
         self.notice = Notice::None;
         self.clients_wait = false;
@@ -323,16 +327,8 @@ impl<M: DeviceMemory> Mux<M> {
         }
     }
 
-    fn reset_ports(&mut self, (host_port, guest_port): Ports) {
-        self.resets.push_back(Header {
-            src_cid: HOST_CID,
-            dst_cid: self.guest_cid,
-            src_port: host_port,
-            dst_port: guest_port,
-            kind: TYPE_STREAM,
-            op: op::RST,
-            ..Header::default()
-        });
+    fn reset_ports(&mut self, ports: Ports) {
+        self.resets.push_back(self.reset_of(ports));
     }
 
     /// Moves packets both ways until there is nothing more to do, or for as
@@ -440,6 +436,7 @@ impl<M: DeviceMemory> Mux<M> {
         if self.notice != Notice::None {
             return;
         }
+        self.move_owed_resets();
         let Some(queues) = &mut self.queues else {
             return;
         };

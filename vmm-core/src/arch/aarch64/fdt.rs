@@ -35,7 +35,8 @@ const PRIVATE: u32 = 1;
 /// Interrupt specifier cells: trigger.
 const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
-/// First shared interrupt; device trees count them from here.
+/// First private and first shared interrupt; device trees count them from here.
+const FIRST_PRIVATE: u32 = 16;
 const FIRST_SHARED: u32 = 32;
 /// Rate of the clock that the PrimeCells are said to run at, in Hz.
 const PRIMECELL_HZ: u32 = 24_000_000;
@@ -57,6 +58,7 @@ pub fn build(spec: &FdtSpec<'_>) -> FdtWriterResult<Vec<u8>> {
     timer(&mut fdt)?;
     primecells(&mut fdt)?;
     generation(&mut fdt)?;
+    hold(&mut fdt)?;
     virtio(&mut fdt, spec)?;
     fdt.end_node(root)?;
     fdt.finish()
@@ -180,6 +182,17 @@ fn generation(fdt: &mut FdtWriter) -> FdtWriterResult<()> {
     fdt.end_node(node)
 }
 
+/// What kernel/patches/README.md describes: two words, and an interrupt of each
+/// vCPU's own.
+fn hold(fdt: &mut FdtWriter) -> FdtWriterResult<()> {
+    let node = fdt.begin_node(&format!("hold-user-mode@{:x}", layout::HOLD))?;
+    fdt.property_string("compatible", "supermachine,hold-user-mode")?;
+    fdt.property_array_u64("reg", &[layout::HOLD, layout::HOLD_BYTES])?;
+    let number = layout::HOLD_INTID - FIRST_PRIVATE;
+    fdt.property_array_u32("interrupts", &[PRIVATE, number, LEVEL_HIGH])?;
+    fdt.end_node(node)
+}
+
 fn virtio(fdt: &mut FdtWriter, spec: &FdtSpec<'_>) -> FdtWriterResult<()> {
     for slot in 0..spec.virtio_devices {
         let address = layout::virtio_address(slot);
@@ -230,6 +243,7 @@ mod tests {
         );
         for text in [
             "vmgenid@c020000\0",
+            "hold-user-mode@c020100\0",
             "cpu@0\0",
             "cpu@f\0",
             "cpu@100\0",

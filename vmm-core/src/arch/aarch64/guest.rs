@@ -26,6 +26,8 @@ static LAYOUT: Layout = Layout {
     dax_window_bytes: layout::DAX_WINDOW_BYTES,
     generation: layout::GENERATION,
     generation_line: layout::GENERATION_INTID,
+    hold: layout::HOLD,
+    hold_line: layout::HOLD_INTID,
     virtio: VirtioSlots {
         address: layout::VIRTIO,
         stride_bytes: layout::VIRTIO_STRIDE,

@@ -22,6 +22,11 @@ pub const PRIMECELL_BYTES: u64 = 0x1000;
 pub const GENERATION: u64 = 0x0c02_0000;
 /// Length of the generation id (Virtual Machine Generation ID, 2012: 128 bits).
 pub const GENERATION_BYTES: u64 = 16;
+/// Two words in the same page by which the guest's kernel is told to hold
+/// programs, clear of the id's cache line: one side maps the id as a device.
+pub const HOLD: u64 = GENERATION + 0x100;
+/// Length of those words.
+pub const HOLD_BYTES: u64 = 8;
 
 /// The first virtio device.
 pub const VIRTIO: u64 = 0x0c10_0000;
@@ -52,6 +57,9 @@ pub const FDT_BYTES: u64 = 2 << 20;
 /// with pages of 4 KiB (arch/arm64/include/asm/sparsemem.h).
 pub const HOT_UNIT_BYTES: u64 = 128 << 20;
 
+/// Interrupt that has a vCPU hold the program it runs, private to each vCPU. Arm's
+/// base system architecture (DEN 0094, §3.8.2) gives this number to nothing.
+pub const HOLD_INTID: u32 = 16;
 /// Interrupt of the virtual timer, private to each vCPU.
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
 /// Interrupt of the console.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use hvf::sys::{ExitReason, Reg, SysReg, VcpuExit};
+use hvf::sys::{ExitReason, GicRedistributorReg, Reg, SysReg, VcpuExit};
 use hvf::{ExceptionClass, VcpuKick};
 
 use super::Shared;
@@ -329,6 +329,16 @@ impl Vcpu for TableVcpu {
 
     fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError> {
         Ok(self.vcpu.set_vtimer_offset(counter.wrapping_sub(guest))?)
+    }
+
+    fn interrupt(&mut self, intid: u32) -> Result<(), EngineError> {
+        // Interrupts private to a vCPU are the first word of its redistributor.
+        let pending = 1_u64
+            .checked_shl(intid)
+            .filter(|bit| u32::try_from(*bit).is_ok())
+            .ok_or(EngineError::NotPrivate { intid })?;
+        let register = GicRedistributorReg::ISPENDR0;
+        Ok(self.vcpu.set_redistributor_reg(register, pending)?)
     }
 
     fn exits(&self) -> &ExitCounters {

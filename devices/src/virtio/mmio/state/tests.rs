@@ -267,6 +267,7 @@ fn every_device_reads_what_it_saved_and_nothing_else() {
             guest_cid: 3,
             next_host_port: 1 << 31,
             reset_acknowledged_at,
+            owed_resets: vec![(1027, 4000), (u32::MAX, 0)],
         });
     }
     survives(&BalloonState {

@@ -1,7 +1,7 @@
 //! A look at the tables from outside, for fuzzing.
 
 use super::super::credit::BUFFER_BYTES;
-use super::{HandlerId, MAX_RESETS, Mux, Phase};
+use super::{HandlerId, MAX_CONNECTIONS, MAX_RESETS, Mux, Phase};
 use crate::DeviceMemory;
 
 impl<M: DeviceMemory> Mux<M> {
@@ -37,6 +37,7 @@ impl<M: DeviceMemory> Mux<M> {
             assert!(self.slots[index].is_some(), "port of a dead connection");
         }
         assert_eq!(self.turn.len(), live().filter(|(_, c)| c.queued).count());
+        assert!(self.owed_resets.len() <= MAX_CONNECTIONS);
         assert!(self.resets.len() <= MAX_RESETS + 1, "resets pile up");
     }
 }

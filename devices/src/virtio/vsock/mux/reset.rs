@@ -1,7 +1,9 @@
 //! What a machine that is saved, restored or put back asks of the sockets.
 
 use super::super::VsockState;
-use super::{FIRST_HOST_PORT, Mux};
+use super::super::packet::{HOST_CID, Header, TYPE_STREAM, op};
+use super::Ports;
+use super::{FIRST_HOST_PORT, MAX_CONNECTIONS, MAX_RESETS, Mux};
 use crate::DeviceMemory;
 use crate::virtio::RestoreError;
 
@@ -40,7 +42,22 @@ impl<M: DeviceMemory> Mux<M> {
                 Notice::Given(index) => Some(index),
                 Notice::None | Notice::Due => None,
             },
+            owed_resets: self.owed().take(MAX_CONNECTIONS).collect(),
         }
+    }
+
+    /// What a guest that goes on without its connections waits for in vain, and
+    /// is not told by the event: Linux ends the connections it has, but a call that
+    /// is not answered is none yet, and an answer in its receive queue may be
+    /// handled after the event.
+    fn owed(&self) -> impl Iterator<Item = Ports> {
+        let packets = self
+            .resets
+            .iter()
+            .map(|reset| (reset.src_port, reset.dst_port));
+        let calls = self.slots.iter().flatten().filter(|call| call.is_silent);
+        let calls = calls.map(|call| (call.host_port, call.guest_port));
+        self.owed_resets.iter().copied().chain(packets).chain(calls)
     }
 
     /// Takes over a state whose context id is this device's.
@@ -56,12 +73,35 @@ impl<M: DeviceMemory> Mux<M> {
         }
         self.next_host_port = state.next_host_port;
         if self.queues.is_some() {
+            self.owed_resets.clone_from(&state.owed_resets);
             self.notice = state
                 .reset_acknowledged_at
                 .map_or(Notice::Due, Notice::Given);
             self.process();
         }
         Ok(())
+    }
+
+    /// Has what was owed in another life sent as soon as there is room for it.
+    pub(super) fn move_owed_resets(&mut self) {
+        while self.resets.len() < MAX_RESETS
+            && let Some(ports) = self.owed_resets.pop()
+        {
+            self.resets.push_back(self.reset_of(ports));
+        }
+    }
+
+    /// The packet that ends a connection.
+    pub(super) fn reset_of(&self, (host_port, guest_port): Ports) -> Header {
+        Header {
+            src_cid: HOST_CID,
+            dst_cid: self.guest_cid,
+            src_port: host_port,
+            dst_port: guest_port,
+            kind: TYPE_STREAM,
+            op: op::RST,
+            ..Header::default()
+        }
     }
 
     /// Tells the guest of the reset, or sees whether it is through with it.

@@ -168,18 +168,23 @@ fn hostile_states_are_refused() {
         guest_cid: CID,
         next_host_port: 1 << 30,
         reset_acknowledged_at: None,
+        owed_resets: Vec::new(),
     };
     for bad in [
         VsockState {
             guest_cid: CID + 1,
-            ..good
+            ..good.clone()
         },
         VsockState {
             next_host_port: 0,
-            ..good
+            ..good.clone()
         },
         VsockState {
             next_host_port: u32::MAX,
+            ..good.clone()
+        },
+        VsockState {
+            owed_resets: vec![(1, 2); MAX_CONNECTIONS + 1],
             ..good
         },
     ] {
@@ -192,4 +197,40 @@ fn hostile_states_are_refused() {
     guest.offer_event();
     let mut client = guest.client();
     echo(&mut guest, &mut client);
+}
+
+#[test]
+fn call_that_the_guest_waits_for_is_ended_in_its_other_life() {
+    const CALLED: guest::Ports = (7, 4000);
+    let mut guest = guest();
+    let host = UnixListener::bind(guest.dir.path().join("mux_7")).unwrap();
+    // Answered, and the guest has not looked.
+    guest.control(CALLED, op::REQUEST, 0);
+    guest.wait_for_connections(1);
+    let (mut first, _) = host.accept().unwrap();
+    let moment = guest.save();
+    assert!(guest.has_packets());
+    for _ in 0..3 {
+        guest.bring_back(&moment);
+        assert_closed(&mut first);
+        guest.hear_of_reset();
+        guest.streams.insert(CALLED, guest::Stream::default());
+        // Its end is owed still, and is in a state of this life as well.
+        let again = guest.save();
+        guest.bring_back(&again);
+        guest.streams.insert(CALLED, guest::Stream::default());
+        guest.offer_event();
+        guest.wait("reset", |guest| guest.streams[&CALLED].reset);
+        // What it got was the answer first, and the end then.
+        assert_ne!(guest.streams[&CALLED].peer_buf_alloc, 0);
+        let state: VsockState = guest.save().state.device.read().unwrap();
+        assert_eq!(state.owed_resets, []);
+    }
+    // A word of the guest says that it has the answer.
+    assert!(guest.connect(CALLED));
+    let state: VsockState = guest.save().state.device.read().unwrap();
+    assert_eq!(state.owed_resets, [CALLED]);
+    guest.send(CALLED, b"hello");
+    let state: VsockState = guest.save().state.device.read().unwrap();
+    assert_eq!(state.owed_resets, []);
 }

@@ -148,7 +148,7 @@ fn acknowledgement_that_no_guest_could_owe_is_refused() {
         let mut bad = told.state.clone();
         bad.device = SavedState::of(&VsockState {
             reset_acknowledged_at: Some(index),
-            ..state
+            ..state.clone()
         });
         guest.driver.device.pause();
         let outcome = guest.driver.device.reset_to(&bad);
@@ -161,7 +161,7 @@ fn acknowledgement_that_no_guest_could_owe_is_refused() {
         let mut good = told.state.clone();
         good.device = SavedState::of(&VsockState {
             reset_acknowledged_at: Some(index),
-            ..state
+            ..state.clone()
         });
         guest.driver.device.pause();
         assert_eq!(guest.driver.device.reset_to(&good), Ok(()), "{index}");
