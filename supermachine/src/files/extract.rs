@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Permission bits that are taken over from a guest: not setuid and its kin.
 const MODE_BITS: u32 = 0o777;
+/// Most bytes of the names of directories, which are kept until the end.
+const MAX_NAMES_BYTES: u64 = 256 << 20;
 /// Attributes that mean nothing to a kernel.
 const XATTR_PREFIX: &[u8] = b"user.";
 
@@ -31,8 +33,10 @@ pub(super) struct Extract {
     /// The directory that the last entry was in.
     last: Option<(Vec<u8>, OwnedFd)>,
     file: Option<(File, Node)>,
-    /// Given their modes and times last.
+    /// Given their modes and times last. Their attributes are not kept.
     directories: Vec<Node>,
+    /// Bytes of their names, and the most there may be.
+    names: (u64, u64),
     copied: Copied,
 }
 
@@ -56,6 +60,7 @@ impl Extract {
             last: None,
             file: None,
             directories: Vec::new(),
+            names: (0, MAX_NAMES_BYTES),
             copied: Copied::default(),
         })
     }
@@ -64,6 +69,15 @@ impl Extract {
         match event {
             TreeEvent::Node(node) => {
                 self.copied.entry(&self.options)?;
+                if node.kind == NodeKind::Directory {
+                    self.names.0 = self.names.0.saturating_add(node.path.len() as u64);
+                }
+                if self.names.0 > self.names.1 {
+                    return Err(Error::CopyTooLarge {
+                        what: "bytes of names",
+                        limit: self.names.1,
+                    });
+                }
                 let path = node.path.clone();
                 self.make(node).map_err(|error| self.failed(&path, error))
             }
@@ -108,7 +122,7 @@ impl Extract {
         Error::host("cannot write", path)(error.into())
     }
 
-    fn make(&mut self, node: Node) -> Result<(), Errno> {
+    fn make(&mut self, mut node: Node) -> Result<(), Errno> {
         let is_root = node.path.is_empty();
         if is_root == self.root.is_some() {
             // A tree has one root, and it comes first.
@@ -127,6 +141,7 @@ impl Extract {
         match &node.kind {
             NodeKind::Directory => {
                 let made = make_directory(above.as_fd(), &name, is_root)?;
+                set_xattrs(made.as_fd(), &std::mem::take(&mut node.xattrs))?;
                 if is_root {
                     self.root = Some(made);
                 }
@@ -184,18 +199,23 @@ impl Extract {
         }
         let mode = Mode::from_raw_mode((node.mode & MODE_BITS) as rustix::fs::RawMode);
         rustix::fs::fchmod(file, mode)?;
-        for (name, value) in &node.xattrs {
-            if !name.starts_with(XATTR_PREFIX) {
-                continue;
-            }
-            match rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
-                // Not every file system has room for them.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::DQUOT) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        set_xattrs(file, &node.xattrs)?;
         rustix::fs::futimens(file, &times(node))
     }
+}
+
+fn set_xattrs(file: BorrowedFd<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Errno> {
+    let ours = xattrs
+        .iter()
+        .filter(|(name, _)| name.starts_with(XATTR_PREFIX));
+    for (name, value) in ours {
+        match rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
+            // Not every file system has room for them.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::DQUOT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn times(node: &Node) -> Timestamps {
@@ -403,6 +423,13 @@ mod tests {
         entries.take(node("b", NodeKind::Directory)).unwrap();
         let error = entries.take(node("c", NodeKind::Directory)).unwrap_err();
         assert!(matches!(error, Error::CopyTooLarge { limit: 3, .. }));
+        let mut names = fresh("names");
+        names.names.1 = 3;
+        names.take(node("abc", NodeKind::Directory)).unwrap();
+        let error = names.take(node("d", NodeKind::Directory)).unwrap_err();
+        assert!(matches!(error, Error::CopyTooLarge { limit: 3, .. }));
+        // Nothing is kept of their attributes until the end.
+        assert!(names.directories.iter().all(|node| node.xattrs.is_empty()));
     }
 
     #[test]
