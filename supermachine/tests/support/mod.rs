@@ -141,7 +141,15 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            // A detached machine would outlive the test that failed.
+            for pid in self.processes().into_iter().map(u32::cast_signed) {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                    // It may have ended by itself.
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+        } else {
             self.assert_clean();
         }
         let _ = fs::remove_dir_all(self.runtime.parent().unwrap());
