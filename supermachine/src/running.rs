@@ -121,6 +121,12 @@ pub fn list() -> Vec<RunningVm> {
     found
 }
 
+#[cfg(feature = "cli")]
+/// The machine of this id, if it runs.
+pub(crate) fn of(id: &str) -> Option<RunningVm> {
+    read(&runtime_dir::of(id)?)
+}
+
 /// The machine of a runtime directory, if it has one that runs.
 fn read(dir: &Path) -> Option<RunningVm> {
     let occupant = Occupant::of(dir).ok()?;

@@ -208,14 +208,16 @@ fn running_row(vm: &RunningVm) -> Row {
 }
 
 fn detached_row(record: &Record) -> Row {
-    let mut row = record
-        .machine()
-        .map(|vm| running_row(&vm))
-        .unwrap_or_default();
+    let state = record.state();
+    let vm = match &state {
+        State::Running(started) => running::of(&started.vm),
+        _ => None,
+    };
+    let mut row = vm.map(|vm| running_row(&vm)).unwrap_or_default();
     row.insert("image".into(), record.about.reference.as_str().into());
     row.insert("command".into(), json!(record.about.command));
     row.insert("labels".into(), json!(record.about.labels));
-    let (state, status) = match record.state() {
+    let (state, status) = match state {
         State::Starting => ("starting", "Starting".to_owned()),
         State::Running(started) => ("running", up(started.unix_ms)),
         State::Lost => {

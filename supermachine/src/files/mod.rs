@@ -141,8 +141,7 @@ pub struct Copied {
     pub entries: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// What was left out: sockets, and devices, which out of a guest also named
-    /// pipes are as good as.
+    /// Sockets and devices, which are left out; out of a guest named pipes too.
     pub skipped: u64,
 }
 

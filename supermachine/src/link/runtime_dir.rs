@@ -99,6 +99,16 @@ pub fn all() -> Vec<PathBuf> {
         .collect()
 }
 
+#[cfg(feature = "cli")]
+/// This user's runtime directory of an id, in use or not.
+pub fn of(id: &str) -> Option<PathBuf> {
+    let name = format!("{PREFIX}{id}");
+    let path = is_our_name(name.as_bytes()).then(|| base().join(name))?;
+    fs::symlink_metadata(&path)
+        .is_ok_and(|found| is_private(&found))
+        .then_some(path)
+}
+
 /// What follows the prefix in the name of a runtime directory.
 pub fn id(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)

@@ -193,7 +193,7 @@ impl Record {
     /// Its running machine, if it has one.
     pub fn machine(&self) -> Option<RunningVm> {
         match self.state() {
-            State::Running(started) => running::list().into_iter().find(|vm| vm.id == started.vm),
+            State::Running(started) => running::of(&started.vm),
             _ => None,
         }
     }
