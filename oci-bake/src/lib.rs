@@ -20,6 +20,7 @@ mod platform;
 mod progress;
 mod reference;
 mod registry_name;
+mod remembered;
 mod resolve;
 mod section;
 mod source;
