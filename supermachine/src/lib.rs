@@ -25,7 +25,9 @@ mod image;
 mod limits;
 mod link;
 mod log;
+mod overrides;
 mod pool;
+mod pull;
 mod random;
 pub mod running;
 mod spans;
@@ -48,6 +50,7 @@ pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
+pub use pull::PullPolicy;
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 

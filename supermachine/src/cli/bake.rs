@@ -1,12 +1,12 @@
 //! `supermachine bake` and `supermachine pull`.
 
+use super::image::ImageArguments;
 use super::output;
 use super::run::EngineName;
 use super::signals::Forwarder;
 use super::values;
-use crate::image::default_cache;
 use crate::limits::cli::WARMUP_TIMEOUT;
-use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
+use crate::{Error, Image, OciImageBuilder, PullPolicy, Trigger, VmConfig};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,9 @@ pub struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
     #[arg(value_name = "REF")]
     reference: String,
     /// The workload each copy runs, instead of the image's Cmd
@@ -64,14 +66,14 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Bakes, and prints where the snapshot is.
-pub fn run(arguments: Arguments) -> Result<u8, Error> {
+/// Bakes, and prints where the snapshot is. `policy` says when the registry is asked, if
+/// the arguments do not.
+pub fn run(arguments: Arguments, policy: PullPolicy) -> Result<u8, Error> {
     let begun = Instant::now();
     let json = arguments.json;
     let signals = Forwarder::install()?;
-    let cache = default_cache()?;
-    let layers =
-        signals.prepare(|cancel| Image::load_until(&arguments.reference, &cache, cancel))?;
+    let images = &arguments.image;
+    let layers = images.load(&arguments.reference, policy, false, &signals)?;
     let image = builder(arguments).build_on(&layers);
     signals.settle();
     let image = image?;

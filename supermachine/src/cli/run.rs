@@ -2,16 +2,15 @@
 
 use super::command::{Options, supervise};
 use super::detached::{self, About};
+use super::image::ImageArguments;
 use super::machine;
 use super::output::{complain, print};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::values;
 use crate::error::with_causes;
-use crate::image::default_cache;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::BakeOptions;
+use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -69,8 +68,10 @@ pub struct Arguments {
     /// Print one line of timings on standard error
     #[arg(long)]
     timings: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
-    /// snapshot: snapshot:NAME, its name, or the path of its directory
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE or
+    /// docker-archive:FILE; or a snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
@@ -314,14 +315,8 @@ fn find_image(
     signals: &Forwarder,
     is_suspect: bool,
 ) -> Result<Image, Error> {
-    let cache = default_cache()?;
-    let image = signals.prepare(|cancel| {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = is_suspect;
-        Image::load_with(reference, &cache, &options)
-    })?;
+    let images = &arguments.image;
+    let image = images.load(reference, PullPolicy::Missing, is_suspect, signals)?;
     if arguments.console || arguments.no_snapshot {
         return Ok(image);
     }
