@@ -4,20 +4,23 @@ mod bake;
 mod command;
 mod copy;
 mod detached;
+mod disk;
 mod doctor;
 mod list;
 mod logs;
 mod machine;
 mod machines;
+mod manual;
+mod mounts;
 mod output;
 mod run;
 mod signals;
 mod snapshots;
 mod source;
+mod status;
 mod terminal;
 mod values;
 
-use crate::error::with_causes;
 use crate::{Error, log};
 use clap::{Parser, Subcommand};
 use std::io;
@@ -82,8 +85,16 @@ enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(snapshots::SnapshotCommand),
+    /// Show what takes disk, and how much of it nothing needs
+    Du(disk::DuArguments),
+    /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
+    Gc(disk::GcArguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
+    /// Print a script that completes this command line in a shell
+    Completions(manual::CompletionsArguments),
+    /// Print or write manual pages
+    Man(manual::ManArguments),
 }
 
 /// Parses the process's arguments, runs, and returns the exit status.
@@ -119,7 +130,11 @@ pub fn main() -> u8 {
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Du(arguments) => disk::du(&arguments),
+        Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     match result {
         Ok(status) => status,
@@ -127,7 +142,7 @@ pub fn main() -> u8 {
             EXIT_CLOSED_OUTPUT
         }
         Err(error) => {
-            output::complain(&format!("supermachine: {}\n", with_causes(&error)));
+            output::report(&error);
             error.exit_status()
         }
     }

@@ -3,15 +3,17 @@
 use super::command::{Options, supervise};
 use super::detached::{self, About};
 use super::machine;
+use super::mounts::Mounts;
 use super::output::{complain, print};
 use super::signals::Forwarder;
 use super::source::Source;
+use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::image::default_cache;
 use crate::running::unix_ms;
 use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::BakeOptions;
+use oci_bake::{BakeOptions, Progress};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,18 @@ pub struct Arguments {
     /// Print one line of timings on standard error
     #[arg(long)]
     timings: bool,
+    /// Print the timings as JSON
+    #[arg(long, conflicts_with_all = ["timings", "detach"])]
+    json: bool,
+    /// Say nothing of the progress
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    mounts: Mounts,
+    /// Taken for docker's sake, and without effect: the guest's first process always
+    /// reaps orphans and passes signals on
+    #[arg(long)]
+    init: bool,
     /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
     /// snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
@@ -200,6 +214,13 @@ impl Run<'_> {
     }
 
     fn start(&self, image: &Image) -> Result<Vm, Error> {
+        let vm = self.start_bare(image)?;
+        let dir = self.arguments.options.workdir.as_deref();
+        self.arguments.mounts.apply(&vm, dir)?;
+        Ok(vm)
+    }
+
+    fn start_bare(&self, image: &Image) -> Result<Vm, Error> {
         match image.start(&self.config) {
             // Baked again once: what is damaged then is not on the disk.
             Err(error @ Error::Damaged { .. }) if matches!(self.source, Source::Image(_)) => {
@@ -215,6 +236,7 @@ impl Run<'_> {
 
     /// Runs the command with our streams.
     fn attend(&self) -> Result<u8, Error> {
+        let asked = Instant::now();
         let (image, argv) = self.prepare()?;
         let vm = Arc::new(self.start(&image)?);
         let begun = Instant::now();
@@ -232,6 +254,19 @@ impl Run<'_> {
                 milliseconds(vm.boot_time()),
                 milliseconds(exec_time)
             ));
+        }
+        if self.arguments.json {
+            let timings = serde_json::json!({
+                "engine": vm.engine(),
+                "is_copy": vm.copy_report().is_some(),
+                "prepare_ms": milliseconds((begun - asked).saturating_sub(vm.boot_time())),
+                "boot_ms": milliseconds(vm.boot_time()),
+                "exec_ms": milliseconds(exec_time),
+                "total_ms": milliseconds(asked.elapsed()),
+                "exit_status": status.shell_status(),
+                "peak_rss_kib": status.peak_rss_kib,
+            });
+            complain(&format!("{timings}\n"));
         }
         Ok(status.shell_status())
     }
@@ -315,9 +350,14 @@ fn find_image(
     is_suspect: bool,
 ) -> Result<Image, Error> {
     let cache = default_cache()?;
+    let status = match Manner::of(arguments.quiet, false) {
+        Manner::Silent => None,
+        manner => Some(Arc::new(Status::new(manner))),
+    };
     let image = signals.prepare(|cancel| {
         let mut options = BakeOptions::default();
         options.cancel = cancel.clone();
+        options.progress = status.clone().map(|status| status as Arc<dyn Progress>);
         // A snapshot and the cache share the files of layers.
         options.verify_cached_data = is_suspect;
         Image::load_with(reference, &cache, &options)
@@ -326,7 +366,11 @@ fn find_image(
         return Ok(image);
     }
     let builder = Image::builder(reference).vm_config(config.clone());
+    if let Some(status) = &status {
+        status.say("booting the image and capturing it, for this run and the next");
+    }
     let built = builder.build_on(&image);
+    drop(status);
     signals.settle();
     match built {
         Err(Error::Snapshot(error)) => {
