@@ -78,11 +78,7 @@ impl Sandbox {
     pub fn await_no_process(&self) {
         let begun = std::time::Instant::now();
         while !self.processes().is_empty() {
-            assert!(
-                begun.elapsed() < GONE_WITHIN,
-                "{:?}",
-                self.processes()
-            );
+            assert!(begun.elapsed() < GONE_WITHIN, "{:?}", self.processes());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
