@@ -161,6 +161,11 @@ pub mod cli {
     /// A supervisor writes down that its machine was ended by force, or is gone
     /// itself: both take it no time, on a busy host too.
     pub const SUPERVISOR_TIMEOUT: Duration = seconds(10);
+    /// A machine's owner does what another process asks of it: a snapshot, behind one
+    /// that somebody else makes.
+    pub const CONTROL_TIMEOUT: Duration = seconds(700);
+    /// Whoever asks says what for, and takes what there is.
+    pub const CONTROL_REQUEST_TIMEOUT: Duration = seconds(30);
     /// Looks for more of a log that is followed.
     pub const LOG_PAUSE: Duration = milliseconds(50);
     /// A step that takes longer is told on a terminal: what is sooner over would

@@ -57,13 +57,13 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
         .iter()
         .map(|kind| kind["count"].as_u64().unwrap())
         .collect();
-    assert_eq!(counts, [0; 4]);
+    assert_eq!(counts, [0; 5]);
     assert!(json(&sandbox, &["gc", "--json"]).is_empty());
     assert!(!sandbox.files.join("s").exists());
 
     bake(&sandbox, "mine", "true");
     let kinds = run(&sandbox, &["du", "--format", "{{.Kind}} {{.Count}}"]).out();
-    assert_eq!(kinds, "snapshot 1\nbase 1\nlayer 2\nmachine 0\n");
+    assert_eq!(kinds, "snapshot 1\nbase 1\nfork 0\nlayer 2\nmachine 0\n");
     let all = json(&sandbox, &["du", "-v", "--json"]);
     let of = |kind: &str| {
         all.iter()
@@ -117,7 +117,7 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
     assert!(removed.lines().eq(names), "{removed}");
     assert!(layers(&sandbox).is_empty());
     let kinds = run(&sandbox, &["du", "--format", "{{.Count}}"]).out();
-    assert_eq!(kinds, "0\n0\n0\n0\n");
+    assert_eq!(kinds, "0\n0\n0\n0\n0\n");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `supermachine du` and `gc`: what is on the disk, and what of it nothing needs.
 
-use super::detached;
 use super::list::{List, ListOptions, Row, column};
+use super::{detached, fork};
 use crate::image::default_cache;
 use crate::limits::cli::LAYER_REST;
 use crate::running::unix_ms;
@@ -59,6 +59,7 @@ struct Item {
 struct Places {
     snapshots: Option<Store>,
     bases: Option<Store>,
+    forks: Option<Store>,
     layers: Option<PathBuf>,
 }
 
@@ -76,21 +77,28 @@ impl Places {
             }
             Err(error) => Err(error),
         };
-        let (snapshots, bases) = match root {
-            Some(root) => (existing(root.clone())?, existing(base::directory(&root))?),
-            None => (None, None),
+        let (snapshots, bases, forks) = match root {
+            Some(root) => (
+                existing(root.clone())?,
+                existing(base::directory(&root))?,
+                existing(fork::directory(&root))?,
+            ),
+            None => (None, None, None),
         };
         let layers = default_cache().ok().map(|cache| cache.join("layers"));
         Ok(Self {
             snapshots,
             bases,
+            forks,
             layers: layers.filter(|layers| layers.is_dir()),
         })
     }
 
     fn stores(&self) -> impl Iterator<Item = (&'static str, &Store)> {
         let snapshots = self.snapshots.iter().map(|store| ("snapshot", store));
-        snapshots.chain(self.bases.iter().map(|store| ("base", store)))
+        let bases = self.bases.iter().map(|store| ("base", store));
+        let forks = self.forks.iter().map(|store| ("fork", store));
+        snapshots.chain(bases).chain(forks)
     }
 
     /// All there is. A file with several names counts where it is met first.
@@ -216,7 +224,8 @@ fn stored(
         bytes += taken;
         let is_old =
             entry.path().is_dir() && current.as_ref().is_some_and(|now| *now != entry.path());
-        if is_old && !is_used {
+        // Nobody asks for the snapshot of forks that have ended.
+        if !is_used && (is_old || kind == "fork") {
             spare_bytes += taken;
         }
     }
@@ -319,7 +328,7 @@ pub fn du(arguments: &DuArguments) -> Result<u8, Error> {
         return Ok(0);
     }
     // All kinds, also those there is nothing of.
-    let kinds = ["snapshot", "base", "layer", "machine"];
+    let kinds = ["snapshot", "base", "fork", "layer", "machine"];
     let rows = kinds.iter().map(|kind| {
         let of_kind = || items.iter().filter(|item| item.kind == *kind);
         let in_use = of_kind().filter(|item| item.is_used).count();
@@ -359,8 +368,12 @@ pub fn gc(arguments: &GcArguments) -> Result<u8, Error> {
         ITEMS.print(rows, &arguments.list)?;
         return Ok(0);
     }
-    for (_, store) in places.stores() {
+    for (kind, store) in places.stores() {
         for name in directories(store.root()) {
+            if kind == "fork" {
+                fork::remove_unless_used(&store.root().join(name))?;
+                continue;
+            }
             match store.lock(&name, Duration::ZERO) {
                 Ok(lock) => drop(lock.collect()?),
                 // Whoever bakes it sees to it. What is no snapshot's name is not ours.
@@ -386,7 +399,7 @@ pub fn gc(arguments: &GcArguments) -> Result<u8, Error> {
 fn freed(before: &[Item], after: &[Item]) -> Vec<Row> {
     let key = |item: &Item| (item.kind, item.name.clone());
     let after: BTreeMap<_, u64> = after.iter().map(|item| (key(item), item.bytes)).collect();
-    let stored = |item: &&Item| item.kind == "snapshot" || item.kind == "base";
+    let stored = |item: &&Item| matches!(item.kind, "snapshot" | "base" | "fork");
     let given = before.iter().filter(stored).filter_map(|item| {
         let left = after.get(&key(item)).copied().unwrap_or(0);
         let freed = item.bytes.saturating_sub(left);

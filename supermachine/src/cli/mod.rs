@@ -2,10 +2,12 @@
 
 mod bake;
 mod command;
+mod control;
 mod copy;
 mod detached;
 mod disk;
 mod doctor;
+mod fork;
 mod list;
 mod logs;
 mod machine;
@@ -53,7 +55,7 @@ struct Arguments {
 enum Command {
     /// Run one command in a machine of an image
     #[command(after_help = EXIT_HELP)]
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Bake an image into a snapshot that machines are copied from
     #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
@@ -64,6 +66,8 @@ enum Command {
     Exec(machines::ExecArguments),
     /// End running machines
     Stop(machines::StopArguments),
+    /// Start copies of a running machine
+    Fork(fork::ForkArguments),
     /// Copy files and directories into a machine or out of one
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
@@ -115,11 +119,12 @@ pub fn main() -> u8 {
         return EXIT_OWN_ERROR;
     }
     let result = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Bake(arguments) => bake::run(arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),

@@ -1,6 +1,7 @@
 //! `supermachine run`.
 
 use super::command::{Options, supervise};
+use super::control;
 use super::detached::{self, About};
 use super::machine;
 use super::mounts::Mounts;
@@ -62,6 +63,12 @@ pub struct Arguments {
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
+    /// Snapshot to copy instead of what REF means, of a machine that is forked
+    #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
+    instead: Option<PathBuf>,
+    /// Name of the fork
+    #[arg(long, value_name = "NAME", hide = true, requires = "instead")]
+    called: Option<String>,
     /// Boot the image and show guest kernel messages on standard error
     #[arg(long)]
     console: bool,
@@ -115,13 +122,16 @@ impl From<EngineName> for Engine {
 
 /// Runs the command and returns its exit status; or leaves it running, and
 /// returns when it does.
-pub fn run(arguments: Arguments) -> Result<u8, Error> {
-    refuse_what_is_not_there(&arguments)?;
+pub fn run(arguments: &Arguments) -> Result<u8, Error> {
+    refuse_what_is_not_there(arguments)?;
     let signals = Forwarder::install()?;
-    let config = config(&arguments)?;
-    let source = Source::of(&arguments.reference)?;
+    let config = config(arguments)?;
+    let source = match &arguments.instead {
+        Some(directory) => Source::Snapshot(directory.clone()),
+        None => Source::of(&arguments.reference)?,
+    };
     let run = Run {
-        arguments: &arguments,
+        arguments,
         config,
         source,
         signals: &signals,
@@ -167,7 +177,12 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(vcpus) = arguments.vcpus {
         config = config.with_vcpus(vcpus);
     }
-    if let Some(name) = &arguments.name {
+    // A fork has not the name of what it is a copy of.
+    let name = match &arguments.instead {
+        Some(_) => &arguments.called,
+        None => &arguments.name,
+    };
+    if let Some(name) = name {
         config = config.with_name(name);
     }
     if let Some(hostname) = &arguments.hostname {
@@ -215,8 +230,11 @@ impl Run<'_> {
 
     fn start(&self, image: &Image) -> Result<Vm, Error> {
         let vm = self.start_bare(image)?;
-        let dir = self.arguments.options.workdir.as_deref();
-        self.arguments.mounts.apply(&vm, dir)?;
+        // A fork has what its machine had.
+        if self.arguments.instead.is_none() {
+            let dir = self.arguments.options.workdir.as_deref();
+            self.arguments.mounts.apply(&vm, dir)?;
+        }
         Ok(vm)
     }
 
@@ -239,6 +257,8 @@ impl Run<'_> {
         let asked = Instant::now();
         let (image, argv) = self.prepare()?;
         let vm = Arc::new(self.start(&image)?);
+        // Without it nobody can ask for a snapshot.
+        let _ = control::serve(&vm);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
@@ -280,6 +300,8 @@ impl Run<'_> {
         let (image, argv) = self.prepare()?;
         // The machine that was baked is not the one that is left running.
         drop(image);
+        // The name of this tool and `run` are not among what is passed on.
+        let own: Vec<OsString> = std::env::args_os().skip(2).collect();
         let about = About {
             name: self.arguments.name.clone(),
             reference: self.arguments.reference.clone(),
@@ -290,9 +312,13 @@ impl Run<'_> {
             labels: self.arguments.label.iter().cloned().collect(),
             created_unix_ms: unix_ms(),
             remove: self.arguments.rm,
+            words: own
+                .iter()
+                .map(|word| Some(word.to_str()?.to_owned()))
+                .collect(),
+            forked_from: None,
+            snapshot: None,
         };
-        // The name of this tool and `run` are not among what is passed on.
-        let own: Vec<OsString> = std::env::args_os().skip(2).collect();
         match detached::start(about, &own)? {
             Ok(id) => {
                 print(&format!("{id}\n"))?;
@@ -305,7 +331,8 @@ impl Run<'_> {
 
 /// What was baked before, as it is.
 fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Result<Image, Error> {
-    if arguments.console || arguments.no_snapshot {
+    let is_asked_for = arguments.instead.is_none();
+    if is_asked_for && (arguments.console || arguments.no_snapshot) {
         return Err(Error::Unsuitable {
             what: "booting with --console or --no-snapshot",
             needs: "the reference of an image, not a snapshot",

@@ -1,6 +1,7 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
 use super::disk::{BLOCK_BYTES, mebibytes};
+use super::fork::{CreateArguments, create};
 use super::list::{List, ListOptions, Row, column};
 use super::machine::age;
 use super::output::{complain, plain, print, print_json};
@@ -37,6 +38,8 @@ pub struct RemoveArguments {
 
 #[derive(clap::Subcommand)]
 pub enum SnapshotCommand {
+    /// Make a snapshot of a running machine, which goes on
+    Create(CreateArguments),
     /// List snapshots, as `images` does
     #[command(visible_alias = "list")]
     Ls(ImagesArguments),
@@ -180,6 +183,7 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
 /// Shows or checks a snapshot.
 pub fn snapshot(command: &SnapshotCommand) -> Result<u8, Error> {
     match command {
+        SnapshotCommand::Create(arguments) => create(arguments),
         SnapshotCommand::Ls(arguments) => images(arguments),
         SnapshotCommand::Rm(arguments) => remove(arguments),
         SnapshotCommand::Inspect(which) => inspect(which),
