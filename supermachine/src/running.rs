@@ -198,6 +198,12 @@ impl RunningVm {
         Ok(channel)
     }
 
+    /// Its runtime directory.
+    #[cfg(feature = "cli")]
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
         self.occupant.is_alive()

@@ -3,7 +3,7 @@
 //! command.
 
 use super::output::Progress;
-use super::terminal;
+use super::{status, terminal};
 use crate::exec::Channel;
 use crate::limits::cli::{IMPATIENCE, STALL, STALL_PAUSE, STALL_WATCH};
 use crate::link::runtime_dir;
@@ -179,6 +179,7 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
 /// caller holds the lock that [`Forwarder::settle`] waits for.
 fn end_process(signal: i32, vm: Option<&Vm>) -> ! {
     terminal::restore();
+    status::erase();
     if let Some(vm) = vm {
         vm.abandon();
     }

@@ -46,6 +46,15 @@ pub struct About {
     pub created_unix_ms: u64,
     /// Whether nothing is kept of it once it has ended.
     pub remove: bool,
+    /// The words behind `run` that started it, if they are text.
+    #[serde(default)]
+    pub words: Option<Vec<String>>,
+    /// The machine it was copied from.
+    #[serde(default)]
+    pub forked_from: Option<String>,
+    /// The snapshot it was copied from, which goes with the last copy.
+    #[serde(default)]
+    pub snapshot: Option<PathBuf>,
 }
 
 /// What is known once its command runs.
