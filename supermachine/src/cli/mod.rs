@@ -26,6 +26,7 @@ mod values;
 use crate::{Error, log};
 use clap::{Parser, Subcommand};
 use std::io;
+use std::sync::Arc;
 
 /// Exit status for errors of this tool, as container tools have it.
 const EXIT_OWN_ERROR: u8 = 125;
@@ -101,6 +102,13 @@ enum Command {
     Man(manual::ManArguments),
 }
 
+/// Has a write beyond the file size limit (`ulimit -f`) fail instead of ending us with
+/// files half written.
+fn take_file_limits_as_errors() {
+    // Without the handler it ends us, as it does others.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 /// Parses the process's arguments, runs, and returns the exit status.
 pub fn main() -> u8 {
     let arguments = match Arguments::try_parse() {
@@ -114,6 +122,7 @@ pub fn main() -> u8 {
             };
         }
     };
+    take_file_limits_as_errors();
     if let Err(error) = log::begin() {
         output::complain(&format!("supermachine: {error}\n"));
         return EXIT_OWN_ERROR;

@@ -124,7 +124,10 @@ impl From<EngineName> for Engine {
 /// returns when it does.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     refuse_what_is_not_there(arguments)?;
-    let signals = Forwarder::install()?;
+    let signals = match arguments.supervise {
+        Some(_) => Forwarder::install_all()?,
+        None => Forwarder::install()?,
+    };
     let config = config(arguments)?;
     let source = match &arguments.instead {
         Some(directory) => Source::Snapshot(directory.clone()),
@@ -400,9 +403,10 @@ fn find_image(
     drop(status);
     signals.settle();
     match built {
-        Err(Error::Snapshot(error)) => {
+        Err(error @ Error::Snapshot(_)) => {
             complain(&format!(
-                "supermachine: booting without a snapshot: {error}\n"
+                "supermachine: booting without a snapshot: {}\n",
+                with_causes(&error)
             ));
             Ok(image)
         }
