@@ -132,6 +132,10 @@ pub const SNAPSHOT_LOCK_TIMEOUT: Duration = seconds(60);
 /// retired: whoever asked can ask again.
 pub const REMOVAL_LOCK_TIMEOUT: Duration = seconds(10);
 
+/// A file that was changed before this can be told from what it was before by the time
+/// of its change: file systems count in up to two seconds (FAT), most in milliseconds.
+pub const SETTLED_FILE: Duration = seconds(3);
+
 // Clocks.
 
 /// How far the host's wall clock may have moved before a guest that waited is

@@ -5,7 +5,7 @@ use super::{detached, fork};
 use crate::image::default_cache;
 use crate::limits::cli::LAYER_REST;
 use crate::running::unix_ms;
-use crate::{Error, base, snapshots_dir};
+use crate::{Error, base, snapshots_dir, stamp};
 use serde_json::{Value, json};
 use snapshot::{SnapshotError, Store};
 use std::collections::{BTreeMap, HashSet};
@@ -389,6 +389,10 @@ pub fn gc(arguments: &GcArguments) -> Result<u8, Error> {
     if let Some(cache) = places.layers.as_ref().and_then(|layers| layers.parent()) {
         // Opening it removes what killed processes left there.
         oci_bake::Store::open(cache)?;
+    }
+    // Of files that are gone nobody wants them, and of others they are soon made again.
+    if let Ok(notes) = stamp::notes() {
+        let _ = fs::remove_dir_all(notes);
     }
     rows.extend(freed(&before, &places.items()?));
     ITEMS.print(rows, &arguments.list)?;
