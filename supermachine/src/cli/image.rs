@@ -1,11 +1,10 @@
 //! Options about where images come from, for all commands that take one.
 
-use super::progress::Shown;
 use super::signals::Forwarder;
 use crate::image::default_cache;
 use crate::pull::{Fetch, PullPolicy};
 use crate::{Error, Image};
-use oci_bake::{BakeOptions, Platform, Reference};
+use oci_bake::{BakeOptions, Platform, Progress};
 use std::sync::Arc;
 
 #[derive(clap::Args)]
@@ -32,16 +31,19 @@ enum When {
     Never,
 }
 
+/// What the command itself has to say about that.
+pub struct Load {
+    /// When the registry is asked, if the user does not say.
+    pub by_default: PullPolicy,
+    /// Whether layers in the cache are read whole.
+    pub verify: bool,
+    /// Who is told of the progress.
+    pub progress: Option<Arc<dyn Progress>>,
+}
+
 impl ImageArguments {
-    /// The image, which a signal can end the loading of. `by_default` counts where the
-    /// user says nothing.
-    pub fn load(
-        &self,
-        reference: &str,
-        by_default: PullPolicy,
-        verify: bool,
-        signals: &Forwarder,
-    ) -> Result<Image, Error> {
+    /// The image, which a signal can end the loading of.
+    pub fn load(&self, reference: &str, load: Load, signals: &Forwarder) -> Result<Image, Error> {
         let mut options = BakeOptions::default();
         if let Some(platform) = &self.platform
             && !options.platform.takes(platform)
@@ -52,20 +54,18 @@ impl ImageArguments {
             });
         }
         // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = verify;
+        options.verify_cached_data = load.verify;
+        options.progress = load.progress;
         let fetch = Fetch {
             policy: match self.pull {
                 Some(When::Always) => PullPolicy::Always,
                 Some(When::Missing) => PullPolicy::Missing,
                 Some(When::Never) => PullPolicy::Never,
-                None => by_default,
+                None => load.by_default,
             },
             insecure: self.insecure_registry.clone(),
         };
         let cache = default_cache()?;
-        if Reference::parse(reference).is_ok_and(|parsed| parsed.registry_name().is_some()) {
-            options.progress = Some(Arc::new(Shown::default()));
-        }
         signals.prepare(|cancel| {
             options.cancel = cancel.clone();
             Image::load_with(reference, &cache, &fetch, &options)
