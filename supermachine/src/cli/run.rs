@@ -3,6 +3,7 @@
 use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About};
+use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::output::{complain, print};
@@ -11,10 +12,9 @@ use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
-use crate::image::default_cache;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::{BakeOptions, Progress};
+use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
+use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -90,8 +90,11 @@ pub struct Arguments {
     /// reaps orphans and passes signals on
     #[arg(long)]
     init: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
-    /// snapshot: snapshot:NAME, its name, or the path of its directory
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
+    /// tar:FILE or rootfs:DIR;
+    /// or a snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
@@ -379,19 +382,16 @@ fn find_image(
     signals: &Forwarder,
     is_suspect: bool,
 ) -> Result<Image, Error> {
-    let cache = default_cache()?;
     let status = match Manner::of(arguments.quiet, false) {
         Manner::Silent => None,
         manner => Some(Arc::new(Status::new(manner))),
     };
-    let image = signals.prepare(|cancel| {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        options.progress = status.clone().map(|status| status as Arc<dyn Progress>);
-        // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = is_suspect;
-        Image::load_with(reference, &cache, &options)
-    })?;
+    let load = Load {
+        by_default: PullPolicy::Missing,
+        verify: is_suspect,
+        progress: status.clone().map(|status| status as Arc<dyn Progress>),
+    };
+    let image = arguments.image.load(reference, load, signals)?;
     if arguments.console || arguments.no_snapshot {
         return Ok(image);
     }

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::cause::{Cause, Part};
+use super::registry::of_registry;
 use exec_proto::ErrorKind as GuestKind;
 use pool::PoolError;
 use snapshot::SnapshotError;
@@ -39,6 +40,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Image(_) => ErrorKind::Image,
+            Self::Registry(cause) => of_registry(cause),
             Self::NoSuchVm { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Assets(_) | Self::NoWorker { .. } => ErrorKind::Installation,
             Self::Reference(_)
@@ -88,6 +90,7 @@ impl Error {
             Self::Image(_) => "image",
             Self::NoSuchVm { .. } => "no-such-vm",
             Self::Reference(_) => "reference",
+            Self::Registry(_) => "registry",
             Self::Assets(_) => "assets",
             Self::NoWorker { .. } => "no-worker",
             Self::Worker { .. } => "worker",
