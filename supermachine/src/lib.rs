@@ -42,7 +42,10 @@ pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
-pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+pub use exec::{
+    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
+    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+};
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
