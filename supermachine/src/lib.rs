@@ -49,7 +49,10 @@ pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
 pub use events::{VmEvent, VmEventKind, VmEvents};
-pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+pub use exec::{
+    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
+    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+};
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
