@@ -15,6 +15,8 @@
 //! | file, status, other requests | [`GUEST_ANSWER_TIMEOUT`]; [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] |
 //! | connection to a guest's port | [`ACCEPT_TIMEOUT`] | |
 //! | stop of a machine | [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
+//! | graceful stop of a machine | the caller's, then as for a stop | |
+//! | pause, resume, figures of a machine | [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] for the clock |
 //! | drop of a machine | twice [`DROP_TIMEOUT`] | |
 //! | drop of a pool | [`SHUTDOWN_TIMEOUT`] | [`END_TIMEOUT`] for each machine |
 
@@ -121,6 +123,14 @@ pub const MACHINE_END_TIMEOUT: Duration = seconds(2);
 pub const KEPT_CONNECTION: Duration = seconds(5);
 /// Looks at the end of a time limit while a stream is full.
 pub const FULL_STREAM_PAUSE: Duration = milliseconds(100);
+
+/// Looks at whether a workload has ended that was told to.
+pub const WORKLOAD_END_PAUSE: Duration = milliseconds(50);
+/// Looks at what the workload of a machine does whose events somebody wants to know:
+/// each look wakes the guest.
+pub const EVENT_PAUSE: Duration = seconds(1);
+/// Such a look. A guest that takes longer is looked at again later.
+pub const EVENT_LOOK_TIMEOUT: Duration = seconds(5);
 
 // Snapshots that other processes change.
 

@@ -82,6 +82,7 @@ fn own() -> Vec<Error> {
         Error::BadHostname { hostname: text() },
         Error::Start { message: text() },
         Error::Cancelled,
+        Error::Paused,
         Error::Refused { message: text() },
         Error::NoSnapshot { path: "/".into() },
         Error::Rebake { reason: text() },

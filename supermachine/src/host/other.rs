@@ -35,6 +35,11 @@ pub fn private_bytes(_pid: u32) -> u64 {
 }
 
 /// Not told.
+pub fn page_faults() -> Option<(u64, u64)> {
+    None
+}
+
+/// Not told.
 pub fn memory_bytes() -> Option<u64> {
     None
 }
