@@ -1,5 +1,6 @@
 //! The command line tool.
 
+mod attach;
 mod bake;
 mod command;
 mod control;
@@ -8,7 +9,9 @@ mod detached;
 mod disk;
 mod doctor;
 mod fork;
+mod frames;
 mod image;
+mod keys;
 mod list;
 #[cfg(feature = "pull")]
 mod login;
@@ -90,6 +93,8 @@ enum Command {
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
+    /// Have a detached machine's command with our streams, until keys leave it
+    Attach(attach::Arguments),
     /// Show what a detached machine's command wrote
     Logs(machines::LogsArguments),
     /// Wait for detached machines to end and print their statuses
@@ -163,6 +168,7 @@ pub fn main() -> u8 {
         Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
+        Command::Attach(arguments) => attach::run(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),
         Command::Rm(arguments) => machines::remove(&arguments),

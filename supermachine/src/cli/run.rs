@@ -47,8 +47,9 @@ pub struct Arguments {
     /// Label the machine for `ps`; may be repeated
     #[arg(short = 'l', long, value_name = "K[=V]", value_parser = values::label)]
     label: Vec<(String, String)>,
-    /// Print the machine's id and leave it running; `logs` shows its output
-    #[arg(short, long, conflicts_with_all = ["interactive", "timings", "console"])]
+    /// Print the machine's id and leave it running; `logs` shows its output, `attach`
+    /// takes it up
+    #[arg(short, long, conflicts_with_all = ["timings", "console"])]
     detach: bool,
     /// Keep nothing of the machine once it has ended; without --detach nothing
     /// is kept anyway
@@ -264,7 +265,7 @@ impl Run<'_> {
         let (image, argv) = self.prepare()?;
         let vm = Arc::new(self.start(&image)?);
         // Without it nobody can ask for a snapshot.
-        let _ = control::serve(&vm);
+        let _ = control::serve(&vm, None);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);

@@ -5,7 +5,11 @@
 use rustix::termios::LocalModes;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// Whether a command had the terminal, so that the cursor may be anywhere.
+static WAS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// What the terminal was like before; also read by the panic hook.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -23,6 +27,7 @@ impl RawTerminal {
         let before = tcgetattr(&stdin)?;
         let mut raw = before.clone();
         raw.make_raw();
+        WAS_RAW.store(true, Ordering::Relaxed);
         *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -66,6 +71,11 @@ impl Drop for HiddenInput {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// Whether a command of this process has had the terminal.
+pub fn was_raw() -> bool {
+    WAS_RAW.load(Ordering::Relaxed)
 }
 
 /// Puts the terminal back, if it was changed.
