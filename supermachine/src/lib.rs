@@ -25,6 +25,7 @@ mod image;
 mod limits;
 mod link;
 mod log;
+mod mount;
 mod pool;
 mod random;
 pub mod running;
@@ -46,6 +47,7 @@ pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecSta
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
+pub use mount::{MountSpec, SymlinkPolicy};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
 pub use vm::{CopyReport, Vm};

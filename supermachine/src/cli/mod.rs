@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod machine;
 mod machines;
+mod mounts;
 mod output;
 mod run;
 mod signals;

@@ -1,15 +1,32 @@
 //! Files that come with orders.
 
+use crate::link::protocol::Mount;
 use snapshot::OpenFiles;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use vmm_core::HostFile;
+use vmm_core::{HostFile, Share};
 
 /// Files by the names they were sent with.
 pub fn named(names: &[String], files: Vec<OwnedFd>) -> OpenFiles {
     let files = files.into_iter().map(File::from);
     OpenFiles::new(names.iter().cloned().zip(files))
+}
+
+/// Directories of the host, which are taken from the end of `files`.
+pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
+    let directories = files.split_off(files.len().saturating_sub(mounts.len()));
+    let shares = mounts
+        .iter()
+        .zip(directories)
+        .map(|(mount, directory)| Share {
+            directory: HostFile::opened(File::from(directory), &mount.directory),
+            tag: mount.tag.clone(),
+            read_only: mount.read_only,
+            symlinks: mount.symlinks,
+            owner: mount.owner,
+        });
+    shares.collect()
 }
 
 /// Files to make a machine of, in their order.

@@ -32,7 +32,7 @@ use vmm_core::machine::{
 };
 use vmm_core::memory::close_inherited_descriptors;
 use vmm_core::spec::DEFAULT_CMDLINE;
-use vmm_core::{Endpoints, HostFile, MachineSpec};
+use vmm_core::{Endpoints, HostFile, MachineSpec, Share};
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -163,6 +163,8 @@ struct Served {
     runtime_dir: PathBuf,
     /// The machine's read-only disks.
     layers: Vec<HostFile>,
+    /// Directories of the host that it can mount.
+    shares: Vec<Share>,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -189,6 +191,7 @@ impl Served {
             captured: None,
             births: Vec::new(),
             layers: Vec::new(),
+            shares: Vec::new(),
             is_fresh: false,
         }
     }
@@ -317,7 +320,8 @@ impl Served {
         Ok(name)
     }
 
-    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn boot(&mut self, boot: &Boot, mut files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+        self.shares = files::shares(&boot.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
         let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
         let mut files = files::in_order(names, files);
@@ -333,13 +337,19 @@ impl Served {
             vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
             disks: self.layers.clone(),
+            shares: self.shares.clone(),
             ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
-    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn restore(
+        &mut self,
+        restore: &Restore,
+        mut files: Vec<OwnedFd>,
+    ) -> Result<FromWorker, Refusal> {
+        self.shares = files::shares(&restore.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
         let here = self
@@ -356,6 +366,7 @@ impl Served {
         read_ahead(&snapshot);
         let options = RestoreOptions {
             disks: self.layers.clone(),
+            shares: self.shares.clone(),
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
             ..RestoreOptions::default()
@@ -459,15 +470,17 @@ impl Served {
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
-        let layers = self.layers.clone();
+        let parts = (self.layers.clone(), self.shares.clone());
         let keep = |number: usize| {
             let control = births.get(number).map(|(_, control)| control.as_fd());
-            let layers = self.layers.iter().filter_map(HostFile::as_fd);
-            control.into_iter().chain(layers).collect()
+            let directories = self.shares.iter().map(|share| &share.directory);
+            let files = self.layers.iter().chain(directories);
+            let files = files.filter_map(HostFile::as_fd);
+            control.into_iter().chain(files).collect()
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
             match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, layers, forked),
+                Some((setup, control)) => be_born(setup, control, parts, forked),
                 None => 0,
             }
         })?;
@@ -482,6 +495,7 @@ impl Served {
         let begun = Instant::now();
         let options = RestoreOptions {
             disks: self.layers.clone(),
+            shares: self.shares.clone(),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
@@ -535,7 +549,12 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
+fn be_born(
+    setup: &Setup,
+    control: &OwnedFd,
+    (layers, shares): (Vec<HostFile>, Vec<Share>),
+    forked: ForkedMachine,
+) -> u8 {
     let live = || {
         let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
@@ -544,6 +563,7 @@ fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: Fork
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup);
         served.layers = layers;
+        served.shares = shares;
         let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;
