@@ -5,6 +5,7 @@ use std::env;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(tail_calls)");
+    println!("cargo::rustc-check-cfg=cfg(compiles)");
     let value = |name: &str| env::var(name).unwrap_or_default();
     // The level this crate is compiled at, which a profile of the crate that
     // depends on it sets. Below it a call at a function's end stays a call.
@@ -16,5 +17,9 @@ fn main() {
     );
     if optimised && guarded {
         println!("cargo::rustc-cfg=tail_calls");
+        // Compiled code is entered as a handler is: see `src/jit`.
+        if value("CARGO_CFG_TARGET_ARCH") == "x86_64" && value("CARGO_CFG_TARGET_OS") == "linux" {
+            println!("cargo::rustc-cfg=compiles");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod a64;
 
 use a64::campaign::{Plan, run};
 use std::time::Instant;
+use supermachine_softhv::jit::Policy;
 
 fn main() {
     let mut plan = Plan {
@@ -18,9 +19,19 @@ fn main() {
         first: 0,
         instructions: 100_000_000,
         batches: u64::MAX,
+        policy: Policy::OFF,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--tier" {
+            plan.policy = match arguments.next().as_deref() {
+                Some("off") => Policy::OFF,
+                Some("eager") => Policy::EAGER,
+                Some("restless") => Policy::RESTLESS,
+                _ => usage(),
+            };
+            continue;
+        }
         let value = arguments
             .next()
             .and_then(|text| text.replace('_', "").parse().ok());
@@ -47,6 +58,8 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: a64-soak --instructions N --seed S [--first BATCH] [--batches N]");
+    eprintln!(
+        "usage: a64-soak --instructions N --seed S [--first BATCH] [--batches N] [--tier off|eager|restless]"
+    );
     std::process::exit(2)
 }

@@ -54,15 +54,19 @@ impl Cpu {
         // From the first word read until the lines are noted.
         self.shared.held.looking.begin();
         let mut ops = std::mem::take(&mut self.code.scratch);
+        self.code.begin(&mut ops);
+        // What is compiled later is what was decoded, whatever is there then.
+        let mut words = [0; MAX_BLOCK];
         let count = bind::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
             let at = (host + 4 * n as u64) as *const u32;
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
             // `room` ends at the page's end. Volatile, as the guest may be
             // writing there from another thread.
-            unsafe { at.read_volatile() }
+            words[n] = unsafe { at.read_volatile() };
+            words[n]
         });
         self.vm.code_pages.note(physical);
-        let entry = self.code.insert(mode, physical, &mut ops, count);
+        let entry = self.code.insert(mode, physical, &mut ops, &words[..count]);
         self.code.scratch = ops;
         self.shared.held.looking.end();
         entry

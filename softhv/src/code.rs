@@ -8,9 +8,11 @@ use crate::address_hash::AddressMap;
 use crate::cpu::op::{Handler, Op};
 use crate::dirty::CodePages;
 use crate::held::HeldLines;
+
 use crate::mail::CodeRange;
 use crate::mode::{Mode, SP_OFF};
 use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::tier::{Compiler, Heat};
 use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
@@ -63,6 +65,48 @@ struct Block {
     end: u16,
 }
 
+/// Ops, which stay where they are.
+#[derive(Default)]
+pub struct Arena {
+    /// Each has room for [`CHUNK_OPS`] and is never grown.
+    chunks: Vec<Vec<Op>>,
+}
+
+impl Arena {
+    fn fits(&self, count: usize) -> bool {
+        let last = self.chunks.last();
+        last.is_some_and(|chunk| chunk.len() + count <= CHUNK_OPS)
+    }
+
+    /// Whether `count` ops more can be placed.
+    fn has_room(&self, count: usize) -> bool {
+        self.fits(count) || self.chunks.len() < MAX_CHUNKS
+    }
+
+    /// Takes the `ops`, which get places one behind the other; `None` if there is
+    /// no room.
+    pub fn place(&mut self, ops: &mut Vec<Op>) -> Option<*mut Op> {
+        self.has_room(ops.len()).then(|| self.put(ops))
+    }
+
+    fn put(&mut self, ops: &mut Vec<Op>) -> *mut Op {
+        if !self.fits(ops.len()) {
+            self.chunks.push(Vec::with_capacity(CHUNK_OPS));
+        }
+        let last = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[last];
+        let at = chunk.len();
+        chunk.append(ops);
+        // SAFETY: `at` is inside: ops were added just now. Not through a slice,
+        // which would claim the ops before, some of which may be executing.
+        unsafe { chunk.as_mut_ptr().add(at) }
+    }
+
+    fn is_large(&self) -> bool {
+        self.chunks.len() > 1 || self.chunks.iter().any(|chunk| chunk.len() > SMALL_OPS)
+    }
+}
+
 /// All decoded code of one vCPU.
 pub struct CodeCache {
     jump: Box<[JumpEntry]>,
@@ -74,9 +118,13 @@ pub struct CodeCache {
     pages: AddressMap<Option<u32>>,
     /// What is being decoded.
     pub(crate) scratch: Vec<Op>,
-    /// Each has room for [`CHUNK_OPS`] and is never grown, so that ops stay
-    /// where they are.
-    chunks: Vec<Vec<Op>>,
+    /// Where the ops are.
+    arena: Arena,
+    /// The words of blocks, one block's after the other, if there is a tier that
+    /// compiles them.
+    words: Vec<u32>,
+    /// What compiles blocks.
+    tier: Option<Box<dyn Compiler>>,
     /// The lines that were decoded, for others to read.
     lines: Arc<HeldLines>,
     /// What the entry of a block that is gone becomes: a handler that returns to
@@ -95,7 +143,9 @@ impl CodeCache {
             list: Vec::new(),
             pages: AddressMap::default(),
             scratch: Vec::new(),
-            chunks: Vec::new(),
+            arena: Arena::default(),
+            words: Vec::new(),
+            tier: None,
             lines: Arc::default(),
             stale,
             epoch: 0,
@@ -133,7 +183,11 @@ impl CodeCache {
         self.blocks.clear();
         self.list.clear();
         self.pages.clear();
-        self.chunks.clear();
+        self.arena = Arena::default();
+        self.words.clear();
+        if let Some(tier) = &mut self.tier {
+            tier.clear();
+        }
         self.lines.clear();
         self.epoch += 1;
     }
@@ -143,7 +197,9 @@ impl CodeCache {
     /// any more.
     pub fn release(&mut self) {
         let epoch = self.epoch + 1;
+        let tier = self.tier.take().and_then(|tier| tier.fresh());
         *self = Self::new(self.stale);
+        self.tier = tier;
         self.epoch = epoch;
     }
 
@@ -151,12 +207,15 @@ impl CodeCache {
     /// addresses it is reached by is not known yet.
     pub fn settle(&mut self, pages: &CodePages) {
         self.jump = no_jumps();
+        if let Some(tier) = &mut self.tier {
+            tier.settle();
+        }
         self.pages.keys().for_each(|page| pages.note(*page));
     }
 
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
-        self.chunks.len() > 1 || self.chunks.iter().any(|chunk| chunk.len() > SMALL_OPS)
+        self.arena.is_large()
     }
 
     /// Drops the blocks that overlap `range`.
@@ -206,33 +265,89 @@ impl CodeCache {
         self.blocks.get(&mode.key(physical)).copied()
     }
 
-    /// Adds a block for the code at `physical`, and takes the `ops`.
+    /// Adds a block for the code at `physical`, whose instructions are `words`, and
+    /// takes the `ops`, which began with [`CodeCache::begin`].
     pub fn insert(
         &mut self,
         mode: Mode,
         physical: u64,
         ops: &mut Vec<Op>,
-        instructions: usize,
+        words: &[u32],
     ) -> *const Op {
-        let has_room = |chunk: &Vec<Op>| chunk.len() + ops.len() <= CHUNK_OPS;
-        if !self.chunks.last().is_some_and(has_room) {
-            if self.chunks.len() >= MAX_CHUNKS {
-                self.clear();
-            }
-            self.chunks.push(Vec::with_capacity(CHUNK_OPS));
+        if !self.arena.has_room(ops.len()) {
+            self.clear();
         }
-        let last = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[last];
-        let at = chunk.len();
-        chunk.append(ops);
-        // SAFETY: `at` is inside: ops were added just now. Not through a slice,
-        // which would claim the ops before, some of which may be executing.
-        let entry = unsafe { chunk.as_mut_ptr().add(at) };
-        let end = (physical & !PAGE_MASK) as u16 + 4 * instructions as u16;
+        let offset = (physical & !PAGE_MASK) as u16;
+        let entry = self.arena.put(ops);
+        if let Some(tier) = &mut self.tier {
+            let header = tier.header(mode, offset, self.words.len() as u32, words.len() as u8);
+            header.link.set(entry.wrapping_add(1));
+            // SAFETY: the place that `begin` kept for it.
+            unsafe { entry.write(header) };
+            self.words.extend_from_slice(words);
+        }
+        let end = offset + 4 * words.len() as u16;
         self.note(mode.key(physical), entry, end);
         self.lines
             .note(physical, (physical & PAGE_MASK) + u64::from(end));
         entry
+    }
+
+    /// What the ops of a new block begin with: room for the one that leads to
+    /// compiled code, if any is made.
+    pub fn begin(&self, ops: &mut Vec<Op>) {
+        if self.tier.is_some() {
+            ops.push(Op::new(self.stale));
+        }
+    }
+
+    /// What compiles blocks from now on. The cache is empty yet.
+    pub fn set_tier(&mut self, tier: Option<Box<dyn Compiler>>) {
+        self.tier = tier;
+    }
+
+    /// Compiles the block behind `header`, as [`Compiler::compile`].
+    ///
+    /// # Safety
+    /// `header` is the entry of one of these blocks.
+    pub unsafe fn compile(&mut self, header: *mut Op) {
+        if let Some(tier) = &mut self.tier {
+            let arena = &mut self.arena;
+            // SAFETY: the caller's; entries live as long as the arena.
+            unsafe { tier.compile(header, &self.words, &mut |ops| arena.place(ops)) };
+        }
+    }
+
+    /// The op that a block's entry leads to.
+    fn first_of(&self, block: &Block) -> *const Op {
+        if self.tier.is_some() {
+            // SAFETY: the entry is a live op, which `Compiler::header` made.
+            unsafe { (*block.entry).link.get() }
+        } else {
+            block.entry
+        }
+    }
+
+    /// An entry at `op`, which is `skipped` instructions behind that of `block`.
+    fn entry_inside(
+        &mut self,
+        mode: Mode,
+        block: &Block,
+        op: *const Op,
+        skipped: usize,
+    ) -> Option<*mut Op> {
+        let Some(tier) = &mut self.tier else {
+            return Some(op.cast_mut());
+        };
+        // SAFETY: as in `first_of`.
+        let header = unsafe { &*block.entry };
+        // SAFETY: a live op of the block.
+        let offset = unsafe { (*op).pc_offset };
+        let words = Heat::words(header.imm) + skipped as u32;
+        let count = usize::from(header.rd).saturating_sub(skipped);
+        let inside = tier.header(mode, offset, words, count as u8);
+        inside.link.set(op);
+        self.arena.place(&mut vec![inside])
     }
 
     /// Notes that the code of `key` up to offset `end` of its page is at
@@ -263,16 +378,18 @@ impl CodeCache {
             if !is_same_mode || offset < block.start || offset >= block.end {
                 continue;
             }
+            let skipped = usize::from(offset - block.start) / 4;
             // SAFETY: the block lives (see `invalidate_in_page`), has an op for
             // each instruction from `start` to `end`, in order, and further
             // ones only behind those: the search ends at or before the last.
-            let entry = unsafe {
-                let mut op = block.entry.add(usize::from(offset - block.start) / 4);
+            let op = unsafe {
+                let mut op = self.first_of(&block).add(skipped);
                 while (*op).pc_offset != offset {
                     op = op.add(1);
                 }
                 op
             };
+            let entry = self.entry_inside(mode, &block, op, skipped)?;
             self.note(key, entry, block.end);
             return Some(entry);
         }
@@ -309,9 +426,11 @@ mod tests {
     fn cache() -> (CodeCache, *const Op) {
         let mut cache = CodeCache::new(stale);
         let mut ops = Vec::new();
-        let count = bind::block(&mut ops, USER, 0x100, 64, |n| if n < 7 { NOP } else { RET });
+        let mut words = [NOP; 8];
+        words[7] = RET;
+        let count = bind::block(&mut ops, USER, 0x100, 64, |n| words[n]);
         assert_eq!(count, 8);
-        let entry = cache.insert(USER, PLACE, &mut ops, count);
+        let entry = cache.insert(USER, PLACE, &mut ops, &words);
         (cache, entry)
     }
 

@@ -29,6 +29,8 @@ pub mod held;
 pub mod idregs;
 pub mod inherit;
 pub mod insn;
+#[cfg_attr(not(compiles), path = "jit_none.rs")]
+pub mod jit;
 pub mod link;
 #[cfg(test)]
 mod link_tests;
@@ -47,6 +49,7 @@ mod sync;
 pub mod sys_regs;
 pub mod sysreg;
 pub mod sysreg_key;
+pub mod tier;
 pub mod timer;
 pub mod tlb;
 pub mod translate;

@@ -41,6 +41,8 @@ impl Cpu {
             jump: std::ptr::null_mut(),
             context: [0; 2],
             stack_limit: StackLimit::default(),
+            #[cfg(compiles)]
+            overflow: 1 << 63,
             #[cfg(not(tail_calls))]
             next: std::ptr::null(),
             monitor: Monitor::default(),
@@ -67,7 +69,11 @@ impl Cpu {
                 ..SysRegs::default()
             },
             mmu: Mmu::new(Arc::clone(&shared)),
-            code: crate::code::CodeCache::new(stale),
+            code: {
+                let mut code = crate::code::CodeCache::new(stale);
+                code.set_tier(crate::jit::compiler());
+                code
+            },
             timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),
             pending_lines: [false; 2],
             index,

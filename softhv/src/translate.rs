@@ -253,6 +253,8 @@ impl Cpu {
     }
 
     /// AT S1E0R and its kin: the value for PAR_EL1.
+    // Its stack slots must not become the handler's (see `cpu::op::Handler`).
+    #[inline(never)]
     pub fn address_translate(&self, va: u64, write: bool, user: bool) -> u64 {
         let access = if write { Access::Write } else { Access::Read };
         let privilege = Privilege { user, pan: false };

@@ -7,22 +7,33 @@ use std::collections::HashSet;
 
 use a64::campaign::{Plan, batch, run};
 use a64::report::disassemble;
+use supermachine_softhv::jit::Policy;
 
 /// Instructions compared by the test; longer runs: the example `a64-soak`.
 const INSTRUCTIONS: u64 = 10_000_000;
 
-#[test]
-fn random_streams_leave_the_state_that_qemu_leaves() {
+fn run_streams(policy: Policy, first: u64) {
     let plan = Plan {
         seed: 1,
-        first: 0,
+        first,
         instructions: INSTRUCTIONS,
         batches: u64::MAX,
+        policy,
     };
     let tally = run(plan, |_| ());
     println!("{tally:?}");
     assert!(tally.instructions >= INSTRUCTIONS);
     assert!(tally.faults > tally.runs / 50, "faults are part of it");
+}
+
+#[test]
+fn random_streams_leave_the_state_that_qemu_leaves() {
+    run_streams(Policy::OFF, 0);
+}
+
+#[test]
+fn compiled_streams_leave_the_state_that_qemu_leaves() {
+    run_streams(Policy::EAGER, 0);
 }
 
 /// Mnemonics of every encoding group, as the GNU disassembler prefers them.

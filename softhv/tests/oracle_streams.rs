@@ -11,6 +11,8 @@ use a64::engine::{Machine, machine};
 use a64::report::{Reference, explain};
 use a64::{Batch, Outcome, Random, Stop, Stream, generate, inputs};
 use oracle::Runner;
+use std::sync::atomic::Ordering;
+use supermachine_softhv::jit::{COUNTS, Policy};
 
 /// Instructions compared by the test.
 const INSTRUCTIONS: u64 = 10_000_000;
@@ -91,10 +93,10 @@ fn compare(machine: &mut Machine, batch: &Batch, seed: u64) -> (Vec<Outcome>, u6
     (ours, steps)
 }
 
-#[test]
-fn random_streams_leave_the_state_that_the_oracle_leaves() {
+/// Runs streams until `least` instructions were compared.
+fn run_streams(policy: Policy, least: u64) {
     let (mut instructions, mut runs, mut faults, mut undefined) = (0, 0, 0, 0);
-    machine(|machine| {
+    machine(policy, |machine| {
         for seed in 1.. {
             let batch = batch(&mut Random::new(seed));
             let (outcomes, steps) = compare(machine, &batch, seed);
@@ -103,7 +105,7 @@ fn random_streams_leave_the_state_that_the_oracle_leaves() {
             let count = |is: fn(&Stop) -> bool| outcomes.iter().filter(|o| is(&o.stop)).count();
             undefined += count(|stop| *stop == Stop::Undefined);
             faults += count(|stop| !matches!(stop, Stop::Undefined | Stop::Break));
-            if instructions >= INSTRUCTIONS {
+            if instructions >= least {
                 break;
             }
         }
@@ -111,4 +113,40 @@ fn random_streams_leave_the_state_that_the_oracle_leaves() {
     println!("{instructions} instructions, {runs} runs, {faults} faults, {undefined} undefined");
     assert!(faults > runs / 50, "faults are part of it");
     assert!(undefined > runs / 50, "so are undefined instructions");
+}
+
+#[test]
+fn random_streams_leave_the_state_that_the_oracle_leaves() {
+    run_streams(Policy::OFF, INSTRUCTIONS);
+}
+
+/// What was compiled since the start of the process.
+fn compiled() -> [u64; 3] {
+    [&COUNTS.blocks, &COUNTS.evictions, &COUNTS.refusals].map(|n| n.load(Ordering::Relaxed))
+}
+
+#[test]
+fn compiled_streams_leave_the_state_that_the_oracle_leaves() {
+    let before = compiled();
+    run_streams(Policy::EAGER, INSTRUCTIONS);
+    assert_can_compile(before, compiled());
+}
+
+#[test]
+fn streams_that_are_compiled_and_dropped_midway_leave_the_state_that_the_oracle_leaves() {
+    let before = compiled();
+    run_streams(Policy::RESTLESS, INSTRUCTIONS);
+    let after = compiled();
+    assert_can_compile(before, after);
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        assert!(after[1] > before[1], "nothing was dropped to make room");
+    }
+}
+
+/// That something was compiled, where anything can be.
+fn assert_can_compile(before: [u64; 3], after: [u64; 3]) {
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        assert_eq!(after[2], before[2], "the host refuses executable memory");
+        assert!(after[0] > before[0] + 1000, "hardly anything was compiled");
+    }
 }

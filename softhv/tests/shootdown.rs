@@ -8,6 +8,7 @@ use std::sync::{Barrier, Mutex, PoisonError};
 use hvf::sys::{MemoryFlags, Reg, SysReg};
 use hvf::{ExceptionClass, Vm};
 use supermachine_softhv::abi::api;
+use supermachine_softhv::jit::{Policy, set_policy};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -212,9 +213,17 @@ fn put<T: Copy>(base: NonNull<u8>, at: usize, values: &[T]) {
     }
 }
 
-/// Runs `program` on `vcpus` vCPUs until all report success.
+/// Runs `program` on `vcpus` vCPUs until all report success: interpreted, compiled,
+/// and compiled and dropped midway.
 fn play(program: &[u32], vcpus: usize, rounds: u64) {
+    for policy in [Policy::OFF, Policy::EAGER, Policy::RESTLESS] {
+        play_compiled(policy, program, vcpus, rounds);
+    }
+}
+
+fn play_compiled(policy: Policy, program: &[u32], vcpus: usize, rounds: u64) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    set_policy(policy);
     let layout = std::alloc::Layout::from_size_align(RAM_BYTES, 0x4000).unwrap();
     // SAFETY: the layout has a size.
     let ram = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).unwrap();

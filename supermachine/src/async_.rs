@@ -8,8 +8,8 @@
 
 use crate::{
     Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
-    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmStatus,
-    WorkloadStatus,
+    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmEvents, VmStats,
+    VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -328,6 +328,57 @@ macro_rules! machine {
                 blocking(move || vm.status()).await
             }
 
+            /// Pauses the machine, as [`Vm::pause`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::pause`].
+            pub async fn pause(&self) -> Result<(), Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.pause()).await
+            }
+
+            /// Lets the machine go on, as [`Vm::resume`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::resume`].
+            pub async fn resume(&self) -> Result<(), Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.resume()).await
+            }
+
+            /// Whether somebody has paused it, as [`Vm::is_paused`] tells.
+            pub fn is_paused(&self) -> bool {
+                self.vm.is_paused()
+            }
+
+            /// What the machine has used so far, as [`Vm::stats`] tells.
+            ///
+            /// # Errors
+            /// As [`Vm::stats`].
+            pub async fn stats(&self) -> Result<VmStats, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.stats()).await
+            }
+
+            /// The end of its console, as [`Vm::console_log`] tells.
+            ///
+            /// # Errors
+            /// As [`Vm::console_log`].
+            pub async fn console_log(&self) -> Result<String, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.console_log()).await
+            }
+
+            /// What happens to it from now on, as [`Vm::events`] tells: for
+            /// [`VmEvents::next_event`].
+            ///
+            /// # Errors
+            /// As [`Vm::events`].
+            pub async fn events(&self) -> Result<VmEvents, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.events()).await
+            }
+
             /// Tells how the workload is doing, as [`Vm::workload_status`] does.
             ///
             /// # Errors
@@ -374,6 +425,14 @@ pub struct AsyncVm {
 impl AsyncVm {
     fn new(vm: Vm) -> Self {
         Self { vm: Arc::new(vm) }
+    }
+
+    /// Stops the machine in good order as [`Vm::shutdown`] does, also if it has clones.
+    ///
+    /// # Errors
+    /// As [`Vm::shutdown`].
+    pub async fn shutdown(self, grace: Duration) -> Result<bool, Error> {
+        blocking(move || Ok(self.vm.end_gracefully(grace))).await
     }
 
     /// Stops the machine as [`Vm::stop`] does, also if it has clones.

@@ -136,6 +136,7 @@ impl Vm {
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
+            self.instance().check_running()?;
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
@@ -178,6 +179,7 @@ pub(crate) fn write(
     let begun = Instant::now();
     let (written, working_set) = {
         let _alone = vm.alone();
+        vm.instance().check_running()?;
         let written = vm.instance().capture(draft.path())?;
         (written, go_on(vm, draft.path())?)
     };

@@ -234,12 +234,21 @@ impl Vm {
     /// Whether the guest's clock is not that of its configuration any more.
     #[cfg(feature = "tokio")]
     pub(crate) fn clock_is_off(&self) -> bool {
-        self.instance.clock_is_off(&self.config.clock)
+        self.is_paused() || self.instance.clock_is_off(&self.config.clock)
     }
 
-    /// Sets the guest's clock again if it is off.
+    /// Lets a machine go on that was left paused, and sets the guest's clock again if it
+    /// is off.
     pub(crate) fn correct_clock(&self) -> Result<(), Error> {
+        if self.is_paused() {
+            return self.resume();
+        }
         self.instance.correct_clock(&self.config.clock)
+    }
+
+    /// Sets the guest's clock.
+    pub(crate) fn set_clock(&self) -> Result<(), Error> {
+        self.instance.set_clock(&self.config.clock)
     }
 
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
@@ -283,6 +292,7 @@ impl Vm {
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
                 labels: self.config.labels.clone(),
+                has_own_time: !self.config.clock.is_the_hosts(),
             },
         )
     }
@@ -492,12 +502,13 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         hex.chars().take(12).collect()
     });
-    // The base is quiet, and the later setting wins.
-    let loglevel = if config.console { " loglevel=7" } else { "" };
+    // The base is quiet, and the later setting wins. Errors are few, and among them is
+    // that a program was killed because there was no memory left.
+    let loglevel = if config.console { 7 } else { 4 };
     let processes = config.max_processes;
     let processes = processes.map_or_else(String::new, |most| format!(" sm.processes={most}"));
     format!(
-        "{}{loglevel} sm.layers={} sm.hostname={hostname}{processes}{}",
+        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len(),
         mount::kernel_arguments(&config.mounts)

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use supermachine::async_::AsyncImage;
-use supermachine::{Command, Image};
+use supermachine::{Command, Error, ErrorKind, Image, VmEventKind};
 use support::*;
 
 async fn baked(name: &str) -> (AsyncImage, std::path::PathBuf) {
@@ -33,7 +33,42 @@ async fn machines_are_started_used_and_stopped() {
     assert_eq!(out.stdout, b"text");
     let child = &vm.fork(1).await.unwrap()[0];
     assert_eq!(child.exec(["cat", "/tmp/x"]).await.unwrap().stdout, b"text");
-    vm.stop().await.unwrap();
+    let mut events = vm.events().await.unwrap();
+    vm.pause().await.unwrap();
+    assert!(vm.is_paused() && vm.stats().await.unwrap().is_paused);
+    let paused = vm.exec(["true"]).await.unwrap_err();
+    assert!(matches!(paused, Error::Paused), "{paused:?}");
+    vm.resume().await.unwrap();
+    assert!(vm.exec(["true"]).await.unwrap().success());
+    vm.exec(["sh", "-c", "echo seen > /dev/console"])
+        .await
+        .unwrap();
+    assert!(vm.console_log().await.unwrap().contains("seen"));
+    for expected in [
+        VmEventKind::Started,
+        VmEventKind::Paused,
+        VmEventKind::Resumed,
+    ] {
+        assert_eq!(events.next_event().await.unwrap().kind, expected);
+    }
+    // Given up, it takes none.
+    let soon = Duration::from_millis(10);
+    assert!(
+        tokio::time::timeout(soon, events.next_event())
+            .await
+            .is_err()
+    );
+    let shared = vm.clone();
+    assert!(vm.shutdown(PATIENCE).await.unwrap());
+    let last = events.next_event().await.unwrap().kind;
+    assert!(
+        matches!(last, VmEventKind::Ended { orderly: true, .. }),
+        "{last:?}"
+    );
+    assert_eq!(events.next_event().await, None);
+    let ended = shared.exec(["true"]).await.unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Ended, "{ended:?}");
+    shared.stop().await.unwrap();
     let _ = std::fs::remove_dir_all(dir);
 }
 

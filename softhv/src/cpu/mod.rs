@@ -86,6 +86,9 @@ pub struct Cpu {
     pub context: [u64; 2],
     /// How deep handlers may take the host stack.
     pub stack_limit: StackLimit,
+    /// 1 << 63: what compiled code sets the V flag to.
+    #[cfg(compiles)]
+    pub overflow: u64,
     /// The op that a handler continues with, where it returns it.
     #[cfg(not(tail_calls))]
     pub next: *const Op,

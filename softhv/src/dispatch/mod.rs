@@ -21,6 +21,10 @@ mod form;
 #[cfg_attr(target_arch = "aarch64", path = "stack_aarch64.rs")]
 mod stack;
 
+#[cfg(compiles)]
+#[path = "enter_x86_64.rs"]
+mod enter;
+
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ const WINDOW_BYTES: usize = 64 << 10;
 
 /// How far down the host stack may go.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
 pub struct StackLimit {
     lowest: usize,
 }
@@ -37,7 +38,12 @@ impl StackLimit {
 /// The calling thread owns `cpu`; `op` is of one of its live blocks.
 pub unsafe fn execute(cpu: *mut Cpu, op: *const Op) {
     // SAFETY: by the contract.
-    unsafe { ((*op).run)(cpu, op) }
+    unsafe {
+        #[cfg(compiles)]
+        super::enter::enter(cpu, op);
+        #[cfg(not(compiles))]
+        ((*op).run)(cpu, op);
+    }
 }
 
 /// Continues at `op`. Last expression of a handler.

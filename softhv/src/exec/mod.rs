@@ -10,4 +10,6 @@ pub mod ldst;
 pub mod maintenance;
 pub mod simd_ldst;
 pub mod system;
+#[cfg(compiles)]
+pub mod tier;
 pub mod transfer;

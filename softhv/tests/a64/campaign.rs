@@ -2,6 +2,7 @@
 
 use super::engine::{Machine, machine};
 use super::{Batch, Outcome, Random, Stop, Stream, generate, inputs, known, qemu, report};
+use supermachine_softhv::jit::Policy;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub struct Plan {
     pub instructions: u64,
     /// or after this many batches.
     pub batches: u64,
+    /// What the engine compiles.
+    pub policy: Policy,
 }
 
 /// What was compared.
@@ -150,7 +153,7 @@ pub fn same(_stream: &Stream, _address: u64, ours: &Outcome, theirs: &Outcome) -
 /// difference.
 pub fn run(plan: Plan, mut progress: impl FnMut(&Tally)) -> Tally {
     let mut tally = Tally::default();
-    machine(|machine| {
+    machine(plan.policy, |machine| {
         for number in (plan.first..).take(plan.batches as usize) {
             one(machine, plan.seed, number, &mut tally);
             tally.batches += 1;

@@ -8,6 +8,7 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 use supermachine_softhv::abi::api;
+use supermachine_softhv::jit::{Policy, set_policy};
 
 /// Guest physical address of the memory.
 const RAM: u64 = 0x8000_0000;
@@ -73,9 +74,10 @@ impl Drop for Ram {
     }
 }
 
-/// Runs `with` on a machine that can execute batches.
-pub fn machine<R>(with: impl FnOnce(&mut Machine) -> R) -> R {
+/// Runs `with` on a machine that can execute batches, and compiles by `policy`.
+pub fn machine<R>(policy: Policy, with: impl FnOnce(&mut Machine) -> R) -> R {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    set_policy(policy);
     let ram = Ram::new();
     let vm = Vm::new(api(), None).expect("a VM");
     // SAFETY: `ram` is dropped after the VM, and is as long.

@@ -40,6 +40,7 @@ impl Machine {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the layout has a size.
         let ram = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout()) }).expect("memory");
+        supermachine_softhv::jit::set_policy(crate::POLICY);
         let vm = Vm::new(api(), None).expect("a VM");
         // SAFETY: the memory outlives the VM, see `drop`, and is as long.
         unsafe { vm.map(ram, RAM, RAM_BYTES, MemoryFlags::RWX) }.expect("mapped");

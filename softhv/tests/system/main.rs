@@ -4,6 +4,8 @@
 
 #[path = "../a64/assembler.rs"]
 mod assembler;
+/// What the engine compiles here: nothing. `system_compiled` has the other half.
+const POLICY: supermachine_softhv::jit::Policy = supermachine_softhv::jit::Policy::OFF;
 mod exceptions;
 mod execution;
 mod exits;

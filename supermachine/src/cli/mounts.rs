@@ -1,130 +1,113 @@
-//! `-v` and `--mount`: directories of the host for the guest.
+//! `--read-only` and `--tmpfs`: what of a machine's files a command can change.
 
-use crate::{MountSpec, SymlinkPolicy};
+use crate::Error;
+use crate::exec::Opens;
+use crate::files::mounts::{Tmpfs, make_root_read_only, mount_tmpfs};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// A mount as it stands on the command line; its tag is its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    host: String,
-    guest: String,
+/// Linux's `sys/mount.h`.
+const MS_RDONLY: u64 = 1;
+const MS_NOSUID: u64 = 2;
+const MS_NODEV: u64 = 4;
+const MS_NOEXEC: u64 = 8;
+/// As docker mounts it.
+const USUAL: u64 = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+/// As /tmp has it: everybody writes, and removes their own.
+const USUAL_MODE: &str = "mode=1777";
+
+#[derive(clap::Args)]
+pub struct Mounts {
+    /// Have the machine's root refuse writes; /dev, /run, /dev/shm and what --tmpfs
+    /// mounts take them
+    #[arg(long)]
     read_only: bool,
-    symlinks: SymlinkPolicy,
-    owner: (u32, u32),
+    /// Mount memory there, as PATH or PATH:size=64m,mode=700,exec; may be repeated
+    #[arg(long, value_name = "PATH[:OPTIONS]",
+          value_parser = clap::builder::TypedValueParser::try_map(
+              clap::builder::OsStringValueParser::new(), |text| tmpfs(&text)))]
+    tmpfs: Vec<Tmpfs>,
 }
 
-impl Mount {
-    fn new(host: &str, guest: &str) -> Result<Self, String> {
-        if host.is_empty() {
-            return Err("no directory of the host is named".to_owned());
+impl Mounts {
+    /// Mounts what was asked for in a machine in which no command runs yet.
+    /// `working_dir` is where it will.
+    pub fn apply(&self, on: &dyn Opens, working_dir: Option<&OsStr>) -> Result<(), Error> {
+        for tmpfs in &self.tmpfs {
+            mount_tmpfs(on, tmpfs)?;
         }
-        if !host.starts_with(['/', '.', '~']) {
-            return Err(format!(
-                "there are no named volumes yet: for the directory write `./{host}`"
-            ));
-        }
-        if !guest.starts_with('/') {
-            return Err("the place in the guest is an absolute path".to_owned());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            guest: guest.to_owned(),
-            read_only: false,
-            symlinks: SymlinkPolicy::default(),
-            owner: (0, 0),
-        })
-    }
-
-    /// What only a word says.
-    fn set(&mut self, word: &str) -> Result<(), String> {
-        match word {
-            "ro" | "readonly" => self.read_only = true,
-            "rw" => self.read_only = false,
-            other => {
-                return Err(format!("`{other}` is no option of a mount: use ro or rw"));
-            }
+        if self.read_only {
+            let own = working_dir.map(OsStr::as_bytes);
+            let image = on.image_config().working_dir.as_bytes();
+            make_root_read_only(on, own.unwrap_or(image))?;
         }
         Ok(())
     }
-
-    /// The mount, as the `number`th of its machine.
-    pub fn spec(&self, number: usize) -> MountSpec {
-        // Whoever uses this process sees it as the shell would.
-        let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
-        let (uid, gid) = self.owner;
-        MountSpec::new(host, format!("mount{number}"))
-            .at(&*self.guest)
-            .read_only(self.read_only)
-            .with_symlinks(self.symlinks)
-            .with_owner(uid, gid)
-    }
 }
 
-/// `HOST:GUEST`, and `:ro` if nothing may be changed.
-pub fn volume(text: &str) -> Result<Mount, String> {
-    let mut parts = text.split(':');
-    let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
-        return Err("expected HOST:GUEST or HOST:GUEST:ro".to_owned());
+/// `PATH`, or `PATH:OPTION,…`.
+fn tmpfs(text: &OsStr) -> Result<Tmpfs, String> {
+    let bytes = text.as_bytes();
+    let colon = bytes.iter().position(|byte| *byte == b':');
+    let (path, options) = match colon {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, &b""[..]),
     };
-    let mut mount = Mount::new(host, guest)?;
-    for word in parts.flat_map(|words| words.split(',')) {
-        mount.set(word)?;
+    if path.first() != Some(&b'/') || path == b"/" {
+        return Err("expected the absolute path of a directory, and not the root".to_owned());
     }
-    Ok(mount)
+    let options = OsString::from_vec(options.to_vec());
+    let options = options.to_str().ok_or("options are text")?;
+    let mut tmpfs = Tmpfs {
+        path: path.to_vec(),
+        flags: USUAL,
+        options: USUAL_MODE.to_owned(),
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        apply_option(&mut tmpfs, option)?;
+    }
+    Ok(tmpfs)
 }
 
-/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`,
-/// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
-pub fn mount(text: &str) -> Result<Mount, String> {
-    let mut host = None;
-    let mut guest = None;
-    let mut words = Vec::new();
-    let mut symlinks = SymlinkPolicy::default();
-    let mut owner = (0, 0);
-    for part in text.split(',') {
-        match part.split_once('=').unwrap_or((part, "")) {
-            ("type", "bind" | "virtiofs") => {}
-            ("type", other) => {
-                return Err(format!("there are no mounts of type `{other}`: use bind"));
-            }
-            ("source" | "src", value) => host = Some(value),
-            ("target" | "destination" | "dst", value) => guest = Some(value),
-            ("symlinks", value) => symlinks = policy(value)?,
-            ("owner", value) => owner = ids(value)?,
-            ("readonly" | "ro", "true" | "1") => words.push("ro"),
-            ("readonly" | "ro", "false" | "0") => words.push("rw"),
-            (word, "") => words.push(word),
-            (word, _) => return Err(format!("`{word}` is nothing that a mount has")),
+fn apply_option(tmpfs: &mut Tmpfs, option: &str) -> Result<(), String> {
+    let switches = [
+        ("ro", "rw", MS_RDONLY),
+        ("nosuid", "suid", MS_NOSUID),
+        ("nodev", "dev", MS_NODEV),
+        ("noexec", "exec", MS_NOEXEC),
+    ];
+    for (on, off, flag) in switches {
+        if option == on {
+            tmpfs.flags |= flag;
+            return Ok(());
+        }
+        if option == off {
+            tmpfs.flags &= !flag;
+            return Ok(());
         }
     }
-    let (Some(host), Some(guest)) = (host, guest) else {
-        return Err("expected source=HOST and target=GUEST".to_owned());
+    let is_number =
+        |digits: &str, base| !digits.is_empty() && u64::from_str_radix(digits, base).is_ok();
+    let fits = match option.split_once('=') {
+        // The kernel's own units (mm/shmem.c), and a share of the memory.
+        Some(("size", size)) => is_number(
+            size.trim_end_matches(['k', 'm', 'g', 'K', 'M', 'G', '%']),
+            10,
+        ),
+        Some(("nr_inodes", count)) => is_number(count, 10),
+        Some(("mode", mode)) => is_number(mode, 8),
+        Some(("uid" | "gid", id)) => id.parse::<u32>().is_ok(),
+        _ => false,
     };
-    let mut mount = Mount::new(host, guest)?;
-    for word in words {
-        mount.set(word)?;
+    if !fits {
+        return Err(format!(
+            "`{option}` is no option: use size=64m, mode=700, uid=1000, gid=1000, nr_inodes=1000, \
+             ro, exec, suid or dev"
+        ));
     }
-    (mount.symlinks, mount.owner) = (symlinks, owner);
-    Ok(mount)
-}
-
-fn policy(text: &str) -> Result<SymlinkPolicy, String> {
-    match text {
-        "deny" => Ok(SymlinkPolicy::Deny),
-        "opaque" => Ok(SymlinkPolicy::Opaque),
-        "follow" => Ok(SymlinkPolicy::Follow),
-        other => Err(format!(
-            "`{other}` is nothing that becomes of links: use deny, opaque or follow"
-        )),
-    }
-}
-
-/// User and group; without a group, the one with the user's number.
-fn ids(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    match (uid.parse(), gid.parse()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err("an owner is UID or UID:GID, in numbers".to_owned()),
-    }
+    tmpfs.options.push(',');
+    tmpfs.options.push_str(option);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -132,49 +115,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes_are_directories_with_a_place_and_options() {
-        let spec = |text| volume(text).unwrap().spec(3);
-        let plain = MountSpec::new("/a", "mount3").at("/work");
-        assert_eq!(spec("/a:/work"), plain);
-        assert_eq!(spec("/a:/work:rw"), plain);
-        assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
-        let here = std::env::current_dir().unwrap().join("x");
-        assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
-        for bad in [
-            "", "/a", ":/b", "/a:", "/a:b", "name:/b", "/a:/b:", "/a:/b:z",
-        ] {
-            assert!(volume(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn mounts_are_written_out() {
-        let spec = |text| mount(text).unwrap().spec(0);
-        let plain = MountSpec::new("/a", "mount0").at("/b");
-        assert_eq!(spec("type=bind,source=/a,target=/b"), plain);
-        assert_eq!(
-            spec("src=/a,dst=/b,readonly,symlinks=follow,owner=1000"),
-            plain
-                .clone()
-                .read_only(true)
-                .with_symlinks(SymlinkPolicy::Follow)
-                .with_owner(1000, 1000)
-        );
-        assert_eq!(
-            spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
-            plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
-        );
+    fn options_are_docker_s_and_refuse_what_the_kernel_would_take_otherwise() {
+        let parsed = |text: &str| tmpfs(OsStr::new(text));
+        let usual = parsed("/scratch").unwrap();
+        assert_eq!((usual.flags, usual.options.as_str()), (USUAL, "mode=1777"));
+        assert_eq!(usual.path, b"/scratch");
+        let all = parsed("/s:rw,exec,size=64m,mode=700,uid=7").unwrap();
+        assert_eq!(all.flags, MS_NOSUID | MS_NODEV);
+        assert_eq!(all.options, "mode=1777,size=64m,mode=700,uid=7");
+        assert_eq!(parsed("/s:ro,dev,suid,exec").unwrap().flags, MS_RDONLY);
         for bad in [
             "",
-            "src=/a",
-            "dst=/b",
-            "src=/a,dst=/b,type=tmpfs",
-            "src=/a,dst=/b,colour=red",
-            "src=/a,dst=/b,symlinks=maybe",
-            "src=/a,dst=/b,owner=me",
-            "src=a,dst=/b",
+            "s",
+            "/",
+            "relative/x",
+            "/s:size=",
+            "/s:size=x",
+            "/s:mode=9",
+            "/s:bind",
+            "/s:size=1m mode=7",
+            "/s:uid=-1",
+            "/s:mpol=bind",
         ] {
-            assert!(mount(bad).is_err(), "{bad:?}");
+            assert!(parsed(bad).is_err(), "{bad}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl Error {
             Self::Snapshot(cause) => of_snapshot(cause),
             Self::Pool(cause) => of_pool(cause),
             Self::Exec { kind, .. } => of_guest(*kind),
-            Self::Descriptors { .. } => ErrorKind::Busy,
+            Self::Descriptors { .. } | Self::Paused => ErrorKind::Busy,
             Self::Timeout { .. } => ErrorKind::TimedOut,
             Self::Warmup { .. }
             | Self::Workload { .. }
@@ -103,6 +103,7 @@ impl Error {
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
             Self::Refused { .. } => "refused",
             Self::NoSnapshot { .. } => "no-snapshot",
             Self::Rebake { .. } => "rebake",

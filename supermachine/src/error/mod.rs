@@ -155,6 +155,9 @@ pub enum Error {
     /// The asynchronous runtime ended before this was begun.
     #[error("the asynchronous runtime is ending: call it from one that lives on")]
     Cancelled,
+    /// The machine is paused, and does nothing until it goes on.
+    #[error("the machine is paused: call Vm::resume, or `supermachine unpause`, first")]
+    Paused,
     /// The machine could not do what was asked, and goes on.
     #[error(
         "the machine cannot do that, and goes on: {}; see to the reason, or do without",

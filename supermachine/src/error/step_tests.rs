@@ -86,6 +86,7 @@ fn own() -> Vec<Error> {
         },
         Error::Start { message: text() },
         Error::Cancelled,
+        Error::Paused,
         Error::Refused { message: text() },
         Error::NoSnapshot { path: "/".into() },
         Error::Rebake { reason: text() },

@@ -13,7 +13,7 @@ use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
-use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
+use devices::virtio::{DeviceState, StateFormat, Traffic, VirtioDevice};
 use devices::{Bus, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
@@ -48,6 +48,8 @@ pub struct DeviceCounters {
     pub kind: &'static str,
     /// What its transport counted.
     pub mmio: MmioCounters,
+    /// What it has moved; `None` of devices that do not count that.
+    pub traffic: Option<Traffic>,
 }
 
 /// The states that devices take, by slot: those that every machine has, disks, and

@@ -19,6 +19,7 @@ mod rewound_tests;
 mod saved;
 #[cfg(all(test, feature = "softhv"))]
 mod saved_tests;
+mod standstill;
 mod vcpu_thread;
 
 use std::io::Write;
@@ -51,6 +52,7 @@ pub(crate) use prepared::check_boot;
 pub use prepared::{PrepareOptions, PreparedMachine};
 pub use restore::{ResetReport, RestoreOptions};
 pub use saved::{STATE_VERSION, SavedMachine};
+pub use standstill::Standstill;
 
 /// Held by tests that make machines: a process has one at a time.
 #[cfg(all(test, feature = "softhv"))]
@@ -174,6 +176,7 @@ impl RunningMachine {
                 slot,
                 kind: device.state_format().kind,
                 mmio: device.counters(),
+                traffic: device.traffic(),
             })
             .collect()
     }
@@ -235,6 +238,11 @@ impl RunningMachine {
                 return reason;
             }
         }
+    }
+
+    /// Whether the machine has ended.
+    pub fn has_ended(&self) -> bool {
+        self.control.wait_ended(Some(Duration::ZERO)).is_some()
     }
 
     /// Waits until the machine ends, or not longer than `timeout`.

@@ -9,7 +9,9 @@ use devices::virtio::blk::BlkState;
 use devices::virtio::fs::FsState;
 use devices::virtio::mmio::MmioState;
 use devices::virtio::{DeviceState, StateFormat};
-use snapshot::{GuestPages, OpenFiles, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use snapshot::{
+    GuestPages, OpenFiles, PageSource, PresentPages, RamMapping, Snapshot, WorkingSet, Written,
+};
 use tracing::debug;
 
 use super::assembly;
@@ -256,6 +258,15 @@ impl RunningMachine {
         })?))
     }
 
+    /// Pages of 4 KiB of its RAM that are in the host's memory for it, and how many of
+    /// them are in `set`; `None` where the host does not tell, or the machine was
+    /// stopped.
+    pub fn present_pages_among(&self, set: &WorkingSet) -> Option<PresentPages> {
+        let parts = self.parts();
+        let host = parts.as_ref()?.memory.host();
+        host.count_present(set).ok().flatten()
+    }
+
     /// Gives the host back what resets have copied and the guest of a paused
     /// machine has not written to since: it is the snapshot's again, and need
     /// not be there twice. For machines that nobody uses for a while: those
@@ -334,7 +345,7 @@ impl RunningMachine {
         parts.generation.renew(&*parts.vm, saved.board.holds)
     }
 
-    fn perform(
+    pub(super) fn perform(
         &self,
         tasks: Vec<(u32, Task)>,
     ) -> Result<Vec<Option<Box<crate::hypervisor::VcpuState>>>, MachineError> {

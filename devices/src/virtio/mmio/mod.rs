@@ -16,7 +16,7 @@ use self::regs::{QueueRegs, Regs, set_high, set_low};
 use super::chain::{QueueError, rings_in_ram};
 use super::{
     ActivateError, Activation, F_RING_EVENT_IDX, F_VERSION_1, Interrupt, SharedMemory, StateFormat,
-    VirtioDevice,
+    Traffic, VirtioDevice,
 };
 use crate::{DeviceMemory, IrqLine, MmioDevice, Ram};
 
@@ -187,6 +187,11 @@ impl<M: DeviceMemory> VirtioMmio<M> {
     /// Which saved states its device takes.
     pub fn state_format(&self) -> StateFormat {
         self.device.state_format()
+    }
+
+    /// How much the device behind it has moved; `None` if it does not count that.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.device.traffic()
     }
 
     fn lock(&self) -> MutexGuard<'_, Regs> {

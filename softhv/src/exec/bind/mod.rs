@@ -154,7 +154,7 @@ pub fn block(
     mode: Mode,
     offset: u16,
     limit: usize,
-    fetch: impl Fn(usize) -> u32,
+    mut fetch: impl FnMut(usize) -> u32,
 ) -> usize {
     let mut at = offset;
     // What the op before is, if it can be one of a pair.

@@ -1,0 +1,269 @@
+//! Loads and stores: the inline probe of the TLB. What it does not cover is left
+//! to the interpreter, which goes on from there.
+
+use super::asm::host::{RAX, RCX, RDI, RDX};
+use super::asm::{Cc, at, emit, indexed, sized};
+use super::state::{Cold, State, regs_field};
+use crate::cpu::Cpu;
+use crate::cpu::op::Op;
+use crate::insn::{Address, Extend, Insn, Load, PairLoad, Reg, Size, VReg, VSize, Width};
+use crate::page::PAGE_MASK;
+use crate::tlb::{ENTRIES, Entry};
+use std::mem::offset_of;
+
+/// Entries are found by bits of the address above the page offset: this many bits
+/// of shift less are the size of an entry.
+const INDEX_SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
+const INDEX_MASK: u32 = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
+
+/// Host vector register for one instruction.
+const XMM0: u8 = 0;
+const XMM1: u8 = 1;
+
+/// The offset of vector register `reg`.
+fn vector_offset(reg: VReg) -> i32 {
+    regs_field!(v) + 16 * i32::from(reg.number())
+}
+
+impl State {
+    /// Emits `insn`, whose op is `op`; false if it is none of these. At EL0 if
+    /// `user`.
+    pub fn memory(&mut self, insn: &Insn, op: *const Op, offset: u16, user: bool) -> bool {
+        match *insn {
+            Insn::Load { what, rt, address } => self.load(what, rt, address, op, offset),
+            Insn::LoadUser { what, rt, address } if user => {
+                self.load(what, rt, address, op, offset);
+            }
+            Insn::Store { size, rt, address } => self.store(size, rt, address, op, offset),
+            Insn::StoreUser { size, rt, address } if user => {
+                self.store(size, rt, address, op, offset);
+            }
+            Insn::Prefetch { .. } => {}
+            Insn::LoadPair {
+                what,
+                rt,
+                rt2,
+                address,
+                ..
+            } => self.load_pair(what, [rt, rt2], address, op),
+            Insn::StorePair {
+                width,
+                rt,
+                rt2,
+                address,
+                ..
+            } => self.store_pair(width, [rt, rt2], address, op),
+            _ => return self.vector_memory(insn, op, offset),
+        }
+        true
+    }
+
+    fn vector_memory(&mut self, insn: &Insn, op: *const Op, offset: u16) -> bool {
+        match *insn {
+            Insn::LoadVec { size, rt, address } => {
+                self.place(address, offset);
+                self.probe(offset_of!(Entry, read), 1 << size.log2(), op);
+                self.load_vector(size, rt, 0);
+                self.writeback(address);
+            }
+            Insn::StoreVec { size, rt, address } => {
+                self.place(address, offset);
+                self.probe(offset_of!(Entry, write), 1 << size.log2(), op);
+                self.store_vector(size, rt, 0);
+                self.writeback(address);
+            }
+            Insn::LoadVecPair {
+                size,
+                rt,
+                rt2,
+                address,
+                ..
+            } if size >= VSize::S => {
+                let bytes = 1 << size.log2();
+                self.place(address, offset);
+                self.probe(offset_of!(Entry, read), 2 * bytes, op);
+                self.load_vector(size, rt, 0);
+                self.load_vector(size, rt2, bytes);
+                self.writeback(address);
+            }
+            Insn::StoreVecPair {
+                size,
+                rt,
+                rt2,
+                address,
+                ..
+            } if size >= VSize::S => {
+                let bytes = 1 << size.log2();
+                self.place(address, offset);
+                self.probe(offset_of!(Entry, write), 2 * bytes, op);
+                self.store_vector(size, rt, 0);
+                self.store_vector(size, rt2, bytes);
+                self.writeback(address);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// RAX = the address, before any writeback.
+    fn place(&mut self, address: Address, here: u16) {
+        match address {
+            Address::Offset { base, offset } | Address::PreIndex { base, offset } => {
+                let base = self.read(base);
+                emit!(self.asm, leaq_rm, RAX, at(base, offset));
+            }
+            Address::PostIndex { base, .. } => {
+                let base = self.read(base);
+                self.asm.copy(RAX, base);
+            }
+            Address::Index {
+                base,
+                index,
+                extend,
+                amount,
+            } => {
+                let base = self.read(base);
+                if amount <= 3 && matches!(extend, Extend::Uxtx | Extend::Sxtx) {
+                    let index = self.read(index);
+                    emit!(self.asm, leaq_rm, RAX, indexed(base, index, amount));
+                } else {
+                    self.extended(index, extend, amount);
+                    emit!(self.asm, addq_rm, RAX, base);
+                }
+            }
+            Address::Literal { offset } => {
+                emit!(self.asm, movq_rm, RAX, at(RDI, regs_field!(page)));
+                self.add_constant(true, RAX, i32::from(here).wrapping_add(offset));
+            }
+        }
+    }
+
+    /// RAX = the host address of the guest address in it, if the TLB allows
+    /// `bytes` from there by the tag at `tag` of an entry; else `op` does it.
+    fn probe(&mut self, tag: usize, bytes: i32, op: *const Op) {
+        emit!(self.asm, movl_rm, RCX, RAX);
+        emit!(self.asm, shrl_mi, RCX, INDEX_SHIFT);
+        emit!(self.asm, andl_mi, RCX, INDEX_MASK);
+        emit!(self.asm, addq_rm, RCX, at(RDI, offset_of!(Cpu, tlb) as i32));
+        if bytes == 1 {
+            self.asm.copy(RDX, RAX);
+        } else {
+            emit!(self.asm, leaq_rm, RDX, at(RAX, bytes - 1));
+        }
+        emit!(self.asm, andq_mi_sxl, RDX, PAGE_MASK as i32);
+        emit!(self.asm, cmpq_rm, RDX, at(RCX, tag as i32));
+        let miss = self.asm.jump_if(Cc::Ne);
+        self.cold.push(Cold::Leave(miss, op));
+        let addend = offset_of!(Entry, addend) as i32;
+        emit!(self.asm, addq_rm, RAX, at(RCX, addend));
+    }
+
+    /// Moves the base by the same rule whatever was loaded.
+    fn writeback(&mut self, address: Address) {
+        if let (Some(base), Some(by)) = (address.base(), address.writeback()) {
+            let old = self.read(base);
+            let d = self.destination(base, &[]);
+            emit!(self.asm, leaq_rm, d, at(old, by));
+            self.done(base, d);
+        }
+    }
+
+    fn load(&mut self, what: Load, rt: Reg, address: Address, op: *const Op, offset: u16) {
+        self.place(address, offset);
+        self.probe(offset_of!(Entry, read), 1 << what.size().log2(), op);
+        let d = self.destination(rt, &[]);
+        let from = at(RAX, 0);
+        match what {
+            Load::B => emit!(self.asm, movzbl_rm, d, from),
+            Load::H => emit!(self.asm, movzwl_rm, d, from),
+            Load::W => emit!(self.asm, movl_rm, d, from),
+            Load::X => emit!(self.asm, movq_rm, d, from),
+            Load::SbW => emit!(self.asm, movsbl_rm, d, from),
+            Load::SbX => emit!(self.asm, movsbq_rm, d, from),
+            Load::ShW => emit!(self.asm, movswl_rm, d, from),
+            Load::ShX => emit!(self.asm, movswq_rm, d, from),
+            Load::SwX => emit!(self.asm, movslq_rm, d, from),
+        }
+        self.done(rt, d);
+        self.writeback(address);
+    }
+
+    fn store(&mut self, size: Size, rt: Reg, address: Address, op: *const Op, offset: u16) {
+        let value = self.read(rt);
+        self.place(address, offset);
+        self.probe(offset_of!(Entry, write), 1 << size.log2(), op);
+        let to = at(RAX, 0);
+        match size {
+            Size::B => emit!(self.asm, movb_mr, to, value),
+            Size::H => emit!(self.asm, movw_mr, to, value),
+            Size::W => emit!(self.asm, movl_mr, to, value),
+            Size::X => emit!(self.asm, movq_mr, to, value),
+        }
+        self.writeback(address);
+    }
+
+    fn load_pair(&mut self, what: PairLoad, regs: [Reg; 2], address: Address, op: *const Op) {
+        let bytes = if what == PairLoad::X { 8 } else { 4 };
+        self.place(address, 0);
+        self.probe(offset_of!(Entry, read), 2 * bytes, op);
+        // The address goes last.
+        for (to, by) in [(RCX, bytes), (RAX, 0)] {
+            match what {
+                PairLoad::W => emit!(self.asm, movl_rm, to, at(RAX, by)),
+                PairLoad::SwX => emit!(self.asm, movslq_rm, to, at(RAX, by)),
+                PairLoad::X => emit!(self.asm, movq_rm, to, at(RAX, by)),
+            }
+        }
+        // The second stays if both are one.
+        self.set(regs[0], RAX);
+        self.set(regs[1], RCX);
+        self.writeback(address);
+    }
+
+    fn store_pair(&mut self, width: Width, regs: [Reg; 2], address: Address, op: *const Op) {
+        let bytes = if width.is_x() { 8 } else { 4 };
+        let values = regs.map(|reg| self.read(reg));
+        self.place(address, 0);
+        self.probe(offset_of!(Entry, write), 2 * bytes, op);
+        for (value, by) in [(values[0], 0), (values[1], bytes)] {
+            sized!(self.asm, width.is_x(), movq_mr, movl_mr, at(RAX, by), value);
+        }
+        self.writeback(address);
+    }
+
+    /// Loads from RAX on to `rt`, whose rest becomes zero.
+    fn load_vector(&mut self, size: VSize, rt: VReg, by: i32) {
+        let (from, to) = (at(RAX, by), vector_offset(rt));
+        match size {
+            VSize::B => emit!(self.asm, movzbl_rm, RCX, from),
+            VSize::H => emit!(self.asm, movzwl_rm, RCX, from),
+            VSize::S => emit!(self.asm, movl_rm, RCX, from),
+            VSize::D => emit!(self.asm, movq_rm, RCX, from),
+            VSize::Q => {
+                let host = if by == 0 { XMM0 } else { XMM1 };
+                emit!(self.asm, movups_a, host, from);
+                emit!(self.asm, movups_b, at(RDI, to), host);
+                return;
+            }
+        }
+        emit!(self.asm, movq_mr, at(RDI, to), RCX);
+        emit!(self.asm, movq_mi_sxl, at(RDI, to + 8), 0);
+    }
+
+    /// Stores of `rt` from RAX on.
+    fn store_vector(&mut self, size: VSize, rt: VReg, by: i32) {
+        let (from, to) = (at(RDI, vector_offset(rt)), at(RAX, by));
+        if size == VSize::Q {
+            emit!(self.asm, movups_a, XMM0, from);
+            emit!(self.asm, movups_b, to, XMM0);
+            return;
+        }
+        emit!(self.asm, movq_rm, RCX, from);
+        match size {
+            VSize::B => emit!(self.asm, movb_mr, to, RCX),
+            VSize::H => emit!(self.asm, movw_mr, to, RCX),
+            VSize::S => emit!(self.asm, movl_mr, to, RCX),
+            _ => emit!(self.asm, movq_mr, to, RCX),
+        }
+    }
+}

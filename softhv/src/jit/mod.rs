@@ -1,0 +1,251 @@
+//! The second tier: blocks that are entered often are compiled to host code.
+//!
+//! Compiled code is a handler: it is entered with the vCPU and an op, and goes on
+//! to others by their ops, as the interpreter's handlers do. So a block is
+//! replaced by its compiled form in the handler of one op, the one in front of it
+//! ([`crate::exec::tier`]), to which every branch, link and jump-cache entry leads
+//! already. Changed code is dropped, branches are chained and the run loop gets
+//! its turn by the same means, whatever tier is at either end.
+//!
+//! An instruction without a template is executed by the interpreter's handler for
+//! it. So is what a template does not cover: an access that the TLB does not have,
+//! a branch whose target is not known.
+//! Compiled code has nothing on the host stack, and keeps guest state in memory
+//! wherever it may be left.
+
+mod asm;
+mod branch;
+mod integer;
+mod memory;
+pub mod policy;
+mod region;
+mod state;
+mod translate;
+
+use crate::cpu::op::{Handler, Op};
+use crate::exec::tier;
+use crate::mode::Mode;
+use crate::tier::{Compiler, Heat, Place};
+use branch::{Exits, Way};
+pub use policy::{COUNTS, Policy, set_policy};
+use region::Region;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use translate::{Source, translate};
+
+/// Instructions that are compiled at once. Of a longer block the beginning is hot
+/// more often than the end.
+const AT_ONCE: usize = 24;
+/// More than so many instructions become.
+const MOST_BYTES: usize = 16 << 10;
+
+/// A region with what leads into it.
+#[derive(Debug)]
+struct Loaded {
+    region: Region,
+    exits: Exits,
+    /// The ops in front of its blocks.
+    headers: Vec<*mut Op>,
+}
+
+/// The compiled code of one vCPU.
+#[derive(Debug)]
+struct Tier {
+    policy: Policy,
+    regions: VecDeque<Loaded>,
+    seed: u64,
+    /// The host gives no executable memory.
+    refused: bool,
+}
+
+// SAFETY: its pointers lead to ops that move along with it to whichever thread
+// has the decoded code.
+unsafe impl Send for Tier {}
+
+/// What compiles for a new vCPU; `None` if everything is to be interpreted.
+#[must_use]
+pub fn compiler() -> Option<Box<dyn Compiler>> {
+    with(policy::current())
+}
+
+fn with(policy: Policy) -> Option<Box<dyn Compiler>> {
+    if policy.entries == 0 {
+        return None;
+    }
+    Some(Box::new(Tier {
+        policy,
+        regions: VecDeque::new(),
+        seed: 1,
+        refused: false,
+    }))
+}
+
+impl Compiler for Tier {
+    fn fresh(&self) -> Option<Box<dyn Compiler>> {
+        with(self.policy)
+    }
+
+    fn clear(&mut self) {
+        self.regions.clear();
+    }
+
+    fn settle(&mut self) {
+        for loaded in &mut self.regions {
+            loaded.region.leave();
+        }
+    }
+
+    fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op {
+        let can = !self.refused && !mode.sp_off;
+        let mut header = Op::new(if can { tier::count } else { tier::pass });
+        header.imm = Heat::pack(self.entries(), words);
+        header.pc_offset = offset;
+        header.rd = count;
+        header.aux = u16::from(mode.user) | u16::from(mode.fp_traps) << 1;
+        header
+    }
+
+    unsafe fn compile(&mut self, header: *mut Op, words: &[u32], place: &mut Place<'_>) {
+        // SAFETY: the caller's, of a live block.
+        let op = unsafe { &mut *header };
+        op.run = tier::pass;
+        let Ok(last) = self.room() else {
+            self.refused = true;
+            COUNTS.refusals.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let from = Heat::words(op.imm) as usize;
+        let Some(mut words) = words.get(from..from + usize::from(op.rd)) else {
+            return;
+        };
+        let mode = Mode {
+            user: op.aux & 1 != 0,
+            fp_traps: op.aux & 2 != 0,
+            sp_off: false,
+        };
+        let mut next = None;
+        if words.len() > AT_ONCE {
+            words = &words[..AT_ONCE];
+            next = self.rest(op, mode, place);
+            if next.is_none() {
+                return;
+            }
+        }
+        let source = Source {
+            first: op.link.get(),
+            words,
+            next,
+            mode,
+        };
+        let Some(loaded) = self.regions.get_mut(last) else {
+            return;
+        };
+        let way = Way {
+            base: loaded.region.next(),
+            exits: loaded.exits,
+        };
+        let Some(translated) = translate(&source, way, place) else {
+            return;
+        };
+        if loaded.region.append(&translated.code).is_err() {
+            return;
+        }
+        loaded.headers.push(header);
+        op.run = handler_at(way.base);
+        let counts = [
+            (&COUNTS.blocks, 1),
+            (&COUNTS.instructions, words.len()),
+            (&COUNTS.aside, translated.aside),
+            (&COUNTS.bytes, translated.code.len()),
+        ];
+        for (count, more) in counts {
+            count.fetch_add(more as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Tier {
+    /// An op in front of what is behind the first [`AT_ONCE`] instructions of the
+    /// block that `header` is in front of, to be compiled when it is hot itself.
+    fn rest(&mut self, header: &Op, mode: Mode, place: &mut Place<'_>) -> Option<*const Op> {
+        let offset = header.pc_offset + 4 * AT_ONCE as u16;
+        let words = Heat::words(header.imm) + AT_ONCE as u32;
+        let count = usize::from(header.rd).checked_sub(AT_ONCE)?;
+        let mut first = header.link.get();
+        // SAFETY: the block has an op for each of its instructions, in order.
+        while unsafe { (*first).pc_offset } != offset {
+            // SAFETY: the one looked for is further behind.
+            first = unsafe { first.add(1) };
+        }
+        let rest = self.header(mode, offset, words, count as u8);
+        rest.link.set(first);
+        place(&mut vec![rest]).map(<*mut Op>::cast_const)
+    }
+
+    fn entries(&mut self) -> u32 {
+        if !self.policy.by_chance {
+            return self.policy.entries;
+        }
+        self.seed = self
+            .seed
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(1);
+        1 + (self.seed >> 33) as u32 % self.policy.entries
+    }
+
+    /// The number of a region with room for one more block.
+    fn room(&mut self) -> std::io::Result<usize> {
+        if self.refused {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        if !self
+            .regions
+            .back()
+            .is_some_and(|l| l.region.has_room(MOST_BYTES))
+        {
+            if let Some(full) = self.regions.back_mut() {
+                full.region.seal();
+            }
+            if self.regions.len() >= self.policy.regions.max(1) {
+                self.evict();
+            }
+            let mut region = Region::new(self.policy.region_bytes.max(2 * MOST_BYTES))?;
+            let (exits, code) = Exits::emit(region.next());
+            region.append(&code.code)?;
+            self.regions.push_back(Loaded {
+                region,
+                exits,
+                headers: Vec::new(),
+            });
+        }
+        Ok(self.regions.len() - 1)
+    }
+
+    /// Drops the oldest region; its blocks are interpreted until they are hot
+    /// again.
+    fn evict(&mut self) {
+        let Some(old) = self.regions.pop_front() else {
+            return;
+        };
+        for &header in &old.headers {
+            let entries = self.entries();
+            // SAFETY: headers live as long as the arena, with which all regions
+            // are cleared.
+            let op = unsafe { &mut *header };
+            if old.region.contains(op.run as usize) {
+                op.run = tier::count;
+                op.imm = Heat::pack(entries, Heat::words(op.imm));
+            }
+        }
+        COUNTS.evictions.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Compiled code as a handler.
+fn handler_at(address: usize) -> Handler {
+    let code = std::ptr::with_exposed_provenance::<()>(address);
+    // SAFETY: the code in a region takes what a handler takes and keeps what a
+    // handler keeps: see `translate`. It is called through ops only, which lead
+    // there as long as the region lives.
+    unsafe { std::mem::transmute::<*const (), Handler>(code) }
+}

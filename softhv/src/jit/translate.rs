@@ -1,0 +1,213 @@
+//! From a block's words to host code.
+
+use super::asm::host::{RAX, RSI};
+use super::asm::{Cc, emit};
+use super::branch::{Branch, Way};
+use super::state::{Cold, State};
+use crate::cpu::op::{self, Handler, Op};
+use crate::decode;
+use crate::exec::bind::{self, Context};
+use crate::exec::branch::{FAR, NEAR};
+use crate::exec::{system, tier};
+use crate::insn::{Insn, Reg};
+use crate::mode::Mode;
+use crate::tier::Place;
+use std::ptr;
+
+/// A block that was decoded.
+pub struct Source<'a> {
+    /// Its first op, which has an op for each word behind it.
+    pub first: *const Op,
+    /// Its words.
+    pub words: &'a [u32],
+    /// What follows them, if that is not the op behind their ops.
+    pub next: Option<*const Op>,
+    /// What it was decoded for.
+    pub mode: Mode,
+}
+
+/// Instructions without a template, one after the other: the interpreter executes
+/// copies of their ops, and then an op that leads back.
+#[derive(Default)]
+struct Aside {
+    copies: Vec<Op>,
+    /// The op of the first of them in the block itself.
+    first: Option<*const Op>,
+}
+
+/// How an instruction was dealt with.
+enum Done {
+    /// Emitted.
+    Inline,
+    /// Emitted, and nothing follows.
+    End,
+    /// Not at all.
+    Not,
+}
+
+/// What a block becomes.
+pub struct Translated {
+    /// Host code, to be put where [`Way::base`] says.
+    pub code: Vec<u8>,
+    /// Instructions that the interpreter executes.
+    pub aside: usize,
+}
+
+/// Translates `source`. `place` keeps ops, which must stay where they are as long
+/// as the code may be executed; there may be no room.
+pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
+    let mut state = State::new();
+    let mut aside = Aside::default();
+    let mut asides = 0;
+    let mut at = source.first;
+    for word in source.words {
+        let insn = decode::instruction(*word);
+        // SAFETY: a block has an op for each of its words, in order.
+        let op = unsafe { &*at };
+        let done = instruction(&mut state, &mut aside, &insn, op, source.mode, way, place)?;
+        match done {
+            Done::End => return Some(finish(state, asides, way)),
+            Done::Inline => {}
+            Done::Not => {
+                asides += 1;
+                let bound = bind::bind(&insn, context(source.mode, op));
+                aside.first.get_or_insert(at);
+                if bound.ends {
+                    state.leave(aside.first.unwrap_or(at));
+                    return Some(finish(state, asides, way));
+                }
+                let mut copy = bound.op;
+                copy.pc_offset = op.pc_offset;
+                aside.copies.push(copy);
+            }
+        }
+        let is_aside = aside.first.is_some();
+        // SAFETY: what does not end a block has an op behind it.
+        at = unsafe { at.add(1) };
+        // SAFETY: as above.
+        let look = unsafe { &*at };
+        if look.pc_offset == op.pc_offset
+            && ptr::fn_addr_eq(look.run, system::stack_moved as Handler)
+        {
+            if is_aside {
+                aside.copies.push(look.clone());
+            } else {
+                look_at_stack(&mut state, at);
+            }
+            // SAFETY: it does not end a block.
+            at = unsafe { at.add(1) };
+        }
+    }
+    // What just continues: the op behind the last.
+    // SAFETY: as above.
+    let last = unsafe { &*at };
+    match (source.next, aside.first) {
+        (None, Some(first)) => state.leave(first),
+        (None, None) => {
+            let kind = if last.pc_offset < 4092 { NEAR } else { FAR };
+            state.take(at, kind, way);
+        }
+        (Some(next), None) => state.leave(next),
+        (Some(next), Some(_)) => {
+            let on = Op::new(tier::pass);
+            on.link.set(next);
+            aside.copies.push(on);
+            let copies = place(&mut aside.copies)?;
+            state.leave(copies);
+        }
+    }
+    Some(finish(state, asides, way))
+}
+
+fn finish(mut state: State, aside: usize, way: Way) -> Translated {
+    state.finish(way);
+    Translated {
+        code: state.asm.code,
+        aside,
+    }
+}
+
+fn context(mode: Mode, op: &Op) -> Context {
+    Context {
+        mode,
+        offset: op.pc_offset,
+    }
+}
+
+/// Emits `insn` and, before it, the way back from what is aside. `None` if there
+/// is no room for ops.
+fn instruction(
+    state: &mut State,
+    aside: &mut Aside,
+    insn: &Insn,
+    op: &Op,
+    mode: Mode,
+    way: Way,
+    place: &mut Place<'_>,
+) -> Option<Done> {
+    state.next();
+    if aside.first.is_none() {
+        return Some(template(state, insn, op, mode, way));
+    }
+    let before = state.asm.code.len();
+    // Where the copies are is known once they are needed.
+    emit!(state.asm, movabsq_oi, RSI, 0u64);
+    let operand = state.asm.code.len() - 8;
+    emit!(state.asm, jmpq_m, super::asm::at(RSI, 0));
+    let back = way.base + state.asm.code.len();
+    state.forget();
+    let done = template(state, insn, op, mode, way);
+    if matches!(done, Done::Not) {
+        state.asm.code.truncate(before);
+        return Some(done);
+    }
+    aside.copies.push(Op::new(super::handler_at(back)));
+    let copies = place(&mut aside.copies)?;
+    state.asm.code[operand..operand + 8].copy_from_slice(&copies.addr().to_le_bytes());
+    aside.first = None;
+    Some(done)
+}
+
+fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Done {
+    let flags = state.flags.take();
+    let (at, offset) = (ptr::from_ref(op), op.pc_offset);
+    match state.branch(insn, at, offset, flags, way) {
+        Branch::End => return Done::End,
+        Branch::Conditional => return Done::Inline,
+        Branch::Not => {}
+    }
+    let inline = if insn.is_memory() {
+        !(mode.fp_traps && insn.is_vector()) && state.memory(insn, at, offset, mode.user)
+    } else if let Insn::ReadSys { rt, .. } = *insn {
+        let bound = bind::bind(insn, context(mode, op)).op;
+        let is_plain = ptr::fn_addr_eq(bound.run, system::mrs_plain as Handler);
+        if is_plain {
+            emit!(
+                state.asm,
+                movq_rm,
+                RAX,
+                super::asm::at(super::asm::host::RDI, bound.imm as i32)
+            );
+            state.set(rt, RAX);
+        }
+        is_plain
+    } else if let Insn::Hint { number } = *insn {
+        // NOP and what is one here; YIELD, WFE and WFI are not.
+        !(1..=3).contains(&number)
+    } else {
+        state.integer(insn, offset, flags)
+    };
+    if inline { Done::Inline } else { Done::Not }
+}
+
+/// Behind an instruction that may have moved the stack pointer off its
+/// alignment, which blocks are decoded for: `look` finds out whether it matters.
+fn look_at_stack(state: &mut State, look: *const Op) {
+    state.next();
+    state.flags = None;
+    let sp = state.read_slot(op::SP);
+    const { assert!(op::SP == Reg::SP.number()) };
+    emit!(state.asm, testl_mi, sp, 15u32);
+    let off = state.asm.jump_if(Cc::Ne);
+    state.cold.push(Cold::Leave(off, look));
+}
