@@ -194,6 +194,7 @@ impl RunningVm {
         command.spawn_on(self)
     }
 
+    /// Its runtime directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -204,12 +205,6 @@ impl RunningVm {
         let channel = Channel::new(stream, Arc::new(Unwatched))?;
         channel.limit(deadline);
         Ok(channel)
-    }
-
-    /// Its runtime directory.
-    #[cfg(feature = "cli")]
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Whether it still runs.
