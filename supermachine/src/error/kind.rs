@@ -48,6 +48,7 @@ impl Error {
             | Self::TooManyVcpus { .. }
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
+            | Self::Mount { .. }
             | Self::NameTaken { .. }
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
@@ -99,6 +100,7 @@ impl Error {
             Self::TooManyVcpus { .. } => "too-many-vcpus",
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
+            Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",

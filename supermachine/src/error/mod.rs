@@ -139,6 +139,14 @@ pub enum Error {
         /// What was given.
         hostname: String,
     },
+    /// A mount of the configuration is not one, or not one of the snapshot's.
+    #[error("mount `{}`: {problem}", Printable::line(tag))]
+    Mount {
+        /// Its tag.
+        tag: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a file that is no kernel.
     #[error(
