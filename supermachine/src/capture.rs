@@ -9,7 +9,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -191,6 +191,10 @@ pub(crate) fn write(
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
         workload: about.workload.clone(),
+        mounts: match image.template() {
+            Some(template) => template.image().mounts.clone(),
+            None => mount::points(&vm.config().mounts),
+        },
     };
     let text =
         serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;

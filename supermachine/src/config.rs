@@ -3,7 +3,7 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, random};
+use crate::{AssetPaths, Error, MountSpec, mount, random};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -71,6 +71,7 @@ pub struct VmConfig {
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
+    pub(crate) mounts: Vec<MountSpec>,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -97,6 +98,7 @@ impl Default for VmConfig {
             name: None,
             labels: BTreeMap::new(),
             clock: WallClock::default(),
+            mounts: Vec::new(),
         }
     }
 }
@@ -217,6 +219,14 @@ impl VmConfig {
         self
     }
 
+    /// Gives the guest a directory of the host. A copy needs those that its snapshot
+    /// was baked with, by their tags, and no others; which directories they are
+    /// is said for each.
+    pub fn with_mount(mut self, mount: MountSpec) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -250,6 +260,7 @@ impl VmConfig {
             }
             _ => {}
         }
+        mount::validate(&self.mounts)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {
                 what: "a limit on processes",

@@ -11,7 +11,7 @@ pub mod memory;
 pub mod spec;
 mod sync;
 
-pub use spec::{Endpoints, HostFile, MachineSpec, Volume};
+pub use spec::{Endpoints, HostFile, MachineSpec, Share, Volume};
 
 #[cfg(all(doctest, feature = "softhv"))]
 #[doc = include_str!("../README.md")]

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use devices::virtio::fs::{Owner, SymlinkPolicy};
+
 /// Kernel command line of a machine that names none: console on the PL011,
 /// restart instead of halting on `reboot` and at once on a panic.
 pub const DEFAULT_CMDLINE: &str = "console=ttyAMA0 reboot=t panic=-1";
@@ -118,6 +120,8 @@ pub struct MachineSpec {
     pub disks: Vec<HostFile>,
     /// Writable disks, after the others.
     pub volumes: Vec<Volume>,
+    /// Directories of the host that the guest can mount.
+    pub shares: Vec<Share>,
     /// Host sockets that lead into the guest.
     pub endpoints: Endpoints,
 }
@@ -135,6 +139,7 @@ impl MachineSpec {
             randomize_kernel: false,
             disks: Vec::new(),
             volumes: Vec::new(),
+            shares: Vec::new(),
             endpoints: Endpoints::default(),
         }
     }
@@ -148,6 +153,22 @@ pub struct Volume {
     pub path: PathBuf,
     /// Size of a file that is made, in bytes.
     pub new_bytes: u64,
+}
+
+/// A directory of the host that the guest can mount, by virtio-fs. Snapshots hold
+/// nothing that is in it, and not where it is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// The directory.
+    pub directory: HostFile,
+    /// What the guest mounts it by: 1 to 36 bytes.
+    pub tag: String,
+    /// Refuse every change, whatever the guest tries.
+    pub read_only: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// Whom files belong to, for the guest.
+    pub owner: Owner,
 }
 
 /// Host sockets that lead into the guest.

@@ -3,7 +3,9 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, deny, examples, guest_image, handlers, macos, process, workspace};
+use crate::{
+    assets, check, deny, examples, guest_image, handlers, macos, process, registry, workspace,
+};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -134,6 +136,7 @@ fn setup() -> Result<()> {
         eprintln!("image: {}", guest_image::ensure(name)?.display());
     }
     eprintln!("image: {}", guest_image::busybox()?.display());
+    eprintln!("registry: {}", registry::ensure()?.display());
     Ok(())
 }
 

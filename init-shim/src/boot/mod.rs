@@ -6,6 +6,7 @@
 
 pub mod options;
 mod root;
+mod shares;
 mod surroundings;
 
 use std::ffi::CStr;
@@ -116,6 +117,7 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     }
     sys::set_umask(0o022);
     let around = surroundings::prepare(&options);
+    shares::mount(&options.mounts)?;
     let (soft, hard) = DESCRIPTOR_LIMITS;
     // Commands live with the kernel's default then.
     let _ = sys::set_descriptor_limit(soft, hard);

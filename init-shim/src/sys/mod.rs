@@ -20,9 +20,9 @@ mod clone;
 use std::io;
 
 pub use descriptors::{
-    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, fill_standard_descriptors,
-    make_dir_at, open_at, pending_bytes, pipe, poll, read, remove_dir_at, set_nonblocking,
-    set_winsize, write,
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, event_counter,
+    fill_standard_descriptors, make_dir_at, open_at, pending_bytes, pipe, poll, read,
+    remove_dir_at, set_nonblocking, set_winsize, write,
 };
 pub use files::{device_numbers, make_node, set_times, set_xattr, xattrs};
 pub use machine::{

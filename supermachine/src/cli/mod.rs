@@ -6,13 +6,17 @@ mod command;
 mod control;
 mod copy;
 mod detached;
+mod directories;
 mod disk;
 mod doctor;
 mod fork;
 mod frames;
+mod image;
 mod keys;
 mod life;
 mod list;
+#[cfg(feature = "pull")]
+mod login;
 mod logs;
 mod machine;
 mod machines;
@@ -27,7 +31,7 @@ mod status;
 mod terminal;
 mod values;
 
-use crate::{Error, log};
+use crate::{Error, PullPolicy, log};
 use clap::{Parser, Subcommand};
 use std::io;
 use std::sync::Arc;
@@ -62,8 +66,22 @@ enum Command {
     #[command(after_help = EXIT_HELP)]
     Run(Box<run::Arguments>),
     /// Bake an image into a snapshot that machines are copied from
-    #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
+    /// Get an image as its registry has it now, and bake it
+    Pull(bake::Arguments),
+    /// Not here: images are built by other tools
+    #[command(hide = true, disable_help_flag = true)]
+    Build {
+        /// Whatever was given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Keep the credentials for a registry, where Docker keeps them
+    #[cfg(feature = "pull")]
+    Login(login::LoginArguments),
+    /// Forget the credentials for a registry
+    #[cfg(feature = "pull")]
+    Logout(login::LogoutArguments),
     /// List machines
     Ps(machines::PsArguments),
     /// Run a command in a running machine
@@ -145,7 +163,17 @@ pub fn main() -> u8 {
     }
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Bake(arguments) => bake::run(arguments),
+        Command::Bake(arguments) => bake::run(arguments, PullPolicy::Missing),
+        Command::Pull(arguments) => bake::run(arguments, PullPolicy::Always),
+        Command::Build { .. } => Err(Error::Unsuitable {
+            what: "`supermachine build`",
+            needs: "a builder, which this is not: run `docker buildx build --platform linux/arm64 \
+                    --output type=oci,dest=FILE .` or `buildah`, and use oci-archive:FILE",
+        }),
+        #[cfg(feature = "pull")]
+        Command::Login(arguments) => login::login(&arguments),
+        #[cfg(feature = "pull")]
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),

@@ -3,6 +3,8 @@
 use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About};
+use super::directories::{self, Directory};
+use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::output::{complain, print};
@@ -11,10 +13,9 @@ use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
-use crate::image::default_cache;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::{BakeOptions, Progress};
+use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
+use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -58,9 +59,13 @@ pub struct Arguments {
     /// Not yet: machines have no network
     #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
     publish: Vec<String>,
-    /// Not yet: host directories cannot be mounted
-    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
-    volume: Vec<String>,
+    /// Give the guest a directory of the host; may be repeated
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = directories::volume)]
+    volume: Vec<Directory>,
+    /// The same, written out: source=HOST,target=GUEST, and readonly,
+    /// symlinks=opaque|deny|follow, owner=UID[:GID]
+    #[arg(long, value_name = "K=V,…", value_parser = directories::mount)]
+    mount: Vec<Directory>,
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
@@ -91,8 +96,11 @@ pub struct Arguments {
     /// reaps orphans and passes signals on
     #[arg(long)]
     init: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
-    /// snapshot: snapshot:NAME, its name, or the path of its directory
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
+    /// tar:FILE or rootfs:DIR;
+    /// or a snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
@@ -162,12 +170,6 @@ fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
             "a network, which machines do not have yet: exec reaches what listens in the guest",
         );
     }
-    if !arguments.volume.is_empty() {
-        return refused(
-            "--volume",
-            "mounts of host directories, which there are not yet: pass files on standard input",
-        );
-    }
     Ok(())
 }
 
@@ -194,6 +196,9 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     }
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
+    }
+    for (number, mount) in arguments.volume.iter().chain(&arguments.mount).enumerate() {
+        config = config.with_mount(mount.spec(number));
     }
     config.validate()?;
     Ok(config)
@@ -380,19 +385,16 @@ fn find_image(
     signals: &Forwarder,
     is_suspect: bool,
 ) -> Result<Image, Error> {
-    let cache = default_cache()?;
     let status = match Manner::of(arguments.quiet, false) {
         Manner::Silent => None,
         manner => Some(Arc::new(Status::new(manner))),
     };
-    let image = signals.prepare(|cancel| {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        options.progress = status.clone().map(|status| status as Arc<dyn Progress>);
-        // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = is_suspect;
-        Image::load_with(reference, &cache, &options)
-    })?;
+    let load = Load {
+        by_default: PullPolicy::Missing,
+        verify: is_suspect,
+        progress: status.clone().map(|status| status as Arc<dyn Progress>),
+    };
+    let image = arguments.image.load(reference, load, signals)?;
     if arguments.console || arguments.no_snapshot {
         return Ok(image);
     }

@@ -1,6 +1,8 @@
 //! The user's terminal: raw while a command has it, and restored whatever
 //! happens.
 
+#[cfg(feature = "pull")]
+use rustix::termios::LocalModes;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +40,34 @@ impl RawTerminal {
 }
 
 impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Standard input as a terminal that does not show what is typed, until dropped.
+#[cfg(feature = "pull")]
+pub struct HiddenInput(());
+
+#[cfg(feature = "pull")]
+impl HiddenInput {
+    /// Hides what is typed, if standard input is a terminal.
+    pub fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        if !isatty(&stdin) {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        Ok(Some(Self(())))
+    }
+}
+
+#[cfg(feature = "pull")]
+impl Drop for HiddenInput {
     fn drop(&mut self) {
         restore();
     }

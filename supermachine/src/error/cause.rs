@@ -20,6 +20,9 @@ pub(crate) enum Part {
     Bake(oci_bake::BakeError),
     #[error(transparent)]
     Reference(oci_bake::ImageError),
+    #[cfg(feature = "pull")]
+    #[error(transparent)]
+    Registry(oci_pull::PullError),
     #[error(transparent)]
     Assets(kernel::KernelError),
     #[error(transparent)]
@@ -54,6 +57,11 @@ parts! {
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
     exec_proto::ProtoError => Protocol(Protocol);
+}
+
+#[cfg(feature = "pull")]
+parts! {
+    oci_pull::PullError => Registry(Registry);
 }
 
 impl Cause {

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::cause::{Cause, Part};
+use super::registry::of_registry;
 use exec_proto::ErrorKind as GuestKind;
 use pool::PoolError;
 use snapshot::SnapshotError;
@@ -39,6 +40,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Image(_) => ErrorKind::Image,
+            Self::Registry(cause) => of_registry(cause),
             Self::NoSuchVm { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Assets(_) | Self::NoWorker { .. } => ErrorKind::Installation,
             Self::Reference(_)
@@ -46,6 +48,7 @@ impl Error {
             | Self::TooManyVcpus { .. }
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
+            | Self::Mount { .. }
             | Self::NameTaken { .. }
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
@@ -88,6 +91,7 @@ impl Error {
             Self::Image(_) => "image",
             Self::NoSuchVm { .. } => "no-such-vm",
             Self::Reference(_) => "reference",
+            Self::Registry(_) => "registry",
             Self::Assets(_) => "assets",
             Self::NoWorker { .. } => "no-worker",
             Self::Worker { .. } => "worker",
@@ -96,6 +100,7 @@ impl Error {
             Self::TooManyVcpus { .. } => "too-many-vcpus",
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
+            Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",

@@ -501,6 +501,7 @@ mod tests {
             signal: None,
             duration: Duration::ZERO,
             timed_out: false,
+            oom: false,
             peak_rss_kib: 0,
             step: 0,
             executed: true,

@@ -1,5 +1,6 @@
 //! What a worker has, and the orders that it carries out on it.
 
+use super::files::Given;
 use super::hangup::while_wanted;
 use super::monitor::{Monitor, News, Turn};
 use super::oom::OomWatch;
@@ -29,7 +30,7 @@ use vmm_core::machine::{
     SavedMachine, Standstill,
 };
 use vmm_core::spec::DEFAULT_CMDLINE;
-use vmm_core::{Endpoints, HostFile, MachineSpec};
+use vmm_core::{Endpoints, MachineSpec};
 
 /// A worker between two orders.
 pub(super) struct Served {
@@ -40,8 +41,8 @@ pub(super) struct Served {
     identity: Option<EngineIdentity>,
     /// Removed at the end.
     pub(super) runtime_dir: PathBuf,
-    /// The machine's read-only disks.
-    layers: Vec<HostFile>,
+    /// What the machine has of the host.
+    given: Given,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -74,7 +75,7 @@ impl Served {
             baseline: None,
             captured: None,
             births: Vec::new(),
-            layers: Vec::new(),
+            given: Given::default(),
             is_fresh: false,
             still: None,
             prefetched: WorkingSet::default(),
@@ -239,7 +240,8 @@ impl Served {
         Ok(name)
     }
 
-    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn boot(&mut self, boot: &Boot, mut files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+        self.given.shares = files::shares(&boot.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
         let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
         let mut files = files::in_order(names, files);
@@ -247,21 +249,27 @@ impl Served {
             .next()
             .ok_or(Refusal::Untimely("boot without a kernel"))?;
         let initrd = files.next();
-        self.layers = files.collect();
+        self.given.layers = files.collect();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
             memory_bytes: bytes(boot.memory_mib),
             vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
-            disks: self.layers.clone(),
+            disks: self.given.layers.clone(),
+            shares: self.given.shares.clone(),
             ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
-    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn restore(
+        &mut self,
+        restore: &Restore,
+        mut files: Vec<OwnedFd>,
+    ) -> Result<FromWorker, Refusal> {
+        self.given.shares = files::shares(&restore.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
         let here = self
@@ -269,7 +277,7 @@ impl Served {
             .clone()
             .stamp(restore.guest.clone());
         let files = files::named(&restore.files, files);
-        self.layers = files::among(&files, &restore.layers)?;
+        self.given.layers = files::among(&files, &restore.layers)?;
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
@@ -278,10 +286,9 @@ impl Served {
         self.prefetched = snapshot.working_set().clone();
         read_ahead(&snapshot);
         let options = RestoreOptions {
-            disks: self.layers.clone(),
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
-            ..RestoreOptions::default()
+            ..self.given.options()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
         let memory_mib = memory_mib(&machine);
@@ -390,15 +397,17 @@ impl Served {
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
-        let layers = self.layers.clone();
+        let given = self.given.clone();
         let keep = |number: usize| {
             let control = births.get(number).map(|(_, control)| control.as_fd());
-            let layers = self.layers.iter().filter_map(HostFile::as_fd);
-            control.into_iter().chain(layers).collect()
+            control
+                .into_iter()
+                .chain(self.given.descriptors())
+                .collect()
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
             match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, layers, forked),
+                Some((setup, control)) => be_born(setup, control, given, forked),
                 None => 0,
             }
         })?;
@@ -411,11 +420,7 @@ impl Served {
     pub(super) fn adopt(&mut self, forked: ForkedMachine) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
         let begun = Instant::now();
-        let options = RestoreOptions {
-            disks: self.layers.clone(),
-            ..RestoreOptions::default()
-        };
-        let (machine, generation) = prepared.adopt(forked, &options)?;
+        let (machine, generation) = prepared.adopt(forked, &self.given.options())?;
         let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed();
@@ -466,12 +471,7 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-pub(super) fn be_born(
-    setup: &Setup,
-    control: &OwnedFd,
-    layers: Vec<HostFile>,
-    forked: ForkedMachine,
-) -> u8 {
+pub(super) fn be_born(setup: &Setup, control: &OwnedFd, given: Given, forked: ForkedMachine) -> u8 {
     let live = || {
         let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
@@ -479,7 +479,7 @@ pub(super) fn be_born(
         let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup)?;
-        served.layers = layers;
+        served.given = given;
         let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;

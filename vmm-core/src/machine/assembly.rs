@@ -8,6 +8,7 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
+use devices::virtio::fs::{Fs, FsConfig, FsState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::rng::{Rng, RngState};
@@ -22,7 +23,7 @@ use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Share, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -51,12 +52,14 @@ pub struct DeviceCounters {
     pub traffic: Option<Traffic>,
 }
 
-/// The states that devices take, by slot: those that every machine has, and a disk
-/// in every slot after them.
-pub(super) fn virtio_formats() -> impl Iterator<Item = StateFormat> {
+/// The states that devices take, by slot: those that every machine has, disks, and
+/// directories of the host.
+pub(super) fn virtio_formats(disks: u32, shares: u32) -> impl Iterator<Item = StateFormat> {
+    let repeat = |format, count: u32| std::iter::repeat_n(format, count as usize);
     FIXED_FORMATS
         .into_iter()
-        .chain(std::iter::repeat(BlkState::FORMAT))
+        .chain(repeat(BlkState::FORMAT, disks))
+        .chain(repeat(FsState::FORMAT, shares))
 }
 
 /// The devices of a machine, by what saves and restores them.
@@ -94,7 +97,7 @@ impl EarlyDevices {
         arch: &dyn Arch,
         vm: &Arc<dyn DynVm>,
         memory: &GuestMemory,
-        disks: Vec<Box<dyn VirtioDevice>>,
+        others: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<(Bus, Devices), MachineError> {
         let layout = arch.layout();
         let elastic = Elastic::new(layout, memory)?;
@@ -106,7 +109,7 @@ impl EarlyDevices {
             Box::new(elastic.mem.clone()),
         ];
         let mut virtio = Vec::new();
-        for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
+        for (slot, device) in (0..).zip(fixed.into_iter().chain(others)) {
             let line = line(vm, layout.virtio.line_of(slot));
             let events = DeviceEvents::new(slot, device.state_format().kind);
             let transport = Arc::new(VirtioMmio::with_events(
@@ -143,14 +146,14 @@ fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     })
 }
 
-/// How many virtio devices a machine with `disks` disks has, each with an
-/// interrupt below `end_line`.
+/// How many virtio devices a machine has that has so many beside those that every
+/// machine has, each with an interrupt below `end_line`.
 pub(super) fn virtio_count(
     slots: &VirtioSlots,
-    disks: usize,
+    others: usize,
     end_line: u32,
 ) -> Result<u32, MachineError> {
-    let devices = FIXED_VIRTIO.saturating_add(disks);
+    let devices = FIXED_VIRTIO.saturating_add(others);
     let max = end_line.saturating_sub(slots.first_line).min(slots.max);
     u32::try_from(devices)
         .ok()
@@ -177,6 +180,29 @@ pub(super) fn open_disks(
         disks.push(disk(&volume.path, file, false, format!("volume{n}"))?);
     }
     Ok(disks)
+}
+
+/// Opens directories of the host.
+pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let open = |share: &Share| -> Result<Box<dyn VirtioDevice>, MachineError> {
+        let path = share.directory.name();
+        let directory = share.directory.to_file();
+        let directory = directory.map_err(|source| disk_error(path, source))?;
+        let config = FsConfig {
+            read_only: share.read_only,
+            symlinks: share.symlinks,
+            owner: share.owner,
+            ..FsConfig::new(&*share.tag)
+        };
+        match Fs::new(directory.into(), config) {
+            Ok(fs) => Ok(Box::new(fs)),
+            Err(source) => Err(MachineError::Share {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    };
+    shares.iter().map(open).collect()
 }
 
 fn vsock_config(endpoints: &Endpoints) -> VsockConfig {

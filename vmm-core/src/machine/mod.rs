@@ -171,10 +171,10 @@ impl RunningMachine {
         let parts = self.parts();
         let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
         (0..)
-            .zip(devices.zip(assembly::virtio_formats()))
-            .map(|(slot, (device, format))| DeviceCounters {
+            .zip(devices)
+            .map(|(slot, device)| DeviceCounters {
                 slot,
-                kind: format.kind,
+                kind: device.state_format().kind,
                 mmio: device.counters(),
                 traffic: device.traffic(),
             })

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::virtio::blk::BlkState;
+use devices::virtio::fs::FsState;
 use devices::virtio::mmio::MmioState;
+use devices::virtio::{DeviceState, StateFormat};
 use snapshot::{
     GuestPages, OpenFiles, PageSource, PresentPages, RamMapping, Snapshot, WorkingSet, Written,
 };
@@ -18,7 +21,7 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::spec::{HostFile, Volume};
+use crate::spec::{HostFile, Share, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -28,6 +31,9 @@ pub struct RestoreOptions {
     pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
     pub volumes: Vec<Volume>,
+    /// Directories that the guest can mount, in the order they had and with the
+    /// tags they had.
+    pub shares: Vec<Share>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -82,6 +88,12 @@ impl PreparedMachine {
                 given,
             });
         }
+        if options.shares.len() != board.shares as usize {
+            return Err(MachineError::OtherShares {
+                saved: board.shares,
+                given: options.shares.len(),
+            });
+        }
         if memory_bytes != board.ram_bytes
             || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
@@ -98,7 +110,8 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
+        let mut others = assembly::open_disks(&options.disks, &options.volumes)?;
+        others.extend(assembly::open_shares(&options.shares)?);
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
@@ -113,7 +126,7 @@ impl PreparedMachine {
             }
             memory = memory.with_hot(start, bytes)?;
         }
-        let machine = self.assemble(memory, disks, board.possible_vcpus)?;
+        let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
                 parts.vm.track_writes()?;
@@ -146,7 +159,12 @@ impl RunningMachine {
         let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
-        let disks = parts.disks();
+        let of_kind = |format: StateFormat| {
+            let count = virtio.iter().filter(|d| d.device.kind == format.kind);
+            u32::try_from(count.count()).unwrap_or(u32::MAX)
+        };
+        let disks = of_kind(BlkState::FORMAT);
+        let shares = of_kind(FsState::FORMAT);
         debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
@@ -154,6 +172,7 @@ impl RunningMachine {
                 legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
+                shares,
                 holds: parts.generation.obeys(),
                 power,
                 virtio: virtio.iter().map(|device| device.device_id).collect(),
@@ -334,12 +353,5 @@ impl RunningMachine {
             Some(outcome) => Ok(outcome?),
             None => Err(MachineError::NotPaused),
         }
-    }
-}
-
-impl Parts {
-    fn disks(&self) -> u32 {
-        let fixed = assembly::FIXED_VIRTIO;
-        u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)
     }
 }
