@@ -52,7 +52,7 @@ pub use exec::{
     ExecStatus, ExecStdin, OutputGap, StreamOffsets,
 };
 pub use exec_proto::ErrorKind as ExecErrorKind;
-pub use files::{Copied, CopyOptions, FileInfo, FileKind};
+pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
