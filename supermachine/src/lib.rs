@@ -55,7 +55,7 @@ pub use exec::{
     ExecStatus, ExecStdin, OutputGap, StreamOffsets,
 };
 pub use exec_proto::ErrorKind as ExecErrorKind;
-pub use files::{Copied, CopyOptions, FileInfo, FileKind};
+pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use oci_bake::ImageConfig;

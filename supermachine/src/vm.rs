@@ -416,8 +416,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go in front
-    /// of a command: [`ExecBuilder::stage_file`].
+    /// absolute; directories that are missing are made. Longer files go by
+    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
@@ -428,7 +428,8 @@ impl Vm {
         channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
     }
 
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute.
+    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
+    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot read it or it is larger.
