@@ -10,6 +10,7 @@ use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
+use devices::virtio::net::NetState;
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
 use devices::virtio::{DeviceState, StateFormat, Traffic, VirtioDevice};
@@ -22,7 +23,7 @@ use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -51,12 +52,12 @@ pub struct DeviceCounters {
     pub traffic: Option<Traffic>,
 }
 
-/// The states that devices take, by slot: those that every machine has, and a disk
-/// in every slot after them.
-pub(super) fn virtio_formats() -> impl Iterator<Item = StateFormat> {
-    FIXED_FORMATS
-        .into_iter()
-        .chain(std::iter::repeat(BlkState::FORMAT))
+/// The states that devices take, by slot: those that every machine has, then its
+/// disks, and the network, if it has one, after them.
+pub(super) fn virtio_formats(disks: u32) -> impl Iterator<Item = StateFormat> {
+    let disks = std::iter::repeat_n(BlkState::FORMAT, disks as usize);
+    let network = std::iter::once(NetState::FORMAT);
+    FIXED_FORMATS.into_iter().chain(disks).chain(network)
 }
 
 /// The devices of a machine, by what saves and restores them.
@@ -64,6 +65,8 @@ pub(super) struct Devices {
     pub(super) board: Arc<dyn Board>,
     /// By slot.
     pub(super) virtio: Vec<Arc<VirtioMmio>>,
+    /// How many of them are disks.
+    pub(super) disks: u32,
     /// Two of these, to be told what to do.
     pub(super) elastic: Elastic,
 }
@@ -94,7 +97,7 @@ impl EarlyDevices {
         arch: &dyn Arch,
         vm: &Arc<dyn DynVm>,
         memory: &GuestMemory,
-        disks: Vec<Box<dyn VirtioDevice>>,
+        others: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<(Bus, Devices), MachineError> {
         let layout = arch.layout();
         let elastic = Elastic::new(layout, memory)?;
@@ -105,8 +108,10 @@ impl EarlyDevices {
             Box::new(elastic.balloon.clone()),
             Box::new(elastic.mem.clone()),
         ];
+        let formats = others.iter().map(|other| other.state_format());
+        let disks = formats.filter(|format| *format == BlkState::FORMAT).count();
         let mut virtio = Vec::new();
-        for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
+        for (slot, device) in (0..).zip(fixed.into_iter().chain(others)) {
             let line = line(vm, layout.virtio.line_of(slot));
             let events = DeviceEvents::new(slot, device.state_format().kind);
             let transport = Arc::new(VirtioMmio::with_events(
@@ -130,6 +135,7 @@ impl EarlyDevices {
         let devices = Devices {
             board: self.board,
             virtio,
+            disks: u32::try_from(disks).unwrap_or(u32::MAX),
             elastic,
         };
         Ok((bus, devices))
@@ -143,19 +149,33 @@ fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     })
 }
 
-/// How many virtio devices a machine with `disks` disks has, each with an
-/// interrupt below `end_line`.
+/// How many virtio devices a machine with `others` beside the fixed ones has, each
+/// with an interrupt below `end_line`.
 pub(super) fn virtio_count(
     slots: &VirtioSlots,
-    disks: usize,
+    others: usize,
     end_line: u32,
 ) -> Result<u32, MachineError> {
-    let devices = FIXED_VIRTIO.saturating_add(disks);
+    let devices = FIXED_VIRTIO.saturating_add(others);
     let max = end_line.saturating_sub(slots.first_line).min(slots.max);
     u32::try_from(devices)
         .ok()
         .filter(|count| *count <= max)
         .ok_or(MachineError::TooManyDevices { devices, max })
+}
+
+/// The devices that not every machine has, in order: read-only disks, volumes, and
+/// the network.
+pub(super) fn open_others(
+    read_only: &[HostFile],
+    volumes: &[Volume],
+    network: Option<&Network>,
+) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let mut others = open_disks(read_only, volumes)?;
+    if let Some(network) = network {
+        others.push(Box::new(network.device()));
+    }
+    Ok(others)
 }
 
 /// Opens read-only disks and volumes.

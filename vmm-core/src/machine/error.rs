@@ -180,6 +180,16 @@ pub enum MachineError {
         /// Disks given now.
         given: usize,
     },
+    /// The snapshot was made with a network and is restored without, or the other
+    /// way round.
+    #[error(
+        "the snapshot was made {} a network interface, and a copy has what it was made with",
+        if *saved { "with" } else { "without" }
+    )]
+    OtherNetwork {
+        /// Whether it was made with one.
+        saved: bool,
+    },
     /// Guest memory could not be brought back to what it was.
     #[error("guest memory cannot be brought back")]
     Rewind(#[source] io::Error),

@@ -169,9 +169,16 @@ impl RunningMachine {
     /// stopped.
     pub fn device_counters(&self) -> Vec<DeviceCounters> {
         let parts = self.parts();
-        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
+        let Some(Parts { devices, .. }) = &*parts else {
+            return Vec::new();
+        };
         (0..)
-            .zip(devices.zip(assembly::virtio_formats()))
+            .zip(
+                devices
+                    .virtio
+                    .iter()
+                    .zip(assembly::virtio_formats(devices.disks)),
+            )
             .map(|(slot, (device, format))| DeviceCounters {
                 slot,
                 kind: format.kind,

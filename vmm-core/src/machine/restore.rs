@@ -18,7 +18,7 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::spec::{HostFile, Volume};
+use crate::spec::{HostFile, Network, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -28,6 +28,8 @@ pub struct RestoreOptions {
     pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
     pub volumes: Vec<Volume>,
+    /// What the network interface leads to, if and only if there was one.
+    pub network: Option<Network>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -82,6 +84,11 @@ impl PreparedMachine {
                 given,
             });
         }
+        if saved.has_network() != options.network.is_some() {
+            return Err(MachineError::OtherNetwork {
+                saved: saved.has_network(),
+            });
+        }
         if memory_bytes != board.ram_bytes
             || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
@@ -98,7 +105,8 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
+        let network = options.network.as_ref();
+        let others = assembly::open_others(&options.disks, &options.volumes, network)?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
@@ -113,7 +121,7 @@ impl PreparedMachine {
             }
             memory = memory.with_hot(start, bytes)?;
         }
-        let machine = self.assemble(memory, disks, board.possible_vcpus)?;
+        let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
                 parts.vm.track_writes()?;
@@ -146,7 +154,7 @@ impl RunningMachine {
         let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
-        let disks = parts.disks();
+        let disks = parts.devices.disks;
         debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
@@ -334,12 +342,5 @@ impl RunningMachine {
             Some(outcome) => Ok(outcome?),
             None => Err(MachineError::NotPaused),
         }
-    }
-}
-
-impl Parts {
-    fn disks(&self) -> u32 {
-        let fixed = assembly::FIXED_VIRTIO;
-        u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
-use super::assembly::virtio_formats;
+use super::assembly::{FIXED_VIRTIO, virtio_formats};
 use super::control::Power;
 use super::error::MachineError;
 use crate::arch::Arch;
@@ -85,13 +85,20 @@ impl SavedMachine {
                 .check(*format)
                 .map_err(|source| MachineError::Board { source })?;
         }
-        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(virtio_formats())) {
+        for (slot, (state, format)) in
+            (0..).zip(self.virtio.iter().zip(virtio_formats(self.board.disks)))
+        {
             state
                 .device
                 .check(format)
                 .map_err(|source| MachineError::Device { slot, source })?;
         }
         Ok(())
+    }
+
+    /// Whether the machine has a network interface.
+    pub fn has_network(&self) -> bool {
+        self.board.virtio.len() > FIXED_VIRTIO + self.board.disks as usize
     }
 
     /// vCPUs the guest was told of, and so the most it can ever have.
@@ -204,7 +211,8 @@ impl Board {
             && self.possible_vcpus as usize <= limit
             && self.power.contains(&Power::On)
             && self.virtio.len() <= usize::from(snapshot::limits::MAX_DEVICES)
-            && self.virtio.len() >= self.disks as usize;
+            && (self.disks as usize..=self.disks as usize + FIXED_VIRTIO + 1)
+                .contains(&self.virtio.len());
         if good {
             Ok(())
         } else {
