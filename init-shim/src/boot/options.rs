@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::network::Interface;
+
 /// Where the writable upper layer lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upper {
@@ -28,6 +30,8 @@ pub struct Options {
     pub hostname: Option<String>,
     /// Name servers for `/etc/resolv.conf`.
     pub dns: Vec<String>,
+    /// The network interface, if there is one.
+    pub network: Option<Interface>,
     /// Commands to run one after the other instead of serving, their output to
     /// the console. Given as `sm.selftest=PROGRAM,ARG,…`, any number of times.
     pub selftest: Vec<Vec<String>>,
@@ -78,6 +82,7 @@ impl Options {
             process_limit: None,
             hostname: None,
             dns: Vec::new(),
+            network: None,
             selftest: Vec::new(),
         };
         let mut memory_limit = None;
@@ -120,6 +125,7 @@ impl Options {
                         return Err(bad());
                     }
                 }
+                "net" => options.network = Some(Interface::parse(value).ok_or_else(bad)?),
                 "selftest" if !value.is_empty() => options.selftest.push(list(value)),
                 _ => return Err(bad()),
             }
@@ -194,6 +200,8 @@ mod tests {
             "sm.hostname=",
             "sm.hostname=a/b",
             "sm.dns=a,,b",
+            "sm.net=",
+            "sm.net=10.0.0.2/8",
             "sm.selftest=",
             "sm.nonsense=1",
         ] {
