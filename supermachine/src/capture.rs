@@ -191,6 +191,10 @@ pub(crate) fn write(
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
         workload: about.workload.clone(),
+        network: match image.template() {
+            Some(template) => template.image().network,
+            None => vm.config().network.is_on(),
+        },
     };
     let text =
         serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;

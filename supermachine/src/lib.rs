@@ -28,6 +28,7 @@ mod life;
 mod limits;
 mod link;
 mod log;
+mod network;
 mod overrides;
 mod pool;
 mod pull;
@@ -56,6 +57,7 @@ pub use exec::{
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
+pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
 pub use pull::PullPolicy;

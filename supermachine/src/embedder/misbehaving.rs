@@ -186,6 +186,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             possible_vcpus: 1,
             layers: Vec::new(),
             cmdline: String::new(),
+            network: None,
         };
         let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
         let limit = Deadline::within(LIMIT);

@@ -49,6 +49,7 @@ impl Error {
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
             | Self::NameTaken { .. }
+            | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
@@ -100,6 +101,7 @@ impl Error {
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
             Self::NameTaken { .. } => "name-taken",
+            Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",

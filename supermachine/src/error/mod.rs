@@ -139,6 +139,9 @@ pub enum Error {
         /// What was given.
         hostname: String,
     },
+    /// The network policy in the configuration is not one.
+    #[error(transparent)]
+    Network(Cause),
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a file that is no kernel.
     #[error(

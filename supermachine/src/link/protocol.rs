@@ -8,6 +8,7 @@
 //! and opens none itself.
 
 use crate::Engine;
+use net::policy::Policy;
 use serde::{Deserialize, Serialize};
 use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 10;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -65,6 +66,8 @@ pub struct Boot {
     pub layers: Vec<String>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 /// Digests of the files that guests boot from.
@@ -111,6 +114,8 @@ pub struct Restore {
     pub vcpus: u32,
     /// Guest memory in MiB that it may be told to have.
     pub memory_mib: usize,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 /// From the embedder.

@@ -2,6 +2,7 @@
 
 use super::hangup::while_wanted;
 use super::monitor::{Monitor, News, Turn};
+use super::network;
 use super::oom::OomWatch;
 use super::{
     Refusal, bytes, choose, files, identity, memory_mib, micros, read_ahead, report, say, watch,
@@ -15,6 +16,7 @@ use crate::link::protocol::{
 };
 use crate::link::{passing, runtime_dir};
 use crate::spans;
+use net::policy::Policy;
 use snapshot::{Inspection, WorkingSet, Written};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,6 +44,9 @@ pub(super) struct Served {
     pub(super) runtime_dir: PathBuf,
     /// The machine's read-only disks.
     layers: Vec<HostFile>,
+    /// What the guest may reach, if it has a network interface; its forked children
+    /// may, too.
+    network: Option<Policy>,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -75,6 +80,7 @@ impl Served {
             captured: None,
             births: Vec::new(),
             layers: Vec::new(),
+            network: None,
             is_fresh: false,
             still: None,
             prefetched: WorkingSet::default(),
@@ -248,6 +254,7 @@ impl Served {
             .ok_or(Refusal::Untimely("boot without a kernel"))?;
         let initrd = files.next();
         self.layers = files.collect();
+        self.network = boot.network.clone();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
@@ -255,6 +262,7 @@ impl Served {
             vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
             disks: self.layers.clone(),
+            network: self.interface(),
             ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
@@ -270,6 +278,7 @@ impl Served {
             .stamp(restore.guest.clone());
         let files = files::named(&restore.files, files);
         self.layers = files::among(&files, &restore.layers)?;
+        self.network = restore.network.clone();
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
@@ -279,6 +288,7 @@ impl Served {
         read_ahead(&snapshot);
         let options = RestoreOptions {
             disks: self.layers.clone(),
+            network: self.interface(),
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
             ..RestoreOptions::default()
@@ -311,6 +321,10 @@ impl Served {
         );
         self.machine = Some(machine);
         Ok(())
+    }
+
+    fn interface(&self) -> Option<vmm_core::Network> {
+        self.network.clone().map(network::interface)
     }
 
     fn identity(&self, order: &'static str) -> Result<&EngineIdentity, Refusal> {
@@ -390,7 +404,7 @@ impl Served {
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
-        let layers = self.layers.clone();
+        let inherited = (self.layers.clone(), self.network.clone());
         let keep = |number: usize| {
             let control = births.get(number).map(|(_, control)| control.as_fd());
             let layers = self.layers.iter().filter_map(HostFile::as_fd);
@@ -398,7 +412,7 @@ impl Served {
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
             match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, layers, forked),
+                Some((setup, control)) => be_born(setup, control, inherited, forked),
                 None => 0,
             }
         })?;
@@ -413,6 +427,7 @@ impl Served {
         let begun = Instant::now();
         let options = RestoreOptions {
             disks: self.layers.clone(),
+            network: self.interface(),
             ..RestoreOptions::default()
         };
         let (machine, generation) = prepared.adopt(forked, &options)?;
@@ -469,7 +484,7 @@ impl Served {
 pub(super) fn be_born(
     setup: &Setup,
     control: &OwnedFd,
-    layers: Vec<HostFile>,
+    (layers, network): (Vec<HostFile>, Option<Policy>),
     forked: ForkedMachine,
 ) -> u8 {
     let live = || {
@@ -480,6 +495,7 @@ pub(super) fn be_born(
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup)?;
         served.layers = layers;
+        served.network = network;
         let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;
