@@ -13,7 +13,7 @@ use crate::pull::{Fetch, PullPolicy};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, Vm, VmConfig, stamp};
+use crate::{Error, Image, MountSpec, Vm, VmConfig, mount, stamp};
 use exec_proto::ErrorKind;
 use exec_proto::client::Event;
 use oci_bake::BakeOptions;
@@ -67,6 +67,7 @@ pub struct OciImageBuilder {
     warmup_tag: String,
     snapshots_dir: Option<PathBuf>,
     cache: Option<PathBuf>,
+    mounts: Vec<MountSpec>,
 }
 
 impl fmt::Debug for OciImageBuilder {
@@ -98,6 +99,7 @@ impl OciImageBuilder {
             warmup_tag: String::new(),
             snapshots_dir: None,
             cache: None,
+            mounts: Vec::new(),
         }
     }
 
@@ -138,6 +140,14 @@ impl OciImageBuilder {
     /// setting of that name was not called, before or after.
     pub fn vm_config(mut self, config: VmConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Gives the machine a directory of the host, as [`VmConfig::with_mount`] does.
+    /// Nothing that is in it gets into the snapshot but what programs have read; each
+    /// copy is given a directory for the tag anew.
+    pub fn with_mount(mut self, mount: MountSpec) -> Self {
+        self.mounts.push(mount);
         self
     }
 
@@ -271,6 +281,7 @@ impl OciImageBuilder {
     pub(crate) fn build_on(mut self, image: &Image) -> Result<Image, Error> {
         self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
         self.config.vcpus = self.vcpus.or(self.config.vcpus);
+        self.config.mounts.append(&mut self.mounts);
         self.config.validate()?;
         let image = &image.with_config(self.overrides.apply(image.config())?);
         let here = stamp::here(&self.config)?;
@@ -353,6 +364,7 @@ impl OciImageBuilder {
             self.config.boot_vcpus(),
             self.config.network.is_on(),
             self.config.hostname,
+            mount::points(&self.config.mounts),
             self.cmd,
             self.overrides,
             self.env,
@@ -376,6 +388,7 @@ impl OciImageBuilder {
             self.config.boot_vcpus(),
             self.config.network.is_on(),
             self.config.hostname,
+            mount::points(&self.config.mounts),
             self.config.max_processes,
             self.cmd,
             self.overrides,

@@ -41,6 +41,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
             hostname: Some("base".into()),
             name: None,
             console: false,
+            mounts: Vec::new(),
             ..config.clone()
         };
         let vm = Vm::boot(&Image::bare(), &bare)?;

@@ -9,7 +9,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -194,6 +194,10 @@ pub(crate) fn write(
         network: match image.template() {
             Some(template) => template.image().network,
             None => vm.config().network.is_on(),
+        },
+        mounts: match image.template() {
+            Some(template) => template.image().mounts.clone(),
+            None => mount::points(&vm.config().mounts),
         },
     };
     let text =

@@ -3,7 +3,7 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, Network, random};
+use crate::{AssetPaths, Error, MountSpec, Network, mount, random};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -72,6 +72,7 @@ pub struct VmConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
     pub(crate) network: Network,
+    pub(crate) mounts: Vec<MountSpec>,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -99,6 +100,7 @@ impl Default for VmConfig {
             labels: BTreeMap::new(),
             clock: WallClock::default(),
             network: Network::Off,
+            mounts: Vec::new(),
         }
     }
 }
@@ -227,6 +229,14 @@ impl VmConfig {
         self
     }
 
+    /// Gives the guest a directory of the host. A copy needs those that its snapshot
+    /// was baked with, by their tags, and no others; which directories they are
+    /// is said for each.
+    pub fn with_mount(mut self, mount: MountSpec) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -260,6 +270,7 @@ impl VmConfig {
             }
             _ => {}
         }
+        mount::validate(&self.mounts)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {
                 what: "a limit on processes",

@@ -28,6 +28,7 @@ mod life;
 mod limits;
 mod link;
 mod log;
+mod mount;
 mod network;
 mod overrides;
 mod pool;
@@ -57,6 +58,7 @@ pub use exec::{
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind};
 pub use image::Image;
+pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};

@@ -3,6 +3,7 @@
 use crate::embedder::personalise::Personality;
 use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
+use crate::mount::{self, MountPoint};
 use crate::{Error, VmConfig, stamp};
 use net::policy::Policy;
 use oci_bake::ImageConfig;
@@ -35,6 +36,8 @@ pub struct ImageFile {
     pub possible_vcpus: u32,
     /// What each copy runs without being asked.
     pub workload: Workload,
+    /// Directories of the host that each copy needs, in the machine's order.
+    pub mounts: Vec<MountPoint>,
     /// A copy has a network interface.
     #[serde(default)]
     pub network: bool,
@@ -207,11 +210,15 @@ impl Template {
     /// given: the files that were checked here, and not what their paths lead to
     /// by then.
     pub fn restore(&self, config: &VmConfig) -> Result<(Restore, Vec<File>), Error> {
-        let (names, files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let wanted = mount::for_copy(&config.mounts, &self.image.mounts)?;
+        let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let (mounts, directories) = mount::open(wanted)?;
+        files.extend(directories);
         let layers = layer_resources(&self.layers).into_iter();
         let restore = Restore {
             snapshot: self.path().to_string_lossy().into_owned(),
             files: names,
+            mounts,
             guest: self.guest.clone(),
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),

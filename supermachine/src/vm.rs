@@ -12,7 +12,7 @@ use crate::link::runtime_dir;
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, spans,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
 };
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
@@ -149,7 +149,9 @@ impl Vm {
             .chain(image.layers())
             .map(|path| open_to_read(path))
             .collect();
-        let files = files?;
+        let mut files = files?;
+        let (mounts, directories) = mount::open(&config.mounts)?;
+        files.extend(directories);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
             kernel: name(&assets.kernel),
@@ -158,6 +160,7 @@ impl Vm {
             vcpus: config.boot_vcpus(),
             possible_vcpus: MAX_VCPUS,
             layers: image.layers().iter().map(name).collect(),
+            mounts,
             cmdline: command_line(image, config),
             network: config.network.policy(),
         };
@@ -523,8 +526,9 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         false => String::new(),
     };
     format!(
-        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{network}",
+        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{network}{}",
         kernel::recipe::BASE_COMMAND_LINE,
-        image.layers().len()
+        image.layers().len(),
+        mount::kernel_arguments(&config.mounts)
     )
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use devices::virtio::fs::{Owner, SymlinkPolicy};
 use devices::virtio::net::{Net, NetBackend, NetConfig};
 
 /// Kernel command line of a machine that names none: console on the PL011,
@@ -121,6 +122,8 @@ pub struct MachineSpec {
     pub disks: Vec<HostFile>,
     /// Writable disks, after the others.
     pub volumes: Vec<Volume>,
+    /// Directories of the host that the guest can mount.
+    pub shares: Vec<Share>,
     /// Host sockets that lead into the guest.
     pub endpoints: Endpoints,
     /// What the guest's network interface leads to; without it there is none.
@@ -140,6 +143,7 @@ impl MachineSpec {
             randomize_kernel: false,
             disks: Vec::new(),
             volumes: Vec::new(),
+            shares: Vec::new(),
             endpoints: Endpoints::default(),
             network: None,
         }
@@ -177,6 +181,22 @@ pub struct Volume {
     pub path: PathBuf,
     /// Size of a file that is made, in bytes.
     pub new_bytes: u64,
+}
+
+/// A directory of the host that the guest can mount, by virtio-fs. Snapshots hold
+/// nothing that is in it, and not where it is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// The directory.
+    pub directory: HostFile,
+    /// What the guest mounts it by: 1 to 36 bytes.
+    pub tag: String,
+    /// Refuse every change, whatever the guest tries.
+    pub read_only: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// Whom files belong to, for the guest.
+    pub owner: Owner,
 }
 
 /// Host sockets that lead into the guest.

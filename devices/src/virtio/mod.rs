@@ -16,6 +16,8 @@ pub mod balloon;
 #[cfg(feature = "blk")]
 pub mod blk;
 pub mod chain;
+#[cfg(feature = "fs")]
+pub mod fs;
 #[cfg(feature = "mem")]
 pub mod mem;
 pub mod mmio;

@@ -7,6 +7,7 @@
 pub mod network;
 pub mod options;
 mod root;
+mod shares;
 mod surroundings;
 
 use std::ffi::CStr;
@@ -117,6 +118,7 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     }
     sys::set_umask(0o022);
     let around = surroundings::prepare(&options);
+    shares::mount(&options.mounts)?;
     let (soft, hard) = DESCRIPTOR_LIMITS;
     // Commands live with the kernel's default then.
     let _ = sys::set_descriptor_limit(soft, hard);

@@ -6,6 +6,7 @@ mod command;
 mod control;
 mod copy;
 mod detached;
+mod directories;
 mod disk;
 mod doctor;
 mod fork;

@@ -3,6 +3,7 @@
 use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About};
+use super::directories::{self, Directory};
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
@@ -66,9 +67,13 @@ pub struct Arguments {
     /// Not yet: ports of the guest are not published
     #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
     publish: Vec<String>,
-    /// Not yet: host directories cannot be mounted
-    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
-    volume: Vec<String>,
+    /// Give the guest a directory of the host; may be repeated
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = directories::volume)]
+    volume: Vec<Directory>,
+    /// The same, written out: source=HOST,target=GUEST, and readonly,
+    /// symlinks=opaque|deny|follow, owner=UID[:GID]
+    #[arg(long, value_name = "K=V,…", value_parser = directories::mount)]
+    mount: Vec<Directory>,
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
@@ -180,12 +185,6 @@ fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
              guest",
         );
     }
-    if !arguments.volume.is_empty() {
-        return refused(
-            "--volume",
-            "mounts of host directories, which there are not yet: pass files on standard input",
-        );
-    }
     Ok(())
 }
 
@@ -213,6 +212,9 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     config = config.with_network(network(arguments)?);
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
+    }
+    for (number, mount) in arguments.volume.iter().chain(&arguments.mount).enumerate() {
+        config = config.with_mount(mount.spec(number));
     }
     config.validate()?;
     Ok(config)

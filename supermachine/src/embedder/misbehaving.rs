@@ -185,6 +185,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             vcpus: 1,
             possible_vcpus: 1,
             layers: Vec::new(),
+            mounts: Vec::new(),
             cmdline: String::new(),
             network: None,
         };

@@ -48,6 +48,7 @@ impl Error {
             | Self::TooManyVcpus { .. }
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
+            | Self::Mount { .. }
             | Self::NameTaken { .. }
             | Self::Network(_)
             | Self::CopyTooLarge { .. }
@@ -100,6 +101,7 @@ impl Error {
             Self::TooManyVcpus { .. } => "too-many-vcpus",
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
+            Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
             Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",

@@ -142,6 +142,14 @@ pub enum Error {
     /// The network policy in the configuration is not one.
     #[error(transparent)]
     Network(Cause),
+    /// A mount of the configuration is not one, or not one of the snapshot's.
+    #[error("mount `{}`: {problem}", Printable::line(tag))]
+    Mount {
+        /// Its tag.
+        tag: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a file that is no kernel.
     #[error(

@@ -86,6 +86,10 @@ fn own() -> Vec<Error> {
             max_mib: 3,
         },
         Error::BadHostname { hostname: text() },
+        Error::Mount {
+            tag: text(),
+            problem: "give it a directory",
+        },
         Error::Start { message: text() },
         Error::Cancelled,
         Error::Paused,

@@ -1,8 +1,8 @@
 //! What a worker has, and the orders that it carries out on it.
 
+use super::files::Given;
 use super::hangup::while_wanted;
 use super::monitor::{Monitor, News, Turn};
-use super::network;
 use super::oom::OomWatch;
 use super::{
     Refusal, bytes, choose, files, identity, memory_mib, micros, read_ahead, report, say, watch,
@@ -16,7 +16,6 @@ use crate::link::protocol::{
 };
 use crate::link::{passing, runtime_dir};
 use crate::spans;
-use net::policy::Policy;
 use snapshot::{Inspection, WorkingSet, Written};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,7 +30,7 @@ use vmm_core::machine::{
     SavedMachine, Standstill,
 };
 use vmm_core::spec::DEFAULT_CMDLINE;
-use vmm_core::{Endpoints, HostFile, MachineSpec};
+use vmm_core::{Endpoints, MachineSpec};
 
 /// A worker between two orders.
 pub(super) struct Served {
@@ -42,11 +41,8 @@ pub(super) struct Served {
     identity: Option<EngineIdentity>,
     /// Removed at the end.
     pub(super) runtime_dir: PathBuf,
-    /// The machine's read-only disks.
-    layers: Vec<HostFile>,
-    /// What the guest may reach, if it has a network interface; its forked children
-    /// may, too.
-    network: Option<Policy>,
+    /// What the machine has of the host.
+    given: Given,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -79,8 +75,7 @@ impl Served {
             baseline: None,
             captured: None,
             births: Vec::new(),
-            layers: Vec::new(),
-            network: None,
+            given: Given::default(),
             is_fresh: false,
             still: None,
             prefetched: WorkingSet::default(),
@@ -245,7 +240,8 @@ impl Served {
         Ok(name)
     }
 
-    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn boot(&mut self, boot: &Boot, mut files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+        self.given.shares = files::shares(&boot.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
         let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
         let mut files = files::in_order(names, files);
@@ -253,23 +249,29 @@ impl Served {
             .next()
             .ok_or(Refusal::Untimely("boot without a kernel"))?;
         let initrd = files.next();
-        self.layers = files.collect();
-        self.network = boot.network.clone();
+        self.given.layers = files.collect();
+        self.given.network = boot.network.clone();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
             memory_bytes: bytes(boot.memory_mib),
             vcpus: boot.vcpus,
             possible_vcpus: boot.possible_vcpus,
-            disks: self.layers.clone(),
-            network: self.interface(),
+            disks: self.given.layers.clone(),
+            shares: self.given.shares.clone(),
+            network: self.given.interface(),
             ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
         Ok(FromWorker::Booted)
     }
 
-    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+    fn restore(
+        &mut self,
+        restore: &Restore,
+        mut files: Vec<OwnedFd>,
+    ) -> Result<FromWorker, Refusal> {
+        self.given.shares = files::shares(&restore.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
         let here = self
@@ -277,8 +279,8 @@ impl Served {
             .clone()
             .stamp(restore.guest.clone());
         let files = files::named(&restore.files, files);
-        self.layers = files::among(&files, &restore.layers)?;
-        self.network = restore.network.clone();
+        self.given.layers = files::among(&files, &restore.layers)?;
+        self.given.network = restore.network.clone();
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
@@ -287,11 +289,9 @@ impl Served {
         self.prefetched = snapshot.working_set().clone();
         read_ahead(&snapshot);
         let options = RestoreOptions {
-            disks: self.layers.clone(),
-            network: self.interface(),
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
-            ..RestoreOptions::default()
+            ..self.given.options()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
         let memory_mib = memory_mib(&machine);
@@ -321,10 +321,6 @@ impl Served {
         );
         self.machine = Some(machine);
         Ok(())
-    }
-
-    fn interface(&self) -> Option<vmm_core::Network> {
-        self.network.clone().map(network::interface)
     }
 
     fn identity(&self, order: &'static str) -> Result<&EngineIdentity, Refusal> {
@@ -404,15 +400,17 @@ impl Served {
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
-        let inherited = (self.layers.clone(), self.network.clone());
+        let given = self.given.clone();
         let keep = |number: usize| {
             let control = births.get(number).map(|(_, control)| control.as_fd());
-            let layers = self.layers.iter().filter_map(HostFile::as_fd);
-            control.into_iter().chain(layers).collect()
+            control
+                .into_iter()
+                .chain(self.given.descriptors())
+                .collect()
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
             match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, inherited, forked),
+                Some((setup, control)) => be_born(setup, control, given, forked),
                 None => 0,
             }
         })?;
@@ -425,12 +423,7 @@ impl Served {
     pub(super) fn adopt(&mut self, forked: ForkedMachine) -> Result<FromWorker, Refusal> {
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
         let begun = Instant::now();
-        let options = RestoreOptions {
-            disks: self.layers.clone(),
-            network: self.interface(),
-            ..RestoreOptions::default()
-        };
-        let (machine, generation) = prepared.adopt(forked, &options)?;
+        let (machine, generation) = prepared.adopt(forked, &self.given.options())?;
         let memory_mib = memory_mib(&machine);
         machine.resume();
         let load = begun.elapsed();
@@ -481,12 +474,7 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-pub(super) fn be_born(
-    setup: &Setup,
-    control: &OwnedFd,
-    (layers, network): (Vec<HostFile>, Option<Policy>),
-    forked: ForkedMachine,
-) -> u8 {
+pub(super) fn be_born(setup: &Setup, control: &OwnedFd, given: Given, forked: ForkedMachine) -> u8 {
     let live = || {
         let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
@@ -494,8 +482,7 @@ pub(super) fn be_born(
         let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup)?;
-        served.layers = layers;
-        served.network = network;
+        served.given = given;
         let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;

@@ -64,6 +64,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         files,
         guest: guest(),
         layers: Vec::new(),
+        mounts: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
         network: None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
+use devices::virtio::fs::{Fs, FsConfig, FsState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::net::NetState;
@@ -23,7 +24,7 @@ use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Share, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -52,12 +53,15 @@ pub struct DeviceCounters {
     pub traffic: Option<Traffic>,
 }
 
-/// The states that devices take, by slot: those that every machine has, then its
-/// disks, and the network, if it has one, after them.
-pub(super) fn virtio_formats(disks: u32) -> impl Iterator<Item = StateFormat> {
-    let disks = std::iter::repeat_n(BlkState::FORMAT, disks as usize);
-    let network = std::iter::once(NetState::FORMAT);
-    FIXED_FORMATS.into_iter().chain(disks).chain(network)
+/// The states that devices take, by slot: those that every machine has, disks,
+/// directories of the host, and the network, if there is one.
+pub(super) fn virtio_formats(disks: u32, shares: u32) -> impl Iterator<Item = StateFormat> {
+    let repeat = |format, count: u32| std::iter::repeat_n(format, count as usize);
+    FIXED_FORMATS
+        .into_iter()
+        .chain(repeat(BlkState::FORMAT, disks))
+        .chain(repeat(FsState::FORMAT, shares))
+        .chain(std::iter::once(NetState::FORMAT))
 }
 
 /// The devices of a machine, by what saves and restores them.
@@ -65,8 +69,6 @@ pub(super) struct Devices {
     pub(super) board: Arc<dyn Board>,
     /// By slot.
     pub(super) virtio: Vec<Arc<VirtioMmio>>,
-    /// How many of them are disks.
-    pub(super) disks: u32,
     /// Two of these, to be told what to do.
     pub(super) elastic: Elastic,
 }
@@ -108,8 +110,6 @@ impl EarlyDevices {
             Box::new(elastic.balloon.clone()),
             Box::new(elastic.mem.clone()),
         ];
-        let formats = others.iter().map(|other| other.state_format());
-        let disks = formats.filter(|format| *format == BlkState::FORMAT).count();
         let mut virtio = Vec::new();
         for (slot, device) in (0..).zip(fixed.into_iter().chain(others)) {
             let line = line(vm, layout.virtio.line_of(slot));
@@ -135,7 +135,6 @@ impl EarlyDevices {
         let devices = Devices {
             board: self.board,
             virtio,
-            disks: u32::try_from(disks).unwrap_or(u32::MAX),
             elastic,
         };
         Ok((bus, devices))
@@ -164,14 +163,16 @@ pub(super) fn virtio_count(
         .ok_or(MachineError::TooManyDevices { devices, max })
 }
 
-/// The devices that not every machine has, in order: read-only disks, volumes, and
-/// the network.
+/// The devices that not every machine has, in order: read-only disks, volumes,
+/// directories of the host, and the network.
 pub(super) fn open_others(
-    read_only: &[HostFile],
+    disks: &[HostFile],
     volumes: &[Volume],
+    shares: &[Share],
     network: Option<&Network>,
 ) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
-    let mut others = open_disks(read_only, volumes)?;
+    let mut others = open_disks(disks, volumes)?;
+    others.extend(open_shares(shares)?);
     if let Some(network) = network {
         others.push(Box::new(network.device()));
     }
@@ -197,6 +198,29 @@ pub(super) fn open_disks(
         disks.push(disk(&volume.path, file, false, format!("volume{n}"))?);
     }
     Ok(disks)
+}
+
+/// Opens directories of the host.
+pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let open = |share: &Share| -> Result<Box<dyn VirtioDevice>, MachineError> {
+        let path = share.directory.name();
+        let directory = share.directory.to_file();
+        let directory = directory.map_err(|source| disk_error(path, source))?;
+        let config = FsConfig {
+            read_only: share.read_only,
+            symlinks: share.symlinks,
+            owner: share.owner,
+            ..FsConfig::new(&*share.tag)
+        };
+        match Fs::new(directory.into(), config) {
+            Ok(fs) => Ok(Box::new(fs)),
+            Err(source) => Err(MachineError::Share {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    };
+    shares.iter().map(open).collect()
 }
 
 fn vsock_config(endpoints: &Endpoints) -> VsockConfig {

@@ -107,6 +107,15 @@ pub enum MachineError {
         #[source]
         source: devices::virtio::blk::BlkError,
     },
+    /// A directory of the host cannot be shared.
+    #[error("cannot share {} with the guest", path.display())]
+    Share {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: devices::virtio::fs::FsError,
+    },
     /// The vsock device could not be made.
     #[error("cannot make the guest's sockets")]
     Vsock(#[from] devices::virtio::vsock::VsockError),
@@ -189,6 +198,14 @@ pub enum MachineError {
     OtherNetwork {
         /// Whether it was made with one.
         saved: bool,
+    },
+    /// The snapshot was made with another number of directories of the host.
+    #[error("the snapshot was made with {saved} mounts, {given} were given")]
+    OtherShares {
+        /// Directories it was made with.
+        saved: u32,
+        /// Directories given now.
+        given: usize,
     },
     /// Guest memory could not be brought back to what it was.
     #[error("guest memory cannot be brought back")]

@@ -169,19 +169,12 @@ impl RunningMachine {
     /// stopped.
     pub fn device_counters(&self) -> Vec<DeviceCounters> {
         let parts = self.parts();
-        let Some(Parts { devices, .. }) = &*parts else {
-            return Vec::new();
-        };
+        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
         (0..)
-            .zip(
-                devices
-                    .virtio
-                    .iter()
-                    .zip(assembly::virtio_formats(devices.disks)),
-            )
-            .map(|(slot, (device, format))| DeviceCounters {
+            .zip(devices)
+            .map(|(slot, device)| DeviceCounters {
                 slot,
-                kind: format.kind,
+                kind: device.state_format().kind,
                 mmio: device.counters(),
                 traffic: device.traffic(),
             })

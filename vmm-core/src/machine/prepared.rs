@@ -186,8 +186,12 @@ impl PreparedMachine {
         };
         let start = self.arch.load(&memory, &files, &boot)?;
         self.create_vcpus(spec.vcpus)?;
-        let network = spec.network.as_ref();
-        let others = assembly::open_others(&spec.disks, &spec.volumes, network)?;
+        let others = assembly::open_others(
+            &spec.disks,
+            &spec.volumes,
+            &spec.shares,
+            spec.network.as_ref(),
+        )?;
         let first = self.arch.vcpu_id(0);
         let power = self.capabilities.power;
         let machine = self.assemble(memory, others, possible_vcpus)?;
@@ -276,7 +280,7 @@ pub(crate) fn check_boot(
     let slots = &arch.layout().virtio;
     let end_line = first_spi.saturating_add(spi_count);
     let disks = spec.disks.len() + spec.volumes.len();
-    let others = disks + usize::from(spec.network.is_some());
+    let others = disks + spec.shares.len() + usize::from(spec.network.is_some());
     Ok(Checked {
         cmdline: command_line(
             &spec.cmdline,

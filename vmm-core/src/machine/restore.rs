@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::virtio::blk::BlkState;
+use devices::virtio::fs::FsState;
 use devices::virtio::mmio::MmioState;
+use devices::virtio::{DeviceState, StateFormat};
 use snapshot::{
     GuestPages, OpenFiles, PageSource, PresentPages, RamMapping, Snapshot, WorkingSet, Written,
 };
@@ -18,7 +21,7 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::spec::{HostFile, Network, Volume};
+use crate::spec::{HostFile, Network, Share, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -30,6 +33,9 @@ pub struct RestoreOptions {
     pub volumes: Vec<Volume>,
     /// What the network interface leads to, if and only if there was one.
     pub network: Option<Network>,
+    /// Directories that the guest can mount, in the order they had and with the
+    /// tags they had.
+    pub shares: Vec<Share>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -89,6 +95,12 @@ impl PreparedMachine {
                 saved: saved.has_network(),
             });
         }
+        if options.shares.len() != board.shares as usize {
+            return Err(MachineError::OtherShares {
+                saved: board.shares,
+                given: options.shares.len(),
+            });
+        }
         if memory_bytes != board.ram_bytes
             || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
@@ -105,8 +117,12 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let network = options.network.as_ref();
-        let others = assembly::open_others(&options.disks, &options.volumes, network)?;
+        let others = assembly::open_others(
+            &options.disks,
+            &options.volumes,
+            &options.shares,
+            options.network.as_ref(),
+        )?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
@@ -154,7 +170,12 @@ impl RunningMachine {
         let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
-        let disks = parts.devices.disks;
+        let of_kind = |format: StateFormat| {
+            let count = virtio.iter().filter(|d| d.device.kind == format.kind);
+            u32::try_from(count.count()).unwrap_or(u32::MAX)
+        };
+        let disks = of_kind(BlkState::FORMAT);
+        let shares = of_kind(FsState::FORMAT);
         debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
@@ -162,6 +183,7 @@ impl RunningMachine {
                 legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
+                shares,
                 holds: parts.generation.obeys(),
                 power,
                 virtio: virtio.iter().map(|device| device.device_id).collect(),
