@@ -197,6 +197,7 @@ fn copies_lose_connections_at_once_and_make_others() {
     );
     let patience = Duration::from_secs(100);
     let mut kept = accepted.recv_timeout(patience).expect("the guest connects");
+    kept.set_read_timeout(Some(patience)).expect("a limit");
     let mut ready = [0; 6];
     kept.read_exact(&mut ready).expect("the guest writes");
     let place = tempfile::tempdir().expect("a directory");
