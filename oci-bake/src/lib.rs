@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bake;
+mod bare;
 mod builder;
 mod cancel;
 mod config;
@@ -19,6 +20,8 @@ mod no_follow;
 mod platform;
 mod progress;
 mod reference;
+mod registry_name;
+mod remembered;
 mod resolve;
 mod section;
 mod source;
@@ -39,6 +42,7 @@ pub use limits::Limits;
 pub use platform::{InvalidPlatform, Platform};
 pub use progress::{Event, Progress};
 pub use reference::{Reference, Transport};
+pub use registry_name::RegistryName;
 pub use source::BlobSource;
 pub use squashfs::{Compression, SquashfsError};
 pub use store::Store;

@@ -39,7 +39,7 @@ pub use error::{Result, SnapshotError};
 pub use files::{Files, LockKind};
 pub use lock::SnapshotLock;
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
-pub use map::RamMapping;
+pub use map::{PresentPages, RamMapping};
 pub use memory::{BytePages, GuestPages, IterPages, PageSource};
 pub use open::OpenFiles;
 pub use reader::{Inspection, Snapshot};

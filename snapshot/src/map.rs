@@ -1,6 +1,7 @@
 //! Guest memory on the host: fresh, or a private copy-on-write mapping of
 //! `mem.bin`.
 
+use crate::WorkingSet;
 use crate::content::Content;
 use crate::host;
 use crate::limits::{GRANULE_BYTES, PAGE_BYTES};
@@ -49,6 +50,15 @@ unsafe impl Sync for RamMapping {}
 
 const PROTECTION: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 const PRIVATE: MapFlags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
+
+/// Pages of 4 KiB that a process has in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PresentPages {
+    /// All of them.
+    pub pages: u64,
+    /// Those of the set that was asked about.
+    pub among: u64,
+}
 
 impl RamMapping {
     /// `bytes` of zeros, taken from the host only as they are touched.
@@ -184,7 +194,28 @@ impl RamMapping {
     /// # Errors
     /// When the system tells, but not now.
     pub fn present_pages(&self) -> io::Result<Vec<u64>> {
-        host::present_pages(self.address.addr().get(), self.bytes)
+        let mut pages = Vec::new();
+        host::each_present_page(self.address.addr().get(), self.bytes, |page| {
+            pages.push(page);
+        })?;
+        Ok(pages)
+    }
+
+    /// How many pages [`RamMapping::present_pages`] would tell of, and how many of
+    /// these are in `set`; `None` where the system does not tell. Takes no memory for
+    /// them.
+    ///
+    /// # Errors
+    /// As [`RamMapping::present_pages`].
+    pub fn count_present(&self, set: &WorkingSet) -> io::Result<Option<PresentPages>> {
+        let mut count = PresentPages::default();
+        let mut runs = set.runs().iter().peekable();
+        let is_told = host::each_present_page(self.address.addr().get(), self.bytes, |page| {
+            count.pages += 1;
+            while runs.next_if(|run| run.end <= page).is_some() {}
+            count.among += u64::from(runs.peek().is_some_and(|run| run.contains(&page)));
+        })?;
+        Ok(is_told.then_some(count))
     }
 
     /// Runs of pages, as numbers, outside of which all is zeros as far as is
@@ -206,7 +237,7 @@ impl RamMapping {
         }
         let unit = GRANULE_BYTES / PAGE_BYTES;
         let pages = pages.into_iter().map(|page| page / unit);
-        let runs = crate::WorkingSet::from_pages(pages);
+        let runs = WorkingSet::from_pages(pages);
         let runs = runs.runs().iter();
         Ok(runs.map(|run| run.start * unit..run.end * unit).collect())
     }
@@ -323,6 +354,7 @@ fn reserve(bytes: u64, protection: ProtFlags) -> io::Result<(NonNull<u8>, usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vm_memory::Bytes;
 
     const GRANULE: u64 = GRANULE_BYTES;
 
@@ -356,6 +388,29 @@ mod tests {
             assert!(runs.iter().any(|run| run.contains(&at)), "{at} in {runs:?}");
         }
         assert!(runs.iter().all(|run| run.end <= 256), "{runs:?}");
+    }
+
+    #[test]
+    fn pages_that_are_there_are_counted_in_all_and_in_a_set() {
+        let ram = RamMapping::anonymous(1 << 20).unwrap();
+        let touch = |page: usize| {
+            let slice = ram.slice();
+            slice.write_obj(1_u8, page * 4096).unwrap();
+        };
+        [3, 100, 101, 200].into_iter().for_each(touch);
+        let present = ram.present_pages().unwrap();
+        let sets = [vec![], vec![3, 4, 101], (0..256).collect(), vec![250]];
+        for pages in sets {
+            let set = WorkingSet::from_pages(pages.clone());
+            let expected = PresentPages {
+                pages: present.len() as u64,
+                among: present.iter().filter(|page| pages.contains(page)).count() as u64,
+            };
+            if let Some(counted) = ram.count_present(&set).unwrap() {
+                assert_eq!(counted, expected, "{pages:?}");
+                assert!(counted.pages >= 4);
+            }
+        }
     }
 
     #[test]

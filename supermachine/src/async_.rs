@@ -1,15 +1,16 @@
 //! The same types for programs that use tokio: what blocks runs on tokio's
 //! threads for that.
 //!
-//! Dropping a future of something that has begun does not undo it: a machine
-//! that was being started is stopped when it is there, a command runs on until
-//! its end or its time limit. Dropping the future of
-//! [`AsyncPool::acquire`] leaves the line.
+//! Dropping the future of a command kills the command, with all its descendants, and
+//! the machine is free at once. Dropping another future of something that has begun
+//! does not undo it: a machine that was being started is stopped when it is there.
+//! Dropping the future of [`AsyncPool::acquire`] leaves the line.
 
+use crate::exec::tasks::{self, blocking};
 use crate::{
-    Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
-    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmStatus,
-    WorkloadStatus,
+    Command, Copied, CopyOptions, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, FileInfo,
+    Image, OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, StreamOffsets, Vm, VmConfig,
+    VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -17,18 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down.
-            Err(_) => Err(Error::Cancelled),
-        },
-    }
-}
+pub use crate::exec::tasks::{AsyncExecChild, AsyncExecOutput, AsyncExecStdin};
 
 /// An [`Image`].
 #[derive(Clone, Debug)]
@@ -164,23 +154,43 @@ macro_rules! machine {
                 self.run(Command::new(argv)).await
             }
 
-            /// Runs a command that was built before, as [`Vm::run`] does.
+            /// Runs a command that was built before, as [`Vm::run`] does. Dropping the
+            /// future kills the command.
             ///
             /// # Errors
             /// As [`Vm::run`].
             pub async fn run(&self, command: Command) -> Result<ExecOutcome, Error> {
-                let vm = self.vm.clone();
-                blocking(move || vm.run(&command)).await
+                tasks::run(self.vm.clone(), command).await
             }
 
-            /// Starts a command with its streams open, as [`Vm::spawn`] does. The streams
-            /// block: read them on a thread that may.
+            /// Starts a command with its streams open, as [`Vm::spawn`] does.
             ///
             /// # Errors
             /// As [`Vm::spawn`].
-            pub async fn spawn(&self, command: Command) -> Result<ExecChild, Error> {
+            pub async fn spawn(&self, command: Command) -> Result<AsyncExecChild, Error> {
                 let vm = self.vm.clone();
-                blocking(move || vm.spawn(&command)).await
+                blocking(move || vm.spawn(&command).map(AsyncExecChild::new)).await
+            }
+
+            /// Takes up the streams of a durable command, as [`Vm::attach`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::attach`].
+            pub async fn attach(
+                &self,
+                id: ExecId,
+                from: StreamOffsets,
+            ) -> Result<AsyncExecChild, Error> {
+                tasks::attach(self.vm.clone(), id, from).await
+            }
+
+            /// Lists the durable commands, as [`Vm::execs`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::execs`].
+            pub async fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.execs()).await
             }
 
             /// Writes a file in the guest, as [`Vm::write_file`] does.
@@ -328,6 +338,57 @@ macro_rules! machine {
                 blocking(move || vm.status()).await
             }
 
+            /// Pauses the machine, as [`Vm::pause`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::pause`].
+            pub async fn pause(&self) -> Result<(), Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.pause()).await
+            }
+
+            /// Lets the machine go on, as [`Vm::resume`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::resume`].
+            pub async fn resume(&self) -> Result<(), Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.resume()).await
+            }
+
+            /// Whether somebody has paused it, as [`Vm::is_paused`] tells.
+            pub fn is_paused(&self) -> bool {
+                self.vm.is_paused()
+            }
+
+            /// What the machine has used so far, as [`Vm::stats`] tells.
+            ///
+            /// # Errors
+            /// As [`Vm::stats`].
+            pub async fn stats(&self) -> Result<VmStats, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.stats()).await
+            }
+
+            /// The end of its console, as [`Vm::console_log`] tells.
+            ///
+            /// # Errors
+            /// As [`Vm::console_log`].
+            pub async fn console_log(&self) -> Result<String, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.console_log()).await
+            }
+
+            /// What happens to it from now on, as [`Vm::events`] tells: for
+            /// [`VmEvents::next_event`].
+            ///
+            /// # Errors
+            /// As [`Vm::events`].
+            pub async fn events(&self) -> Result<VmEvents, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.events()).await
+            }
+
             /// Tells how the workload is doing, as [`Vm::workload_status`] does.
             ///
             /// # Errors
@@ -374,6 +435,14 @@ pub struct AsyncVm {
 impl AsyncVm {
     fn new(vm: Vm) -> Self {
         Self { vm: Arc::new(vm) }
+    }
+
+    /// Stops the machine in good order as [`Vm::shutdown`] does, also if it has clones.
+    ///
+    /// # Errors
+    /// As [`Vm::shutdown`].
+    pub async fn shutdown(self, grace: Duration) -> Result<bool, Error> {
+        blocking(move || Ok(self.vm.end_gracefully(grace))).await
     }
 
     /// Stops the machine as [`Vm::stop`] does, also if it has clones.

@@ -27,8 +27,13 @@ const DIRECTORY: &str = ".bases";
 pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Error> {
     let store = Store::new(root.join(DIRECTORY))?;
     let (memory_mib, vcpus) = (config.boot_memory_mib(), config.boot_vcpus());
-    let name = format!("{memory_mib}-mib-{vcpus}-vcpus");
-    let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here]);
+    let network = if config.network.is_on() {
+        "-network"
+    } else {
+        ""
+    };
+    let name = format!("{memory_mib}-mib-{vcpus}-vcpus{network}");
+    let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here, network]);
     let key = hex(&Sha256::digest(parts.to_string()));
     let unfinished = Unfinished::begin(&store, &name);
     let baked = store.bake(&name, &key, here, BAKE_LOCK_TIMEOUT, |draft| {
@@ -36,6 +41,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
             hostname: Some("base".into()),
             name: None,
             console: false,
+            mounts: Vec::new(),
             ..config.clone()
         };
         let vm = Vm::boot(&Image::bare(), &bare)?;
@@ -55,6 +61,12 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
         })
     })?;
     Ok(baked.into_snapshot())
+}
+
+/// Where the bases of a directory of snapshots are.
+#[cfg(feature = "cli")]
+pub fn directory(root: &Path) -> std::path::PathBuf {
+    root.join(DIRECTORY)
 }
 
 /// Removes the bases of a directory that has no snapshots of images any more.

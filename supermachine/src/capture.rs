@@ -9,7 +9,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -136,6 +136,7 @@ impl Vm {
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
+            self.instance().check_running()?;
             self.instance().fork(self.config(), count)?
         };
         self.note_fork_pause(paused);
@@ -178,6 +179,7 @@ pub(crate) fn write(
     let begun = Instant::now();
     let (written, working_set) = {
         let _alone = vm.alone();
+        vm.instance().check_running()?;
         let written = vm.instance().capture(draft.path())?;
         (written, go_on(vm, draft.path())?)
     };
@@ -189,6 +191,14 @@ pub(crate) fn write(
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
         workload: about.workload.clone(),
+        network: match image.template() {
+            Some(template) => template.image().network,
+            None => vm.config().network.is_on(),
+        },
+        mounts: match image.template() {
+            Some(template) => template.image().mounts.clone(),
+            None => mount::points(&vm.config().mounts),
+        },
     };
     let text =
         serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;

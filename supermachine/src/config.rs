@@ -3,7 +3,7 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, random};
+use crate::{AssetPaths, Error, MountSpec, Network, mount, random};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -71,6 +71,8 @@ pub struct VmConfig {
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
+    pub(crate) network: Network,
+    pub(crate) mounts: Vec<MountSpec>,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -97,6 +99,8 @@ impl Default for VmConfig {
             name: None,
             labels: BTreeMap::new(),
             clock: WallClock::default(),
+            network: Network::Off,
+            mounts: Vec::new(),
         }
     }
 }
@@ -217,6 +221,22 @@ impl VmConfig {
         self
     }
 
+    /// What the guest may reach of the network; nothing if not set. A copy has an
+    /// interface if and only if its snapshot was baked with one, by any policy; what
+    /// it may reach is said here, each time.
+    pub fn with_network(mut self, network: impl Into<Network>) -> Self {
+        self.network = network.into();
+        self
+    }
+
+    /// Gives the guest a directory of the host. A copy needs those that its snapshot
+    /// was baked with, by their tags, and no others; which directories they are
+    /// is said for each.
+    pub fn with_mount(mut self, mount: MountSpec) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -250,6 +270,7 @@ impl VmConfig {
             }
             _ => {}
         }
+        mount::validate(&self.mounts)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {
                 what: "a limit on processes",
@@ -266,6 +287,7 @@ impl VmConfig {
                 });
             }
         }
+        self.network.check()?;
         if self.machine_id == MachineId::Fixed([0; 16]) {
             return Err(Error::Unsuitable {
                 what: "a machine id",

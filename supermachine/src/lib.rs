@@ -16,20 +16,28 @@ mod connect;
 mod deadline;
 mod doubt;
 mod embedder;
+mod ending;
 mod ends;
 mod error;
+mod events;
 mod exec;
 mod files;
 mod host;
 mod image;
+mod life;
 mod limits;
 mod link;
 mod log;
+mod mount;
+mod network;
+mod overrides;
 mod pool;
+mod pull;
 mod random;
 pub mod running;
 mod spans;
 mod stamp;
+mod stats;
 mod template;
 mod unfinished;
 mod vm;
@@ -42,12 +50,20 @@ pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
-pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+pub use events::{VmEvent, VmEventKind, VmEvents};
+pub use exec::{
+    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
+    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+};
 pub use exec_proto::ErrorKind as ExecErrorKind;
-pub use files::{Copied, CopyOptions, FileInfo, FileKind};
+pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
+pub use mount::{MountSpec, SymlinkPolicy};
+pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
+pub use pull::PullPolicy;
+pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 
@@ -66,4 +82,6 @@ const _: () = {
     is_data::<Command>();
     is_data::<ExecOutcome>();
     is_data::<running::RunningVm>();
+    is_data::<VmStats>();
+    is_shared::<VmEvents>();
 };

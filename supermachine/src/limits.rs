@@ -15,6 +15,8 @@
 //! | file, status, other requests | [`GUEST_ANSWER_TIMEOUT`]; [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] |
 //! | connection to a guest's port | [`ACCEPT_TIMEOUT`] | |
 //! | stop of a machine | [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
+//! | graceful stop of a machine | the caller's, then as for a stop | |
+//! | pause, resume, figures of a machine | [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] for the clock |
 //! | drop of a machine | twice [`DROP_TIMEOUT`] | |
 //! | drop of a pool | [`SHUTDOWN_TIMEOUT`] | [`END_TIMEOUT`] for each machine |
 
@@ -122,6 +124,14 @@ pub const KEPT_CONNECTION: Duration = seconds(5);
 /// Looks at the end of a time limit while a stream is full.
 pub const FULL_STREAM_PAUSE: Duration = milliseconds(100);
 
+/// Looks at whether a workload has ended that was told to.
+pub const WORKLOAD_END_PAUSE: Duration = milliseconds(50);
+/// Looks at what the workload of a machine does whose events somebody wants to know:
+/// each look wakes the guest.
+pub const EVENT_PAUSE: Duration = seconds(1);
+/// Such a look. A guest that takes longer is looked at again later.
+pub const EVENT_LOOK_TIMEOUT: Duration = seconds(5);
+
 // Snapshots that other processes change.
 
 /// Another process bakes the same image: all of a bake, warm-up included.
@@ -131,6 +141,10 @@ pub const SNAPSHOT_LOCK_TIMEOUT: Duration = seconds(60);
 /// Another process has the right to change an image that is to be removed or
 /// retired: whoever asked can ask again.
 pub const REMOVAL_LOCK_TIMEOUT: Duration = seconds(10);
+
+/// A file that was changed before this can be told from what it was before by the time
+/// of its change: file systems count in up to two seconds (FAT), most in milliseconds.
+pub const SETTLED_FILE: Duration = seconds(3);
 
 // Clocks.
 
@@ -161,8 +175,27 @@ pub mod cli {
     /// A supervisor writes down that its machine was ended by force, or is gone
     /// itself: both take it no time, on a busy host too.
     pub const SUPERVISOR_TIMEOUT: Duration = seconds(10);
+    /// A machine's owner does what another process asks of it: a snapshot, behind one
+    /// that somebody else makes.
+    pub const CONTROL_TIMEOUT: Duration = seconds(700);
+    /// Whoever asks says what for, and takes what there is.
+    pub const CONTROL_REQUEST_TIMEOUT: Duration = seconds(30);
+    /// Who is attached to a command takes what it writes: the command waits for them, but
+    /// not for one that was stopped and forgotten.
+    pub const CLIENT_TIMEOUT: Duration = seconds(30);
+    /// Shows again what machines use, and looks for new ones: as often as people look.
+    pub const STATS_PAUSE: Duration = seconds(1);
     /// Looks for more of a log that is followed.
     pub const LOG_PAUSE: Duration = milliseconds(50);
+    /// A step that takes longer is told on a terminal: what is sooner over would
+    /// only flicker.
+    pub const STATUS_DELAY: Duration = milliseconds(300);
+    /// Draws it again.
+    pub const STATUS_PAUSE: Duration = milliseconds(100);
+    /// A layer that nobody has read for so long is no longer about to be used. Most
+    /// file systems write down a day late that a file was read (`relatime`), so this
+    /// is an hour more.
+    pub const LAYER_REST: Duration = seconds(25 * 3600);
 }
 
 /// What the table says of limits within others.

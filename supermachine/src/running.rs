@@ -5,11 +5,12 @@
 
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
-use crate::exec::{Channel, Opens, Unwatched};
+use crate::ending::ask_to_end;
+use crate::exec::{self, Channel, Opens, Unwatched};
 use crate::host;
-use crate::limits::{GREETING_TIMEOUT, KILL_TIMEOUT, OTHERS_END_PAUSE};
+use crate::limits::{KILL_TIMEOUT, OTHERS_END_PAUSE};
 use crate::link::runtime_dir::{self, Occupant};
-use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
+use crate::{Command, Error, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, StreamOffsets};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
@@ -52,6 +53,9 @@ pub struct Description {
     /// What it was labelled with.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// It has another time than the host, which its owner gives it.
+    #[serde(default)]
+    pub has_own_time: bool,
 }
 
 /// A machine that runs, in this process or another.
@@ -190,6 +194,27 @@ impl RunningVm {
         command.spawn_on(self)
     }
 
+    /// The durable commands of the machine, as [`crate::Vm::execs`] lists them.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] once the machine has ended.
+    pub fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
+        exec::list(self)
+    }
+
+    /// Takes up the streams of a durable command, as [`crate::Vm::attach`] does.
+    ///
+    /// # Errors
+    /// As [`crate::Vm::attach`].
+    pub fn attach(&self, id: ExecId, from: StreamOffsets) -> Result<ExecChild, Error> {
+        exec::attach(self, id, from)
+    }
+
+    /// Its runtime directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A connection of its own to the agent.
     fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
         let stream = connect(&self.dir.join("exec"), deadline)?;
@@ -203,17 +228,19 @@ impl RunningVm {
         self.occupant.is_alive()
     }
 
-    /// Ends it: asks the guest to turn itself off, and kills its worker if it
-    /// has not after `grace`. Returns when the worker is gone.
+    /// Ends it in good order, as [`crate::Vm::shutdown`] does, and kills its worker if it
+    /// has not ended after `grace`. One that is paused is not asked. Returns when the worker
+    /// is gone.
     ///
     /// # Errors
     /// [`Error::Timeout`] if the worker outlives even that,
     /// [`Error::Unsuitable`] if it is out of this process's reach.
     pub fn stop(&self, grace: Duration) -> Result<(), Error> {
-        if !grace.is_zero() {
-            self.ask_to_end()?;
+        let is_asked = !grace.is_zero() && !self.is_paused();
+        if is_asked {
+            self.ask_to_end(grace)?;
         }
-        if !self.ends_within(grace) {
+        if !is_asked || !self.ends_within(grace) {
             self.kill_worker()?;
             if !self.ends_within(KILL_TIMEOUT) {
                 return Err(Error::Timeout {
@@ -229,17 +256,16 @@ impl RunningVm {
 
     /// Asks on a thread, because a worker that hangs takes no connection and
     /// gives no answer. It ends with the worker, whose sockets then close.
-    fn ask_to_end(&self) -> Result<(), Error> {
+    fn ask_to_end(&self, grace: Duration) -> Result<(), Error> {
         let vm = self.clone();
-        let deadline = Deadline::within(GREETING_TIMEOUT);
+        let deadline = Deadline::within(grace);
         std::thread::Builder::new()
             .name("shutdown".into())
             .spawn(move || {
                 // A guest that does not listen is dealt with by force.
-                let _ = vm.channel(deadline).and_then(|channel| {
-                    channel.request(|session| session.shutdown())?;
-                    channel.greeting()
-                });
+                if let Ok(asked) = ask_to_end(&vm, deadline) {
+                    let _ = asked.next_event(&mut Vec::new());
+                }
             })
             .map(drop)
             .map_err(Error::system("start a thread"))
@@ -279,6 +305,9 @@ impl Opens for RunningVm {
         deadline: Deadline,
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
+        if self.is_paused() {
+            return Err(Error::Paused);
+        }
         let attempt = || {
             let channel = self.channel(deadline)?;
             channel.request(queue)?;

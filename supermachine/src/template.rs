@@ -3,7 +3,9 @@
 use crate::embedder::personalise::Personality;
 use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
+use crate::mount::{self, MountPoint};
 use crate::{Error, VmConfig, stamp};
+use net::policy::Policy;
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
 use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Stamp, Store, SystemFiles};
@@ -34,6 +36,11 @@ pub struct ImageFile {
     pub possible_vcpus: u32,
     /// What each copy runs without being asked.
     pub workload: Workload,
+    /// Directories of the host that each copy needs, in the machine's order.
+    pub mounts: Vec<MountPoint>,
+    /// A copy has a network interface.
+    #[serde(default)]
+    pub network: bool,
 }
 
 /// What a machine runs by itself.
@@ -203,17 +210,35 @@ impl Template {
     /// given: the files that were checked here, and not what their paths lead to
     /// by then.
     pub fn restore(&self, config: &VmConfig) -> Result<(Restore, Vec<File>), Error> {
-        let (names, files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let wanted = mount::for_copy(&config.mounts, &self.image.mounts)?;
+        let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let (mounts, directories) = mount::open(wanted)?;
+        files.extend(directories);
         let layers = layer_resources(&self.layers).into_iter();
         let restore = Restore {
             snapshot: self.path().to_string_lossy().into_owned(),
             files: names,
+            mounts,
             guest: self.guest.clone(),
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
+            network: self.network(config)?,
         };
         Ok((restore, files))
+    }
+
+    /// What a copy may reach, if it has a network interface: nothing where the
+    /// configuration says so, though its snapshot has one.
+    fn network(&self, config: &VmConfig) -> Result<Option<Policy>, Error> {
+        match (self.image.network, config.network.policy()) {
+            (true, policy) => Ok(Some(policy.unwrap_or(Policy::deny_all()))),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(Error::Unsuitable {
+                what: "a network in a copy",
+                needs: "a snapshot of a machine with one: bake the image with a network",
+            }),
+        }
     }
 
     /// What personalises a copy: its name, ids, vCPUs, memory and clock.

@@ -12,10 +12,11 @@ use crate::link::runtime_dir;
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, spans,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
 };
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
+use net::Addresses;
 use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -148,7 +149,9 @@ impl Vm {
             .chain(image.layers())
             .map(|path| open_to_read(path))
             .collect();
-        let files = files?;
+        let mut files = files?;
+        let (mounts, directories) = mount::open(&config.mounts)?;
+        files.extend(directories);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
             kernel: name(&assets.kernel),
@@ -157,7 +160,9 @@ impl Vm {
             vcpus: config.boot_vcpus(),
             possible_vcpus: MAX_VCPUS,
             layers: image.layers().iter().map(name).collect(),
+            mounts,
             cmdline: command_line(image, config),
+            network: config.network.policy(),
         };
         vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
@@ -231,12 +236,21 @@ impl Vm {
     /// Whether the guest's clock is not that of its configuration any more.
     #[cfg(feature = "tokio")]
     pub(crate) fn clock_is_off(&self) -> bool {
-        self.instance.clock_is_off(&self.config.clock)
+        self.is_paused() || self.instance.clock_is_off(&self.config.clock)
     }
 
-    /// Sets the guest's clock again if it is off.
+    /// Lets a machine go on that was left paused, and sets the guest's clock again if it
+    /// is off.
     pub(crate) fn correct_clock(&self) -> Result<(), Error> {
+        if self.is_paused() {
+            return self.resume();
+        }
         self.instance.correct_clock(&self.config.clock)
+    }
+
+    /// Sets the guest's clock.
+    pub(crate) fn set_clock(&self) -> Result<(), Error> {
+        self.instance.set_clock(&self.config.clock)
     }
 
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
@@ -280,6 +294,7 @@ impl Vm {
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
                 labels: self.config.labels.clone(),
+                has_own_time: !self.config.clock.is_the_hosts(),
             },
         )
     }
@@ -403,8 +418,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go in front
-    /// of a command: [`ExecBuilder::stage_file`].
+    /// absolute; directories that are missing are made. Longer files go by
+    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
@@ -415,7 +430,8 @@ impl Vm {
         channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
     }
 
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute.
+    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
+    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot read it or it is larger.
@@ -489,13 +505,31 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         hex.chars().take(12).collect()
     });
-    // The base is quiet, and the later setting wins.
-    let loglevel = if config.console { " loglevel=7" } else { "" };
+    // The base is quiet, and the later setting wins. Errors are few, and among them is
+    // that a program was killed because there was no memory left.
+    let loglevel = if config.console { 7 } else { 4 };
     let processes = config.max_processes;
     let processes = processes.map_or_else(String::new, |most| format!(" sm.processes={most}"));
+    let network = match config.network.is_on() {
+        true => {
+            let Addresses {
+                gateway_mac: [a, b, c, d, e, f],
+                guest,
+                gateway,
+                prefix,
+                ..
+            } = Addresses::default();
+            format!(
+                " sm.dns={gateway} sm.net={guest}/{prefix},{gateway},\
+                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+            )
+        }
+        false => String::new(),
+    };
     format!(
-        "{}{loglevel} sm.layers={} sm.hostname={hostname}{processes}",
+        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{network}{}",
         kernel::recipe::BASE_COMMAND_LINE,
-        image.layers().len()
+        image.layers().len(),
+        mount::kernel_arguments(&config.mounts)
     )
 }

@@ -1,10 +1,14 @@
 //! What one virtual machine is made of, as plain data.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use devices::virtio::fs::{Owner, SymlinkPolicy};
+use devices::virtio::net::{Net, NetBackend, NetConfig};
 
 /// Kernel command line of a machine that names none: console on the PL011,
 /// restart instead of halting on `reboot` and at once on a panic.
@@ -118,8 +122,12 @@ pub struct MachineSpec {
     pub disks: Vec<HostFile>,
     /// Writable disks, after the others.
     pub volumes: Vec<Volume>,
+    /// Directories of the host that the guest can mount.
+    pub shares: Vec<Share>,
     /// Host sockets that lead into the guest.
     pub endpoints: Endpoints,
+    /// What the guest's network interface leads to; without it there is none.
+    pub network: Option<Network>,
 }
 
 impl MachineSpec {
@@ -135,8 +143,33 @@ impl MachineSpec {
             randomize_kernel: false,
             disks: Vec::new(),
             volumes: Vec::new(),
+            shares: Vec::new(),
             endpoints: Endpoints::default(),
+            network: None,
         }
+    }
+}
+
+/// A network interface of the guest, and what its frames go to.
+#[derive(Clone)]
+pub struct Network {
+    /// What the guest sees of it.
+    pub config: NetConfig,
+    /// Where its frames go. It serves one machine.
+    pub backend: Arc<dyn NetBackend>,
+}
+
+impl Network {
+    pub(crate) fn device(&self) -> Net {
+        Net::new(self.config, self.backend.clone())
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,6 +181,22 @@ pub struct Volume {
     pub path: PathBuf,
     /// Size of a file that is made, in bytes.
     pub new_bytes: u64,
+}
+
+/// A directory of the host that the guest can mount, by virtio-fs. Snapshots hold
+/// nothing that is in it, and not where it is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// The directory.
+    pub directory: HostFile,
+    /// What the guest mounts it by: 1 to 36 bytes.
+    pub tag: String,
+    /// Refuse every change, whatever the guest tries.
+    pub read_only: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// Whom files belong to, for the guest.
+    pub owner: Owner,
 }
 
 /// Host sockets that lead into the guest.

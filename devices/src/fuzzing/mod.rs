@@ -10,12 +10,14 @@ use crate::testing::guest_ram;
 
 mod balloon;
 mod blk;
+mod fs;
 mod mem;
 mod mmio;
 mod vsock;
 
 pub use balloon::fuzz_balloon;
 pub use blk::fuzz_blk;
+pub use fs::fuzz_fs;
 pub use mem::fuzz_mem;
 pub use mmio::fuzz_mmio;
 pub use vsock::fuzz_vsock;

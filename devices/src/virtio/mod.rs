@@ -16,9 +16,13 @@ pub mod balloon;
 #[cfg(feature = "blk")]
 pub mod blk;
 pub mod chain;
+#[cfg(feature = "fs")]
+pub mod fs;
 #[cfg(feature = "mem")]
 pub mod mem;
 pub mod mmio;
+#[cfg(feature = "net")]
+pub mod net;
 #[cfg(feature = "rng")]
 pub mod rng;
 pub mod served;
@@ -93,6 +97,20 @@ pub struct SharedMemory {
     pub bytes: u64,
 }
 
+/// How much a device has moved between its guest and the host, for devices that
+/// count that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that gave the guest data.
+    pub reads: u64,
+    /// Bytes of these.
+    pub read_bytes: u64,
+    /// Requests that took data from the guest.
+    pub writes: u64,
+    /// Bytes of these.
+    pub written_bytes: u64,
+}
+
 /// A virtio device, free of any transport.
 ///
 /// Methods take `&self` and lock inside: several vCPU threads and the
@@ -125,6 +143,10 @@ pub trait VirtioDevice<M = Ram>: Send + Sync {
     fn pause(&self) {}
     /// Goes on after a pause, with what came in the meantime.
     fn resume(&self) {}
+    /// How much it has moved since it was made; `None` if it does not count.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
     /// The driver made buffers available in `queue`.
     fn notify(&self, queue: u16);
     /// Ring positions of a started device, after waiting for requests in
@@ -171,6 +193,9 @@ impl<M: DeviceMemory, D: VirtioDevice<M> + ?Sized> VirtioDevice<M> for Arc<D> {
     }
     fn resume(&self) {
         (**self).resume();
+    }
+    fn traffic(&self) -> Option<Traffic> {
+        (**self).traffic()
     }
     fn notify(&self, queue: u16) {
         (**self).notify(queue);

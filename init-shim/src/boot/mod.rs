@@ -4,8 +4,10 @@
 //! `/dev`, `/proc`. Everything else is tried once and lived without, because
 //! an image may be odd and a kernel may be small.
 
+pub mod network;
 pub mod options;
 mod root;
+mod shares;
 mod surroundings;
 
 use std::ffi::CStr;
@@ -116,6 +118,7 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     }
     sys::set_umask(0o022);
     let around = surroundings::prepare(&options);
+    shares::mount(&options.mounts)?;
     let (soft, hard) = DESCRIPTOR_LIMITS;
     // Commands live with the kernel's default then.
     let _ = sys::set_descriptor_limit(soft, hard);

@@ -1,6 +1,10 @@
 //! The `sm.*` keys of the kernel command line.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use super::network::Interface;
 
 /// Where the writable upper layer lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +16,17 @@ pub enum Upper {
     },
     /// A block device with an ext4 file system.
     Disk(PathBuf),
+}
+
+/// A directory of the host that is to be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedDirectory {
+    /// What its device calls it.
+    pub tag: String,
+    /// Whether nothing of it may be changed.
+    pub read_only: bool,
+    /// Where it is to be.
+    pub place: PathBuf,
 }
 
 /// What the host wants of the boot.
@@ -28,6 +43,12 @@ pub struct Options {
     pub hostname: Option<String>,
     /// Name servers for `/etc/resolv.conf`.
     pub dns: Vec<String>,
+    /// The network interface, if there is one.
+    pub network: Option<Interface>,
+    /// Directories of the host, in the order they are mounted in. Given as
+    /// `sm.mount=TAG:rw:PLACE` or `sm.mount=TAG:ro:PLACE`, any number of times, with
+    /// bytes of the place as `%` and two hexadecimal digits where they must be.
+    pub mounts: Vec<SharedDirectory>,
     /// Commands to run one after the other instead of serving, their output to
     /// the console. Given as `sm.selftest=PROGRAM,ARG,…`, any number of times.
     pub selftest: Vec<Vec<String>>,
@@ -65,6 +86,44 @@ fn list(value: &str) -> Vec<String> {
     value.split(',').map(str::to_owned).collect()
 }
 
+fn shared_directory(value: &str) -> Option<SharedDirectory> {
+    let (tag, rest) = value.split_once(':')?;
+    let (access, place) = rest.split_once(':')?;
+    let read_only = match access {
+        "ro" => true,
+        "rw" => false,
+        _ => return None,
+    };
+    let place = unescaped(place)?;
+    (!tag.is_empty() && place.first() == Some(&b'/')).then(|| SharedDirectory {
+        tag: tag.to_owned(),
+        read_only,
+        place: OsString::from_vec(place).into(),
+    })
+}
+
+/// The bytes that a value stands for.
+fn unescaped(value: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        rest = after;
+        let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        // It would end the path.
+        if byte == 0 {
+            return None;
+        }
+        bytes.push(byte);
+    }
+    Some(bytes)
+}
+
 impl Options {
     /// Reads a kernel command line; keys of others are ignored, as is anything
     /// the kernel itself understands.
@@ -78,6 +137,8 @@ impl Options {
             process_limit: None,
             hostname: None,
             dns: Vec::new(),
+            network: None,
+            mounts: Vec::new(),
             selftest: Vec::new(),
         };
         let mut memory_limit = None;
@@ -120,6 +181,10 @@ impl Options {
                         return Err(bad());
                     }
                 }
+                "net" => options.network = Some(Interface::parse(value).ok_or_else(bad)?),
+                "mount" => options
+                    .mounts
+                    .push(shared_directory(value).ok_or_else(bad)?),
                 "selftest" if !value.is_empty() => options.selftest.push(list(value)),
                 _ => return Err(bad()),
             }
@@ -167,6 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn directories_are_mounted_in_their_order_and_at_any_place() {
+        let line = "sm.mount=a:rw:/work%20dir/%25%ff sm.mount=b.c:ro:/ro";
+        let mounts = Options::parse(line).unwrap().mounts;
+        let expected = [("a", false, &b"/work dir/%\xff"[..]), ("b.c", true, b"/ro")];
+        assert_eq!(mounts.len(), expected.len());
+        for (mount, (tag, read_only, place)) in mounts.iter().zip(expected) {
+            assert_eq!((&*mount.tag, mount.read_only), (tag, read_only));
+            assert_eq!(mount.place.as_os_str().as_encoded_bytes(), place);
+        }
+    }
+
+    #[test]
     fn nothing_given_means_initramfs_and_memory() {
         let options = Options::parse("quiet").unwrap();
         assert_eq!(options.layers, 0);
@@ -194,7 +271,19 @@ mod tests {
             "sm.hostname=",
             "sm.hostname=a/b",
             "sm.dns=a,,b",
+            "sm.net=",
+            "sm.net=10.0.0.2/8",
             "sm.selftest=",
+            "sm.mount=",
+            "sm.mount=tag",
+            "sm.mount=tag:rw:",
+            "sm.mount=tag:rw:work",
+            "sm.mount=tag:wo:/work",
+            "sm.mount=:rw:/work",
+            "sm.mount=tag:rw:/%",
+            "sm.mount=tag:rw:/%4",
+            "sm.mount=tag:rw:/%zz",
+            "sm.mount=tag:rw:/%00",
             "sm.nonsense=1",
         ] {
             let error = Options::parse(word).unwrap_err();

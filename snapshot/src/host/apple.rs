@@ -14,6 +14,10 @@ pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()>
 }
 
 /// Not told.
-pub(crate) fn present_pages(_address: usize, _bytes: usize) -> io::Result<Vec<u64>> {
-    Ok(Vec::new())
+pub(crate) fn each_present_page(
+    _address: usize,
+    _bytes: usize,
+    _each: impl FnMut(u64),
+) -> io::Result<bool> {
+    Ok(false)
 }

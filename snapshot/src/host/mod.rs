@@ -6,6 +6,6 @@ mod apple;
 mod other;
 
 #[cfg(target_vendor = "apple")]
-pub(crate) use apple::{DISCARD, present_pages, read_ahead};
+pub(crate) use apple::{DISCARD, each_present_page, read_ahead};
 #[cfg(not(target_vendor = "apple"))]
-pub(crate) use other::{DISCARD, present_pages, read_ahead};
+pub(crate) use other::{DISCARD, each_present_page, read_ahead};

@@ -18,15 +18,25 @@ pub(crate) fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()>
     Ok(rustix::fs::fadvise(file, offset, bytes, Advice::WillNeed)?)
 }
 
-/// Pages of 4 KiB of a range that this process has in memory or in swap (Linux,
-/// Documentation/admin-guide/mm/pagemap.rst: bits 63 and 62).
+/// Tells `each` of the pages of 4 KiB of a range that this process has in memory or in
+/// swap (Linux, Documentation/admin-guide/mm/pagemap.rst: bits 63 and 62), in order;
+/// whether it could.
 #[cfg(target_os = "linux")]
-pub(crate) fn present_pages(address: usize, bytes: usize) -> io::Result<Vec<u64>> {
-    present_pages_by("/proc/self/pagemap", address, bytes)
+pub(crate) fn each_present_page(
+    address: usize,
+    bytes: usize,
+    each: impl FnMut(u64),
+) -> io::Result<bool> {
+    each_present_page_by("/proc/self/pagemap", address, bytes, each)
 }
 
 #[cfg(target_os = "linux")]
-fn present_pages_by(map: &str, address: usize, bytes: usize) -> io::Result<Vec<u64>> {
+fn each_present_page_by(
+    map: &str,
+    address: usize,
+    bytes: usize,
+    mut each: impl FnMut(u64),
+) -> io::Result<bool> {
     use crate::limits::PAGE_BYTES;
     use std::os::unix::fs::FileExt;
 
@@ -34,13 +44,12 @@ fn present_pages_by(map: &str, address: usize, bytes: usize) -> io::Result<Vec<u
     const ENTRY: usize = 8;
     let page = rustix::param::page_size();
     let small = PAGE_BYTES.min(page as u64);
-    let each = page as u64 / small;
+    let parts = page as u64 / small;
     // Told where there is a /proc and it may be read.
     let Ok(map) = File::open(map) else {
-        return Ok(Vec::new());
+        return Ok(false);
     };
     let mut entries = vec![0; 64 << 10];
-    let mut pages = Vec::new();
     let (mut at, end) = (address / page, (address + bytes) / page);
     let first = at;
     while at < end {
@@ -48,19 +57,23 @@ fn present_pages_by(map: &str, address: usize, bytes: usize) -> io::Result<Vec<u
         map.read_exact_at(piece, (at * ENTRY) as u64)?;
         for entry in piece.as_chunks::<ENTRY>().0 {
             if u64::from_ne_bytes(*entry) & PRESENT != 0 {
-                let start = (at - first) as u64 * each;
-                pages.extend(start..start + each);
+                let start = (at - first) as u64 * parts;
+                (start..start + parts).for_each(&mut each);
             }
             at += 1;
         }
     }
-    Ok(pages)
+    Ok(true)
 }
 
 /// Not told.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn present_pages(_address: usize, _bytes: usize) -> io::Result<Vec<u64>> {
-    Ok(Vec::new())
+pub(crate) fn each_present_page(
+    _address: usize,
+    _bytes: usize,
+    _each: impl FnMut(u64),
+) -> io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -70,8 +83,13 @@ mod tests {
     #[test]
     fn without_proc_no_pages_are_told_and_nothing_fails() {
         let memory = vec![1_u8; 64 << 10];
-        let told = |map| present_pages_by(map, memory.as_ptr().addr(), memory.len()).unwrap();
-        assert!(!told("/proc/self/pagemap").is_empty());
-        assert!(told("/proc/self/no-such-file").is_empty());
+        let told = |map| {
+            let mut pages = 0;
+            let address = memory.as_ptr().addr();
+            let told = each_present_page_by(map, address, memory.len(), |_| pages += 1);
+            (told.unwrap(), pages > 0)
+        };
+        assert_eq!(told("/proc/self/pagemap"), (true, true));
+        assert_eq!(told("/proc/self/no-such-file"), (false, false));
     }
 }

@@ -1,26 +1,40 @@
 //! The command line tool.
 
+mod attach;
 mod bake;
 mod command;
+mod control;
 mod copy;
 mod detached;
+mod directories;
+mod disk;
 mod doctor;
+mod fork;
+mod frames;
+mod image;
+mod keys;
+mod life;
 mod list;
+#[cfg(feature = "pull")]
+mod login;
 mod logs;
 mod machine;
 mod machines;
+mod manual;
+mod mounts;
 mod output;
 mod run;
 mod signals;
 mod snapshots;
 mod source;
+mod status;
 mod terminal;
 mod values;
 
-use crate::error::with_causes;
-use crate::{Error, log};
+use crate::{Error, PullPolicy, log};
 use clap::{Parser, Subcommand};
 use std::io;
+use std::sync::Arc;
 
 /// Exit status for errors of this tool, as container tools have it.
 const EXIT_OWN_ERROR: u8 = 125;
@@ -50,10 +64,24 @@ struct Arguments {
 enum Command {
     /// Run one command in a machine of an image
     #[command(after_help = EXIT_HELP)]
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Bake an image into a snapshot that machines are copied from
-    #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
+    /// Get an image as its registry has it now, and bake it
+    Pull(bake::Arguments),
+    /// Not here: images are built by other tools
+    #[command(hide = true, disable_help_flag = true)]
+    Build {
+        /// Whatever was given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Keep the credentials for a registry, where Docker keeps them
+    #[cfg(feature = "pull")]
+    Login(login::LoginArguments),
+    /// Forget the credentials for a registry
+    #[cfg(feature = "pull")]
+    Logout(login::LogoutArguments),
     /// List machines
     Ps(machines::PsArguments),
     /// Run a command in a running machine
@@ -61,10 +89,24 @@ enum Command {
     Exec(machines::ExecArguments),
     /// End running machines
     Stop(machines::StopArguments),
+    /// Start copies of a running machine
+    Fork(fork::ForkArguments),
     /// Copy files and directories into a machine or out of one
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
+    /// Have machines stand still
+    Pause(life::WhichArguments),
+    /// Let paused machines go on
+    Unpause(life::WhichArguments),
+    /// Show what machines use
+    Stats(life::StatsArguments),
+    /// Show the processes of a machine
+    Top(life::TopArguments),
+    /// Say what happens to machines
+    Events(life::EventsArguments),
+    /// Have a detached machine's command with our streams, until keys leave it
+    Attach(attach::Arguments),
     /// Show what a detached machine's command wrote
     Logs(machines::LogsArguments),
     /// Wait for detached machines to end and print their statuses
@@ -82,8 +124,23 @@ enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(snapshots::SnapshotCommand),
+    /// Show what takes disk, and how much of it nothing needs
+    Du(disk::DuArguments),
+    /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
+    Gc(disk::GcArguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
+    /// Print a script that completes this command line in a shell
+    Completions(manual::CompletionsArguments),
+    /// Print or write manual pages
+    Man(manual::ManArguments),
+}
+
+/// Has a write beyond the file size limit (`ulimit -f`) fail instead of ending us with
+/// files half written.
+fn take_file_limits_as_errors() {
+    // Without the handler it ends us, as it does others.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Parses the process's arguments, runs, and returns the exit status.
@@ -99,18 +156,36 @@ pub fn main() -> u8 {
             };
         }
     };
+    take_file_limits_as_errors();
     if let Err(error) = log::begin() {
         output::complain(&format!("supermachine: {error}\n"));
         return EXIT_OWN_ERROR;
     }
     let result = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::Bake(arguments) => bake::run(arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Bake(arguments) => bake::run(arguments, PullPolicy::Missing),
+        Command::Pull(arguments) => bake::run(arguments, PullPolicy::Always),
+        Command::Build { .. } => Err(Error::Unsuitable {
+            what: "`supermachine build`",
+            needs: "a builder, which this is not: run `docker buildx build --platform linux/arm64 \
+                    --output type=oci,dest=FILE .` or `buildah`, and use oci-archive:FILE",
+        }),
+        #[cfg(feature = "pull")]
+        Command::Login(arguments) => login::login(&arguments),
+        #[cfg(feature = "pull")]
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
+        Command::Pause(arguments) => life::pause(&arguments),
+        Command::Unpause(arguments) => life::unpause(&arguments),
+        Command::Stats(arguments) => life::stats(&arguments),
+        Command::Top(arguments) => life::top(&arguments),
+        Command::Events(arguments) => life::events(&arguments),
+        Command::Attach(arguments) => attach::run(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),
         Command::Rm(arguments) => machines::remove(&arguments),
@@ -119,7 +194,11 @@ pub fn main() -> u8 {
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Du(arguments) => disk::du(&arguments),
+        Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     match result {
         Ok(status) => status,
@@ -127,7 +206,7 @@ pub fn main() -> u8 {
             EXIT_CLOSED_OUTPUT
         }
         Err(error) => {
-            output::complain(&format!("supermachine: {}\n", with_causes(&error)));
+            output::report(&error);
             error.exit_status()
         }
     }

@@ -410,6 +410,11 @@ impl Worker {
         }
     }
 
+    /// The end of the console of a guest that has ended.
+    pub fn ended_console(&self) -> Option<String> {
+        self.ended.as_ref().map(|ended| ended.console.clone())
+    }
+
     /// How the machine or its worker ended, if it has or does within
     /// `patience`.
     pub fn end_within(&mut self, patience: Duration) -> Option<Error> {

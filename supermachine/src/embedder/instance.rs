@@ -2,6 +2,7 @@
 
 use super::dial::{connect, patiently};
 use super::handle::{VmStatus, Worker};
+use super::pauses::Pauses;
 use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
 use super::watched::{WeakWorker, end_within};
@@ -9,6 +10,7 @@ use crate::clock::{LastSet, Reading, WallClock};
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
 use crate::limits::{ANSWER_TIMEOUT, CALL_TIMEOUT, CAPTURE_TIMEOUT};
+use crate::link::monitor::paused_mark;
 use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
@@ -38,6 +40,10 @@ pub struct Instance {
     worker: Arc<Mutex<Worker>>,
     watched: Arc<WeakWorker>,
     process: Arc<Process>,
+    /// There while the machine is paused.
+    paused_mark: PathBuf,
+    /// Its owner has paused it, and what it stands still for counts.
+    paused: Mutex<Option<Arc<Pauses>>>,
     dir: RuntimeDir,
     clock_set: LastSet,
 }
@@ -115,8 +121,35 @@ impl Instance {
             process,
             watched: Arc::new(WeakWorker::new(&worker, &pauses)),
             worker,
+            paused_mark: paused_mark(dir.path()),
+            paused: Mutex::default(),
             dir,
             clock_set: LastSet::default(),
+        }
+    }
+
+    /// Whether somebody has paused the machine.
+    pub fn is_paused(&self) -> bool {
+        self.paused_mark.exists()
+    }
+
+    /// Counts for how long its owner has it stand still.
+    pub fn is_paused_by_owner(&self, is_paused: bool) {
+        let mut paused = lock(&self.paused);
+        if is_paused && paused.is_none() {
+            let pauses = self.worker().pauses();
+            pauses.enter();
+            *paused = Some(pauses);
+        } else if !is_paused && let Some(pauses) = paused.take() {
+            pauses.leave();
+        }
+    }
+
+    /// A paused machine does nothing that is asked of it.
+    pub fn check_running(&self) -> Result<(), Error> {
+        match self.is_paused() {
+            true => Err(Error::Paused),
+            false => Ok(()),
         }
     }
 
@@ -294,6 +327,7 @@ impl Instance {
         let FromWorker::WasReset(stages) = answer else {
             return Err(self.worker().unexpected(&answer));
         };
+        self.is_paused_by_owner(false);
         let resumed = self.make_unique(stages, identity, deadline)?;
         Ok((stages, resumed))
     }
@@ -312,9 +346,14 @@ impl Instance {
 
     /// Sets the guest's clock again if the one that it was set by was moved.
     pub fn correct_clock(&self, clock: &WallClock) -> Result<(), Error> {
-        if !self.clock_is_off(clock) {
-            return Ok(());
+        match self.clock_is_off(clock) {
+            true => self.set_clock(clock),
+            false => Ok(()),
         }
+    }
+
+    /// Sets the guest's clock.
+    pub fn set_clock(&self, clock: &WallClock) -> Result<(), Error> {
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         let channel = self.open_session(deadline, &|_| Ok(()))?;
         let time = Reading::of(clock);
@@ -464,6 +503,7 @@ impl Instance {
         deadline: Deadline,
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
+        self.check_running()?;
         patiently(
             deadline,
             || self.try_session(deadline, queue),

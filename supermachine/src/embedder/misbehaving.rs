@@ -185,7 +185,9 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             vcpus: 1,
             possible_vcpus: 1,
             layers: Vec::new(),
+            mounts: Vec::new(),
             cmdline: String::new(),
+            network: None,
         };
         let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
         let limit = Deadline::within(LIMIT);

@@ -1,5 +1,6 @@
 //! The embedder's side: worker processes, and the agents in their guests.
 
+pub(crate) mod ask;
 pub(crate) mod dial;
 pub(crate) mod executable;
 pub(crate) mod handle;

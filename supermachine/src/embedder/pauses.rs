@@ -11,7 +11,10 @@ pub struct Pauses(Mutex<Stood>);
 #[derive(Debug, Default)]
 struct Stood {
     before: Duration,
+    /// Of the first of those that make it stand still now.
     since: Option<Instant>,
+    /// How many they are: an order, and somebody who has paused it.
+    reasons: u32,
 }
 
 /// A pause, until this is dropped.
@@ -23,11 +26,27 @@ impl Pauses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine stands still from here on. Orders come one by one, so there
-    /// is never a second pause in one.
+    /// The machine stands still from here on, until what this gives is dropped.
     pub fn begin(&self) -> Paused<'_> {
-        self.stood().since = Some(Instant::now());
+        self.enter();
         Paused(self)
+    }
+
+    /// The machine stands still from here on, until [`Pauses::leave`].
+    pub fn enter(&self) {
+        let mut stood = self.stood();
+        stood.since.get_or_insert_with(Instant::now);
+        stood.reasons = stood.reasons.saturating_add(1);
+    }
+
+    pub fn leave(&self) {
+        let mut stood = self.stood();
+        stood.reasons = stood.reasons.saturating_sub(1);
+        if stood.reasons == 0
+            && let Some(since) = stood.since.take()
+        {
+            stood.before = stood.before.saturating_add(since.elapsed());
+        }
     }
 
     /// All of them, the present one included.
@@ -40,11 +59,7 @@ impl Pauses {
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        let total = self.0.total();
-        *self.0.stood() = Stood {
-            before: total,
-            since: None,
-        };
+        self.0.leave();
     }
 }
 
@@ -67,5 +82,20 @@ mod tests {
             std::thread::sleep(step);
             assert_eq!(pauses.total(), after);
         }
+    }
+
+    #[test]
+    fn an_order_to_a_paused_machine_counts_once() {
+        let pauses = Pauses::default();
+        let begun = Instant::now();
+        pauses.enter();
+        drop(pauses.begin());
+        let within = pauses.total();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(pauses.total() > within, "it still stands still");
+        pauses.leave();
+        let total = pauses.total();
+        assert!(total <= begun.elapsed());
+        assert_eq!(pauses.total(), total);
     }
 }

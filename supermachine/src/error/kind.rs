@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::cause::{Cause, Part};
+use super::registry::of_registry;
 use exec_proto::ErrorKind as GuestKind;
 use pool::PoolError;
 use snapshot::SnapshotError;
@@ -39,6 +40,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Image(_) => ErrorKind::Image,
+            Self::Registry(cause) => of_registry(cause),
             Self::NoSuchVm { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Assets(_) | Self::NoWorker { .. } => ErrorKind::Installation,
             Self::Reference(_)
@@ -46,7 +48,9 @@ impl Error {
             | Self::TooManyVcpus { .. }
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
+            | Self::Mount { .. }
             | Self::NameTaken { .. }
+            | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
@@ -55,7 +59,7 @@ impl Error {
             Self::Snapshot(cause) => of_snapshot(cause),
             Self::Pool(cause) => of_pool(cause),
             Self::Exec { kind, .. } => of_guest(*kind),
-            Self::Descriptors { .. } => ErrorKind::Busy,
+            Self::Descriptors { .. } | Self::Paused => ErrorKind::Busy,
             Self::Timeout { .. } => ErrorKind::TimedOut,
             Self::Warmup { .. }
             | Self::Workload { .. }
@@ -88,6 +92,7 @@ impl Error {
             Self::Image(_) => "image",
             Self::NoSuchVm { .. } => "no-such-vm",
             Self::Reference(_) => "reference",
+            Self::Registry(_) => "registry",
             Self::Assets(_) => "assets",
             Self::NoWorker { .. } => "no-worker",
             Self::Worker { .. } => "worker",
@@ -96,11 +101,14 @@ impl Error {
             Self::TooManyVcpus { .. } => "too-many-vcpus",
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
+            Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
+            Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
             Self::Refused { .. } => "refused",
             Self::NoSnapshot { .. } => "no-snapshot",
             Self::Rebake { .. } => "rebake",

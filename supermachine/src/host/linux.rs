@@ -49,6 +49,21 @@ pub fn private_bytes(pid: u32) -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64
 }
 
+/// Page faults of this process without and with waiting for a disk (proc(5), stat:
+/// the 10th and the 12th field).
+pub fn page_faults() -> Option<(u64, u64)> {
+    faults_in(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+fn faults_in(stat: &str) -> Option<(u64, u64)> {
+    // The name in front of the third may have spaces and parentheses in it.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(7);
+    let minor = fields.next()?.parse().ok()?;
+    let major = fields.nth(1)?.parse().ok()?;
+    Some((minor, major))
+}
+
 /// Memory of the host in bytes, if it tells.
 pub fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -57,6 +72,15 @@ pub fn memory_bytes() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The signals that this process ignores: bit n - 1 for signal n (proc(5), status).
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool's"))]
+pub fn ignored_signals() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// A connection that broke is an error and no signal, as with `std`'s streams.
@@ -74,4 +98,19 @@ pub fn stream_socket() -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 120 5 3 6 10 20";
+        assert_eq!(faults_in(stat), Some((120, 3)));
+        for bad in ["", "7 (a", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194304 x 5 3"] {
+            assert_eq!(faults_in(bad), None, "{bad}");
+        }
+        assert!(page_faults().is_none_or(|(minor, _)| minor > 0));
+    }
 }

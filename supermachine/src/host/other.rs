@@ -35,8 +35,19 @@ pub fn private_bytes(_pid: u32) -> u64 {
 }
 
 /// Not told.
+pub fn page_faults() -> Option<(u64, u64)> {
+    None
+}
+
+/// Not told.
 pub fn memory_bytes() -> Option<u64> {
     None
+}
+
+/// Not told: all that are asked for are handled.
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool's"))]
+pub fn ignored_signals() -> u64 {
+    0
 }
 
 /// `std`'s streams see to it that a broken connection is no signal.

@@ -8,15 +8,17 @@
 //! and opens none itself.
 
 use crate::Engine;
+use net::policy::Policy;
 use serde::{Deserialize, Serialize};
 use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use vmm_core::spec::{Owner, SymlinkPolicy};
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 10;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -61,10 +63,30 @@ pub struct Boot {
     pub vcpus: u32,
     /// vCPUs a restored copy may have.
     pub possible_vcpus: u32,
-    /// Read-only disks, in order: the other files.
+    /// Read-only disks, in order: the next files.
     pub layers: Vec<String>,
+    /// Directories of the host: the other files.
+    pub mounts: Vec<Mount>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
+}
+
+/// A directory of the host that a guest can mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// What errors call it.
+    pub directory: String,
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// The host refuses every change.
+    pub read_only: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// Whom files belong to, for the guest.
+    pub owner: Owner,
 }
 
 /// Digests of the files that guests boot from.
@@ -99,8 +121,11 @@ impl GuestFiles {
 pub struct Restore {
     /// What errors call the directory of the generation.
     pub snapshot: String,
-    /// Names that its files have there, in the order in which they come.
+    /// Names that its files have there, in the order in which they come. Those of
+    /// the mounts come after them.
     pub files: Vec<String>,
+    /// Directories of the host, in the order of the snapshot.
+    pub mounts: Vec<Mount>,
     /// What guests boot from here. The worker compares it with what the
     /// snapshot was made from, and the snapshot's engine and processor with its
     /// own.
@@ -111,6 +136,8 @@ pub struct Restore {
     pub vcpus: u32,
     /// Guest memory in MiB that it may be told to have.
     pub memory_mib: usize,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 /// From the embedder.
@@ -173,8 +200,11 @@ impl ToWorker {
     /// How many files go with it.
     pub fn files(&self) -> usize {
         match self {
-            Self::Boot(boot) => boot.layers.len().saturating_add(2),
-            Self::Restore(restore) => restore.files.len(),
+            Self::Boot(boot) => {
+                let files = boot.layers.len().saturating_add(boot.mounts.len());
+                files.saturating_add(2)
+            }
+            Self::Restore(restore) => restore.files.len().saturating_add(restore.mounts.len()),
             Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
             Self::Fork { births, .. } => births.len(),
             Self::Hello { .. }

@@ -5,34 +5,28 @@ mod choose;
 mod files;
 mod hangup;
 pub(crate) mod identity;
+mod monitor;
+mod network;
+mod oom;
+mod questions;
+mod served;
 
 use crate::error::with_causes;
-use crate::limits::SETTLING_TIME;
-use crate::link::protocol::{
-    Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker,
-    VERSION, check_version, receive, send,
-};
-use crate::link::{passing, runtime_dir};
-use crate::{Engine, log, spans};
-use hangup::while_wanted;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use snapshot::{Inspection, Snapshot, SnapshotError, Written};
+use crate::link::protocol::{FromWorker, ToWorker, VERSION, check_version, receive, send};
+use crate::link::runtime_dir;
+use crate::{Engine, VmEventKind, log, spans};
+use monitor::News;
+use served::Served;
+use snapshot::{Snapshot, SnapshotError};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use tracing::{Span, debug, info, trace, warn};
-use vmm_core::machine::{
-    DeviceCounters, ExitReason, ForkedMachine, MachineError, PrepareOptions, PreparedMachine,
-    RestoreOptions, RunningMachine, SavedMachine,
-};
+use std::time::Duration;
+use tracing::{debug, info};
+use vmm_core::machine::{DeviceCounters, ExitReason, MachineError, RunningMachine};
 use vmm_core::memory::close_inherited_descriptors;
-use vmm_core::spec::DEFAULT_CMDLINE;
-use vmm_core::{Endpoints, HostFile, MachineSpec};
 
 /// Runs the worker: the control connection is standard input. Returns the exit
 /// status of the process.
@@ -95,7 +89,7 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
     let _machine = spans::machine(&setup.runtime_dir, None).entered();
-    let mut served = Served::new(replies, &setup);
+    let mut served = Served::new(replies, &setup)?;
     let result = match served.prepare(&setup) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
             .and_then(|()| served.serve(control)),
@@ -105,15 +99,6 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
     let _ = std::fs::remove_dir_all(&setup.runtime_dir);
     debug!("worker ends");
     result
-}
-
-/// Whether something comes in within a time.
-fn is_readable_within(control: &UnixStream, patience: Duration) -> bool {
-    let Ok(wait) = Timespec::try_from(patience) else {
-        return true;
-    };
-    let mut fds = [PollFd::new(control, PollFlags::IN)];
-    !matches!(poll(&mut fds, Some(&wait)), Ok(0))
 }
 
 /// Says what this process's engine is.
@@ -154,416 +139,6 @@ impl Refusal {
     }
 }
 
-/// A worker between two orders.
-struct Served {
-    replies: Arc<Mutex<UnixStream>>,
-    /// What the engine turned out to be, once a machine is prepared.
-    identity: Option<EngineIdentity>,
-    /// Removed at the end.
-    runtime_dir: PathBuf,
-    /// The machine's read-only disks.
-    layers: Vec<HostFile>,
-    /// The machine was reset, and nothing was asked of it since.
-    is_fresh: bool,
-    prepared: Option<PreparedMachine>,
-    machine: Option<Arc<RunningMachine>>,
-    watcher: Option<JoinHandle<()>>,
-    /// What the machine goes back to.
-    baseline: Option<SavedMachine>,
-    /// The state of the paused machine, and what was written of it.
-    captured: Option<(SavedMachine, Written)>,
-    /// Children that are to be made.
-    births: Vec<(Setup, OwnedFd)>,
-}
-
-impl Served {
-    fn new(replies: Arc<Mutex<UnixStream>>, setup: &Setup) -> Self {
-        Self {
-            replies,
-            identity: None,
-            runtime_dir: setup.runtime_dir.clone(),
-            prepared: None,
-            machine: None,
-            watcher: None,
-            baseline: None,
-            captured: None,
-            births: Vec::new(),
-            layers: Vec::new(),
-            is_fresh: false,
-        }
-    }
-
-    /// Carries out orders until there are no more.
-    fn serve(&mut self, control: &UnixStream) -> io::Result<()> {
-        loop {
-            if std::mem::take(&mut self.is_fresh) && !is_readable_within(control, SETTLING_TIME) {
-                self.give_back();
-            }
-            let order = match receive::<ToWorker>(control) {
-                Ok(Some(order)) => order,
-                // The embedder is gone, or the machine.
-                Ok(None) | Err(_) => return Ok(()),
-            };
-            trace!(order = order.name(), "order");
-            let files = passing::take(control, order.files())?;
-            let outcome = match order {
-                ToWorker::Boot(boot) => self.boot(&boot, files),
-                ToWorker::Restore(restore) => self.restore(&restore, files),
-                ToWorker::Reset => self.reset(),
-                ToWorker::Capture {
-                    files: names,
-                    unheld,
-                } => {
-                    let dir = self.runtime_dir.clone();
-                    while_wanted(control, &dir, || {
-                        self.or_go_on(|served| served.capture(&names, files, unheld))
-                    })
-                }
-                ToWorker::Continue { rebase } => self.go_on(&rebase, files),
-                ToWorker::Fork {
-                    births,
-                    more,
-                    unheld,
-                } => {
-                    self.births.extend(births.into_iter().zip(files));
-                    match more {
-                        true => Ok(FromWorker::Noted),
-                        false => self.or_go_on(|served| served.fork(unheld)),
-                    }
-                }
-                ToWorker::SetMemory { mib, patience_ms } => {
-                    while_wanted(control, &self.runtime_dir, || {
-                        self.set_memory(mib, patience_ms)
-                    })
-                }
-                ToWorker::Touched => self.touched(),
-                ToWorker::Inspect => self.inspect(),
-                ToWorker::Stop => return Ok(()),
-                ToWorker::Hello { .. } | ToWorker::Prepare(_) | ToWorker::Identify(_) => {
-                    Err(Refusal::Untimely("prepare again"))
-                }
-            };
-            match outcome {
-                Ok(reply) if say(&self.replies, &reply).is_err() => return Ok(()),
-                Ok(_) => {}
-                Err(error) => return self.refuse(&error),
-            }
-        }
-    }
-
-    /// Discards the pages that resets have copied and that the snapshot still has. If
-    /// somebody is using the machine, it pauses for a moment.
-    fn give_back(&self) {
-        if let Some(machine) = &self.machine
-            && machine.pause().is_ok()
-        {
-            // What went wrong is found out by the next reset.
-            let _ = machine.give_back();
-            machine.resume();
-        }
-    }
-
-    /// Carries out an order after which the machine goes on if it fails.
-    fn or_go_on(
-        &mut self,
-        order: impl FnOnce(&mut Self) -> Result<FromWorker, Refusal>,
-    ) -> Result<FromWorker, Refusal> {
-        match order(self) {
-            Err(error @ (Refusal::Machine(_) | Refusal::Snapshot(_))) => {
-                self.machine("go on")?.resume();
-                let reason = with_causes(&error);
-                warn!(reason, "order refused, machine goes on");
-                Ok(match error {
-                    Refusal::Snapshot(_) | Refusal::Machine(MachineError::Snapshot(_)) => {
-                        FromWorker::NotWritten { reason }
-                    }
-                    _ => FromWorker::Refused { message: reason },
-                })
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn refuse(&self, error: &Refusal) -> io::Result<()> {
-        let message = FromWorker::Failed {
-            message: with_causes(error),
-            rebake: error.wants_rebake(),
-        };
-        warn!(reason = with_causes(error), "order failed, worker ends");
-        say(&self.replies, &message)
-    }
-
-    fn prepare(&mut self, setup: &Setup) -> Result<String, Refusal> {
-        let console: Option<Box<dyn Write + Send>> = if setup.console {
-            Some(Box::new(io::stderr()))
-        } else {
-            None
-        };
-        let options = PrepareOptions {
-            endpoints: Endpoints {
-                mux: Some(setup.mux.clone()),
-                exec: Some(setup.exec.clone()),
-                ..Endpoints::default()
-            },
-            console,
-            vcpus: setup.vcpus,
-        };
-        let engine = choose::engine(setup.engine).map_err(MachineError::from)?;
-        self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
-        let prepared = PreparedMachine::new(&engine, options)?;
-        let name = prepared.engine().to_owned();
-        debug!(engine = name, "worker is prepared");
-        self.prepared = Some(prepared);
-        Ok(name)
-    }
-
-    fn boot(&mut self, boot: &Boot, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
-        let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
-        let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
-        let mut files = files::in_order(names, files);
-        let kernel = files
-            .next()
-            .ok_or(Refusal::Untimely("boot without a kernel"))?;
-        let initrd = files.next();
-        self.layers = files.collect();
-        let spec = MachineSpec {
-            initrd,
-            cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
-            memory_bytes: bytes(boot.memory_mib),
-            vcpus: boot.vcpus,
-            possible_vcpus: boot.possible_vcpus,
-            disks: self.layers.clone(),
-            ..MachineSpec::new(kernel)
-        };
-        self.started(prepared.boot(&spec)?)?;
-        Ok(FromWorker::Booted)
-    }
-
-    fn restore(&mut self, restore: &Restore, files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
-        let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
-        let begun = Instant::now();
-        let here = self
-            .identity("restore")?
-            .clone()
-            .stamp(restore.guest.clone());
-        let files = files::named(&restore.files, files);
-        self.layers = files::among(&files, &restore.layers)?;
-        let path = Path::new(&restore.snapshot);
-        let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
-        let saved = SavedMachine::decode(snapshot.state())?;
-        let read = begun.elapsed();
-        let snapshot = Arc::new(snapshot);
-        read_ahead(&snapshot);
-        let options = RestoreOptions {
-            disks: self.layers.clone(),
-            vcpus: restore.vcpus,
-            hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
-            ..RestoreOptions::default()
-        };
-        let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
-        let memory_mib = memory_mib(&machine);
-        machine.resume();
-        let load = begun.elapsed() - read;
-        self.started(machine)?;
-        self.baseline = Some(saved);
-        Ok(FromWorker::Restored(RestoreStages {
-            read_us: micros(read),
-            load_us: micros(load),
-            generation,
-            pages: None,
-            memory_mib,
-        }))
-    }
-
-    /// Watches a machine from now on.
-    fn started(&mut self, machine: RunningMachine) -> Result<(), Refusal> {
-        let machine = Arc::new(machine);
-        let (watched, replies) = (machine.clone(), self.replies.clone());
-        let span = Span::current();
-        self.watcher = Some(
-            std::thread::Builder::new()
-                .name("watch".into())
-                .spawn(move || span.in_scope(|| watch(&watched, &replies)))?,
-        );
-        self.machine = Some(machine);
-        Ok(())
-    }
-
-    fn identity(&self, order: &'static str) -> Result<&EngineIdentity, Refusal> {
-        self.identity.as_ref().ok_or(Refusal::Untimely(order))
-    }
-
-    fn machine(&self, order: &'static str) -> Result<&Arc<RunningMachine>, Refusal> {
-        self.machine.as_ref().ok_or(Refusal::Untimely(order))
-    }
-
-    fn reset(&mut self) -> Result<FromWorker, Refusal> {
-        let machine = self.machine("reset")?;
-        let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
-        let report = machine.reset(baseline)?;
-        let memory_mib = memory_mib(machine);
-        machine.resume();
-        self.is_fresh = true;
-        Ok(FromWorker::WasReset(RestoreStages {
-            read_us: 0,
-            load_us: micros(report.took),
-            generation: report.generation,
-            pages: report.pages,
-            memory_mib,
-        }))
-    }
-
-    fn capture(
-        &mut self,
-        names: &[String],
-        files: Vec<OwnedFd>,
-        unheld: bool,
-    ) -> Result<FromWorker, Refusal> {
-        let machine = self.machine("capture")?;
-        if !unheld && !machine.holds_programs() {
-            return Ok(FromWorker::Unheld);
-        }
-        let begun = Instant::now();
-        machine.pause()?;
-        let saved = machine.save()?;
-        let state = saved.encode()?;
-        let files = files::named(names, files);
-        let written = machine.store_memory(|memory| {
-            Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)
-        })?;
-        self.captured = Some((saved, written.clone()));
-        Ok(FromWorker::Captured {
-            written: Box::new(written),
-            paused_us: micros(begun.elapsed()),
-        })
-    }
-
-    fn go_on(&mut self, rebase: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
-        let untimely = Refusal::Untimely("continue");
-        let (saved, written) = self.captured.take().ok_or(untimely)?;
-        let machine = self.machine("continue")?.clone();
-        let mut generation = None;
-        if !rebase.is_empty() {
-            machine.rebase(&files::named(rebase, files), &written)?;
-            generation = Some(machine.renew_generation()?);
-            self.baseline = Some(saved);
-        }
-        machine.resume();
-        Ok(FromWorker::Continued { generation })
-    }
-
-    /// Makes all children that were named, of one moment.
-    fn fork(&mut self, unheld: bool) -> Result<FromWorker, Refusal> {
-        let births = std::mem::take(&mut self.births);
-        let machine = self.machine("fork")?;
-        if !unheld && !machine.holds_programs() {
-            return Ok(FromWorker::Unheld);
-        }
-        let layers = self.layers.clone();
-        let keep = |number: usize| {
-            let control = births.get(number).map(|(_, control)| control.as_fd());
-            let layers = self.layers.iter().filter_map(HostFile::as_fd);
-            control.into_iter().chain(layers).collect()
-        };
-        let paused = machine.fork(births.len(), keep, |number, forked| {
-            match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, layers, forked),
-                None => 0,
-            }
-        })?;
-        Ok(FromWorker::Forked {
-            paused_us: micros(paused),
-        })
-    }
-
-    /// Makes a machine of what a fork left.
-    fn adopt(&mut self, forked: ForkedMachine) -> Result<FromWorker, Refusal> {
-        let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
-        let begun = Instant::now();
-        let options = RestoreOptions {
-            disks: self.layers.clone(),
-            ..RestoreOptions::default()
-        };
-        let (machine, generation) = prepared.adopt(forked, &options)?;
-        let memory_mib = memory_mib(&machine);
-        machine.resume();
-        let load = begun.elapsed();
-        self.started(machine)?;
-        Ok(FromWorker::Restored(RestoreStages {
-            read_us: 0,
-            load_us: micros(load),
-            generation,
-            pages: None,
-            memory_mib,
-        }))
-    }
-
-    fn set_memory(&self, mib: usize, patience_ms: u64) -> Result<FromWorker, Refusal> {
-        let machine = self.machine("change its memory")?;
-        machine.set_memory(bytes(mib), Duration::from_millis(patience_ms))?;
-        Ok(FromWorker::MemorySet)
-    }
-
-    fn touched(&self) -> Result<FromWorker, Refusal> {
-        // What to read ahead is a convenience: where the host does not tell,
-        // copies wait for each page.
-        let machine = self.machine("list its pages")?;
-        let pages = machine.touched_pages().unwrap_or_default();
-        let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
-        Ok(FromWorker::Touched(runs.cloned().collect()))
-    }
-
-    fn inspect(&self) -> Result<FromWorker, Refusal> {
-        let machine = self.machine("inspect")?;
-        let balance = machine.memory_balance();
-        Ok(FromWorker::Status {
-            exits: machine.total_exits(),
-            console: machine.console().text(),
-            ballooned_bytes: balance.ballooned_bytes,
-            added_bytes: balance.added_bytes,
-        })
-    }
-
-    /// Ends whatever there is.
-    fn end(&mut self) {
-        self.prepared = None;
-        let stopped = self.machine.take().is_none_or(|m| m.stop().is_ok());
-        if let (true, Some(watcher)) = (stopped, self.watcher.take()) {
-            let _ = watcher.join();
-        }
-    }
-}
-
-/// The life of a forked worker; its exit status.
-fn be_born(setup: &Setup, control: &OwnedFd, layers: Vec<HostFile>, forked: ForkedMachine) -> u8 {
-    let live = || {
-        let control = UnixStream::from(control.try_clone()?);
-        let replies = Arc::new(Mutex::new(control.try_clone()?));
-        say(&replies, &FromWorker::Hello { version: VERSION })?;
-        let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
-        let _machine = spans::machine(&setup.runtime_dir, None).entered();
-        let mut served = Served::new(replies, setup);
-        served.layers = layers;
-        let born = served.prepare(setup).and_then(|engine| {
-            let pid = std::process::id();
-            say(&served.replies, &FromWorker::Born { pid, engine })?;
-            let restored = served.adopt(forked)?;
-            Ok(say(&served.replies, &restored)?)
-        });
-        let result = match born {
-            Ok(()) => served.serve(&control),
-            Err(error) => served.refuse(&error),
-        };
-        served.end();
-        let _ = std::fs::remove_dir_all(&setup.runtime_dir);
-        result
-    };
-    match live() {
-        Ok(()) => 0,
-        Err(error) => report(&error),
-    }
-}
-
 /// Reads the copy's working set ahead, while the copy is being made.
 /// Where that fails, the guest waits for each page itself.
 fn read_ahead(snapshot: &Arc<Snapshot>) {
@@ -592,7 +167,7 @@ fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
 
 /// Reports the machine's end, and ends the worker with it: its sockets close,
 /// so that nobody waits for a guest that is no more.
-fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
+fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>, news: &News) {
     let reason = machine.wait();
     info!(
         reason = with_causes(&reason),
@@ -605,8 +180,13 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>) {
         } = device;
         debug!(slot, kind, ?mmio, "device counters");
     }
+    let orderly = matches!(reason, ExitReason::PowerOff | ExitReason::Stopped);
+    news.tell(VmEventKind::Ended {
+        reason: with_causes(&reason),
+        orderly,
+    });
     let message = FromWorker::Ended {
-        orderly: matches!(reason, ExitReason::PowerOff | ExitReason::Stopped),
+        orderly,
         reason: with_causes(&reason),
         console: machine.console().text(),
     };

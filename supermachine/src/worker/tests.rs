@@ -1,10 +1,12 @@
 use super::*;
-use crate::link::protocol::GuestFiles;
+use crate::link::passing;
+use crate::link::protocol::{GuestFiles, Restore, Setup};
 use crate::link::runtime_dir::RuntimeDir;
 use snapshot::{
     BytePages, Description, EngineId, Scope, Section, SectionKind, Stamp, StateWriter, Store,
 };
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 fn guest() -> GuestFiles {
     GuestFiles {
@@ -62,8 +64,10 @@ fn restored(snapshot: &Path) -> FromWorker {
         files,
         guest: guest(),
         layers: Vec::new(),
+        mounts: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
+        network: None,
     };
     for order in [
         ToWorker::Hello { version: VERSION },

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
+use devices::virtio::fs::{Fs, FsConfig, FsState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
+use devices::virtio::net::NetState;
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
-use devices::virtio::{DeviceState, StateFormat, VirtioDevice};
+use devices::virtio::{DeviceState, StateFormat, Traffic, VirtioDevice};
 use devices::{Bus, IrqLine, MmioDevice};
 
 use super::elastic::Elastic;
@@ -22,7 +24,7 @@ use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Share, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -47,14 +49,19 @@ pub struct DeviceCounters {
     pub kind: &'static str,
     /// What its transport counted.
     pub mmio: MmioCounters,
+    /// What it has moved; `None` of devices that do not count that.
+    pub traffic: Option<Traffic>,
 }
 
-/// The states that devices take, by slot: those that every machine has, and a disk
-/// in every slot after them.
-pub(super) fn virtio_formats() -> impl Iterator<Item = StateFormat> {
+/// The states that devices take, by slot: those that every machine has, disks,
+/// directories of the host, and the network, if there is one.
+pub(super) fn virtio_formats(disks: u32, shares: u32) -> impl Iterator<Item = StateFormat> {
+    let repeat = |format, count: u32| std::iter::repeat_n(format, count as usize);
     FIXED_FORMATS
         .into_iter()
-        .chain(std::iter::repeat(BlkState::FORMAT))
+        .chain(repeat(BlkState::FORMAT, disks))
+        .chain(repeat(FsState::FORMAT, shares))
+        .chain(std::iter::once(NetState::FORMAT))
 }
 
 /// The devices of a machine, by what saves and restores them.
@@ -92,7 +99,7 @@ impl EarlyDevices {
         arch: &dyn Arch,
         vm: &Arc<dyn DynVm>,
         memory: &GuestMemory,
-        disks: Vec<Box<dyn VirtioDevice>>,
+        others: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<(Bus, Devices), MachineError> {
         let layout = arch.layout();
         let elastic = Elastic::new(layout, memory)?;
@@ -104,7 +111,7 @@ impl EarlyDevices {
             Box::new(elastic.mem.clone()),
         ];
         let mut virtio = Vec::new();
-        for (slot, device) in (0..).zip(fixed.into_iter().chain(disks)) {
+        for (slot, device) in (0..).zip(fixed.into_iter().chain(others)) {
             let line = line(vm, layout.virtio.line_of(slot));
             let events = DeviceEvents::new(slot, device.state_format().kind);
             let transport = Arc::new(VirtioMmio::with_events(
@@ -141,19 +148,35 @@ fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     })
 }
 
-/// How many virtio devices a machine with `disks` disks has, each with an
-/// interrupt below `end_line`.
+/// How many virtio devices a machine with `others` beside the fixed ones has, each
+/// with an interrupt below `end_line`.
 pub(super) fn virtio_count(
     slots: &VirtioSlots,
-    disks: usize,
+    others: usize,
     end_line: u32,
 ) -> Result<u32, MachineError> {
-    let devices = FIXED_VIRTIO.saturating_add(disks);
+    let devices = FIXED_VIRTIO.saturating_add(others);
     let max = end_line.saturating_sub(slots.first_line).min(slots.max);
     u32::try_from(devices)
         .ok()
         .filter(|count| *count <= max)
         .ok_or(MachineError::TooManyDevices { devices, max })
+}
+
+/// The devices that not every machine has, in order: read-only disks, volumes,
+/// directories of the host, and the network.
+pub(super) fn open_others(
+    disks: &[HostFile],
+    volumes: &[Volume],
+    shares: &[Share],
+    network: Option<&Network>,
+) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let mut others = open_disks(disks, volumes)?;
+    others.extend(open_shares(shares)?);
+    if let Some(network) = network {
+        others.push(Box::new(network.device()));
+    }
+    Ok(others)
 }
 
 /// Opens read-only disks and volumes.
@@ -175,6 +198,29 @@ pub(super) fn open_disks(
         disks.push(disk(&volume.path, file, false, format!("volume{n}"))?);
     }
     Ok(disks)
+}
+
+/// Opens directories of the host.
+pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let open = |share: &Share| -> Result<Box<dyn VirtioDevice>, MachineError> {
+        let path = share.directory.name();
+        let directory = share.directory.to_file();
+        let directory = directory.map_err(|source| disk_error(path, source))?;
+        let config = FsConfig {
+            read_only: share.read_only,
+            symlinks: share.symlinks,
+            owner: share.owner,
+            ..FsConfig::new(&*share.tag)
+        };
+        match Fs::new(directory.into(), config) {
+            Ok(fs) => Ok(Box::new(fs)),
+            Err(source) => Err(MachineError::Share {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    };
+    shares.iter().map(open).collect()
 }
 
 fn vsock_config(endpoints: &Endpoints) -> VsockConfig {

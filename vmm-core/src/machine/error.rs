@@ -107,6 +107,15 @@ pub enum MachineError {
         #[source]
         source: devices::virtio::blk::BlkError,
     },
+    /// A directory of the host cannot be shared.
+    #[error("cannot share {} with the guest", path.display())]
+    Share {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: devices::virtio::fs::FsError,
+    },
     /// The vsock device could not be made.
     #[error("cannot make the guest's sockets")]
     Vsock(#[from] devices::virtio::vsock::VsockError),
@@ -178,6 +187,24 @@ pub enum MachineError {
         /// Disks it was made with.
         saved: u32,
         /// Disks given now.
+        given: usize,
+    },
+    /// The snapshot was made with a network and is restored without, or the other
+    /// way round.
+    #[error(
+        "the snapshot was made {} a network interface, and a copy has what it was made with",
+        if *saved { "with" } else { "without" }
+    )]
+    OtherNetwork {
+        /// Whether it was made with one.
+        saved: bool,
+    },
+    /// The snapshot was made with another number of directories of the host.
+    #[error("the snapshot was made with {saved} mounts, {given} were given")]
+    OtherShares {
+        /// Directories it was made with.
+        saved: u32,
+        /// Directories given now.
         given: usize,
     },
     /// Guest memory could not be brought back to what it was.

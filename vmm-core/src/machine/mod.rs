@@ -19,6 +19,7 @@ mod rewound_tests;
 mod saved;
 #[cfg(all(test, feature = "softhv"))]
 mod saved_tests;
+mod standstill;
 mod vcpu_thread;
 
 use std::io::Write;
@@ -51,6 +52,7 @@ pub(crate) use prepared::check_boot;
 pub use prepared::{PrepareOptions, PreparedMachine};
 pub use restore::{ResetReport, RestoreOptions};
 pub use saved::{STATE_VERSION, SavedMachine};
+pub use standstill::Standstill;
 
 /// Held by tests that make machines: a process has one at a time.
 #[cfg(all(test, feature = "softhv"))]
@@ -169,11 +171,12 @@ impl RunningMachine {
         let parts = self.parts();
         let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
         (0..)
-            .zip(devices.zip(assembly::virtio_formats()))
-            .map(|(slot, (device, format))| DeviceCounters {
+            .zip(devices)
+            .map(|(slot, device)| DeviceCounters {
                 slot,
-                kind: format.kind,
+                kind: device.state_format().kind,
                 mmio: device.counters(),
+                traffic: device.traffic(),
             })
             .collect()
     }
@@ -235,6 +238,11 @@ impl RunningMachine {
                 return reason;
             }
         }
+    }
+
+    /// Whether the machine has ended.
+    pub fn has_ended(&self) -> bool {
+        self.control.wait_ended(Some(Duration::ZERO)).is_some()
     }
 
     /// Waits until the machine ends, or not longer than `timeout`.

@@ -186,10 +186,15 @@ impl PreparedMachine {
         };
         let start = self.arch.load(&memory, &files, &boot)?;
         self.create_vcpus(spec.vcpus)?;
-        let disks = assembly::open_disks(&spec.disks, &spec.volumes)?;
+        let others = assembly::open_others(
+            &spec.disks,
+            &spec.volumes,
+            &spec.shares,
+            spec.network.as_ref(),
+        )?;
         let first = self.arch.vcpu_id(0);
         let power = self.capabilities.power;
-        let machine = self.assemble(memory, disks, possible_vcpus)?;
+        let machine = self.assemble(memory, others, possible_vcpus)?;
         machine.control.cpu_on(first, start.entry, start.argument);
         if power == PowerControl::Engine {
             machine.control.run_all();
@@ -207,14 +212,14 @@ impl PreparedMachine {
     pub(super) fn assemble(
         mut self,
         memory: GuestMemory,
-        disks: Vec<Box<dyn devices::virtio::VirtioDevice>>,
+        others: Vec<Box<dyn devices::virtio::VirtioDevice>>,
         possible_vcpus: u32,
     ) -> Result<RunningMachine, MachineError> {
         for lease in memory.leases() {
             self.vm.map(lease, Access::ReadWriteExecute)?;
         }
         let generation = Generation::new(&*self.vm, self.arch.layout())?;
-        let (bus, devices) = self.early.complete(self.arch, &self.vm, &memory, disks)?;
+        let (bus, devices) = self.early.complete(self.arch, &self.vm, &memory, others)?;
         // It was empty: this is the only place that fills it.
         let _ = self.bus.set(bus);
         Ok(RunningMachine {
@@ -275,13 +280,14 @@ pub(crate) fn check_boot(
     let slots = &arch.layout().virtio;
     let end_line = first_spi.saturating_add(spi_count);
     let disks = spec.disks.len() + spec.volumes.len();
+    let others = disks + spec.shares.len() + usize::from(spec.network.is_some());
     Ok(Checked {
         cmdline: command_line(
             &spec.cmdline,
             extra.as_deref().unwrap_or_default(),
             arch.max_cmdline_bytes(),
         )?,
-        virtio_devices: assembly::virtio_count(slots, disks, end_line)?,
+        virtio_devices: assembly::virtio_count(slots, others, end_line)?,
         possible_vcpus,
     })
 }

@@ -5,8 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::virtio::blk::BlkState;
+use devices::virtio::fs::FsState;
 use devices::virtio::mmio::MmioState;
-use snapshot::{GuestPages, OpenFiles, PageSource, RamMapping, Snapshot, WorkingSet, Written};
+use devices::virtio::{DeviceState, StateFormat};
+use snapshot::{
+    GuestPages, OpenFiles, PageSource, PresentPages, RamMapping, Snapshot, WorkingSet, Written,
+};
 use tracing::debug;
 
 use super::assembly;
@@ -16,7 +21,7 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::spec::{HostFile, Volume};
+use crate::spec::{HostFile, Network, Share, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -26,6 +31,11 @@ pub struct RestoreOptions {
     pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
     pub volumes: Vec<Volume>,
+    /// What the network interface leads to, if and only if there was one.
+    pub network: Option<Network>,
+    /// Directories that the guest can mount, in the order they had and with the
+    /// tags they had.
+    pub shares: Vec<Share>,
     /// vCPUs that should be there: at least those that were. The guest has to
     /// turn further ones on.
     pub vcpus: u32,
@@ -80,6 +90,17 @@ impl PreparedMachine {
                 given,
             });
         }
+        if saved.has_network() != options.network.is_some() {
+            return Err(MachineError::OtherNetwork {
+                saved: saved.has_network(),
+            });
+        }
+        if options.shares.len() != board.shares as usize {
+            return Err(MachineError::OtherShares {
+                saved: board.shares,
+                given: options.shares.len(),
+            });
+        }
         if memory_bytes != board.ram_bytes
             || !(layout.min_ram_bytes..=layout.max_ram_bytes).contains(&board.ram_bytes)
         {
@@ -96,7 +117,12 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let disks = assembly::open_disks(&options.disks, &options.volumes)?;
+        let others = assembly::open_others(
+            &options.disks,
+            &options.volumes,
+            &options.shares,
+            options.network.as_ref(),
+        )?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);
@@ -111,7 +137,7 @@ impl PreparedMachine {
             }
             memory = memory.with_hot(start, bytes)?;
         }
-        let machine = self.assemble(memory, disks, board.possible_vcpus)?;
+        let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
                 parts.vm.track_writes()?;
@@ -144,7 +170,12 @@ impl RunningMachine {
         let vcpus: Vec<_> = vcpus.collect();
         // Last: taking a vCPU's registers may have told it something.
         let interrupts = parts.vm.save_interrupts()?;
-        let disks = parts.disks();
+        let of_kind = |format: StateFormat| {
+            let count = virtio.iter().filter(|d| d.device.kind == format.kind);
+            u32::try_from(count.count()).unwrap_or(u32::MAX)
+        };
+        let disks = of_kind(BlkState::FORMAT);
+        let shares = of_kind(FsState::FORMAT);
         debug!(vcpus = vcpus.len(), "machine saved");
         Ok(SavedMachine {
             board: Board {
@@ -152,6 +183,7 @@ impl RunningMachine {
                 legacy: u16::try_from(legacy.len()).unwrap_or(u16::MAX),
                 possible_vcpus: parts.possible_vcpus,
                 disks,
+                shares,
                 holds: parts.generation.obeys(),
                 power,
                 virtio: virtio.iter().map(|device| device.device_id).collect(),
@@ -237,6 +269,15 @@ impl RunningMachine {
         })?))
     }
 
+    /// Pages of 4 KiB of its RAM that are in the host's memory for it, and how many of
+    /// them are in `set`; `None` where the host does not tell, or the machine was
+    /// stopped.
+    pub fn present_pages_among(&self, set: &WorkingSet) -> Option<PresentPages> {
+        let parts = self.parts();
+        let host = parts.as_ref()?.memory.host();
+        host.count_present(set).ok().flatten()
+    }
+
     /// Gives the host back what resets have copied and the guest of a paused
     /// machine has not written to since: it is the snapshot's again, and need
     /// not be there twice. For machines that nobody uses for a while: those
@@ -315,7 +356,7 @@ impl RunningMachine {
         parts.generation.renew(&*parts.vm, saved.board.holds)
     }
 
-    fn perform(
+    pub(super) fn perform(
         &self,
         tasks: Vec<(u32, Task)>,
     ) -> Result<Vec<Option<Box<crate::hypervisor::VcpuState>>>, MachineError> {
@@ -323,12 +364,5 @@ impl RunningMachine {
             Some(outcome) => Ok(outcome?),
             None => Err(MachineError::NotPaused),
         }
-    }
-}
-
-impl Parts {
-    fn disks(&self) -> u32 {
-        let fixed = assembly::FIXED_VIRTIO;
-        u32::try_from(self.devices.virtio.len().saturating_sub(fixed)).unwrap_or(u32::MAX)
     }
 }

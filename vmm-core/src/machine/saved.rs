@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use snapshot::{Scope, Section, SectionKind, StateFile, StateWriter};
 
-use super::assembly::virtio_formats;
+use super::assembly::{FIXED_VIRTIO, virtio_formats};
 use super::control::Power;
 use super::error::MachineError;
 use crate::arch::Arch;
@@ -16,7 +16,7 @@ use crate::hypervisor::VcpuState;
 
 /// Version of the layout of every section. There is no conversion: a snapshot
 /// of another version is baked again.
-pub const STATE_VERSION: u16 = 6;
+pub const STATE_VERSION: u16 = 7;
 
 /// Devices that are no virtio devices, in the order of their board.
 const LEGACY: SectionKind = SectionKind::device(0x8000);
@@ -32,6 +32,8 @@ pub(super) struct Board {
     pub(super) possible_vcpus: u32,
     /// Disks, read-only ones and volumes.
     pub(super) disks: u32,
+    /// Directories of the host, after the disks.
+    pub(super) shares: u32,
     /// The guest's kernel holds programs when it is told to.
     pub(super) holds: bool,
     /// One for each vCPU that is there.
@@ -85,13 +87,19 @@ impl SavedMachine {
                 .check(*format)
                 .map_err(|source| MachineError::Board { source })?;
         }
-        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(virtio_formats())) {
+        let formats = virtio_formats(self.board.disks, self.board.shares);
+        for (slot, (state, format)) in (0..).zip(self.virtio.iter().zip(formats)) {
             state
                 .device
                 .check(format)
                 .map_err(|source| MachineError::Device { slot, source })?;
         }
         Ok(())
+    }
+
+    /// Whether the machine has a network interface.
+    pub fn has_network(&self) -> bool {
+        self.board.virtio.len() > FIXED_VIRTIO + self.board.others()
     }
 
     /// vCPUs the guest was told of, and so the most it can ever have.
@@ -196,6 +204,11 @@ impl SavedMachine {
 }
 
 impl Board {
+    /// Devices between those that every machine has and the network.
+    fn others(&self) -> usize {
+        self.disks as usize + self.shares as usize
+    }
+
     fn check(&self) -> Result<(), MachineError> {
         let limit = usize::from(snapshot::limits::MAX_VCPUS);
         let vcpus = self.power.len();
@@ -204,7 +217,8 @@ impl Board {
             && self.possible_vcpus as usize <= limit
             && self.power.contains(&Power::On)
             && self.virtio.len() <= usize::from(snapshot::limits::MAX_DEVICES)
-            && self.virtio.len() >= self.disks as usize;
+            && (FIXED_VIRTIO + self.others()..=FIXED_VIRTIO + self.others() + 1)
+                .contains(&self.virtio.len());
         if good {
             Ok(())
         } else {

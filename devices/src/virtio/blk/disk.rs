@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{ID_BYTES, SECTOR_BYTES, host};
+use crate::virtio::Traffic;
 
 /// Zeroes written at once where the host cannot punch holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -21,6 +22,38 @@ pub(super) struct Disk {
     pub(super) id: [u8; ID_BYTES],
     /// The host or the file system cannot read from the cache alone.
     pub(super) never_cached: AtomicBool,
+    pub(super) moved: Moved,
+}
+
+/// What was moved, counted by every thread that carries out requests.
+#[derive(Default)]
+pub(super) struct Moved {
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+impl Moved {
+    pub(super) fn count_read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_write(&self, bytes: usize) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.written_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            reads: self.reads.load(Ordering::Relaxed),
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            written_bytes: self.written_bytes.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Disk {

@@ -18,7 +18,7 @@ use self::worker::Workers;
 use super::state::StateFields;
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
-    RestoreError, SavedState, StateFormat, VirtioDevice, read_config_space,
+    RestoreError, SavedState, StateFormat, Traffic, VirtioDevice, read_config_space,
 };
 use crate::{DeviceMemory, Ram};
 
@@ -175,6 +175,7 @@ impl<M: DeviceMemory> Blk<M> {
             read_only: config.read_only,
             id,
             never_cached: AtomicBool::new(false),
+            moved: disk::Moved::default(),
         });
         Ok(Self {
             features: features(&config),
@@ -256,6 +257,10 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
 
     fn resume(&self) {
         self.workers.resume();
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.disk.moved.traffic())
     }
 
     fn notify(&self, _queue: u16) {

@@ -144,6 +144,7 @@ impl<'a, M: DeviceMemory> Executor<'a, M> {
         }
         chain.writable.write(self.ram, 0, buffer).ok()?;
         chain.writable.write(self.ram, room, &[0]).ok()?;
+        self.disk.moved.count_read(room);
         Some(room + 1)
     }
 
@@ -166,6 +167,7 @@ impl<'a, M: DeviceMemory> Executor<'a, M> {
             chain.writable.write(self.ram, done, part)?;
             done += part.len();
         }
+        self.disk.moved.count_read(len);
         Ok(Ok(len))
     }
 
@@ -183,6 +185,7 @@ impl<'a, M: DeviceMemory> Executor<'a, M> {
             }
             done += part.len();
         }
+        self.disk.moved.count_write(len);
         if self.write_through {
             return Ok(self.host(self.disk.flush()).map(|()| 0));
         }
@@ -269,6 +272,7 @@ impl RequestRunner {
                 sectors: len_bytes / SECTOR_BYTES,
                 read_only,
                 never_cached: false.into(),
+                moved: super::disk::Moved::default(),
                 id: *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
             },
             write_through,

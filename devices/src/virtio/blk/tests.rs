@@ -172,6 +172,26 @@ fn write_reaches_the_file_and_reads_back() {
 }
 
 #[test]
+fn what_was_moved_is_counted_and_what_failed_is_not() {
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    disk.run(0, 0, &[writable(DATA, 512)]);
+    disk.run(0, 0, &[writable(DATA, 32 << 10)]);
+    disk.run(1, 5, &[readable(DATA, 1024)]);
+    // Past the end, and no data at all.
+    disk.run(0, 1 << 20, &[writable(DATA, 512)]);
+    disk.run(1, 1 << 20, &[readable(DATA, 512)]);
+    disk.run(4, 0, &[]);
+    let moved = disk.driver.device.traffic();
+    let expected = Traffic {
+        reads: 2,
+        read_bytes: 512 + (32 << 10),
+        writes: 1,
+        written_bytes: 1024,
+    };
+    assert_eq!(moved, Some(expected));
+}
+
+#[test]
 fn header_split_over_descriptors_is_understood() {
     let mut disk = disk(4096, BlkConfig::default());
     let mut header = [0; 16];

@@ -403,6 +403,7 @@ mod tests {
             read_only: true,
             id: [0; super::super::ID_BYTES],
             never_cached: AtomicBool::new(false),
+            moved: super::super::disk::Moved::default(),
         });
         let workers = Workers::new(disk, 4);
         let mut threads = Vec::new();

@@ -15,7 +15,8 @@ use self::events::NoEvents;
 use self::regs::{QueueRegs, Regs, set_high, set_low};
 use super::chain::{QueueError, rings_in_ram};
 use super::{
-    ActivateError, Activation, F_RING_EVENT_IDX, F_VERSION_1, Interrupt, SharedMemory, VirtioDevice,
+    ActivateError, Activation, F_RING_EVENT_IDX, F_VERSION_1, Interrupt, SharedMemory, StateFormat,
+    Traffic, VirtioDevice,
 };
 use crate::{DeviceMemory, IrqLine, MmioDevice, Ram};
 
@@ -181,6 +182,16 @@ impl<M: DeviceMemory> VirtioMmio<M> {
             mistakes: self.irq.mistakes.load(Ordering::Relaxed),
             host_failures: self.irq.host_failures.load(Ordering::Relaxed),
         }
+    }
+
+    /// Which saved states its device takes.
+    pub fn state_format(&self) -> StateFormat {
+        self.device.state_format()
+    }
+
+    /// How much the device behind it has moved; `None` if it does not count that.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.device.traffic()
     }
 
     fn lock(&self) -> MutexGuard<'_, Regs> {

@@ -1,0 +1,214 @@
+//! File system device (virtio 1.2 §5.11): a directory of the host, by FUSE.
+//!
+//! The device speaks Linux's FUSE on every host. Requests are answered by a few
+//! threads of the device, never on the one that notifies.
+//!
+//! What the guest says is names of single entries and numbers it was given.
+//! Every path is made here, of names that were found, and resolved beneath the
+//! shared directory without following links; pipes, sockets and devices are never
+//! opened. No descriptor is held for a file that is not open.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use virtio_queue::{Queue, QueueState};
+
+use self::threads::Threads;
+use super::{
+    ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
+    RestoreError, SavedState, StateFormat, VirtioDevice, read_config_space,
+};
+use crate::{DeviceMemory, Ram};
+
+mod handles;
+mod host;
+mod nodes;
+mod saved;
+mod server;
+mod threads;
+mod wire;
+
+pub use saved::FsState;
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
+pub(crate) use server::Exchange;
+pub(crate) use server::{Rules, Server};
+
+/// Device type of a file system.
+const DEVICE_ID: u32 = 26;
+/// Bytes of the tag in the configuration space (virtio 1.2 §5.11.4).
+pub const TAG_BYTES: usize = 36;
+/// Sizes of the queues: for what the guest forgets, and for requests. Linux takes
+/// no more pages for a request than the second has entries.
+const QUEUE_SIZES: &[u16] = &[128, 512];
+
+/// What becomes of symbolic links. The host never follows one but under
+/// [`SymlinkPolicy::Follow`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SymlinkPolicy {
+    /// The guest cannot make any (`EPERM`), and one that leads out of the shared
+    /// directory cannot be looked up (`EACCES`).
+    Deny,
+    /// Links are text: the guest makes them, reads them, and looks in its own tree
+    /// for what they name.
+    #[default]
+    Opaque,
+    /// Links that lead out of the shared directory are what they lead to. Only for
+    /// guests that may see all that this process may.
+    Follow,
+}
+
+/// Whom the guest sees as the owner of all files. On the host they belong to the
+/// user whom this process runs as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Owner {
+    /// User id in the guest.
+    pub uid: u32,
+    /// Group id in the guest.
+    pub gid: u32,
+}
+
+/// What a file system device is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsConfig {
+    /// Name by which the guest mounts it: 1 to [`TAG_BYTES`] bytes.
+    pub tag: String,
+    /// Refuse every change on the host side, whatever the guest tries.
+    pub read_only: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: SymlinkPolicy,
+    /// Whom files belong to, for the guest.
+    pub owner: Owner,
+    /// Most requests worked on at the same time, 1 to 16.
+    pub workers: usize,
+}
+
+impl FsConfig {
+    /// A directory the guest may write to, links being text.
+    pub fn new(tag: impl Into<String>) -> Self {
+        Self {
+            tag: tag.into(),
+            read_only: false,
+            symlinks: SymlinkPolicy::default(),
+            owner: Owner::default(),
+            workers: 4,
+        }
+    }
+}
+
+/// Why a file system device could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FsError {
+    /// The tag does not fit its field.
+    #[error("tag {0:?} is not 1 to 36 bytes without a zero byte")]
+    BadTag(String),
+    /// The number of workers is out of range.
+    #[error("number of workers {0} is not within 1 to 16")]
+    BadWorkers(usize),
+    /// What was given is no directory, or cannot be looked at.
+    #[error("the shared directory cannot be used")]
+    Directory(#[source] std::io::Error),
+}
+
+/// A file system device over a directory.
+#[derive(Debug)]
+pub struct Fs<M: DeviceMemory = Ram> {
+    tag: String,
+    config_space: [u8; TAG_BYTES + 4],
+    server: Arc<Server>,
+    threads: Threads<M>,
+}
+
+impl<M: DeviceMemory> Fs<M> {
+    /// A device over an open directory.
+    pub fn new(directory: OwnedFd, config: FsConfig) -> Result<Self, FsError> {
+        let tag = config.tag.as_bytes();
+        if tag.is_empty() || tag.len() > TAG_BYTES || tag.contains(&0) {
+            return Err(FsError::BadTag(config.tag));
+        }
+        if !(1..=16).contains(&config.workers) {
+            return Err(FsError::BadWorkers(config.workers));
+        }
+        let mut config_space = [0; TAG_BYTES + 4];
+        config_space[..tag.len()].copy_from_slice(tag);
+        config_space[TAG_BYTES..].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
+        let rules = Rules {
+            read_only: config.read_only,
+            symlinks: config.symlinks,
+            owner: config.owner,
+        };
+        let server = Server::new(directory, rules);
+        let server = Arc::new(server.map_err(|error| FsError::Directory(error.into()))?);
+        Ok(Self {
+            tag: config.tag,
+            config_space,
+            threads: Threads::new(server.clone(), config.workers),
+            server,
+        })
+    }
+}
+
+impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_space(&self.config_space, offset, data);
+    }
+
+    fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
+        self.threads.start(activation)
+    }
+
+    fn reset(&self) -> Vec<Queue> {
+        let queues = self.threads.stop();
+        self.server.reset();
+        queues
+    }
+
+    fn pause(&self) {
+        self.threads.pause();
+    }
+
+    fn resume(&self) {
+        self.threads.resume();
+    }
+
+    fn notify(&self, _queue: u16) {
+        self.threads.wake();
+    }
+
+    fn queue_states(&self) -> Vec<QueueState> {
+        self.threads.drain()
+    }
+
+    fn state_format(&self) -> StateFormat {
+        FsState::FORMAT
+    }
+
+    fn state(&self) -> SavedState {
+        SavedState::of(&FsState::of(&self.tag, &self.server))
+    }
+
+    fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
+        let state: FsState = state.read()?;
+        if state.tag != self.tag {
+            return Err(RestoreError::Invalid("tag"));
+        }
+        state.give_to(&self.server)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! A FUSE server for one directory of the host.
+//!
+//! Requests are independent of each other, and several threads answer them at a
+//! time. Tables are locked to look at them and never while the host is asked
+//! something.
+
+mod attributes;
+mod directories;
+mod entries;
+mod files;
+mod find;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::handles::{Handles, SavedHandle};
+use super::host;
+use super::nodes::{Nodes, SavedNode};
+use super::wire::{
+    self, Attributes, Body, Fields, IN_HEADER_BYTES, InHeader, OUT_HEADER_BYTES, Validity, init,
+    opcode,
+};
+use super::{Owner, SymlinkPolicy};
+use crate::virtio::chain::QueueError;
+
+/// Most bytes of a read or a write: what the guest's kernel asks for at most.
+const MAX_DATA_BYTES: u32 = 1 << 20;
+/// Pages of 4 KiB in that.
+const MAX_PAGES: u16 = 256;
+/// Longest arguments of a request other than a write: an extended attribute of
+/// 64 KiB with its name, and room.
+const MAX_ARGUMENT_BYTES: usize = 128 << 10;
+/// How much of a file goes through a thread's buffer at a time.
+pub const BUFFER_BYTES: usize = 128 << 10;
+/// How long the guest may believe what it was told of a file or a name: the host
+/// changes them without saying so.
+const VALIDITY: Validity = Validity { seconds: 1 };
+
+/// One request and the room for its answer.
+pub trait Exchange {
+    /// Bytes that the guest has written.
+    fn incoming(&self) -> usize;
+    /// Bytes that it has room for.
+    fn room(&self) -> usize;
+    /// Reads all of `buffer` from what the guest has written at `at`.
+    fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), QueueError>;
+    /// Writes to the room.
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), QueueError>;
+}
+
+/// Why a request was not carried out.
+enum Failure {
+    /// The guest is told.
+    Refused(Errno),
+    /// Guest memory could not be used.
+    Queue(QueueError),
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        Self::Queue(error)
+    }
+}
+
+/// How a directory is shared.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub read_only: bool,
+    pub symlinks: SymlinkPolicy,
+    pub owner: Owner,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Server {
+    root: OwnedFd,
+    root_dev: u64,
+    rules: Rules,
+    nodes: Mutex<Nodes>,
+    handles: Mutex<Handles>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Server {
+    pub fn new(root: OwnedFd, rules: Rules) -> Result<Self, Errno> {
+        let stat = host::stat(&root)?;
+        if !stat.is_dir() {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(Self {
+            root_dev: stat.identity.dev,
+            root,
+            rules,
+            nodes: Mutex::default(),
+            handles: Mutex::default(),
+        })
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        lock(&self.nodes)
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        lock(&self.handles)
+    }
+
+    /// Forgets all that a guest knows.
+    pub fn reset(&self) {
+        self.nodes().clear();
+        self.handles().clear();
+    }
+
+    pub fn save(&self) -> (u64, Vec<SavedNode>, u64, Vec<SavedHandle>) {
+        let (next_node, nodes) = self.nodes().save();
+        let (next_handle, handles) = self.handles().save();
+        (next_node, nodes, next_handle, handles)
+    }
+
+    /// Takes over what was saved, which is not trusted; `None` if it cannot be.
+    pub fn restore(
+        &self,
+        (next_node, nodes): (u64, &[SavedNode]),
+        (next_handle, handles): (u64, &[SavedHandle]),
+    ) -> Option<()> {
+        let mut table = self.nodes();
+        table.restore(next_node, nodes)?;
+        self.handles().restore(next_handle, handles)?;
+        for handle in handles {
+            table.opened(handle.node, handle.number);
+        }
+        Some(())
+    }
+
+    /// Answers one request; how many bytes that took. `buffer` is the thread's.
+    pub fn answer(
+        &self,
+        exchange: &mut dyn Exchange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, QueueError> {
+        let mut header = [0; IN_HEADER_BYTES];
+        if exchange.incoming() < header.len() {
+            return Ok(0);
+        }
+        exchange.read(0, &mut header)?;
+        let header = InHeader::read(&header);
+        let answered = match header.opcode {
+            opcode::READ => self.read(exchange, buffer),
+            opcode::WRITE => self.write(exchange, buffer),
+            _ => self.answer_short(&header, exchange, buffer),
+        };
+        let (error, bytes) = match answered {
+            Ok(Some(bytes)) => (0, bytes),
+            // Nothing is said to this one.
+            Ok(None) => return Ok(0),
+            Err(Failure::Refused(error)) => (host::linux_errno(error), 0),
+            Err(Failure::Queue(error)) => return Err(error),
+        };
+        let length = OUT_HEADER_BYTES + bytes;
+        if exchange.room() < length {
+            return Ok(0);
+        }
+        let mut answer = Body::default();
+        answer
+            .u32(u32::try_from(length).unwrap_or(u32::MAX))
+            .u32(error.wrapping_neg().cast_unsigned())
+            .u64(header.unique);
+        exchange.write(0, &answer.0)?;
+        Ok(length)
+    }
+
+    /// Answers a request whose arguments and answer are short; how many bytes
+    /// follow the header of the answer.
+    fn answer_short(
+        &self,
+        header: &InHeader,
+        exchange: &mut dyn Exchange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Failure> {
+        let length = exchange.incoming() - IN_HEADER_BYTES;
+        if length > MAX_ARGUMENT_BYTES {
+            return Err(Errno::TOOBIG.into());
+        }
+        buffer.resize(length.max(buffer.len()), 0);
+        let arguments = &mut buffer[..length];
+        exchange.read(IN_HEADER_BYTES, arguments)?;
+        let room = exchange.room().saturating_sub(OUT_HEADER_BYTES);
+        let Some(body) = self.dispatch(header, Fields(arguments), room)? else {
+            return Ok(None);
+        };
+        if body.0.len() > room {
+            return Err(Errno::INVAL.into());
+        }
+        // Where there is nothing to write there need not be a place for it.
+        if !body.0.is_empty() {
+            exchange.write(OUT_HEADER_BYTES, &body.0)?;
+        }
+        Ok(Some(body.0.len()))
+    }
+
+    fn dispatch(
+        &self,
+        header: &InHeader,
+        mut arguments: Fields<'_>,
+        room: usize,
+    ) -> Result<Option<Body>, Errno> {
+        let node = header.node;
+        if self.rules.read_only && changes(header.opcode) {
+            return Err(Errno::ROFS);
+        }
+        let body = match header.opcode {
+            opcode::FORGET => {
+                self.nodes().forget(node, arguments.u64()?);
+                return Ok(None);
+            }
+            opcode::BATCH_FORGET => {
+                let count = arguments.u32()?;
+                arguments.skip(4)?;
+                let mut nodes = self.nodes();
+                for _ in 0..count {
+                    nodes.forget(arguments.u64()?, arguments.u64()?);
+                }
+                return Ok(None);
+            }
+            opcode::INTERRUPT => return Ok(None),
+            opcode::INIT => initialise(arguments)?,
+            opcode::DESTROY => {
+                self.reset();
+                Body::default()
+            }
+            opcode::LOOKUP => self.look_up(node, arguments)?,
+            opcode::READLINK => self.read_link(node)?,
+            opcode::SYMLINK => self.make_link(node, arguments)?,
+            opcode::MKNOD => self.make_file(node, arguments)?,
+            opcode::MKDIR => self.make_directory(node, arguments)?,
+            opcode::UNLINK => self.remove(node, arguments, false)?,
+            opcode::RMDIR => self.remove(node, arguments, true)?,
+            opcode::RENAME | opcode::RENAME2 => {
+                self.rename(node, arguments, header.opcode == opcode::RENAME2)?
+            }
+            opcode::LINK => self.add_name(node, arguments)?,
+            opcode::GETATTR => self.get_attributes(node, arguments)?,
+            opcode::SETATTR => self.set_attributes(node, arguments)?,
+            opcode::STATFS => self.file_system()?,
+            opcode::GETXATTR => self.get_extended(node, arguments)?,
+            opcode::LISTXATTR => self.list_extended(node, arguments)?,
+            opcode::SETXATTR => self.set_extended(node, arguments)?,
+            opcode::REMOVEXATTR => self.remove_extended(node, arguments)?,
+            opcode::OPEN => self.open(node, arguments)?,
+            opcode::CREATE => self.create(node, arguments)?,
+            opcode::RELEASE | opcode::RELEASEDIR => self.release(arguments)?,
+            // What was written is the host's already.
+            opcode::FLUSH => Body::default(),
+            opcode::FSYNC | opcode::FSYNCDIR => self.sync(arguments)?,
+            opcode::SYNCFS => {
+                host::sync_all(&self.root)?;
+                Body::default()
+            }
+            opcode::FALLOCATE => self.allocate(arguments)?,
+            opcode::LSEEK => self.seek(arguments)?,
+            opcode::COPY_FILE_RANGE => self.copy_range(arguments)?,
+            opcode::OPENDIR => self.open_directory(node)?,
+            opcode::READDIR => self.list(arguments, false, room)?,
+            opcode::READDIRPLUS => self.list(arguments, true, room)?,
+            opcode::IOCTL => return Err(Errno::NOTTY),
+            // Locks among them: the guest's kernel keeps those of its programs.
+            _ => return Err(Errno::NOSYS),
+        };
+        Ok(Some(body))
+    }
+
+    /// What the guest is shown of a file.
+    fn shown(&self, stat: &host::Stat) -> Attributes {
+        let identity = &stat.identity;
+        // Files of a file system that is mounted below may have the numbers of
+        // others.
+        let apart = match identity.dev == self.root_dev {
+            true => 0,
+            false => identity.dev.rotate_left(40),
+        };
+        let Owner { uid, gid } = self.rules.owner;
+        Attributes {
+            stat: *stat,
+            ino: identity.ino ^ apart,
+            mode: stat.mode,
+            uid,
+            gid,
+        }
+    }
+}
+
+/// Requests that change something, whatever their arguments.
+fn changes(request: u32) -> bool {
+    matches!(
+        request,
+        opcode::SETATTR
+            | opcode::SYMLINK
+            | opcode::MKNOD
+            | opcode::MKDIR
+            | opcode::UNLINK
+            | opcode::RMDIR
+            | opcode::RENAME
+            | opcode::RENAME2
+            | opcode::LINK
+            | opcode::WRITE
+            | opcode::SETXATTR
+            | opcode::REMOVEXATTR
+            | opcode::CREATE
+            | opcode::FALLOCATE
+            | opcode::COPY_FILE_RANGE
+    )
+}
+
+/// Agrees with the guest's kernel on a version and on what both can do.
+fn initialise(mut arguments: Fields<'_>) -> Result<Body, Errno> {
+    let major = arguments.u32()?;
+    let minor = arguments.u32()?;
+    let mut body = Body::default();
+    body.u32(wire::MAJOR).u32(wire::MINOR);
+    if major > wire::MAJOR {
+        // It asks again with ours.
+        return Ok(body);
+    }
+    if major < wire::MAJOR || minor < wire::OLDEST_MINOR {
+        return Err(Errno::PROTO);
+    }
+    let read_ahead = arguments.u32()?;
+    let offered = arguments.u32()?;
+    let wanted = init::ASYNC_READ
+        | init::ATOMIC_O_TRUNC
+        | init::BIG_WRITES
+        | init::AUTO_INVAL_DATA
+        | init::DO_READDIRPLUS
+        | init::READDIRPLUS_AUTO
+        | init::ASYNC_DIO
+        | init::PARALLEL_DIROPS
+        | init::MAX_PAGES
+        | init::HANDLE_KILLPRIV_V2;
+    body.u32(read_ahead.min(MAX_DATA_BYTES))
+        .u32(offered & wanted)
+        .u16(64) // max_background
+        .u16(48) // congestion_threshold
+        .u32(MAX_DATA_BYTES)
+        .u32(1) // time_gran: nanoseconds
+        .u16(MAX_PAGES)
+        .u16(0) // map_alignment
+        .u32(0) // flags2
+        .bytes(&[0; 28]);
+    Ok(body)
+}

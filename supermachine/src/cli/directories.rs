@@ -1,0 +1,180 @@
+//! `-v` and `--mount`: directories of the host for the guest.
+
+use crate::{MountSpec, SymlinkPolicy};
+
+/// A mount as it stands on the command line; its tag is its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    host: String,
+    guest: String,
+    read_only: bool,
+    symlinks: SymlinkPolicy,
+    owner: (u32, u32),
+}
+
+impl Directory {
+    fn new(host: &str, guest: &str) -> Result<Self, String> {
+        if host.is_empty() {
+            return Err("no directory of the host is named".to_owned());
+        }
+        if !host.starts_with(['/', '.', '~']) {
+            return Err(format!(
+                "there are no named volumes yet: for the directory write `./{host}`"
+            ));
+        }
+        if !guest.starts_with('/') {
+            return Err("the place in the guest is an absolute path".to_owned());
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            guest: guest.to_owned(),
+            read_only: false,
+            symlinks: SymlinkPolicy::default(),
+            owner: (0, 0),
+        })
+    }
+
+    /// What only a word says.
+    fn set(&mut self, word: &str) -> Result<(), String> {
+        match word {
+            "ro" | "readonly" => self.read_only = true,
+            "rw" => self.read_only = false,
+            other => {
+                return Err(format!("`{other}` is no option of a mount: use ro or rw"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mount, as the `number`th of its machine.
+    pub fn spec(&self, number: usize) -> MountSpec {
+        // Whoever uses this process sees it as the shell would.
+        let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
+        let (uid, gid) = self.owner;
+        MountSpec::new(host, format!("mount{number}"))
+            .at(&*self.guest)
+            .read_only(self.read_only)
+            .with_symlinks(self.symlinks)
+            .with_owner(uid, gid)
+    }
+}
+
+/// `HOST:GUEST`, and `:ro` if nothing may be changed.
+pub fn volume(text: &str) -> Result<Directory, String> {
+    let mut parts = text.split(':');
+    let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
+        return Err("expected HOST:GUEST or HOST:GUEST:ro".to_owned());
+    };
+    let mut mount = Directory::new(host, guest)?;
+    for word in parts.flat_map(|words| words.split(',')) {
+        mount.set(word)?;
+    }
+    Ok(mount)
+}
+
+/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`,
+/// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
+pub fn mount(text: &str) -> Result<Directory, String> {
+    let mut host = None;
+    let mut guest = None;
+    let mut words = Vec::new();
+    let mut symlinks = SymlinkPolicy::default();
+    let mut owner = (0, 0);
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("type", "bind" | "virtiofs") => {}
+            ("type", other) => {
+                return Err(format!("there are no mounts of type `{other}`: use bind"));
+            }
+            ("source" | "src", value) => host = Some(value),
+            ("target" | "destination" | "dst", value) => guest = Some(value),
+            ("symlinks", value) => symlinks = policy(value)?,
+            ("owner", value) => owner = ids(value)?,
+            ("readonly" | "ro", "true" | "1") => words.push("ro"),
+            ("readonly" | "ro", "false" | "0") => words.push("rw"),
+            (word, "") => words.push(word),
+            (word, _) => return Err(format!("`{word}` is nothing that a mount has")),
+        }
+    }
+    let (Some(host), Some(guest)) = (host, guest) else {
+        return Err("expected source=HOST and target=GUEST".to_owned());
+    };
+    let mut mount = Directory::new(host, guest)?;
+    for word in words {
+        mount.set(word)?;
+    }
+    (mount.symlinks, mount.owner) = (symlinks, owner);
+    Ok(mount)
+}
+
+fn policy(text: &str) -> Result<SymlinkPolicy, String> {
+    match text {
+        "deny" => Ok(SymlinkPolicy::Deny),
+        "opaque" => Ok(SymlinkPolicy::Opaque),
+        "follow" => Ok(SymlinkPolicy::Follow),
+        other => Err(format!(
+            "`{other}` is nothing that becomes of links: use deny, opaque or follow"
+        )),
+    }
+}
+
+/// User and group; without a group, the one with the user's number.
+fn ids(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err("an owner is UID or UID:GID, in numbers".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_directories_with_a_place_and_options() {
+        let spec = |text| volume(text).unwrap().spec(3);
+        let plain = MountSpec::new("/a", "mount3").at("/work");
+        assert_eq!(spec("/a:/work"), plain);
+        assert_eq!(spec("/a:/work:rw"), plain);
+        assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
+        let here = std::env::current_dir().unwrap().join("x");
+        assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
+        for bad in [
+            "", "/a", ":/b", "/a:", "/a:b", "name:/b", "/a:/b:", "/a:/b:z",
+        ] {
+            assert!(volume(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_written_out() {
+        let spec = |text| mount(text).unwrap().spec(0);
+        let plain = MountSpec::new("/a", "mount0").at("/b");
+        assert_eq!(spec("type=bind,source=/a,target=/b"), plain);
+        assert_eq!(
+            spec("src=/a,dst=/b,readonly,symlinks=follow,owner=1000"),
+            plain
+                .clone()
+                .read_only(true)
+                .with_symlinks(SymlinkPolicy::Follow)
+                .with_owner(1000, 1000)
+        );
+        assert_eq!(
+            spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
+            plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
+        );
+        for bad in [
+            "",
+            "src=/a",
+            "dst=/b",
+            "src=/a,dst=/b,type=tmpfs",
+            "src=/a,dst=/b,colour=red",
+            "src=/a,dst=/b,symlinks=maybe",
+            "src=/a,dst=/b,owner=me",
+            "src=a,dst=/b",
+        ] {
+            assert!(mount(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Directories of the host in a guest.
+
+use crate::Error;
+use crate::link::protocol::Mount;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use vmm_core::spec::Owner;
+pub use vmm_core::spec::SymlinkPolicy;
+
+/// Longest tag in bytes (virtio 1.2 §5.11.4).
+const MAX_TAG_BYTES: usize = 36;
+
+/// A directory of the host that a guest has while it runs, by virtio-fs: what
+/// either side writes, the other sees, within a second where the guest has looked
+/// before.
+///
+/// ```
+/// use supermachine::{MountSpec, SymlinkPolicy};
+///
+/// let mount = MountSpec::new("/home/me/app", "workspace")
+///     .with_symlinks(SymlinkPolicy::Opaque)
+///     .read_only(true)
+///     .at("/work");
+/// ```
+///
+/// On the host everything belongs to the user who runs this; the guest sees one
+/// owner of it all, root unless [`MountSpec::with_owner`] says otherwise. The guest
+/// cannot give a file away there, nor have it run with its owner's rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountSpec {
+    host_path: PathBuf,
+    tag: String,
+    symlinks: SymlinkPolicy,
+    read_only: bool,
+    at: Option<String>,
+    owner: (u32, u32),
+}
+
+/// What a snapshot says of a mount that its machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MountPoint {
+    /// What the guest knows it by.
+    pub tag: String,
+    /// Where it is mounted, if the guest's init did that.
+    pub at: Option<String>,
+    /// Whether the guest's kernel takes it to be read-only.
+    pub read_only: bool,
+}
+
+impl MountSpec {
+    /// The directory `host_path`, which the guest mounts by `tag`
+    /// (`mount -t virtiofs TAG DIR`): 1 to 36 letters, digits, dots, hyphens and
+    /// underscores. The guest may write to it.
+    pub fn new(host_path: impl Into<PathBuf>, tag: impl Into<String>) -> Self {
+        Self {
+            host_path: host_path.into(),
+            tag: tag.into(),
+            symlinks: SymlinkPolicy::default(),
+            read_only: false,
+            at: None,
+            owner: (0, 0),
+        }
+    }
+
+    /// What becomes of symbolic links; they are opaque if not set.
+    pub fn with_symlinks(mut self, symlinks: SymlinkPolicy) -> Self {
+        self.symlinks = symlinks;
+        self
+    }
+
+    /// Whether the host refuses every change, whatever the guest tries.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Has the guest's init mount it there, before anything else runs. The
+    /// directory is made if it is not there.
+    pub fn at(mut self, guest_path: impl Into<String>) -> Self {
+        self.at = Some(guest_path.into());
+        self
+    }
+
+    /// The user and the group that files belong to, for the guest; root if not set.
+    pub fn with_owner(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = (uid, gid);
+        self
+    }
+
+    /// What the guest mounts it by.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    fn refused(&self, problem: &'static str) -> Error {
+        refused(&self.tag, problem)
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let fits = (1..=MAX_TAG_BYTES).contains(&self.tag.len());
+        if !fits || !self.tag.chars().all(plain) {
+            return Err(self.refused(
+                "choose a tag of 1 to 36 letters, digits, dots, hyphens and underscores",
+            ));
+        }
+        let Some(at) = &self.at else { return Ok(()) };
+        let names = at.split('/').skip(1).filter(|name| !name.is_empty());
+        if !at.starts_with('/') || at.contains('\0') || names.clone().any(|name| name == "..") {
+            return Err(
+                self.refused("name its place in the guest by an absolute path without `..`")
+            );
+        }
+        if names.clone().all(|name| name == ".") {
+            return Err(self.refused("name another place in the guest than its root"));
+        }
+        Ok(())
+    }
+
+    /// What the worker is told.
+    fn order(&self) -> Mount {
+        let (uid, gid) = self.owner;
+        Mount {
+            directory: self.host_path.to_string_lossy().into_owned(),
+            tag: self.tag.clone(),
+            read_only: self.read_only,
+            symlinks: self.symlinks,
+            owner: Owner { uid, gid },
+        }
+    }
+
+    /// The word by which init is told to mount it.
+    fn kernel_argument(&self) -> Option<String> {
+        let at = self.at.as_deref()?;
+        let access = if self.read_only { "ro" } else { "rw" };
+        Some(format!("sm.mount={}:{access}:{}", self.tag, escaped(at)))
+    }
+}
+
+fn refused(tag: &str, problem: &'static str) -> Error {
+    Error::Mount {
+        tag: tag.to_owned(),
+        problem,
+    }
+}
+
+/// A path without what has a meaning on the kernel's command line.
+fn escaped(path: &str) -> String {
+    let mut word = String::new();
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => {
+                word.push(byte.into());
+            }
+            other => word.push_str(&format!("%{other:02x}")),
+        }
+    }
+    word
+}
+
+/// Refuses mounts that no machine could have.
+pub(crate) fn validate(mounts: &[MountSpec]) -> Result<(), Error> {
+    for (n, mount) in mounts.iter().enumerate() {
+        mount.validate()?;
+        if mounts[..n].iter().any(|other| other.tag == mount.tag) {
+            return Err(mount.refused("give each mount a tag of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// What a snapshot of a machine with these says of them.
+pub(crate) fn points(mounts: &[MountSpec]) -> Vec<MountPoint> {
+    let points = mounts.iter().map(|mount| MountPoint {
+        tag: mount.tag.clone(),
+        at: mount.at.clone(),
+        read_only: mount.read_only,
+    });
+    points.collect()
+}
+
+/// What is added to the kernel's command line, with a space before each word.
+pub(crate) fn kernel_arguments(mounts: &[MountSpec]) -> String {
+    let words = mounts.iter().filter_map(MountSpec::kernel_argument);
+    words.map(|word| format!(" {word}")).collect()
+}
+
+/// What a worker is told of mounts, and their directories, open.
+pub(crate) fn open<'a>(
+    mounts: impl IntoIterator<Item = &'a MountSpec>,
+) -> Result<(Vec<Mount>, Vec<File>), Error> {
+    let mut opened = (Vec::new(), Vec::new());
+    for mount in mounts {
+        opened.0.push(mount.order());
+        opened.1.push(open_directory(&mount.host_path)?);
+    }
+    Ok(opened)
+}
+
+/// The mounts that a copy of a snapshot needs, in the snapshot's order.
+pub(crate) fn for_copy<'a>(
+    mounts: &'a [MountSpec],
+    points: &[MountPoint],
+) -> Result<Vec<&'a MountSpec>, Error> {
+    for mount in mounts {
+        if !points.iter().any(|point| point.tag == mount.tag) {
+            return Err(mount.refused("the snapshot has none of that tag: bake the image with it"));
+        }
+    }
+    let found = points.iter().map(|point| {
+        let mount = mounts.iter().find(|mount| mount.tag == point.tag);
+        let mount = mount.ok_or_else(|| {
+            refused(
+                &point.tag,
+                "the snapshot has one of that tag: give it a directory, by VmConfig::with_mount",
+            )
+        })?;
+        if mount.at.is_some() && mount.at != point.at {
+            return Err(
+                mount.refused("the snapshot has it at another place: bake the image with this one")
+            );
+        }
+        if point.read_only && !mount.read_only {
+            return Err(mount.refused(
+                "the snapshot has it read-only: make it so, or bake the image with this one",
+            ));
+        }
+        Ok(mount)
+    });
+    found.collect()
+}
+
+fn open_directory(path: &Path) -> Result<File, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| Error::host("cannot mount the directory", path)(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(result: Result<impl Sized, Error>) -> String {
+        match result {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn tags_and_places_that_no_guest_could_use_are_refused() {
+        let long = "t".repeat(37);
+        for tag in ["", "a b", "a:b", "a=b", "ü", long.as_str()] {
+            let error = problem(validate(&[MountSpec::new("/", tag)]));
+            assert!(error.contains("choose a tag"), "{tag:?}: {error}");
+        }
+        for at in ["", "work", "/", "//", "/.", "/a/../b", "/a\0"] {
+            let error = problem(validate(&[MountSpec::new("/", "a").at(at)]));
+            assert!(error.contains("in the guest"), "{at:?}: {error}");
+        }
+        let twice = [MountSpec::new("/a", "tag"), MountSpec::new("/b", "tag")];
+        assert!(problem(validate(&twice)).contains("of its own"));
+        assert_eq!(problem(validate(&twice[..1])), "");
+    }
+
+    #[test]
+    fn place_becomes_one_word_of_the_command_line() {
+        let mounts = [
+            MountSpec::new("/a", "a").at("/work dir/\"x\"=%"),
+            MountSpec::new("/b", "b"),
+            MountSpec::new("/c", "c").at("/c").read_only(true),
+        ];
+        assert_eq!(
+            kernel_arguments(&mounts),
+            " sm.mount=a:rw:/work%20dir/%22x%22%3d%25 sm.mount=c:ro:/c"
+        );
+    }
+
+    #[test]
+    fn copy_gets_the_mounts_of_its_snapshot_in_their_order() {
+        let mounts = [
+            MountSpec::new("/a", "a").at("/a"),
+            MountSpec::new("/b", "b"),
+        ];
+        let baked = points(&mounts);
+        let other = [mounts[1].clone(), mounts[0].clone()];
+        let found = for_copy(&other, &baked).unwrap();
+        assert_eq!(found, [&mounts[0], &mounts[1]]);
+        assert!(problem(for_copy(&mounts[..1], &baked)).contains("give it a directory"));
+        assert!(problem(for_copy(&mounts, &baked[..1])).contains("bake the image"));
+        let elsewhere = [MountSpec::new("/a", "a").at("/z")];
+        assert!(problem(for_copy(&elsewhere, &baked[..1])).contains("another place"));
+        let anywhere = [MountSpec::new("/z", "a")];
+        assert_eq!(for_copy(&anywhere, &baked[..1]).unwrap(), [&anywhere[0]]);
+        let read_only = [anywhere[0].clone().read_only(true)];
+        assert!(for_copy(&read_only, &baked[..1]).is_ok());
+        let baked = points(&read_only);
+        assert!(problem(for_copy(&anywhere, &baked)).contains("read-only"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Directories of the host in guests: that boot, that are copied, that are put back
+//! and that fork.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use supermachine::{Error, MountSpec, SymlinkPolicy, Vm, VmConfig};
+use support::shelf::*;
+use support::*;
+
+/// Directories of one test.
+struct Shares(Shelf);
+
+impl Shares {
+    fn new(test: &str) -> Self {
+        Self(Shelf::new(test))
+    }
+
+    fn make(&self, name: &str) -> PathBuf {
+        let dir = self.0.0.join(name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+}
+
+fn at_work(host: &PathBuf) -> VmConfig {
+    library_config().with_mount(MountSpec::new(host, "workspace").at("/work"))
+}
+
+/// The guest believes for a second what it has seen before.
+fn until(what: &str, wanted: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !wanted() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn run_gives_a_command_a_directory_of_the_host() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.files.join("app");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("hello"), "from the host\n").unwrap();
+    let volume = format!("{}:/work dir", dir.display());
+    let script = "set -e; cd '/work dir'; ls; cat hello
+        echo x > y; mkdir d; mv y d/z; ln -s d l; cat l/z
+        ln d/z d/w; rm hello; rmdir sub; chmod 600 d/w; stat -c '%u:%g %h %a' d/w
+        dd if=/dev/zero of=big bs=64k count=40 2>/dev/null
+        for n in $(seq 200); do : > n$n; done; ls | wc -l";
+    let ran = sandbox.run_shell(&["--no-snapshot", "-v", &volume], script);
+    let expected = "hello\nsub\nfrom the host\nx\n0:0 2 600\n203\n";
+    assert_eq!((ran.code(), &*ran.out()), (0, expected), "{}", ran.err());
+    assert_eq!(fs::read(dir.join("d/z")).unwrap(), b"x\n");
+    assert_eq!(fs::metadata(dir.join("d/w")).unwrap().nlink(), 2);
+    assert_eq!(fs::metadata(dir.join("big")).unwrap().len(), 40 << 16);
+    assert_eq!(fs::read_link(dir.join("l")).unwrap(), PathBuf::from("d"));
+    assert!(!dir.join("hello").exists() && !dir.join("sub").exists());
+}
+
+#[test]
+fn read_only_directory_is_refused_by_the_host_and_links_stay_inside() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.files.join("app");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(sandbox.files.join("secret"), "secret\n").unwrap();
+    fs::write(dir.join("a"), "kept\n").unwrap();
+    symlink("../secret", dir.join("out")).unwrap();
+    let volume = format!("{}:/work:ro", dir.display());
+    let script = "cat /work/a; mount -o remount,rw /work
+        echo x > /work/a || echo refused; rm /work/a || echo refused
+        readlink /work/out; cat /work/out || echo nowhere";
+    let ran = sandbox.run_shell(&["--no-snapshot", "-v", &volume], script);
+    let expected = "kept\nrefused\nrefused\n../secret\nnowhere\n";
+    assert_eq!(ran.out(), expected, "{}", ran.err());
+    assert_eq!(fs::read(dir.join("a")).unwrap(), b"kept\n");
+    let nowhere = format!("{}:/work", dir.join("none").display());
+    let ran = sandbox.run_shell(&["-v", &nowhere], "true");
+    ran.assert_refused(125, &["cannot mount the directory", "No such file"]);
+    let ran = sandbox.run_shell(&["-v", "named:/work"], "true");
+    ran.assert_refused(125, &["named volumes"]);
+}
+
+#[test]
+fn each_copy_is_given_a_directory_for_what_its_snapshot_mounts() {
+    let shares = Shares::new("mounted-copies");
+    let [baked, one, two] = ["baked", "one", "two"].map(|name| shares.make(name));
+    for (dir, text) in [(&baked, "baked"), (&one, "one"), (&two, "two")] {
+        fs::write(dir.join("name"), text).unwrap();
+    }
+    let mount = MountSpec::new(&baked, "workspace").at("/work");
+    let builder = shares.0.builder().with_mount(mount);
+    let image = builder
+        .with_warmup(|vm| {
+            vm.exec(["cat", "/work/name"])?;
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    let first = Vm::start(&image, &at_work(&one)).unwrap();
+    let second = Vm::start(&image, &at_work(&two)).unwrap();
+    // What was read before is not taken for what is there now.
+    assert_eq!(sh(&first, "cat /work/name"), "one");
+    assert_eq!(sh(&second, "cat /work/name; echo x > /work/new"), "two");
+    assert!(two.join("new").exists() && !one.join("new").exists());
+    fs::write(one.join("name"), "changed").unwrap();
+    until("the change", || sh(&first, "cat /work/name") == "changed");
+    for (config, problem) in [
+        (library_config(), "give it a directory"),
+        (
+            at_work(&one).with_mount(MountSpec::new(&two, "more")),
+            "bake the image with it",
+        ),
+    ] {
+        let error = Vm::start(&image, &config).unwrap_err();
+        assert!(matches!(error, Error::Mount { .. }), "{error}");
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn machine_of_a_pool_begins_again_with_its_directory_as_it_is_now() {
+    let shares = Shares::new("mounted-pool");
+    let dir = shares.make("dir");
+    fs::write(dir.join("count"), "0").unwrap();
+    let mount = MountSpec::new(&dir, "workspace").at("/work");
+    let image = shares.0.builder().with_mount(mount).build().unwrap();
+    let pool = image
+        .pool()
+        .vm_config(at_work(&dir))
+        .max(1)
+        .build()
+        .unwrap();
+    for round in 0..3 {
+        let vm = pool.acquire().unwrap();
+        let script = "cat /work/count; exec 9>>/work/log; echo $(($(cat /work/count) + 1)) \
+                      > /work/next; mv /work/next /work/count; echo line >&9";
+        assert_eq!(sh(&vm, script), round.to_string());
+        // It is open when the machine is put back.
+        sh(
+            &vm,
+            "(exec 8</work/count; sleep 1000) >/dev/null 2>&1 & cd /work",
+        );
+    }
+    assert_eq!(fs::read(dir.join("count")).unwrap(), b"3\n");
+    assert_eq!(fs::read(dir.join("log")).unwrap(), b"line\n".repeat(3));
+}
+
+/// Starts a program that has a file and a directory open, and reads both when it is
+/// told to.
+const HOLDER: &str = "cat > /tmp/holder <<'END'
+cd /work/d
+exec 3< kept 4< replaced 5>> log
+while ! [ -e /tmp/go ]; do sleep 0.05; done
+{ cat <&3; cat <&4 || echo stale; echo more >&5 && cat name; } > /tmp/out 2>/dev/null
+touch /tmp/done
+END
+sh /tmp/holder > /dev/null 2>&1 &
+while ! [ -e /proc/$!/fd/5 ]; do sleep 0.05; done";
+
+const RESULT: &str = "touch /tmp/go; while ! [ -e /tmp/done ]; do sleep 0.05; done; cat /tmp/out";
+
+#[test]
+fn open_files_go_on_in_snapshots_and_forks_if_they_are_still_the_same() {
+    let shares = Shares::new("mounted-snapshot");
+    let dir = shares.make("dir");
+    fs::create_dir(dir.join("d")).unwrap();
+    for name in ["kept", "replaced", "name"] {
+        fs::write(dir.join("d").join(name), format!("{name}\n")).unwrap();
+    }
+    let mount = MountSpec::new(&dir, "workspace").at("/work");
+    let image = shares.0.builder().with_mount(mount).build().unwrap();
+    let vm = Vm::start(&image, &at_work(&dir)).unwrap();
+    sh(&vm, HOLDER);
+    let taken = vm.snapshot(shares.0.0.join("taken")).unwrap();
+    let children = vm.fork(2).unwrap();
+    fs::rename(dir.join("d/replaced"), dir.join("d/old")).unwrap();
+    fs::write(dir.join("d/replaced"), "another\n").unwrap();
+    // The one that goes on has them open itself.
+    assert_eq!(sh(&vm, RESULT), "kept\nreplaced\nname");
+    let copy = Vm::start(&taken, &at_work(&dir)).unwrap();
+    for vm in children.iter().chain([&copy]) {
+        assert_eq!(sh(vm, RESULT), "kept\nstale\nname");
+        assert_eq!(sh(vm, "cat /work/d/replaced"), "another");
+    }
+    assert_eq!(fs::read(dir.join("d/log")).unwrap(), b"more\n".repeat(4));
+}
+
+#[test]
+fn guest_mounts_by_the_tag_and_has_the_links_and_owners_of_the_mount() {
+    let shares = Shares::new("mounted-by-tag");
+    let (dir, outside) = (shares.make("dir"), shares.make("outside"));
+    fs::write(outside.join("secret"), "shared on purpose").unwrap();
+    symlink(&outside, dir.join("out")).unwrap();
+    let follow = MountSpec::new(&dir, "trusted").with_symlinks(SymlinkPolicy::Follow);
+    let deny = MountSpec::new(&dir, "paranoid").with_symlinks(SymlinkPolicy::Deny);
+    let config = library_config()
+        .with_mount(follow.with_owner(1000, 100))
+        .with_mount(deny);
+    let image = supermachine::Image::load_with_cache(busybox(), cache()).unwrap();
+    let vm = Vm::start(&image, &config).unwrap();
+    let script = "mkdir /a /b; mount -t virtiofs trusted /a; mount -t virtiofs paranoid /b
+        cat /a/out/secret; echo; stat -c %u:%g /a
+        ls /b/out || echo denied; ln -s x /b/y || echo refused; stat -c %u:%g /b";
+    let expected = "shared on purpose\n1000:100\ndenied\nrefused\n0:0";
+    assert_eq!(sh(&vm, script), expected);
+}
