@@ -358,6 +358,7 @@ impl Run<'_> {
                 .iter()
                 .map(|word| Some(word.to_str()?.to_owned()))
                 .collect(),
+            directory: std::env::current_dir().ok(),
             forked_from: None,
             snapshot: None,
         };

@@ -53,6 +53,9 @@ pub struct About {
     /// The words behind `run` that started it, if they are text.
     #[serde(default)]
     pub words: Option<Vec<String>>,
+    /// Where these words were said: a path among them may begin there.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
     /// The machine it was copied from.
     #[serde(default)]
     pub forked_from: Option<String>,

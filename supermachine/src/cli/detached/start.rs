@@ -27,7 +27,11 @@ pub fn start(about: About, supervised: &[OsString]) -> Result<Result<String, u8>
 
 fn spawn(record: &Record, arguments: &[OsString]) -> Result<Result<(), u8>, Error> {
     let executable = std::env::current_exe().map_err(Error::system("find our own executable"))?;
-    let mut supervisor = Command::new(executable)
+    let mut command = Command::new(executable);
+    if let Some(directory) = &record.about.directory {
+        command.current_dir(directory);
+    }
+    let mut supervisor = command
         .arg("run")
         .arg(SUPERVISE)
         .arg(record.dir())
