@@ -87,6 +87,11 @@ impl Context {
         })
     }
 
+    /// Layout of the small image.
+    pub fn small_layout(&self) -> &Path {
+        &self.small_layout
+    }
+
     /// The image with what `compute` runs.
     pub fn large(&self) -> Result<Image> {
         load(&self.large)

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod churn;
 mod compute;
 mod context;
 mod copies;
@@ -28,6 +29,7 @@ type Bench = (&'static str, fn(&Context) -> Result<Vec<Metric>>);
 
 const BENCHES: &[Bench] = &[
     ("boot", boot::run),
+    ("churn", churn::run),
     ("forkexec", forkexec::run),
     ("compute", compute::run),
     ("scale", scale::run),
@@ -46,7 +48,7 @@ const BENCHES: &[Bench] = &[
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
-  NAME           boot, forkexec, compute, scale, exec, idle, spawn, mapped,
+  NAME           boot, churn, forkexec, compute, scale, exec, idle, spawn, mapped,
                  acquire, reset, density, fork, bake, cycles or reliability; all
                  without one
   --json FILE    write the metrics there as well

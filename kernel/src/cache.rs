@@ -14,17 +14,18 @@ use crate::{KernelError, recipe_hash};
 /// `$XDG_CACHE_HOME/supermachine` if that variable holds an absolute path (a
 /// relative one is ignored, as the XDG base directory specification asks),
 /// otherwise `$HOME/Library/Caches/supermachine` on macOS and
-/// `$HOME/.cache/supermachine` elsewhere. The directory need not exist.
+/// `$HOME/.cache/supermachine` elsewhere. Without `HOME`, as services are started,
+/// the system's list of users says where that is. The directory need not exist.
 ///
 /// # Errors
-/// [`KernelError::NoCacheDir`] if neither variable holds an absolute path;
+/// [`KernelError::NoCacheDir`] if none of these is an absolute path;
 /// [`KernelError::NotDirectory`] if something else is there, such as a symbolic
 /// link. Directories above it may be links.
 pub fn cache_dir() -> Result<PathBuf, KernelError> {
     let dir = resolve(
         env::consts::OS,
         env::var_os("XDG_CACHE_HOME"),
-        env::var_os("HOME"),
+        env::home_dir().map(PathBuf::into_os_string),
     );
     no_link(dir?)
 }

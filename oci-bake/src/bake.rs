@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cancel::Cancel;
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hasher};
-use crate::error::{BakeError, LayerError};
+use crate::error::{BakeError, ImageError, LayerError};
 use crate::layer::{Means, Stack};
 use crate::limits::Limits;
 use crate::platform::Platform;
@@ -73,12 +73,14 @@ pub fn bake(
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
     cancellable(options, store, |store| {
-        let path = reference.path();
         let tag = reference.tag();
-        let files = match reference.transport() {
-            Transport::OciLayout => Files::open_dir(path)?,
-            Transport::OciArchive | Transport::DockerArchive => {
-                Files::open_archive(path, store, &options.limits)?
+        let files = match (reference.transport(), reference.path()) {
+            (Transport::OciLayout, Some(path)) => Files::open_dir(path)?,
+            (_, Some(path)) => Files::open_archive(path, store, &options.limits)?,
+            (_, None) => {
+                return Err(BakeError::Image(ImageError::RegistryUnsupported {
+                    name: reference.to_string(),
+                }));
             }
         };
         if reference.transport() == Transport::DockerArchive {

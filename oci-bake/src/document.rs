@@ -83,6 +83,22 @@ impl Descriptor {
         })
     }
 
+    /// Whether this names a manifest or an index, which registries keep apart from
+    /// everything else.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        self.target().is_ok()
+    }
+
+    /// Whether this names a document, which is small, and not a layer.
+    #[must_use]
+    pub fn is_document(&self) -> bool {
+        self.is_image() || [OCI_CONFIG, DOCKER_CONFIG].contains(&self.media_type.as_str())
+    }
+
+    /// The media types of manifests and indexes that can be baked.
+    pub const IMAGE_TYPES: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+
     /// The names a user may choose this image by.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         [REF_NAME, IMAGE_NAME]

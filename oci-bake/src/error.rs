@@ -22,11 +22,11 @@ pub(crate) fn show(bytes: &[u8]) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// A name such as `alpine:3.20`.
+    /// An image in a registry, where nothing is given that gets it from there.
     #[error(
-        "`{name}` names an image in a registry; pulling comes in a later release. \
-         For now use oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG] \
-         (`skopeo copy docker://{name} oci:DIR:TAG` makes the first)"
+        "`{name}` is in a registry, and this program was built without what pulls images; \
+         build it with the feature `pull` of supermachine, or use oci:DIR:TAG after \
+         `skopeo copy docker://{name} oci:DIR:TAG`"
     )]
     RegistryUnsupported {
         /// The reference as given.

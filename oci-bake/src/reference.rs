@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::ImageError;
+use crate::registry_name::RegistryName;
 
 /// Which kind of image source a reference names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,39 +16,54 @@ pub enum Transport {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// An image in a registry.
+    Registry,
 }
 
-impl Transport {
-    const ALL: [Self; 3] = [Self::OciLayout, Self::OciArchive, Self::DockerArchive];
+/// What skopeo writes in front of the name of an image in a registry.
+const REGISTRY_SCHEME: &str = "docker://";
+/// The forms that name something on this machine.
+const LOCAL_FORMS: &str = "use oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG], \
+     or the name of an image in a registry";
 
-    /// The text in front of the first colon.
+impl Transport {
+    const OF_PATHS: [Self; 3] = [Self::OciLayout, Self::OciArchive, Self::DockerArchive];
+
+    /// The text in front of the first colon; of a name in a registry, which needs
+    /// none, what may be in front of it.
     pub fn scheme(self) -> &'static str {
         match self {
             Self::OciLayout => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::Registry => "docker",
         }
     }
 }
 
-/// A parsed reference: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
-/// `docker-archive:FILE[:NAME:TAG]`.
+/// A parsed reference: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+/// `docker-archive:FILE[:NAME:TAG]`, or an image in a registry as users of Docker
+/// write it, with or without `docker://` in front.
 ///
 /// As in skopeo, the path ends at the first colon, so a path with a colon in
 /// it cannot be named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     transport: Transport,
-    path: PathBuf,
-    tag: Option<String>,
+    place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Path { path: PathBuf, tag: Option<String> },
+    Registry(RegistryName),
 }
 
 impl Reference {
     /// Parses a reference; nothing is opened.
     ///
     /// # Errors
-    /// [`ImageError::RegistryUnsupported`] for what looks like a registry
-    /// name, [`ImageError::InvalidReference`] for anything else.
+    /// [`ImageError::InvalidReference`].
     pub fn parse(text: &str) -> Result<Self, ImageError> {
         let invalid = |reason| ImageError::InvalidReference {
             reference: text.chars().take(200).collect(),
@@ -60,18 +76,11 @@ impl Reference {
             return Err(invalid("it contains a control character"));
         }
         let known = text.split_once(':').and_then(|(scheme, rest)| {
-            let transport = Transport::ALL.into_iter().find(|t| t.scheme() == scheme)?;
-            Some((transport, rest))
+            let mut transports = Transport::OF_PATHS.into_iter();
+            Some((transports.find(|t| t.scheme() == scheme)?, rest))
         });
         let Some((transport, rest)) = known else {
-            return Err(match looks_like_registry(text) {
-                true => ImageError::RegistryUnsupported {
-                    name: text.trim_start_matches("docker://").to_owned(),
-                },
-                false => invalid(
-                    "use oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG]",
-                ),
-            });
+            return Self::in_registry(text).map_err(invalid);
         };
         let (path, tag) = match rest.split_once(':') {
             Some((path, tag)) => (path, Some(tag)),
@@ -85,8 +94,21 @@ impl Reference {
         }
         Ok(Self {
             transport,
-            path: PathBuf::from(path),
-            tag: tag.map(str::to_owned),
+            place: Place::Path {
+                path: PathBuf::from(path),
+                tag: tag.map(str::to_owned),
+            },
+        })
+    }
+
+    fn in_registry(text: &str) -> Result<Self, &'static str> {
+        let name = text.strip_prefix(REGISTRY_SCHEME).unwrap_or(text);
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+            return Err(LOCAL_FORMS);
+        }
+        Ok(Self {
+            transport: Transport::Registry,
+            place: Place::Registry(RegistryName::parse(name)?),
         })
     }
 
@@ -95,23 +117,49 @@ impl Reference {
         self.transport
     }
 
-    /// The directory or file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The directory or file, unless the image is in a registry.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Path { path, .. } => Some(path),
+            Place::Registry(_) => None,
+        }
     }
 
     /// The tag, or for `docker-archive` the image name, if one was given.
     pub fn tag(&self) -> Option<&str> {
-        self.tag.as_deref()
+        match &self.place {
+            Place::Path { tag, .. } => tag.as_deref(),
+            Place::Registry(name) => name.tag(),
+        }
+    }
+
+    /// The name in full, if the image is in a registry.
+    pub fn registry_name(&self) -> Option<&RegistryName> {
+        match &self.place {
+            Place::Path { .. } => None,
+            Place::Registry(name) => Some(name),
+        }
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.transport.scheme(), self.path.display())?;
-        match &self.tag {
-            Some(tag) => write!(f, ":{tag}"),
-            None => Ok(()),
+        match &self.place {
+            Place::Registry(name) => {
+                // A host may have the name of a scheme.
+                let host = name.registry().split(':').next();
+                if Transport::OF_PATHS.iter().any(|t| Some(t.scheme()) == host) {
+                    f.write_str(REGISTRY_SCHEME)?;
+                }
+                name.fmt(f)
+            }
+            Place::Path { path, tag } => {
+                write!(f, "{}:{}", self.transport.scheme(), path.display())?;
+                match tag {
+                    Some(tag) => write!(f, ":{tag}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -124,14 +172,6 @@ impl std::str::FromStr for Reference {
     }
 }
 
-/// Whether the text has the shape of `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`.
-fn looks_like_registry(text: &str) -> bool {
-    let name = text.strip_prefix("docker://").unwrap_or(text);
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    let starts_as_name = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    starts_as_name && name.chars().all(allowed) && !name.contains("//")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +180,7 @@ mod tests {
     fn each_form_is_parsed() {
         let plain = Reference::parse("oci:target/demo/busybox").unwrap();
         assert_eq!(plain.transport(), Transport::OciLayout);
-        assert_eq!(plain.path(), Path::new("target/demo/busybox"));
+        assert_eq!(plain.path(), Some(Path::new("target/demo/busybox")));
         assert_eq!(plain.tag(), None);
         let tagged = Reference::parse("oci-archive:/a/b.tar:v1").unwrap();
         assert_eq!(tagged.tag(), Some("v1"));
@@ -156,34 +196,44 @@ mod tests {
             "oci:d:t",
             "oci-archive:f.tar",
             "docker-archive:f:n:t",
+            "docker.io/library/nginx:latest",
+            "docker://oci:5000/x:latest",
         ] {
             assert_eq!(Reference::parse(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn registry_names_get_an_error_that_names_the_working_forms() {
+    fn every_other_name_is_one_in_a_registry() {
         for name in [
             "alpine",
             "alpine:3.20",
-            "ghcr.io/o/i@sha256:00",
             "docker://alpine",
+            "docker:24-dind",
             "localhost:5000/a",
         ] {
-            let error = Reference::parse(name).unwrap_err();
-            assert!(
-                matches!(error, ImageError::RegistryUnsupported { .. }),
-                "{name}"
-            );
-            assert!(error.to_string().contains("oci:DIR"));
-            assert!(error.to_string().contains("later release"));
+            let reference = Reference::parse(name).unwrap();
+            assert_eq!(reference.transport(), Transport::Registry, "{name}");
+            assert_eq!(reference.path(), None);
+            assert!(reference.registry_name().is_some(), "{name}");
         }
     }
 
     #[test]
     fn nonsense_is_invalid() {
         for text in [
-            "", "oci:", "oci::t", "oci:d:", "./dir", "/dir", "a b", "oci:a\nb", "://",
+            "",
+            "oci:",
+            "oci::t",
+            "oci:d:",
+            "./dir",
+            "/dir",
+            "a b",
+            "oci:a\nb",
+            "://",
+            "docker://",
+            "ghcr.io/o/i@sha256:00",
+            "http://host/x",
         ] {
             let error = Reference::parse(text).unwrap_err();
             assert!(

@@ -107,7 +107,7 @@ impl Store {
         Ok(file)
     }
 
-    fn temporary(&self, name: &str) -> io::Result<(File, PathBuf)> {
+    pub(crate) fn temporary(&self, name: &str) -> io::Result<(File, PathBuf)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

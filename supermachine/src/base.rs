@@ -57,6 +57,12 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
     Ok(baked.into_snapshot())
 }
 
+/// Where the bases of a directory of snapshots are.
+#[cfg(feature = "cli")]
+pub fn directory(root: &Path) -> std::path::PathBuf {
+    root.join(DIRECTORY)
+}
+
 /// Removes the bases of a directory that has no snapshots of images any more.
 ///
 /// One that is being made or used by now stays.

@@ -142,6 +142,10 @@ pub const SNAPSHOT_LOCK_TIMEOUT: Duration = seconds(60);
 /// retired: whoever asked can ask again.
 pub const REMOVAL_LOCK_TIMEOUT: Duration = seconds(10);
 
+/// A file that was changed before this can be told from what it was before by the time
+/// of its change: file systems count in up to two seconds (FAT), most in milliseconds.
+pub const SETTLED_FILE: Duration = seconds(3);
+
 // Clocks.
 
 /// How far the host's wall clock may have moved before a guest that waited is
@@ -171,8 +175,22 @@ pub mod cli {
     /// A supervisor writes down that its machine was ended by force, or is gone
     /// itself: both take it no time, on a busy host too.
     pub const SUPERVISOR_TIMEOUT: Duration = seconds(10);
+    /// A machine's owner does what another process asks of it: a snapshot, behind one
+    /// that somebody else makes.
+    pub const CONTROL_TIMEOUT: Duration = seconds(700);
+    /// Whoever asks says what for, and takes what there is.
+    pub const CONTROL_REQUEST_TIMEOUT: Duration = seconds(30);
     /// Looks for more of a log that is followed.
     pub const LOG_PAUSE: Duration = milliseconds(50);
+    /// A step that takes longer is told on a terminal: what is sooner over would
+    /// only flicker.
+    pub const STATUS_DELAY: Duration = milliseconds(300);
+    /// Draws it again.
+    pub const STATUS_PAUSE: Duration = milliseconds(100);
+    /// A layer that nobody has read for so long is no longer about to be used. Most
+    /// file systems write down a day late that a file was read (`relatime`), so this
+    /// is an hour more.
+    pub const LAYER_REST: Duration = seconds(25 * 3600);
 }
 
 /// What the table says of limits within others.

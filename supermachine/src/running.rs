@@ -194,16 +194,17 @@ impl RunningVm {
         command.spawn_on(self)
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// A connection of its own to the agent.
     fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
         let stream = connect(&self.dir.join("exec"), deadline)?;
         let channel = Channel::new(stream, Arc::new(Unwatched))?;
         channel.limit(deadline);
         Ok(channel)
+    }
+
+    /// Its runtime directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Whether it still runs.

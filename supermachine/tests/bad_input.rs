@@ -59,7 +59,7 @@ fn what_is_no_image_is_refused() {
             format!("docker-archive:{}", display(&missing)),
             vec!["missing", "No such file"],
         ),
-        ("alpine".into(), vec!["alpine", "registry", "later"]),
+        ("alpine".into(), vec!["alpine", "registry", "skopeo"]),
         ("docker.io/library/alpine:3".into(), vec!["registry"]),
         ("oci:".into(), vec!["oci:"]),
         (String::new(), vec![]),

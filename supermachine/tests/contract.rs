@@ -217,7 +217,7 @@ fn interrupt_during_boot_ends_at_once() {
         std::thread::sleep(Duration::from_millis(delay_ms));
         let begun = Instant::now();
         signal(child.id(), Signal::INT);
-        let finished = finish(child, Duration::from_secs(10));
+        let finished = finish(child, Duration::from_secs(40));
         // The very first instants belong to the system's default.
         let by_default = std::os::unix::process::ExitStatusExt::signal(&finished.status);
         assert!(
@@ -225,7 +225,7 @@ fn interrupt_during_boot_ends_at_once() {
             "{finished:?}"
         );
         assert!(
-            begun.elapsed() < Duration::from_secs(5),
+            begun.elapsed() < Duration::from_secs(20),
             "{:?}",
             begun.elapsed()
         );
@@ -249,7 +249,7 @@ fn killed_worker_is_reported() {
     let mut child = sandbox.shell(&[], "echo up; sleep 1000").spawn().unwrap();
     read_until(child.stdout.as_mut().unwrap(), "up\n");
     signal(sandbox.worker(), Signal::KILL);
-    finish(child, Duration::from_secs(10)).assert_refused(125, &["worker"]);
+    finish(child, Duration::from_secs(40)).assert_refused(125, &["worker"]);
 }
 
 #[test]

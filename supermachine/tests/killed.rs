@@ -28,7 +28,7 @@ fn a_command_without_a_limit_ends_when_its_worker_hangs() {
     let begun = Instant::now();
     assert!(vm.exec(["true"]).is_err());
     drop(vm);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     assert!(rustix::process::test_kill_process(pid(worker)).is_err());
 }
 

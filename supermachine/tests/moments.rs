@@ -71,7 +71,7 @@ fn children_beyond_the_descriptors_of_the_process_are_refused_at_once() {
     let error = vm.fork(1_000_000_000).unwrap_err();
     assert!(matches!(error, Error::Descriptors { .. }), "{error:?}");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(sh(&vm.fork(2).unwrap()[1], "echo on"), "on");
     assert_eq!(sh(&vm, "echo on"), "on");
 }

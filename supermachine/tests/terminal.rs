@@ -181,7 +181,7 @@ fn terminal_without_input_keeps_its_interrupt_key() {
     let begun = Instant::now();
     signal(child.id(), Signal::INT);
     assert_eq!(pty.wait(child).code(), Some(130));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod bad_images;
 mod hostile;
 mod layout;
 mod logging;
+mod manual;
 mod sandbox;
 mod settings;
 mod streams;
+mod surroundings;

@@ -55,6 +55,7 @@ const GUESTLESS: &[&str] = &[
     "supermachine-hvf",
     "supermachine-kernel",
     "supermachine-oci-bake",
+    "supermachine-oci-pull",
     "supermachine-pool",
     "supermachine-snapshot",
 ];

@@ -1,9 +1,10 @@
-//! The agent's program as a tool for the guest's files, run as a command: as the
-//! user that is asked for, with the time limit and the end of one.
+//! The agent's program as a tool for the guest's files and mounts, run as a command:
+//! as the user that is asked for, with the time limit and the end of one.
 //!
 //! It leaves with 0, or with 1 and a line `ERRNO TEXT` on standard error. Trees are
 //! streams of [`exec_proto::tree`].
 
+mod mounts;
 mod pack;
 mod unpack;
 
@@ -74,6 +75,8 @@ fn act(words: &[&OsStr]) -> Result<(), Failure> {
         (b"rename", [from, to]) => at(Path::new(from), fs::rename(from, to)),
         (b"pack", [path]) => pack::pack(Path::new(path)),
         (b"unpack", [path]) => unpack::unpack(Path::new(path)),
+        (b"tmpfs", [path, flags, options]) => mounts::tmpfs(Path::new(path), flags, options),
+        (b"read-only-root", []) => mounts::make_root_read_only(),
         _ => Err(Failure::usage()),
     }
 }

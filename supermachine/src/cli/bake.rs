@@ -3,11 +3,14 @@
 use super::output;
 use super::run::EngineName;
 use super::signals::Forwarder;
+use super::status::{Manner, Status};
 use super::values;
 use crate::image::default_cache;
 use crate::limits::cli::WARMUP_TIMEOUT;
 use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
+use oci_bake::BakeOptions;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -52,6 +55,9 @@ pub struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Say nothing of the progress
+    #[arg(short, long)]
+    quiet: bool,
     /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
     #[arg(value_name = "REF")]
     reference: String,
@@ -70,9 +76,16 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     let json = arguments.json;
     let signals = Forwarder::install()?;
     let cache = default_cache()?;
-    let layers =
-        signals.prepare(|cancel| Image::load_until(&arguments.reference, &cache, cancel))?;
+    let status = Arc::new(Status::new(Manner::of(arguments.quiet, true)));
+    let layers = signals.prepare(|cancel| {
+        let mut options = BakeOptions::default();
+        options.cancel = cancel.clone();
+        options.progress = Some(status.clone());
+        Image::load_with(&arguments.reference, &cache, &options)
+    })?;
+    status.say("looking for the snapshot, or booting the image and capturing it");
     let image = builder(arguments).build_on(&layers);
+    drop((layers, status));
     signals.settle();
     let image = image?;
     let path = image.snapshot_path().unwrap_or(std::path::Path::new(""));

@@ -31,7 +31,7 @@ pub struct Options {
     env_file: Vec<PathBuf>,
     /// Working directory instead of the image's
     #[arg(short = 'w', long, value_name = "DIR")]
-    workdir: Option<OsString>,
+    pub workdir: Option<OsString>,
     /// User instead of the image's
     #[arg(short = 'u', long, value_name = "U[:G]")]
     user: Option<OsString>,

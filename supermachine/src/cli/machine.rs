@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum Machine {
     /// It has a supervisor of its own, or had one.
-    Detached(Record),
+    Detached(Box<Record>),
     /// It runs as long as the process that started it wants.
     Attached(Box<RunningVm>),
 }
@@ -31,7 +31,11 @@ pub fn all() -> Vec<Machine> {
         .into_iter()
         .filter(|vm| !owned.contains(&vm.id))
         .map(|vm| Machine::Attached(Box::new(vm)))
-        .chain(records.into_iter().map(Machine::Detached))
+        .chain(
+            records
+                .into_iter()
+                .map(|record| Machine::Detached(Box::new(record))),
+        )
         .collect();
     all.sort_by_key(Machine::created_unix_ms);
     all
@@ -187,6 +191,7 @@ pub const FIELDS: &[&str] = &[
     "ended_unix_ms",
     "worker_pid",
     "owner_pid",
+    "forked_from",
 ];
 
 fn running_row(vm: &RunningVm) -> Row {
@@ -217,6 +222,7 @@ fn detached_row(record: &Record) -> Row {
     row.insert("image".into(), record.about.reference.as_str().into());
     row.insert("command".into(), json!(record.about.command));
     row.insert("labels".into(), json!(record.about.labels));
+    row.insert("forked_from".into(), json!(record.about.forked_from));
     let (state, status) = match state {
         State::Starting => ("starting", "Starting".to_owned()),
         State::Running(started) => ("running", up(started.unix_ms)),

@@ -2,25 +2,31 @@
 
 mod bake;
 mod command;
+mod control;
 mod copy;
 mod detached;
+mod disk;
 mod doctor;
+mod fork;
 mod list;
 mod logs;
 mod machine;
 mod machines;
+mod manual;
+mod mounts;
 mod output;
 mod run;
 mod signals;
 mod snapshots;
 mod source;
+mod status;
 mod terminal;
 mod values;
 
-use crate::error::with_causes;
 use crate::{Error, log};
 use clap::{Parser, Subcommand};
 use std::io;
+use std::sync::Arc;
 
 /// Exit status for errors of this tool, as container tools have it.
 const EXIT_OWN_ERROR: u8 = 125;
@@ -50,7 +56,7 @@ struct Arguments {
 enum Command {
     /// Run one command in a machine of an image
     #[command(after_help = EXIT_HELP)]
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Bake an image into a snapshot that machines are copied from
     #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
@@ -61,6 +67,8 @@ enum Command {
     Exec(machines::ExecArguments),
     /// End running machines
     Stop(machines::StopArguments),
+    /// Start copies of a running machine
+    Fork(fork::ForkArguments),
     /// Copy files and directories into a machine or out of one
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
@@ -82,8 +90,23 @@ enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(snapshots::SnapshotCommand),
+    /// Show what takes disk, and how much of it nothing needs
+    Du(disk::DuArguments),
+    /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
+    Gc(disk::GcArguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
+    /// Print a script that completes this command line in a shell
+    Completions(manual::CompletionsArguments),
+    /// Print or write manual pages
+    Man(manual::ManArguments),
+}
+
+/// Has a write beyond the file size limit (`ulimit -f`) fail instead of ending us with
+/// files half written.
+fn take_file_limits_as_errors() {
+    // Without the handler it ends us, as it does others.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Parses the process's arguments, runs, and returns the exit status.
@@ -99,16 +122,18 @@ pub fn main() -> u8 {
             };
         }
     };
+    take_file_limits_as_errors();
     if let Err(error) = log::begin() {
         output::complain(&format!("supermachine: {error}\n"));
         return EXIT_OWN_ERROR;
     }
     let result = match arguments.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Bake(arguments) => bake::run(arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
+        Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
@@ -119,7 +144,11 @@ pub fn main() -> u8 {
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Du(arguments) => disk::du(&arguments),
+        Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     match result {
         Ok(status) => status,
@@ -127,7 +156,7 @@ pub fn main() -> u8 {
             EXIT_CLOSED_OUTPUT
         }
         Err(error) => {
-            output::complain(&format!("supermachine: {}\n", with_causes(&error)));
+            output::report(&error);
             error.exit_status()
         }
     }

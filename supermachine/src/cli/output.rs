@@ -1,6 +1,7 @@
 //! Our standard streams, byte for byte.
 
 use crate::Error;
+use crate::error::with_causes;
 use crate::exec::Sinks;
 use exec_proto::Printable;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -119,6 +120,35 @@ fn tame(text: &str, escape: impl Fn(char) -> String) -> String {
         }
     }
     tame
+}
+
+/// Writes bytes that are ours alone to standard output.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
+    Standard(&Progress::default()).stdout(bytes)
+}
+
+/// Whether a stream of ours is a terminal.
+pub fn is_terminal(stream: impl AsFd) -> bool {
+    rustix::termios::isatty(stream)
+}
+
+/// Whether standard error may be coloured: it is a terminal that can, and its user
+/// wants it (`NO_COLOR`, <https://no-color.org>).
+fn has_colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let can = set("TERM").is_none_or(|term| term != "dumb");
+    can && set("NO_COLOR").is_none() && is_terminal(io::stderr())
+}
+
+/// Says why the tool failed: the error and all its causes.
+pub fn report(error: &Error) {
+    let text = Printable::lines(&with_causes(error)).to_string();
+    let name = match has_colour() {
+        true => "\x1b[1;31msupermachine:\x1b[0m",
+        false => "supermachine:",
+    };
+    let line = format!("{name} {text}\n");
+    let _ = Standard(&Progress::default()).stderr(line.as_bytes());
 }
 
 /// Writes text of our own to standard error; without one there is no one to

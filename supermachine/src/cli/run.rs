@@ -1,17 +1,20 @@
 //! `supermachine run`.
 
 use super::command::{Options, supervise};
+use super::control;
 use super::detached::{self, About};
 use super::machine;
+use super::mounts::Mounts;
 use super::output::{complain, print};
 use super::signals::Forwarder;
 use super::source::Source;
+use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::image::default_cache;
 use crate::running::unix_ms;
 use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::BakeOptions;
+use oci_bake::{BakeOptions, Progress};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -60,6 +63,12 @@ pub struct Arguments {
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
+    /// Snapshot to copy instead of what REF means, of a machine that is forked
+    #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
+    instead: Option<PathBuf>,
+    /// Name of the fork
+    #[arg(long, value_name = "NAME", hide = true, requires = "instead")]
+    called: Option<String>,
     /// Boot the image and show guest kernel messages on standard error
     #[arg(long)]
     console: bool,
@@ -69,6 +78,18 @@ pub struct Arguments {
     /// Print one line of timings on standard error
     #[arg(long)]
     timings: bool,
+    /// Print the timings as JSON
+    #[arg(long, conflicts_with_all = ["timings", "detach"])]
+    json: bool,
+    /// Say nothing of the progress
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    mounts: Mounts,
+    /// Taken for docker's sake, and without effect: the guest's first process always
+    /// reaps orphans and passes signals on
+    #[arg(long)]
+    init: bool,
     /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
     /// snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
@@ -101,13 +122,19 @@ impl From<EngineName> for Engine {
 
 /// Runs the command and returns its exit status; or leaves it running, and
 /// returns when it does.
-pub fn run(arguments: Arguments) -> Result<u8, Error> {
-    refuse_what_is_not_there(&arguments)?;
-    let signals = Forwarder::install()?;
-    let config = config(&arguments)?;
-    let source = Source::of(&arguments.reference)?;
+pub fn run(arguments: &Arguments) -> Result<u8, Error> {
+    refuse_what_is_not_there(arguments)?;
+    let signals = match arguments.supervise {
+        Some(_) => Forwarder::install_all()?,
+        None => Forwarder::install()?,
+    };
+    let config = config(arguments)?;
+    let source = match &arguments.instead {
+        Some(directory) => Source::Snapshot(directory.clone()),
+        None => Source::of(&arguments.reference)?,
+    };
     let run = Run {
-        arguments: &arguments,
+        arguments,
         config,
         source,
         signals: &signals,
@@ -153,7 +180,12 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(vcpus) = arguments.vcpus {
         config = config.with_vcpus(vcpus);
     }
-    if let Some(name) = &arguments.name {
+    // A fork has not the name of what it is a copy of.
+    let name = match &arguments.instead {
+        Some(_) => &arguments.called,
+        None => &arguments.name,
+    };
+    if let Some(name) = name {
         config = config.with_name(name);
     }
     if let Some(hostname) = &arguments.hostname {
@@ -200,6 +232,16 @@ impl Run<'_> {
     }
 
     fn start(&self, image: &Image) -> Result<Vm, Error> {
+        let vm = self.start_bare(image)?;
+        // A fork has what its machine had.
+        if self.arguments.instead.is_none() {
+            let dir = self.arguments.options.workdir.as_deref();
+            self.arguments.mounts.apply(&vm, dir)?;
+        }
+        Ok(vm)
+    }
+
+    fn start_bare(&self, image: &Image) -> Result<Vm, Error> {
         match image.start(&self.config) {
             // Baked again once: what is damaged then is not on the disk.
             Err(error @ Error::Damaged { .. }) if matches!(self.source, Source::Image(_)) => {
@@ -215,8 +257,11 @@ impl Run<'_> {
 
     /// Runs the command with our streams.
     fn attend(&self) -> Result<u8, Error> {
+        let asked = Instant::now();
         let (image, argv) = self.prepare()?;
         let vm = Arc::new(self.start(&image)?);
+        // Without it nobody can ask for a snapshot.
+        let _ = control::serve(&vm);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
@@ -233,6 +278,19 @@ impl Run<'_> {
                 milliseconds(exec_time)
             ));
         }
+        if self.arguments.json {
+            let timings = serde_json::json!({
+                "engine": vm.engine(),
+                "is_copy": vm.copy_report().is_some(),
+                "prepare_ms": milliseconds((begun - asked).saturating_sub(vm.boot_time())),
+                "boot_ms": milliseconds(vm.boot_time()),
+                "exec_ms": milliseconds(exec_time),
+                "total_ms": milliseconds(asked.elapsed()),
+                "exit_status": status.shell_status(),
+                "peak_rss_kib": status.peak_rss_kib,
+            });
+            complain(&format!("{timings}\n"));
+        }
         Ok(status.shell_status())
     }
 
@@ -245,6 +303,8 @@ impl Run<'_> {
         let (image, argv) = self.prepare()?;
         // The machine that was baked is not the one that is left running.
         drop(image);
+        // The name of this tool and `run` are not among what is passed on.
+        let own: Vec<OsString> = std::env::args_os().skip(2).collect();
         let about = About {
             name: self.arguments.name.clone(),
             reference: self.arguments.reference.clone(),
@@ -255,9 +315,13 @@ impl Run<'_> {
             labels: self.arguments.label.iter().cloned().collect(),
             created_unix_ms: unix_ms(),
             remove: self.arguments.rm,
+            words: own
+                .iter()
+                .map(|word| Some(word.to_str()?.to_owned()))
+                .collect(),
+            forked_from: None,
+            snapshot: None,
         };
-        // The name of this tool and `run` are not among what is passed on.
-        let own: Vec<OsString> = std::env::args_os().skip(2).collect();
         match detached::start(about, &own)? {
             Ok(id) => {
                 print(&format!("{id}\n"))?;
@@ -270,7 +334,8 @@ impl Run<'_> {
 
 /// What was baked before, as it is.
 fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Result<Image, Error> {
-    if arguments.console || arguments.no_snapshot {
+    let is_asked_for = arguments.instead.is_none();
+    if is_asked_for && (arguments.console || arguments.no_snapshot) {
         return Err(Error::Unsuitable {
             what: "booting with --console or --no-snapshot",
             needs: "the reference of an image, not a snapshot",
@@ -315,9 +380,14 @@ fn find_image(
     is_suspect: bool,
 ) -> Result<Image, Error> {
     let cache = default_cache()?;
+    let status = match Manner::of(arguments.quiet, false) {
+        Manner::Silent => None,
+        manner => Some(Arc::new(Status::new(manner))),
+    };
     let image = signals.prepare(|cancel| {
         let mut options = BakeOptions::default();
         options.cancel = cancel.clone();
+        options.progress = status.clone().map(|status| status as Arc<dyn Progress>);
         // A snapshot and the cache share the files of layers.
         options.verify_cached_data = is_suspect;
         Image::load_with(reference, &cache, &options)
@@ -326,12 +396,17 @@ fn find_image(
         return Ok(image);
     }
     let builder = Image::builder(reference).vm_config(config.clone());
+    if let Some(status) = &status {
+        status.say("booting the image and capturing it, for this run and the next");
+    }
     let built = builder.build_on(&image);
+    drop(status);
     signals.settle();
     match built {
-        Err(Error::Snapshot(error)) => {
+        Err(error @ Error::Snapshot(_)) => {
             complain(&format!(
-                "supermachine: booting without a snapshot: {error}\n"
+                "supermachine: booting without a snapshot: {}\n",
+                with_causes(&error)
             ));
             Ok(image)
         }

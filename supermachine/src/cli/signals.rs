@@ -3,11 +3,11 @@
 //! command.
 
 use super::output::Progress;
-use super::terminal;
+use super::{status, terminal};
 use crate::exec::Channel;
 use crate::limits::cli::{IMPATIENCE, STALL, STALL_PAUSE, STALL_WATCH};
 use crate::link::runtime_dir;
-use crate::{Error, Vm, unfinished};
+use crate::{Error, Vm, host, unfinished};
 use oci_bake::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
@@ -60,11 +60,26 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// From here on signals are ours.
+    /// From here on signals are ours, but for those that whoever started us has us
+    /// ignore, as nohup does.
     pub fn install() -> Result<Self, Error> {
-        let mut signals =
-            Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH])
-                .map_err(Error::system("set signal handlers up"))?;
+        let ignored = host::ignored_signals();
+        let is_ignored = |signal: &i32| ignored >> (signal - 1) & 1 == 1;
+        let terminals = [SIGINT, SIGHUP, SIGQUIT];
+        let wanted = terminals.into_iter().filter(|signal| !is_ignored(signal));
+        Self::of(wanted)
+    }
+
+    /// From here on all signals are ours: of a supervisor, which has left whoever
+    /// started it.
+    pub fn install_all() -> Result<Self, Error> {
+        Self::of([SIGINT, SIGHUP, SIGQUIT])
+    }
+
+    fn of(signals: impl IntoIterator<Item = i32>) -> Result<Self, Error> {
+        let always = [SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+        let mut signals = Signals::new(always.into_iter().chain(signals))
+            .map_err(Error::system("set signal handlers up"))?;
         let phase = Arc::new(Mutex::new(Phase::Idle));
         let shared = phase.clone();
         std::thread::Builder::new()
@@ -179,6 +194,7 @@ fn handle(signal: i32, phase: &Arc<Mutex<Phase>>, requests: &mut VecDeque<Instan
 /// caller holds the lock that [`Forwarder::settle`] waits for.
 fn end_process(signal: i32, vm: Option<&Vm>) -> ! {
     terminal::restore();
+    status::erase();
     if let Some(vm) = vm {
         vm.abandon();
     }

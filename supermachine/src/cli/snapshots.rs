@@ -1,5 +1,7 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
+use super::disk::{BLOCK_BYTES, mebibytes};
+use super::fork::{CreateArguments, create};
 use super::list::{List, ListOptions, Row, column};
 use super::machine::age;
 use super::output::{complain, plain, print, print_json};
@@ -12,8 +14,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Unit of a file's blocks (POSIX, sys/stat.h on every system we know).
-const BLOCK_BYTES: u64 = 512;
 /// Exit status of `images` and `snapshot verify` for what is damaged.
 const EXIT_DAMAGED: u8 = 1;
 
@@ -38,6 +38,14 @@ pub struct RemoveArguments {
 
 #[derive(clap::Subcommand)]
 pub enum SnapshotCommand {
+    /// Make a snapshot of a running machine, which goes on
+    Create(CreateArguments),
+    /// List snapshots, as `images` does
+    #[command(visible_alias = "list")]
+    Ls(ImagesArguments),
+    /// Remove snapshots, as `rmi` does
+    #[command(visible_alias = "remove")]
+    Rm(RemoveArguments),
     /// Show what a snapshot holds and where it runs
     Inspect(Which),
     /// Compare all of a snapshot with its checksums; status 1 if it is damaged
@@ -122,7 +130,7 @@ fn row(name: &str, found: &Inspection) -> Row {
     let row = serde_json::json!({
         "name": name,
         "path": found.path(),
-        "disk": format!("{:.1} MiB", disk_bytes as f64 / f64::from(1 << 20)),
+        "disk": mebibytes(disk_bytes),
         "disk_bytes": disk_bytes,
         "memory_mib": manifest.memory_bytes() >> 20,
         "vcpus": machine.vcpus,
@@ -175,6 +183,9 @@ pub fn remove(arguments: &RemoveArguments) -> Result<u8, Error> {
 /// Shows or checks a snapshot.
 pub fn snapshot(command: &SnapshotCommand) -> Result<u8, Error> {
     match command {
+        SnapshotCommand::Create(arguments) => create(arguments),
+        SnapshotCommand::Ls(arguments) => images(arguments),
+        SnapshotCommand::Rm(arguments) => remove(arguments),
         SnapshotCommand::Inspect(which) => inspect(which),
         SnapshotCommand::Verify(which) => verify(which),
     }

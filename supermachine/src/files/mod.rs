@@ -6,6 +6,8 @@
 
 mod extract;
 mod gather;
+#[cfg(feature = "cli")]
+pub(crate) mod mounts;
 
 use crate::exec::{Command, ExecStatus, Opens, Sinks};
 use crate::limits::GUEST_ANSWER_TIMEOUT;

@@ -74,6 +74,15 @@ pub fn memory_bytes() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// The signals that this process ignores: bit n - 1 for signal n (proc(5), status).
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool's"))]
+pub fn ignored_signals() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 /// A connection that broke is an error and no signal, as with `std`'s streams.
 pub const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 /// Descriptors that are received are closed on exec.

@@ -7,13 +7,13 @@ mod other;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, kill, memory_bytes, page_faults, private_bytes,
-    process_descriptor, signal_if, stream_socket,
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, ignored_signals, kill, memory_bytes, page_faults,
+    private_bytes, process_descriptor, signal_if, stream_socket,
 };
 #[cfg(not(target_os = "linux"))]
 pub use other::{
-    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, kill, memory_bytes, page_faults, private_bytes,
-    process_descriptor, signal_if, stream_socket,
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, ignored_signals, kill, memory_bytes, page_faults,
+    private_bytes, process_descriptor, signal_if, stream_socket,
 };
 
 /// Descriptors this process has open, if the system tells.

@@ -44,6 +44,12 @@ pub fn memory_bytes() -> Option<u64> {
     None
 }
 
+/// Not told: all that are asked for are handled.
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool's"))]
+pub fn ignored_signals() -> u64 {
+    0
+}
+
 /// `std`'s streams see to it that a broken connection is no signal.
 pub const SEND_FLAGS: SendFlags = SendFlags::empty();
 /// There is none for descriptors.

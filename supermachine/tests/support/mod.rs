@@ -17,8 +17,9 @@ use supermachine::{AssetPaths, Image, VmConfig};
 
 /// Longer than any run here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// How soon everything must be gone once the tool is.
-pub const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How soon everything must be gone once the tool is, on a busy machine. What is
+/// not ended at all stays for longer than this.
+pub const GONE_WITHIN: Duration = Duration::from_secs(12);
 
 /// A place for one test's sockets and files. When it is dropped, nothing may
 /// be left in it and no process that was started with it may live.
@@ -77,11 +78,7 @@ impl Sandbox {
     pub fn await_no_process(&self) {
         let begun = std::time::Instant::now();
         while !self.processes().is_empty() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(2),
-                "{:?}",
-                self.processes()
-            );
+            assert!(begun.elapsed() < GONE_WITHIN, "{:?}", self.processes());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-snapshot",
         ],
     ),
+    ("supermachine-oci-pull", 4, &["supermachine-oci-bake"]),
     (
         "supermachine",
         4,
@@ -40,6 +41,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-exec-proto",
             "supermachine-kernel",
             "supermachine-oci-bake",
+            "supermachine-oci-pull",
             "supermachine-pool",
             "supermachine-snapshot",
             "supermachine-softhv",

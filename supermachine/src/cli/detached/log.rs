@@ -18,6 +18,8 @@ const FILE: &str = "log";
 const OLDER: &str = "log.1";
 /// Most bytes of one file; there are two.
 const MAX_FILE_BYTES: u64 = 8 << 20;
+/// What stands in a log for what could not be written.
+const GAP: &[u8] = b"supermachine: here the log has a gap: it could not be written\n";
 /// Longest first line of an entry: a time, a stream, a length.
 const MAX_HEADER_BYTES: u64 = 64;
 /// Longest content of an entry; the agent's frames are no longer.
@@ -45,6 +47,8 @@ pub struct Writer {
     file: File,
     written: u64,
     max_file_bytes: u64,
+    /// Something could not be written, which the log does not say yet.
+    has_gap: bool,
 }
 
 impl Writer {
@@ -58,7 +62,17 @@ impl Writer {
             file: create(dir).map_err(Error::host("cannot write the log", dir.join(FILE)))?,
             written: 0,
             max_file_bytes,
+            has_gap: false,
         })
+    }
+
+    /// Writes what can be written. A full disk costs a part of the log, and neither
+    /// the command nor the machine.
+    fn keep(&mut self, stream: Stream, bytes: &[u8]) {
+        if self.has_gap && self.append(Stream::Stderr, GAP).is_err() {
+            return;
+        }
+        self.has_gap = self.append(stream, bytes).is_err();
     }
 
     fn append(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
@@ -71,7 +85,11 @@ impl Writer {
                 self.file = create(&self.dir).map_err(failed())?;
                 self.written = 0;
             }
-            self.file.write_all(&entry).map_err(failed())?;
+            if let Err(error) = self.file.write_all(&entry) {
+                // Half an entry would be taken for damage.
+                let _ = self.file.set_len(self.written);
+                return Err(failed()(error));
+            }
             self.written = self.written.saturating_add(size);
         }
         Ok(())
@@ -96,11 +114,13 @@ fn encode(stream: Stream, bytes: &[u8]) -> Vec<u8> {
 
 impl Sinks for Writer {
     fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.append(Stream::Stdout, bytes)
+        self.keep(Stream::Stdout, bytes);
+        Ok(())
     }
 
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.append(Stream::Stderr, bytes)
+        self.keep(Stream::Stderr, bytes);
+        Ok(())
     }
 }
 

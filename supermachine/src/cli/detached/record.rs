@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 const RECORD: &str = "record.json";
 const STARTED: &str = "started.json";
 const ENDED: &str = "ended.json";
+/// Keeps room on the disk for what is said of the end: the log, or somebody else, may
+/// fill it meanwhile.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: usize = 8 << 10;
 /// Is there once somebody has ended the machine by force.
 const KILLED: &str = "killed";
 /// Longest of these files in bytes.
@@ -46,6 +50,15 @@ pub struct About {
     pub created_unix_ms: u64,
     /// Whether nothing is kept of it once it has ended.
     pub remove: bool,
+    /// The words behind `run` that started it, if they are text.
+    #[serde(default)]
+    pub words: Option<Vec<String>>,
+    /// The machine it was copied from.
+    #[serde(default)]
+    pub forked_from: Option<String>,
+    /// The snapshot it was copied from, which goes with the last copy.
+    #[serde(default)]
+    pub snapshot: Option<PathBuf>,
 }
 
 /// What is known once its command runs.
@@ -108,9 +121,12 @@ pub fn all() -> Vec<Record> {
 /// Where the directories are: `supermachine/machines` in `XDG_STATE_HOME`, or in
 /// `~/.local/state`.
 fn root() -> Result<PathBuf, Error> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let state = set("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || set("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let set = std::env::var_os("XDG_STATE_HOME").filter(|value| !value.is_empty());
+    let state = set.map(PathBuf::from);
+    let home = || {
+        let home = std::env::home_dir().filter(|home| home.is_absolute())?;
+        Some(home.join(".local/state"))
+    };
     let dir = state.or_else(home).ok_or(Error::Unsuitable {
         what: "a detached machine",
         needs: "a directory for its log: set XDG_STATE_HOME or HOME",
@@ -138,8 +154,16 @@ impl Record {
         let held =
             runtime_dir::hold(&dir).and_then(|held| held.ok_or(io::ErrorKind::NotFound.into()));
         let held = held.map_err(Error::host("cannot lock the directory of a machine", &dir))?;
-        write(&dir.join(RECORD), &about)?;
-        Ok((Self { id, about, dir }, held))
+        let written = write(&dir.join(RECORD), &about).and_then(|()| reserve(&dir));
+        let record = Self { id, about, dir };
+        match written {
+            Ok(()) => Ok((record, held)),
+            Err(error) => {
+                drop(held);
+                let _ = record.remove();
+                Err(error)
+            }
+        }
     }
 
     /// The machine of a directory, if it is one.
@@ -166,6 +190,8 @@ impl Record {
     }
 
     pub fn set_ended(&self, ended: &Ended) -> Result<(), Error> {
+        // Its room is that of what is to be written now.
+        let _ = fs::remove_file(self.dir.join(RESERVE));
         write(&self.dir.join(ENDED), ended)
     }
 
@@ -253,6 +279,12 @@ impl Record {
         let failed = Error::host("cannot remove the machine's directory", &self.dir);
         runtime_dir::remove_if_abandoned(&self.dir).map_err(failed)
     }
+}
+
+fn reserve(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(RESERVE);
+    // Not zeros, for which some file systems keep no room.
+    fs::write(&path, [b'.'; RESERVE_BYTES]).map_err(Error::host("cannot keep room in", &path))
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {

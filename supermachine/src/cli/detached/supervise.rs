@@ -5,6 +5,7 @@ use super::log::Writer;
 use super::record::{Ended, Record, Started};
 use crate::cli::command::{self, Options};
 use crate::cli::signals::{Audience, Forwarder};
+use crate::cli::{control, fork};
 use crate::error::with_causes;
 use crate::exec::ExecStatus;
 use crate::running::unix_ms;
@@ -41,6 +42,10 @@ pub fn supervise(
         }
     };
     let written = record.set_ended(&ended);
+    if let Some(snapshot) = &record.about.snapshot {
+        // What stays is removed by `gc`.
+        let _ = fork::remove_unless_used(snapshot);
+    }
     if record.about.remove {
         drop(occupied);
         record.remove()?;
@@ -59,6 +64,7 @@ fn run(
     rustix::process::setsid()
         .map_err(|error| Error::system("leave the terminal's session")(error.into()))?;
     let (vm, argv) = begin()?;
+    let vm = Arc::new(vm);
     let mut log = Writer::create(record.dir())?;
     let channel = Arc::new(command::start(vm.exec_builder().argv(argv), options)?);
     signals.attach(Audience::Tool, &channel, options.tty)?;
@@ -66,6 +72,8 @@ fn run(
         vm: vm.id().to_owned(),
         unix_ms: unix_ms(),
     })?;
+    // Without it nobody can ask for a snapshot.
+    let _ = control::serve(&vm);
     announce()?;
     let result = channel.read_to_end(&mut log);
     signals.settle();

@@ -1,0 +1,230 @@
+//! Errors, by what the reader can do about them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use supermachine_oci_bake::Digest;
+
+/// Text of a server for a message: bounded, and with anything that could speak to a
+/// terminal escaped.
+pub(crate) fn show(text: &str) -> String {
+    text.chars()
+        .take(200)
+        .flat_map(char::escape_default)
+        .collect()
+}
+
+/// Why an image could not be got from a registry. No text of it has a password, a
+/// token or the query of an address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// The image is not here, and must not be got.
+    #[error("`{name}` is not here, and the pull policy is `never`; pull it first")]
+    NotHere {
+        /// The image.
+        name: String,
+    },
+    /// There is no such image, or part of one.
+    #[error("{host} has no {what}; check the name, and whether it needs a login")]
+    NotFound {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The registry wants to know who asks.
+    #[error("{host} does not let anyone pull {repository}; run `supermachine login {registry}`")]
+    LoginNeeded {
+        /// The host that said so.
+        host: String,
+        /// The image's name there.
+        repository: String,
+        /// What to log in to.
+        registry: String,
+    },
+    /// The registry knows who asks and refuses.
+    #[error(
+        "{host} does not accept the credentials for {registry} ({status}{message}); \
+         run `supermachine login {registry}` with others"
+    )]
+    Denied {
+        /// The host that said so.
+        host: String,
+        /// Whose credentials were sent.
+        registry: String,
+        /// The HTTP status.
+        status: u16,
+        /// What else it said.
+        message: String,
+    },
+    /// An answer that is no image and no known error.
+    #[error("{host} answered {status}{message} for {what}; see whether it is a registry")]
+    Status {
+        /// The host.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// What else it said.
+        message: String,
+        /// What was asked for.
+        what: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The host asks for more patience than there is.
+    #[error(
+        "{host} asks to be left alone for {} s; try again then, or log in if it limits anonymous users",
+        wait.as_secs()
+    )]
+    TooBusy {
+        /// The host.
+        host: String,
+        /// How long it said.
+        wait: Duration,
+    },
+    /// The connection could not be made, or broke.
+    #[error("cannot talk to {host}: {reason}; check the network and the name")]
+    Network {
+        /// The host.
+        host: String,
+        /// What the system or TLS says.
+        reason: String,
+    },
+    /// Nothing came for too long.
+    #[error("{host} sent nothing for {} s; try again", limit.as_secs())]
+    Stalled {
+        /// The host.
+        host: String,
+        /// The limit that was passed.
+        limit: Duration,
+    },
+    /// TLS found the host not to be who it says.
+    #[error(
+        "{host} has a certificate that is not trusted here ({reason}); put its authority \
+         into certs.d/{host}/ca.crt, or name it with --insecure-registry"
+    )]
+    Untrusted {
+        /// The host.
+        host: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// A redirection that is not followed.
+    #[error("{host} redirects to {}: {reason}; report it to who runs it", show(to))]
+    Redirect {
+        /// The host.
+        host: String,
+        /// Where to, without its query.
+        to: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The place where tokens are is none that may get a password.
+    #[error(
+        "{host} wants tokens from {}: {reason}; report it to who runs it",
+        show(realm)
+    )]
+    Realm {
+        /// The registry.
+        host: String,
+        /// The address, without its query.
+        realm: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Something else than what a registry answers.
+    #[error("{host} sent {what} that is not valid: {reason}; see whether it is a registry")]
+    Answer {
+        /// The host.
+        host: String,
+        /// What it was to be.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document larger than any real one.
+    #[error("{host} sent {what} of more than {limit} bytes; use another image")]
+    TooLarge {
+        /// The host.
+        host: String,
+        /// Which document.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A blob of another length.
+    #[error(
+        "{host} has {actual} bytes for {digest}, which has {expected}; report it to who runs it"
+    )]
+    WrongLength {
+        /// The host.
+        host: String,
+        /// The blob.
+        digest: Digest,
+        /// Bytes according to the image.
+        expected: u64,
+        /// Bytes according to the host.
+        actual: u64,
+    },
+    /// A file with credentials or certificates.
+    #[error("cannot use {}: {reason}; correct it", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A credential helper.
+    #[error("the credential helper {program} {reason}; see to it, or log in again")]
+    Helper {
+        /// Its name.
+        program: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting that means nothing.
+    #[error("{what} `{}` {reason}", show(value))]
+    Setting {
+        /// Which setting.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// This processor is older than the cryptography.
+    #[error(
+        "this processor lacks instructions that TLS is built on here; build supermachine with \
+         its feature `ring`, or use a registry on this machine"
+    )]
+    Processor,
+    /// It was asked to stop.
+    #[error("pulling was cancelled")]
+    Cancelled,
+}
+
+impl PullError {
+    /// Whether the same may work a moment later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Network { .. } | Self::Stalled { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
+            _ => false,
+        }
+    }
+
+    /// Whether another mirror would say the same.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Processor)
+    }
+
+    /// How long the host wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Pulls OCI images from registries, for [`supermachine_oci_bake`] to make layers of.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod auth;
+mod authority;
+mod blob;
+mod challenge;
+mod config;
+mod credentials;
+mod date;
+mod error;
+mod helper;
+mod host;
+mod login;
+mod network;
+mod proxy;
+mod registry;
+mod secret;
+mod status;
+mod tls;
+mod watch;
+
+pub use config::ClientConfig;
+pub use credentials::Credentials;
+pub use error::PullError;
+pub use login::Login;
+pub use proxy::Proxies;
+pub use registry::{Client, PullPolicy, RemoteImage};
+pub use secret::Secret;
