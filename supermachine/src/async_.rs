@@ -8,8 +8,8 @@
 
 use crate::{
     Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
-    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmEvents, VmStats,
-    VmStatus, WorkloadStatus,
+    OciImageBuilder, Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm, Vm, VmConfig, VmEvents,
+    VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -132,6 +132,11 @@ impl AsyncPool {
     /// Counts the pool's machines as [`Pool::stats`] does.
     pub fn stats(&self) -> PoolStats {
         self.0.stats()
+    }
+
+    /// What the pool has done so far, as [`Pool::metrics`] tells.
+    pub fn metrics(&self) -> PoolMetrics {
+        self.0.metrics()
     }
 
     /// Ends all machines of the pool as [`Pool::shutdown`] does.
