@@ -10,6 +10,7 @@
 //! Everything but `Idle` and `Leased` has a deadline, after which the worker is
 //! killed. A dead worker is forgotten: what is still told about it is ignored.
 
+use crate::metrics::PoolMetrics;
 use crate::{Failure, PoolConfig, PoolError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -136,6 +137,7 @@ pub struct Policy {
     now: Duration,
     spawned: u64,
     failed: u64,
+    metrics: PoolMetrics,
     actions: Vec<Action>,
 }
 
@@ -164,6 +166,7 @@ impl Policy {
             now: Duration::ZERO,
             spawned: 0,
             failed: 0,
+            metrics: PoolMetrics::default(),
             actions: Vec::new(),
         })
     }
@@ -171,6 +174,21 @@ impl Policy {
     /// What is to be done because of what was told since the last call.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn metrics(&self) -> PoolMetrics {
+        PoolMetrics {
+            spawned: self.spawned,
+            failed: self.failed,
+            ..self.metrics
+        }
+    }
+
+    fn turn_away(&mut self, ticket: TicketId, error: PoolError) {
+        self.metrics.refuse();
+        self.actions.push(Action::Refuse(ticket, error));
     }
 
     /// Numbers of now.
@@ -230,7 +248,7 @@ impl Policy {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         if self.is_closed() {
-            self.actions.push(Action::Refuse(ticket, PoolError::Closed));
+            self.turn_away(ticket, PoolError::Closed);
             return ticket;
         }
         self.waiters.push_back(Waiter { ticket, since: now });
@@ -293,6 +311,7 @@ impl Policy {
                 self.kill(worker);
             } else if self.config.restore_on_release {
                 self.enter(worker, WorkerState::Resetting, now);
+                self.metrics.reset = self.metrics.reset.saturating_add(1);
                 self.actions.push(Action::Reset(worker));
             } else {
                 self.make_idle(worker, now);
@@ -327,10 +346,11 @@ impl Policy {
         now: Duration,
     ) {
         if self.state(worker) == Some(WorkerState::Leased) {
+            self.metrics.take_back(now.saturating_sub(since));
             self.kill(worker);
             self.died_at_once(Failure::new("worker died before it was used"), now);
             if self.is_closed() {
-                self.actions.push(Action::Refuse(ticket, PoolError::Closed));
+                self.turn_away(ticket, PoolError::Closed);
             } else {
                 let before = self
                     .waiters
@@ -513,8 +533,7 @@ impl Policy {
 
     fn close(&mut self) {
         for waiter in std::mem::take(&mut self.waiters) {
-            let refusal = Action::Refuse(waiter.ticket, PoolError::Closed);
-            self.actions.push(refusal);
+            self.turn_away(waiter.ticket, PoolError::Closed);
         }
         let useless: Vec<WorkerId> = self
             .workers
@@ -532,6 +551,7 @@ impl Policy {
     fn serve(&mut self, now: Duration) {
         while let (Some(worker), Some(waiter)) = (self.idle.back(), self.waiters.front()) {
             let (worker, ticket) = (*worker, waiter.ticket);
+            self.metrics.grant(now.saturating_sub(waiter.since));
             self.idle.pop_back();
             self.waiters.pop_front();
             self.enter(worker, WorkerState::Leased, now);
@@ -585,8 +605,7 @@ impl Policy {
                     .unwrap_or_else(|| Failure::new("unknown")),
             };
             for waiter in std::mem::take(&mut self.waiters) {
-                let refusal = Action::Refuse(waiter.ticket, error.clone());
-                self.actions.push(refusal);
+                self.turn_away(waiter.ticket, error.clone());
             }
         }
         while let Some(waiter) = self.waiters.front().copied() {
@@ -605,7 +624,7 @@ impl Policy {
                 let failure = self.last_failure.clone().filter(|_| self.failures > 0);
                 PoolError::Timeout { waited, failure }
             };
-            self.actions.push(Action::Refuse(waiter.ticket, error));
+            self.turn_away(waiter.ticket, error);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::shared::Shared;
 use crate::ticket::{Lease, Ticket};
 use crate::worker::Factory;
-use crate::{PoolConfig, PoolError, PoolStats, Unlimited};
+use crate::{PoolConfig, PoolError, PoolMetrics, PoolStats, Unlimited};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -85,6 +85,12 @@ impl<F: Factory> Pool<F> {
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.shared.stats()
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn metrics(&self) -> PoolMetrics {
+        self.shared.metrics()
     }
 
     /// Keeps at least `min` workers from now on, and has room for at least `max`.

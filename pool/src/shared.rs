@@ -6,7 +6,7 @@ use crate::jobs::{Jobs, lock};
 use crate::policy::{Action, Policy, TicketId, WorkerId};
 use crate::sync::{Condvar, Instant, Mutex, thread};
 use crate::worker::{Factory, Worker};
-use crate::{Failure, PoolConfig, PoolError, PoolStats};
+use crate::{Failure, PoolConfig, PoolError, PoolMetrics, PoolStats};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -107,6 +107,10 @@ impl<F: Factory> Shared<F> {
 
     pub(crate) fn stats(&self) -> PoolStats {
         lock(&self.core).policy.stats()
+    }
+
+    pub(crate) fn metrics(&self) -> PoolMetrics {
+        lock(&self.core).policy.metrics()
     }
 
     /// Starts no more workers, and waits until there is none.

@@ -63,6 +63,8 @@ mod config;
 mod error;
 #[path = "../src/jobs.rs"]
 mod jobs;
+#[path = "../src/metrics.rs"]
+mod metrics;
 #[path = "../src/policy.rs"]
 mod policy;
 #[path = "../src/pool.rs"]
@@ -80,6 +82,7 @@ use error::{Failure, PoolError};
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread::spawn;
+use metrics::PoolMetrics;
 use policy::PoolStats;
 use pool::Pool;
 use std::time::{Duration, Instant};

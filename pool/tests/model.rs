@@ -543,3 +543,46 @@ fn configuration_that_contradicts_itself_is_refused() {
     let forever = PoolConfig::default().acquire_timeout_millis(0);
     assert_eq!(forever.acquire_timeout, None);
 }
+
+#[test]
+fn what_was_done_is_counted_and_a_worker_that_was_dead_is_not() {
+    let config = PoolConfig {
+        max: 1,
+        acquire_timeout: Some(Duration::from_secs(5)),
+        ..PoolConfig::default()
+    };
+    let mut policy = Policy::new(config).expect("valid");
+    let at = Duration::from_secs;
+    let started = |policy: &mut Policy| {
+        let actions = policy.take_actions();
+        let worker = actions.iter().find_map(|action| match action {
+            Action::Spawn { worker, .. } => Some(*worker),
+            _ => None,
+        });
+        worker.expect("one is started")
+    };
+    let first = policy.acquire(at(0));
+    let dead = started(&mut policy);
+    policy.spawned(dead, at(1));
+    policy.ready(dead, at(1));
+    assert_eq!(policy.metrics().granted, 1);
+    policy.grant_failed(first, dead, at(0), at(1));
+    assert_eq!(
+        (policy.metrics().granted, policy.metrics().waited),
+        (0, at(0))
+    );
+    let worker = started(&mut policy);
+    policy.spawned(worker, at(2));
+    policy.ready(worker, at(3));
+    // The next one waits in vain.
+    policy.acquire(at(3));
+    policy.tick(at(8));
+    policy.release(worker, at(9));
+    let metrics = policy.metrics();
+    assert_eq!((metrics.granted, metrics.refused, metrics.reset), (1, 1, 1));
+    assert_eq!((metrics.waited, metrics.longest_wait), (at(3), at(3)));
+    assert_eq!(
+        (metrics.spawned, metrics.failed),
+        (policy.stats().spawned, policy.stats().failed)
+    );
+}

@@ -9,8 +9,8 @@
 use crate::exec::tasks::{self, blocking};
 use crate::{
     Command, Copied, CopyOptions, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, FileInfo,
-    Image, OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, StreamOffsets, Vm, VmConfig,
-    VmEvents, VmStats, VmStatus, WorkloadStatus,
+    Image, OciImageBuilder, Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, Vm,
+    VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -122,6 +122,11 @@ impl AsyncPool {
     /// Counts the pool's machines as [`Pool::stats`] does.
     pub fn stats(&self) -> PoolStats {
         self.0.stats()
+    }
+
+    /// What the pool has done so far, as [`Pool::metrics`] tells.
+    pub fn metrics(&self) -> PoolMetrics {
+        self.0.metrics()
     }
 
     /// Ends all machines of the pool as [`Pool::shutdown`] does.

@@ -27,6 +27,11 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 use vmm_core::machine::STATE_VERSION;
 
+/// Port on which a workload is expected to listen, if nobody names one.
+pub const DEFAULT_GUEST_PORT: u16 = 80;
+/// Tag of a warm-up, if nobody gives it one.
+pub const DEFAULT_WARMUP_TAG: &str = "default";
+
 /// Most memory pages a working set is taken from: beyond that, reading ahead
 /// costs more than it saves.
 const MAX_WORKING_SET_PAGES: u64 = (32 << 20) / 4096;
@@ -96,7 +101,7 @@ impl OciImageBuilder {
             trigger: Trigger::Ready,
             quiesce: Duration::ZERO,
             warmup: None,
-            warmup_tag: String::new(),
+            warmup_tag: DEFAULT_WARMUP_TAG.to_owned(),
             snapshots_dir: None,
             cache: None,
             mounts: Vec::new(),
@@ -193,7 +198,7 @@ impl OciImageBuilder {
         self
     }
 
-    /// TCP port the workload listens on.
+    /// TCP port the workload listens on; [`DEFAULT_GUEST_PORT`] if not set.
     pub fn guest_port(mut self, port: u16) -> Self {
         self.guest_port = Some(port);
         self
@@ -233,7 +238,8 @@ impl OciImageBuilder {
         self
     }
 
-    /// Tells warm-ups apart: another tag, another snapshot.
+    /// Tells warm-ups apart: another tag, another snapshot; [`DEFAULT_WARMUP_TAG`] if not
+    /// set.
     pub fn with_warmup_tag(mut self, tag: impl Into<String>) -> Self {
         self.warmup_tag = tag.into();
         self
@@ -479,10 +485,7 @@ impl OciImageBuilder {
                 Ok(())
             }
             Trigger::Listener => {
-                let port = self.guest_port.ok_or(Error::Unsuitable {
-                    what: "baking with a listener",
-                    needs: "a guest port",
-                })?;
+                let port = self.guest_port.unwrap_or(DEFAULT_GUEST_PORT);
                 let limit = u64::try_from(LISTENER_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
                 let channel = vm.open_session(|session| session.await_listener(port, limit))?;
                 channel

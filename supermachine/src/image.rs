@@ -1,5 +1,6 @@
 //! An image, ready to start machines from.
 
+use crate::limits::UNNAMED_POOL_IDLE_TIMEOUT;
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::pull::Fetch;
 use crate::template::Template;
@@ -261,6 +262,15 @@ impl Image {
         self.pool_for(config)?.acquire()
     }
 
+    /// A pool of exactly so many machines, which are kept for ever.
+    ///
+    /// # Errors
+    /// As [`PoolBuilder::build`].
+    #[deprecated(note = "build a pool that grows and shrinks with Image::pool")]
+    pub fn warm_pool(&self, machines: usize) -> Result<Pool, Error> {
+        self.pool().min(machines).max(machines).build()
+    }
+
     /// The pool behind [`Image::acquire_with`].
     pub(crate) fn pool_for(&self, config: &VmConfig) -> Result<Pool, Error> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,8 +281,8 @@ impl Image {
             pool.grow(warm, max);
             return Ok(pool.clone());
         }
-        let pool = self.pool().vm_config(config.clone()).min(warm);
-        let pool = pool.max(max).build()?;
+        let pool = self.pool().vm_config(config.clone()).min(warm).max(max);
+        let pool = pool.idle_timeout(UNNAMED_POOL_IDLE_TIMEOUT).build()?;
         pools.push((config, pool.clone()));
         Ok(pool)
     }

@@ -45,7 +45,11 @@ mod worker;
 mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
-pub use bake::{OciImageBuilder, Trigger};
+pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder, Trigger};
+pub use compat::{
+    DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
+    THROUGHPUT_PROFILE_VCPUS,
+};
 pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
@@ -61,7 +65,7 @@ pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
-pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
+pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
 pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use vm::{CopyReport, Vm};

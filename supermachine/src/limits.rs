@@ -69,6 +69,12 @@ pub const END_TIMEOUT: Duration = seconds(2);
 pub const DROP_TIMEOUT: Duration = milliseconds(200);
 /// The system ends a process that was killed, and takes back its memory.
 pub const KILL_TIMEOUT: Duration = seconds(5);
+/// Somebody waits for a machine of a pool, if its builder does not say: what the npm
+/// package promises.
+pub const ACQUIRE_TIMEOUT: Duration = seconds(60);
+/// A machine of the pool behind `Image::acquire` is idle, which nobody else can set and
+/// nobody shuts down.
+pub const UNNAMED_POOL_IDLE_TIMEOUT: Duration = seconds(60);
 /// Machines in use come back to a pool that is shut down.
 pub const SHUTDOWN_TIMEOUT: Duration = seconds(30);
 /// A machine that was reset is idle for this long before it discards the pages that

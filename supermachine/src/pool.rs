@@ -4,7 +4,7 @@
 use crate::ends::Ends;
 use crate::error::with_causes;
 use crate::host;
-use crate::limits::SHUTDOWN_TIMEOUT;
+use crate::limits::{ACQUIRE_TIMEOUT, SHUTDOWN_TIMEOUT};
 use crate::template::Template;
 use crate::{Error, Image, Vm, VmConfig};
 use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};
@@ -14,7 +14,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-pub use pool::PoolStats;
+pub use pool::{PoolMetrics, PoolStats};
 
 /// Most machines of a pool that sets no limit.
 pub(crate) const DEFAULT_POOL_MAX: usize = 8;
@@ -46,6 +46,8 @@ impl PoolBuilder {
             restore_timeout: None,
             sizes: PoolConfig {
                 max: DEFAULT_POOL_MAX,
+                idle_timeout: None,
+                acquire_timeout: Some(ACQUIRE_TIMEOUT),
                 ..PoolConfig::default()
             },
             prestart: 1,
@@ -58,23 +60,25 @@ impl PoolBuilder {
         self
     }
 
-    /// Most machines alive at any time; 8 if not set.
+    /// Most machines alive at any time; 8 if not set. On the software engine a busy
+    /// machine takes a processor of the host for each busy vCPU: eight of them on two
+    /// cores take four times as long, which time limits of commands should allow for.
     pub fn max(mut self, max: usize) -> Self {
         self.sizes.max = max;
         self
     }
 
-    /// How long a machine above the minimum may be idle; a minute if not set,
-    /// [`Duration::MAX`] for ever.
+    /// How long a machine above the minimum may be idle; for ever if not set, or
+    /// [`Duration::MAX`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.sizes.idle_timeout = finite(timeout);
         self
     }
 
-    /// How long [`Pool::acquire`] waits; 30 seconds if not set,
-    /// [`Duration::MAX`] for ever.
+    /// How long [`Pool::acquire`] waits, in the order of those who came; a minute if not
+    /// set. Zero and [`Duration::MAX`] are for ever.
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.sizes.acquire_timeout = finite(timeout);
+        self.sizes.acquire_timeout = finite(timeout).filter(|timeout| !timeout.is_zero());
         self
     }
 
@@ -252,6 +256,11 @@ impl Pool {
     /// How many machines there are, and what they do.
     pub fn stats(&self) -> PoolStats {
         self.inner.stats()
+    }
+
+    /// What the pool has done so far: numbers that only grow.
+    pub fn metrics(&self) -> PoolMetrics {
+        self.inner.metrics()
     }
 
     /// Ends the pool: refuses who waits, ends idle machines and workers kept
@@ -480,6 +489,21 @@ impl Worker for PoolVm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pools_have_the_documented_defaults_and_zero_waits_for_ever() {
+        let sizes = |builder: PoolBuilder| builder.settled().1;
+        let plain = sizes(PoolBuilder::new(Image::bare()));
+        assert_eq!((plain.min, plain.max), (0, 8));
+        assert_eq!(plain.idle_timeout, None);
+        assert_eq!(plain.acquire_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(plain.restore_timeout, Duration::from_secs(30));
+        assert!(plain.restore_on_release);
+        for for_ever in [Duration::ZERO, Duration::MAX] {
+            let builder = PoolBuilder::new(Image::bare()).acquire_timeout(for_ever);
+            assert_eq!(sizes(builder).acquire_timeout, None);
+        }
+    }
 
     #[test]
     fn settings_hold_in_whatever_order_they_are_given() {

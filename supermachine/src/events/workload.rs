@@ -1,13 +1,13 @@
 //! What becomes of a machine's workload: only its agent knows, so it is asked.
 
 use super::VmEventKind;
-use crate::Error;
 use crate::deadline::Deadline;
 use crate::embedder::dial::connect;
 use crate::exec::{Channel, ExecStatus, Unwatched};
 use crate::limits::EVENT_LOOK_TIMEOUT;
 use crate::link::monitor::paused_mark;
 use crate::link::runtime_dir::Occupant;
+use crate::{DEFAULT_GUEST_PORT, Error};
 use exec_proto::client::{Event, Session};
 use exec_proto::{ProtoError, WorkloadReport, WorkloadState};
 use oci_bake::ImageConfig;
@@ -15,9 +15,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Port that is looked at if the image names none: where web servers listen, which is
-/// also what a bake waits for unless it is told another.
-const DEFAULT_PORT: u16 = 80;
 /// Most ports that are looked at.
 const MOST_PORTS: usize = 16;
 
@@ -144,7 +141,8 @@ fn ports(exposed: &BTreeSet<String>) -> Vec<u16> {
     };
     let mut ports: Vec<u16> = exposed.iter().filter_map(tcp).collect();
     if ports.is_empty() {
-        ports.push(DEFAULT_PORT);
+        // What a bake waits for, too.
+        ports.push(DEFAULT_GUEST_PORT);
     }
     ports.truncate(MOST_PORTS);
     ports
