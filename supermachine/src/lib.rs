@@ -7,6 +7,7 @@ pub mod async_;
 mod bake;
 mod base;
 mod capture;
+mod changes;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
@@ -43,6 +44,7 @@ mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
 pub use bake::{OciImageBuilder, Trigger};
+pub use changes::{ChangeKind, MountChange};
 pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
