@@ -80,6 +80,8 @@ kinds! {
     Signal = 0x14, ToAgent, 4;
     /// New terminal size.
     Resize = 0x15, ToAgent, 4;
+    /// Let the command go on without a host.
+    Detach = 0x16, ToAgent, 0;
     /// Ask for a [`Kind::Pong`].
     Ping = 0x20, ToAgent, 8;
     /// Step the guest's wall clock.
@@ -108,6 +110,10 @@ kinds! {
     WorkloadStatus = 0x32, ToAgent, 4;
     /// Wait until something listens on a TCP port.
     AwaitListener = 0x33, ToAgent, 12;
+    /// Take up the streams of a durable command.
+    Attach = 0x34, ToAgent, 24;
+    /// Ask for the durable commands.
+    ListExecs = 0x35, ToAgent, 0;
 
     /// First frame of a connection the agent opened to the host.
     AgentReady = 0x81, ToClient, MAX_MESSAGE_BYTES + FIXED;
@@ -125,6 +131,16 @@ kinds! {
     Exited = 0x95, ToClient, FIXED;
     /// The oldest unanswered request failed; the agent closes after it.
     Error = 0x96, ToClient, MAX_MESSAGE_BYTES + FIXED;
+    /// A command of a chain ended, and the next is tried.
+    Step = 0x97, ToClient, FIXED;
+    /// The command is durable, and this is its id.
+    Durable = 0x98, ToClient, 8;
+    /// The command goes on without a host.
+    Detached = 0x99, ToClient, 24;
+    /// The streams of a durable command follow.
+    Attached = 0x9a, ToClient, FIXED;
+    /// Bytes of an output stream are lost.
+    Gap = 0x9b, ToClient, 16;
     /// Answer to a ping.
     Pong = 0xa0, ToClient, 8;
     /// One piece of a file that was asked for.
@@ -137,6 +153,8 @@ kinds! {
     Resumed = 0xa4, ToClient, FIXED;
     /// How the workload does.
     Workload = 0xa5, ToClient, WORKLOAD_TAIL_BYTES + FIXED;
+    /// The durable commands.
+    Execs = 0xa6, ToClient, MAX_EXEC_BYTES;
 }
 
 impl Kind {

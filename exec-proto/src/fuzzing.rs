@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use crate::client::{Event, Session};
 use crate::server::Parser;
 use crate::tree::{self, TreeEvent, TreeReader};
-use crate::{Deframer, Direction, ExecFlags, ExecRequest, ProtoError, Reply, Request, Resume};
+use crate::{
+    Deframer, Direction, ExecFlags, ExecRequest, Offsets, ProtoError, Reply, Request, Resume,
+};
 
 /// Splits `data` at places that depend on `seed`.
 fn pieces(data: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
@@ -104,7 +106,7 @@ pub fn fuzz_tree(data: &[u8]) {
 /// A session with one of several kinds of outstanding work.
 fn session_for(seed: u8) -> Session {
     let mut session = Session::new();
-    let queued = match seed % 9 {
+    let queued = match seed % 10 {
         0 => Ok(()),
         1 => session.exec(&ExecRequest::new([b"true".to_vec()])),
         2 => session.exec(&ExecRequest {
@@ -114,6 +116,10 @@ fn session_for(seed: u8) -> Session {
             },
             ..ExecRequest::new([b"cat".to_vec()])
         }),
+        9 => session
+            .list_execs()
+            .and_then(|()| session.attach(4, Offsets::default()))
+            .map(|()| session.detach()),
         3 => session.read_file(b"/etc/hostname"),
         4 => session.write_file(b"/tmp/f", 0o644, b"data"),
         5 => session.resume(&Resume::new(&[9; 32], 1, [2; 16])),
@@ -131,7 +137,7 @@ fn session_for(seed: u8) -> Session {
             .and_then(|()| session.exec(&ExecRequest::new([b"id".to_vec()]))),
     };
     assert!(queued.is_ok(), "valid requests are accepted");
-    if seed % 9 == 2 {
+    if seed % 10 == 2 {
         session.write_stdin(&[0x61; 70_000]);
     }
     session
@@ -170,8 +176,8 @@ pub fn fuzz_client(data: &[u8]) {
     for (index, event) in whole.0.iter().enumerate() {
         match event {
             Event::Hello(_) | Event::Ready(_) => assert_eq!(index, 0, "late hello"),
-            Event::Started { .. } => started = true,
-            Event::Stdout(_) | Event::Stderr(_) | Event::Exited(_) => {
+            Event::Started { .. } | Event::Attached(_) => started = true,
+            Event::Stdout(_) | Event::Stderr(_) | Event::Gap { .. } | Event::Exited(_) => {
                 assert!(started, "output before start");
             }
             Event::Failed(_) => assert_eq!(index + 1, whole.0.len(), "event after failure"),

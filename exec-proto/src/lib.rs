@@ -12,7 +12,10 @@
 extern crate alloc;
 
 pub mod client;
+mod durable;
 mod error;
+mod exec_request;
+mod exited;
 mod frame;
 pub mod fuzzing;
 mod hello;
@@ -25,17 +28,20 @@ pub mod tree;
 mod wire;
 mod workload;
 
+pub use durable::{Attached, ExecInfo, Offsets, StdinState};
 pub use error::ProtoError;
+pub use exec_request::{ExecFlags, ExecLimits, ExecRequest, WinSize};
+pub use exited::{ExitStatus, Exited};
 pub use frame::{Deframer, Direction, HEADER_BYTES, Kind, encode_header};
 pub use hello::{AgentReady, CAP_TREE_KILL, Hello};
-pub use reply::{ErrorKind, ExitStatus, Exited, Failure, Reply};
-pub use request::{ExecFlags, ExecRequest, FileChunk, Request, WinSize};
+pub use reply::{ErrorKind, Failure, Reply};
+pub use request::{FileChunk, Request};
 pub use resume::{Resume, Resumed};
 pub use text::Printable;
 pub use workload::{WorkloadReport, WorkloadState};
 
 /// Protocol version this crate speaks. Both ends must speak the same one.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// First bytes of every hello: tells a stray peer from one of another version.
 pub const MAGIC: [u8; 4] = *b"SMXP";
 /// Vsock port in the guest on which the agent listens (`DEFAULT_EXEC_GUEST_PORT`).

@@ -3,51 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::durable::{put_execs, read_execs};
+use crate::exited::{put_exited, read_exited};
 use crate::frame::put_frame;
 use crate::wire::{Reader, put_bytes};
 use crate::{
-    AgentReady, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, Printable, ProtoError, Resumed,
-    WorkloadReport,
+    AgentReady, Attached, ExecInfo, Exited, Hello, Kind, MAX_DATA_BYTES, MAX_MESSAGE_BYTES,
+    Offsets, Printable, ProtoError, Resumed, WorkloadReport,
 };
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It called `exit` with this status.
-    Code(u8),
-    /// This signal ended it.
-    Signal(u8),
-}
-
-impl ExitStatus {
-    /// The status a shell would show: the code, or 128 plus the signal.
-    #[must_use]
-    pub fn shell_status(self) -> u8 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) => signal.saturating_add(128),
-        }
-    }
-}
-
-/// Report of a command that ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exited {
-    /// How the last command that ran ended.
-    pub status: ExitStatus,
-    /// Wall time from before the first command's start to the last one's end, in ns.
-    pub duration_ns: u64,
-    /// Largest resident set of any of the commands or their waited-for
-    /// children, in KiB.
-    pub peak_rss_kib: u64,
-    /// The time limit ended it.
-    pub timed_out: bool,
-    /// Which command of the chain ended last, 0 being `argv`.
-    pub step: u32,
-    /// Its program came to run. If not, the status is 127 (there is none) or 126
-    /// (it cannot be executed), and standard error says which it was.
-    pub executed: bool,
-}
 
 macro_rules! error_kinds {
     ($($(#[$doc:meta])* $name:ident = $code:literal => $exit:literal;)*) => {
@@ -117,6 +80,10 @@ error_kinds! {
     TimedOut = 14 => 125;
     /// The workload ended before what was waited for happened.
     WorkloadEnded = 15 => 125;
+    /// No durable command has this id: there was none, or it ended long ago.
+    NoSuchExec = 16 => 125;
+    /// Another host has taken the command's streams.
+    TakenOver = 17 => 125;
 }
 
 /// A failed request.
@@ -162,6 +129,30 @@ pub enum Reply<'a> {
     StdinClosed,
     /// The command ended.
     Exited(Exited),
+    /// A command of the chain ended with 0, and the next is tried: its own status,
+    /// time and memory.
+    Step(Exited),
+    /// The command is durable; comes right behind [`Reply::Started`].
+    Durable {
+        /// Its id.
+        id: u64,
+    },
+    /// The command goes on without a host.
+    Detached {
+        /// Its id.
+        id: u64,
+        /// What of its streams was sent.
+        sent: Offsets,
+    },
+    /// The streams of a durable command follow.
+    Attached(Attached),
+    /// Bytes that the agent could not keep are missing from a stream here.
+    Gap {
+        /// From standard error and not from standard output.
+        stderr: bool,
+        /// How many.
+        bytes: u64,
+    },
     /// The oldest unanswered request failed; nothing after it was done.
     Error(Failure),
     /// Answer to a ping.
@@ -181,6 +172,8 @@ pub enum Reply<'a> {
     Resumed(Resumed),
     /// How the workload does.
     Workload(WorkloadReport),
+    /// The durable commands, oldest first.
+    Execs(Vec<ExecInfo>),
 }
 
 impl<'a> Reply<'a> {
@@ -199,6 +192,19 @@ impl<'a> Reply<'a> {
             }),
             Self::StdinClosed => put_frame(out, Kind::StdinClosed, |_| {}),
             Self::Exited(exited) => put_frame(out, Kind::Exited, |out| put_exited(out, exited)),
+            Self::Step(exited) => put_frame(out, Kind::Step, |out| put_exited(out, exited)),
+            Self::Durable { id } => put_frame(out, Kind::Durable, |out| {
+                out.extend_from_slice(&id.to_le_bytes());
+            }),
+            Self::Detached { id, sent } => put_frame(out, Kind::Detached, |out| {
+                out.extend_from_slice(&id.to_le_bytes());
+                sent.put(out);
+            }),
+            Self::Attached(attached) => put_frame(out, Kind::Attached, |out| attached.put(out)),
+            Self::Gap { stderr, bytes } => put_frame(out, Kind::Gap, |out| {
+                out.push(u8::from(*stderr));
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }),
             Self::Error(failure) => put_frame(out, Kind::Error, |out| put_failure(out, failure)),
             Self::Pong(nonce) => put_frame(out, Kind::Pong, |out| {
                 out.extend_from_slice(&nonce.to_le_bytes());
@@ -213,6 +219,7 @@ impl<'a> Reply<'a> {
             Self::Done => put_frame(out, Kind::Done, |_| {}),
             Self::Resumed(resumed) => put_frame(out, Kind::Resumed, |out| resumed.put(out)),
             Self::Workload(report) => put_frame(out, Kind::Workload, |out| report.put(out)),
+            Self::Execs(execs) => put_frame(out, Kind::Execs, |out| put_execs(out, execs)),
         }
     }
 
@@ -232,6 +239,17 @@ impl<'a> Reply<'a> {
             Kind::StdinWindow => Self::StdinWindow(fields.u32()?),
             Kind::StdinClosed => Self::StdinClosed,
             Kind::Exited => Self::Exited(read_exited(&mut fields)?),
+            Kind::Step => Self::Step(read_exited(&mut fields)?),
+            Kind::Durable => Self::Durable { id: fields.u64()? },
+            Kind::Detached => Self::Detached {
+                id: fields.u64()?,
+                sent: Offsets::read(&mut fields)?,
+            },
+            Kind::Attached => Self::Attached(Attached::read(&mut fields)?),
+            Kind::Gap => Self::Gap {
+                stderr: fields.bool()?,
+                bytes: fields.u64()?,
+            },
             Kind::Error => Self::Error(read_failure(&mut fields)?),
             Kind::Pong => Self::Pong(fields.u64()?),
             Kind::FileData => {
@@ -246,42 +264,12 @@ impl<'a> Reply<'a> {
             Kind::Done => Self::Done,
             Kind::Resumed => Self::Resumed(Resumed::read(&mut fields)?),
             Kind::Workload => Self::Workload(WorkloadReport::read(&mut fields)?),
+            Kind::Execs => Self::Execs(read_execs(&mut fields)?),
             _ => return Err(ProtoError::UnknownKind { kind: kind.byte() }),
         };
         fields.end()?;
         Ok(reply)
     }
-}
-
-pub(crate) fn put_exited(out: &mut Vec<u8>, exited: &Exited) {
-    let (signaled, number) = match exited.status {
-        ExitStatus::Code(code) => (0, code),
-        ExitStatus::Signal(signal) => (1, signal),
-    };
-    let (timed_out, not_executed) = (u8::from(exited.timed_out), u8::from(!exited.executed));
-    out.extend_from_slice(&[signaled, number, timed_out, not_executed]);
-    out.extend_from_slice(&exited.step.to_le_bytes());
-    out.extend_from_slice(&exited.duration_ns.to_le_bytes());
-    out.extend_from_slice(&exited.peak_rss_kib.to_le_bytes());
-}
-
-pub(crate) fn read_exited(fields: &mut Reader<'_>) -> Result<Exited, ProtoError> {
-    let signaled = fields.bool()?;
-    let number = fields.u8()?;
-    let timed_out = fields.bool()?;
-    let executed = !fields.bool()?;
-    Ok(Exited {
-        status: if signaled {
-            ExitStatus::Signal(number)
-        } else {
-            ExitStatus::Code(number)
-        },
-        timed_out,
-        executed,
-        step: fields.u32()?,
-        duration_ns: fields.u64()?,
-        peak_rss_kib: fields.u64()?,
-    })
 }
 
 fn put_failure(out: &mut Vec<u8>, failure: &Failure) {

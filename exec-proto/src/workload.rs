@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::reply::{put_exited, read_exited};
+use crate::exited::{put_exited, read_exited};
 use crate::wire::{Reader, put_bytes};
 use crate::{Exited, ProtoError, WORKLOAD_TAIL_BYTES};
 

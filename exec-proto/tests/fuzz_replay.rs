@@ -6,8 +6,8 @@ use supermachine_exec_proto::client::Session;
 use supermachine_exec_proto::fuzzing::{fuzz_client, fuzz_frames, fuzz_server, fuzz_tree};
 use supermachine_exec_proto::tree::{self, Node, NodeKind};
 use supermachine_exec_proto::{
-    AgentReady, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited, Failure, Hello, Reply,
-    Resume, Resumed, WorkloadReport, WorkloadState,
+    AgentReady, Attached, ErrorKind, ExecFlags, ExecInfo, ExecRequest, ExitStatus, Exited, Failure,
+    Hello, Offsets, Reply, Resume, Resumed, StdinState, WorkloadReport, WorkloadState,
 };
 
 /// Upper bound on the mutator's run time; its count is what normally ends it.
@@ -61,29 +61,71 @@ fn requests() -> Vec<u8> {
         })
         .unwrap();
     session.write_stdin(b"input");
+    session.detach();
     session.signal(2).unwrap();
     session.resize(supermachine_exec_proto::WinSize::default());
     session.close_stdin();
     session.outgoing().to_vec()
 }
 
-/// What an agent says: every reply once, in three conversations.
-fn replies() -> [Vec<u8>; 3] {
+fn exited() -> Exited {
+    Exited {
+        status: ExitStatus::Signal(9),
+        duration_ns: 1,
+        peak_rss_kib: 2,
+        timed_out: false,
+        oom: true,
+        executed: true,
+        step: 0,
+    }
+}
+
+/// What an agent says of commands that are its own.
+fn durable_replies() -> [Reply<'static>; 6] {
+    let from = Offsets {
+        stdout: 5,
+        stderr: 0,
+    };
+    let exec = |ended| ExecInfo {
+        id: 4,
+        pid: 9,
+        argv: vec![b"sh".to_vec(), b"-c".to_vec()],
+        tty: false,
+        attached: true,
+        age_ns: 10,
+        written: from,
+        ended,
+    };
+    [
+        Reply::Hello(Hello::new(1)),
+        Reply::Execs(vec![exec(None), exec(Some(exited()))]),
+        Reply::Attached(Attached {
+            pid: 9,
+            tty: false,
+            stdin: StdinState::Open(65_536),
+            from,
+        }),
+        Reply::Gap {
+            stderr: false,
+            bytes: 100,
+        },
+        Reply::Stdout(b"rest"),
+        Reply::Detached { id: 4, sent: from },
+    ]
+}
+
+/// What an agent says: every reply once, in four conversations.
+fn replies() -> [Vec<u8>; 4] {
     let replies = [
         Reply::Hello(Hello::new(1)),
         Reply::Started { pid: 2 },
+        Reply::Durable { id: 1 },
+        Reply::Step(exited()),
         Reply::Stdout(b"out"),
         Reply::StdinWindow(100),
         Reply::Stderr(b"err"),
         Reply::StdinClosed,
-        Reply::Exited(Exited {
-            status: ExitStatus::Code(1),
-            duration_ns: 1,
-            peak_rss_kib: 2,
-            timed_out: false,
-            executed: true,
-            step: 0,
-        }),
+        Reply::Exited(exited()),
     ];
     let controls = [
         Reply::Ready(AgentReady {
@@ -118,14 +160,7 @@ fn replies() -> [Vec<u8>; 3] {
         Reply::Done,
         report(WorkloadState::NotStarted),
         report(WorkloadState::Running { pid: 3, for_ns: 4 }),
-        report(WorkloadState::Exited(Exited {
-            status: ExitStatus::Signal(9),
-            duration_ns: 1,
-            peak_rss_kib: 2,
-            timed_out: false,
-            executed: true,
-            step: 0,
-        })),
+        report(WorkloadState::Exited(exited())),
         Reply::Done,
     ];
     let encode = |list: &[Reply<'_>]| {
@@ -133,7 +168,13 @@ fn replies() -> [Vec<u8>; 3] {
         list.iter().for_each(|reply| reply.encode(&mut out));
         out
     };
-    [encode(&replies), encode(&controls), encode(&copies)]
+    let durable = durable_replies();
+    [
+        encode(&replies),
+        encode(&controls),
+        encode(&copies),
+        encode(&durable),
+    ]
 }
 
 /// A tree with every kind of node.
@@ -171,7 +212,7 @@ fn tree() -> Vec<u8> {
 fn corpus() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for stream in replies().into_iter().chain([requests(), tree()]) {
-        for seed in 0..9 {
+        for seed in 0..10 {
             all.push([&[seed], &stream[..]].concat());
         }
     }

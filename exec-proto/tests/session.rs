@@ -3,10 +3,11 @@
 use supermachine_exec_proto::client::{Event, Session};
 use supermachine_exec_proto::server::Parser;
 use supermachine_exec_proto::{
-    AgentReady, Deframer, Direction, ErrorKind, ExecFlags, ExecRequest, ExitStatus, Exited,
-    Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_HOSTNAME_BYTES,
-    ProtoError, Reply, Request, Resume, Resumed, STDIN_WINDOW_BYTES, VERSION, WORKLOAD_TAIL_BYTES,
-    WinSize, WorkloadReport, WorkloadState, encode_header,
+    AgentReady, Attached, Deframer, Direction, ErrorKind, ExecFlags, ExecInfo, ExecLimits,
+    ExecRequest, ExitStatus, Exited, Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES,
+    MAX_FILE_BYTES, MAX_HOSTNAME_BYTES, Offsets, ProtoError, Reply, Request, Resume, Resumed,
+    STDIN_WINDOW_BYTES, StdinState, VERSION, WORKLOAD_TAIL_BYTES, WinSize, WorkloadReport,
+    WorkloadState, encode_header,
 };
 
 const EXITED: Exited = Exited {
@@ -14,9 +15,24 @@ const EXITED: Exited = Exited {
     duration_ns: 12,
     peak_rss_kib: 34,
     timed_out: true,
+    oom: true,
     executed: true,
     step: 1,
 };
+
+const OFFSETS: Offsets = Offsets {
+    stdout: 1 << 41,
+    stderr: 7,
+};
+
+fn attached(stdin: StdinState) -> Attached {
+    Attached {
+        pid: 9,
+        tty: true,
+        stdin,
+        from: OFFSETS,
+    }
+}
 
 const RESUMED: Resumed = Resumed {
     reseeded: true,
@@ -68,7 +84,7 @@ fn every_request_survives_the_wire() {
             tty: true,
             stdin: true,
             create_cwd: true,
-            keep_on_disconnect: true,
+            durable: true,
             exact_env: true,
             agent_tool: true,
         },
@@ -77,6 +93,11 @@ fn every_request_survives_the_wire() {
             rows: 50,
         },
         timeout_ms: 1 << 40,
+        limits: ExecLimits {
+            memory_bytes: 1 << 50,
+            processes: 7,
+            cpu_thousandths: 1500,
+        },
         chain: vec![vec![b"true".to_vec()], vec![b"echo".to_vec(), Vec::new()]],
     };
     exec.check().unwrap();
@@ -103,6 +124,12 @@ fn every_request_survives_the_wire() {
         Request::StdinEof,
         Request::Signal(15),
         Request::Resize(WinSize { cols: 1, rows: 2 }),
+        Request::Detach,
+        Request::Attach {
+            id: 1 << 60,
+            from: OFFSETS,
+        },
+        Request::ListExecs,
         Request::Ping(u64::MAX),
         Request::SetTime(1),
         Request::Reseed(&[7; 64]),
@@ -154,6 +181,40 @@ fn every_reply_survives_the_wire() {
         Reply::StdinWindow(9),
         Reply::StdinClosed,
         Reply::Exited(EXITED),
+        Reply::Step(EXITED),
+        Reply::Durable { id: 3 },
+        Reply::Detached {
+            id: 4,
+            sent: OFFSETS,
+        },
+        Reply::Attached(attached(StdinState::Open(5))),
+        Reply::Attached(attached(StdinState::Closed)),
+        Reply::Gap {
+            stderr: true,
+            bytes: 1 << 40,
+        },
+        Reply::Execs(vec![
+            ExecInfo {
+                id: 1,
+                pid: 2,
+                argv: vec![b"sh".to_vec(), b"\xff".to_vec()],
+                tty: true,
+                attached: false,
+                age_ns: 9,
+                written: OFFSETS,
+                ended: None,
+            },
+            ExecInfo {
+                id: 2,
+                pid: 0,
+                argv: Vec::new(),
+                tty: false,
+                attached: true,
+                age_ns: u64::MAX,
+                written: Offsets::default(),
+                ended: Some(EXITED),
+            },
+        ]),
         Reply::Error(Failure {
             kind: ErrorKind::NotFound,
             errno: 2,
@@ -269,7 +330,7 @@ fn kinds_of_the_other_direction_are_unknown() {
 
 #[test]
 fn string_count_beyond_the_payload_allocates_nothing() {
-    let mut payload = vec![0; 4 + 8 + 4 + 4 + 4];
+    let mut payload = vec![0; 4 + 8 + 4 + 24 + 4 + 4];
     payload.extend_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(
         Request::decode(Kind::Exec, &payload),
@@ -553,4 +614,118 @@ fn answers_to_workload_requests_come_in_their_order() {
     );
     session.feed(&wire(&[Reply::Done, Reply::Done, Reply::Done]));
     assert!(events(&mut session).is_err(), "one answer too many");
+}
+
+#[test]
+fn steps_are_told_of_a_chain_and_no_more_than_it_has() {
+    let mut session = Session::new();
+    session
+        .exec(&ExecRequest {
+            chain: vec![vec![b"b".to_vec()]],
+            ..ExecRequest::new(["a"])
+        })
+        .unwrap();
+    session.feed(&wire(&[
+        hello(),
+        Reply::Started { pid: 1 },
+        Reply::Step(EXITED),
+    ]));
+    assert_eq!(
+        events(&mut session).unwrap().last(),
+        Some(&Event::Step(EXITED))
+    );
+    session.feed(&wire(&[Reply::Step(EXITED)]));
+    assert!(events(&mut session).is_err());
+}
+
+#[test]
+fn a_command_is_let_go_only_if_that_was_asked_for() {
+    let detached = Reply::Detached {
+        id: 5,
+        sent: OFFSETS,
+    };
+    let begin = || {
+        let mut session = Session::new();
+        session.exec(&ExecRequest::new(["a"])).unwrap();
+        session.feed(&wire(&[hello(), Reply::Started { pid: 1 }]));
+        events(&mut session).unwrap();
+        session
+    };
+    let mut session = begin();
+    session.feed(&wire(std::slice::from_ref(&detached)));
+    assert!(events(&mut session).is_err());
+    let mut session = begin();
+    session.detach();
+    session.feed(&wire(&[Reply::Stdout(b"last"), detached]));
+    assert_eq!(
+        events(&mut session).unwrap().last(),
+        Some(&Event::Detached {
+            id: 5,
+            sent: OFFSETS
+        })
+    );
+    assert!(session.is_over() && session.ping(1).is_err());
+}
+
+#[test]
+fn streams_that_are_taken_up_go_on_as_those_of_a_command_that_was_started() {
+    let mut session = Session::new();
+    session.attach(3, OFFSETS).unwrap();
+    // Nothing may come before the agent has said where it begins.
+    let mut early = Session::new();
+    early.attach(3, OFFSETS).unwrap();
+    early.feed(&wire(&[hello(), Reply::Stdout(b"x")]));
+    assert!(events(&mut early).is_err());
+    assert_eq!(session.stdin_capacity(), 0);
+    session.feed(&wire(&[
+        hello(),
+        Reply::Attached(attached(StdinState::Open(6))),
+        Reply::Gap {
+            stderr: false,
+            bytes: 10,
+        },
+        Reply::Stdout(b"x"),
+    ]));
+    assert_eq!(events(&mut session).unwrap().len(), 4);
+    assert_eq!(session.write_stdin(b"12345678"), 6);
+    session.feed(&wire(&[Reply::StdinWindow(6), Reply::Exited(EXITED)]));
+    assert_eq!(
+        events(&mut session).unwrap(),
+        [Event::StdinReady, Event::Exited(EXITED)]
+    );
+    let mut greedy = Session::new();
+    greedy.attach(3, OFFSETS).unwrap();
+    let window = u32::try_from(STDIN_WINDOW_BYTES + 1).unwrap();
+    greedy.feed(&wire(&[
+        hello(),
+        Reply::Attached(attached(StdinState::Open(window))),
+    ]));
+    assert!(events(&mut greedy).is_err());
+}
+
+#[test]
+fn a_list_of_commands_promises_no_more_than_it_has() {
+    let mut session = Session::new();
+    session.list_execs().unwrap();
+    let mut bytes = wire(&[hello()]);
+    bytes.extend_from_slice(&encode_header(Kind::Execs, 4));
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    session.feed(&bytes);
+    assert!(events(&mut session).is_err());
+}
+
+#[test]
+fn a_file_is_staged_in_pieces_and_nothing_comes_between() {
+    let mut session = Session::new();
+    assert!(session.stage_piece(b"x").is_err() && session.end_staging().is_err());
+    assert!(session.begin_staging(b"relative", 0o644).is_err());
+    session.begin_staging(b"/f", 0o100_640).unwrap();
+    assert!(session.ping(1).is_err() && session.begin_staging(b"/g", 0).is_err());
+    session.stage_piece(&vec![7; MAX_DATA_BYTES + 1]).unwrap();
+    session.end_staging().unwrap();
+    session.ping(1).unwrap();
+    let seen = requests(session.outgoing());
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert!(seen[1].contains("mode: 416, first: true"), "{}", seen[1]);
+    assert!(seen[4].contains("last: true") && seen[5].contains("Ping"));
 }

@@ -184,6 +184,20 @@ fn signal_reaches_the_process_group() {
 }
 
 #[test]
+fn a_kill_reaches_what_left_the_process_group() {
+    let mut client = Client::new(&plain_agent());
+    client
+        .session
+        .exec(&sh("setsid sleep 1000 & echo $!; wait"))
+        .unwrap();
+    let child: i32 = client.wait_for_output("\n").trim().parse().unwrap();
+    client.session.signal(9).unwrap();
+    assert_eq!(client.finish().code(), 128 + 9);
+    assert!(wait_until_dead(child));
+    client.hang_up();
+}
+
+#[test]
 fn command_starts_with_default_signals() {
     let mask = |status: &str, name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -280,23 +294,6 @@ fn hanging_up_kills_the_command() {
         client.hang_up();
         assert!(wait_until_dead(pid));
     }
-}
-
-#[test]
-fn kept_command_outlives_its_connection() {
-    let dir = scratch("keep");
-    let mark = dir.join("mark");
-    let mut request = sh(&format!(
-        "echo ready; sleep 0.3; yes | head -c 300000; touch {}",
-        mark.display()
-    ));
-    request.flags.keep_on_disconnect = true;
-    let mut client = Client::new(&plain_agent());
-    client.session.exec(&request).unwrap();
-    client.wait_for_output("ready");
-    client.hang_up();
-    assert!(mark.exists());
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bare;
 use crate::cancel::Cancel;
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hasher};
@@ -73,10 +74,19 @@ pub fn bake(
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
     cancellable(options, store, |store| {
-        let tag = reference.tag();
+        let (tag, limits, platform) = (reference.tag(), &options.limits, &options.platform);
+        if let (Transport::Tar | Transport::Rootfs, Some(path)) =
+            (reference.transport(), reference.path())
+        {
+            let image = match reference.transport() {
+                Transport::Tar => bare::archive(path, platform, limits, store)?,
+                _ => bare::directory(path, platform, limits, store)?,
+            };
+            return bake_layers(image, options, store);
+        }
         let files = match (reference.transport(), reference.path()) {
             (Transport::OciLayout, Some(path)) => Files::open_dir(path)?,
-            (_, Some(path)) => Files::open_archive(path, store, &options.limits)?,
+            (_, Some(path)) => Files::open_archive(path, store, limits)?,
             (_, None) => {
                 return Err(BakeError::Image(ImageError::RegistryUnsupported {
                     name: reference.to_string(),
@@ -84,10 +94,10 @@ pub fn bake(
             }
         };
         if reference.transport() == Transport::DockerArchive {
-            let image = saved(&files, tag, &options.platform, &options.limits)?;
+            let image = saved(&files, tag, platform, limits)?;
             return bake_layers(image, options, store);
         }
-        let layout = Layout::open(files, tag, &options.limits)?;
+        let layout = Layout::open(files, tag, limits)?;
         bake_source(&layout, options, store)
     })
 }

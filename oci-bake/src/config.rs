@@ -83,6 +83,15 @@ impl ImageConfig {
         Ok(argv)
     }
 
+    /// The config, if it keeps to what [`ImageConfig`] promises.
+    ///
+    /// # Errors
+    /// [`ImageError`], naming what it does not keep to.
+    pub fn checked(self) -> Result<Self, ImageError> {
+        validate(&self)?;
+        Ok(self)
+    }
+
     /// The platform the image is for.
     #[must_use]
     pub fn platform(&self) -> Platform {

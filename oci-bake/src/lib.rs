@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bake;
+mod bare;
 mod builder;
 mod cancel;
 mod config;

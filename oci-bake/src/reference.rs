@@ -16,6 +16,10 @@ pub enum Transport {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// An archive that is the only layer of an image without documents.
+    Tar,
+    /// A directory that is.
+    Rootfs,
     /// An image in a registry.
     Registry,
 }
@@ -23,11 +27,17 @@ pub enum Transport {
 /// What skopeo writes in front of the name of an image in a registry.
 const REGISTRY_SCHEME: &str = "docker://";
 /// The forms that name something on this machine.
-const LOCAL_FORMS: &str = "use oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG], \
-     or the name of an image in a registry";
+const LOCAL_FORMS: &str = "use oci:DIR[:TAG], oci-archive:FILE[:TAG], \
+     docker-archive:FILE[:NAME:TAG], tar:FILE, rootfs:DIR or the name of an image in a registry";
 
 impl Transport {
-    const OF_PATHS: [Self; 3] = [Self::OciLayout, Self::OciArchive, Self::DockerArchive];
+    const OF_PATHS: [Self; 5] = [
+        Self::OciLayout,
+        Self::OciArchive,
+        Self::DockerArchive,
+        Self::Tar,
+        Self::Rootfs,
+    ];
 
     /// The text in front of the first colon; of a name in a registry, which needs
     /// none, what may be in front of it.
@@ -36,13 +46,15 @@ impl Transport {
             Self::OciLayout => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::Tar => "tar",
+            Self::Rootfs => "rootfs",
             Self::Registry => "docker",
         }
     }
 }
 
 /// A parsed reference: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `docker-archive:FILE[:NAME:TAG]`, or an image in a registry as users of Docker
+/// `docker-archive:FILE[:NAME:TAG]`, `tar:FILE`, `rootfs:DIR`, or an image in a registry as users of Docker
 /// write it, with or without `docker://` in front.
 ///
 /// As in skopeo, the path ends at the first colon, so a path with a colon in
@@ -88,6 +100,11 @@ impl Reference {
         };
         if path.is_empty() {
             return Err(invalid("the path is empty"));
+        }
+        if tag.is_some() && matches!(transport, Transport::Tar | Transport::Rootfs) {
+            return Err(invalid(
+                "it has no tags, and a path ends at the first colon",
+            ));
         }
         if tag.is_some_and(str::is_empty) {
             return Err(invalid("the tag after the last colon is empty"));
@@ -196,6 +213,8 @@ mod tests {
             "oci:d:t",
             "oci-archive:f.tar",
             "docker-archive:f:n:t",
+            "tar:f",
+            "rootfs:d",
             "docker.io/library/nginx:latest",
             "docker://oci:5000/x:latest",
         ] {
@@ -232,6 +251,9 @@ mod tests {
             "oci:a\nb",
             "://",
             "docker://",
+            "tar:f:t",
+            "rootfs:d:t",
+            "rootfs:",
             "ghcr.io/o/i@sha256:00",
             "http://host/x",
         ] {

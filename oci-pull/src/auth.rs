@@ -122,7 +122,11 @@ impl Known {
                 service,
                 scope,
             }) => {
-                let own = || format!("repository:{}:pull", subject.repository);
+                let own = || match subject.repository.as_str() {
+                    // Only whether it is the right password.
+                    "" => String::new(),
+                    name => format!("repository:{name}:pull"),
+                };
                 let key = TokenKey {
                     realm,
                     service,
@@ -182,7 +186,10 @@ fn fetch(
             network.post(&realm, &Secret::new(form))?
         }
         _ => {
-            let mut query = format!("scope={}&client_id={CLIENT_ID}", encode(&key.scope));
+            let mut query = format!("client_id={CLIENT_ID}");
+            if !key.scope.is_empty() {
+                query = format!("scope={}&{query}", encode(&key.scope));
+            }
             if !key.service.is_empty() {
                 query = format!("service={}&{query}", encode(&key.service));
             }

@@ -23,7 +23,7 @@ const DOCKER_HUB_NAMES: [&str; 4] = [
 ];
 const DOCKER_HUB: &str = "docker.io";
 /// Largest file with credentials that is read.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Where credentials are looked for.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Credentials {
     pub helper_directories: Vec<PathBuf>,
     /// Longest time a credential helper may take: some ask the user.
     pub helper_timeout: Duration,
+    /// Counts instead of all that is anywhere, for every registry.
+    pub only: Option<Login>,
 }
 
 impl Default for Credentials {
@@ -45,6 +47,7 @@ impl Default for Credentials {
             files: Vec::new(),
             helper_directories: Vec::new(),
             helper_timeout: Duration::from_secs(120),
+            only: None,
         }
     }
 }
@@ -115,6 +118,9 @@ impl Credentials {
     /// [`PullError::File`] if a file is no such file, [`PullError::Helper`] if a
     /// credential helper fails otherwise than by knowing nothing.
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<Login>, PullError> {
+        if self.only.is_some() {
+            return Ok(self.only.clone());
+        }
         for path in &self.files {
             let Some(file) = read(path)? else { continue };
             if let Some(login) = self.find_in(&file, path, registry, repository)? {
@@ -184,6 +190,14 @@ fn read(path: &std::path::Path) -> Result<Option<ConfigFile>, PullError> {
             error.line()
         ))
     })
+}
+
+/// The name under which a registry's credentials are kept.
+pub(crate) fn server_name(registry: &str) -> &str {
+    match registry {
+        DOCKER_HUB => DOCKER_HUB_NAMES[0],
+        other => other,
+    }
 }
 
 /// Keys that mean a repository, the nearest first.

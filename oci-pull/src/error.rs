@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use supermachine_oci_bake::Digest;
+use supermachine_oci_bake::{BakeError, Digest, ImageError, LayerError};
 
 /// Text of a server for a message: bounded, and with anything that could speak to a
 /// terminal escaped.
@@ -200,11 +200,40 @@ pub enum PullError {
     )]
     Processor,
     /// It was asked to stop.
-    #[error("pulling was cancelled")]
+    #[error("pulling was cancelled; start it again")]
     Cancelled,
 }
 
 impl PullError {
+    /// The error of this crate that a bake ended with, if it ended with one.
+    ///
+    /// # Errors
+    /// Any other error, as it was.
+    pub fn of(error: BakeError) -> Result<Self, BakeError> {
+        let of_image = |error| match error {
+            ImageError::Source(source) => match source.downcast::<Self>() {
+                Ok(own) => Ok(*own),
+                Err(source) => Err(ImageError::Source(source)),
+            },
+            error => Err(error),
+        };
+        let of_read = |error: std::io::Error| error.downcast::<Self>();
+        match error {
+            BakeError::Image(error) => of_image(error).map_err(BakeError::Image),
+            BakeError::Layer { diff_id, source } => {
+                let own = match source {
+                    LayerError::Content(error) => {
+                        of_image(*error).map_err(|error| LayerError::Content(Box::new(error)))
+                    }
+                    LayerError::Io(error) => of_read(error).map_err(LayerError::Io),
+                    error => Err(error),
+                };
+                own.map_err(|source| BakeError::Layer { diff_id, source })
+            }
+            error => Err(error),
+        }
+    }
+
     /// Whether the same may work a moment later.
     #[must_use]
     pub fn is_transient(&self) -> bool {

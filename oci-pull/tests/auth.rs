@@ -3,8 +3,6 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -287,28 +285,10 @@ fn passwords_are_not_sent_where_a_challenge_wants_them_without_tls() {
 }
 
 /// A credential helper, which records what it was asked.
-fn helper(scratch: &Scratch, name: &str, script: &str) {
-    let path = scratch.0.join(format!("docker-credential-{name}"));
+fn asked_helper(scratch: &Scratch, name: &str, script: &str) {
     let asked = scratch.0.join("asked");
-    let text = format!(
-        "#!/bin/sh\nread server; echo \"$1 $server\" >> {}\n{script}\n",
-        asked.display()
-    );
-    // Written by another process: one that this process starts meanwhile would inherit
-    // the open file, which cannot be run as long as that holds it.
-    let mut shell = Command::new("sh")
-        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
-        .arg(&path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    shell
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    assert!(shell.wait().unwrap().success());
+    let record = format!("read server; echo \"$1 $server\" >> {}", asked.display());
+    helper(scratch, name, &format!("{record}\n{script}"));
 }
 
 /// docker/model-runner#1033.
@@ -319,7 +299,7 @@ fn a_credential_helper_is_asked() {
         let image = Image::new(1000);
         let server = password(&image);
         let scratch = Scratch::new();
-        helper(&scratch, "mine", &answer);
+        asked_helper(&scratch, "mine", &answer);
         let document = match kind {
             "credHelpers" => {
                 json!({ "credHelpers": { server.host(): "mine" }, "credsStore": "none" })
@@ -343,7 +323,7 @@ fn a_credential_helper_is_asked() {
 #[test]
 fn helpers_are_asked_for_docker_hub_by_both_its_names() {
     let scratch = Scratch::new();
-    helper(
+    asked_helper(
         &scratch,
         "mine",
         "echo 'credentials not found in native keychain'; exit 1",
@@ -374,7 +354,7 @@ fn a_helper_that_hangs_or_floods_or_babbles_is_an_error_without_secrets() {
         ("printf '\\377'", "something else"),
     ] {
         let scratch = Scratch::new();
-        helper(&scratch, "mine", script);
+        asked_helper(&scratch, "mine", script);
         let mut config = with_file(&scratch, &json!({ "credsStore": "mine" }));
         config.credentials.helper_directories = vec![scratch.0.clone()];
         config.credentials.helper_timeout = match words {

@@ -1,15 +1,16 @@
 //! The same types for programs that use tokio: what blocks runs on tokio's
 //! threads for that.
 //!
-//! Dropping a future of something that has begun does not undo it: a machine
-//! that was being started is stopped when it is there, a command runs on until
-//! its end or its time limit. Dropping the future of
-//! [`AsyncPool::acquire`] leaves the line.
+//! Dropping the future of a command kills the command, with all its descendants, and
+//! the machine is free at once. Dropping another future of something that has begun
+//! does not undo it: a machine that was being started is stopped when it is there.
+//! Dropping the future of [`AsyncPool::acquire`] leaves the line.
 
+use crate::exec::tasks::{self, blocking};
 use crate::{
-    Command, Copied, CopyOptions, CopyReport, Error, ExecChild, ExecOutcome, FileInfo, Image,
-    OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, Vm, VmConfig, VmEvents, VmStats,
-    VmStatus, WorkloadStatus,
+    Command, Copied, CopyOptions, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, FileInfo,
+    Image, OciImageBuilder, Pool, PoolBuilder, PoolStats, PooledVm, StreamOffsets, Vm, VmConfig,
+    VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -17,18 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down.
-            Err(_) => Err(Error::Cancelled),
-        },
-    }
-}
+pub use crate::exec::tasks::{AsyncExecChild, AsyncExecOutput, AsyncExecStdin};
 
 /// An [`Image`].
 #[derive(Clone, Debug)]
@@ -164,23 +154,43 @@ macro_rules! machine {
                 self.run(Command::new(argv)).await
             }
 
-            /// Runs a command that was built before, as [`Vm::run`] does.
+            /// Runs a command that was built before, as [`Vm::run`] does. Dropping the
+            /// future kills the command.
             ///
             /// # Errors
             /// As [`Vm::run`].
             pub async fn run(&self, command: Command) -> Result<ExecOutcome, Error> {
-                let vm = self.vm.clone();
-                blocking(move || vm.run(&command)).await
+                tasks::run(self.vm.clone(), command).await
             }
 
-            /// Starts a command with its streams open, as [`Vm::spawn`] does. The streams
-            /// block: read them on a thread that may.
+            /// Starts a command with its streams open, as [`Vm::spawn`] does.
             ///
             /// # Errors
             /// As [`Vm::spawn`].
-            pub async fn spawn(&self, command: Command) -> Result<ExecChild, Error> {
+            pub async fn spawn(&self, command: Command) -> Result<AsyncExecChild, Error> {
                 let vm = self.vm.clone();
-                blocking(move || vm.spawn(&command)).await
+                blocking(move || vm.spawn(&command).map(AsyncExecChild::new)).await
+            }
+
+            /// Takes up the streams of a durable command, as [`Vm::attach`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::attach`].
+            pub async fn attach(
+                &self,
+                id: ExecId,
+                from: StreamOffsets,
+            ) -> Result<AsyncExecChild, Error> {
+                tasks::attach(self.vm.clone(), id, from).await
+            }
+
+            /// Lists the durable commands, as [`Vm::execs`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::execs`].
+            pub async fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.execs()).await
             }
 
             /// Writes a file in the guest, as [`Vm::write_file`] does.

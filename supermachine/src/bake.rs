@@ -8,12 +8,15 @@ use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
 use crate::image::default_cache;
 use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT, HEARTBEAT_PAUSE, LISTENER_TIMEOUT};
+use crate::overrides::Overrides;
+use crate::pull::{Fetch, PullPolicy};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
 use crate::{Error, Image, MountSpec, Vm, VmConfig, mount, stamp};
 use exec_proto::ErrorKind;
 use exec_proto::client::Event;
+use oci_bake::BakeOptions;
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -49,11 +52,13 @@ type Warmup = Arc<dyn Fn(&Vm) -> Result<(), Error> + Send + Sync>;
 #[derive(Clone)]
 pub struct OciImageBuilder {
     reference: String,
+    fetch: Fetch,
     name: Option<String>,
     config: VmConfig,
     memory_mib: Option<usize>,
     vcpus: Option<u32>,
     cmd: Option<Vec<String>>,
+    overrides: Overrides,
     env: Vec<(String, String)>,
     guest_port: Option<u16>,
     trigger: Trigger,
@@ -79,11 +84,13 @@ impl OciImageBuilder {
     pub(crate) fn new(reference: String) -> Self {
         Self {
             reference,
+            fetch: Fetch::default(),
             name: None,
             config: VmConfig::new(),
             memory_mib: None,
             vcpus: None,
             cmd: None,
+            overrides: Overrides::default(),
             env: Vec::new(),
             guest_port: None,
             trigger: Trigger::Ready,
@@ -96,9 +103,16 @@ impl OciImageBuilder {
         }
     }
 
-    /// The image: `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`.
+    /// The image, as [`Image::load`] takes it: `nginx`, `oci:DIR[:TAG]` and so on.
     pub fn ref_(mut self, reference: impl Into<String>) -> Self {
         self.reference = reference.into();
+        self
+    }
+
+    /// When the registry is asked for the image: if it is not here, unless this says
+    /// otherwise.
+    pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
+        self.fetch.policy = policy;
         self
     }
 
@@ -141,6 +155,35 @@ impl OciImageBuilder {
     /// nothing, or the image's own command if a trigger needs a workload.
     pub fn cmd<S: Into<String>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
         self.cmd = Some(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The program that commands begin with, instead of the image's Entrypoint and Cmd.
+    pub fn entrypoint<S: Into<String>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.overrides.entrypoint = Some(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The directory that commands start in, instead of the image's.
+    pub fn workdir(mut self, directory: impl Into<String>) -> Self {
+        self.overrides.working_dir = Some(directory.into());
+        self
+    }
+
+    /// The user that commands run as (`USER[:GROUP]`, by name or number), instead of the
+    /// image's.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.overrides.user = Some(user.into());
+        self
+    }
+
+    /// Adds labels to those of the image, instead of its own of the same name.
+    pub fn labels<K: Into<String>, V: Into<String>>(
+        mut self,
+        labels: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let pairs = labels.into_iter().map(|(k, v)| (k.into(), v.into()));
+        self.overrides.labels.extend(pairs);
         self
     }
 
@@ -229,7 +272,8 @@ impl OciImageBuilder {
             Some(cache) => cache.clone(),
             None => default_cache()?,
         };
-        let image = Image::load_with_cache(&self.reference, &cache)?;
+        let options = BakeOptions::default();
+        let image = Image::load_with(&self.reference, &cache, &self.fetch, &options)?;
         self.build_on(&image)
     }
 
@@ -239,6 +283,7 @@ impl OciImageBuilder {
         self.config.vcpus = self.vcpus.or(self.config.vcpus);
         self.config.mounts.append(&mut self.mounts);
         self.config.validate()?;
+        let image = &image.with_config(self.overrides.apply(image.config())?);
         let here = stamp::here(&self.config)?;
         let root = match &self.snapshots_dir {
             Some(dir) => dir.clone(),
@@ -317,9 +362,11 @@ impl OciImageBuilder {
             self.reference,
             self.config.boot_memory_mib(),
             self.config.boot_vcpus(),
+            self.config.network.is_on(),
             self.config.hostname,
             mount::points(&self.config.mounts),
             self.cmd,
+            self.overrides,
             self.env,
             self.guest_port,
             format!("{:?}", self.trigger),
@@ -339,10 +386,12 @@ impl OciImageBuilder {
             layer_resources(image.layers()),
             self.config.boot_memory_mib(),
             self.config.boot_vcpus(),
+            self.config.network.is_on(),
             self.config.hostname,
             mount::points(&self.config.mounts),
             self.config.max_processes,
             self.cmd,
+            self.overrides,
             self.env,
             self.guest_port,
             format!("{:?}", self.trigger),

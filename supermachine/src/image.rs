@@ -1,9 +1,10 @@
 //! An image, ready to start machines from.
 
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
+use crate::pull::Fetch;
 use crate::template::Template;
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
-use oci_bake::{BakeOptions, Cancel, ImageConfig, Reference, Store, bake};
+use oci_bake::{BakeOptions, ImageConfig, Reference, Store};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,14 +26,19 @@ pub struct Image {
 }
 
 impl Image {
-    /// Loads `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`.
-    /// Layers not seen before are converted, which needs as much disk as they
-    /// have content, in `images` below the user's cache directory.
+    /// Loads an image: `nginx`, `ghcr.io/owner/image:tag`, `host:5000/image@sha256:…` or
+    /// any other name in a registry as users of Docker write it; `oci:DIR[:TAG]`,
+    /// `oci-archive:FILE` or `docker-archive:FILE`.
+    ///
+    /// What is not here of an image in a registry is pulled, with the credentials of
+    /// `docker login`, `podman login` or `supermachine login`. Layers not seen before are
+    /// converted, which needs as much disk as they have content, in `images` below the
+    /// user's cache directory.
     ///
     /// # Errors
-    /// [`Error::Reference`] if `reference` is malformed or names a registry;
-    /// [`Error::Image`] if there is no image, or it is damaged, not for
-    /// linux/arm64 or beyond the limits; [`Error::Assets`] if the user has no
+    /// [`Error::Reference`] if `reference` is malformed; [`Error::Registry`] if a
+    /// registry does not give the image; [`Error::Image`] if there is no image, or it is
+    /// damaged, not for linux/arm64 or beyond the limits; [`Error::Assets`] if the user has no
     /// cache directory.
     pub fn load(reference: &str) -> Result<Self, Error> {
         Self::load_with_cache(reference, default_cache()?)
@@ -45,30 +51,20 @@ impl Image {
     /// # Errors
     /// As [`Image::load`].
     pub fn load_with_cache(reference: &str, cache: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::load_until(reference, cache.as_ref(), &Cancel::default())
-    }
-
-    /// Loads an image as [`Image::load_with_cache`] does, unless `cancel` ends that
-    /// before.
-    pub(crate) fn load_until(
-        reference: &str,
-        cache: &Path,
-        cancel: &Cancel,
-    ) -> Result<Self, Error> {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        Self::load_with(reference, cache, &options)
+        let fetch = Fetch::default();
+        Self::load_with(reference, cache.as_ref(), &fetch, &BakeOptions::default())
     }
 
     pub(crate) fn load_with(
         reference: &str,
         cache: &Path,
+        fetch: &Fetch,
         options: &BakeOptions,
     ) -> Result<Self, Error> {
         let text = reference;
         let reference = Reference::parse(text)?;
         let store = Store::open(cache)?;
-        let baked = bake(&reference, options, &store)?;
+        let baked = fetch.bake(&reference, options, &store)?;
         debug!(
             reference = text,
             digest = %baked.config_digest,
@@ -128,6 +124,14 @@ impl Image {
             template: Some(template),
             baked: Arc::new(Mutex::new(baked)),
             pools: Arc::default(),
+        }
+    }
+
+    /// The same with another config, which nothing was baked of yet.
+    pub(crate) fn with_config(&self, config: ImageConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+            ..self.detached()
         }
     }
 

@@ -30,7 +30,10 @@ mod limits;
 mod link;
 mod log;
 mod mount;
+mod network;
+mod overrides;
 mod pool;
+mod pull;
 mod random;
 pub mod running;
 mod spans;
@@ -50,13 +53,18 @@ pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
 pub use events::{VmEvent, VmEventKind, VmEvents};
-pub use exec::{Command, ExecBuilder, ExecChild, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+pub use exec::{
+    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
+    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+};
 pub use exec_proto::ErrorKind as ExecErrorKind;
-pub use files::{Copied, CopyOptions, FileInfo, FileKind};
+pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
+pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
+pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};

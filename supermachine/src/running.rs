@@ -6,11 +6,11 @@
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
 use crate::ending::ask_to_end;
-use crate::exec::{Channel, Opens, Unwatched};
+use crate::exec::{self, Channel, Opens, Unwatched};
 use crate::host;
 use crate::limits::{KILL_TIMEOUT, OTHERS_END_PAUSE};
 use crate::link::runtime_dir::{self, Occupant};
-use crate::{Command, Error, ExecBuilder, ExecChild, ExecOutcome};
+use crate::{Command, Error, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, StreamOffsets};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use oci_bake::ImageConfig;
@@ -192,6 +192,22 @@ impl RunningVm {
     /// As [`ExecBuilder::spawn`].
     pub fn spawn(&self, command: &Command) -> Result<ExecChild, Error> {
         command.spawn_on(self)
+    }
+
+    /// The durable commands of the machine, as [`crate::Vm::execs`] lists them.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] once the machine has ended.
+    pub fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
+        exec::list(self)
+    }
+
+    /// Takes up the streams of a durable command, as [`crate::Vm::attach`] does.
+    ///
+    /// # Errors
+    /// As [`crate::Vm::attach`].
+    pub fn attach(&self, id: ExecId, from: StreamOffsets) -> Result<ExecChild, Error> {
+        exec::attach(self, id, from)
     }
 
     /// Its runtime directory.

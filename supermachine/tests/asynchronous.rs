@@ -3,11 +3,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use supermachine::async_::AsyncImage;
-use supermachine::{Command, Error, ErrorKind, Image, VmEventKind};
+use supermachine::{Command, Error, ErrorKind, ExecState, Image, StreamOffsets, VmEventKind};
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn baked(name: &str) -> (AsyncImage, std::path::PathBuf) {
     let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -95,5 +96,96 @@ async fn waiting_for_a_machine_can_be_given_up() {
     assert!(vm.copy_report().is_some());
     drop(vm);
     pool.shutdown().await;
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Longer than anything takes on a host with too much to do.
+const LONG: Duration = Duration::from_secs(100);
+
+#[tokio::test]
+async fn streams_of_a_command_are_read_and_written_by_tasks() {
+    let (image, dir) = baked("async-streams").await;
+    let vm = image.start(&library_config()).await.unwrap();
+    // More than any buffer on the way holds, in both directions at once, on one thread.
+    let command = Command::new(["sh", "-c", "echo begin >&2; cat; echo end >&2"]);
+    let mut child = vm.spawn(command).await.unwrap();
+    let (mut stdin, mut stdout) = (child.stdin().unwrap(), child.stdout().unwrap());
+    let mut stderr = child.stderr().unwrap();
+    assert!(child.stdin().is_none() && child.stdout().is_none());
+    let sent = noise(3 << 20, 5);
+    let (mut received, mut words) = (Vec::new(), String::new());
+    let write = async {
+        stdin.write_all(&sent).await.unwrap();
+        stdin.shutdown().await.unwrap();
+    };
+    let (_, read, said) = tokio::join!(
+        write,
+        stdout.read_to_end(&mut received),
+        stderr.read_to_string(&mut words)
+    );
+    assert_eq!((read.unwrap(), said.unwrap()), (sent.len(), 10));
+    assert!(received == sent && words == "begin\nend\n");
+    assert_eq!(stdout.offset(), sent.len() as u64);
+    assert!(child.wait().await.unwrap().success());
+    assert!(child.try_wait().unwrap().is_some());
+    assert!(stdin.write_all(b"x").await.is_err(), "nobody is there");
+
+    // Nobody reads this one, and it keeps nobody from anything.
+    let stuck = vm.spawn(Command::new(["yes"])).await.unwrap();
+    let mut child = vm.spawn(Command::new(["sleep", "1000"])).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(50), child.wait()).await;
+    assert!(waited.is_err());
+    child.signal(15).await.unwrap();
+    assert_eq!(child.wait().await.unwrap().signal, Some(15));
+    drop(stuck);
+
+    let command = Command::new(["sh", "-c", "read x; echo $x"]).durable(true);
+    let child = vm.spawn(command).await.unwrap();
+    let id = child.detach().await.unwrap();
+    let info = &vm.execs().await.unwrap()[0];
+    assert!(info.id == id && matches!(info.state, ExecState::Running { .. }));
+    let mut child = vm.attach(id, StreamOffsets::default()).await.unwrap();
+    let mut stdin = child.stdin().unwrap();
+    stdin.write_all(b"word\n").await.unwrap();
+    let mut text = String::new();
+    let mut stdout = child.stdout().unwrap();
+    stdout.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "word\n");
+    assert!(child.wait().await.unwrap().success());
+    vm.stop().await.unwrap();
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[tokio::test]
+async fn a_command_whose_future_is_dropped_is_killed_and_its_machine_is_free() {
+    let (image, dir) = baked("async-cancel").await;
+    let pool = image
+        .pool(|pool| pool.vm_config(library_config()).max(1).prestart(0))
+        .await
+        .unwrap();
+    let watcher = image.start(&library_config()).await.unwrap();
+    // The first is cancelled while it runs, the second before or while it starts.
+    for patience in [300, 0] {
+        let vm = pool.acquire().await.unwrap();
+        let begun = Instant::now();
+        let run = vm.run(Command::new(["sh", "-c", "setsid sleep 77 & sleep 77"]));
+        let patience = Duration::from_millis(patience);
+        assert!(tokio::time::timeout(patience, run).await.is_err());
+        drop(vm);
+        // Leased again, which takes the machine back from whoever ran the command.
+        let again = tokio::time::timeout(LONG, pool.acquire()).await.unwrap();
+        drop(again.unwrap());
+        assert!(begun.elapsed() < LONG);
+        let run = watcher.run(Command::new(["sh", "-c", "setsid sleep 78 & sleep 78"]));
+        assert!(tokio::time::timeout(patience, run).await.is_err());
+    }
+    let count = ["sh", "-c", "ps | grep -v grep | grep -c 'sleep 78'; true"];
+    let begun = Instant::now();
+    while watcher.exec(count).await.unwrap().stdout != b"0\n" {
+        assert!(begun.elapsed() < LONG, "it goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pool.shutdown().await;
+    drop(watcher);
     let _ = std::fs::remove_dir_all(dir);
 }

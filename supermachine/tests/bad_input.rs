@@ -59,14 +59,27 @@ fn what_is_no_image_is_refused() {
             format!("docker-archive:{}", display(&missing)),
             vec!["missing", "No such file"],
         ),
-        ("alpine".into(), vec!["alpine", "registry", "skopeo"]),
-        ("docker.io/library/alpine:3".into(), vec!["registry"]),
+        ("a..b".into(), vec!["a..b", "name"]),
         ("oci:".into(), vec!["oci:"]),
         (String::new(), vec![]),
     ] {
         let finished = sandbox.run(&["run", &reference, "--", "true"]);
         finished.assert_refused(125, &words);
     }
+}
+
+#[test]
+fn an_image_that_must_not_be_pulled_and_is_not_here_is_named() {
+    let sandbox = Sandbox::new();
+    let arguments = ["run", "--pull", "never", "alpine:3.20", "--", "true"];
+    let words = ["docker.io/library/alpine:3.20", "not here", "pull it"];
+    sandbox.run(&arguments).assert_refused(125, &words);
+    let other = ["run", "--platform", "linux/amd64", "alpine:3.20", "true"];
+    sandbox.run(&other).assert_refused(125, &["linux/arm64"]);
+    let build = ["build", "-t", "x", "--help", "."];
+    sandbox
+        .run(&build)
+        .assert_refused(125, &["buildx", "oci-archive:"]);
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn what_never_runs_says_so_where_it_was_asked_for_and_leaves_nothing() {
     assert_eq!(out(&sandbox, &["wait", &id]), "127\n");
     out(&sandbox, &["rm", &id]);
     sandbox
-        .run(&["run", "-d", "-i", busybox(), "true"])
+        .run(&["run", "-d", "--console", busybox(), "true"])
         .assert_refused(125, &["cannot be used with"]);
     assert_eq!(out(&sandbox, &["ps", "-aq"]), "");
 }

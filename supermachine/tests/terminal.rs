@@ -3,85 +3,10 @@
 mod support;
 
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, OutputModes, Termios, Winsize, tcgetattr, tcsetwinsize};
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use rustix::termios::tcsetwinsize;
 use std::time::{Duration, Instant};
+use support::pty::*;
 use support::*;
-
-/// A terminal with the test at its keyboard.
-struct Pty {
-    keyboard: File,
-    terminal: File,
-    before: Termios,
-}
-
-fn winsize(columns: u16, rows: u16) -> Winsize {
-    Winsize {
-        ws_col: columns,
-        ws_row: rows,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
-}
-
-impl Pty {
-    fn new() -> Self {
-        let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let name = ptsname(&keyboard, Vec::new()).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-        let terminal = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty()).unwrap();
-        let terminal = File::from(terminal);
-        tcsetwinsize(&terminal, winsize(101, 33)).unwrap();
-        let before = tcgetattr(&terminal).unwrap();
-        Self {
-            keyboard: File::from(keyboard),
-            terminal,
-            before,
-        }
-    }
-
-    fn spawn(&self, sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
-        let terminal = || self.terminal.try_clone().unwrap();
-        let mut command = sandbox.shell(options, script);
-        command
-            .stdin(terminal())
-            .stdout(terminal())
-            .stderr(terminal());
-        command.spawn().unwrap()
-    }
-
-    fn is_raw(&self) -> bool {
-        let now = tcgetattr(&self.terminal).unwrap();
-        !now.local_modes
-            .intersects(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
-    }
-
-    fn assert_restored(&self) {
-        let now = tcgetattr(&self.terminal).unwrap();
-        assert_eq!(now.local_modes, self.before.local_modes);
-        assert_eq!(now.input_modes, self.before.input_modes);
-        assert_eq!(now.output_modes, self.before.output_modes);
-        assert!(now.output_modes.contains(OutputModes::OPOST));
-    }
-
-    fn until(&mut self, wanted: &str) -> String {
-        read_until(&mut self.keyboard, wanted)
-    }
-
-    fn wait(&self, mut child: Child) -> ExitStatus {
-        wait(&mut child, Duration::from_secs(20))
-    }
-}
-
-fn type_in(pty: &mut Pty, text: &str) {
-    use std::io::Write;
-    pty.keyboard.write_all(text.as_bytes()).unwrap();
-}
 
 #[test]
 fn command_sees_a_terminal_of_our_size() {
@@ -167,6 +92,11 @@ fn terminal_is_restored_after_every_kind_of_end() {
         }
         assert_eq!(pty.wait(child).code(), Some(expected), "{end}");
         pty.assert_restored();
+        if end == "worker" {
+            // On a line of its own, wherever the command had left the cursor.
+            let text = pty.until("supermachine:");
+            assert!(text.ends_with("\r\n\x1b[1;31msupermachine:"), "{text:?}");
+        }
     }
 }
 
@@ -212,5 +142,43 @@ fn piped_input_of_a_terminal_ends() {
             expected,
             "{input:?}"
         );
+    }
+}
+
+#[test]
+fn a_long_paste_arrives_whole() {
+    let sandbox = Sandbox::new();
+    let mut pty = Pty::new();
+    let script = "stty raw -echo; echo up; head -c 100000 | sha256sum";
+    let child = pty.spawn(&sandbox, &["-i", "-t"], script);
+    pty.until("up");
+    let line = "all that one line of a long text has, pasted into an editor\n";
+    let text: String = line.chars().cycle().take(100_000).collect();
+    let mut keyboard = pty.keyboard.try_clone().unwrap();
+    let pasted = text.clone();
+    let paste = std::thread::spawn(move || {
+        use std::io::Write;
+        keyboard.write_all(pasted.as_bytes())
+    });
+    pty.until(&sha256_hex(text.as_bytes()));
+    paste.join().unwrap().unwrap();
+    assert_eq!(pty.wait(child).code(), Some(0));
+}
+
+#[test]
+fn errors_are_coloured_for_who_wants_that() {
+    let sandbox = Sandbox::new();
+    for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let mut pty = Pty::new();
+        let mut command = sandbox.command(&["exec", "nobody", "true"]);
+        command.env("TERM", "xterm").env(variable, value);
+        let terminal = || pty.terminal.try_clone().unwrap();
+        command
+            .stdin(terminal())
+            .stdout(terminal())
+            .stderr(terminal());
+        let child = command.spawn().unwrap();
+        assert_eq!(pty.wait(child).code(), Some(125));
+        assert_eq!(pty.until("supermachine:"), "supermachine:");
     }
 }

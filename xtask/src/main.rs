@@ -19,6 +19,7 @@ mod msrv;
 mod packages;
 mod process;
 mod prune;
+mod registry;
 mod test;
 mod workspace;
 

@@ -3,7 +3,9 @@
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
-use crate::{assets, check, deny, examples, guest_image, handlers, macos, process, workspace};
+use crate::{
+    assets, check, deny, examples, guest_image, handlers, macos, process, registry, workspace,
+};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -54,6 +56,7 @@ const GUESTLESS: &[&str] = &[
     "supermachine-exec-proto",
     "supermachine-hvf",
     "supermachine-kernel",
+    "supermachine-net",
     "supermachine-oci-bake",
     "supermachine-oci-pull",
     "supermachine-pool",
@@ -134,6 +137,7 @@ fn setup() -> Result<()> {
         eprintln!("image: {}", guest_image::ensure(name)?.display());
     }
     eprintln!("image: {}", guest_image::busybox()?.display());
+    eprintln!("registry: {}", registry::ensure()?.display());
     Ok(())
 }
 
@@ -270,6 +274,7 @@ const SEPARABLE: &[(&str, &[&str])] = &[(
         "vsock",
         "balloon",
         "mem",
+        "net",
         "rng",
         "pl011",
         "pl031",

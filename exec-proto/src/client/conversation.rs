@@ -4,12 +4,20 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::Event;
-use crate::{Kind, MAX_FILE_BYTES, ProtoError, Reply, STDIN_WINDOW_BYTES};
+use crate::{Kind, MAX_FILE_BYTES, ProtoError, Reply, STDIN_WINDOW_BYTES, StdinState};
 
 /// An answer the agent owes, oldest first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Owed {
-    Exec { started: bool },
+    Exec {
+        started: bool,
+        /// Commands of the chain that may still come.
+        steps: usize,
+        /// Its id is known, or it is not durable.
+        identified: bool,
+    },
+    Attach,
+    Execs,
     Pong(u64),
     File(Vec<u8>),
     FileWritten,
@@ -36,6 +44,8 @@ pub(super) struct Conversation {
     pub(super) stdin_window: usize,
     /// A write was cut short and waits for [`Event::StdinReady`].
     pub(super) stdin_starved: bool,
+    /// The command was asked to go on alone.
+    pub(super) detaching: bool,
     pub(super) over: bool,
 }
 
@@ -43,7 +53,7 @@ impl Conversation {
     /// True from the moment an `Exec` is queued until its end.
     pub(super) fn has_command(&self) -> bool {
         // A command can only be the youngest request.
-        matches!(self.owed.back(), Some(Owed::Exec { .. }))
+        matches!(self.owed.back(), Some(Owed::Exec { .. } | Owed::Attach))
     }
 
     /// Digests one frame; most become an event.
@@ -60,7 +70,11 @@ impl Conversation {
         if !self.greeted && !opening {
             return Err(ProtoError::HelloExpected { kind: kind.byte() });
         }
-        match (Reply::decode(kind, payload)?, self.owed.front_mut()) {
+        let reply = Reply::decode(kind, payload)?;
+        if self.greeted && self.serves_command() && !matches!(reply, Reply::Error(_)) {
+            return self.accept_of_command(kind, reply);
+        }
+        match (reply, self.owed.front_mut()) {
             (Reply::Hello(hello), _) if !self.greeted => {
                 self.greeted = true;
                 Ok(Some(Event::Hello(hello)))
@@ -68,29 +82,6 @@ impl Conversation {
             (Reply::Ready(ready), _) if !self.greeted => {
                 self.greeted = true;
                 Ok(Some(Event::Ready(ready)))
-            }
-            (Reply::Started { pid }, Some(Owed::Exec { started })) if !*started => {
-                *started = true;
-                Ok(Some(Event::Started { pid }))
-            }
-            (Reply::Stdout(data), Some(Owed::Exec { started: true })) => {
-                Ok(Some(Event::Stdout(data.to_vec())))
-            }
-            (Reply::Stderr(data), Some(Owed::Exec { started: true })) => {
-                Ok(Some(Event::Stderr(data.to_vec())))
-            }
-            (Reply::StdinWindow(bytes), Some(Owed::Exec { started: true })) => {
-                self.widen_stdin(kind, bytes)
-            }
-            (Reply::StdinClosed, Some(Owed::Exec { started: true })) => {
-                let was_open = self.stdin == Stdin::Open;
-                self.stdin = Stdin::Closed;
-                Ok(was_open.then_some(Event::StdinClosed))
-            }
-            (Reply::Exited(exited), Some(Owed::Exec { started: true })) => {
-                self.stdin = Stdin::None;
-                self.owed.pop_front();
-                Ok(Some(Event::Exited(exited)))
             }
             // A peer that refuses the hello itself has no request to refer to.
             (Reply::Error(failure), _) => {
@@ -134,8 +125,112 @@ impl Conversation {
                 self.owed.pop_front();
                 Ok(Some(Event::Workload(report)))
             }
+            (Reply::Execs(execs), Some(Owed::Execs)) => {
+                self.owed.pop_front();
+                Ok(Some(Event::Execs(execs)))
+            }
             _ => Err(unexpected),
         }
+    }
+
+    /// True while the oldest unanswered request is a command.
+    fn serves_command(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Exec { .. } | Owed::Attach))
+    }
+
+    /// Digests a frame of a command that was started or taken up.
+    fn accept_of_command(
+        &mut self,
+        kind: Kind,
+        reply: Reply<'_>,
+    ) -> Result<Option<Event>, ProtoError> {
+        match (reply, self.owed.front_mut()) {
+            (Reply::Started { pid }, Some(Owed::Exec { started, .. })) if !*started => {
+                *started = true;
+                Ok(Some(Event::Started { pid }))
+            }
+            (
+                Reply::Durable { id },
+                Some(Owed::Exec {
+                    started: true,
+                    identified,
+                    ..
+                }),
+            ) if !*identified => {
+                *identified = true;
+                Ok(Some(Event::Durable { id }))
+            }
+            (
+                Reply::Step(exited),
+                Some(Owed::Exec {
+                    started: true,
+                    steps,
+                    ..
+                }),
+            ) if *steps > 0 => {
+                *steps -= 1;
+                Ok(Some(Event::Step(exited)))
+            }
+            (Reply::Detached { id, sent }, Some(Owed::Exec { started: true, .. }))
+                if self.detaching =>
+            {
+                self.over = true;
+                self.stdin = Stdin::Closed;
+                self.owed.clear();
+                Ok(Some(Event::Detached { id, sent }))
+            }
+            (Reply::Attached(attached), Some(owed @ Owed::Attach)) => {
+                *owed = Owed::Exec {
+                    started: true,
+                    steps: usize::MAX,
+                    identified: true,
+                };
+                self.attach_stdin(kind, attached.stdin)?;
+                Ok(Some(Event::Attached(attached)))
+            }
+            (Reply::Gap { stderr, bytes }, Some(Owed::Exec { started: true, .. })) => {
+                Ok(Some(Event::Gap { stderr, bytes }))
+            }
+            (Reply::Stdout(data), Some(Owed::Exec { started: true, .. })) => {
+                Ok(Some(Event::Stdout(data.to_vec())))
+            }
+            (Reply::Stderr(data), Some(Owed::Exec { started: true, .. })) => {
+                Ok(Some(Event::Stderr(data.to_vec())))
+            }
+            (Reply::StdinWindow(bytes), Some(Owed::Exec { started: true, .. })) => {
+                self.widen_stdin(kind, bytes)
+            }
+            (Reply::StdinClosed, Some(Owed::Exec { started: true, .. })) => {
+                let was_open = self.stdin == Stdin::Open;
+                self.stdin = Stdin::Closed;
+                Ok(was_open.then_some(Event::StdinClosed))
+            }
+            (Reply::Exited(exited), Some(Owed::Exec { started: true, .. })) => {
+                self.stdin = Stdin::None;
+                self.detaching = false;
+                self.owed.pop_front();
+                Ok(Some(Event::Exited(exited)))
+            }
+            _ => Err(ProtoError::Unexpected { kind: kind.byte() }),
+        }
+    }
+
+    /// A command that is taken up has as much window as its agent says, up to the
+    /// whole.
+    fn attach_stdin(&mut self, kind: Kind, stdin: StdinState) -> Result<(), ProtoError> {
+        (self.stdin, self.stdin_window) = match stdin {
+            StdinState::Closed => (Stdin::Closed, 0),
+            StdinState::Open(window) if window as usize <= STDIN_WINDOW_BYTES => {
+                (Stdin::Open, window as usize)
+            }
+            StdinState::Open(_) => {
+                return Err(ProtoError::BadPayload {
+                    kind: kind.byte(),
+                    what: "a window larger than there is",
+                });
+            }
+        };
+        Ok(())
     }
 
     /// The window never grows beyond its start: an agent that grants more than

@@ -7,13 +7,16 @@
 //! runs behind a failed request.
 
 mod conversation;
+mod durable;
+mod staging;
 
 use alloc::vec::Vec;
 
 use crate::{
-    AgentReady, Deframer, Direction, ExecRequest, Exited, Failure, FileChunk, Hello, Kind,
-    MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES, ProtoError,
-    Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize, WorkloadReport, encode_header,
+    AgentReady, Attached, Deframer, Direction, ExecInfo, ExecRequest, Exited, Failure, FileChunk,
+    Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES,
+    Offsets, ProtoError, Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize, WorkloadReport,
+    encode_header,
 };
 use conversation::{Conversation, Owed, Stdin};
 
@@ -38,6 +41,31 @@ pub enum Event {
     StdinReady,
     /// The command reads no more stdin; [`Session::write_stdin`] drops bytes.
     StdinClosed,
+    /// A command of the chain ended with 0, and the next is tried.
+    Step(Exited),
+    /// The command is durable.
+    Durable {
+        /// Its id, for [`Session::attach`].
+        id: u64,
+    },
+    /// The command goes on without this session, which is over.
+    Detached {
+        /// Its id, for [`Session::attach`].
+        id: u64,
+        /// How much of its streams this session got.
+        sent: Offsets,
+    },
+    /// The streams of a durable command follow, as those of one that was started.
+    Attached(Attached),
+    /// Bytes are missing here: the agent could not keep them.
+    Gap {
+        /// From standard error and not from standard output.
+        stderr: bool,
+        /// How many.
+        bytes: u64,
+    },
+    /// Answer to [`Session::list_execs`].
+    Execs(Vec<ExecInfo>),
     /// The command ended; the session is free for the next request.
     Exited(Exited),
     /// The oldest unanswered request failed; the agent will close.
@@ -67,6 +95,8 @@ pub struct Session {
     out: Vec<u8>,
     sent: usize,
     state: Conversation,
+    /// A file is being staged in pieces.
+    staging: bool,
     failed: Option<ProtoError>,
 }
 
@@ -88,6 +118,7 @@ impl Session {
             out,
             sent: 0,
             state: Conversation::default(),
+            staging: false,
             failed: None,
         }
     }
@@ -129,6 +160,11 @@ impl Session {
                 what: "the session is over",
             });
         }
+        if self.staging {
+            return Err(ProtoError::Misuse {
+                what: "a file is not complete",
+            });
+        }
         if self.state.has_command() {
             return Err(ProtoError::Misuse {
                 what: "a command occupies the session",
@@ -147,7 +183,11 @@ impl Session {
         self.ready_for_request()?;
         request.check()?;
         Request::Exec(request.clone()).encode(&mut self.out);
-        self.state.owed.push_back(Owed::Exec { started: false });
+        self.state.owed.push_back(Owed::Exec {
+            started: false,
+            steps: request.chain.len(),
+            identified: !request.flags.durable,
+        });
         self.state.stdin_starved = false;
         if request.flags.stdin {
             self.state.stdin = Stdin::Open;

@@ -1,23 +1,26 @@
 //! Runs one command, or a chain, between a connection and the guest.
 
+mod hosts;
+
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use exec_proto::{ExecRequest, Exited, MAX_DATA_BYTES, Reply, Request};
+use exec_proto::{ExecLimits, ExecRequest, Exited, Failure, Reply};
 
 use super::dialer::Post;
-use super::failure::{self, breach};
+use super::durable::Held;
+use super::failure;
 use super::groups::Group;
 use super::launch::{self, exit_status};
-use super::link::{Link, Received};
-use super::output::{Output, Stream};
-use super::stdin::{Accepted, Stdin};
+use super::link::{Link, OUTPUT_LIMIT, Received};
+use super::output::{Output, To};
+use super::stdin::Stdin;
+use super::stream::Stream;
 use super::{Agent, Stop, tree};
 use crate::sys::{self, Outcome, Plan, Pty, Waited};
 
-/// Output queued for the host at which the command's pipes are left alone.
-pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
 /// How long a command may run before its output is looked at and the first
 /// frames leave. One that ends sooner costs a single wake-up and is
 /// answered in a single packet; its pipes hold what it writes meanwhile.
@@ -46,20 +49,32 @@ struct Command<'a> {
     size: (u16, u16),
     wants_stdin: bool,
     create_cwd: bool,
-    keep: bool,
     stdin: Stdin,
     outputs: [Output; 2],
     ends: Option<Ends>,
     child: Option<Child>,
     group: Option<Group>,
     started_ns: u64,
+    step_started_ns: u64,
     deadline_ns: Option<u64>,
     timed_out: bool,
     last: Waited,
     /// The program of the last step came to run.
     executed: bool,
     host_gone: bool,
+    /// The host is let go once it has what is queued for it.
+    parting: bool,
+    /// Of its first command.
+    argv: Vec<CString>,
+    /// It is the agent's, and goes on without a host.
+    held: Option<Held>,
     quiet_until: Option<u64>,
+}
+
+/// Where output goes: a durable command's is kept, for a host too.
+fn to(held: &Option<Held>) -> To<'_> {
+    held.as_ref()
+        .map_or(To::Host, |held| To::Keep(&held.durable))
 }
 
 /// Runs `request` to its end and queues and sends everything about it. The
@@ -71,15 +86,24 @@ pub(super) fn run(
     request: ExecRequest,
     post: &Post<'_>,
 ) -> Result<(), Stop> {
+    let is_durable = request.flags.durable;
     let mut command = Command::new(agent, request)?;
     match command.start_next() {
         Ok(pid) => {
             command.quiet_until = Some(sys::monotonic_ns().saturating_add(QUIET_NS));
             let pid = pid.unwrap_or_default();
             link.queue(&Reply::Started { pid });
+            if is_durable {
+                let id = command.become_durable()?;
+                link.queue(&Reply::Durable { id });
+            }
         }
         Err(Stop::Refused(failure)) if failure.kind.is_exec_status() => {
             link.queue(&Reply::Started { pid: 0 });
+            if is_durable {
+                let id = command.become_durable()?;
+                link.queue(&Reply::Durable { id });
+            }
             command.not_executed(link, &failure);
             command.wind_up(link);
         }
@@ -97,10 +121,27 @@ fn resources(error: &io::Error) -> Stop {
     Stop::Refused(failure::resources(error, "command"))
 }
 
+/// A group for a command: without limits it may do without.
+fn group_for(agent: &Agent, limits: &ExecLimits) -> Result<Option<Group>, Failure> {
+    let pool = agent.groups.as_ref();
+    if *limits == ExecLimits::default() {
+        return Ok(pool.and_then(|pool| pool.take().ok()));
+    }
+    let unlimited = |error: &io::Error| failure::not_permitted(error, "cannot limit the command");
+    let Some(pool) = pool else {
+        return Err(unlimited(&io::ErrorKind::Unsupported.into()));
+    };
+    match pool.take_limited(limits) {
+        Ok(group) => Ok(Some(group)),
+        Err(error) => Err(unlimited(&error)),
+    }
+}
+
 impl<'a> Command<'a> {
     fn new(agent: &'a Agent, request: ExecRequest) -> Result<Self, Stop> {
         let flags = request.flags;
         let size = (request.winsize.cols, request.winsize.rows);
+        let group = group_for(agent, &request.limits)?;
         let timeout_ms = request.timeout_ms;
         let plans = launch::plans(request, agent.places.own.as_fd())?.into_iter();
         let started_ns = sys::monotonic_ns();
@@ -112,7 +153,6 @@ impl<'a> Command<'a> {
             size,
             wants_stdin: flags.stdin,
             create_cwd: flags.create_cwd,
-            keep: flags.keep_on_disconnect,
             stdin: Stdin::new(None, flags.tty),
             outputs: [
                 Output::new(Stream::Stdout, None, flags.tty),
@@ -120,8 +160,9 @@ impl<'a> Command<'a> {
             ],
             ends: None,
             child: None,
-            group: agent.groups.as_ref().and_then(|pool| pool.take().ok()),
+            group,
             started_ns,
+            step_started_ns: started_ns,
             deadline_ns: (timeout_ms != 0)
                 .then(|| started_ns.saturating_add(timeout_ms.saturating_mul(1_000_000))),
             timed_out: false,
@@ -131,6 +172,9 @@ impl<'a> Command<'a> {
             },
             executed: true,
             host_gone: false,
+            parting: false,
+            argv: Vec::new(),
+            held: None,
             quiet_until: None,
         };
         if !command.tty {
@@ -181,7 +225,7 @@ impl<'a> Command<'a> {
             }
         }
         let [stdout, _] = &mut self.outputs;
-        *stdout = Output::new(Stream::Stdout, Some(pty.master), true);
+        stdout.reopen(pty.master);
         Ok(pty.slave)
     }
 
@@ -212,10 +256,22 @@ impl<'a> Command<'a> {
             create_cwd: self.create_cwd,
         };
         let started = start.spawn(&plan, &mut self.group);
-        let (pid, pidfd) = started.map_err(|error| launch::explain(&plan, error))?;
+        let started = started.map_err(|error| launch::explain(&plan, error));
+        if self.step == 0 {
+            self.argv = plan.argv;
+        }
+        let (pid, pidfd) = started?;
+        self.step_started_ns = if self.step == 0 {
+            self.started_ns
+        } else {
+            sys::monotonic_ns()
+        };
         let child = Child { pid, pidfd };
         let pid = u32::try_from(child.pid).unwrap_or_default();
         self.child = Some(child);
+        if let Some(held) = &self.held {
+            held.durable.set_pid(pid);
+        }
         if self.plans.as_slice().is_empty() {
             self.ends = None;
         }
@@ -225,10 +281,7 @@ impl<'a> Command<'a> {
     /// Moves bytes and waits until the command has ended and its output is queued.
     fn serve(&mut self, link: &mut Link<'_>, post: &Post<'_>) -> Result<(), Stop> {
         loop {
-            if !self.host_gone {
-                self.take_requests(link)?;
-            }
-            self.report_stdin(link);
+            self.serve_host(link)?;
             if self.child.is_none() && !self.outputs.iter().any(Output::is_open) {
                 return Ok(());
             }
@@ -240,59 +293,6 @@ impl<'a> Command<'a> {
                 post.pass_on();
             }
             self.wait(link, now)?;
-        }
-    }
-
-    fn take_requests(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
-        while let Some(request) = link.parser.next_request().map_err(|e| breach(&e))? {
-            match request {
-                Request::Stdin(data) => {
-                    if self.stdin.accept(data) == Accepted::BeyondWindow {
-                        return Err(breach(&exec_proto::ProtoError::Misuse {
-                            what: "more stdin than the window allows",
-                        })
-                        .into());
-                    }
-                }
-                Request::StdinEof => self.stdin.end(),
-                Request::Signal(number) => {
-                    if let Some(child) = &self.child {
-                        let number = i32::try_from(number).unwrap_or_default();
-                        sys::kill_group(child.pid, number);
-                    }
-                }
-                Request::Resize(size) => {
-                    self.size = (size.cols, size.rows);
-                    let [stdout, _] = &self.outputs;
-                    if let Some(master) = stdout.source()
-                        && self.tty
-                    {
-                        // A terminal that is gone needs no size.
-                        let _ = sys::set_winsize(master.as_fd(), size.cols, size.rows);
-                    }
-                }
-                _ => {
-                    return Err(breach(&exec_proto::ProtoError::Misuse {
-                        what: "a command occupies the connection",
-                    })
-                    .into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn report_stdin(&mut self, link: &mut Link<'_>) {
-        let grant = self.stdin.take_grant();
-        let closed = self.stdin.take_closed();
-        if self.host_gone {
-            return;
-        }
-        if let Some(bytes) = grant {
-            link.queue(&Reply::StdinWindow(bytes));
-        }
-        if closed {
-            link.queue(&Reply::StdinClosed);
         }
     }
 
@@ -314,24 +314,22 @@ impl<'a> Command<'a> {
         if self.host_gone || link.pending() == 0 || self.quiet_until.is_some() {
             return Ok(());
         }
-        match link.send_some() {
-            Ok(()) => Ok(()),
-            Err(_) => self.lose_host(),
+        // What is kept for the host is queued until it has all, or takes no more.
+        while link.pending() > 0 {
+            if link.send_some().is_err() {
+                return self.lose_host();
+            }
+            if link.pending() > 0 {
+                return Ok(());
+            }
+            self.deliver(link);
         }
-    }
-
-    /// The host is gone: the command goes too, unless it was asked to stay.
-    fn lose_host(&mut self) -> Result<(), Stop> {
-        if !self.keep {
-            return Err(Stop::Gone);
-        }
-        self.host_gone = true;
-        self.stdin.abandon();
+        self.part_if_sent(link);
         Ok(())
     }
 
     fn wait(&mut self, link: &mut Link<'_>, now: u64) -> Result<(), Stop> {
-        // Order: host, command's end, stdin, stdout, stderr. A negative
+        // Order: host, command's end, stdin, stdout, stderr, who calls. A negative
         // descriptor makes poll skip the entry.
         let skip = sys::Watch {
             fd: -1,
@@ -340,14 +338,19 @@ impl<'a> Command<'a> {
         };
         let quiet = self.quiet_until.is_some();
         let sending = !self.host_gone && !quiet && link.pending() > 0;
-        let listening = !quiet && (self.host_gone || link.pending() < OUTPUT_LIMIT);
+        let listening = !quiet && (self.held.is_some() || link.pending() < OUTPUT_LIMIT);
         let host_events = if sending {
             sys::POLLIN | sys::POLLOUT
         } else {
             sys::POLLIN
         };
         let [stdout, stderr] = &self.outputs;
-        let output = |output: &Output| output.watch().filter(|_| listening).unwrap_or(skip);
+        let output = |output: &Output| {
+            let watch = output.watch();
+            watch
+                .filter(|_| listening && self.has_room(output.stream()))
+                .unwrap_or(skip)
+        };
         let child = self.child.as_ref();
         let mut watches = [
             if self.host_gone {
@@ -359,26 +362,29 @@ impl<'a> Command<'a> {
             self.stdin.watch().unwrap_or(skip),
             output(stdout),
             output(stderr),
+            self.held.as_ref().map_or(skip, |held| held.durable.bell()),
         ];
         let next_end = self.stdin.next_end_ns().filter(|_| child.is_some());
         let until = [self.deadline_ns, self.quiet_until, next_end];
         let until = until.into_iter().flatten().min();
         let limit = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
         sys::poll(&mut watches, limit)?;
-        let [host, ended, stdin, stdout, stderr] = watches.map(|watch| watch.revents);
+        let [host, ended, stdin, stdout, stderr, called] = watches.map(|watch| watch.revents);
         if stdin != 0 {
             self.stdin.handle(stdin);
         }
-        let deliver = !self.host_gone;
         for (events, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
             if events != 0 {
-                output.read(link, deliver);
+                output.read(link, to(&self.held));
             }
         }
         if host & (sys::POLLIN | sys::POLLHUP | sys::POLLERR) != 0
             && link.receive(false) == Received::End
         {
             self.lose_host()?;
+        }
+        if called != 0 {
+            self.take_caller(link);
         }
         if ended != 0 {
             self.collect(link)?;
@@ -405,13 +411,16 @@ impl<'a> Command<'a> {
             outcome: waited.outcome,
             peak_rss_kib: self.last.peak_rss_kib.max(waited.peak_rss_kib),
         };
-        let deliver = !self.host_gone;
         let [stdout, _] = &mut self.outputs;
-        stdout.drain_terminal(link, deliver);
+        stdout.drain_terminal(link, to(&self.held));
         if waited.outcome == Outcome::Code(0)
             && !self.timed_out
             && !self.plans.as_slice().is_empty()
         {
+            if !self.host_gone {
+                let own = self.exited(waited, self.step_started_ns);
+                link.queue(&Reply::Step(own));
+            }
             self.step = self.step.saturating_add(1);
             match self.start_next() {
                 Ok(_) => return Ok(()),
@@ -427,12 +436,16 @@ impl<'a> Command<'a> {
 
     /// The next program cannot be executed: as in a shell, that is a status and a
     /// line on standard error, whether commands ran before it or not.
-    fn not_executed(&mut self, link: &mut Link<'_>, failure: &exec_proto::Failure) {
-        if self.tty {
-            // A terminal has one stream, and ends its lines so.
-            link.queue(&Reply::Stdout(format!("{failure}\r\n").as_bytes()));
-        } else {
-            link.queue(&Reply::Stderr(format!("{failure}\n").as_bytes()));
+    fn not_executed(&mut self, link: &mut Link<'_>, failure: &Failure) {
+        // A terminal has one stream, and ends its lines so.
+        let (stream, line_end) = match self.tty {
+            true => (Stream::Stdout, "\r\n"),
+            false => (Stream::Stderr, "\n"),
+        };
+        let line = format!("{failure}{line_end}");
+        match to(&self.held) {
+            To::Host => link.queue(&stream.reply(line.as_bytes())),
+            To::Keep(durable) => durable.keep(stream, line.as_bytes()),
         }
         self.last.outcome = Outcome::Code(failure.kind.exit_status());
         self.executed = false;
@@ -440,14 +453,17 @@ impl<'a> Command<'a> {
 
     /// No further command will write: takes the output that is there.
     fn wind_up(&mut self, link: &mut Link<'_>) {
-        let deliver = !self.host_gone;
         self.ends = None;
+        let (held, host_gone) = (&self.held, self.host_gone);
         for output in &mut self.outputs {
             output.limit_to_pending();
             // What is there can be read without waiting; a host too slow for
             // it gets the rest from the loop.
-            while output.is_open() && link.pending() < OUTPUT_LIMIT {
-                if output.read(link, deliver) == 0 {
+            while output.is_open()
+                && link.pending() < OUTPUT_LIMIT
+                && hosts::has_room(held, host_gone, output.stream())
+            {
+                if output.read(link, to(held)) == 0 {
                     break;
                 }
             }
@@ -460,21 +476,31 @@ impl<'a> Command<'a> {
         {
             group.wait_until_empty(KILL_WAIT);
         }
-        if self.host_gone {
-            return Err(Stop::Gone);
+        let exited = self.exited(self.last, self.started_ns);
+        if let Some(held) = self.held.take() {
+            self.release_group();
+            return held.finish(link, exited, !self.host_gone);
         }
-        let now = sys::monotonic_ns();
-        link.queue(&Reply::Exited(Exited {
-            status: exit_status(self.last.outcome),
-            duration_ns: now.saturating_sub(self.started_ns),
-            peak_rss_kib: self.last.peak_rss_kib,
-            timed_out: self.timed_out,
-            step: self.step,
-            executed: self.executed,
-        }));
+        link.queue(&Reply::Exited(exited));
         link.flush()?;
         self.release_group();
         Ok(())
+    }
+
+    /// How what began then has ended.
+    fn exited(&self, waited: Waited, since_ns: u64) -> Exited {
+        Exited {
+            status: exit_status(waited.outcome),
+            duration_ns: sys::monotonic_ns().saturating_sub(since_ns),
+            peak_rss_kib: waited.peak_rss_kib,
+            timed_out: self.timed_out,
+            oom: self
+                .group
+                .as_ref()
+                .is_some_and(|group| group.is_limited() && group.was_out_of_memory()),
+            step: self.step,
+            executed: self.executed,
+        }
     }
 
     fn kill_tree(&self) {
@@ -509,5 +535,8 @@ impl Drop for Command<'_> {
             }
         }
         self.release_group();
+        if let Some(held) = self.held.take() {
+            self.agent.durable.forget(held.durable.id);
+        }
     }
 }

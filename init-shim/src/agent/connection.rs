@@ -12,7 +12,7 @@ use super::command;
 use super::dialer::{Greeting, Post};
 use super::failure::{bad_request, breach};
 use super::files::{Reading, Writing, guest_path};
-use super::link::{Buffers, Link, Received};
+use super::link::{Buffers, Link, OUTPUT_LIMIT, Received};
 use super::{Agent, Stop, listener, resume};
 use crate::sys;
 
@@ -131,6 +131,12 @@ impl Connection<'_> {
                         self.link.queue(&Reply::Workload(report));
                         continue;
                     }
+                    Request::Attach { id, from } => {
+                        // The call may go on for as long as a command.
+                        self.post.pass_on();
+                        self.agent.durable.attach(&mut self.link, id, from)?;
+                        continue;
+                    }
                     Request::AwaitListener { port, timeout_ms } => {
                         self.post.pass_on();
                         self.link.flush()?;
@@ -156,7 +162,7 @@ impl Connection<'_> {
                     return Ok(After::PowerOff);
                 }
                 // A host that asks without reading must not grow our buffer.
-                if self.link.pending() > command::OUTPUT_LIMIT {
+                if self.link.pending() > OUTPUT_LIMIT {
                     self.link.flush()?;
                 }
             }
@@ -193,7 +199,7 @@ impl Connection<'_> {
             if last {
                 return Ok(());
             }
-            if self.link.pending() > command::OUTPUT_LIMIT {
+            if self.link.pending() > OUTPUT_LIMIT {
                 self.link.flush()?;
             }
         }
@@ -212,6 +218,7 @@ fn is_quick(request: &Request<'_>) -> bool {
             | Request::Release
             | Request::WorkloadSignal(_)
             | Request::WorkloadStatus { .. }
+            | Request::ListExecs
     )
 }
 
@@ -288,6 +295,7 @@ fn control(
             resume::release(agent)?;
             Ok(Some(Reply::Done))
         }
+        Request::ListExecs => Ok(Some(Reply::Execs(agent.durable.list()))),
         Request::WorkloadSignal(number) => {
             let number = i32::try_from(*number).unwrap_or_default();
             agent.workload.signal(number)?;

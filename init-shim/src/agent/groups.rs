@@ -21,10 +21,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use exec_proto::ExecLimits;
+
 use crate::sys::{self, Confinement, Namespaces};
 
 /// Empty groups kept for later commands.
 const KEPT: usize = 64;
+/// Over which the kernel counts a group's processor time, in µs: its own default.
+const CPU_PERIOD_US: u64 = 100_000;
+/// The least processor time in a period that the kernel takes, in µs.
+const LEAST_CPU_US: u64 = 1_000;
 /// Links of a directory without directories in it.
 const LINKS_OF_A_LEAF: u64 = 2;
 
@@ -58,6 +64,7 @@ pub struct Group {
     kill: File,
     events: File,
     namespaces: Option<Namespaces>,
+    is_limited: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +116,32 @@ impl GroupPool {
         kept.map_or_else(|| self.make(), Ok)
     }
 
+    /// A group of its own for a command with limits, which nobody uses again.
+    ///
+    /// The kernel counts memory by group from the first command on that has a limit
+    /// of it: counting costs each page fault a little.
+    ///
+    /// # Errors
+    /// If it cannot be made, or the kernel does not take a limit.
+    pub fn take_limited(&self, limits: &ExecLimits) -> io::Result<Group> {
+        let parent = self.parent.as_fd();
+        if limits.memory_bytes != 0 {
+            // Above the groups of commands first. Where it is on already, or is not
+            // ours to switch, the limit itself says whether it works.
+            let _ = set(parent, c"../cgroup.subtree_control", "+memory");
+            let _ = set(parent, c"cgroup.subtree_control", "+memory");
+        }
+        let mut group = self.make()?;
+        group.is_limited = true;
+        match group.limit(limits, &self.rules) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                self.give_back(group);
+                Err(error)
+            }
+        }
+    }
+
     fn make(&self) -> io::Result<Group> {
         let parent = self.parent.as_fd();
         // A name left over from an earlier agent is skipped, not used.
@@ -130,7 +163,7 @@ impl GroupPool {
     pub fn give_back(&self, group: Group) {
         self.remove_retired();
         let mut free = lock(&self.free);
-        if group.is_fresh() && free.len() < KEPT {
+        if !group.is_limited && group.is_fresh() && free.len() < KEPT {
             free.push(group);
             return;
         }
@@ -170,6 +203,49 @@ impl Group {
             kill,
             events,
             namespaces,
+            is_limited: false,
+        })
+    }
+
+    fn limit(&self, limits: &ExecLimits, rules: &Rules) -> io::Result<()> {
+        let dir = self.dir.as_fd();
+        if limits.memory_bytes != 0 {
+            set(dir, c"memory.max", &limits.memory_bytes.to_string())?;
+            // All are killed, and not the one that happens to be the largest.
+            set(dir, c"memory.oom.group", "1")?;
+            // A kernel without swap has no file for it.
+            let _ = set(dir, c"memory.swap.max", "0");
+        }
+        if limits.processes != 0 {
+            let most = rules.process_limit.unwrap_or(u64::MAX);
+            set(dir, c"pids.max", &limits.processes.min(most).to_string())?;
+        }
+        if limits.cpu_thousandths != 0 {
+            let quota = limits.cpu_thousandths.saturating_mul(CPU_PERIOD_US / 1000);
+            let quota = quota.max(LEAST_CPU_US);
+            set(dir, c"cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
+        }
+        Ok(())
+    }
+
+    /// Made for the limits of one command, which must not run without them.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// Whether the kernel killed something in it for its memory limit.
+    #[must_use]
+    pub fn was_out_of_memory(&self) -> bool {
+        let Ok(file) = sys::open_at(self.dir.as_fd(), c"memory.events", libc::O_RDONLY) else {
+            return false;
+        };
+        let mut text = [0; 512];
+        let count = sys::read(file.as_fd(), &mut text).unwrap_or(0);
+        let text = text.get(..count).unwrap_or_default();
+        text.split(|byte| *byte == b'\n').any(|line| {
+            line.strip_prefix(b"oom_kill ")
+                .is_some_and(|kills| kills != b"0")
         })
     }
 

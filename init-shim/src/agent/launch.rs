@@ -150,6 +150,7 @@ impl Start<'_> {
             stage: Stage::Clone,
             errno: libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT | libc::EACCES,
         }) = result
+            && !group.as_ref().is_some_and(Group::is_limited)
             && group.take().is_some()
         {
             *group = self.pool.and_then(|pool| pool.take().ok());

@@ -10,6 +10,9 @@ use exec_proto::{MAX_DATA_BYTES, Reply};
 
 use crate::sys;
 
+/// Output queued for the host at which the command's pipes are left alone.
+pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
+
 /// Buffers of a worker, used by one connection after the other so that their
 /// pages fault in only once.
 #[derive(Debug)]
@@ -54,6 +57,15 @@ impl<'a> Link<'a> {
             buffers,
             sent: 0,
         }
+    }
+
+    /// Serves another connection from here on; what was queued for the one before
+    /// is dropped.
+    pub(super) fn replace(&mut self, socket: OwnedFd, parser: Parser) {
+        self.socket = socket;
+        self.parser = parser;
+        self.buffers.output.clear();
+        self.sent = 0;
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

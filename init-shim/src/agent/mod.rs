@@ -8,6 +8,7 @@
 mod command;
 mod connection;
 mod dialer;
+mod durable;
 mod failure;
 pub mod files;
 pub mod groups;
@@ -19,7 +20,9 @@ pub mod listener;
 pub mod names;
 mod output;
 mod resume;
+mod ring;
 mod stdin;
+mod stream;
 mod tree;
 mod workers;
 mod workload;
@@ -36,6 +39,7 @@ use exec_proto::{ErrorKind, Failure};
 
 use crate::sys;
 use dialer::Standby;
+use durable::Commands;
 use groups::GroupPool;
 use resume::Controls;
 use workload::Workload;
@@ -94,6 +98,7 @@ pub struct Agent {
     controls: Controls,
     standby: Standby,
     workload: Arc<Workload>,
+    durable: Commands,
     /// How long a connection may be open without a request.
     patience: Duration,
 }
@@ -135,6 +140,7 @@ impl Agent {
             controls: Controls::default(),
             standby: Standby::default(),
             workload: Arc::default(),
+            durable: Commands::default(),
             patience: connection::FIRST_REQUEST,
         })
     }

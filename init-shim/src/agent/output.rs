@@ -4,24 +4,29 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use exec_proto::Reply;
-
+use super::durable::Durable;
 use super::link::Link;
+use super::stream::Stream;
 use crate::sys;
 
 /// Most that is taken from a terminal after its command has ended: more than
 /// its buffers hold, so only a background writer can reach it.
 const TERMINAL_TAIL_BYTES: usize = 256 * 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
-    Stdout,
-    Stderr,
+/// What becomes of what a command writes.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// It is queued for the host.
+    Host,
+    /// It is kept.
+    Keep(&'a Durable),
 }
 
 #[derive(Debug)]
 pub(super) struct Output {
     stream: Stream,
+    /// What was read from it, and from those before it of the same chain.
+    total: u64,
     source: Option<OwnedFd>,
     is_terminal: bool,
     /// A terminal that nothing in the guest has open at the moment. Closing it
@@ -35,11 +40,28 @@ impl Output {
     pub(super) fn new(stream: Stream, source: Option<OwnedFd>, is_terminal: bool) -> Self {
         Self {
             stream,
+            total: 0,
             source,
             is_terminal,
             parked: None,
             left: None,
         }
+    }
+
+    /// Goes on with another source.
+    pub(super) fn reopen(&mut self, source: OwnedFd) {
+        let total = self.total;
+        *self = Self::new(self.stream, Some(source), self.is_terminal);
+        self.total = total;
+    }
+
+    pub(super) fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// All that was read so far, in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -70,9 +92,8 @@ impl Output {
         }
     }
 
-    /// Reads once what is there and queues it, or drops it without a link.
-    /// Call only when the source is readable.
-    pub(super) fn read(&mut self, link: &mut Link<'_>, deliver: bool) -> usize {
+    /// Reads once what is there. Call only when the source is readable.
+    pub(super) fn read(&mut self, link: &mut Link<'_>, to: To<'_>) -> usize {
         let Some(source) = &self.source else {
             return 0;
         };
@@ -92,12 +113,13 @@ impl Output {
             self.parked = source.filter(|_| self.is_terminal);
             return 0;
         }
-        if deliver {
-            let stream = self.stream;
-            link.queue_chunk(count, |data| match stream {
-                Stream::Stdout => Reply::Stdout(data),
-                Stream::Stderr => Reply::Stderr(data),
-            });
+        self.total = self.total.saturating_add(count as u64);
+        let stream = self.stream;
+        match to {
+            To::Host => link.queue_chunk(count, |data| stream.reply(data)),
+            To::Keep(durable) => {
+                durable.keep(stream, link.buffers.chunk.get(..count).unwrap_or_default());
+            }
         }
         if let Some(left) = &mut self.left {
             *left -= count;
@@ -110,7 +132,7 @@ impl Output {
 
     /// Takes the rest of a terminal's output after its command has ended. The
     /// kernel moves it between buffers in the background, which `poll` waits for.
-    pub(super) fn drain_terminal(&mut self, link: &mut Link<'_>, deliver: bool) {
+    pub(super) fn drain_terminal(&mut self, link: &mut Link<'_>, to: To<'_>) {
         if !self.is_terminal {
             return;
         }
@@ -120,7 +142,7 @@ impl Output {
             if !matches!(ready, Ok(1)) || taken >= TERMINAL_TAIL_BYTES {
                 break;
             }
-            taken += self.read(link, deliver);
+            taken += self.read(link, to);
         }
         self.source = None;
         self.parked = None;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use exec_proto::STDIN_WINDOW_BYTES;
+use exec_proto::{STDIN_WINDOW_BYTES, StdinState};
 
 use crate::sys;
 
@@ -135,8 +135,21 @@ impl Stdin {
         }
     }
 
-    /// Gives up without a word, as when the host is gone.
-    pub(super) fn abandon(&mut self) {
+    /// What another host may send from here on, the one before having gone. What it
+    /// was granted and has not sent is void.
+    pub(super) fn hand_over(&mut self) -> StdinState {
+        self.closed_by_command = false;
+        self.grant = 0;
+        if self.target.is_none() || self.at_end {
+            return StdinState::Closed;
+        }
+        self.window = STDIN_WINDOW_BYTES.saturating_sub(self.buffer.len() - self.written);
+        // What is still to be passed on is granted as it goes.
+        StdinState::Open(u32::try_from(self.window).unwrap_or(0))
+    }
+
+    /// Gives up without a word.
+    fn abandon(&mut self) {
         self.target = None;
         self.buffer = Vec::new();
         self.written = 0;

@@ -1,7 +1,6 @@
 //! The machine's one workload: started by a host, outliving its connection,
 //! its latest output kept for whoever asks.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,6 +14,7 @@ use exec_proto::{
 use super::failure::{self, bad_request};
 use super::groups::{Group, GroupPool};
 use super::launch::{self, exit_status};
+use super::ring::Ring;
 use super::{Agent, tree};
 use crate::sys::{self, Outcome, Plan, SpawnError, Waited};
 
@@ -25,29 +25,6 @@ const READ_BYTES: usize = 16 * 1024;
 const LAST_BYTES: usize = 256 * 1024;
 /// Stack of the thread that attends to it.
 const STACK_BYTES: usize = 128 * 1024;
-
-/// The latest bytes of a stream.
-#[derive(Debug, Default)]
-struct Ring {
-    bytes: VecDeque<u8>,
-    total: u64,
-}
-
-impl Ring {
-    fn push(&mut self, data: &[u8]) {
-        self.total = self.total.saturating_add(data.len() as u64);
-        let from = data.len().saturating_sub(WORKLOAD_TAIL_BYTES);
-        let data = data.get(from..).unwrap_or_default();
-        let over = (self.bytes.len() + data.len()).saturating_sub(WORKLOAD_TAIL_BYTES);
-        self.bytes.drain(..over.min(self.bytes.len()));
-        self.bytes.extend(data);
-    }
-
-    fn tail(&self, most: usize) -> Vec<u8> {
-        let from = self.bytes.len().saturating_sub(most);
-        self.bytes.range(from..).copied().collect()
-    }
-}
 
 #[derive(Debug, Default)]
 enum Phase {
@@ -62,12 +39,22 @@ enum Phase {
     Exited(Exited),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     phase: Phase,
     /// Holds all it started, for as long as the machine lives.
     group: Option<Group>,
     output: Ring,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            phase: Phase::default(),
+            group: None,
+            output: Ring::new(WORKLOAD_TAIL_BYTES, 0),
+        }
+    }
 }
 
 /// The workload, whatever has become of it.
@@ -284,6 +271,7 @@ impl Workload {
             duration_ns: sys::monotonic_ns().saturating_sub(started_ns),
             peak_rss_kib: waited.peak_rss_kib,
             timed_out: false,
+            oom: false,
             executed: true,
             step: 0,
         });
@@ -329,7 +317,7 @@ impl Workload {
                 },
                 Phase::Exited(exited) => WorkloadState::Exited(*exited),
             },
-            output_bytes: state.output.total,
+            output_bytes: state.output.total(),
             tail: state
                 .output
                 .tail(usize::try_from(tail_bytes).unwrap_or(usize::MAX)),
@@ -347,26 +335,5 @@ impl Workload {
         let lives_on = exited.status == ExitStatus::Code(0)
             && state.group.as_ref().is_some_and(|group| !group.is_empty());
         (!lives_on).then_some(exited.status)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ring_keeps_the_latest_bytes_and_counts_all() {
-        let mut ring = Ring::default();
-        ring.push(b"abc");
-        ring.push(b"def");
-        assert_eq!(ring.tail(4), b"cdef");
-        assert_eq!(ring.tail(100), b"abcdef");
-        assert_eq!(ring.tail(0), b"");
-        ring.push(&[b'x'; WORKLOAD_TAIL_BYTES - 1]);
-        assert_eq!(ring.tail(usize::MAX).len(), WORKLOAD_TAIL_BYTES);
-        assert_eq!(ring.tail(usize::MAX)[..2], *b"fx");
-        ring.push(&[b'y'; 3 * WORKLOAD_TAIL_BYTES]);
-        assert_eq!(ring.tail(usize::MAX), [b'y'; WORKLOAD_TAIL_BYTES]);
-        assert_eq!(ring.total, 6 + 4 * WORKLOAD_TAIL_BYTES as u64 - 1);
     }
 }

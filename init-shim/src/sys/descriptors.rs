@@ -117,6 +117,17 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((own(reader), own(writer)))
 }
 
+/// A counter to wake a thread by: eight bytes written add to it, and it is readable
+/// until they are read. Close-on-exec, and does not block.
+///
+/// # Errors
+/// As `eventfd(2)`.
+pub fn event_counter() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    Ok(own(fd))
+}
+
 /// Makes reads and writes of this open file return instead of waiting.
 ///
 /// # Errors

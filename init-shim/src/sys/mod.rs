@@ -7,6 +7,7 @@ mod files;
 mod machine;
 mod mounts;
 mod namespaces;
+mod netlink;
 mod process;
 mod sockets;
 
@@ -20,9 +21,9 @@ mod clone;
 use std::io;
 
 pub use descriptors::{
-    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, fill_standard_descriptors,
-    make_dir_at, open_at, pending_bytes, pipe, poll, read, remove_dir_at, set_nonblocking,
-    set_winsize, write,
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, event_counter,
+    fill_standard_descriptors, make_dir_at, open_at, pending_bytes, pipe, poll, read,
+    remove_dir_at, set_nonblocking, set_winsize, write,
 };
 pub use files::{device_numbers, make_node, set_times, set_xattr, xattrs};
 pub use machine::{
@@ -33,6 +34,7 @@ pub use machine::{
 };
 pub use mounts::{MountFlags, mount, mount_detached, mount_overlay, move_root};
 pub use namespaces::Namespaces;
+pub use netlink::{interface_index, route_request};
 pub use process::{
     Confinement, Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process,
     reap_orphan, spawn, wait_nonblocking,

@@ -179,6 +179,11 @@ impl Client {
         seen
     }
 
+    /// Hangs up; the agent may be busy for longer than this.
+    pub fn hang_up_without_waiting(self) {
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// Hangs up and waits until the agent has cleaned up.
     pub fn hang_up(mut self) {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();

@@ -277,7 +277,12 @@ impl LayerBuilder {
     /// # Errors
     /// [`BuildError`] when a host file cannot be read.
     pub fn to_tar(&self) -> Result<Vec<u8>, BuildError> {
-        let mut writer = Writer::new(Vec::new());
+        self.write_whole(Vec::new())
+    }
+
+    /// Writes the layer as an uncompressed archive.
+    pub(crate) fn write_whole<W: Write>(&self, out: W) -> Result<W, BuildError> {
+        let mut writer = Writer::new(out);
         self.write_to(&mut writer)?;
         writer.finish().map_err(BuildError::Layer)
     }

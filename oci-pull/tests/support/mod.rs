@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -118,6 +119,14 @@ pub struct Server {
 
 impl Server {
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, handler)
+    }
+
+    /// The same, with TLS if `tls` says how.
+    pub fn start_with(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, ended) = (
@@ -133,9 +142,13 @@ impl Server {
                 }
                 let Ok(stream) = stream else { continue };
                 let (log, end, handler) = (log.clone(), end.clone(), handler.clone());
+                let tls = tls.clone();
                 std::thread::spawn(move || {
                     // The client may go at any time.
-                    let _ = serve(stream, &log, &end, &*handler);
+                    let _ = match tls {
+                        None => serve_plain(stream, &log, &end, &*handler),
+                        Some(config) => serve_tls(config, stream, &log, &end, &*handler),
+                    };
                 });
             }
         };
@@ -175,7 +188,8 @@ impl Drop for Server {
     }
 }
 
-fn serve(
+/// Serves who does not speak TLS.
+fn serve_plain(
     stream: TcpStream,
     log: &Mutex<Vec<Request>>,
     ended: &AtomicBool,
@@ -185,6 +199,29 @@ fn serve(
     if stream.peek(&mut first)? == 0 || first[0] == TLS_HANDSHAKE {
         return Ok(());
     }
+    serve(stream, log, ended, handler).map(drop)
+}
+
+fn serve_tls(
+    config: Arc<rustls::ServerConfig>,
+    stream: TcpStream,
+    log: &Mutex<Vec<Request>>,
+    ended: &AtomicBool,
+    handler: &Handler,
+) -> io::Result<()> {
+    let connection = rustls::ServerConnection::new(config).map_err(io::Error::other)?;
+    let stream = rustls::StreamOwned::new(connection, stream);
+    let mut stream = serve(stream, log, ended, handler)?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+fn serve<S: Read + Write>(
+    stream: S,
+    log: &Mutex<Vec<Request>>,
+    ended: &AtomicBool,
+    handler: &Handler,
+) -> io::Result<S> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -216,8 +253,13 @@ fn serve(
         headers,
         body,
     };
+    if request.method.is_empty() {
+        // Nothing was asked.
+        return Ok(reader.into_inner());
+    }
     log.lock().unwrap().push(request.clone());
-    handler(&request).write(reader.get_mut(), ended)
+    handler(&request).write(reader.get_mut(), ended)?;
+    Ok(reader.into_inner())
 }
 
 /// An image, as a registry has it.
@@ -380,6 +422,25 @@ impl Drop for Scratch {
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
+}
+
+/// A credential helper `docker-credential-NAME`.
+///
+/// Written by another process: one that this process starts meanwhile would inherit the
+/// open file, which cannot be run as long as that holds it.
+pub fn helper(scratch: &Scratch, name: &str, script: &str) {
+    let path = scratch.0.join(format!("docker-credential-{name}"));
+    let mut shell = Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = format!("#!/bin/sh\n{script}\n");
+    let mut stdin = shell.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(shell.wait().unwrap().success());
 }
 
 /// Settings that wait for nothing for long, and so often that no slow machine matters.

@@ -1,14 +1,14 @@
 //! `supermachine bake` and `supermachine pull`.
 
+use super::image::{ImageArguments, Load};
 use super::output;
 use super::run::EngineName;
 use super::signals::Forwarder;
 use super::status::{Manner, Status};
 use super::values;
-use crate::image::default_cache;
 use crate::limits::cli::WARMUP_TIMEOUT;
-use crate::{Error, Image, OciImageBuilder, Trigger, VmConfig};
-use oci_bake::BakeOptions;
+use crate::{Error, Image, OciImageBuilder, PullPolicy, Trigger, VmConfig};
+use oci_bake::Progress;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +58,10 @@ pub struct Arguments {
     /// Say nothing of the progress
     #[arg(short, long)]
     quiet: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
+    /// tar:FILE or rootfs:DIR
     #[arg(value_name = "REF")]
     reference: String,
     /// The workload each copy runs, instead of the image's Cmd
@@ -70,19 +73,20 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Bakes, and prints where the snapshot is.
-pub fn run(arguments: Arguments) -> Result<u8, Error> {
+/// Bakes, and prints where the snapshot is. `policy` says when the registry is asked, if
+/// the arguments do not.
+pub fn run(arguments: Arguments, policy: PullPolicy) -> Result<u8, Error> {
     let begun = Instant::now();
     let json = arguments.json;
     let signals = Forwarder::install()?;
-    let cache = default_cache()?;
     let status = Arc::new(Status::new(Manner::of(arguments.quiet, true)));
-    let layers = signals.prepare(|cancel| {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        options.progress = Some(status.clone());
-        Image::load_with(&arguments.reference, &cache, &options)
-    })?;
+    let load = Load {
+        by_default: policy,
+        verify: false,
+        progress: Some(status.clone() as Arc<dyn Progress>),
+    };
+    let images = &arguments.image;
+    let layers = images.load(&arguments.reference, load, &signals)?;
     status.say("looking for the snapshot, or booting the image and capturing it");
     let image = builder(arguments).build_on(&layers);
     drop((layers, status));

@@ -5,6 +5,7 @@
 //! enter. A connection carries one request and its answer, framed as between owner and
 //! worker.
 
+use super::detached::clients::Attachable;
 use crate::error::with_causes;
 use crate::limits::cli::{CONTROL_REQUEST_TIMEOUT, CONTROL_TIMEOUT};
 use crate::link::protocol::{receive, send};
@@ -33,6 +34,8 @@ struct Asked {
 enum Request {
     /// A snapshot in this directory.
     Snapshot(PathBuf),
+    /// The command's streams, in frames from the answer on.
+    Attach,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,11 +43,16 @@ enum Request {
 enum Answer {
     /// The generation's directory. It stays until the connection is closed.
     Snapshot(PathBuf),
+    Attached {
+        tty: bool,
+        interactive: bool,
+    },
     Failed(String),
 }
 
-/// Serves other processes from here on, as long as the machine lives.
-pub fn serve(vm: &Arc<Vm>) -> Result<(), Error> {
+/// Serves other processes from here on, as long as the machine lives. A command that
+/// nobody attends can be attached to.
+pub fn serve(vm: &Arc<Vm>, command: Option<Arc<Attachable>>) -> Result<(), Error> {
     let path = vm.exec_path().with_file_name(SOCKET);
     let listener = UnixListener::bind(&path).map_err(Error::host("cannot listen on", &path))?;
     let vm = Arc::downgrade(vm);
@@ -52,18 +60,22 @@ pub fn serve(vm: &Arc<Vm>) -> Result<(), Error> {
         .name("control".into())
         .spawn(move || {
             for stream in listener.incoming().flatten() {
-                let vm = vm.clone();
+                let (vm, command) = (vm.clone(), command.clone());
                 // Whoever is not served sees the connection end.
                 let _ = std::thread::Builder::new()
                     .name("request".into())
-                    .spawn(move || serve_one(&vm, stream));
+                    .spawn(move || serve_one(&vm, command.as_deref(), stream));
             }
         })
         .map(drop)
         .map_err(Error::system("start a thread"))
 }
 
-fn serve_one(vm: &Weak<Vm>, mut stream: UnixStream) -> io::Result<()> {
+fn serve_one(
+    vm: &Weak<Vm>,
+    command: Option<&Attachable>,
+    mut stream: UnixStream,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(CONTROL_REQUEST_TIMEOUT))?;
     let Some(asked) = receive::<Asked>(&stream)? else {
         return Ok(());
@@ -75,7 +87,21 @@ fn serve_one(vm: &Weak<Vm>, mut stream: UnixStream) -> io::Result<()> {
         let message = "it was started by another version of this tool".to_owned();
         return send(&stream, &Answer::Failed(message));
     }
-    let Request::Snapshot(directory) = asked.request;
+    let directory = match (asked.request, command) {
+        (Request::Snapshot(directory), _) => directory,
+        (Request::Attach, Some(command)) => {
+            drop(vm);
+            let answer = Answer::Attached {
+                tty: command.tty,
+                interactive: command.interactive,
+            };
+            return command.serve(&stream, || send(&stream, &answer));
+        }
+        (Request::Attach, None) => {
+            let message = "somebody attends its command".to_owned();
+            return send(&stream, &Answer::Failed(message));
+        }
+    };
     match vm.snapshot(directory) {
         Ok(image) => {
             let generation = image.snapshot_path().map(Path::to_owned);
@@ -107,8 +133,43 @@ pub fn snapshot(vm: &RunningVm, directory: PathBuf) -> Result<Made, Error> {
             generation,
             _held: held,
         }),
-        Answer::Failed(message) => Err(Error::Refused { message }),
+        answer => Err(refused(answer)),
     }
+}
+
+/// A command's streams.
+pub struct Attached {
+    pub tty: bool,
+    pub interactive: bool,
+    pub stream: UnixStream,
+}
+
+/// Attaches to a machine's command.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn attach(vm: &RunningVm) -> Result<Attached, Error> {
+    let (answer, stream) = ask(vm, Request::Attach)?;
+    match answer {
+        Answer::Attached { tty, interactive } => {
+            let forever = stream.set_read_timeout(None);
+            forever.map_err(Error::system("wait for a command"))?;
+            Ok(Attached {
+                tty,
+                interactive,
+                stream,
+            })
+        }
+        answer => Err(refused(answer)),
+    }
+}
+
+fn refused(answer: Answer) -> Error {
+    let message = match answer {
+        Answer::Failed(message) => message,
+        _ => "its owner answered something else".to_owned(),
+    };
+    Error::Refused { message }
 }
 
 fn ask(vm: &RunningVm, request: Request) -> Result<(Answer, UnixStream), Error> {

@@ -1,5 +1,6 @@
 //! The command line tool.
 
+mod attach;
 mod bake;
 mod command;
 mod control;
@@ -9,7 +10,13 @@ mod directories;
 mod disk;
 mod doctor;
 mod fork;
+mod frames;
+mod image;
+mod keys;
+mod life;
 mod list;
+#[cfg(feature = "pull")]
+mod login;
 mod logs;
 mod machine;
 mod machines;
@@ -24,7 +31,7 @@ mod status;
 mod terminal;
 mod values;
 
-use crate::{Error, log};
+use crate::{Error, PullPolicy, log};
 use clap::{Parser, Subcommand};
 use std::io;
 use std::sync::Arc;
@@ -59,8 +66,22 @@ enum Command {
     #[command(after_help = EXIT_HELP)]
     Run(Box<run::Arguments>),
     /// Bake an image into a snapshot that machines are copied from
-    #[command(visible_alias = "pull")]
     Bake(bake::Arguments),
+    /// Get an image as its registry has it now, and bake it
+    Pull(bake::Arguments),
+    /// Not here: images are built by other tools
+    #[command(hide = true, disable_help_flag = true)]
+    Build {
+        /// Whatever was given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Keep the credentials for a registry, where Docker keeps them
+    #[cfg(feature = "pull")]
+    Login(login::LoginArguments),
+    /// Forget the credentials for a registry
+    #[cfg(feature = "pull")]
+    Logout(login::LogoutArguments),
     /// List machines
     Ps(machines::PsArguments),
     /// Run a command in a running machine
@@ -74,6 +95,18 @@ enum Command {
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
+    /// Have machines stand still
+    Pause(life::WhichArguments),
+    /// Let paused machines go on
+    Unpause(life::WhichArguments),
+    /// Show what machines use
+    Stats(life::StatsArguments),
+    /// Show the processes of a machine
+    Top(life::TopArguments),
+    /// Say what happens to machines
+    Events(life::EventsArguments),
+    /// Have a detached machine's command with our streams, until keys leave it
+    Attach(attach::Arguments),
     /// Show what a detached machine's command wrote
     Logs(machines::LogsArguments),
     /// Wait for detached machines to end and print their statuses
@@ -130,13 +163,29 @@ pub fn main() -> u8 {
     }
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Bake(arguments) => bake::run(arguments),
+        Command::Bake(arguments) => bake::run(arguments, PullPolicy::Missing),
+        Command::Pull(arguments) => bake::run(arguments, PullPolicy::Always),
+        Command::Build { .. } => Err(Error::Unsuitable {
+            what: "`supermachine build`",
+            needs: "a builder, which this is not: run `docker buildx build --platform linux/arm64 \
+                    --output type=oci,dest=FILE .` or `buildah`, and use oci-archive:FILE",
+        }),
+        #[cfg(feature = "pull")]
+        Command::Login(arguments) => login::login(&arguments),
+        #[cfg(feature = "pull")]
+        Command::Logout(arguments) => login::logout(&arguments),
         Command::Ps(arguments) => machines::ps(&arguments),
         Command::Exec(arguments) => machines::exec(&arguments),
         Command::Stop(arguments) => machines::stop(&arguments),
         Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
+        Command::Pause(arguments) => life::pause(&arguments),
+        Command::Unpause(arguments) => life::unpause(&arguments),
+        Command::Stats(arguments) => life::stats(&arguments),
+        Command::Top(arguments) => life::top(&arguments),
+        Command::Events(arguments) => life::events(&arguments),
+        Command::Attach(arguments) => attach::run(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),
         Command::Rm(arguments) => machines::remove(&arguments),

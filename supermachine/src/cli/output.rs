@@ -1,5 +1,6 @@
 //! Our standard streams, byte for byte.
 
+use super::terminal;
 use crate::Error;
 use crate::error::with_causes;
 use crate::exec::Sinks;
@@ -147,7 +148,12 @@ pub fn report(error: &Error) {
         true => "\x1b[1;31msupermachine:\x1b[0m",
         false => "supermachine:",
     };
-    let line = format!("{name} {text}\n");
+    // A command that had the terminal has left the cursor somewhere in a line.
+    let start = match terminal::was_raw() {
+        true => "\n",
+        false => "",
+    };
+    let line = format!("{start}{name} {text}\n");
     let _ = Standard(&Progress::default()).stderr(line.as_bytes());
 }
 

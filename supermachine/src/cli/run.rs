@@ -4,6 +4,7 @@ use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About};
 use super::directories::{self, Directory};
+use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::output::{complain, print};
@@ -12,10 +13,9 @@ use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
-use crate::image::default_cache;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Vm, VmConfig};
-use oci_bake::{BakeOptions, Progress};
+use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -48,14 +48,23 @@ pub struct Arguments {
     /// Label the machine for `ps`; may be repeated
     #[arg(short = 'l', long, value_name = "K[=V]", value_parser = values::label)]
     label: Vec<(String, String)>,
-    /// Print the machine's id and leave it running; `logs` shows its output
-    #[arg(short, long, conflicts_with_all = ["interactive", "timings", "console"])]
+    /// Print the machine's id and leave it running; `logs` shows its output, `attach`
+    /// takes it up
+    #[arg(short, long, conflicts_with_all = ["timings", "console"])]
     detach: bool,
     /// Keep nothing of the machine once it has ended; without --detach nothing
     /// is kept anyway
     #[arg(long)]
     rm: bool,
-    /// Not yet: machines have no network
+    /// The guest's network: off, or on for everything public. Private, loopback and
+    /// link-local addresses are refused in any case
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = NetName::Off)]
+    net: NetName,
+    /// TCP port of the host's loopback interface that the guest may reach, as
+    /// host.supermachine.internal; may be repeated
+    #[arg(long, value_name = "PORT")]
+    host_port: Vec<u16>,
+    /// Not yet: ports of the guest are not published
     #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
     publish: Vec<String>,
     /// Give the guest a directory of the host; with `ro` it can change nothing of it,
@@ -96,8 +105,11 @@ pub struct Arguments {
     /// reaps orphans and passes signals on
     #[arg(long)]
     init: bool,
-    /// Image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE; or a
-    /// snapshot: snapshot:NAME, its name, or the path of its directory
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
+    /// tar:FILE or rootfs:DIR;
+    /// or a snapshot: snapshot:NAME, its name, or the path of its directory
     #[arg(value_name = "REF")]
     reference: String,
     /// Command instead of the image's Cmd
@@ -114,6 +126,12 @@ pub(super) enum EngineName {
     Auto,
     Hvf,
     Soft,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum NetName {
+    Off,
+    On,
 }
 
 impl From<EngineName> for Engine {
@@ -164,7 +182,8 @@ fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
     if !arguments.publish.is_empty() {
         return refused(
             "--publish",
-            "a network, which machines do not have yet: exec reaches what listens in the guest",
+            "ports that are published, which there are not yet: exec reaches what listens in the \
+             guest",
         );
     }
     Ok(())
@@ -191,6 +210,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
+    config = config.with_network(network(arguments)?);
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
     }
@@ -199,6 +219,23 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     }
     config.validate()?;
     Ok(config)
+}
+
+/// What the guest may reach.
+fn network(arguments: &Arguments) -> Result<Network, Error> {
+    let ports = &arguments.host_port;
+    match arguments.net {
+        NetName::Off if ports.is_empty() => Ok(Network::Off),
+        NetName::Off => Err(Error::Unsuitable {
+            what: "--host-port",
+            needs: "--net on",
+        }),
+        NetName::On => {
+            let policy = NetworkPolicy::allow_all();
+            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
+            Ok(policy.into())
+        }
+    }
 }
 
 /// One machine, and the command that is run in it.
@@ -264,7 +301,7 @@ impl Run<'_> {
         let (image, argv) = self.prepare()?;
         let vm = Arc::new(self.start(&image)?);
         // Without it nobody can ask for a snapshot.
-        let _ = control::serve(&vm);
+        let _ = control::serve(&vm, None);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
@@ -382,19 +419,16 @@ fn find_image(
     signals: &Forwarder,
     is_suspect: bool,
 ) -> Result<Image, Error> {
-    let cache = default_cache()?;
     let status = match Manner::of(arguments.quiet, false) {
         Manner::Silent => None,
         manner => Some(Arc::new(Status::new(manner))),
     };
-    let image = signals.prepare(|cancel| {
-        let mut options = BakeOptions::default();
-        options.cancel = cancel.clone();
-        options.progress = status.clone().map(|status| status as Arc<dyn Progress>);
-        // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = is_suspect;
-        Image::load_with(reference, &cache, &options)
-    })?;
+    let load = Load {
+        by_default: PullPolicy::Missing,
+        verify: is_suspect,
+        progress: status.clone().map(|status| status as Arc<dyn Progress>),
+    };
+    let image = arguments.image.load(reference, load, signals)?;
     if arguments.console || arguments.no_snapshot {
         return Ok(image);
     }

@@ -20,6 +20,9 @@ pub(crate) enum Part {
     Bake(oci_bake::BakeError),
     #[error(transparent)]
     Reference(oci_bake::ImageError),
+    #[cfg(feature = "pull")]
+    #[error(transparent)]
+    Registry(oci_pull::PullError),
     #[error(transparent)]
     Assets(kernel::KernelError),
     #[error(transparent)]
@@ -28,6 +31,8 @@ pub(crate) enum Part {
     Snapshot(snapshot::SnapshotError),
     #[error(transparent)]
     Pool(pool::PoolError),
+    #[error(transparent)]
+    Network(net::policy::PolicyError),
     #[error(transparent)]
     Protocol(exec_proto::ProtoError),
 }
@@ -53,7 +58,13 @@ parts! {
     crate::compat::ResourceError => Resources(Resources);
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
+    net::policy::PolicyError => Network(Network);
     exec_proto::ProtoError => Protocol(Protocol);
+}
+
+#[cfg(feature = "pull")]
+parts! {
+    oci_pull::PullError => Registry(Registry);
 }
 
 impl Cause {

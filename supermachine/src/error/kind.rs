@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::cause::{Cause, Part};
+use super::registry::of_registry;
 use exec_proto::ErrorKind as GuestKind;
 use pool::PoolError;
 use snapshot::SnapshotError;
@@ -39,6 +40,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Image(_) => ErrorKind::Image,
+            Self::Registry(cause) => of_registry(cause),
             Self::NoSuchVm { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Assets(_) | Self::NoWorker { .. } => ErrorKind::Installation,
             Self::Reference(_)
@@ -48,6 +50,7 @@ impl Error {
             | Self::BadHostname { .. }
             | Self::Mount { .. }
             | Self::NameTaken { .. }
+            | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
@@ -89,6 +92,7 @@ impl Error {
             Self::Image(_) => "image",
             Self::NoSuchVm { .. } => "no-such-vm",
             Self::Reference(_) => "reference",
+            Self::Registry(_) => "registry",
             Self::Assets(_) => "assets",
             Self::NoWorker { .. } => "no-worker",
             Self::Worker { .. } => "worker",
@@ -99,6 +103,7 @@ impl Error {
             Self::BadHostname { .. } => "bad-hostname",
             Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
+            Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",

@@ -2,6 +2,7 @@
 
 mod cause;
 mod kind;
+mod registry;
 mod step;
 #[cfg(test)]
 mod step_tests;
@@ -58,6 +59,10 @@ pub enum Error {
     /// The image reference is not one.
     #[error(transparent)]
     Reference(Cause),
+    /// A registry does not give the image: it is not there, there or on the way something
+    /// is broken, or it wants to know who asks.
+    #[error(transparent)]
+    Registry(Cause),
     /// The guest kernel or init was not found; the text says how to get them.
     #[error(transparent)]
     Assets(Cause),
@@ -134,6 +139,9 @@ pub enum Error {
         /// What was given.
         hostname: String,
     },
+    /// The network policy in the configuration is not one.
+    #[error(transparent)]
+    Network(Cause),
     /// A mount of the configuration is not one, or not one of the snapshot's.
     #[error("mount `{}`: {problem}", Printable::line(tag))]
     Mount {

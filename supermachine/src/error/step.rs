@@ -26,11 +26,16 @@ fn of_part(part: &Part) -> &'static str {
         }
         Part::Reference(ImageError::RegistryUnsupported { .. }) => "",
         Part::Reference(_) => {
-            "; write oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME:TAG]"
+            "; write the name of an image in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] \
+             or docker-archive:FILE[:NAME:TAG]"
         }
+        // Each says what to do.
+        #[cfg(feature = "pull")]
+        Part::Registry(_) => "",
         Part::Assets(KernelError::Io { .. }) | Part::Bake(_) => CAUSE,
         // The others name a command or a variable.
         Part::Assets(_) => "",
+        Part::Network(_) => "",
         Part::Resources(_) => "; ask for more, or leave it to the default",
         Part::Snapshot(error) => of_snapshot(error),
         Part::Pool(error) => of_pool(error),

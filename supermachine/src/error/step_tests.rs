@@ -13,6 +13,12 @@ const ORDERS: &[&str] = &[
     "`supermachine",
     "ask",
     "bake",
+    "check",
+    "pull",
+    "put",
+    "correct",
+    "build",
+    "log",
     "call",
     "choose",
     "give",
@@ -142,6 +148,8 @@ fn of_others() -> Vec<Error> {
         }
         .into(),
         ImageError::NoImage.into(),
+        #[cfg(feature = "pull")]
+        oci_pull::PullError::NotHere { name: text() }.into(),
         KernelError::NoCacheDir { variable: "HOME" }.into(),
         KernelError::Io {
             action: "read",
@@ -165,6 +173,10 @@ fn of_others() -> Vec<Error> {
             limit: 1,
         }
         .into(),
+        net::policy::PolicyError::Ports(text()).into(),
+        net::policy::PolicyError::Host(text()).into(),
+        net::policy::PolicyError::Network(text()).into(),
+        net::policy::PolicyError::TooManyRules(1000).into(),
         PoolError::Config("odd").into(),
         PoolError::Timeout {
             waited,
@@ -208,6 +220,83 @@ fn every_error_says_what_to_do_next() {
     assert_eq!(shown, super::tests::codes().into_iter().collect());
     for error in errors {
         assert!(says_what_to_do(&error.to_string()), "{error}");
+    }
+}
+
+#[cfg(feature = "pull")]
+#[test]
+fn every_failure_of_a_registry_says_what_to_do_next() {
+    use oci_pull::PullError::*;
+    let text = || "it".to_owned();
+    for error in [
+        NotHere { name: text() },
+        NotFound {
+            host: text(),
+            what: text(),
+        },
+        LoginNeeded {
+            host: text(),
+            repository: text(),
+            registry: text(),
+        },
+        Denied {
+            host: text(),
+            registry: text(),
+            status: 403,
+            message: text(),
+        },
+        Status {
+            host: text(),
+            status: 418,
+            message: text(),
+            what: text(),
+            retry_after: None,
+        },
+        TooBusy {
+            host: text(),
+            wait: Duration::from_secs(1),
+        },
+        Network {
+            host: text(),
+            reason: text(),
+        },
+        Stalled {
+            host: text(),
+            limit: Duration::from_secs(1),
+        },
+        Untrusted {
+            host: text(),
+            reason: text(),
+        },
+        Redirect {
+            host: text(),
+            to: text(),
+            reason: "odd",
+        },
+        Realm {
+            host: text(),
+            realm: text(),
+            reason: "odd",
+        },
+        Answer {
+            host: text(),
+            what: "it",
+            reason: text(),
+        },
+        TooLarge {
+            host: text(),
+            what: "it",
+            limit: 1,
+        },
+        Helper {
+            program: text(),
+            reason: text(),
+        },
+        Processor,
+        Cancelled,
+    ] {
+        let text = Error::from(error).to_string();
+        assert!(says_what_to_do(&text), "{text}");
     }
 }
 

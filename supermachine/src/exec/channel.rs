@@ -1,6 +1,6 @@
 //! One connection to the guest's agent, shared by a reader and writers.
 
-use super::ExecStatus;
+use super::{ExecId, ExecStatus};
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::error::with_causes;
@@ -17,6 +17,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "tokio")]
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tracing::debug;
 
@@ -32,6 +34,37 @@ pub trait Sinks {
     fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error>;
     /// Takes standard error.
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Learns that bytes are missing from standard error, or from standard output,
+    /// here: the guest could not keep them.
+    fn gap(&mut self, _is_stderr: bool, _bytes: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Learns that a command of a chain ended, and the next is tried.
+    fn step(&mut self, _status: ExecStatus) {}
+}
+
+/// How a connection and its command came apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The command ended.
+    Ended(ExecStatus),
+    /// It goes on without this connection.
+    LetGo(ExecId),
+}
+
+impl Finished {
+    /// How the command ended, for who has nothing to do with one that goes on.
+    pub fn status(self) -> Result<ExecStatus, Error> {
+        match self {
+            Self::Ended(status) => Ok(status),
+            Self::LetGo(_) => Err(Error::Unsuitable {
+                what: "waiting for a command",
+                needs: "one that was not detached from",
+            }),
+        }
+    }
 }
 
 /// Knows of the worker behind a connection, as far as anybody does.
@@ -70,8 +103,15 @@ pub struct Channel {
     session: Mutex<Session>,
     /// Wakes stdin writers: there is room, or nothing more to write to.
     stdin_moved: Condvar,
+    /// A task that waits for the same.
+    #[cfg(feature = "tokio")]
+    stdin_task: Mutex<Option<Waker>>,
     /// Nobody reads the agent's answers any more, so no writer may wait.
     unread: AtomicBool,
+    /// It was closed here, and says nothing of the machine.
+    closed: AtomicBool,
+    /// The command's input is not this side's to end.
+    keeps_stdin: AtomicBool,
     /// Until when the guest may do what it was asked for.
     limit: Mutex<Deadline>,
     /// What the machine had stood still for when the connection was made.
@@ -93,7 +133,11 @@ impl Channel {
             stream,
             session: Mutex::new(Session::new()),
             stdin_moved: Condvar::new(),
+            #[cfg(feature = "tokio")]
+            stdin_task: Mutex::default(),
             unread: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            keeps_stdin: AtomicBool::new(false),
             limit: Mutex::new(Deadline::none()),
             paused_before: worker.paused(),
             late_bytes: AtomicUsize::new(0),
@@ -116,7 +160,7 @@ impl Channel {
     }
 
     /// Sends all that is queued.
-    fn flush(&self) -> Result<(), Error> {
+    pub fn flush(&self) -> Result<(), Error> {
         while !self.send_some()? {
             self.wait(PollFlags::OUT)?;
         }
@@ -126,7 +170,7 @@ impl Channel {
     /// Sends what the connection takes at once; whether that was all. Nobody
     /// waits for anything with the session locked, so that who reads is not
     /// held up by who writes.
-    fn send_some(&self) -> Result<bool, Error> {
+    pub fn send_some(&self) -> Result<bool, Error> {
         let mut session = self.lock();
         while !session.outgoing().is_empty() {
             match (&self.stream).write(session.outgoing()) {
@@ -208,7 +252,7 @@ impl Channel {
     /// the error says so.
     pub fn next_event(&self, buffer: &mut Vec<u8>) -> Result<Event, Error> {
         self.event(buffer).map_err(|error| match error {
-            Error::Connection { .. } => {
+            Error::Connection { .. } if !self.closed.load(Ordering::SeqCst) => {
                 self.worker.end_within(MACHINE_END_TIMEOUT).unwrap_or(error)
             }
             error => error,
@@ -289,6 +333,11 @@ impl Channel {
     /// Reads output into `sinks` until the command ends. An error of a sink
     /// ends the command.
     pub fn read_to_end(&self, sinks: &mut impl Sinks) -> Result<ExecStatus, Error> {
+        self.read_to_finish(sinks)?.status()
+    }
+
+    /// As [`Channel::read_to_end`], or until the command goes on alone.
+    pub fn read_to_finish(&self, sinks: &mut impl Sinks) -> Result<Finished, Error> {
         let result = self.read_events(sinks);
         // Also after a good end: an agent that takes no more must not hold up
         // who still writes.
@@ -296,25 +345,31 @@ impl Channel {
         self.unread.store(true, Ordering::SeqCst);
         self.wake_writers();
         match &result {
-            Ok(status) => debug!(
+            Ok(Finished::Ended(status)) => debug!(
                 code = status.code,
                 signal = status.signal,
                 took = ?status.duration,
                 "command ended"
             ),
+            Ok(Finished::LetGo(id)) => debug!(%id, "command goes on alone"),
             Err(error) => debug!(error = %Printable::line(&with_causes(error)), "command failed"),
         }
         result
     }
 
-    fn read_events(&self, sinks: &mut impl Sinks) -> Result<ExecStatus, Error> {
+    fn read_events(&self, sinks: &mut impl Sinks) -> Result<Finished, Error> {
         let mut buffer = Vec::new();
         loop {
             match self.next_event(&mut buffer)? {
                 Event::Stdout(bytes) => sinks.stdout(&bytes)?,
                 Event::Stderr(bytes) => sinks.stderr(&bytes)?,
                 Event::StdinReady | Event::StdinClosed => self.wake_writers(),
-                Event::Exited(exited) => return Ok(ExecStatus::from_wire(&exited)),
+                Event::Gap { stderr, bytes } => sinks.gap(stderr, bytes)?,
+                Event::Step(exited) => sinks.step(ExecStatus::from_wire(&exited)),
+                Event::Exited(exited) => {
+                    return Ok(Finished::Ended(ExecStatus::from_wire(&exited)));
+                }
+                Event::Detached { id, .. } => return Ok(Finished::LetGo(ExecId::from_wire(id))),
                 Event::Failed(failure) => return Err(failure.into()),
                 _ => (),
             }
@@ -347,8 +402,26 @@ impl Channel {
         Ok(true)
     }
 
+    /// Asks that the command goes on without this connection;
+    /// [`Channel::read_to_finish`] tells the answer.
+    pub fn detach(&self) -> Result<(), Error> {
+        self.keep_stdin();
+        self.request(|session| {
+            session.detach();
+            Ok(())
+        })
+    }
+
+    /// Leaves the command's input to others.
+    pub fn keep_stdin(&self) {
+        self.keeps_stdin.store(true, Ordering::SeqCst);
+    }
+
     /// Ends the command's stdin.
     pub fn close_stdin(&self) -> Result<(), Error> {
+        if self.keeps_stdin.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.lock().close_stdin();
         self.flush()
     }
@@ -356,6 +429,9 @@ impl Channel {
     /// Closes standard input as [`Channel::close_stdin`] does, without waiting: what
     /// cannot be sent at once is sent by the reader.
     pub fn let_go_of_stdin(&self) {
+        if self.keeps_stdin.load(Ordering::SeqCst) {
+            return;
+        }
         self.lock().close_stdin();
         // A broken connection is the reader's news.
         let _ = self.send_some();
@@ -377,15 +453,55 @@ impl Channel {
         })
     }
 
+    /// Takes bytes for the command's input, for a task, which is woken when there is
+    /// room; `None` when there is no one to write to any more. What is taken is sent
+    /// by [`Channel::send_some`].
+    #[cfg(feature = "tokio")]
+    pub fn poll_write_stdin(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<usize>> {
+        let mut session = self.lock();
+        let over = self.unread.load(Ordering::SeqCst);
+        if over || session.is_over() || !session.is_busy() {
+            return Poll::Ready(None);
+        }
+        match session.write_stdin(bytes) {
+            0 => {
+                // With the session locked: nobody makes room unseen.
+                *self.stdin_task() = Some(context.waker().clone());
+                Poll::Pending
+            }
+            count => Poll::Ready(Some(count)),
+        }
+    }
+
+    /// Ends the command's input, once this is sent.
+    #[cfg(feature = "tokio")]
+    pub fn queue_end_of_stdin(&self) {
+        if !self.keeps_stdin.load(Ordering::SeqCst) {
+            self.lock().close_stdin();
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    fn stdin_task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.stdin_task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Wakes stdin writers to look again.
     fn wake_writers(&self) {
         // Who holds the lock has not decided to wait yet, or waits already.
         drop(self.lock());
         self.stdin_moved.notify_all();
+        #[cfg(feature = "tokio")]
+        if let Some(task) = self.stdin_task().take() {
+            task.wake();
+        }
     }
 
     /// Closes the connection, which kills a command that still runs.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

@@ -1,27 +1,34 @@
 //! A running command with its streams.
 
 use super::output::{ExecOutput, Outputs, Pour, Which};
-use super::{Channel, ExecStatus};
+use super::{Channel, ExecId, ExecStatus, Finished, StreamOffsets};
 use crate::Error;
+use crate::deadline::Deadline;
+use crate::limits::GUEST_ANSWER_TIMEOUT;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A running command. Dropping it kills the command with all its descendants.
+/// SIGKILL, the same on every architecture of Linux.
+pub(super) const KILL: u32 = 9;
+
+/// A running command. Dropping it kills the command with all its descendants,
+/// unless it is durable: then it goes on.
 #[derive(Debug)]
 pub struct ExecChild {
     channel: Arc<Channel>,
     stdin: Option<ExecStdin>,
     outputs: Arc<Outputs>,
     is_taken: [bool; 2],
-    reader: Option<JoinHandle<Result<ExecStatus, Error>>>,
+    id: Option<ExecId>,
+    /// Whoever drops it means to end nothing.
+    is_let_go: bool,
 }
 
 /// The command's standard input. Dropping it ends the input.
 #[derive(Debug)]
 pub struct ExecStdin {
-    channel: Arc<Channel>,
+    pub(super) channel: Arc<Channel>,
 }
 
 impl ExecStdin {
@@ -51,6 +58,23 @@ impl Drop for ExecStdin {
     }
 }
 
+/// Says that the command is over when its reader is, however that ends.
+struct Reader<'a> {
+    outputs: &'a Outputs,
+    result: Option<Result<Finished, Error>>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let panicked = || {
+            let panicked = io::Error::other("its reader panicked");
+            Err(Error::connection("waiting for it")(panicked))
+        };
+        self.outputs
+            .finish(self.result.take().unwrap_or_else(panicked));
+    }
+}
+
 impl ExecChild {
     /// Its own time limit ends `reserve` before that of `channel`.
     pub(super) fn new(
@@ -58,20 +82,32 @@ impl ExecChild {
         max_unread_bytes: usize,
         reserve: Duration,
     ) -> Result<Self, Error> {
+        Self::begun(channel, max_unread_bytes, reserve, StreamOffsets::default())
+    }
+
+    /// A command whose streams begin there.
+    pub(super) fn begun(
+        channel: Channel,
+        max_unread_bytes: usize,
+        reserve: Duration,
+        begins: StreamOffsets,
+    ) -> Result<Self, Error> {
         let channel = Arc::new(channel);
-        let outputs = Arc::new(Outputs::new(max_unread_bytes));
-        let reader = {
+        let outputs = Arc::new(Outputs::new(max_unread_bytes, begins));
+        {
             let (channel, outputs) = (channel.clone(), outputs.clone());
             std::thread::Builder::new()
                 .name("exec-output".into())
                 .spawn(move || {
+                    let mut reader = Reader {
+                        outputs: &outputs,
+                        result: None,
+                    };
                     let mut pour = Pour::new(&outputs, &channel, reserve);
-                    let result = channel.read_to_end(&mut pour);
-                    pour.finish(result.is_ok());
-                    result
+                    reader.result = Some(channel.read_to_finish(&mut pour));
                 })
-                .map_err(Error::system("start a thread"))?
-        };
+                .map_err(Error::system("start a thread"))?;
+        }
         Ok(Self {
             stdin: Some(ExecStdin {
                 channel: channel.clone(),
@@ -79,8 +115,21 @@ impl ExecChild {
             channel,
             outputs,
             is_taken: [false; 2],
-            reader: Some(reader),
+            id: None,
+            is_let_go: false,
         })
+    }
+
+    /// A durable command, by its id.
+    pub(super) fn durable(self, id: ExecId) -> Self {
+        let mut child = self;
+        child.id = Some(id);
+        child
+    }
+
+    /// By what it can be found again, if it is [durable](crate::ExecBuilder::durable).
+    pub fn id(&self) -> Option<ExecId> {
+        self.id
     }
 
     /// Takes the standard input.
@@ -115,9 +164,18 @@ impl ExecChild {
         (!std::mem::replace(is_taken, true)).then(|| self.outputs.take(which))
     }
 
-    /// Sends a signal to the command's process group.
+    /// Sends a signal to the command's process group; 9 (KILL) ends all its
+    /// descendants, wherever they are.
     pub fn signal(&self, number: u32) -> Result<(), Error> {
         self.channel.signal(number)
+    }
+
+    /// Kills the command with all its descendants. [`ExecChild::wait`] tells its end.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] if the machine cannot be reached any more.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.signal(KILL)
     }
 
     /// Tells the command's terminal its new size.
@@ -130,18 +188,60 @@ impl ExecChild {
     pub fn wait(mut self) -> Result<ExecStatus, Error> {
         self.stdin = None;
         self.outputs.await_end();
-        match self.reader.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            _ => Err(Error::connection("waiting for it")(io::Error::other(
-                "its reader panicked",
-            ))),
+        self.outputs.result()?.status()
+    }
+
+    /// How the command ended, if it has. Input and outputs stay as they are: a
+    /// command whose output nobody reads may wait for that.
+    ///
+    /// # Errors
+    /// As [`ExecChild::wait`], once; [`Error::Unsuitable`] after that.
+    pub fn try_wait(&mut self) -> Result<Option<ExecStatus>, Error> {
+        match self.outputs.try_result() {
+            Some(result) => result?.status().map(Some),
+            None => Ok(None),
         }
+    }
+
+    /// Lets the command go on without its owner, and gives by what it is found
+    /// again: [`crate::Vm::attach`]. Its input stays open. What was read is not told
+    /// again if [`ExecOutput::offset`] is asked where to go on; outputs that were
+    /// taken give what has come until now, and end.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`] if it has ended, and is not durable from its start;
+    /// [`Error::Ended`] if the machine has.
+    pub fn detach(mut self) -> Result<ExecId, Error> {
+        self.is_let_go = true;
+        self.channel.limit(Deadline::within(GUEST_ANSWER_TIMEOUT));
+        self.channel.detach()?;
+        self.outputs.await_rest();
+        match (self.outputs.result()?, self.id) {
+            (Finished::LetGo(id), _) | (Finished::Ended(_), Some(id)) => Ok(id),
+            (Finished::Ended(_), None) => Err(Error::Unsuitable {
+                what: "detaching from a command",
+                needs: "one that runs, or is durable from its start",
+            }),
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn outputs(&self) -> &Arc<Outputs> {
+        &self.outputs
     }
 }
 
 impl Drop for ExecChild {
     fn drop(&mut self) {
-        if self.reader.is_some() {
+        if self.is_let_go {
+            // Its input goes on too.
+            self.channel.keep_stdin();
+        } else if !self.outputs.has_ended() {
             // The reader ends by itself, and soon: nobody waits for it.
             self.outputs.let_go();
             self.channel.close();

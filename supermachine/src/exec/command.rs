@@ -2,11 +2,12 @@
 
 use super::channel::{Channel, Sinks};
 use super::output::MAX_UNREAD_BYTES;
-use super::{ExecChild, ExecOutcome, Opens, environment};
+use super::{ExecChild, ExecId, ExecOutcome, ExecStatus, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::limits::{GREETING_TIMEOUT, OVERRUN_TIMEOUT};
-use exec_proto::{ExecFlags, ExecRequest, WinSize};
+use exec_proto::client::Event;
+use exec_proto::{ExecFlags, ExecLimits, ExecRequest, WinSize};
 use oci_bake::ImageConfig;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +25,14 @@ pub(super) struct StagedFile {
     path: Vec<u8>,
     mode: u32,
     bytes: Vec<u8>,
+}
+
+/// What a command may use of its guest; 0 where that is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) memory_bytes: u64,
+    pub(super) processes: u64,
+    pub(super) cpu_thousandths: u64,
 }
 
 /// A command as plain data: it can be built before there is a machine, kept,
@@ -56,6 +65,9 @@ pub struct Command {
     pub(super) staged: Vec<StagedFile>,
     pub(super) stdin: Option<Vec<u8>>,
     pub(super) max_output_bytes: Option<usize>,
+    pub(super) truncates: bool,
+    pub(super) limits: Limits,
+    pub(super) durable: bool,
     /// It is the agent's own program.
     agent_tool: bool,
 }
@@ -167,6 +179,54 @@ macro_rules! settings {
             self.settings().max_output_bytes = Some(bytes);
             self
         }
+
+        /// Drops collected output beyond [`max_output_bytes`](Self::max_output_bytes)
+        /// and lets the command go on, instead of killing it. The outcome says so:
+        /// [`ExecOutcome::truncated`](crate::ExecOutcome::truncated).
+        pub fn truncate_output(mut self, truncate: bool) -> Self {
+            self.settings().truncates = truncate;
+            self
+        }
+
+        /// The most memory that the command and all its descendants may use together.
+        /// At it the guest kills them all, and [`ExecStatus::oom`] says so. Files
+        /// that they write to memory count too: in a guest that is `/tmp`, and all
+        /// else that is no volume. From the first such command on the guest counts
+        /// memory by command.
+        ///
+        /// [`ExecStatus::oom`]: crate::ExecStatus::oom
+        pub fn max_memory_bytes(mut self, bytes: u64) -> Self {
+            self.settings().limits.memory_bytes = bytes.max(1);
+            self
+        }
+
+        /// The most processes and threads that the command and its descendants may
+        /// be, up to the machine's own limit. More cannot be made.
+        pub fn max_processes(mut self, count: u64) -> Self {
+            self.settings().limits.processes = count.max(1);
+            self
+        }
+
+        /// The most processor time that the command and its descendants get, in
+        /// processors: half of one with 0.5. They are slowed down to it.
+        pub fn max_cpus(mut self, cpus: f64) -> Self {
+            // A conversion of floats saturates.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let thousandths = (cpus * 1000.0) as u64;
+            self.settings().limits.cpu_thousandths = thousandths.max(1);
+            self
+        }
+
+        /// Makes the command the guest's: it goes on if its owner goes away, and in
+        /// copies of the machine. [`Vm::attach`](crate::Vm::attach) takes its streams
+        /// up again, from any place that the guest still keeps, also after its end.
+        /// [`Vm::execs`](crate::Vm::execs) lists such commands. A command that is not
+        /// durable from its start can become so by
+        /// [`ExecChild::detach`](crate::ExecChild::detach).
+        pub fn durable(mut self, durable: bool) -> Self {
+            self.settings().durable = durable;
+            self
+        }
     };
 }
 pub(super) use settings;
@@ -212,12 +272,18 @@ impl Command {
             cwd: or_image(&self.cwd, &image.working_dir),
             user: or_image(&self.user, &image.user),
             timeout_ms: self.timeout_ms,
+            limits: ExecLimits {
+                memory_bytes: self.limits.memory_bytes,
+                processes: self.limits.processes,
+                cpu_thousandths: self.limits.cpu_thousandths,
+            },
             winsize: self.winsize,
             flags: ExecFlags {
                 create_cwd: true,
                 tty: self.tty,
                 stdin: has_stdin,
                 agent_tool: self.agent_tool,
+                durable: self.durable,
                 ..ExecFlags::default()
             },
         }
@@ -275,15 +341,26 @@ impl Command {
 
     /// Runs the command and collects what it writes.
     pub(crate) fn output_of(&self, on: &dyn Opens) -> Result<ExecOutcome, Error> {
-        let channel = self.start(on, self.stdin.is_some())?;
+        self.collect(&self.start_collected(on)?)
+    }
+
+    /// Starts the command for [`Command::collect`].
+    pub(crate) fn start_collected(&self, on: &dyn Opens) -> Result<Channel, Error> {
+        self.start(on, self.stdin.is_some())
+    }
+
+    /// Collects what a command of which this was asked for writes.
+    pub(crate) fn collect(&self, channel: &Channel) -> Result<ExecOutcome, Error> {
         let mut collect = Collect {
             stdout: Vec::new(),
             stderr: Vec::new(),
             limit: self.max_output_bytes.unwrap_or(MAX_OUTPUT_BYTES),
+            truncates: self.truncates,
+            truncated: false,
+            steps: Vec::new(),
         };
         let status = std::thread::scope(|scope| {
             if let Some(stdin) = &self.stdin {
-                let channel = &channel;
                 let feed = move || {
                     // Failures show on the reading side too.
                     let _ = channel
@@ -297,6 +374,12 @@ impl Command {
             }
             channel.read_to_end(&mut collect)
         })?;
+        let before: Duration = collect.steps.iter().map(|step| step.duration).sum();
+        let mut steps = collect.steps;
+        steps.push(ExecStatus {
+            duration: status.duration.saturating_sub(before),
+            ..status
+        });
         Ok(ExecOutcome {
             status,
             stdout: collect.stdout,
@@ -304,6 +387,8 @@ impl Command {
             duration: status.duration,
             timed_out: status.timed_out,
             peak_rss_kib: status.peak_rss_kib,
+            truncated: collect.truncated,
+            steps,
         })
     }
 
@@ -311,7 +396,28 @@ impl Command {
     pub(crate) fn spawn_on(&self, on: &dyn Opens) -> Result<ExecChild, Error> {
         let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start(on, true)?;
-        ExecChild::new(channel, max_unread_bytes, OVERRUN_TIMEOUT)
+        let id = match self.durable {
+            true => Some(Self::durable_id(&channel)?),
+            false => None,
+        };
+        let child = ExecChild::new(channel, max_unread_bytes, OVERRUN_TIMEOUT)?;
+        Ok(match id {
+            Some(id) => child.durable(id),
+            None => child,
+        })
+    }
+
+    /// Waits until a durable command has a name, so that it can be found again
+    /// whatever happens next.
+    fn durable_id(channel: &Channel) -> Result<ExecId, Error> {
+        let mut buffer = Vec::new();
+        loop {
+            match channel.next_event(&mut buffer)? {
+                Event::Durable { id } => return Ok(ExecId::from_wire(id)),
+                Event::Failed(failure) => return Err(failure.into()),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -319,24 +425,44 @@ struct Collect {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     limit: usize,
+    truncates: bool,
+    truncated: bool,
+    /// Those before the last.
+    steps: Vec<ExecStatus>,
 }
 
 impl Collect {
-    fn push(buffer: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<(), Error> {
-        if bytes.len() > limit.saturating_sub(buffer.len()) {
-            return Err(Error::OutputTooLarge { limit });
+    /// As much of new bytes as there is room for beside so many.
+    fn fitting<'a>(&mut self, kept: usize, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let limit = self.limit;
+        let room = limit.saturating_sub(kept);
+        match bytes.get(..room) {
+            Some(fitting) if fitting.len() < bytes.len() => {
+                self.truncated = true;
+                match self.truncates {
+                    true => Ok(fitting),
+                    false => Err(Error::OutputTooLarge { limit }),
+                }
+            }
+            _ => Ok(bytes),
         }
-        buffer.extend_from_slice(bytes);
-        Ok(())
     }
 }
 
 impl Sinks for Collect {
     fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        Self::push(&mut self.stdout, bytes, self.limit)
+        let fitting = self.fitting(self.stdout.len(), bytes)?;
+        self.stdout.extend_from_slice(fitting);
+        Ok(())
     }
 
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        Self::push(&mut self.stderr, bytes, self.limit)
+        let fitting = self.fitting(self.stderr.len(), bytes)?;
+        self.stderr.extend_from_slice(fitting);
+        Ok(())
+    }
+
+    fn step(&mut self, status: ExecStatus) {
+        self.steps.push(status);
     }
 }

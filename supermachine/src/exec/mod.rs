@@ -3,16 +3,21 @@
 mod channel;
 mod child;
 mod command;
+mod durable;
 mod environment;
 mod output;
+#[cfg(feature = "tokio")]
+pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use channel::{Channel, Liveness, Sinks, Unwatched};
+pub(crate) use channel::{Channel, Finished, Liveness, Sinks, Unwatched};
 pub use child::{ExecChild, ExecStdin};
 pub use command::Command;
 use command::settings;
-pub use output::ExecOutput;
+pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};
+pub(crate) use durable::{attach, list};
+pub use output::{ExecOutput, OutputGap};
 
 use crate::Error;
 use crate::deadline::Deadline;
@@ -36,6 +41,9 @@ pub struct ExecStatus {
     pub duration: Duration,
     /// The time limit ended it.
     pub timed_out: bool,
+    /// Its [memory limit](ExecBuilder::max_memory_bytes) ended it, or something that
+    /// it had started.
+    pub oom: bool,
     /// Largest resident set of the command and its descendants, in KiB.
     pub peak_rss_kib: u64,
     /// Which command it was that ended last: 0 for the first, 1 for the first
@@ -57,6 +65,7 @@ impl ExecStatus {
             signal,
             duration: Duration::from_nanos(exited.duration_ns),
             timed_out: exited.timed_out,
+            oom: exited.oom,
             peak_rss_kib: exited.peak_rss_kib,
             step: exited.step,
             executed: exited.executed,
@@ -95,6 +104,11 @@ pub struct ExecOutcome {
     pub timed_out: bool,
     /// Largest resident set, in KiB.
     pub peak_rss_kib: u64,
+    /// More was written than is here: see [`ExecBuilder::truncate_output`].
+    pub truncated: bool,
+    /// Each command of the chain that was tried, in order, with its own time and
+    /// memory. Only the last can have failed; [`ExecOutcome::status`] is how it ended.
+    pub steps: Vec<ExecStatus>,
 }
 
 impl ExecOutcome {

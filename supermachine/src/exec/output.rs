@@ -5,12 +5,15 @@
 //! of its own. As a rule the command waits once [`SOFT_BYTES`] are in one; a queue
 //! grows beyond that only while somebody waits for what comes behind.
 
-use super::{Channel, Sinks};
+use super::channel::Finished;
+use super::{Channel, Sinks, StreamOffsets};
 use crate::Error;
 use crate::limits::FULL_STREAM_PAUSE;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "tokio")]
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// What is kept of a stream while nobody waits for anything else.
@@ -34,6 +37,40 @@ impl Which {
     }
 }
 
+/// Bytes that are missing from the output of a durable command that was taken up
+/// again: the guest could not keep them. A read fails with this inside, once, where
+/// they were; the next goes on behind them.
+///
+/// ```
+/// use std::io::Read;
+/// use supermachine::{ExecOutput, OutputGap};
+///
+/// fn rest(output: &mut ExecOutput) -> std::io::Result<Vec<u8>> {
+///     let mut text = Vec::new();
+///     while let Err(error) = output.read_to_end(&mut text) {
+///         match OutputGap::of(&error) {
+///             Some(gap) => text.extend(format!("[{} bytes lost]", gap.bytes).bytes()),
+///             None => return Err(error),
+///         }
+///     }
+///     Ok(text)
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes of the command's output were not kept; reading goes on behind them")]
+#[non_exhaustive]
+pub struct OutputGap {
+    /// How many.
+    pub bytes: u64,
+}
+
+impl OutputGap {
+    /// The gap that a read failed for, if it was one.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
 /// How the command ended, as far as its streams are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -48,6 +85,13 @@ enum End {
 #[derive(Debug, Default)]
 struct Stream {
     queue: VecDeque<u8>,
+    /// Where its reader is, in bytes from the command's start.
+    offset: u64,
+    /// What is missing, and behind how many of the bytes in the queue.
+    gaps: VecDeque<(usize, u64)>,
+    /// Wakes a task that waits for more.
+    #[cfg(feature = "tokio")]
+    waker: Option<Waker>,
     /// Somebody has it, to read it.
     is_taken: bool,
     /// Somebody waits for more of it.
@@ -63,7 +107,14 @@ struct State {
     streams: [Stream; 2],
     /// Somebody waits for the command's end.
     end_is_awaited: bool,
+    /// The command is let go: what is on its way is all that comes.
+    is_leaving: bool,
     end: Option<End>,
+    /// The same for who waits for the command.
+    result: Option<Result<Finished, Error>>,
+    /// Wakes a task that waits for it.
+    #[cfg(feature = "tokio")]
+    waker: Option<Waker>,
 }
 
 impl State {
@@ -92,9 +143,12 @@ enum Kept {
 
 impl Outputs {
     /// Keeps at most `max_bytes` of a stream that is not read.
-    pub fn new(max_bytes: usize) -> Self {
+    pub fn new(max_bytes: usize, begins: StreamOffsets) -> Self {
+        let mut state = State::default();
+        state.stream(Which::Stdout).offset = begins.stdout;
+        state.stream(Which::Stderr).offset = begins.stderr;
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             moved: Condvar::new(),
             max_bytes,
         }
@@ -123,18 +177,88 @@ impl Outputs {
                 stream.close();
             }
         }
-        drop(state);
-        self.moved.notify_all();
+        self.tell(state);
+    }
+
+    /// As [`Outputs::await_end`], for a command that is let go: what was sent before
+    /// it is gone is kept.
+    pub fn await_rest(&self) {
+        self.state().is_leaving = true;
+        self.await_end();
     }
 
     /// The command's owner let go of it: nothing more is kept.
     pub fn let_go(&self) {
-        self.finish(End::LetGo);
+        let mut state = self.state();
+        state.end.get_or_insert(End::LetGo);
+        self.tell(state);
     }
 
-    fn finish(&self, end: End) {
-        self.state().end.get_or_insert(end);
+    /// The command is over, well or not.
+    pub fn finish(&self, result: Result<Finished, Error>) {
+        let mut state = self.state();
+        state.end.get_or_insert(match result {
+            Ok(_) => End::Whole,
+            Err(_) => End::Broken,
+        });
+        state.result = Some(result);
+        self.tell(state);
+    }
+
+    /// Whether nothing more will come.
+    pub fn has_ended(&self) -> bool {
+        self.state().end.is_some()
+    }
+
+    /// Waits for the command to be over.
+    pub fn result(&self) -> Result<Finished, Error> {
+        let mut state = self.state();
+        loop {
+            if let Some(result) = state.take_result() {
+                return result;
+            }
+            state = self
+                .moved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The same if it is over by now.
+    pub fn try_result(&self) -> Option<Result<Finished, Error>> {
+        self.state().take_result()
+    }
+
+    /// The same for a task, which is woken when it is.
+    #[cfg(feature = "tokio")]
+    pub fn poll_result(&self, context: &mut Context<'_>) -> Poll<Result<Finished, Error>> {
+        let mut state = self.state();
+        match state.take_result() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Wakes whoever waits for something to move.
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        #[cfg(feature = "tokio")]
+        let wakers = {
+            let mut state = state;
+            let [stdout, stderr] = &mut state.streams;
+            let mut wakers = [stdout.waker.take(), stderr.waker.take(), None];
+            if state.result.is_some() {
+                wakers[2] = state.waker.take();
+            }
+            wakers
+        };
+        #[cfg(not(feature = "tokio"))]
+        drop(state);
         self.moved.notify_all();
+        #[cfg(feature = "tokio")]
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Keeps bytes of a stream, waiting while it is full and nobody waits for
@@ -145,19 +269,43 @@ impl Outputs {
             let wait = self.moved.wait_timeout(state, limits.watch());
             state = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
-        drop(state);
-        self.moved.notify_all();
+        self.tell(state);
+    }
+
+    /// Notes that bytes of a stream are missing behind what is there.
+    fn gap(&self, which: Which, bytes: u64) {
+        let mut state = self.state();
+        let was_let_go = state.end.is_some();
+        let stream = state.stream(which);
+        if was_let_go || stream.is_closed || stream.is_cut || bytes == 0 {
+            return;
+        }
+        let place = stream.queue.len();
+        match stream.gaps.back_mut() {
+            // However often a guest says so.
+            Some((last, missing)) if *last == place => *missing = missing.saturating_add(bytes),
+            _ => stream.gaps.push_back((place, bytes)),
+        }
+        self.tell(state);
     }
 
     fn keep(&self, state: &mut State, which: Which, bytes: &[u8], is_late: bool) -> Kept {
         let other = state.stream(which.other());
         let is_starving = is_late || other.is_awaited || state.end_is_awaited;
-        let was_let_go = state.end.is_some();
+        let (was_let_go, is_leaving) = (state.end.is_some(), state.is_leaving);
         let stream = state.stream(which);
         if was_let_go || stream.is_closed || stream.is_cut {
             return Kept::Yes;
         }
         let after = stream.queue.len().saturating_add(bytes.len());
+        if is_leaving {
+            // An honest guest has much less than that on its way.
+            stream.is_cut = after > self.max_bytes.max(MAX_UNREAD_BYTES);
+            if !stream.is_cut {
+                stream.queue.extend(bytes);
+            }
+            return Kept::Yes;
+        }
         // Anything fits into an empty queue: frames are small.
         let fits = stream.queue.is_empty() || after <= SOFT_BYTES.min(self.max_bytes);
         if fits || (is_starving && after <= self.max_bytes) {
@@ -173,11 +321,69 @@ impl Outputs {
     }
 }
 
+impl State {
+    /// How the command ended: whether it did so well can be asked again, why not once.
+    fn take_result(&mut self) -> Option<Result<Finished, Error>> {
+        let told = || {
+            Err(Error::Unsuitable {
+                what: "asking again why a command failed",
+                needs: "the error that it gave the first time",
+            })
+        };
+        match self.result.as_mut()? {
+            Ok(finished) => Some(Ok(*finished)),
+            failed => Some(std::mem::replace(failed, told())),
+        }
+    }
+
+    /// Reads what there is of a stream; `None` while nothing is.
+    fn read(&mut self, which: Which, buffer: &mut [u8], limit: usize) -> Option<io::Result<usize>> {
+        let end = self.end;
+        let stream = self.stream(which);
+        if let Some((0, bytes)) = stream.gaps.front().copied() {
+            stream.gaps.pop_front();
+            stream.offset = stream.offset.saturating_add(bytes);
+            return Some(Err(io::Error::other(OutputGap { bytes })));
+        }
+        if !stream.queue.is_empty() {
+            return Some(stream.take(buffer));
+        }
+        if stream.is_cut {
+            return Some(Err(io::Error::other(Error::OutputTooLarge { limit })));
+        }
+        match end? {
+            End::Whole | End::LetGo => Some(Ok(0)),
+            End::Broken => Some(Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the command's output ends here because of an error, which \
+                 `ExecChild::wait` gives",
+            ))),
+        }
+    }
+}
+
 impl Stream {
     fn close(&mut self) {
         self.is_closed = true;
         self.is_awaited = false;
         self.queue = VecDeque::new();
+        self.gaps = VecDeque::new();
+    }
+
+    /// Bytes up to the next gap.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_awaited = false;
+        let most = self.gaps.front().map_or(usize::MAX, |(place, _)| *place);
+        let room = buffer.len().min(most);
+        let count = self.queue.read(&mut buffer[..room])?;
+        self.offset = self.offset.saturating_add(count as u64);
+        for (place, _) in &mut self.gaps {
+            *place -= count;
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 4 * SOFT_BYTES {
+            self.queue = VecDeque::new();
+        }
+        Ok(count)
     }
 }
 
@@ -219,12 +425,6 @@ impl<'a> Pour<'a> {
             limits: Limits { channel, reserve },
         }
     }
-
-    /// The command ended, well or not.
-    pub fn finish(self, is_whole: bool) {
-        self.outputs
-            .finish(if is_whole { End::Whole } else { End::Broken });
-    }
 }
 
 impl Sinks for Pour<'_> {
@@ -235,6 +435,16 @@ impl Sinks for Pour<'_> {
 
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.outputs.push(Which::Stderr, bytes, self.limits);
+        Ok(())
+    }
+
+    fn gap(&mut self, is_stderr: bool, bytes: u64) -> Result<(), Error> {
+        let which = if is_stderr {
+            Which::Stderr
+        } else {
+            Which::Stdout
+        };
+        self.outputs.gap(which, bytes);
         Ok(())
     }
 }
@@ -250,6 +460,40 @@ pub struct ExecOutput {
     which: Which,
 }
 
+impl ExecOutput {
+    /// Where the next read begins, in bytes from the command's start: where to go on
+    /// if the command's streams are taken up again ([`crate::Vm::attach`]).
+    pub fn offset(&self) -> u64 {
+        self.outputs.state().stream(self.which).offset
+    }
+
+    /// Reads for a task, which is woken when there is something.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let outputs = &self.outputs;
+        let mut state = outputs.state();
+        if let Some(result) = state.read(self.which, buffer, outputs.max_bytes) {
+            outputs.tell(state);
+            return Poll::Ready(result);
+        }
+        let stream = state.stream(self.which);
+        let was_awaited = std::mem::replace(&mut stream.is_awaited, true);
+        stream.waker = Some(context.waker().clone());
+        drop(state);
+        if !was_awaited {
+            outputs.moved.notify_all();
+        }
+        Poll::Pending
+    }
+}
+
 impl Read for ExecOutput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
@@ -258,33 +502,11 @@ impl Read for ExecOutput {
         let outputs = &self.outputs;
         let mut state = outputs.state();
         loop {
-            let end = state.end;
+            if let Some(result) = state.read(self.which, buffer, outputs.max_bytes) {
+                outputs.tell(state);
+                return result;
+            }
             let stream = state.stream(self.which);
-            if !stream.queue.is_empty() {
-                stream.is_awaited = false;
-                let count = stream.queue.read(buffer)?;
-                if stream.queue.is_empty() && stream.queue.capacity() > 4 * SOFT_BYTES {
-                    stream.queue = VecDeque::new();
-                }
-                drop(state);
-                outputs.moved.notify_all();
-                return Ok(count);
-            }
-            if stream.is_cut {
-                let limit = outputs.max_bytes;
-                return Err(io::Error::other(Error::OutputTooLarge { limit }));
-            }
-            match end {
-                Some(End::Whole | End::LetGo) => return Ok(0),
-                Some(End::Broken) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the command's output ends here because of an error, which \
-                         `ExecChild::wait` gives",
-                    ));
-                }
-                None => {}
-            }
             if !std::mem::replace(&mut stream.is_awaited, true) {
                 outputs.moved.notify_all();
             }
@@ -298,7 +520,8 @@ impl Read for ExecOutput {
 
 impl Drop for ExecOutput {
     fn drop(&mut self) {
-        self.outputs.state().stream(self.which).close();
-        self.outputs.moved.notify_all();
+        let mut state = self.outputs.state();
+        state.stream(self.which).close();
+        self.outputs.tell(state);
     }
 }

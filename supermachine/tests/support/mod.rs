@@ -3,6 +3,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+pub mod pty;
 pub mod shelf;
 
 use oci_bake::{ImageBuilder, LayerBuilder};

@@ -2,6 +2,7 @@
 //! its supervisor, and a directory with what is known of it and what its command
 //! wrote, until that is removed.
 
+pub mod clients;
 pub mod log;
 mod record;
 mod start;

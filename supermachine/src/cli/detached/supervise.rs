@@ -1,6 +1,7 @@
 //! The supervisor of a detached machine: it is the machine's owner, writes its
 //! command's output to the log and down how that ended.
 
+use super::clients::{Attachable, Told};
 use super::log::Writer;
 use super::record::{Ended, Record, Started};
 use crate::cli::command::{self, Options};
@@ -65,23 +66,30 @@ fn run(
         .map_err(|error| Error::system("leave the terminal's session")(error.into()))?;
     let (vm, argv) = begin()?;
     let vm = Arc::new(vm);
-    let mut log = Writer::create(record.dir())?;
+    let log = Writer::create(record.dir())?;
     let channel = Arc::new(command::start(vm.exec_builder().argv(argv), options)?);
     signals.attach(Audience::Tool, &channel, options.tty)?;
     record.set_started(&Started {
         vm: vm.id().to_owned(),
         unix_ms: unix_ms(),
     })?;
-    // Without it nobody can ask for a snapshot.
-    let _ = control::serve(&vm);
+    let attachable = Attachable::new(channel.clone(), options.tty, options.interactive);
+    let attachable = Arc::new(attachable);
+    // Without it nobody can ask for a snapshot, or attach.
+    let _ = control::serve(&vm, Some(attachable.clone()));
     announce()?;
-    let result = channel.read_to_end(&mut log);
+    let mut told = Told {
+        log,
+        to: &attachable,
+    };
+    let result = channel.read_to_end(&mut told);
     signals.settle();
     let (status, reason) = match result {
         Ok(status) => (status.shell_status(), in_words(&status)),
         Err(_) if record.is_killed() => (KILLED, "ended by force".to_owned()),
         Err(error) => (error.exit_status(), with_causes(&error)),
     };
+    attachable.end(status);
     vm.end();
     Ok(Ended {
         status,

@@ -66,6 +66,7 @@ fn exited() -> Reply<'static> {
         duration_ns: 1,
         peak_rss_kib: 1,
         timed_out: false,
+        oom: false,
         executed: true,
         step: 0,
     })

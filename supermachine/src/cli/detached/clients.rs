@@ -1,0 +1,126 @@
+//! Who is attached to a detached machine's command.
+
+use super::log::Writer;
+use crate::Error;
+use crate::cli::frames::{self, Frame};
+use crate::exec::{Channel, Sinks};
+use crate::limits::cli::CLIENT_TIMEOUT;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A command that others can attach to.
+pub struct Attachable {
+    channel: Arc<Channel>,
+    pub tty: bool,
+    pub interactive: bool,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    streams: Vec<(u64, UnixStream)>,
+    next: u64,
+    ended: Option<u8>,
+}
+
+impl Attachable {
+    pub fn new(channel: Arc<Channel>, tty: bool, interactive: bool) -> Self {
+        Self {
+            channel,
+            tty,
+            interactive,
+            clients: Mutex::default(),
+        }
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a client until it leaves. `greet` says the first word to it, before
+    /// anything that the command writes.
+    pub fn serve(
+        &self,
+        stream: &UnixStream,
+        greet: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+        let number = {
+            let mut clients = self.clients();
+            greet()?;
+            if let Some(status) = clients.ended {
+                return frames::write(stream, &Frame::End(status));
+            }
+            let number = clients.next;
+            clients.next += 1;
+            clients.streams.push((number, stream.try_clone()?));
+            number
+        };
+        let result = self.listen(stream);
+        self.clients().streams.retain(|(other, _)| *other != number);
+        result
+    }
+
+    fn listen(&self, stream: &UnixStream) -> io::Result<()> {
+        while let Some(frame) = frames::read(stream)? {
+            // A broken connection to the agent is the news of who reads from it.
+            match frame {
+                Frame::Input(bytes) if self.interactive => {
+                    let _ = self.channel.write_stdin(&bytes);
+                }
+                Frame::InputEnd if self.interactive => {
+                    let _ = self.channel.close_stdin();
+                }
+                Frame::Size(columns, rows) if self.tty => {
+                    let _ = self.channel.resize(columns, rows);
+                }
+                Frame::Signal(signal) => {
+                    let _ = self.channel.signal(signal.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells all clients. Those that do not take it in time are left behind.
+    fn tell(&self, frame: &Frame) {
+        self.clients().streams.retain(|(_, stream)| {
+            let is_told = frames::write(stream, frame).is_ok();
+            if !is_told {
+                // Half a frame is nothing to go on from.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            is_told
+        });
+    }
+
+    /// Tells all clients, and those that come later, how the command has ended.
+    pub fn end(&self, status: u8) {
+        self.clients().ended = Some(status);
+        self.tell(&Frame::End(status));
+    }
+}
+
+/// Writes what a command says to its log and to its clients.
+pub struct Told<'a> {
+    pub log: Writer,
+    pub to: &'a Attachable,
+}
+
+impl Sinks for Told<'_> {
+    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.log.stdout(bytes)?;
+        self.to.tell(&Frame::Output(bytes.to_vec()));
+        Ok(())
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.log.stderr(bytes)?;
+        self.to.tell(&Frame::Error(bytes.to_vec()));
+        Ok(())
+    }
+}
