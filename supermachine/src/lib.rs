@@ -7,6 +7,7 @@ pub mod async_;
 mod bake;
 mod base;
 mod capture;
+mod changes;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
@@ -46,6 +47,7 @@ mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
 pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder, Trigger};
+pub use changes::{ChangeKind, MountChange};
 pub use compat::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
     THROUGHPUT_PROFILE_VCPUS,

@@ -33,9 +33,18 @@ pub struct MountSpec {
     host_path: PathBuf,
     tag: String,
     symlinks: SymlinkPolicy,
-    read_only: bool,
+    access: Access,
     at: Option<String>,
     owner: (u32, u32),
+}
+
+/// What a guest may do to a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Access {
+    ReadWrite,
+    ReadOnly,
+    CopyOnWrite,
 }
 
 /// What a snapshot says of a mount that its machine has.
@@ -46,8 +55,8 @@ pub(crate) struct MountPoint {
     pub tag: String,
     /// Where it is mounted, if the guest's init did that.
     pub at: Option<String>,
-    /// Whether the guest's kernel takes it to be read-only.
-    pub read_only: bool,
+    /// What the guest takes it for.
+    pub access: Access,
 }
 
 impl MountSpec {
@@ -59,7 +68,7 @@ impl MountSpec {
             host_path: host_path.into(),
             tag: tag.into(),
             symlinks: SymlinkPolicy::default(),
-            read_only: false,
+            access: Access::ReadWrite,
             at: None,
             owner: (0, 0),
         }
@@ -73,7 +82,20 @@ impl MountSpec {
 
     /// Whether the host refuses every change, whatever the guest tries.
     pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
+        self.access = if read_only {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
+        self
+    }
+
+    /// Lets the guest change what it sees, and keeps the changes in the guest's memory:
+    /// the host refuses every change of the directory. They end with the machine;
+    /// [`crate::Vm::mount_changes`] says what they are. It needs a
+    /// [place](MountSpec::at).
+    pub fn copy_on_write(mut self) -> Self {
+        self.access = Access::CopyOnWrite;
         self
     }
 
@@ -95,6 +117,13 @@ impl MountSpec {
         &self.tag
     }
 
+    /// The directory of the host, and where it is in the guest, of one whose changes
+    /// are kept in memory.
+    pub(crate) fn covered(&self) -> Option<(&Path, &str)> {
+        let at = self.at.as_deref()?;
+        (self.access == Access::CopyOnWrite).then_some((&self.host_path, at))
+    }
+
     fn refused(&self, problem: &'static str) -> Error {
         refused(&self.tag, problem)
     }
@@ -107,7 +136,18 @@ impl MountSpec {
                 "choose a tag of 1 to 36 letters, digits, dots, hyphens and underscores",
             ));
         }
-        let Some(at) = &self.at else { return Ok(()) };
+        // It names a directory of the guest, too.
+        if matches!(&*self.tag, "." | "..") {
+            return Err(self.refused("choose a tag that is a name"));
+        }
+        let Some(at) = &self.at else {
+            return match self.access {
+                Access::CopyOnWrite => {
+                    Err(self.refused("name its place in the guest, as copy-on-write needs one"))
+                }
+                _ => Ok(()),
+            };
+        };
         let names = at.split('/').skip(1).filter(|name| !name.is_empty());
         if !at.starts_with('/') || at.contains('\0') || names.clone().any(|name| name == "..") {
             return Err(
@@ -126,7 +166,7 @@ impl MountSpec {
         Mount {
             directory: self.host_path.to_string_lossy().into_owned(),
             tag: self.tag.clone(),
-            read_only: self.read_only,
+            read_only: self.access != Access::ReadWrite,
             symlinks: self.symlinks,
             owner: Owner { uid, gid },
         }
@@ -135,7 +175,11 @@ impl MountSpec {
     /// The word by which init is told to mount it.
     fn kernel_argument(&self) -> Option<String> {
         let at = self.at.as_deref()?;
-        let access = if self.read_only { "ro" } else { "rw" };
+        let access = match self.access {
+            Access::ReadWrite => "rw",
+            Access::ReadOnly => "ro",
+            Access::CopyOnWrite => "cow",
+        };
         Some(format!("sm.mount={}:{access}:{}", self.tag, escaped(at)))
     }
 }
@@ -177,7 +221,7 @@ pub(crate) fn points(mounts: &[MountSpec]) -> Vec<MountPoint> {
     let points = mounts.iter().map(|mount| MountPoint {
         tag: mount.tag.clone(),
         at: mount.at.clone(),
-        read_only: mount.read_only,
+        access: mount.access,
     });
     points.collect()
 }
@@ -223,10 +267,16 @@ pub(crate) fn for_copy<'a>(
                 mount.refused("the snapshot has it at another place: bake the image with this one")
             );
         }
-        if point.read_only && !mount.read_only {
-            return Err(mount.refused(
-                "the snapshot has it read-only: make it so, or bake the image with this one",
-            ));
+        match (point.access, mount.access) {
+            (baked, given) if baked == given => {}
+            // The host refuses what the guest still tries.
+            (Access::ReadWrite, Access::ReadOnly) => {}
+            _ => {
+                return Err(mount.refused(
+                    "the guest of the snapshot takes it for another kind (read-only, \
+                     copy-on-write): give it as that, or bake the image with this one",
+                ));
+            }
         }
         Ok(mount)
     });
@@ -254,7 +304,7 @@ mod tests {
     #[test]
     fn tags_and_places_that_no_guest_could_use_are_refused() {
         let long = "t".repeat(37);
-        for tag in ["", "a b", "a:b", "a=b", "ü", long.as_str()] {
+        for tag in ["", "a b", "a:b", "a=b", "ü", ".", "..", long.as_str()] {
             let error = problem(validate(&[MountSpec::new("/", tag)]));
             assert!(error.contains("choose a tag"), "{tag:?}: {error}");
         }
@@ -300,5 +350,12 @@ mod tests {
         assert!(for_copy(&read_only, &baked[..1]).is_ok());
         let baked = points(&read_only);
         assert!(problem(for_copy(&anywhere, &baked)).contains("read-only"));
+        let covered = [MountSpec::new("/a", "a").at("/a").copy_on_write()];
+        assert_eq!(covered[0].kernel_argument().unwrap(), "sm.mount=a:cow:/a");
+        assert!(covered[0].order().read_only);
+        let baked = points(&[anywhere[0].clone().at("/a")]);
+        assert!(problem(for_copy(&covered, &baked)).contains("copy-on-write"));
+        let nowhere = [MountSpec::new("/a", "a").copy_on_write()];
+        assert!(problem(validate(&nowhere)).contains("name its place"));
     }
 }

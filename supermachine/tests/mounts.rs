@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use supermachine::{Error, MountSpec, SymlinkPolicy, Vm, VmConfig};
+use supermachine::{ChangeKind, Error, MountSpec, SymlinkPolicy, Vm, VmConfig};
 use support::shelf::*;
 use support::*;
 
@@ -207,4 +207,59 @@ fn guest_mounts_by_the_tag_and_has_the_links_and_owners_of_the_mount() {
         ls /b/out || echo denied; ln -s x /b/y || echo refused; stat -c %u:%g /b";
     let expected = "shared on purpose\n1000:100\ndenied\nrefused\n0:0";
     assert_eq!(sh(&vm, script), expected);
+}
+
+#[test]
+fn copy_on_write_directory_stays_as_it_is_on_the_host() {
+    let shares = Shares::new("mounted-covered");
+    let dir = shares.make("dir");
+    fs::create_dir_all(dir.join("sub/deep")).unwrap();
+    for name in ["kept", "edited", "removed", "sub/deep/file", "sub/gone"] {
+        fs::write(dir.join(name), "host\n").unwrap();
+    }
+    fs::create_dir(dir.join("remade")).unwrap();
+    fs::write(dir.join("remade/old"), "host\n").unwrap();
+    let mount = MountSpec::new(&dir, "workspace")
+        .at("/work")
+        .copy_on_write();
+    let config = library_config().with_mount(mount.clone());
+    let image = shares.0.builder().with_mount(mount).build().unwrap();
+    let vm = Vm::start(&image, &config).unwrap();
+    assert!(vm.mount_changes("workspace").unwrap().is_empty());
+    let script = "cd /work; echo more >> edited; rm removed sub/gone; mkdir new; : > new/file
+        echo changed > sub/deep/file; rm -r remade; mkdir remade; : > remade/young; cat edited
+        ls";
+    let listed = "host\nmore\nedited\nkept\nnew\nremade\nsub";
+    assert_eq!(sh(&vm, script), listed);
+    let changes = vm.mount_changes("workspace").unwrap();
+    let changes: Vec<_> = changes
+        .iter()
+        .map(|change| (change.path.to_str().unwrap(), change.kind))
+        .collect();
+    let expected = [
+        ("edited", ChangeKind::Changed),
+        ("new", ChangeKind::Added),
+        ("new/file", ChangeKind::Added),
+        ("remade/old", ChangeKind::Deleted),
+        ("remade/young", ChangeKind::Added),
+        ("removed", ChangeKind::Deleted),
+        ("sub/deep/file", ChangeKind::Changed),
+        ("sub/gone", ChangeKind::Deleted),
+    ];
+    assert_eq!(changes, expected);
+    assert!(!dir.join("new").exists());
+    for name in [
+        "edited",
+        "removed",
+        "sub/deep/file",
+        "sub/gone",
+        "remade/old",
+    ] {
+        assert_eq!(fs::read(dir.join(name)).unwrap(), b"host\n", "{name}");
+    }
+    // Another copy has none of that.
+    let other = Vm::start(&image, &config).unwrap();
+    assert_eq!(sh(&other, "cat /work/edited"), "host");
+    assert!(other.mount_changes("workspace").unwrap().is_empty());
+    assert!(other.mount_changes("none").is_err());
 }

@@ -18,13 +18,24 @@ pub enum Upper {
     Disk(PathBuf),
 }
 
+/// What the guest may do to a directory of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Change it.
+    ReadWrite,
+    /// Read it.
+    ReadOnly,
+    /// Read it, and change what it sees of it, in memory.
+    CopyOnWrite,
+}
+
 /// A directory of the host that is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedDirectory {
     /// What its device calls it.
     pub tag: String,
-    /// Whether nothing of it may be changed.
-    pub read_only: bool,
+    /// What may be done to it.
+    pub access: Access,
     /// Where it is to be.
     pub place: PathBuf,
 }
@@ -46,8 +57,9 @@ pub struct Options {
     /// The network interface, if there is one.
     pub network: Option<Interface>,
     /// Directories of the host, in the order they are mounted in. Given as
-    /// `sm.mount=TAG:rw:PLACE` or `sm.mount=TAG:ro:PLACE`, any number of times, with
-    /// bytes of the place as `%` and two hexadecimal digits where they must be.
+    /// `sm.mount=TAG:rw:PLACE`, with `ro` for what is only read and `cow` for what is
+    /// changed in memory alone, any number of times, with bytes of the place as `%` and
+    /// two hexadecimal digits where they must be.
     pub mounts: Vec<SharedDirectory>,
     /// Commands to run one after the other instead of serving, their output to
     /// the console. Given as `sm.selftest=PROGRAM,ARG,…`, any number of times.
@@ -89,15 +101,18 @@ fn list(value: &str) -> Vec<String> {
 fn shared_directory(value: &str) -> Option<SharedDirectory> {
     let (tag, rest) = value.split_once(':')?;
     let (access, place) = rest.split_once(':')?;
-    let read_only = match access {
-        "ro" => true,
-        "rw" => false,
+    let access = match access {
+        "rw" => Access::ReadWrite,
+        "ro" => Access::ReadOnly,
+        "cow" => Access::CopyOnWrite,
         _ => return None,
     };
     let place = unescaped(place)?;
-    (!tag.is_empty() && place.first() == Some(&b'/')).then(|| SharedDirectory {
+    // It names a directory, too.
+    let is_name = !matches!(tag, "" | "." | "..") && !tag.contains('/');
+    (is_name && place.first() == Some(&b'/')).then(|| SharedDirectory {
         tag: tag.to_owned(),
-        read_only,
+        access,
         place: OsString::from_vec(place).into(),
     })
 }
@@ -233,12 +248,16 @@ mod tests {
 
     #[test]
     fn directories_are_mounted_in_their_order_and_at_any_place() {
-        let line = "sm.mount=a:rw:/work%20dir/%25%ff sm.mount=b.c:ro:/ro";
+        let line = "sm.mount=a:rw:/work%20dir/%25%ff sm.mount=b.c:ro:/ro sm.mount=d:cow:/d";
         let mounts = Options::parse(line).unwrap().mounts;
-        let expected = [("a", false, &b"/work dir/%\xff"[..]), ("b.c", true, b"/ro")];
+        let expected = [
+            ("a", Access::ReadWrite, &b"/work dir/%\xff"[..]),
+            ("b.c", Access::ReadOnly, b"/ro"),
+            ("d", Access::CopyOnWrite, b"/d"),
+        ];
         assert_eq!(mounts.len(), expected.len());
-        for (mount, (tag, read_only, place)) in mounts.iter().zip(expected) {
-            assert_eq!((&*mount.tag, mount.read_only), (tag, read_only));
+        for (mount, (tag, access, place)) in mounts.iter().zip(expected) {
+            assert_eq!((&*mount.tag, mount.access), (tag, access));
             assert_eq!(mount.place.as_os_str().as_encoded_bytes(), place);
         }
     }
@@ -280,6 +299,8 @@ mod tests {
             "sm.mount=tag:rw:work",
             "sm.mount=tag:wo:/work",
             "sm.mount=:rw:/work",
+            "sm.mount=..:rw:/work",
+            "sm.mount=a/b:rw:/work",
             "sm.mount=tag:rw:/%",
             "sm.mount=tag:rw:/%4",
             "sm.mount=tag:rw:/%zz",

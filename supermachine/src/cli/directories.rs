@@ -2,12 +2,19 @@
 
 use crate::{MountSpec, SymlinkPolicy};
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
+    CopyOnWrite,
+}
+
 /// A mount as it stands on the command line; its tag is its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     host: String,
     guest: String,
-    read_only: bool,
+    access: Access,
     symlinks: SymlinkPolicy,
     owner: (u32, u32),
 }
@@ -28,7 +35,7 @@ impl Directory {
         Ok(Self {
             host: host.to_owned(),
             guest: guest.to_owned(),
-            read_only: false,
+            access: Access::ReadWrite,
             symlinks: SymlinkPolicy::default(),
             owner: (0, 0),
         })
@@ -37,10 +44,13 @@ impl Directory {
     /// What only a word says.
     fn set(&mut self, word: &str) -> Result<(), String> {
         match word {
-            "ro" | "readonly" => self.read_only = true,
-            "rw" => self.read_only = false,
+            "ro" | "readonly" => self.access = Access::ReadOnly,
+            "rw" => self.access = Access::ReadWrite,
+            "cow" => self.access = Access::CopyOnWrite,
             other => {
-                return Err(format!("`{other}` is no option of a mount: use ro or rw"));
+                return Err(format!(
+                    "`{other}` is no option of a mount: use rw, ro or cow"
+                ));
             }
         }
         Ok(())
@@ -51,19 +61,24 @@ impl Directory {
         // Whoever uses this process sees it as the shell would.
         let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
         let (uid, gid) = self.owner;
-        MountSpec::new(host, format!("mount{number}"))
+        let spec = MountSpec::new(host, format!("mount{number}"))
             .at(&*self.guest)
-            .read_only(self.read_only)
             .with_symlinks(self.symlinks)
-            .with_owner(uid, gid)
+            .with_owner(uid, gid);
+        match self.access {
+            Access::ReadWrite => spec,
+            Access::ReadOnly => spec.read_only(true),
+            Access::CopyOnWrite => spec.copy_on_write(),
+        }
     }
 }
 
-/// `HOST:GUEST`, and `:ro` if nothing may be changed.
+/// `HOST:GUEST`, and `:ro` if nothing may be changed, `:cow` if that stays in the
+/// guest's memory.
 pub fn volume(text: &str) -> Result<Directory, String> {
     let mut parts = text.split(':');
     let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
-        return Err("expected HOST:GUEST or HOST:GUEST:ro".to_owned());
+        return Err("expected HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:cow".to_owned());
     };
     let mut mount = Directory::new(host, guest)?;
     for word in parts.flat_map(|words| words.split(',')) {
@@ -72,7 +87,7 @@ pub fn volume(text: &str) -> Result<Directory, String> {
     Ok(mount)
 }
 
-/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`,
+/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
 /// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
 pub fn mount(text: &str) -> Result<Directory, String> {
     let mut host = None;
@@ -137,6 +152,7 @@ mod tests {
         let plain = MountSpec::new("/a", "mount3").at("/work");
         assert_eq!(spec("/a:/work"), plain);
         assert_eq!(spec("/a:/work:rw"), plain);
+        assert_eq!(spec("/a:/work:cow"), plain.clone().copy_on_write());
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");
         assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));

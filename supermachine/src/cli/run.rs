@@ -67,10 +67,11 @@ pub struct Arguments {
     /// Not yet: ports of the guest are not published
     #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
     publish: Vec<String>,
-    /// Give the guest a directory of the host; may be repeated
-    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = directories::volume)]
+    /// Give the guest a directory of the host; with `ro` it can change nothing of it,
+    /// with `cow` only what it sees of it, in its memory; may be repeated
+    #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
     volume: Vec<Directory>,
-    /// The same, written out: source=HOST,target=GUEST, and readonly,
+    /// The same, written out: source=HOST,target=GUEST, and readonly or cow,
     /// symlinks=opaque|deny|follow, owner=UID[:GID]
     #[arg(long, value_name = "K=V,…", value_parser = directories::mount)]
     mount: Vec<Directory>,

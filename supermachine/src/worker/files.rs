@@ -3,6 +3,7 @@
 use super::network;
 use crate::link::protocol::Mount;
 use net::policy::Policy;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use snapshot::OpenFiles;
 use std::fs::File;
 use std::io;
@@ -51,8 +52,32 @@ impl Given {
     }
 }
 
+/// Most descriptors that a worker with mounts is allowed, if its user may have as
+/// many: a mount has at most 16,384.
+const MAX_DESCRIPTORS: u64 = 32 << 10;
+/// Most that macOS takes (`OPEN_MAX`) where there is no limit.
+const WITHOUT_LIMIT: u64 = 10_240;
+
+/// Raises the limit on open files as far as that is useful: guests have as many open as
+/// they like, and each is a descriptor here.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(WITHOUT_LIMIT).min(MAX_DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = Rlimit {
+            current: Some(most),
+            ..limit
+        };
+        // With fewer, guests are told that there are too many open.
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
 /// Directories of the host, which are taken from the end of `files`.
 pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
+    if !mounts.is_empty() {
+        allow_open_files();
+    }
     let directories = files.split_off(files.len().saturating_sub(mounts.len()));
     let shares = mounts
         .iter()
