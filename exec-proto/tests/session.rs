@@ -713,3 +713,19 @@ fn a_list_of_commands_promises_no_more_than_it_has() {
     session.feed(&bytes);
     assert!(events(&mut session).is_err());
 }
+
+#[test]
+fn a_file_is_staged_in_pieces_and_nothing_comes_between() {
+    let mut session = Session::new();
+    assert!(session.stage_piece(b"x").is_err() && session.end_staging().is_err());
+    assert!(session.begin_staging(b"relative", 0o644).is_err());
+    session.begin_staging(b"/f", 0o100_640).unwrap();
+    assert!(session.ping(1).is_err() && session.begin_staging(b"/g", 0).is_err());
+    session.stage_piece(&vec![7; MAX_DATA_BYTES + 1]).unwrap();
+    session.end_staging().unwrap();
+    session.ping(1).unwrap();
+    let seen = requests(session.outgoing());
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert!(seen[1].contains("mode: 416, first: true"), "{}", seen[1]);
+    assert!(seen[4].contains("last: true") && seen[5].contains("Ping"));
+}

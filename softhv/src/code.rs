@@ -13,6 +13,7 @@ use crate::mail::CodeRange;
 use crate::mode::{Mode, SP_OFF};
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 use crate::tier::{Compiler, Heat};
+use crate::words::Words;
 use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
@@ -89,13 +90,28 @@ impl Arena {
         self.has_room(ops.len()).then(|| self.put(ops))
     }
 
-    fn put(&mut self, ops: &mut Vec<Op>) -> *mut Op {
-        if !self.fits(ops.len()) {
+    fn place_one(&mut self, op: Op) -> Option<*mut Op> {
+        self.has_room(1).then(|| {
+            let (chunk, at) = self.chunk(1);
+            chunk.push(op);
+            // SAFETY: as in `put`.
+            unsafe { chunk.as_mut_ptr().add(at) }
+        })
+    }
+
+    /// The chunk with room for `count` ops, and how many it has.
+    fn chunk(&mut self, count: usize) -> (&mut Vec<Op>, usize) {
+        if !self.fits(count) {
             self.chunks.push(Vec::with_capacity(CHUNK_OPS));
         }
         let last = self.chunks.len() - 1;
         let chunk = &mut self.chunks[last];
         let at = chunk.len();
+        (chunk, at)
+    }
+
+    fn put(&mut self, ops: &mut Vec<Op>) -> *mut Op {
+        let (chunk, at) = self.chunk(ops.len());
         chunk.append(ops);
         // SAFETY: `at` is inside: ops were added just now. Not through a slice,
         // which would claim the ops before, some of which may be executing.
@@ -120,9 +136,8 @@ pub struct CodeCache {
     pub(crate) scratch: Vec<Op>,
     /// Where the ops are.
     arena: Arena,
-    /// The words of blocks, one block's after the other, if there is a tier that
-    /// compiles them.
-    words: Vec<u32>,
+    /// The words of blocks, if there is a tier that compiles them.
+    words: Words,
     /// What compiles blocks.
     tier: Option<Box<dyn Compiler>>,
     /// The lines that were decoded, for others to read.
@@ -144,7 +159,7 @@ impl CodeCache {
             pages: AddressMap::default(),
             scratch: Vec::new(),
             arena: Arena::default(),
-            words: Vec::new(),
+            words: Words::default(),
             tier: None,
             lines: Arc::default(),
             stale,
@@ -184,7 +199,7 @@ impl CodeCache {
         self.list.clear();
         self.pages.clear();
         self.arena = Arena::default();
-        self.words.clear();
+        self.words = Words::default();
         if let Some(tier) = &mut self.tier {
             tier.clear();
         }
@@ -280,11 +295,11 @@ impl CodeCache {
         let offset = (physical & !PAGE_MASK) as u16;
         let entry = self.arena.put(ops);
         if let Some(tier) = &mut self.tier {
-            let header = tier.header(mode, offset, self.words.len() as u32, words.len() as u8);
+            let place = self.words.keep(words);
+            let header = tier.header(mode, offset, place, words.len() as u8);
             header.link.set(entry.wrapping_add(1));
             // SAFETY: the place that `begin` kept for it.
             unsafe { entry.write(header) };
-            self.words.extend_from_slice(words);
         }
         let end = offset + 4 * words.len() as u16;
         self.note(mode.key(physical), entry, end);
@@ -347,7 +362,7 @@ impl CodeCache {
         let count = usize::from(header.rd).saturating_sub(skipped);
         let inside = tier.header(mode, offset, words, count as u8);
         inside.link.set(op);
-        self.arena.place(&mut vec![inside])
+        self.arena.place_one(inside)
     }
 
     /// Notes that the code of `key` up to offset `end` of its page is at

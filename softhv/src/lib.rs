@@ -55,6 +55,7 @@ pub mod tlb;
 pub mod translate;
 pub mod vm;
 pub mod walk;
+pub mod words;
 mod zeroes;
 
 pub use abi::api;

@@ -6,6 +6,7 @@
 
 use crate::cpu::op::Op;
 use crate::mode::Mode;
+use crate::words::Words;
 
 /// Keeps ops where they stay as long as the decoded code; `None` if there is no
 /// room.
@@ -24,7 +25,7 @@ pub trait Compiler: Send {
     fn settle(&mut self);
 
     /// The op to stand in front of a block of `count` instructions at byte
-    /// `offset` of its page, whose words are the `words`th on. Its link will lead
+    /// `offset` of its page, whose words are at `words`. Its link will lead
     /// to the block.
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op;
 
@@ -34,7 +35,7 @@ pub trait Compiler: Send {
     /// # Safety
     /// `header` is of [`Compiler::header`], in front of a live block, and lives as
     /// long as what `place` places: until [`Compiler::clear`].
-    unsafe fn compile(&mut self, header: *mut Op, words: &[u32], place: &mut Place<'_>);
+    unsafe fn compile(&mut self, header: *mut Op, words: &Words, place: &mut Place<'_>);
 }
 
 /// How often a block may yet be entered before it is compiled, and where its

@@ -27,8 +27,13 @@ const DIRECTORY: &str = ".bases";
 pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Error> {
     let store = Store::new(root.join(DIRECTORY))?;
     let (memory_mib, vcpus) = (config.boot_memory_mib(), config.boot_vcpus());
-    let name = format!("{memory_mib}-mib-{vcpus}-vcpus");
-    let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here]);
+    let network = if config.network.is_on() {
+        "-network"
+    } else {
+        ""
+    };
+    let name = format!("{memory_mib}-mib-{vcpus}-vcpus{network}");
+    let parts = serde_json::json!([RECIPE, STATE_VERSION, memory_mib, vcpus, here, network]);
     let key = hex(&Sha256::digest(parts.to_string()));
     let unfinished = Unfinished::begin(&store, &name);
     let baked = store.bake(&name, &key, here, BAKE_LOCK_TIMEOUT, |draft| {

@@ -191,6 +191,10 @@ pub(crate) fn write(
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
         workload: about.workload.clone(),
+        network: match image.template() {
+            Some(template) => template.image().network,
+            None => vm.config().network.is_on(),
+        },
         mounts: match image.template() {
             Some(template) => template.image().mounts.clone(),
             None => mount::points(&vm.config().mounts),

@@ -3,7 +3,7 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, MountSpec, mount, random};
+use crate::{AssetPaths, Error, MountSpec, Network, mount, random};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -71,6 +71,7 @@ pub struct VmConfig {
     pub(crate) name: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
+    pub(crate) network: Network,
     pub(crate) mounts: Vec<MountSpec>,
 }
 
@@ -98,6 +99,7 @@ impl Default for VmConfig {
             name: None,
             labels: BTreeMap::new(),
             clock: WallClock::default(),
+            network: Network::Off,
             mounts: Vec::new(),
         }
     }
@@ -219,6 +221,14 @@ impl VmConfig {
         self
     }
 
+    /// What the guest may reach of the network; nothing if not set. A copy has an
+    /// interface if and only if its snapshot was baked with one, by any policy; what
+    /// it may reach is said here, each time.
+    pub fn with_network(mut self, network: impl Into<Network>) -> Self {
+        self.network = network.into();
+        self
+    }
+
     /// Gives the guest a directory of the host. A copy needs those that its snapshot
     /// was baked with, by their tags, and no others; which directories they are
     /// is said for each.
@@ -277,6 +287,7 @@ impl VmConfig {
                 });
             }
         }
+        self.network.check()?;
         if self.machine_id == MachineId::Fixed([0; 16]) {
             return Err(Error::Unsuitable {
                 what: "a machine id",

@@ -29,6 +29,7 @@ mod limits;
 mod link;
 mod log;
 mod mount;
+mod network;
 mod overrides;
 mod pool;
 mod pull;
@@ -55,9 +56,10 @@ pub use exec::{
     ExecStatus, ExecStdin, OutputGap, StreamOffsets,
 };
 pub use exec_proto::ErrorKind as ExecErrorKind;
-pub use files::{Copied, CopyOptions, FileInfo, FileKind};
+pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
+pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolStats, PooledVm};
 pub use pull::PullPolicy;

@@ -183,6 +183,8 @@ pub mod cli {
     /// Who is attached to a command takes what it writes: the command waits for them, but
     /// not for one that was stopped and forgotten.
     pub const CLIENT_TIMEOUT: Duration = seconds(30);
+    /// Shows again what machines use, and looks for new ones: as often as people look.
+    pub const STATS_PAUSE: Duration = seconds(1);
     /// Looks for more of a log that is followed.
     pub const LOG_PAUSE: Duration = milliseconds(50);
     /// A step that takes longer is told on a terminal: what is sooner over would

@@ -5,6 +5,7 @@ use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
 use crate::mount::{self, MountPoint};
 use crate::{Error, VmConfig, stamp};
+use net::policy::Policy;
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
 use snapshot::{Draft, FileEntry, Resource, Snapshot, SnapshotError, Stamp, Store, SystemFiles};
@@ -37,6 +38,9 @@ pub struct ImageFile {
     pub workload: Workload,
     /// Directories of the host that each copy needs, in the machine's order.
     pub mounts: Vec<MountPoint>,
+    /// A copy has a network interface.
+    #[serde(default)]
+    pub network: bool,
 }
 
 /// What a machine runs by itself.
@@ -219,8 +223,22 @@ impl Template {
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
+            network: self.network(config)?,
         };
         Ok((restore, files))
+    }
+
+    /// What a copy may reach, if it has a network interface: nothing where the
+    /// configuration says so, though its snapshot has one.
+    fn network(&self, config: &VmConfig) -> Result<Option<Policy>, Error> {
+        match (self.image.network, config.network.policy()) {
+            (true, policy) => Ok(Some(policy.unwrap_or(Policy::deny_all()))),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(Error::Unsuitable {
+                what: "a network in a copy",
+                needs: "a snapshot of a machine with one: bake the image with a network",
+            }),
+        }
     }
 
     /// What personalises a copy: its name, ids, vCPUs, memory and clock.

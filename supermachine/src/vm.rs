@@ -16,6 +16,7 @@ use crate::{
 };
 use exec_proto::ProtoError;
 use exec_proto::client::{Event, Session};
+use net::Addresses;
 use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -161,6 +162,7 @@ impl Vm {
             layers: image.layers().iter().map(name).collect(),
             mounts,
             cmdline: command_line(image, config),
+            network: config.network.policy(),
         };
         vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
@@ -416,8 +418,8 @@ impl Vm {
     }
 
     /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go in front
-    /// of a command: [`ExecBuilder::stage_file`].
+    /// absolute; directories that are missing are made. Longer files go by
+    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
@@ -428,7 +430,8 @@ impl Vm {
         channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
     }
 
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute.
+    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
+    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
     ///
     /// # Errors
     /// [`Error::Exec`] when the guest cannot read it or it is larger.
@@ -507,8 +510,24 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
     let loglevel = if config.console { 7 } else { 4 };
     let processes = config.max_processes;
     let processes = processes.map_or_else(String::new, |most| format!(" sm.processes={most}"));
+    let network = match config.network.is_on() {
+        true => {
+            let Addresses {
+                gateway_mac: [a, b, c, d, e, f],
+                guest,
+                gateway,
+                prefix,
+                ..
+            } = Addresses::default();
+            format!(
+                " sm.dns={gateway} sm.net={guest}/{prefix},{gateway},\
+                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+            )
+        }
+        false => String::new(),
+    };
     format!(
-        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{}",
+        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{network}{}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len(),
         mount::kernel_arguments(&config.mounts)

@@ -15,6 +15,7 @@ mod idle;
 mod layers;
 mod limits;
 mod nested;
+mod network;
 mod nodejs;
 mod openssl;
 mod perl;

@@ -11,7 +11,14 @@ pub mod memory;
 pub mod spec;
 mod sync;
 
-pub use spec::{Endpoints, HostFile, MachineSpec, Share, Volume};
+pub use spec::{Endpoints, HostFile, MachineSpec, Network, Share, Volume};
+
+/// What a guest's network interface leads to, for whoever brings that along.
+pub mod network {
+    pub use devices::virtio::net::{
+        NetBackend, NetConfig, NetFrame, NetOffloads, NetPort, NetSegmentation, NetSent,
+    };
+}
 
 #[cfg(all(doctest, feature = "softhv"))]
 #[doc = include_str!("../README.md")]

@@ -1,5 +1,6 @@
 //! What one virtual machine is made of, as plain data.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use devices::virtio::fs::{Owner, SymlinkPolicy};
+use devices::virtio::net::{Net, NetBackend, NetConfig};
 
 /// Kernel command line of a machine that names none: console on the PL011,
 /// restart instead of halting on `reboot` and at once on a panic.
@@ -124,6 +126,8 @@ pub struct MachineSpec {
     pub shares: Vec<Share>,
     /// Host sockets that lead into the guest.
     pub endpoints: Endpoints,
+    /// What the guest's network interface leads to; without it there is none.
+    pub network: Option<Network>,
 }
 
 impl MachineSpec {
@@ -141,7 +145,31 @@ impl MachineSpec {
             volumes: Vec::new(),
             shares: Vec::new(),
             endpoints: Endpoints::default(),
+            network: None,
         }
+    }
+}
+
+/// A network interface of the guest, and what its frames go to.
+#[derive(Clone)]
+pub struct Network {
+    /// What the guest sees of it.
+    pub config: NetConfig,
+    /// Where its frames go. It serves one machine.
+    pub backend: Arc<dyn NetBackend>,
+}
+
+impl Network {
+    pub(crate) fn device(&self) -> Net {
+        Net::new(self.config, self.backend.clone())
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,6 +21,8 @@ pub mod fs;
 #[cfg(feature = "mem")]
 pub mod mem;
 pub mod mmio;
+#[cfg(feature = "net")]
+pub mod net;
 #[cfg(feature = "rng")]
 pub mod rng;
 pub mod served;

@@ -8,6 +8,7 @@
 
 mod conversation;
 mod durable;
+mod staging;
 
 use alloc::vec::Vec;
 
@@ -94,6 +95,8 @@ pub struct Session {
     out: Vec<u8>,
     sent: usize,
     state: Conversation,
+    /// A file is being staged in pieces.
+    staging: bool,
     failed: Option<ProtoError>,
 }
 
@@ -115,6 +118,7 @@ impl Session {
             out,
             sent: 0,
             state: Conversation::default(),
+            staging: false,
             failed: None,
         }
     }
@@ -154,6 +158,11 @@ impl Session {
         if self.is_over() {
             return Err(ProtoError::Misuse {
                 what: "the session is over",
+            });
+        }
+        if self.staging {
+            return Err(ProtoError::Misuse {
+                what: "a file is not complete",
             });
         }
         if self.state.has_command() {

@@ -4,6 +4,7 @@
 //! `/dev`, `/proc`. Everything else is tried once and lived without, because
 //! an image may be odd and a kernel may be small.
 
+pub mod network;
 pub mod options;
 mod root;
 mod shares;

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::network::Interface;
+
 /// Where the writable upper layer lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upper {
@@ -41,6 +43,8 @@ pub struct Options {
     pub hostname: Option<String>,
     /// Name servers for `/etc/resolv.conf`.
     pub dns: Vec<String>,
+    /// The network interface, if there is one.
+    pub network: Option<Interface>,
     /// Directories of the host, in the order they are mounted in. Given as
     /// `sm.mount=TAG:rw:PLACE` or `sm.mount=TAG:ro:PLACE`, any number of times, with
     /// bytes of the place as `%` and two hexadecimal digits where they must be.
@@ -133,6 +137,7 @@ impl Options {
             process_limit: None,
             hostname: None,
             dns: Vec::new(),
+            network: None,
             mounts: Vec::new(),
             selftest: Vec::new(),
         };
@@ -176,6 +181,7 @@ impl Options {
                         return Err(bad());
                     }
                 }
+                "net" => options.network = Some(Interface::parse(value).ok_or_else(bad)?),
                 "mount" => options
                     .mounts
                     .push(shared_directory(value).ok_or_else(bad)?),
@@ -265,6 +271,8 @@ mod tests {
             "sm.hostname=",
             "sm.hostname=a/b",
             "sm.dns=a,,b",
+            "sm.net=",
+            "sm.net=10.0.0.2/8",
             "sm.selftest=",
             "sm.mount=",
             "sm.mount=tag",

@@ -111,6 +111,11 @@ pub(super) fn prepare(options: &Options) -> Surroundings {
         let _ = fs::write(Path::new("/proc/sys").join(name), value);
     }
     let _ = sys::loopback_up();
+    if let Some(interface) = &options.network
+        && let Err(error) = interface.set_up()
+    {
+        super::say(&format!("no network: {error}"));
+    }
     write_names(options);
     let boot_id = cover_boot_id().ok();
     share_mounts();
@@ -162,7 +167,8 @@ fn cover_boot_id() -> io::Result<File> {
 /// image has there are replaced, never followed.
 fn write_names(options: &Options) {
     let _ = real_directory(Path::new("/etc"), 0o755);
-    names::set_first(options.hostname.as_deref().unwrap_or("supermachine"));
+    let host = options.network.map(|interface| interface.gateway);
+    names::set_first(options.hostname.as_deref().unwrap_or("supermachine"), host);
     if !options.dns.is_empty() {
         let servers: String = options
             .dns

@@ -7,6 +7,7 @@ mod files;
 mod machine;
 mod mounts;
 mod namespaces;
+mod netlink;
 mod process;
 mod sockets;
 
@@ -33,6 +34,7 @@ pub use machine::{
 };
 pub use mounts::{MountFlags, mount, mount_detached, mount_overlay, move_root};
 pub use namespaces::Namespaces;
+pub use netlink::{interface_index, route_request};
 pub use process::{
     Confinement, Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process,
     reap_orphan, spawn, wait_nonblocking,

@@ -1,6 +1,6 @@
 //! Handlers of the scalar floating-point instructions.
 //!
-//! Anything that needs an [`Fpu`](super::format::Fpu) on the stack sits in a
+//! Anything that needs an [`Fpu`] on the stack sits in a
 //! function that is never inlined: see [`super::ops`].
 
 use super::convert::{self, Integer};

@@ -15,17 +15,22 @@
 
 mod asm;
 mod branch;
+mod conditional;
 mod integer;
 mod memory;
+mod multiply;
 pub mod policy;
 mod region;
 mod state;
+#[cfg(test)]
+mod tests;
 mod translate;
 
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
 use crate::mode::Mode;
 use crate::tier::{Compiler, Heat, Place};
+use crate::words::Words;
 use branch::{Exits, Way};
 pub use policy::{COUNTS, Policy, set_policy};
 use region::Region;
@@ -105,7 +110,7 @@ impl Compiler for Tier {
         header
     }
 
-    unsafe fn compile(&mut self, header: *mut Op, words: &[u32], place: &mut Place<'_>) {
+    unsafe fn compile(&mut self, header: *mut Op, words: &Words, place: &mut Place<'_>) {
         // SAFETY: the caller's, of a live block.
         let op = unsafe { &mut *header };
         op.run = tier::pass;
@@ -114,8 +119,8 @@ impl Compiler for Tier {
             COUNTS.refusals.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let from = Heat::words(op.imm) as usize;
-        let Some(mut words) = words.get(from..from + usize::from(op.rd)) else {
+        let place_of = Heat::words(op.imm);
+        let Some(mut words) = words.get(place_of, usize::from(op.rd)) else {
             return;
         };
         let mode = Mode {

@@ -153,8 +153,9 @@ impl Machine {
             Self::Detached(record) => detached_row(record),
             Self::Attached(vm) => {
                 let mut row = running_row(vm);
-                row.insert("state".into(), "running".into());
-                row.insert("status".into(), up(vm.description.started_unix_ms).into());
+                let (state, status) = going(Some(vm), vm.description.started_unix_ms);
+                row.insert("state".into(), state.into());
+                row.insert("status".into(), status.into());
                 row.insert("labels".into(), json!(vm.description.labels));
                 row
             }
@@ -218,14 +219,14 @@ fn detached_row(record: &Record) -> Row {
         State::Running(started) => running::of(&started.vm),
         _ => None,
     };
-    let mut row = vm.map(|vm| running_row(&vm)).unwrap_or_default();
+    let mut row = vm.as_ref().map(running_row).unwrap_or_default();
     row.insert("image".into(), record.about.reference.as_str().into());
     row.insert("command".into(), json!(record.about.command));
     row.insert("labels".into(), json!(record.about.labels));
     row.insert("forked_from".into(), json!(record.about.forked_from));
     let (state, status) = match state {
         State::Starting => ("starting", "Starting".to_owned()),
-        State::Running(started) => ("running", up(started.unix_ms)),
+        State::Running(started) => going(vm.as_ref(), started.unix_ms),
         State::Lost => {
             row.insert("reason".into(), LOST.into());
             ("lost", format!("Lost: {LOST}"))
@@ -244,8 +245,13 @@ fn detached_row(record: &Record) -> Row {
     row
 }
 
-fn up(since_unix_ms: u64) -> String {
-    format!("Up {}", age(since_unix_ms))
+/// The state and status of a machine that has not ended.
+fn going(vm: Option<&RunningVm>, since_unix_ms: u64) -> (&'static str, String) {
+    let up = format!("Up {}", age(since_unix_ms));
+    match vm.is_some_and(RunningVm::is_paused) {
+        true => ("paused", format!("{up} (Paused)")),
+        false => ("running", up),
+    }
 }
 
 /// How long ago something was, in the largest unit that has two of them.

@@ -13,6 +13,7 @@ mod fork;
 mod frames;
 mod image;
 mod keys;
+mod life;
 mod list;
 #[cfg(feature = "pull")]
 mod login;
@@ -94,6 +95,16 @@ enum Command {
     Cp(copy::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
+    /// Have machines stand still
+    Pause(life::WhichArguments),
+    /// Let paused machines go on
+    Unpause(life::WhichArguments),
+    /// Show what machines use
+    Stats(life::StatsArguments),
+    /// Show the processes of a machine
+    Top(life::TopArguments),
+    /// Say what happens to machines
+    Events(life::EventsArguments),
     /// Have a detached machine's command with our streams, until keys leave it
     Attach(attach::Arguments),
     /// Show what a detached machine's command wrote
@@ -169,6 +180,11 @@ pub fn main() -> u8 {
         Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
+        Command::Pause(arguments) => life::pause(&arguments),
+        Command::Unpause(arguments) => life::unpause(&arguments),
+        Command::Stats(arguments) => life::stats(&arguments),
+        Command::Top(arguments) => life::top(&arguments),
+        Command::Events(arguments) => life::events(&arguments),
         Command::Attach(arguments) => attach::run(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),

@@ -14,7 +14,7 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
 use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -56,7 +56,15 @@ pub struct Arguments {
     /// is kept anyway
     #[arg(long)]
     rm: bool,
-    /// Not yet: machines have no network
+    /// The guest's network: off, or on for everything public. Private, loopback and
+    /// link-local addresses are refused in any case
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = NetName::Off)]
+    net: NetName,
+    /// TCP port of the host's loopback interface that the guest may reach, as
+    /// host.supermachine.internal; may be repeated
+    #[arg(long, value_name = "PORT")]
+    host_port: Vec<u16>,
+    /// Not yet: ports of the guest are not published
     #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
     publish: Vec<String>,
     /// Give the guest a directory of the host; may be repeated
@@ -119,6 +127,12 @@ pub(super) enum EngineName {
     Soft,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum NetName {
+    Off,
+    On,
+}
+
 impl From<EngineName> for Engine {
     fn from(name: EngineName) -> Self {
         match name {
@@ -167,7 +181,8 @@ fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
     if !arguments.publish.is_empty() {
         return refused(
             "--publish",
-            "a network, which machines do not have yet: exec reaches what listens in the guest",
+            "ports that are published, which there are not yet: exec reaches what listens in the \
+             guest",
         );
     }
     Ok(())
@@ -194,6 +209,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
+    config = config.with_network(network(arguments)?);
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
     }
@@ -202,6 +218,23 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     }
     config.validate()?;
     Ok(config)
+}
+
+/// What the guest may reach.
+fn network(arguments: &Arguments) -> Result<Network, Error> {
+    let ports = &arguments.host_port;
+    match arguments.net {
+        NetName::Off if ports.is_empty() => Ok(Network::Off),
+        NetName::Off => Err(Error::Unsuitable {
+            what: "--host-port",
+            needs: "--net on",
+        }),
+        NetName::On => {
+            let policy = NetworkPolicy::allow_all();
+            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
+            Ok(policy.into())
+        }
+    }
 }
 
 /// One machine, and the command that is run in it.

@@ -187,6 +187,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             layers: Vec::new(),
             mounts: Vec::new(),
             cmdline: String::new(),
+            network: None,
         };
         let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
         let limit = Deadline::within(LIMIT);

@@ -32,6 +32,8 @@ pub(crate) enum Part {
     #[error(transparent)]
     Pool(pool::PoolError),
     #[error(transparent)]
+    Network(net::policy::PolicyError),
+    #[error(transparent)]
     Protocol(exec_proto::ProtoError),
 }
 
@@ -56,6 +58,7 @@ parts! {
     crate::compat::ResourceError => Resources(Resources);
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
+    net::policy::PolicyError => Network(Network);
     exec_proto::ProtoError => Protocol(Protocol);
 }
 

@@ -50,6 +50,7 @@ impl Error {
             | Self::BadHostname { .. }
             | Self::Mount { .. }
             | Self::NameTaken { .. }
+            | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
             | Self::Unsuitable { .. }
@@ -102,6 +103,7 @@ impl Error {
             Self::BadHostname { .. } => "bad-hostname",
             Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
+            Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",
             Self::Start { .. } => "start",

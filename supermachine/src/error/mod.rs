@@ -139,6 +139,9 @@ pub enum Error {
         /// What was given.
         hostname: String,
     },
+    /// The network policy in the configuration is not one.
+    #[error(transparent)]
+    Network(Cause),
     /// A mount of the configuration is not one, or not one of the snapshot's.
     #[error("mount `{}`: {problem}", Printable::line(tag))]
     Mount {

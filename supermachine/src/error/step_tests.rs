@@ -173,6 +173,10 @@ fn of_others() -> Vec<Error> {
             limit: 1,
         }
         .into(),
+        net::policy::PolicyError::Ports(text()).into(),
+        net::policy::PolicyError::Host(text()).into(),
+        net::policy::PolicyError::Network(text()).into(),
+        net::policy::PolicyError::TooManyRules(1000).into(),
         PoolError::Config("odd").into(),
         PoolError::Timeout {
             waited,

@@ -8,6 +8,8 @@ mod extract;
 mod gather;
 #[cfg(feature = "cli")]
 pub(crate) mod mounts;
+mod tar;
+mod whole;
 
 use crate::exec::{Command, ExecStatus, Opens, Sinks};
 use crate::limits::GUEST_ANSWER_TIMEOUT;
@@ -19,6 +21,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+pub use whole::FileOptions;
 
 /// Most bytes of a list that are taken: some hundred thousand names.
 const MAX_LIST_BYTES: usize = 64 << 20;
@@ -204,8 +207,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Exec`] if something else is in the way.
     pub fn mkdir_all(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        let path = absolute(path.as_ref())?;
-        ask(self, &[b"mkdir-all", DIRECTORY_MODE, path]).map(drop)
+        mkdir_all(self, path.as_ref())
     }
 
     /// Removes a file, a link or an empty directory.
@@ -291,6 +293,10 @@ impl Vm {
     ) -> Result<Copied, Error> {
         copy_out(self, guest.as_ref(), host.as_ref(), options)
     }
+}
+
+fn mkdir_all(on: &dyn Opens, path: &[u8]) -> Result<(), Error> {
+    ask(on, &[b"mkdir-all", DIRECTORY_MODE, absolute(path)?]).map(drop)
 }
 
 /// Of a directory that is made, in decimal digits.
@@ -455,12 +461,24 @@ pub(crate) fn copy_in(
     guest: &[u8],
     options: &CopyOptions,
 ) -> Result<Copied, Error> {
+    feed(on, guest, options, |write| {
+        gather::gather(host, options, write)
+    })
+}
+
+/// Makes a tree of the guest of the stream that `gather` writes.
+fn feed(
+    on: &dyn Opens,
+    guest: &[u8],
+    options: &CopyOptions,
+    gather: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<bool, Error>) -> Result<Copied, Error> + Send,
+) -> Result<Copied, Error> {
     let command = limited(tool(&[b"unpack", absolute(guest)?]), options);
     let channel = command.start(on, true)?;
     let mut words = Words(Vec::new());
     let (status, gathered) = std::thread::scope(|scope| {
         let feed = || {
-            let gathered = gather::gather(host, options, &mut |bytes| channel.write_stdin(bytes));
+            let gathered = gather(&mut |bytes| channel.write_stdin(bytes));
             // Of a tree that is not whole, the end tells the guest.
             let closed = channel.close_stdin();
             gathered.and_then(|copied| closed.map(|()| copied))
@@ -475,7 +493,15 @@ pub(crate) fn copy_in(
     })?;
     // What the host could not read made the guest's end, not the other way round.
     match (status, gathered) {
-        (_, Err(error @ (Error::Host { .. } | Error::CopyTooLarge { .. }))) => Err(error),
+        (
+            _,
+            Err(
+                error @ (Error::Host { .. }
+                | Error::System { .. }
+                | Error::Unsuitable { .. }
+                | Error::CopyTooLarge { .. }),
+            ),
+        ) => Err(error),
         (Err(error), _) => Err(error),
         (Ok(status), gathered) => {
             check(&status, &words.0)?;

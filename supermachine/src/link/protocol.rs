@@ -8,6 +8,7 @@
 //! and opens none itself.
 
 use crate::Engine;
+use net::policy::Policy;
 use serde::{Deserialize, Serialize};
 use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use vmm_core::spec::{Owner, SymlinkPolicy};
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -68,6 +69,8 @@ pub struct Boot {
     pub mounts: Vec<Mount>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 /// A directory of the host that a guest can mount.
@@ -133,6 +136,8 @@ pub struct Restore {
     pub vcpus: u32,
     /// Guest memory in MiB that it may be told to have.
     pub memory_mib: usize,
+    /// What the guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 /// From the embedder.

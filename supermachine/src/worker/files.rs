@@ -1,12 +1,14 @@
 //! Files that come with orders.
 
+use super::network;
 use crate::link::protocol::Mount;
+use net::policy::Policy;
 use snapshot::OpenFiles;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use vmm_core::machine::RestoreOptions;
-use vmm_core::{HostFile, Share};
+use vmm_core::{HostFile, Network, Share};
 
 /// Files by the names they were sent with.
 pub fn named(names: &[String], files: Vec<OwnedFd>) -> OpenFiles {
@@ -21,9 +23,16 @@ pub struct Given {
     pub layers: Vec<HostFile>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
+    /// What its guest may reach, if it has a network interface.
+    pub network: Option<Policy>,
 }
 
 impl Given {
+    /// The network interface, if there is one: it serves one machine.
+    pub fn interface(&self) -> Option<Network> {
+        self.network.clone().map(network::interface)
+    }
+
     /// All that a child of this process needs to have the same.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let directories = self.shares.iter().map(|share| &share.directory);
@@ -36,6 +45,7 @@ impl Given {
         RestoreOptions {
             disks: self.layers.clone(),
             shares: self.shares.clone(),
+            network: self.interface(),
             ..RestoreOptions::default()
         }
     }

@@ -6,6 +6,7 @@ mod files;
 mod hangup;
 pub(crate) mod identity;
 mod monitor;
+mod network;
 mod oom;
 mod questions;
 mod served;

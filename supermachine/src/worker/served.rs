@@ -250,6 +250,7 @@ impl Served {
             .ok_or(Refusal::Untimely("boot without a kernel"))?;
         let initrd = files.next();
         self.given.layers = files.collect();
+        self.given.network = boot.network.clone();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
@@ -258,6 +259,7 @@ impl Served {
             possible_vcpus: boot.possible_vcpus,
             disks: self.given.layers.clone(),
             shares: self.given.shares.clone(),
+            network: self.given.interface(),
             ..MachineSpec::new(kernel)
         };
         self.started(prepared.boot(&spec)?)?;
@@ -278,6 +280,7 @@ impl Served {
             .stamp(restore.guest.clone());
         let files = files::named(&restore.files, files);
         self.given.layers = files::among(&files, &restore.layers)?;
+        self.given.network = restore.network.clone();
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;

@@ -67,6 +67,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         mounts: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
+        network: None,
     };
     for order in [
         ToWorker::Hello { version: VERSION },

@@ -11,6 +11,7 @@ use devices::virtio::blk::{Blk, BlkConfig, BlkState};
 use devices::virtio::fs::{Fs, FsConfig, FsState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
+use devices::virtio::net::NetState;
 use devices::virtio::rng::{Rng, RngState};
 use devices::virtio::vsock::{Vsock, VsockConfig, VsockListener, VsockState};
 use devices::virtio::{DeviceState, StateFormat, Traffic, VirtioDevice};
@@ -23,7 +24,7 @@ use super::line::VmLine;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Share, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Share, Volume};
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -52,14 +53,15 @@ pub struct DeviceCounters {
     pub traffic: Option<Traffic>,
 }
 
-/// The states that devices take, by slot: those that every machine has, disks, and
-/// directories of the host.
+/// The states that devices take, by slot: those that every machine has, disks,
+/// directories of the host, and the network, if there is one.
 pub(super) fn virtio_formats(disks: u32, shares: u32) -> impl Iterator<Item = StateFormat> {
     let repeat = |format, count: u32| std::iter::repeat_n(format, count as usize);
     FIXED_FORMATS
         .into_iter()
         .chain(repeat(BlkState::FORMAT, disks))
         .chain(repeat(FsState::FORMAT, shares))
+        .chain(std::iter::once(NetState::FORMAT))
 }
 
 /// The devices of a machine, by what saves and restores them.
@@ -146,8 +148,8 @@ fn line(vm: &Arc<dyn DynVm>, intid: u32) -> Arc<dyn IrqLine> {
     })
 }
 
-/// How many virtio devices a machine has that has so many beside those that every
-/// machine has, each with an interrupt below `end_line`.
+/// How many virtio devices a machine with `others` beside the fixed ones has, each
+/// with an interrupt below `end_line`.
 pub(super) fn virtio_count(
     slots: &VirtioSlots,
     others: usize,
@@ -159,6 +161,22 @@ pub(super) fn virtio_count(
         .ok()
         .filter(|count| *count <= max)
         .ok_or(MachineError::TooManyDevices { devices, max })
+}
+
+/// The devices that not every machine has, in order: read-only disks, volumes,
+/// directories of the host, and the network.
+pub(super) fn open_others(
+    disks: &[HostFile],
+    volumes: &[Volume],
+    shares: &[Share],
+    network: Option<&Network>,
+) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let mut others = open_disks(disks, volumes)?;
+    others.extend(open_shares(shares)?);
+    if let Some(network) = network {
+        others.push(Box::new(network.device()));
+    }
+    Ok(others)
 }
 
 /// Opens read-only disks and volumes.

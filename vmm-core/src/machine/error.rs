@@ -189,6 +189,16 @@ pub enum MachineError {
         /// Disks given now.
         given: usize,
     },
+    /// The snapshot was made with a network and is restored without, or the other
+    /// way round.
+    #[error(
+        "the snapshot was made {} a network interface, and a copy has what it was made with",
+        if *saved { "with" } else { "without" }
+    )]
+    OtherNetwork {
+        /// Whether it was made with one.
+        saved: bool,
+    },
     /// The snapshot was made with another number of directories of the host.
     #[error("the snapshot was made with {saved} mounts, {given} were given")]
     OtherShares {

@@ -104,8 +104,12 @@ impl PreparedMachine {
     ) -> Result<(RunningMachine, [u8; 16]), MachineError> {
         let ForkedMachine { memory, saved } = forked;
         self.create_vcpus(saved.vcpus())?;
-        let mut others = assembly::open_disks(&options.disks, &options.volumes)?;
-        others.extend(assembly::open_shares(&options.shares)?);
+        let others = assembly::open_others(
+            &options.disks,
+            &options.volumes,
+            &options.shares,
+            options.network.as_ref(),
+        )?;
         let machine = self.assemble(memory, others, saved.possible_vcpus())?;
         let generation = match &*machine.parts() {
             Some(parts) => machine.load(parts, &saved)?,

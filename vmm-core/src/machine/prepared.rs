@@ -186,8 +186,12 @@ impl PreparedMachine {
         };
         let start = self.arch.load(&memory, &files, &boot)?;
         self.create_vcpus(spec.vcpus)?;
-        let mut others = assembly::open_disks(&spec.disks, &spec.volumes)?;
-        others.extend(assembly::open_shares(&spec.shares)?);
+        let others = assembly::open_others(
+            &spec.disks,
+            &spec.volumes,
+            &spec.shares,
+            spec.network.as_ref(),
+        )?;
         let first = self.arch.vcpu_id(0);
         let power = self.capabilities.power;
         let machine = self.assemble(memory, others, possible_vcpus)?;
@@ -275,7 +279,8 @@ pub(crate) fn check_boot(
     let arch = arch::of(capabilities.architecture);
     let slots = &arch.layout().virtio;
     let end_line = first_spi.saturating_add(spi_count);
-    let others = spec.disks.len() + spec.volumes.len() + spec.shares.len();
+    let disks = spec.disks.len() + spec.volumes.len();
+    let others = disks + spec.shares.len() + usize::from(spec.network.is_some());
     Ok(Checked {
         cmdline: command_line(
             &spec.cmdline,

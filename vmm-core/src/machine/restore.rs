@@ -21,7 +21,7 @@ use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
 use crate::memory::{GuestMemory, MemoryError};
-use crate::spec::{HostFile, Share, Volume};
+use crate::spec::{HostFile, Network, Share, Volume};
 
 /// What a machine is restored with: everything of the host that it uses comes
 /// from here and nothing from the snapshot.
@@ -31,6 +31,8 @@ pub struct RestoreOptions {
     pub disks: Vec<HostFile>,
     /// Writable disks, in the order they had.
     pub volumes: Vec<Volume>,
+    /// What the network interface leads to, if and only if there was one.
+    pub network: Option<Network>,
     /// Directories that the guest can mount, in the order they had and with the
     /// tags they had.
     pub shares: Vec<Share>,
@@ -88,6 +90,11 @@ impl PreparedMachine {
                 given,
             });
         }
+        if saved.has_network() != options.network.is_some() {
+            return Err(MachineError::OtherNetwork {
+                saved: saved.has_network(),
+            });
+        }
         if options.shares.len() != board.shares as usize {
             return Err(MachineError::OtherShares {
                 saved: board.shares,
@@ -110,8 +117,12 @@ impl PreparedMachine {
         }
         saved.check_devices(self.arch())?;
         self.create_vcpus(saved.vcpus().max(options.vcpus))?;
-        let mut others = assembly::open_disks(&options.disks, &options.volumes)?;
-        others.extend(assembly::open_shares(&options.shares)?);
+        let others = assembly::open_others(
+            &options.disks,
+            &options.volumes,
+            &options.shares,
+            options.network.as_ref(),
+        )?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {
             let (start, room) = layout.hot_region(board.ram_bytes);

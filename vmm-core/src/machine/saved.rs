@@ -97,6 +97,11 @@ impl SavedMachine {
         Ok(())
     }
 
+    /// Whether the machine has a network interface.
+    pub fn has_network(&self) -> bool {
+        self.board.virtio.len() > FIXED_VIRTIO + self.board.others()
+    }
+
     /// vCPUs the guest was told of, and so the most it can ever have.
     pub fn possible_vcpus(&self) -> u32 {
         self.board.possible_vcpus
@@ -199,6 +204,11 @@ impl SavedMachine {
 }
 
 impl Board {
+    /// Devices between those that every machine has and the network.
+    fn others(&self) -> usize {
+        self.disks as usize + self.shares as usize
+    }
+
     fn check(&self) -> Result<(), MachineError> {
         let limit = usize::from(snapshot::limits::MAX_VCPUS);
         let vcpus = self.power.len();
@@ -207,7 +217,8 @@ impl Board {
             && self.possible_vcpus as usize <= limit
             && self.power.contains(&Power::On)
             && self.virtio.len() <= usize::from(snapshot::limits::MAX_DEVICES)
-            && self.virtio.len() == FIXED_VIRTIO + self.disks as usize + self.shares as usize;
+            && (FIXED_VIRTIO + self.others()..=FIXED_VIRTIO + self.others() + 1)
+                .contains(&self.virtio.len());
         if good {
             Ok(())
         } else {

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     ("supermachine-exec-proto", 1, &[]),
     ("supermachine-hvf", 1, &[]),
     ("supermachine-kernel", 1, &[]),
+    ("supermachine-net", 1, &[]),
     ("supermachine-oci-bake", 1, &[]),
     ("supermachine-pool", 1, &[]),
     ("supermachine-softhv", 2, &["supermachine-hvf"]),
@@ -40,6 +41,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         &[
             "supermachine-exec-proto",
             "supermachine-kernel",
+            "supermachine-net",
             "supermachine-oci-bake",
             "supermachine-oci-pull",
             "supermachine-pool",

@@ -1,0 +1,25 @@
+//! Names: the guest's questions and the answers it gets.
+
+pub(crate) mod message;
+
+use std::net::IpAddr;
+
+/// Which addresses of a name are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What became of a look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The name's addresses; none if it has other things.
+    Addresses(Vec<IpAddr>),
+    /// There is no such name.
+    NoName,
+    /// Nobody knows now.
+    Failed,
+}

@@ -1,0 +1,179 @@
+//! The thread and its sockets; what goes over the cable, the core's tests look at.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Condvar;
+
+use super::*;
+use crate::policy::Policy;
+use crate::tcp::Key;
+use crate::wire::build::{self, Link, TcpOut};
+use crate::wire::tcp::{Segment, flag};
+use crate::wire::{Ethernet, ip};
+use crate::{Addresses, Close, Family, Io, Ticket};
+
+/// How long something may take that takes no time: a hang fails, slowness does not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Cable {
+    sent: Mutex<Vec<Vec<u8>>>,
+    given: Mutex<Vec<Vec<u8>>>,
+    changed: Condvar,
+}
+
+impl Port for Cable {
+    fn take(&self, frame: &mut Vec<u8>) -> Option<bool> {
+        let mut sent = lock(&self.sent);
+        if sent.is_empty() {
+            return None;
+        }
+        *frame = sent.remove(0);
+        Some(false)
+    }
+
+    fn give(&self, frame: &Frame<'_>) -> bool {
+        let [first, second] = frame.payload;
+        lock(&self.given).push([frame.header, first, second].concat());
+        self.changed.notify_all();
+        true
+    }
+
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+
+    fn flush(&self) {}
+}
+
+impl Cable {
+    /// The next frame that the guest is given.
+    fn next(&self) -> Vec<u8> {
+        let waiting = lock(&self.given);
+        let waited = self
+            .changed
+            .wait_timeout_while(waiting, PATIENCE, |given| given.is_empty());
+        let (mut given, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!given.is_empty(), "nothing came");
+        given.remove(0)
+    }
+}
+
+/// Writes the guest's frames, with our own pen.
+#[derive(Default)]
+struct Pen(Vec<u8>);
+
+impl Io for Pen {
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+    fn give(&mut self, frame: &Frame<'_>) -> bool {
+        let [first, second] = frame.payload;
+        self.0 = [frame.header, first, second].concat();
+        true
+    }
+    fn connect(&mut self, _: FlowId, _: std::net::SocketAddr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn connected(&mut self, _: FlowId) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn send(&mut self, _: FlowId, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn receive(&mut self, _: FlowId, _: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn finish_sending(&mut self, _: FlowId) {}
+    fn close(&mut self, _: FlowId, _: Close) {}
+    fn look_up(&mut self, _: Ticket, _: &str, _: Family) -> bool {
+        false
+    }
+}
+
+fn frame(port: u16, sequence: u32, acknowledged: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let addresses = Addresses::default();
+    // The other way round: the guest writes to the gateway.
+    let link = Link {
+        guest: addresses.gateway_mac,
+        gateway: addresses.guest_mac,
+    };
+    let key = Key {
+        guest: (addresses.guest, 4000).into(),
+        remote: (addresses.gateway, port).into(),
+    };
+    let mut pen = Pen::default();
+    let out = TcpOut {
+        from: key.guest,
+        to: key.remote,
+        sequence,
+        acknowledged,
+        flags,
+        window: 0xffff,
+        options: &[],
+        payload: [payload, &[]],
+        segment_bytes: u16::MAX,
+    };
+    build::tcp(&mut pen, link, &out);
+    pen.0
+}
+
+fn heard(frame: &[u8]) -> (u8, u32, Vec<u8>) {
+    let ethernet = Ethernet::read(frame).unwrap();
+    let packet = ip::Packet::read(ethernet.kind, ethernet.payload).unwrap();
+    let segment = Segment::read(packet.payload).unwrap();
+    (segment.flags, segment.sequence, segment.payload.to_vec())
+}
+
+#[test]
+fn guest_speaks_with_a_socket_of_the_host() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    assert!(!network.is_active(), "no thread before the first frame");
+    let say = |sequence, acknowledged, flags, payload: &[u8]| {
+        lock(&cable.sent).push(frame(port, sequence, acknowledged, flags, payload));
+        network.wake();
+    };
+    say(100, 0, flag::SYN, b"");
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (flags, first, _) = heard(&cable.next());
+    assert_eq!(flags, flag::SYN | flag::ACK);
+    assert!(network.is_active());
+    let next = first.wrapping_add(1);
+    say(101, next, flag::ACK, b"hello");
+    let mut got = [0; 5];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello");
+    assert_eq!(heard(&cable.next()).0, flag::ACK);
+    io::Write::write_all(&mut stream, b"welcome").unwrap();
+    let (_, at, payload) = heard(&cable.next());
+    assert_eq!((at, &payload[..]), (next, &b"welcome"[..]));
+    // Back to before the connection: the host's end is over, too.
+    network.restore(&[]).unwrap();
+    assert!(stream.read(&mut got).is_err(), "a reset");
+    drop(network);
+    let _ = cable;
+}
+
+#[test]
+fn names_of_the_host_are_looked_up_beside_the_thread() {
+    let network = Network::new(Config::new(Policy::allow_all()));
+    let resolver = &network.shared.resolver;
+    assert!(resolver.ask(&network.shared, Ticket(7), "localhost", Family::V4));
+    let begun = Instant::now();
+    let answers = loop {
+        let answers = resolver.answers();
+        if !answers.is_empty() {
+            break answers;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no answer");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let expected = crate::Answer::Addresses(vec![Ipv4Addr::LOCALHOST.into()]);
+    assert_eq!(answers, [(Ticket(7), expected)]);
+}

@@ -1,0 +1,126 @@
+//! What the core needs from outside: a guest to give frames to, and sockets.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+
+use crate::dns::Family;
+
+/// Names a connection of the core to its owner: the number of a place that is used
+/// again once [`Io::close`] was called for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(
+    /// Below [`Config::max_flows`](crate::Config::max_flows).
+    pub u32,
+);
+
+/// Names a look-up until its answer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(
+    /// Used once.
+    pub u64,
+);
+
+/// What the guest's driver takes over from whoever sends it frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Checksums may be left to the receiver.
+    pub checksum: bool,
+    /// TCP over IPv4 may come in frames longer than a segment.
+    pub segments_v4: bool,
+    /// TCP over IPv6 may.
+    pub segments_v6: bool,
+}
+
+/// A checksum that is left to the receiver: it holds the pseudo-header's sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Where in the frame the summed bytes begin.
+    pub start: u16,
+    /// Where the checksum is, from there.
+    pub offset: u16,
+}
+
+/// How a frame longer than a segment is to be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segmentation {
+    /// It is IPv6.
+    pub is_v6: bool,
+    /// Bytes of payload of each segment.
+    pub segment_bytes: u16,
+    /// Bytes of the frame before the payload.
+    pub header_bytes: u16,
+}
+
+/// A frame for the guest: the header and then both parts of the payload.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    /// Ethernet, IP and transport header.
+    pub header: &'a [u8],
+    /// Where the payload is.
+    pub payload: [&'a [u8]; 2],
+    /// Set if the checksum is not complete.
+    pub checksum: Option<PartialChecksum>,
+    /// Set if it is longer than a segment.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl Frame<'_> {
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        let [first, second] = self.payload;
+        self.header.len() + first.len() + second.len()
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("bytes", &self.bytes())
+            .field("checksum", &self.checksum)
+            .field("segmentation", &self.segmentation)
+            .finish()
+    }
+}
+
+/// How a socket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// What was sent still arrives.
+    Orderly,
+    /// The other end learns that the guest gave up.
+    Reset,
+}
+
+/// The two ends between which the core stands. Nothing here waits.
+pub trait Io {
+    /// What the guest takes over.
+    fn offloads(&self) -> Offloads;
+
+    /// Gives the guest a frame; false if it has no room for it now.
+    fn give(&mut self, frame: &Frame<'_>) -> bool;
+
+    /// Begins to connect a stream.
+    fn connect(&mut self, flow: FlowId, to: SocketAddr) -> io::Result<()>;
+
+    /// What became of a stream that was being connected: `NotConnected` if that is
+    /// not known yet.
+    fn connected(&mut self, flow: FlowId) -> io::Result<()>;
+
+    /// Sends what fits.
+    fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Receives what is there.
+    fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Tells the other end that nothing more comes.
+    fn finish_sending(&mut self, flow: FlowId);
+
+    /// Ends a stream or datagram socket. The number is free then.
+    fn close(&mut self, flow: FlowId, how: Close);
+
+    /// Begins to look a name up, whose answer goes to
+    /// [`Stack::answered`](crate::Stack::answered); false if there is too much to
+    /// do already.
+    fn look_up(&mut self, ticket: Ticket, name: &str, family: Family) -> bool;
+}

@@ -1,0 +1,251 @@
+//! What a guest may reach.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+mod address;
+mod names;
+
+pub use address::{Cidr, is_special};
+pub use names::HostPattern;
+pub(crate) use names::{MAX_NAME_BYTES, Names};
+
+/// Most rules of a policy.
+pub const MAX_RULES: usize = 512;
+
+/// Why a policy is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// A network that is none.
+    #[error("{0:?} is not a network: write an address, or one with a prefix like 192.0.2.0/24")]
+    Network(String),
+    /// A host name that is none.
+    #[error("{0:?} is not a host name: write one like example.com or *.example.com")]
+    Host(String),
+    /// A range of ports that is none.
+    #[error("{0:?} is not a port: write a number, or a range like 8000-8080")]
+    Ports(String),
+    /// More rules than are read for each connection.
+    #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
+    TooManyRules(usize),
+}
+
+/// What a rule says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Verdict {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// What a guest speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// Echo requests, which have no port.
+    Icmp,
+}
+
+/// What a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Target {
+    /// Everything that is public.
+    Any,
+    /// Addresses.
+    Network(Cidr),
+    /// Addresses that this guest was told for a name.
+    Host(HostPattern),
+}
+
+/// Ports from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Ports {
+    first: u16,
+    last: u16,
+}
+
+impl Ports {
+    /// All of them.
+    pub const ALL: Self = Self {
+        first: 0,
+        last: u16::MAX,
+    };
+
+    fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl From<u16> for Ports {
+    fn from(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+}
+
+impl From<RangeInclusive<u16>> for Ports {
+    fn from(ports: RangeInclusive<u16>) -> Self {
+        Self {
+            first: *ports.start(),
+            last: *ports.end(),
+        }
+    }
+}
+
+impl FromStr for Ports {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(PolicyError::Ports(text.to_owned())),
+        }
+    }
+}
+
+/// One line of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct Rule {
+    /// What it says.
+    pub verdict: Verdict,
+    /// Of what.
+    pub target: Target,
+    /// On which ports.
+    pub ports: Ports,
+    /// By which protocol; all of them if absent.
+    pub protocol: Option<Protocol>,
+}
+
+/// What a guest may reach: the first rule that fits decides. Addresses that are
+/// not public are open only to rules that list a network among them, whatever
+/// names lead there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct Policy {
+    rules: Vec<Rule>,
+    otherwise: Verdict,
+    host_ports: Vec<u16>,
+}
+
+impl Policy {
+    /// Nothing may be reached but what rules allow.
+    pub fn deny_all() -> Self {
+        Self {
+            rules: Vec::new(),
+            otherwise: Verdict::Deny,
+            host_ports: Vec::new(),
+        }
+    }
+
+    /// Everything public may be reached but what rules deny.
+    pub fn allow_all() -> Self {
+        Self {
+            otherwise: Verdict::Allow,
+            ..Self::deny_all()
+        }
+    }
+
+    /// Adds a rule behind the others.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// Lets the guest reach this TCP port of the host's loopback interface, at the
+    /// gateway's address.
+    #[must_use]
+    pub fn host_port(mut self, port: u16) -> Self {
+        self.host_ports.push(port);
+        self
+    }
+
+    /// Refuses a policy of too many rules.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        match self.rules.len() {
+            0..=MAX_RULES => Ok(()),
+            rules => Err(PolicyError::TooManyRules(rules)),
+        }
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    pub(crate) fn has_host_port(&self, port: u16) -> bool {
+        self.host_ports.contains(&port)
+    }
+
+    /// Whether the guest may reach an address, for which it was told `names`.
+    pub(crate) fn allows(
+        &self,
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+        names: &mut dyn Iterator<Item = &str>,
+    ) -> bool {
+        let special = is_special(address);
+        let names: Vec<&str> = names.collect();
+        for rule in &self.rules {
+            let is_meant = rule.protocol.is_none_or(|only| only == protocol)
+                && (protocol == Protocol::Icmp || rule.ports.contains(port));
+            let (hits, lists) = match &rule.target {
+                Target::Any => (true, false),
+                Target::Network(network) => (network.contains(address), network.is_special()),
+                Target::Host(pattern) => (names.iter().any(|name| pattern.matches(name)), false),
+            };
+            if !is_meant || !hits {
+                continue;
+            }
+            match rule.verdict {
+                Verdict::Deny => return false,
+                Verdict::Allow if !special || lists => return true,
+                Verdict::Allow => {}
+            }
+        }
+        self.otherwise == Verdict::Allow && !special
+    }
+
+    /// Whether the guest may ask for a name's addresses: if some port of it may be
+    /// reached. What no rule allows is not asked, since a question also tells.
+    pub(crate) fn may_ask(&self, name: &str) -> bool {
+        for rule in &self.rules {
+            let hits = match &rule.target {
+                Target::Any => true,
+                Target::Host(pattern) => pattern.matches(name),
+                Target::Network(_) => false,
+            };
+            let is_all = rule.ports == Ports::ALL && rule.protocol.is_none();
+            match rule.verdict {
+                Verdict::Allow if hits => return true,
+                Verdict::Deny if hits && is_all => return false,
+                _ => {}
+            }
+        }
+        self.otherwise == Verdict::Allow
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Guests that mean harm.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::support::*;
+
+#[test]
+fn a_hundred_thousand_syns_leave_others_their_share() {
+    let mut net = Net::new();
+    let mut peer = Peer::new(1);
+    let syn = peer.syn();
+    for n in 0..100_000_u32 {
+        let port = u16::try_from(1 + n % 60_000).unwrap();
+        let syn = Tcp {
+            guest_port: port,
+            ..syn.clone()
+        };
+        net.frame(&frame_of(&syn));
+    }
+    net.turn();
+    // A quarter of 512, to the one destination.
+    assert_eq!(net.stack.flows(), 128);
+    let syn = Tcp {
+        remote: SocketAddrV4::new(Ipv4Addr::new(9, 9, 9, 10), 80),
+        ..syn
+    };
+    net.frame(&frame_of(&syn));
+    assert_eq!(net.stack.flows(), 129);
+}
+
+#[test]
+fn health_checks_that_reset_do_not_use_up_what_is_half_open() {
+    let mut net = Net::new();
+    for n in 0..2000_u16 {
+        let mut peer = Peer::new(1000 + n);
+        let syn = peer.syn();
+        net.send(&syn);
+        net.socket(0).outcome = Some(Ok(()));
+        net.ready(0, false, true);
+        assert!(net.one().has(SYN | ACK), "number {n}");
+        let reset = peer.segment(RST, b"");
+        net.send(&reset);
+    }
+    assert_eq!(net.stack.flows(), 0);
+}
+
+#[test]
+fn connections_are_bounded() {
+    let mut config = supermachine_net::Config::new(supermachine_net::policy::Policy::allow_all());
+    config.max_flows = 50;
+    let mut net = Net::of(config);
+    for n in 0..50 {
+        net.connect(1000 + n, n.into());
+    }
+    let syn = Peer::new(99).syn();
+    net.send(&syn);
+    assert!(net.one().has(RST));
+    assert_eq!(net.stack.flows(), 50);
+}
+
+#[test]
+fn what_is_no_packet_is_ignored() {
+    let mut net = Net::new();
+    let good = frame_of(&Peer::new(GUEST_PORT).syn());
+    for length in 0..good.len() {
+        net.frame(&good[..length]);
+    }
+    // Every byte of it wrong in turn.
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x20;
+        net.frame(&bad);
+    }
+    // Fragments, the first one and the second.
+    for (high, low) in [(0x20, 0), (0, 1)] {
+        let mut fragment = good.clone();
+        fragment[20..22].copy_from_slice(&[high, low]);
+        fragment[24..26].copy_from_slice(&[0, 0]);
+        let sum = checksum(&[&fragment[14..34]]);
+        fragment[24..26].copy_from_slice(&sum.to_be_bytes());
+        net.frame(&fragment);
+    }
+    net.turn();
+    // The guest's MAC address is the one field that nobody looks at.
+    assert!(net.host.sockets.len() <= 1);
+    assert!(net.stack.counters().ignored_frames > 100);
+}
+
+#[test]
+fn numbers_that_lie_do_no_harm() {
+    let mut net = Net::new();
+    let mut peer = net.connect(GUEST_PORT, 0);
+    let good = peer.segment(ACK, b"data");
+    let mut lies = Vec::new();
+    for distance in [
+        1,
+        1 << 20,
+        1 << 30,
+        u32::MAX / 2,
+        u32::MAX / 2 + 1,
+        u32::MAX,
+    ] {
+        for flags in [0, ACK, SYN, SYN | ACK, 0xff & !(RST | FIN)] {
+            lies.push(Tcp {
+                sequence: good.sequence.wrapping_add(distance),
+                flags,
+                ..good.clone()
+            });
+            lies.push(Tcp {
+                acknowledged: good.acknowledged.wrapping_add(distance),
+                sequence: good.sequence.wrapping_add(1 << 21),
+                flags,
+                ..good.clone()
+            });
+        }
+    }
+    for lie in &lies {
+        net.send(lie);
+        assert!(net.given().len() <= 2, "{lie:x?}");
+    }
+    assert_eq!(net.stack.flows(), 1);
+    net.send(&good);
+    let sent = &net.socket(0).sent;
+    // What it said first of each place, and nothing of what lay beyond the window.
+    assert!((4..10).contains(&sent.len()), "{sent:?}");
+}
+
+#[test]
+fn pieces_that_are_parked_are_bounded() {
+    let mut config = supermachine_net::Config::new(supermachine_net::policy::Policy::allow_all());
+    config.max_buffered_bytes = 100_000;
+    let mut net = Net::of(config);
+    for n in 0..10 {
+        let mut peer = net.connect(1000 + n, n.into());
+        peer.segment(ACK, b"lost");
+        for _ in 0..100 {
+            let later = peer.segment(ACK, &[1; 1000]);
+            net.send(&later);
+            net.given();
+        }
+    }
+    assert!(net.stack.buffered_bytes() <= 100_000);
+}

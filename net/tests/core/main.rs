@@ -1,0 +1,11 @@
+//! The core without a guest or a socket: frames by hand, a host that does as told.
+//!
+//! The tests of `rules` are those of what broke others' networks of this kind; each
+//! fails if its rule is left out.
+
+mod hostile;
+mod names;
+mod over_snapshots;
+mod reached;
+mod rules;
+mod support;

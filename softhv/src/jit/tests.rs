@@ -1,0 +1,125 @@
+//! What is where, and who may write it; what code does is tested by the streams.
+
+use super::{Policy, with};
+use crate::code::CodeCache;
+use crate::cpu::op::Op;
+use crate::exec::bind;
+use crate::exec::branch::stale;
+use crate::mode::Mode;
+use std::fs;
+
+const USER: Mode = Mode {
+    user: true,
+    fp_traps: false,
+    sp_off: false,
+};
+/// add x0, x0, #1; ret
+const WORDS: [u32; 2] = [0x9100_0400, 0xd65f_03c0];
+const PLACE: u64 = 0x8000_0000;
+
+fn cache() -> CodeCache {
+    let mut cache = CodeCache::new(stale);
+    cache.set_tier(with(Policy::EAGER));
+    cache
+}
+
+/// Adds a block `at` bytes into a page and compiles it; its entry.
+fn compiled(cache: &mut CodeCache, at: u16) -> *const Op {
+    let mut ops = Vec::new();
+    cache.begin(&mut ops);
+    bind::block(&mut ops, USER, at, WORDS.len(), |n| WORDS[n]);
+    let entry = cache.insert(USER, PLACE + u64::from(at), &mut ops, &WORDS);
+    // SAFETY: the entry of one of its blocks.
+    unsafe { cache.compile(entry.cast_mut()) };
+    entry
+}
+
+/// Where the handler of `op` is.
+fn address(op: *const Op) -> usize {
+    // SAFETY: of a cache that the callers have yet.
+    unsafe { (*op).run as usize }
+}
+
+/// A line of the process's map of memory.
+struct Mapping {
+    rights: String,
+    name: String,
+    /// Names the file, as long as the process lives.
+    inode: u64,
+}
+
+fn mappings() -> Vec<(std::ops::Range<usize>, Mapping)> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let parse = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (from, to) = fields[0].split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| usize::from_str_radix(text, 16).unwrap());
+        let mapping = Mapping {
+            rights: fields[1].to_owned(),
+            name: fields.get(5).copied().unwrap_or_default().to_owned(),
+            inode: fields[4].parse().unwrap(),
+        };
+        (from..to, mapping)
+    };
+    maps.lines().map(parse).collect()
+}
+
+/// What is mapped at `address`, which code is at.
+fn mapping(address: usize) -> Mapping {
+    let found = mappings()
+        .into_iter()
+        .find(|(range, _)| range.contains(&address));
+    let (_, mapping) = found.expect("it is mapped");
+    assert!(mapping.name.contains("softhv-code"), "{}", mapping.name);
+    mapping
+}
+
+#[test]
+fn compiled_code_has_no_writable_address() {
+    let mut cache = cache();
+    let entry = compiled(&mut cache, 0);
+    let inode = mapping(address(entry)).inode;
+    for (range, mapping) in mappings() {
+        if mapping.inode == inode && mapping.name.contains("softhv-code") {
+            assert_eq!(mapping.rights, "r-xp", "{range:x?}");
+        }
+    }
+}
+
+#[test]
+fn a_forked_process_keeps_its_parents_code_and_writes_elsewhere() {
+    let mut cache = cache();
+    let old = compiled(&mut cache, 0);
+    let (before, inode) = (address(old), mapping(address(old)).inode);
+    assert_eq!(mapping(address(compiled(&mut cache, 64))).inode, inode);
+    cache.settle(&crate::dirty::CodePages::new());
+    assert_ne!(mapping(address(compiled(&mut cache, 128))).inode, inode);
+    assert_eq!(address(old), before);
+    assert_eq!(mapping(before).inode, inode);
+}
+
+#[test]
+fn an_idle_vcpu_keeps_no_code() {
+    let mut cache = cache();
+    let inode = mapping(address(compiled(&mut cache, 0))).inode;
+    cache.release();
+    assert!(
+        mappings()
+            .iter()
+            .all(|(_, m)| m.inode != inode || !m.name.contains("softhv-code"))
+    );
+    // And compiles again when it works again.
+    mapping(address(compiled(&mut cache, 0)));
+}
+
+#[test]
+fn changed_code_is_left_by_compiled_blocks_too() {
+    let mut cache = cache();
+    let entry = compiled(&mut cache, 0);
+    let range = crate::mail::CodeRange {
+        pa: PLACE + 4,
+        bytes: 4,
+    };
+    cache.invalidate(range);
+    assert_eq!(address(entry), stale as *const () as usize);
+}

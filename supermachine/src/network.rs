@@ -1,0 +1,216 @@
+//! What a machine may reach.
+
+use net::policy::{Policy, PolicyError, Ports, Protocol, Rule, Target, Verdict};
+
+use crate::Error;
+
+/// What a machine's guest may reach of the network. It is always the caller's: a
+/// snapshot holds none, and each start says it anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// Nothing: the guest has no interface but its own loopback.
+    #[default]
+    Off,
+    /// Everything public. What is not (private, loopback, link-local and shared
+    /// addresses, metadata services, in every form) is refused.
+    AllowAll,
+    /// What a policy says.
+    Policy(NetworkPolicy),
+}
+
+impl Network {
+    /// Whether the guest has an interface.
+    pub(crate) fn is_on(&self) -> bool {
+        *self != Self::Off
+    }
+
+    /// What a worker is told, if the guest has an interface.
+    pub(crate) fn policy(&self) -> Option<Policy> {
+        match self {
+            Self::Off => None,
+            Self::AllowAll => Some(Policy::allow_all()),
+            Self::Policy(policy) => Some(policy.policy.clone()),
+        }
+    }
+
+    /// Refuses a policy that is not all there: none of it counts then.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Policy(policy) => match &policy.mistake {
+                Some(mistake) => Err(mistake.clone().into()),
+                None => Ok(policy.policy.check()?),
+            },
+            Self::Off | Self::AllowAll => Ok(()),
+        }
+    }
+}
+
+impl From<NetworkPolicy> for Network {
+    fn from(policy: NetworkPolicy) -> Self {
+        Self::Policy(policy)
+    }
+}
+
+/// Rules of what may be reached, of which the first that fits decides.
+///
+/// ```
+/// use supermachine::{NetworkPolicy, NetworkRule, VmConfig};
+///
+/// let policy = NetworkPolicy::deny_all()
+///     .deny(NetworkRule::host("internal.example.com"))
+///     .allow(NetworkRule::host("*.example.com").ports("443").tcp())
+///     .allow(NetworkRule::network("10.1.0.0/16").ports("5432"))
+///     .host_port(8080);
+/// let config = VmConfig::new().with_network(policy);
+/// # let _ = config;
+/// ```
+///
+/// Addresses that are not public are open only to [`NetworkRule::network`]s that lie
+/// among them, whatever name leads there. What is written wrongly is found when the
+/// machine is started, which it is not then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPolicy {
+    policy: Policy,
+    mistake: Option<PolicyError>,
+}
+
+impl NetworkPolicy {
+    /// Nothing may be reached but what rules allow.
+    pub fn deny_all() -> Self {
+        Self {
+            policy: Policy::deny_all(),
+            mistake: None,
+        }
+    }
+
+    /// Everything public may be reached but what rules deny.
+    pub fn allow_all() -> Self {
+        Self {
+            policy: Policy::allow_all(),
+            mistake: None,
+        }
+    }
+
+    /// Adds a rule of what may be reached, behind the others.
+    #[must_use]
+    pub fn allow(self, rule: NetworkRule) -> Self {
+        self.rule(rule, Verdict::Allow)
+    }
+
+    /// Adds a rule of what may not be reached, behind the others.
+    #[must_use]
+    pub fn deny(self, rule: NetworkRule) -> Self {
+        self.rule(rule, Verdict::Deny)
+    }
+
+    /// Lets the guest reach a TCP port of the host's loopback interface, as
+    /// `host.supermachine.internal`. No other is reached.
+    #[must_use]
+    pub fn host_port(mut self, port: u16) -> Self {
+        self.policy = self.policy.host_port(port);
+        self
+    }
+
+    fn rule(mut self, rule: NetworkRule, verdict: Verdict) -> Self {
+        match rule.parts() {
+            Ok((target, ports)) => {
+                self.policy = self.policy.rule(Rule {
+                    verdict,
+                    target,
+                    ports,
+                    protocol: rule.protocol,
+                });
+            }
+            Err(mistake) => {
+                self.mistake.get_or_insert(mistake);
+            }
+        }
+        self
+    }
+}
+
+/// What a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRule {
+    target: Result<Target, PolicyError>,
+    ports: Result<Ports, PolicyError>,
+    protocol: Option<Protocol>,
+}
+
+impl NetworkRule {
+    fn of(target: Result<Target, PolicyError>) -> Self {
+        Self {
+            target,
+            ports: Ok(Ports::ALL),
+            protocol: None,
+        }
+    }
+
+    /// Everything public.
+    pub fn any() -> Self {
+        Self::of(Ok(Target::Any))
+    }
+
+    /// A host by its name, or with `*.` in front all below it: the addresses that
+    /// this guest was told for it.
+    pub fn host(name: &str) -> Self {
+        Self::of(name.parse().map(Target::Host))
+    }
+
+    /// An address, or a network like `192.0.2.0/24`.
+    pub fn network(network: &str) -> Self {
+        Self::of(network.parse().map(Target::Network))
+    }
+
+    /// Only this port, or range of ports like `8000-8080`.
+    #[must_use]
+    pub fn ports(mut self, ports: &str) -> Self {
+        self.ports = ports.parse();
+        self
+    }
+
+    /// Only TCP.
+    #[must_use]
+    pub fn tcp(mut self) -> Self {
+        self.protocol = Some(Protocol::Tcp);
+        self
+    }
+
+    /// Only UDP.
+    #[must_use]
+    pub fn udp(mut self) -> Self {
+        self.protocol = Some(Protocol::Udp);
+        self
+    }
+
+    fn parts(&self) -> Result<(Target, Ports), PolicyError> {
+        Ok((self.target.clone()?, self.ports.clone()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VmConfig;
+
+    #[test]
+    fn policy_with_a_mistake_refuses_to_start() {
+        let good = NetworkPolicy::allow_all().deny(NetworkRule::any().ports("25").tcp());
+        assert!(
+            VmConfig::new()
+                .with_network(good.clone())
+                .validate()
+                .is_ok()
+        );
+        for bad in [
+            NetworkRule::host("exa mple"),
+            NetworkRule::network("10.0.0.1/8"),
+            NetworkRule::any().ports("90-80"),
+        ] {
+            let policy = good.clone().allow(bad).allow(NetworkRule::any());
+            let error = VmConfig::new().with_network(policy).validate().unwrap_err();
+            assert_eq!(error.code(), "network", "{error}");
+        }
+    }
+}

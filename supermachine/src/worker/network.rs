@@ -1,0 +1,101 @@
+//! The guest's network interface, and the sockets of this process that it leads to.
+
+use net::driver::{Network, Port};
+use net::policy::Policy;
+use net::{Addresses, Config, Frame, Offloads};
+use std::sync::{Arc, OnceLock, Weak};
+use vmm_core::network::{
+    NetBackend, NetConfig, NetFrame, NetOffloads, NetPort, NetSegmentation, NetSent,
+};
+
+/// Longest packet of a guest: that of the networks which its nested interfaces and
+/// its peers expect.
+const MTU: u16 = 1500;
+
+/// An interface for a guest that may reach what `policy` says.
+pub fn interface(policy: Policy) -> vmm_core::Network {
+    let mac = Addresses::default().guest_mac;
+    vmm_core::Network {
+        config: NetConfig { mac, mtu: MTU },
+        backend: Arc::new(Backend {
+            network: Network::new(Config::new(policy)),
+            cable: OnceLock::new(),
+        }),
+    }
+}
+
+struct Backend {
+    network: Network,
+    /// The network knows it only as long as it is here.
+    cable: OnceLock<Arc<Cable>>,
+}
+
+/// The device, as the network sees it.
+struct Cable(Weak<dyn NetPort>);
+
+impl NetBackend for Backend {
+    fn attach(&self, port: Weak<dyn NetPort>) {
+        let cable = self.cable.get_or_init(|| Arc::new(Cable(port)));
+        let port: Arc<dyn Port> = cable.clone();
+        self.network.attach(Arc::downgrade(&port));
+    }
+
+    fn wake(&self) {
+        self.network.wake();
+    }
+
+    fn is_active(&self) -> bool {
+        self.network.is_active()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.network.save()
+    }
+
+    fn restore(&self, saved: &[u8]) -> bool {
+        self.network.restore(saved).is_ok()
+    }
+}
+
+impl Port for Cable {
+    fn take(&self, frame: &mut Vec<u8>) -> Option<bool> {
+        let NetSent { is_unsummed } = self.0.upgrade()?.take(frame)?;
+        Some(is_unsummed)
+    }
+
+    fn give(&self, frame: &Frame<'_>) -> bool {
+        let Some(port) = self.0.upgrade() else {
+            return false;
+        };
+        let [first, second] = frame.payload;
+        port.give(&NetFrame {
+            parts: [frame.header, first, second],
+            checksum: frame.checksum.map(|sum| (sum.start, sum.offset)),
+            segmentation: frame.segmentation.map(|cut| NetSegmentation {
+                is_v6: cut.is_v6,
+                segment_bytes: cut.segment_bytes,
+                header_bytes: cut.header_bytes,
+            }),
+        })
+    }
+
+    fn offloads(&self) -> Offloads {
+        let offloads = self.0.upgrade().map(|port| port.offloads());
+        let NetOffloads {
+            checksum,
+            segments_v4,
+            segments_v6,
+        } = offloads.unwrap_or_default();
+        Offloads {
+            checksum,
+            segments_v4,
+            segments_v6,
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(port) = self.0.upgrade() {
+            port.flush();
+        }
+    }
+}

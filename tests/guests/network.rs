@@ -1,0 +1,231 @@
+//! What a guest with a network reaches: servers of these tests, on the host's
+//! loopback interface.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use supermachine::{Error, Network, NetworkPolicy, Vm, VmConfig};
+use supermachine_tests::{config, image, sh};
+
+/// Bytes of the long answer, which are no multiple of anything.
+const LONG_BYTES: usize = 3_000_017;
+
+fn long() -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(LONG_BYTES).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Serves one request of a connection: `/` with a word, `/long` with much, and
+/// everything that is sent with its digest.
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let header = header.trim().to_ascii_lowercase();
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if header.is_empty() {
+            break;
+        }
+    }
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent)?;
+    let body = match path.as_str() {
+        "/long" => long(),
+        "/digest" => digest(&sent).into_bytes(),
+        _ => b"hello from the host\n".to_vec(),
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    )?;
+    stream.write_all(&body)
+}
+
+/// A web server; the number of its port.
+fn server() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it has one").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that went away is its own affair.
+            thread::spawn(move || drop(serve(stream)));
+        }
+    });
+    port
+}
+
+/// Takes connections and gives them to the test.
+fn accepting() -> (u16, Receiver<TcpStream>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it has one").port();
+    let (send, accepted) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if send.send(stream).is_err() {
+                return;
+            }
+        }
+    });
+    (port, accepted)
+}
+
+fn reaching(ports: &[u16]) -> VmConfig {
+    let policy = NetworkPolicy::allow_all();
+    config().with_network(ports.iter().copied().fold(policy, NetworkPolicy::host_port))
+}
+
+fn start(config: &VmConfig) -> Vm {
+    let started = image("nginx").start(config);
+    started.unwrap_or_else(|error| panic!("it does not start: {error}"))
+}
+
+/// `curl` as these tests use it: a slow host is given time.
+const CURL: &str = "curl -sS -m 100 ";
+
+#[test]
+fn guest_fetches_from_and_sends_to_a_listed_port_of_the_host() {
+    let port = server();
+    let vm = start(&reaching(&[port]));
+    let url = format!("http://host.supermachine.internal:{port}");
+    assert_eq!(sh(&vm, &format!("{CURL} {url}/")), "hello from the host\n");
+    let downloaded = sh(&vm, &format!("{CURL} {url}/long | sha256sum"));
+    assert_eq!(downloaded.split(' ').next(), Some(&*digest(&long())));
+    let script = format!(
+        "head -c 2000003 /dev/urandom > /tmp/up; \
+         sha256sum < /tmp/up | cut -d' ' -f1; \
+         {CURL} -H Expect: --data-binary @/tmp/up {url}/digest"
+    );
+    let uploaded = sh(&vm, &script);
+    let (wanted, got) = uploaded.split_once('\n').expect("two lines");
+    assert_eq!(wanted, got);
+    // Several at once, and one after the other.
+    let script = format!(
+        "for n in 1 2 3 4; do {CURL} {url}/long | sha256sum > /tmp/$n & done; wait; \
+         cat /tmp/[1234] | sort -u | wc -l; \
+         for n in $(seq 30); do {CURL} {url}/ || echo failed; done | sort -u"
+    );
+    assert_eq!(sh(&vm, &script), "1\nhello from the host\n");
+    // The resolver knows the host, too.
+    let script = format!(
+        "sed /internal/d /etc/hosts > /tmp/hosts; cat /tmp/hosts > /etc/hosts; {CURL} {url}/"
+    );
+    assert_eq!(sh(&vm, &script), "hello from the host\n");
+}
+
+/// Where this host is reached by others, if it is private.
+fn private_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Nothing is sent: the host only chooses the address it would send from.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(address) if address.ip().is_private() => Some(*address.ip()),
+        _ => None,
+    }
+}
+
+#[test]
+fn nothing_private_is_reached_that_is_not_listed() {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port is free");
+    listener.set_nonblocking(true).expect("it can be polled");
+    let port = listener.local_addr().expect("it has one").port();
+    let vm = start(&reaching(&[server()]));
+    let mut hosts: Vec<String> = [
+        "host.supermachine.internal",
+        "192.168.127.1",
+        "169.254.169.254",
+        "10.0.0.1",
+        "172.17.0.1",
+        "100.100.100.200",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    hosts.extend(private_address().map(|address| address.to_string()));
+    for host in &hosts {
+        // Refused, and never silence.
+        let script = format!("{CURL} -o /dev/null http://{host}:{port}/ 2>/dev/null; echo $?");
+        let status = sh(&vm, &script);
+        assert_eq!(status, "7\n", "{host}");
+    }
+    let accepted = listener.accept();
+    let none = accepted
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    assert!(none, "{accepted:?}");
+}
+
+#[test]
+fn copies_lose_connections_at_once_and_make_others() {
+    let (port, accepted) = accepting();
+    let web = server();
+    let vm = start(&reaching(&[port, web]));
+    // It waits for a line, and writes down what became of that.
+    let reader = format!(
+        "exec 3<>/dev/tcp/host.supermachine.internal/{port}\n\
+         echo ready >&3\n\
+         touch /tmp/connected\n\
+         read line <&3\n\
+         echo \"status $? line $line\" > /tmp/read\n"
+    );
+    vm.write_file("/tmp/reader", reader.as_bytes())
+        .expect("a file");
+    sh(
+        &vm,
+        "bash /tmp/reader < /dev/null > /tmp/log 2>&1 & \
+         for n in $(seq 900); do [ -e /tmp/connected ] && exit; sleep 0.1; done; \
+         cat /tmp/log >&2; false",
+    );
+    let patience = Duration::from_secs(100);
+    let mut kept = accepted.recv_timeout(patience).expect("the guest connects");
+    kept.set_read_timeout(Some(patience)).expect("a limit");
+    let mut ready = [0; 6];
+    kept.read_exact(&mut ready).expect("the guest writes");
+    let place = tempfile::tempdir().expect("a directory");
+    let snapshot = vm.snapshot(place.path().join("copy")).expect("a snapshot");
+    let wait = "until [ -s /tmp/read ]; do sleep 0.1; done; cat /tmp/read";
+    let fetch = format!("{CURL} http://host.supermachine.internal:{web}/ 2>/dev/null; echo $?");
+
+    let copy = snapshot.start(&reaching(&[web])).expect("a copy");
+    // Its program heard that the connection is over.
+    assert_eq!(sh(&copy, wait), "status 1 line \n");
+    assert_eq!(sh(&copy, &fetch), "hello from the host\n0\n");
+    drop(copy);
+    // What a copy may reach, its snapshot does not say.
+    let shut = snapshot.start(&config()).expect("a copy");
+    assert_eq!(sh(&shut, &fetch), "7\n");
+    drop(shut);
+    // The machine it was copied from has its connection still.
+    kept.write_all(b"still here\n").expect("the guest is there");
+    assert_eq!(sh(&vm, wait), "status 0 line still here\n");
+    assert_eq!(sh(&vm, &fetch), "hello from the host\n0\n");
+}
+
+#[test]
+fn copies_have_an_interface_only_if_their_snapshot_has_one() {
+    let vm = start(&config());
+    assert_eq!(sh(&vm, "ls /sys/class/net | grep -c eth; true"), "0\n");
+    let place = tempfile::tempdir().expect("a directory");
+    let snapshot = vm.snapshot(place.path().join("copy")).expect("a snapshot");
+    let refused = snapshot.start(&config().with_network(Network::AllowAll));
+    assert!(matches!(refused, Err(Error::Unsuitable { .. })));
+}
