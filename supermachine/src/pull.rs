@@ -19,6 +19,10 @@ pub enum PullPolicy {
 
 /// How an image gets here.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(
+    not(feature = "pull"),
+    allow(dead_code, reason = "without registries there is nothing to ask")
+)]
 pub(crate) struct Fetch {
     pub(crate) policy: PullPolicy,
     /// Registries that may do without TLS, beside those that the environment names.

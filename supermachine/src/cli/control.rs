@@ -147,7 +147,7 @@ pub struct Attached {
 /// Attaches to a machine's command.
 ///
 /// # Errors
-/// As [`snapshot`].
+/// As [`snapshot()`].
 pub fn attach(vm: &RunningVm) -> Result<Attached, Error> {
     let (answer, stream) = ask(vm, Request::Attach)?;
     match answer {
