@@ -60,9 +60,12 @@ pub struct Arguments {
     quiet: bool,
     #[command(flatten)]
     image: ImageArguments,
-    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
-    /// tar:FILE or rootfs:DIR
-    #[arg(value_name = "REF")]
+    /// The image.
+    #[arg(
+        value_name = "REF",
+        help = "Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, \
+                docker-archive:FILE, tar:FILE or rootfs:DIR"
+    )]
     reference: String,
     /// The workload each copy runs, instead of the image's Cmd
     #[arg(

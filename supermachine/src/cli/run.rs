@@ -71,9 +71,14 @@ pub struct Arguments {
     /// with `cow` only what it sees of it, in its memory; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
     volume: Vec<Directory>,
-    /// The same, written out: source=HOST,target=GUEST, and readonly or cow,
-    /// symlinks=opaque|deny|follow, owner=UID[:GID]
-    #[arg(long, value_name = "K=V,…", value_parser = directories::mount)]
+    /// Directories in the long form.
+    #[arg(
+        long,
+        value_name = "K=V,…",
+        value_parser = directories::mount,
+        help = "The same, written out: source=HOST,target=GUEST, and readonly or cow, \
+                symlinks=opaque|deny|follow, owner=UID[:GID]"
+    )]
     mount: Vec<Directory>,
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
@@ -107,10 +112,13 @@ pub struct Arguments {
     init: bool,
     #[command(flatten)]
     image: ImageArguments,
-    /// Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE,
-    /// tar:FILE or rootfs:DIR;
-    /// or a snapshot: snapshot:NAME, its name, or the path of its directory
-    #[arg(value_name = "REF")]
+    /// What the machine is made of.
+    #[arg(
+        value_name = "REF",
+        help = "Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, \
+                docker-archive:FILE, tar:FILE or rootfs:DIR; or a snapshot: snapshot:NAME, \
+                its name, or the path of its directory"
+    )]
     reference: String,
     /// Command instead of the image's Cmd
     #[arg(
