@@ -8,6 +8,9 @@ pub mod policy;
 
 pub use policy::{COUNTS, Policy, set_policy};
 
+/// Whether this build has a second tier.
+pub const IS_BUILT: bool = false;
+
 /// Never one.
 #[must_use]
 pub fn compiler() -> Option<Box<dyn Compiler>> {

@@ -22,6 +22,7 @@ mod ends;
 mod error;
 mod events;
 mod exec;
+mod file_limit;
 mod files;
 mod host;
 mod image;

@@ -258,7 +258,7 @@ fn a_full_disk_is_an_error_and_the_snapshot_before_stays() {
         );
         failed_at.insert(["mem.bin", "squashfs"].map(|file| causes.contains(file)));
         assert_eq!(listing(), before);
-        assert_eq!(workers_left_behind(), Vec::<PathBuf>::new());
+        await_end_of_others(&[], workers_left_behind);
         // Linux takes room for the holes of a file in memory that are read.
         fs::remove_file(disk.path.join("fill")).unwrap();
         let old = Image::from_snapshot_with(shelf.0.join("image"), &library_config()).unwrap();

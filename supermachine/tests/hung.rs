@@ -82,7 +82,7 @@ fn a_worker_that_stops_while_it_restores_is_given_up_in_time() {
                 drop(vm);
             }
         }
-        assert_eq!(left_behind(), before, "stopped at point {point}");
+        await_end_of_others(&before, left_behind);
         assert_eq!(sh(&bystander, "echo fine"), "fine");
     }
     println!("{given_up} given up");

@@ -96,8 +96,8 @@ fn what_was_baked_under_a_name_runs_by_its_name_and_its_path() {
         .run(&["run", "snapshot:yours", "--", "true"])
         .assert_refused(125, &["no snapshot", "yours"]);
     sandbox
-        .run(&["run", "yours", "--", "true"])
-        .assert_refused(125, &["registry", "yours"]);
+        .run(&["run", "--pull", "never", "yours", "--", "true"])
+        .assert_refused(125, &["docker.io/library/yours", "pull"]);
 }
 
 #[test]

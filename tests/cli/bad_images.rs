@@ -78,7 +78,10 @@ fn what_is_no_image_is_refused_by_name() {
             in_here("docker-archive", "text"),
             ["text", "not an image archive"],
         ),
-        ("debian:12".to_owned(), ["debian:12", "registry"]),
+        (
+            "docker.io/Debian:12".to_owned(),
+            ["invalid image reference", "lower case"],
+        ),
         ("".to_owned(), ["invalid image reference", "empty"]),
         ("oci:".to_owned(), ["invalid image reference", "empty"]),
     ] {

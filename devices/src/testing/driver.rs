@@ -243,6 +243,14 @@ impl DriverQueue {
         new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
     }
 
+    /// Whether the device wants to hear of the next buffer, so that nothing more
+    /// happens before that.
+    pub fn is_awaited(&self) -> bool {
+        let [_, avail, used] = self.addresses();
+        let event = self.load_index(used + 4 + 8 * u64::from(self.size));
+        event == self.load_index(avail + 2)
+    }
+
     /// The next used chain: its head and the bytes the device wrote.
     pub fn poll(&mut self) -> Option<(u16, u32)> {
         let [_, _, used] = self.addresses();

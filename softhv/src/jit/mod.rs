@@ -33,6 +33,9 @@ use crate::tier::{Compiler, Heat, Place};
 use crate::words::Words;
 use branch::{Exits, Way};
 pub use policy::{COUNTS, Policy, set_policy};
+
+/// Whether this build has a second tier.
+pub const IS_BUILT: bool = true;
 use region::Region;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

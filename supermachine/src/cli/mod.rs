@@ -34,7 +34,6 @@ mod values;
 use crate::{Error, PullPolicy, log};
 use clap::{Parser, Subcommand};
 use std::io;
-use std::sync::Arc;
 
 /// Exit status for errors of this tool, as container tools have it.
 const EXIT_OWN_ERROR: u8 = 125;
@@ -136,13 +135,6 @@ enum Command {
     Man(manual::ManArguments),
 }
 
-/// Has a write beyond the file size limit (`ulimit -f`) fail instead of ending us with
-/// files half written.
-fn take_file_limits_as_errors() {
-    // Without the handler it ends us, as it does others.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-}
-
 /// Parses the process's arguments, runs, and returns the exit status.
 pub fn main() -> u8 {
     let arguments = match Arguments::try_parse() {
@@ -156,7 +148,7 @@ pub fn main() -> u8 {
             };
         }
     };
-    take_file_limits_as_errors();
+    crate::file_limit::take_as_error();
     if let Err(error) = log::begin() {
         output::complain(&format!("supermachine: {error}\n"));
         return EXIT_OWN_ERROR;

@@ -32,6 +32,7 @@ use vmm_core::memory::close_inherited_descriptors;
 /// status of the process.
 pub fn run() -> u8 {
     close_inherited_descriptors();
+    crate::file_limit::take_as_error();
     let control = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => UnixStream::from(fd),
         Err(error) => return report(&error),

@@ -243,10 +243,10 @@ pub fn finish_with_input(mut child: Child, input: Vec<u8>) -> Finished {
 }
 
 /// Arguments to bake `image` with a warm-up, another snapshot for each.
-pub fn bake_with(warmup: &str) -> [&str; 7] {
+pub fn bake_with(warmup: &str) -> [&str; 8] {
     let reference = busybox();
     [
-        "bake", "--name", "image", "--warmup", warmup, "--json", reference,
+        "bake", "--quiet", "--name", "image", "--warmup", warmup, "--json", reference,
     ]
 }
 

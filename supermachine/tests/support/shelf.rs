@@ -1,10 +1,10 @@
 //! Snapshots of a test, and what their copies are asked.
 
-use super::{busybox, cache, library_config};
+use super::{GONE_WITHIN, busybox, cache, library_config};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use supermachine::{Image, OciImageBuilder, Vm};
 
 /// Snapshots of one test, removed at its end.
@@ -115,6 +115,16 @@ pub fn left_behind() -> Vec<PathBuf> {
     let workers = workers().into_iter();
     dirs.chain(workers.map(|pid| PathBuf::from(format!("/proc/{pid}"))))
         .collect()
+}
+
+/// Waits until nothing is left but what was there `before`: a machine's end may take
+/// a busy host longer than its owner waits for it.
+pub fn await_end_of_others(before: &[PathBuf], left: impl Fn() -> Vec<PathBuf>) {
+    let begun = Instant::now();
+    while left() != before && begun.elapsed() < GONE_WITHIN {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(left(), before);
 }
 
 /// Worker processes this process has started and that are not gone.
