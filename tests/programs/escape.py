@@ -7,14 +7,19 @@ CGROUP = "/sys/fs/cgroup"
 
 
 def survivor(attempt):
-    """A daemon that does what it is told first."""
+    """A daemon that does what it is told first, which this waits for."""
+    done, doing = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             attempt()
             os.execvp("sleep", ["sleep", "54321"])
         os._exit(0)
+    os.close(doing)
     os.wait()
+    # Ends when the daemon executes its program.
+    os.read(done, 1)
+    os.close(done)
 
 
 def write(path, text):
