@@ -75,7 +75,7 @@ pub fn memory_bytes() -> Option<u64> {
 }
 
 /// The signals that this process ignores: bit n - 1 for signal n (proc(5), status).
-#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the tool's"))]
+#[cfg(feature = "cli")]
 pub fn ignored_signals() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
