@@ -21,6 +21,7 @@ mod process;
 mod prune;
 mod registry;
 mod test;
+mod tests_run;
 mod workspace;
 
 use std::process::ExitCode;

@@ -4,7 +4,8 @@
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{
-    assets, check, deny, examples, guest_image, handlers, macos, process, registry, workspace,
+    assets, check, deny, examples, guest_image, handlers, macos, process, registry, tests_run,
+    workspace,
 };
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -197,15 +198,9 @@ fn release() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    let status = cargo(&["test", "--workspace", "--features", FEATURES])
-        .args(["--locked", "--no-fail-fast"])
-        .stdin(std::process::Stdio::null())
-        .status()
-        .context("cannot run cargo test")?;
-    if !status.success() {
-        bail!("cargo test: {status}");
-    }
-    Ok(())
+    let mut all = cargo(&["test", "--workspace", "--features", FEATURES]);
+    all.args(["--locked", "--no-fail-fast"]);
+    tests_run::run(all)
 }
 
 /// Every example, of the build that tests use.

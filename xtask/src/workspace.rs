@@ -42,6 +42,17 @@ pub fn target_dir() -> Result<PathBuf> {
         .context("cargo metadata names no target directory")
 }
 
+/// The directory of one of the workspace's packages.
+pub fn directory_of(package: &str) -> Result<PathBuf> {
+    let metadata: serde_json::Value = serde_json::from_str(&metadata()?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let manifest = packages
+        .filter(|one| one["name"] == package)
+        .find_map(|one| one["manifest_path"].as_str());
+    let manifest = manifest.with_context(|| format!("no package {package}"))?;
+    Ok(Path::new(manifest).with_file_name(""))
+}
+
 /// Names of the packages that are to be published.
 pub fn published() -> Result<Vec<String>> {
     let packages = oldest_compilers()?.into_iter();

@@ -25,7 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{debug, info};
-use vmm_core::machine::{DeviceCounters, ExitReason, MachineError, RunningMachine};
+use vmm_core::machine::{ExitReason, MachineError, RunningMachine};
 use vmm_core::memory::close_inherited_descriptors;
 
 /// Runs the worker: the control connection is standard input. Returns the exit
@@ -175,12 +175,6 @@ fn watch(machine: &RunningMachine, replies: &Mutex<UnixStream>, news: &News) {
         exits = machine.total_exits(),
         "machine ended"
     );
-    for device in machine.device_counters() {
-        let DeviceCounters {
-            slot, kind, mmio, ..
-        } = device;
-        debug!(slot, kind, ?mmio, "device counters");
-    }
     let orderly = matches!(reason, ExitReason::PowerOff | ExitReason::Stopped);
     news.tell(VmEventKind::Ended {
         reason: with_causes(&reason),

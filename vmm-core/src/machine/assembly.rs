@@ -73,6 +73,21 @@ pub(super) struct Devices {
     pub(super) elastic: Elastic,
 }
 
+impl Devices {
+    /// How often things happened at each virtio device.
+    pub(super) fn counters(&self) -> Vec<DeviceCounters> {
+        (0..)
+            .zip(&self.virtio)
+            .map(|(slot, device)| DeviceCounters {
+                slot,
+                kind: device.state_format().kind,
+                mmio: device.counters(),
+                traffic: device.traffic(),
+            })
+            .collect()
+    }
+}
+
 /// The devices that do not depend on what the machine runs.
 pub(super) struct EarlyDevices {
     board: Arc<dyn Board>,

@@ -169,16 +169,10 @@ impl RunningMachine {
     /// stopped.
     pub fn device_counters(&self) -> Vec<DeviceCounters> {
         let parts = self.parts();
-        let devices = parts.iter().flat_map(|parts| &parts.devices.virtio);
-        (0..)
-            .zip(devices)
-            .map(|(slot, device)| DeviceCounters {
-                slot,
-                kind: device.state_format().kind,
-                mmio: device.counters(),
-                traffic: device.traffic(),
-            })
-            .collect()
+        parts
+            .as_ref()
+            .map(|parts| parts.devices.counters())
+            .unwrap_or_default()
     }
 
     /// Brings all vCPUs to rest, their state whole, and then the devices: what
@@ -223,6 +217,12 @@ impl RunningMachine {
         let parts = self.parts().take();
         if let Some(parts) = parts {
             parts.devices.board.flush(CONSOLE_TIMEOUT);
+            for DeviceCounters {
+                slot, kind, mmio, ..
+            } in parts.devices.counters()
+            {
+                debug!(slot, kind, ?mmio, "device counters");
+            }
             let reactor = parts.reactor.clone();
             drop(parts);
             reactor.stop();
