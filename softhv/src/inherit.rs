@@ -35,6 +35,7 @@ pub fn take_over(vm: &VmShared) {
         match vcpu.try_take_mail() {
             Some(mail) => {
                 mail.code.iter().for_each(|range| code.invalidate(range));
+                code.part();
                 legacy.push((vcpu.index(), code));
             }
             None => std::mem::forget(code),
@@ -84,8 +85,18 @@ mod tests {
         cpus[0].shared.post_code(stale);
         cpus[1].shared.enter();
         let mode = cpus[0].mode();
+        #[cfg(compiles)]
+        let compiled = {
+            let entry = cpus[0].code.find(mode, PLACE).unwrap();
+            // SAFETY: the entry of one of its blocks.
+            unsafe { cpus[0].code.compile(entry.cast_mut()) };
+            assert!(crate::jit::tests::is_written_to(entry));
+            entry
+        };
         take_over(&parent);
         std::mem::forget(parent);
+        #[cfg(compiles)]
+        assert!(!crate::jit::tests::is_written_to(compiled));
 
         let child = VmShared::new(40);
         assert!(!child.code_pages.may_hold(PLACE));

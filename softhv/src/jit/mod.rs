@@ -23,7 +23,7 @@ pub mod policy;
 mod region;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod translate;
 
 use crate::cpu::op::{Handler, Op};
@@ -103,10 +103,15 @@ impl Compiler for Tier {
         self.regions.clear();
     }
 
+    fn part(&mut self) {
+        for loaded in &mut self.regions {
+            loaded.region.leave();
+        }
+    }
+
     fn settle(&mut self, memory: &Arc<CodeMemory>) {
         self.memory = Arc::clone(memory);
         for loaded in &mut self.regions {
-            loaded.region.leave();
             // No more than the parent had.
             loaded.share = memory.take(true);
         }
