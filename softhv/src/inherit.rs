@@ -57,6 +57,7 @@ pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
 mod tests {
     use super::*;
     use crate::cpu::Cpu;
+    use crate::jit::Tier;
     use crate::link::CodeRange;
     use std::sync::Arc;
 
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn code_goes_to_the_vcpu_of_the_same_number_unless_it_is_stale() {
-        let parent = Arc::new(VmShared::new(40));
+        let parent = Arc::new(VmShared::new(40, Tier::Auto));
         let mut cpus = Vec::new();
         for _ in 0..3 {
             let link = parent.add_vcpu().unwrap();
@@ -98,7 +99,7 @@ mod tests {
         #[cfg(compiles)]
         assert!(!crate::jit::tests::is_written_to(compiled));
 
-        let child = VmShared::new(40);
+        let child = VmShared::new(40, Tier::Auto);
         assert!(!child.code_pages.may_hold(PLACE));
         let code = claim(0, &child).unwrap();
         assert!(child.code_pages.may_hold(PLACE));

@@ -1,6 +1,7 @@
 //! What is where, and who may write it; what code does is tested by the streams.
 
-use super::{Policy, with};
+use super::policy::Policy;
+use super::{Tier, with};
 use crate::code::CodeCache;
 use crate::cpu::op::Op;
 use crate::exec::bind;
@@ -109,7 +110,7 @@ fn a_forked_process_keeps_its_parents_code_and_writes_elsewhere() {
     let (before, inode) = (address(old), mapping(address(old)).inode);
     assert_eq!(mapping(address(compiled(&mut cache, 64))).inode, inode);
     cache.part();
-    cache.settle(&VmShared::new(40));
+    cache.settle(&VmShared::new(40, Tier::Auto));
     assert_ne!(mapping(address(compiled(&mut cache, 128))).inode, inode);
     assert_eq!(address(old), before);
     assert_eq!(mapping(before).inode, inode);

@@ -14,7 +14,9 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use crate::{
+    Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Tier, Vm, VmConfig,
+};
 use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +29,10 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
+    /// How the software engine executes code: compile what runs often, interpret
+    /// everything, or compile everything
+    #[arg(long, value_enum, default_value_t = TierName::Auto)]
+    tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
     /// the snapshot
     #[arg(short, long, value_name = "MIB", value_parser = values::memory_mib)]
@@ -136,6 +142,23 @@ pub(super) enum EngineName {
     Soft,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TierName {
+    Auto,
+    Interpret,
+    Compile,
+}
+
+impl From<TierName> for Tier {
+    fn from(name: TierName) -> Self {
+        match name {
+            TierName::Auto => Self::Auto,
+            TierName::Interpret => Self::Interpret,
+            TierName::Compile => Self::Compile,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum NetName {
     Off,
@@ -200,6 +223,7 @@ fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
 fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
+        .with_tier(arguments.tier.into())
         .with_console(arguments.console);
     if let Some(memory_mib) = arguments.memory {
         config = config.with_memory_mib(memory_mib);
