@@ -91,6 +91,8 @@ pub enum Cc {
     Ge,
     Le,
     G,
+    P,
+    Np,
 }
 
 impl Cc {
@@ -111,6 +113,8 @@ impl Cc {
             Self::Ge => Self::L,
             Self::Le => Self::G,
             Self::G => Self::Le,
+            Self::P => Self::Np,
+            Self::Np => Self::P,
         }
     }
 }
@@ -203,6 +207,8 @@ impl Asm {
             Cc::Ge => jump!(jge_d32),
             Cc::Le => jump!(jle_d32),
             Cc::G => jump!(jg_d32),
+            Cc::P => jump!(jp_d32),
+            Cc::Np => jump!(jnp_d32),
         }
         Jump(self.code.len())
     }
@@ -223,6 +229,11 @@ impl Asm {
     pub fn aim(&mut self, jump: Jump, target: i32) {
         let distance = target.wrapping_sub(jump.0 as i32);
         self.code[jump.0 - 4..jump.0].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    /// Sets the eight bytes of an operand that is at `place`.
+    pub fn set_operand(&mut self, place: usize, value: u64) {
+        self.code[place..place + 8].copy_from_slice(&value.to_le_bytes());
     }
 
     /// `register = value`, without touching the flags.
@@ -265,6 +276,8 @@ impl Asm {
             Cc::Ge => select!(cmovgeq_rm),
             Cc::Le => select!(cmovleq_rm),
             Cc::G => select!(cmovgq_rm),
+            Cc::P => select!(cmovpq_rm),
+            Cc::Np => select!(cmovnpq_rm),
         }
     }
 }
