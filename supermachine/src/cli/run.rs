@@ -2,7 +2,7 @@
 
 use super::command::{Options, supervise};
 use super::control;
-use super::detached::{self, About};
+use super::detached::{self, About, Going, Work};
 use super::directories::{self, Directory};
 use super::image::{ImageArguments, Load};
 use super::machine;
@@ -86,6 +86,14 @@ pub struct Arguments {
     /// Snapshot to copy instead of what REF means, of a machine that is forked
     #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
     instead: Option<PathBuf>,
+    /// Command there that goes on, instead of CMD
+    #[arg(
+        long,
+        value_name = "ID:STDOUT:STDERR",
+        hide = true,
+        requires = "instead"
+    )]
+    goes_on: Option<Going>,
     /// Name of the fork
     #[arg(long, value_name = "NAME", hide = true, requires = "instead")]
     called: Option<String>,
@@ -174,8 +182,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     match &arguments.supervise {
         Some(dir) => {
             let begin = || {
+                if let Some(going) = arguments.goes_on {
+                    return Ok((run.start(&run.find(false)?)?, Work::GoOn(going)));
+                }
                 let (image, argv) = run.prepare()?;
-                Ok((run.start(&image)?, argv))
+                Ok((run.start(&image)?, Work::Begin(argv)))
             };
             detached::supervise(dir, &arguments.options, &signals, begin)
         }
@@ -317,7 +328,7 @@ impl Run<'_> {
         self.signals.settle();
         // The signal thread holds the machine too, so that it is not dropped here.
         vm.end();
-        let status = result?;
+        let status = result?.status()?;
         if self.arguments.timings {
             complain(&format!(
                 "engine {}, boot {:.1} ms, exec {:.1} ms\n",

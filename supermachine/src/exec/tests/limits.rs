@@ -1,9 +1,15 @@
 //! Time limits are the host's, whatever the guest sends.
 
 use super::*;
+use crate::Command;
 use crate::deadline::Deadline;
-use exec_proto::client::Event;
+use crate::exec::Opens;
+use exec_proto::client::{Event, Session};
+use exec_proto::server::Parser;
+use exec_proto::{ProtoError, Request};
+use oci_bake::ImageConfig;
 use std::io::Read;
+use std::sync::Mutex;
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -174,4 +180,48 @@ fn a_kept_connection_is_used_only_while_the_agent_keeps_it_too() {
     let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     drop(theirs);
     assert!(!channel.is_usable());
+}
+
+/// A guest that keeps what it is asked for, and does nothing.
+#[derive(Debug, Default)]
+struct Asked {
+    image: ImageConfig,
+    timeouts_ms: Mutex<Vec<u64>>,
+}
+
+impl Opens for Asked {
+    fn image_config(&self) -> &ImageConfig {
+        &self.image
+    }
+
+    fn open_session(
+        &self,
+        _: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let mut session = Session::new();
+        queue(&mut session)?;
+        let mut parser = Parser::new();
+        parser.feed(session.outgoing());
+        while let Some(request) = parser.next_request()? {
+            if let Request::Exec(request) = request {
+                self.timeouts_ms.lock().unwrap().push(request.timeout_ms);
+            }
+        }
+        Err(Error::Cancelled)
+    }
+}
+
+#[test]
+fn commands_that_are_collected_have_a_minute_and_others_what_they_say() {
+    let guest = Asked::default();
+    let plain = Command::new(["command"]);
+    let long = plain.clone().timeout(Duration::MAX);
+    let short = plain.clone().timeout(Duration::from_secs(2));
+    for command in [&plain, &long, &short] {
+        assert!(command.output_of(&guest).is_err());
+        assert!(command.spawn_on(&guest).is_err());
+    }
+    let asked = guest.timeouts_ms.into_inner().unwrap();
+    assert_eq!(asked, [60_000, 0, 0, 0, 2_000, 2_000]);
 }
