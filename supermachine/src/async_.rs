@@ -110,9 +110,23 @@ impl AsyncPool {
     /// # Errors
     /// As [`Pool::acquire`].
     pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
-        let leased = self.0.ticket().await?;
-        let leased = if leased.clock_is_off() {
-            blocking(move || leased.on_time()).await?
+        self.lease(None).await
+    }
+
+    /// Leases a machine for a tenant as [`Pool::acquire_for`] does. Waits without a
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire_for`].
+    pub async fn acquire_for(&self, tenant: &str) -> Result<AsyncPooledVm, Error> {
+        self.lease(Some(tenant)).await
+    }
+
+    async fn lease(&self, tenant: Option<&str>) -> Result<AsyncPooledVm, Error> {
+        let leased = self.0.ticket(tenant).await?;
+        let leased = if leased.clock_is_off() || self.0.hands_out_by_hook() {
+            let pool = self.0.clone();
+            blocking(move || pool.make_ready(leased)).await?
         } else {
             leased
         };

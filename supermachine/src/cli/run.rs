@@ -1,5 +1,6 @@
 //! `supermachine run`.
 
+use super::argv::argv;
 use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About, Going, Work};
@@ -14,10 +15,9 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
 use oci_bake::Progress;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -404,31 +404,6 @@ fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Resul
     Image::from_snapshot_with(path, config)
 }
 
-/// The image's command with the user's words, which need not be text: what is
-/// text decides how many there are, and the words are put in as they came.
-fn argv(
-    config: &ImageConfig,
-    entrypoint: Option<&OsStr>,
-    command: &[OsString],
-) -> Result<Vec<Vec<u8>>, Error> {
-    let text = |word: &OsStr| word.to_string_lossy().into_owned();
-    let program = entrypoint.map(|word| [text(word)]);
-    let words: Vec<String> = command.iter().map(|word| text(word)).collect();
-    let argv = config.command(
-        program.as_ref().map(|program| &program[..]),
-        (!words.is_empty()).then_some(&words[..]),
-    )?;
-    let mut argv: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
-    let own = argv.len().saturating_sub(command.len());
-    for (place, word) in argv.iter_mut().skip(own).zip(command) {
-        *place = word.as_bytes().to_vec();
-    }
-    for (place, word) in argv.iter_mut().take(own).zip(entrypoint) {
-        *place = word.as_bytes().to_vec();
-    }
-    Ok(argv)
-}
-
 /// The image with its snapshot, which is baked if there is none yet. Who wants
 /// to see the guest boot gets one that boots, and so does everyone where there
 /// is no place for snapshots.
@@ -473,27 +448,4 @@ fn find_image(
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_that_are_no_text_reach_the_command_as_they_are() {
-        let odd = OsStr::from_bytes(b"\xff\xfe=\x80");
-        let mut config = ImageConfig::default();
-        config.cmd = vec!["image's".into()];
-        let words = |entrypoint, command: &[&OsStr]| {
-            let command: Vec<OsString> = command.iter().map(|word| (*word).into()).collect();
-            argv(&config, entrypoint, &command).unwrap()
-        };
-        let odd_bytes = odd.as_bytes().to_vec();
-        assert_eq!(words(None, &[]), [b"image's".to_vec()]);
-        for only in [words(None, &[odd]), words(Some(odd), &[])] {
-            assert_eq!(only, vec![odd_bytes.clone()]);
-        }
-        let both = words(Some(odd), &["x".as_ref(), odd]);
-        assert_eq!(both, [odd_bytes.clone(), b"x".to_vec(), odd_bytes]);
-    }
 }

@@ -92,7 +92,8 @@ macro_rules! settings {
             self
         }
 
-        /// Sets a variable, over the image's.
+        /// Sets a variable, over the image's. A name that is empty or has a `=` in it is
+        /// refused when the command is to start.
         pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
             let bytes = |text: &OsStr| text.as_bytes().to_vec();
             let variable = (bytes(key.as_ref()), bytes(value.as_ref()));
@@ -295,6 +296,19 @@ impl Command {
         }
     }
 
+    /// Whether what is called a name is one: all behind the first `=` of `NAME=VALUE` is
+    /// the value, so that the guest would see another variable.
+    fn check_names(&self) -> Result<(), Error> {
+        let is_name = |name: &[u8]| !name.is_empty() && !name.contains(&b'=');
+        match self.env.iter().all(|(name, _)| is_name(name)) {
+            true => Ok(()),
+            false => Err(Error::Unsuitable {
+                what: "the name of a variable",
+                needs: "at least one character, and no =",
+            }),
+        }
+    }
+
     /// The image's variables under ours; a later setting of a name wins.
     fn environment(&self, image: &ImageConfig) -> Vec<Vec<u8>> {
         let image = image.env.iter().filter_map(|entry| {
@@ -319,6 +333,7 @@ impl Command {
         has_stdin: bool,
         timeout_ms: u64,
     ) -> Result<Channel, Error> {
+        self.check_names()?;
         let request = self.request(on.image_config(), has_stdin, timeout_ms);
         let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
         let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);

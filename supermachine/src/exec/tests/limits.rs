@@ -225,3 +225,44 @@ fn commands_that_are_collected_have_a_minute_and_others_what_they_say() {
     let asked = guest.timeouts_ms.into_inner().unwrap();
     assert_eq!(asked, [60_000, 0, 0, 0, 2_000, 2_000]);
 }
+
+#[test]
+fn what_an_agent_says_twice_or_out_of_turn_is_no_answer() {
+    let hello = || Reply::Hello(Hello::new(0));
+    let started = || Reply::Started { pid: 1 };
+    let before_its_turn = vec![started()];
+    let twice = vec![hello(), hello()];
+    let another_start = vec![hello(), started(), started()];
+    let unasked = vec![hello(), started(), Reply::Pong(7)];
+    let end_before_start = vec![hello(), exited()];
+    for replies in [
+        before_its_turn,
+        twice,
+        another_start,
+        unasked,
+        end_before_start,
+    ] {
+        let shown = format!("{replies:?}");
+        let (channel, agent) = channel_to(move |mut to| {
+            let _ = send(&mut to, &replies);
+            // Open until the host has had enough.
+            let _ = to.read(&mut [0; 4096]);
+            while matches!(to.read(&mut [0; 4096]), Ok(1..)) {}
+        });
+        channel.limit(Deadline::within(SOON));
+        let result = channel.read_to_end(&mut Nowhere);
+        assert!(
+            matches!(result, Err(Error::Protocol(_))),
+            "{shown}: {result:?}"
+        );
+        drop(channel);
+        agent.join().unwrap();
+    }
+    // Whatever comes behind the end is not looked at.
+    let (channel, agent) = channel_to(|mut to| {
+        begin(&mut to);
+        let _ = send(&mut to, &[exited(), exited(), Reply::Stdout(b"more")]);
+    });
+    assert!(channel.read_to_end(&mut Nowhere).unwrap().success());
+    agent.join().unwrap();
+}
