@@ -13,6 +13,7 @@ mod disk;
 mod doctor;
 mod fork;
 mod frames;
+mod host_limits;
 mod image;
 mod keys;
 mod life;

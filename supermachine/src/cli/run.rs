@@ -5,6 +5,7 @@ use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About, Going, Work};
 use super::directories::{self, Directory};
+use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
@@ -114,6 +115,8 @@ pub struct Arguments {
     quiet: bool,
     #[command(flatten)]
     mounts: Mounts,
+    #[command(flatten)]
+    host_limits: HostLimits,
     /// Taken for docker's sake, and without effect: the guest's first process always
     /// reaps orphans and passes signals on
     #[arg(long)]
@@ -229,6 +232,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
+    config = arguments.host_limits.add_to(config);
     config = config.with_network(network(arguments)?);
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
