@@ -21,7 +21,7 @@ pub use builder::PoolBuilder;
 pub use hooks::PoolHook;
 pub use pool::{PoolMetrics, PoolStats};
 
-use hooks::Hooks;
+pub(crate) use hooks::Hooks;
 
 /// Most machines of a pool that sets no limit.
 pub(crate) const DEFAULT_POOL_MAX: usize = 8;
@@ -85,16 +85,10 @@ impl Pool {
         }
     }
 
-    /// Whether somebody who gets a machine waits for a hook.
+    /// What is done in machines, for [`PooledVm::ready`].
     #[cfg(feature = "tokio")]
-    pub(crate) fn hands_out_by_hook(&self) -> bool {
-        self.starter.hooks.handed_out.is_some()
-    }
-
-    /// Makes a leased machine ready for whoever gets it. May block.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn make_ready(&self, leased: PooledVm) -> Result<PooledVm, Error> {
-        leased.ready(&self.starter.hooks)
+    pub(crate) fn hooks(&self) -> Hooks {
+        self.starter.hooks.clone()
     }
 
     /// Leases a machine as [`Pool::acquire`] does, as a future of no particular
@@ -177,7 +171,7 @@ impl PooledVm {
     /// The same machine with the time of now: it may have waited while the host's clock
     /// was moved; and with what the pool's owner does to each. One that does not take it
     /// is ended.
-    fn ready(self, hooks: &Hooks) -> Result<Self, Error> {
+    pub(crate) fn ready(self, hooks: &Hooks) -> Result<Self, Error> {
         let hook = || match &hooks.handed_out {
             Some(hook) => hook(&self),
             None => Ok(()),

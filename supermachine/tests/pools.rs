@@ -190,9 +190,12 @@ fn a_tenant_has_so_many_machines_and_the_others_the_rest() {
     let builder = two(&shelf.bake()).max_per_tenant(1);
     let patience = Duration::from_secs(1);
     let pool = builder.acquire_timeout(patience).build().unwrap();
+    until("two idle machines", || pool.stats().idle == 2);
     let first = pool.acquire_for("a").unwrap();
     // However long it takes, it is in vain.
     assert!(matches!(pool.acquire_for("a"), Err(Error::Pool(_))));
+    // The other machine is idle all the time.
+    drop(pool.acquire_for("b").unwrap());
     drop(first);
     until("its machine again", || pool.acquire_for("a").is_ok());
     pool.shutdown();
