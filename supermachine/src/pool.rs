@@ -6,7 +6,7 @@ use crate::error::with_causes;
 use crate::host;
 use crate::limits::{ACQUIRE_TIMEOUT, SHUTDOWN_TIMEOUT};
 use crate::template::Template;
-use crate::{Error, Image, Vm, VmConfig};
+use crate::{Error, Image, Vm, VmConfig, ports};
 use pool::{ByteBudget, Checker, Factory, Failure, Lease, PoolConfig, Worker};
 use std::collections::VecDeque;
 use std::fmt;
@@ -223,9 +223,7 @@ impl Pool {
     pub fn acquire(&self) -> Result<PooledVm, Error> {
         let mut tries = 1;
         loop {
-            let leased = PooledVm {
-                lease: self.inner.acquire()?,
-            };
+            let leased = PooledVm::of(self.inner.acquire()?);
             match leased.on_time() {
                 // It was ended for that; the next may be well.
                 Err(_) if tries < CLOCK_TRIES => tries += 1,
@@ -246,11 +244,7 @@ impl Pool {
     /// Leases a machine as [`Pool::request`] does, whose clock may be off.
     pub(crate) fn ticket(&self) -> impl Future<Output = Result<PooledVm, Error>> + Send + use<> {
         let ticket = self.inner.request();
-        async move {
-            Ok(PooledVm {
-                lease: ticket.await?,
-            })
-        }
+        async move { Ok(PooledVm::of(ticket.await?)) }
     }
 
     /// How many machines there are, and what they do.
@@ -285,10 +279,19 @@ impl Pool {
 
 /// A machine of a pool, for as long as this is not dropped.
 pub struct PooledVm {
+    /// Before the lease: whoever has the machine next does not find them.
+    _ports: ports::Lease,
     lease: Lease<Starters>,
 }
 
 impl PooledVm {
+    fn of(lease: Lease<Starters>) -> Self {
+        Self {
+            _ports: lease.vm.lease_ports(),
+            lease,
+        }
+    }
+
     /// Ends the machine instead of giving it back.
     pub fn discard(self) {
         self.lease.discard();
