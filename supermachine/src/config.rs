@@ -22,6 +22,21 @@ pub enum Engine {
     Soft,
 }
 
+/// How the software engine executes a guest's code. The results are the same; this is
+/// for diagnosis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Tier {
+    /// What runs often is compiled, where the host lets it; all else is interpreted.
+    #[default]
+    Auto,
+    /// Everything is interpreted.
+    Interpret,
+    /// Everything is compiled before it runs; a host where that cannot be is an error.
+    Compile,
+}
+
 /// What `/etc/machine-id` holds in a machine that starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +81,7 @@ pub struct VmConfig {
     pub(crate) memory_mib: Option<usize>,
     pub(crate) vcpus: Option<u32>,
     pub(crate) engine: Engine,
+    pub(crate) tier: Tier,
     pub(crate) assets: Option<AssetPaths>,
     pub(crate) worker: Option<PathBuf>,
     pub(crate) boot_timeout: Duration,
@@ -95,6 +111,7 @@ impl Default for VmConfig {
             memory_mib: None,
             vcpus: None,
             engine: Engine::Auto,
+            tier: Tier::Auto,
             assets: None,
             worker: None,
             boot_timeout: BOOT_TIMEOUT,
@@ -138,6 +155,12 @@ impl VmConfig {
     /// Which engine runs the guest.
     pub fn with_engine(mut self, engine: Engine) -> Self {
         self.engine = engine;
+        self
+    }
+
+    /// How the software engine executes code; other engines have no such choice.
+    pub fn with_tier(mut self, tier: Tier) -> Self {
+        self.tier = tier;
         self
     }
 

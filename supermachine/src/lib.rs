@@ -55,7 +55,7 @@ pub use compat::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
     THROUGHPUT_PROFILE_VCPUS,
 };
-pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
+pub use config::{Engine, MAX_VCPUS, MachineId, Tier, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};

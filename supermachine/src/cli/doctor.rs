@@ -1,6 +1,7 @@
 //! `supermachine doctor`.
 
 use super::output::{print, print_json};
+use crate::error::with_causes;
 use crate::pool::DEFAULT_POOL_MAX;
 use crate::{AssetPaths, Error};
 use serde::Serialize;
@@ -37,6 +38,12 @@ struct EngineReport {
     name: &'static str,
     works: bool,
     detail: String,
+    /// How it executes code, if that is its own work: compile or interpret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// Why nothing is compiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier_detail: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,6 +90,15 @@ fn text(report: &Report) -> String {
     for engine in &report.engines {
         let works = if engine.works { "works" } else { "no" };
         lines.push(format!("  {:<5} {works:<6} {}", engine.name, engine.detail));
+        match (engine.tier, &engine.tier_detail) {
+            (Some(_), Some(reason)) => {
+                lines.push(format!("               interprets all code: {reason}"));
+            }
+            (Some(_), None) => {
+                lines.push("               compiles code that runs often".to_owned());
+            }
+            (None, _) => {}
+        }
     }
     lines.push(format!("load:\n  {}", report.load));
     let recipe = &report.assets.recipe;
@@ -124,6 +140,8 @@ fn report(name: &'static str, result: Result<String, String>) -> EngineReport {
         name,
         works: result.is_ok(),
         detail: result.unwrap_or_else(|reason| reason),
+        tier: None,
+        tier_detail: None,
     }
 }
 
@@ -135,7 +153,16 @@ fn hvf() -> EngineReport {
 }
 
 fn soft() -> EngineReport {
-    report("soft", describe(&TableEngine::new(softhv::api())))
+    let refusal = softhv::jit::probe().err();
+    EngineReport {
+        tier: Some(if refusal.is_some() {
+            "interpret"
+        } else {
+            "compile"
+        }),
+        tier_detail: refusal.map(|reason| with_causes(&reason)),
+        ..report("soft", describe(&TableEngine::new(softhv::api())))
+    }
 }
 
 /// Guests do not run on KVM yet; what it could do is told all the same.
@@ -145,6 +172,8 @@ fn kvm() -> EngineReport {
         name: "kvm",
         works: false,
         detail,
+        tier: None,
+        tier_detail: None,
     }
 }
 

@@ -17,7 +17,7 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, Network, NetworkPolicy, PullPolicy, Tier, Vm, VmConfig};
 use oci_bake::Progress;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,10 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
+    /// How the software engine executes code: compile what runs often, interpret
+    /// everything, or compile everything
+    #[arg(long, value_enum, default_value_t = TierName::Auto)]
+    tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
     /// the snapshot
     #[arg(short, long, value_name = "MIB", value_parser = values::memory_mib)]
@@ -156,6 +160,23 @@ pub(super) enum EngineName {
     Soft,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TierName {
+    Auto,
+    Interpret,
+    Compile,
+}
+
+impl From<TierName> for Tier {
+    fn from(name: TierName) -> Self {
+        match name {
+            TierName::Auto => Self::Auto,
+            TierName::Interpret => Self::Interpret,
+            TierName::Compile => Self::Compile,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum NetName {
     Off,
@@ -209,6 +230,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
 fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
+        .with_tier(arguments.tier.into())
         .with_console(arguments.console);
     if let Some(memory_mib) = arguments.memory {
         config = config.with_memory_mib(memory_mib);

@@ -75,6 +75,7 @@ impl Place {
         let dir = self.dir.path();
         Setup {
             engine: config.engine,
+            tier: config.tier,
             vcpus,
             runtime_dir: dir.to_path_buf(),
             mux: dir.join("mux"),
