@@ -11,8 +11,8 @@ mod files;
 use crate::exec::tasks::{self, blocking};
 use crate::{
     Command, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, Image, OciImageBuilder, Pool,
-    PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, Vm, VmConfig, VmEvents, VmStats,
-    VmStatus, WorkloadStatus,
+    PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, TcpForwarder, UdpForwarder,
+    UnixForwarder, Vm, VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -341,6 +341,48 @@ macro_rules! machine {
             pub async fn connect(&self, port: u32) -> Result<UnixStream, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.connect(port)).await
+            }
+
+            /// Has a TCP port of the host lead to one of the guest, as [`Vm::expose_tcp`]
+            /// does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_tcp`].
+            pub async fn expose_tcp(
+                &self,
+                host_port: u16,
+                guest_port: u16,
+            ) -> Result<TcpForwarder, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.expose_tcp(host_port, guest_port)).await
+            }
+
+            /// Has a UDP port of the host lead to one of the guest, as [`Vm::expose_udp`]
+            /// does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_udp`].
+            pub async fn expose_udp(
+                &self,
+                host_port: u16,
+                guest_port: u16,
+            ) -> Result<UdpForwarder, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.expose_udp(host_port, guest_port)).await
+            }
+
+            /// Has a Unix socket of the host lead to a port of the guest, as
+            /// [`Vm::expose_unix`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_unix`].
+            pub async fn expose_unix(
+                &self,
+                host_path: impl Into<PathBuf>,
+                guest_port: u16,
+            ) -> Result<UnixForwarder, Error> {
+                let (vm, path) = (self.vm.clone(), host_path.into());
+                blocking(move || vm.expose_unix(path, guest_port)).await
             }
 
             /// Where clients of one's own reach ports of the guest: [`Vm::vsock_path`].

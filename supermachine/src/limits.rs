@@ -14,6 +14,7 @@
 //! | command without one | its end | the same |
 //! | file, status, other requests | [`GUEST_ANSWER_TIMEOUT`]; [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] |
 //! | connection to a guest's port | [`ACCEPT_TIMEOUT`] | |
+//! | connection to a port of the host | [`DIAL_TIMEOUT`], then its end | [`GREETING_TIMEOUT`] |
 //! | stop of a machine | [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
 //! | graceful stop of a machine | the caller's, then as for a stop | |
 //! | pause, resume, figures of a machine | [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] for the clock |
@@ -132,6 +133,18 @@ pub const KEPT_CONNECTION: Duration = seconds(5);
 /// Looks at the end of a time limit while a stream is full.
 pub const FULL_STREAM_PAUSE: Duration = milliseconds(100);
 
+// Ports of the host that lead to services of a guest.
+
+/// A service takes a connection that came to its port: an agent that greets late, and
+/// the ten seconds that it gives the service.
+pub const DIAL_TIMEOUT: Duration = seconds(45);
+/// Takes connections again, where there are as many as there may be, or this process
+/// has no descriptors left.
+pub const PORT_PAUSE: Duration = milliseconds(50);
+/// Somebody who sent datagrams says no more: what RFC 4787 asks of translators, at
+/// the least.
+pub const DATAGRAM_REST: Duration = seconds(120);
+
 /// Looks at whether a workload has ended that was told to.
 pub const WORKLOAD_END_PAUSE: Duration = milliseconds(50);
 /// Looks at what the workload of a machine does whose events somebody wants to know:
@@ -215,6 +228,7 @@ const _: () = {
     is_within(LATE_COPY, RESTORE_TIMEOUT);
     is_within(LISTENER_TIMEOUT, GUEST_ANSWER_TIMEOUT);
     is_within(REFUSAL_TIMEOUT, GREETING_TIMEOUT);
+    is_within(GREETING_TIMEOUT, DIAL_TIMEOUT);
     is_within(LATE_PROBE_TIMEOUT, OVERRUN_TIMEOUT);
     is_within(CAPTURE_TIMEOUT, BAKE_LOCK_TIMEOUT);
     is_within(GLANCE_TIMEOUT, MACHINE_END_TIMEOUT);

@@ -9,7 +9,7 @@ use crate::error::with_causes;
 use crate::host;
 use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::template::Template;
-use crate::{Error, Image, Vm, VmConfig};
+use crate::{Error, Image, Vm, VmConfig, ports};
 use pool::{ByteBudget, Factory, Failure, Lease, Worker};
 use std::collections::VecDeque;
 use std::fmt;
@@ -76,7 +76,7 @@ impl Pool {
     ) -> Result<PooledVm, Error> {
         let mut tries = 1;
         loop {
-            let leased = PooledVm { lease: wait()? };
+            let leased = PooledVm::of(wait()?);
             match leased.ready(&self.starter.hooks) {
                 // It was ended for that; the next may be well.
                 Err(_) if tries < READY_TRIES => tries += 1,
@@ -121,9 +121,7 @@ impl Pool {
             None => self.inner.request(),
         };
         async move {
-            Ok(PooledVm {
-                lease: ticket.await?,
-            })
+            Ok(PooledVm::of(ticket.await?))
         }
     }
 
@@ -159,10 +157,19 @@ impl Pool {
 
 /// A machine of a pool, for as long as this is not dropped.
 pub struct PooledVm {
+    /// Before the lease: whoever has the machine next does not find them.
+    _ports: ports::Lease,
     lease: Lease<Starters>,
 }
 
 impl PooledVm {
+    fn of(lease: Lease<Starters>) -> Self {
+        Self {
+            _ports: lease.vm.lease_ports(),
+            lease,
+        }
+    }
+
     /// Ends the machine instead of giving it back.
     pub fn discard(self) {
         self.lease.discard();

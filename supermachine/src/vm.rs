@@ -9,6 +9,7 @@ use crate::exec::{Channel, Opens};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
+use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{
@@ -38,6 +39,8 @@ pub struct Vm {
     /// Held from the order to stand still until the machine goes on: captures
     /// and forks of one machine come one after the other.
     still: Mutex<()>,
+    /// Closed before the machine ends.
+    ports: OwnPorts,
     instance: Instance,
 }
 
@@ -185,6 +188,7 @@ impl Vm {
             engine: OnceLock::new(),
             start: Mutex::default(),
             still: Mutex::default(),
+            ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
     }
@@ -294,6 +298,7 @@ impl Vm {
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
                 labels: self.config.labels.clone(),
+                ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
             },
         )
@@ -331,6 +336,15 @@ impl Vm {
 
     pub(crate) fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    pub(crate) fn ports(&self) -> &Arc<Ports> {
+        self.ports.ports()
+    }
+
+    /// Ports are open no longer than this is kept.
+    pub(crate) fn lease_ports(&self) -> Lease {
+        self.ports.lease()
     }
 
     /// How long the machine paused for the last [`Vm::fork`].
@@ -441,11 +455,13 @@ impl Vm {
 
     /// Stops the machine as [`Vm::stop`] does, for owners that share it.
     pub(crate) fn end(&self) {
+        self.ports.close();
         self.instance.end();
     }
 
     /// Kills the worker, for a process that must end now.
     pub(crate) fn abandon(&self) {
+        self.ports.close();
         self.instance.abandon();
     }
 }

@@ -127,6 +127,7 @@ const MACHINES: List<'static> = List {
         column("MIB", "memory_mib", true),
         column("VCPUS", "vcpus", true),
         column("STATUS", "status", false),
+        column("PORTS", "ports", false),
     ],
     key: "id",
     fields: FIELDS,

@@ -26,6 +26,7 @@ mod machines;
 mod manual;
 mod mounts;
 mod output;
+mod publish;
 mod run;
 mod signals;
 mod snapshots;

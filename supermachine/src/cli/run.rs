@@ -10,6 +10,7 @@ use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::output::{complain, print};
+use super::publish::{self, Publish};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::status::{Manner, Status};
@@ -65,9 +66,17 @@ pub struct Arguments {
     /// host.supermachine.internal; may be repeated
     #[arg(long, value_name = "PORT")]
     host_port: Vec<u16>,
-    /// Not yet: ports of the guest are not published
-    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
-    publish: Vec<String>,
+    /// Ports.
+    #[arg(
+        short,
+        long,
+        value_name = "PORTS",
+        value_parser = publish::publish,
+        help = "Have a port of this host lead to one of the guest, with or without --net: \
+                [IP:]HOST:GUEST[/udp]. Only this host reaches it if no IP is given; may be \
+                repeated"
+    )]
+    publish: Vec<Publish>,
     /// Give the guest a directory of the host; with `ro` it can change nothing of it,
     /// with `cow` only what it sees of it, in its memory; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
@@ -166,7 +175,6 @@ impl From<EngineName> for Engine {
 /// Runs the command and returns its exit status; or leaves it running, and
 /// returns when it does.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
-    refuse_what_is_not_there(arguments)?;
     let signals = match arguments.supervise {
         Some(_) => Forwarder::install_all()?,
         None => Forwarder::install()?,
@@ -196,19 +204,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
         None if arguments.detach => run.detach(),
         None => run.attend(),
     }
-}
-
-/// Says what is not built yet, so that nobody takes it for done.
-fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
-    let refused = |what, needs| Err(Error::Unsuitable { what, needs });
-    if !arguments.publish.is_empty() {
-        return refused(
-            "--publish",
-            "ports that are published, which there are not yet: exec reaches what listens in the \
-             guest",
-        );
-    }
-    Ok(())
 }
 
 fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
@@ -300,6 +295,7 @@ impl Run<'_> {
         if self.arguments.instead.is_none() {
             let dir = self.arguments.options.workdir.as_deref();
             self.arguments.mounts.apply(&vm, dir)?;
+            publish::open(&vm, &self.arguments.publish)?;
         }
         Ok(vm)
     }

@@ -55,9 +55,6 @@ pub struct Instance {
 // The machine lets only privileged processes of the guest call there.
 const _: () = assert!(READY_PORT == vmm_core::spec::AGENT_HOST_PORT);
 
-/// Name of the socket bridged to the agent.
-const EXEC: &str = "exec";
-
 /// Where a worker's sockets are.
 struct Place {
     dir: RuntimeDir,
@@ -81,7 +78,7 @@ impl Place {
             vcpus,
             runtime_dir: dir.to_path_buf(),
             mux: dir.join("mux"),
-            exec: dir.join(EXEC),
+            exec: dir.join(Instance::EXEC),
             console: config.console,
         }
     }
@@ -105,6 +102,9 @@ pub struct Made {
 }
 
 impl Instance {
+    /// Name of the socket bridged to the agent.
+    pub const EXEC: &str = "exec";
+
     /// Starts a worker that prepares a machine.
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
@@ -125,7 +125,7 @@ impl Instance {
         let (process, pauses) = (worker.process(), worker.pauses());
         let worker = Arc::new(Mutex::new(worker));
         Self {
-            exec_socket: dir.path().join(EXEC),
+            exec_socket: dir.path().join(Self::EXEC),
             next: Mutex::default(),
             ready,
             process,
@@ -506,7 +506,8 @@ impl Instance {
         }
     }
 
-    fn watched(&self) -> Arc<dyn Liveness> {
+    /// Who knows of its worker.
+    pub fn watched(&self) -> Arc<dyn Liveness> {
         self.watched.clone()
     }
 

@@ -500,6 +500,13 @@ impl Channel {
         }
     }
 
+    /// The connection itself, and what was received on it behind the last answer.
+    pub fn into_raw(self) -> (UnixStream, Vec<u8>) {
+        let session = self.session.into_inner();
+        let rest = session.unwrap_or_else(PoisonError::into_inner).take_rest();
+        (self.stream, rest)
+    }
+
     /// Closes the connection, which kills a command that still runs.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
