@@ -120,9 +120,7 @@ impl Pool {
             Some(tenant) => self.inner.request_for(tenant),
             None => self.inner.request(),
         };
-        async move {
-            Ok(PooledVm::of(ticket.await?))
-        }
+        async move { Ok(PooledVm::of(ticket.await?)) }
     }
 
     /// How many machines there are, and what they do.
