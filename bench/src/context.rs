@@ -6,6 +6,7 @@ use crate::qemu::{Machine, Qemu};
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use supermachine::{AssetPaths, Engine, ExecOutcome, Image, OciImageBuilder, Vm, VmConfig};
 
 /// The machine that most benches use, on both sides.
@@ -36,6 +37,8 @@ pub struct Places<'a> {
     pub small: &'a Path,
     /// Layout of an image with what `compute` runs.
     pub large: &'a Path,
+    /// The registry's program.
+    pub registry: Option<&'a Path>,
 }
 
 /// Files, programs and choices of one invocation.
@@ -57,6 +60,7 @@ pub struct Context {
     pub dir: PathBuf,
     small_layout: PathBuf,
     large: PathBuf,
+    registry: Option<PathBuf>,
     assets: AssetPaths,
 }
 
@@ -83,6 +87,7 @@ impl Context {
             dir: places.dir.to_owned(),
             small_layout: places.small.to_owned(),
             large: places.large.to_owned(),
+            registry: places.registry.map(Path::to_owned),
             assets,
         })
     }
@@ -90,6 +95,17 @@ impl Context {
     /// Layout of the small image.
     pub fn small_layout(&self) -> &Path {
         &self.small_layout
+    }
+
+    /// The guest's kernel.
+    pub fn kernel(&self) -> &Path {
+        &self.assets.kernel
+    }
+
+    /// The registry's program.
+    pub fn registry(&self) -> Result<&Path> {
+        let registry = self.registry.as_deref();
+        registry.context("--registry says where docker-registry is")
     }
 
     /// The image with what `compute` runs.
@@ -148,7 +164,12 @@ impl Context {
     }
 
     fn baker_of(&self, layout: &Path, name: &str, machine: Machine) -> OciImageBuilder {
-        Image::builder(format!("oci:{}", layout.display()))
+        self.baker_named(&format!("oci:{}", layout.display()), name, machine)
+    }
+
+    /// What bakes the image of this reference.
+    pub fn baker_named(&self, reference: &str, name: &str, machine: Machine) -> OciImageBuilder {
+        Image::builder(reference)
             .name(name)
             .vm_config(config(&self.assets, machine))
             .snapshots_dir(self.dir.join("snapshots"))
@@ -180,9 +201,16 @@ fn config(assets: &AssetPaths, machine: Machine) -> VmConfig {
         .with_vcpus(machine.vcpus)
 }
 
+/// Longer than any command takes that is measured.
+const LONGEST_COMMAND: Duration = Duration::from_secs(600);
+
 /// Runs a shell command in a machine of ours and returns what it wrote.
 pub fn run(vm: &Vm, command: &str) -> Result<String> {
-    let outcome = vm.exec(["/bench/busybox", "sh", "-c", command])?;
+    let outcome = vm
+        .exec_builder()
+        .argv(["/bench/busybox", "sh", "-c", command])
+        .timeout(LONGEST_COMMAND)
+        .output()?;
     text(command, outcome)
 }
 

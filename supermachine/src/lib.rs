@@ -41,13 +41,14 @@ mod spans;
 mod stamp;
 mod stats;
 mod template;
+mod trigger;
 mod unfinished;
 mod vm;
 mod worker;
 mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
-pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder, Trigger};
+pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder};
 pub use changes::{ChangeKind, MountChange};
 pub use compat::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
@@ -59,8 +60,8 @@ pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
 pub use events::{VmEvent, VmEventKind, VmEvents};
 pub use exec::{
-    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
-    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+    Command, ExecBuilder, ExecChild, ExecControl, ExecId, ExecInfo, ExecOutcome, ExecOutput,
+    ExecState, ExecStatus, ExecStdin, OutputGap, StreamOffsets,
 };
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
@@ -68,9 +69,10 @@ pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::ImageConfig;
-pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
+pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
+pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 

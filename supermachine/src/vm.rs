@@ -15,7 +15,7 @@ use crate::{
     Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
 };
 use exec_proto::ProtoError;
-use exec_proto::client::{Event, Session};
+use exec_proto::client::Session;
 use net::Addresses;
 use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
@@ -415,32 +415,6 @@ impl Vm {
         argv: impl IntoIterator<Item = S>,
     ) -> Result<ExecOutcome, Error> {
         self.exec_builder().argv(argv).output()
-    }
-
-    /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go by
-    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
-    /// a path or a size that is not allowed.
-    pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
-        let channel =
-            self.open_session(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
-        channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
-    }
-
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
-    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot read it or it is larger.
-    pub fn read_file(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let channel = self.open_session(|session| session.read_file(path.as_bytes()))?;
-        channel.answer(|event| match event {
-            Event::File(bytes) => Some(bytes),
-            _ => None,
-        })
     }
 
     pub(crate) fn open_session(

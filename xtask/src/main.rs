@@ -16,9 +16,11 @@ mod kernel_build;
 mod lock;
 mod macos;
 mod msrv;
+mod node;
 mod packages;
 mod process;
 mod prune;
+mod python;
 mod registry;
 mod test;
 mod tests_run;
@@ -70,6 +72,18 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "check layers, versions and sources against the house rules",
         run: check::run,
+    },
+    Command {
+        name: "node",
+        arguments: "[types]",
+        summary: "build the native part of the npm package, or write its TypeScript declarations",
+        run: node::run,
+    },
+    Command {
+        name: "python",
+        arguments: "[sync|wheel]",
+        summary: "put the Python package together, write its module for threads, or make a wheel",
+        run: python::run,
     },
     Command {
         name: "handlers",

@@ -12,11 +12,13 @@ pub(crate) mod tasks;
 mod tests;
 
 pub(crate) use channel::{Channel, Finished, Liveness, Sinks, Unwatched};
-pub use child::{ExecChild, ExecStdin};
+pub use child::{ExecChild, ExecControl, ExecStdin};
 pub use command::Command;
 use command::settings;
 pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};
 pub(crate) use durable::{attach, list};
+#[cfg(feature = "cli")]
+pub(crate) use durable::{attach_channel, durable_id};
 pub use output::{ExecOutput, OutputGap};
 
 use crate::Error;
