@@ -2,6 +2,7 @@
 
 use super::output::{print, print_json};
 use crate::error::with_causes;
+use crate::pool::DEFAULT_POOL_MAX;
 use crate::{AssetPaths, Error};
 use serde::Serialize;
 use vmm_core::backend::table::TableEngine;
@@ -20,6 +21,8 @@ struct Report {
     version: &'static str,
     host: Host,
     engines: Vec<EngineReport>,
+    /// What many busy machines come to.
+    load: String,
     assets: Assets,
 }
 
@@ -54,13 +57,15 @@ struct Assets {
 
 /// Prints the report; status 0 if a guest can be run, else 1.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         host: Host {
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus,
         },
+        load: load(cpus),
         engines: vec![hvf(), kvm(), soft()],
         assets: assets(),
     };
@@ -95,6 +100,7 @@ fn text(report: &Report) -> String {
             (None, _) => {}
         }
     }
+    lines.push(format!("load:\n  {}", report.load));
     let recipe = &report.assets.recipe;
     lines.push(format!("guest kernel and init (recipe {recipe}):"));
     match (&report.assets.kernel, &report.assets.init) {
@@ -102,6 +108,23 @@ fn text(report: &Report) -> String {
         _ => lines.push(format!("  {}", report.assets.detail)),
     }
     lines.join("\n") + "\n"
+}
+
+/// A pool's default is eight machines, whatever the host has.
+fn load(cpus: usize) -> String {
+    let crowd = DEFAULT_POOL_MAX;
+    let times = crowd.div_ceil(cpus.max(1));
+    let words = format!(
+        "a busy vCPU of the software engine takes a CPU of the host: {cpus} of them run at full \
+         speed at once"
+    );
+    match times {
+        0 | 1 => words,
+        times => format!(
+            "{words}, and what takes 1 s in one takes {times} s in each of {crowd} (a pool's \
+             default): allow for it in time limits, or give the pool a smaller max"
+        ),
+    }
 }
 
 fn describe(engine: &TableEngine) -> Result<String, String> {
