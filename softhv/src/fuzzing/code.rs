@@ -2,9 +2,9 @@
 
 use crate::cpu::op::ZERO;
 use crate::cpu::{Cpu, RunExit};
-use crate::jit::Tier;
 use crate::link::attention;
 use crate::phys::MemoryFlags;
+use crate::tier::Tier;
 use crate::vm::VmShared;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,6 +6,22 @@ use cranelift_assembler_x64::{
 };
 use std::num::NonZeroU8;
 
+/// What the host can do beyond SSE2.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// FMA, and the operating system keeps its registers.
+    pub fma: bool,
+}
+
+impl Features {
+    /// Of this host.
+    pub fn here() -> Self {
+        Self {
+            fma: std::arch::is_x86_feature_detected!("fma"),
+        }
+    }
+}
+
 /// Names of host registers, by their encoding.
 pub mod host {
     pub const RAX: u8 = 0;

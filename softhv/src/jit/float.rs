@@ -399,19 +399,3 @@ impl State {
         self.set(rd, RAX);
     }
 }
-
-/// What the host can do beyond SSE2.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// FMA, and the operating system keeps its registers.
-    pub fma: bool,
-}
-
-impl Host {
-    /// Of this host.
-    pub fn here() -> Self {
-        Self {
-            fma: std::arch::is_x86_feature_detected!("fma"),
-        }
-    }
-}

@@ -32,11 +32,11 @@ mod vector;
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
 use crate::mode::Mode;
-use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place};
+use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place, Tier};
 use crate::words::Words;
 use branch::{Exits, Way};
 use policy::Policy;
-pub use policy::{COUNTS, Refusal, Tier};
+pub use policy::{COUNTS, Refusal};
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;

@@ -6,8 +6,7 @@
 //! to go on. Host registers only save loads.
 
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI};
-use super::asm::{Asm, Cc, Jump, at, emit, with_imm};
-use super::float::Host;
+use super::asm::{Asm, Cc, Features, Jump, at, emit, with_imm};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Op, SINK};
 use crate::insn::{Cond, Reg};
@@ -79,7 +78,7 @@ pub struct State {
     /// FPCR is known to have the default controls.
     pub fp_controls_known: bool,
     /// What this host can do.
-    pub host: Host,
+    pub host: Features,
     /// The current instruction, alone, as the interpreter has it.
     pub alone: Option<Op>,
 }
@@ -99,7 +98,7 @@ impl State {
             turn: 0,
             locked: 0,
             fp_controls_known: false,
-            host: Host::here(),
+            host: Features::here(),
             alone: None,
         }
     }
