@@ -57,8 +57,8 @@ pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
 mod tests {
     use super::*;
     use crate::cpu::Cpu;
-    use crate::jit::Tier;
     use crate::link::CodeRange;
+    use crate::tier::Tier;
     use std::sync::Arc;
 
     const PLACE: u64 = 0x8000_0000;

@@ -1,13 +1,13 @@
 //! No second tier: this host's instructions cannot be emitted here, or handlers
 //! do not jump to each other.
 
-use crate::tier::{CodeMemory, Compiler};
+use crate::tier::{CodeMemory, Compiler, Tier};
 use std::sync::Arc;
 
 #[path = "jit/policy.rs"]
 pub mod policy;
 
-pub use policy::{COUNTS, Refusal, Tier};
+pub use policy::{COUNTS, Refusal};
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = false;

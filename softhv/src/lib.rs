@@ -59,7 +59,7 @@ pub mod words;
 mod zeroes;
 
 pub use abi::{api, api_with};
-pub use jit::Tier;
+pub use tier::Tier;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -10,6 +10,35 @@ use crate::words::Words;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// How the vCPUs of a machine execute code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Tier {
+    /// What runs often is compiled, where the host lets it; all else is
+    /// interpreted.
+    #[default]
+    Auto,
+    /// Everything is interpreted.
+    Interpret,
+    /// Everything is compiled as soon as it is to run. There are no machines where
+    /// that cannot be.
+    Compile,
+    /// For tests: blocks are compiled after a few entries, and soon dropped again.
+    Restless,
+}
+
+impl Tier {
+    /// As [`Tier`] `as u8` gave it; what it never gives is [`Tier::Auto`].
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Interpret,
+            2 => Self::Compile,
+            3 => Self::Restless,
+            _ => Self::Auto,
+        }
+    }
+}
+
 /// Keeps ops where they stay as long as the decoded code; `None` if there is no
 /// room.
 pub type Place<'a> = dyn FnMut(&mut Vec<Op>) -> Option<*mut Op> + 'a;

@@ -7,10 +7,9 @@ use crate::held::Presence;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
 use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 
-use crate::jit::Tier;
 use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
 use crate::page::PAGE_SIZE;
-use crate::tier::CodeMemory;
+use crate::tier::{CodeMemory, Tier};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 

@@ -38,7 +38,7 @@ mod registers;
 mod vcpu;
 
 use crate::counter;
-use crate::jit::Tier;
+use crate::tier::Tier;
 use hvf::sys::{Api, DirtyApi, GicApi, Return};
 
 /// Guest physical address bits without configuration, as on most Macs.

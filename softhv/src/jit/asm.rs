@@ -6,6 +6,22 @@ use cranelift_assembler_x64::{
 };
 use std::num::NonZeroU8;
 
+/// What the host can do beyond SSE2.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// FMA, and the operating system keeps its registers.
+    pub fma: bool,
+}
+
+impl Features {
+    /// Of this host.
+    pub fn here() -> Self {
+        Self {
+            fma: std::arch::is_x86_feature_detected!("fma"),
+        }
+    }
+}
+
 /// Names of host registers, by their encoding.
 pub mod host {
     pub const RAX: u8 = 0;
@@ -91,6 +107,8 @@ pub enum Cc {
     Ge,
     Le,
     G,
+    P,
+    Np,
 }
 
 impl Cc {
@@ -111,6 +129,8 @@ impl Cc {
             Self::Ge => Self::L,
             Self::Le => Self::G,
             Self::G => Self::Le,
+            Self::P => Self::Np,
+            Self::Np => Self::P,
         }
     }
 }
@@ -203,6 +223,8 @@ impl Asm {
             Cc::Ge => jump!(jge_d32),
             Cc::Le => jump!(jle_d32),
             Cc::G => jump!(jg_d32),
+            Cc::P => jump!(jp_d32),
+            Cc::Np => jump!(jnp_d32),
         }
         Jump(self.code.len())
     }
@@ -223,6 +245,11 @@ impl Asm {
     pub fn aim(&mut self, jump: Jump, target: i32) {
         let distance = target.wrapping_sub(jump.0 as i32);
         self.code[jump.0 - 4..jump.0].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    /// Sets the eight bytes of an operand that is at `place`.
+    pub fn set_operand(&mut self, place: usize, value: u64) {
+        self.code[place..place + 8].copy_from_slice(&value.to_le_bytes());
     }
 
     /// `register = value`, without touching the flags.
@@ -265,6 +292,8 @@ impl Asm {
             Cc::Ge => select!(cmovgeq_rm),
             Cc::Le => select!(cmovleq_rm),
             Cc::G => select!(cmovgq_rm),
+            Cc::P => select!(cmovpq_rm),
+            Cc::Np => select!(cmovnpq_rm),
         }
     }
 }

@@ -2,14 +2,17 @@
 //! cache, so that changed code and forgotten blocks are left as in the
 //! interpreter.
 
-use super::asm::host::{RAX, RDI, RSI, RSP};
-use super::asm::{Asm, Cc, at, emit, sized};
+use super::asm::host::{RAX, RCX, RDI, RDX, RSI, RSP};
+use super::asm::{Asm, Cc, Jump, at, emit, indexed, sized};
 use super::state::{Cold, Flags, State, regs_field, slot_offset};
+use crate::code::{JUMP_ENTRIES, JumpEntry};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Handler, Op};
 use crate::dispatch::StackLimit;
 use crate::exec::branch::{self, BACK, FAR, NEAR};
 use crate::insn::{BranchReg, Insn, Width};
+use crate::page::PAGE_MASK;
+use crate::tier::Place;
 use std::mem::offset_of;
 
 /// X30.
@@ -58,8 +61,10 @@ pub enum Branch {
 /// Where compiled code of a block goes on elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
-    /// Address of the block's first byte.
+    /// Address of the first byte that is emitted.
     pub base: usize,
+    /// Bytes before the block's first instruction, which trap.
+    pub gap: u8,
     /// Of its region.
     pub exits: Exits,
 }
@@ -114,8 +119,13 @@ impl State {
                 self.take_if(if set { Cc::B } else { Cc::Ae }, op, kind(offset, by));
                 Branch::Conditional
             }
-            Insn::BranchReg { how, .. } => {
-                let _: BranchReg = how;
+            Insn::BranchReg { how, rn } => {
+                let n = self.read(rn);
+                self.asm.copy(RAX, n);
+                let slow = self.jump((how == BranchReg::Call).then_some(offset));
+                for jump in slow {
+                    self.asm.land(jump);
+                }
                 self.leave(op);
                 Branch::End
             }
@@ -143,25 +153,28 @@ impl State {
 
     /// Takes the direct branch of `op`, with nothing behind it.
     pub fn take(&mut self, op: *const Op, kind: u8, way: Way) {
-        self.asm.constant(RSI, op.addr() as u64);
         let exit = way.exits.0[usize::from(kind)];
         let exit = exit.wrapping_sub(way.base) as i32;
         if kind == FAR {
+            // SAFETY: the op is of the block that is compiled.
+            let op_here = unsafe { &*op };
+            let by = u64::from(op_here.pc_offset).wrapping_add(op_here.imm);
+            emit!(self.asm, movq_rm, RAX, at(RDI, regs_field!(page)));
+            if let Ok(by) = i32::try_from(by as i64) {
+                self.add_constant(true, RAX, by);
+                for jump in self.jump(None) {
+                    self.asm.land(jump);
+                }
+            }
+            self.asm.constant(RSI, op.addr() as u64);
             let jump = self.asm.jump();
             return self.asm.aim(jump, exit);
         }
+        self.asm.constant(RSI, op.addr() as u64);
         if kind == BACK {
-            // The run loop is wanted, or the host stack is deep: as `branch::take`.
-            let attention = at(RDI, offset_of!(Cpu, attention) as i32);
-            emit!(self.asm, movq_rm, RAX, attention);
-            emit!(self.asm, cmpl_mi_sxb, at(RAX, 0), 0);
-            let wanted = self.asm.jump_if(Cc::Ne);
-            self.asm.aim(wanted, exit);
-            const { assert!(size_of::<StackLimit>() == 8) };
-            let lowest = at(RDI, offset_of!(Cpu, stack_limit) as i32);
-            emit!(self.asm, cmpq_rm, RSP, lowest);
-            let deep = self.asm.jump_if(Cc::B);
-            self.asm.aim(deep, exit);
+            for wanted in self.is_wanted(RAX) {
+                self.asm.aim(wanted, exit);
+            }
         }
         emit!(self.asm, movq_rm, RAX, at(RSI, offset_of!(Op, link) as i32));
         emit!(self.asm, testq_mr, RAX, RAX);
@@ -171,10 +184,85 @@ impl State {
         emit!(self.asm, jmpq_m, at(RAX, offset_of!(Op, run) as i32));
     }
 
-    /// Emits what was put off.
-    pub fn finish(&mut self, way: Way) {
+    /// Jumps if the run loop is wanted, or the host stack is deep: as
+    /// `branch::wanted`. Uses `scratch`.
+    fn is_wanted(&mut self, scratch: u8) -> [Jump; 2] {
+        let attention = at(RDI, offset_of!(Cpu, attention) as i32);
+        emit!(self.asm, movq_rm, scratch, attention);
+        emit!(self.asm, cmpl_mi_sxb, at(scratch, 0), 0);
+        let wanted = self.asm.jump_if(Cc::Ne);
+        const { assert!(size_of::<StackLimit>() == 8) };
+        let lowest = at(RDI, offset_of!(Cpu, stack_limit) as i32);
+        emit!(self.asm, cmpq_rm, RSP, lowest);
+        [wanted, self.asm.jump_if(Cc::B)]
+    }
+
+    /// Goes on at the guest address in RAX, if the jump cache knows it, as
+    /// `branch::jump`; and for a call from `link`, an offset in the page, sets X30.
+    /// Otherwise the jumps lead away, and nothing has changed. Nothing follows, so
+    /// all host registers are free.
+    fn jump(&mut self, link: Option<u16>) -> [Jump; 4] {
+        const { assert!(size_of::<JumpEntry>() == 24) };
+        let field = |field: usize| at(RDX, field as i32);
+        emit!(self.asm, movq_rm, RCX, RAX);
+        emit!(self.asm, shrq_mi, RCX, 63);
+        emit!(self.asm, leaq_rm, RDX, indexed(RDI, RCX, 3));
+        emit!(
+            self.asm,
+            movq_rm,
+            RCX,
+            at(RDX, offset_of!(Cpu, context) as i32)
+        );
+        // As `jump_index`.
+        emit!(self.asm, movq_rm, RDX, RAX);
+        emit!(self.asm, shrq_mi, RDX, 2);
+        emit!(self.asm, xorl_rm, RDX, RCX);
+        emit!(self.asm, andl_mi, RDX, (JUMP_ENTRIES - 1) as u32);
+        emit!(self.asm, leaq_rm, RDX, indexed(RDX, RDX, 1));
+        emit!(
+            self.asm,
+            movq_rm,
+            RSI,
+            at(RDI, offset_of!(Cpu, jump) as i32)
+        );
+        emit!(self.asm, leaq_rm, RDX, indexed(RSI, RDX, 3));
+        emit!(self.asm, cmpq_rm, RAX, field(offset_of!(JumpEntry, pc)));
+        let elsewhere = self.asm.jump_if(Cc::Ne);
+        emit!(
+            self.asm,
+            cmpq_rm,
+            RCX,
+            field(offset_of!(JumpEntry, context))
+        );
+        let otherwise = self.asm.jump_if(Cc::Ne);
+        let [wanted, deep] = self.is_wanted(RCX);
+        emit!(self.asm, movq_rm, RSI, field(offset_of!(JumpEntry, op)));
+        if let Some(offset) = link {
+            // By the page that this is in yet.
+            emit!(self.asm, movq_rm, RCX, at(RDI, regs_field!(page)));
+            self.add_constant(true, RCX, i32::from(offset) + 4);
+            emit!(self.asm, movq_mr, at(RDI, slot_offset(LINK)), RCX);
+        }
+        emit!(self.asm, andq_mi_sxl, RAX, PAGE_MASK as i32);
+        emit!(self.asm, movq_mr, at(RDI, regs_field!(page)), RAX);
+        emit!(self.asm, jmpq_m, at(RSI, offset_of!(Op, run) as i32));
+        [elsewhere, otherwise, wanted, deep]
+    }
+
+    /// Emits what was put off; `None` if there is no room for ops.
+    pub fn finish(&mut self, way: Way, place: &mut Place<'_>) -> Option<()> {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
+                Cold::Away(jumps, op, resume) => {
+                    for jump in jumps.into_iter().flatten() {
+                        self.asm.land(jump);
+                    }
+                    let operand = self.away();
+                    let back = super::handler_at(way.base + self.asm.code.len());
+                    let copies = place(&mut vec![op, Op::new(back)])?;
+                    self.asm.set_operand(operand, copies.addr() as u64);
+                    self.resume(resume);
+                }
                 Cold::Leave(jump, op) => {
                     self.asm.land(jump);
                     self.leave(op);
@@ -185,5 +273,15 @@ impl State {
                 }
             }
         }
+        Some(())
+    }
+
+    /// Goes to ops whose address is to be known later, with
+    /// [`super::asm::Asm::set_operand`].
+    pub fn away(&mut self) -> usize {
+        emit!(self.asm, movabsq_oi, RSI, 0u64);
+        let operand = self.asm.code.len() - 8;
+        emit!(self.asm, jmpq_m, at(RSI, offset_of!(Op, run) as i32));
+        operand
     }
 }

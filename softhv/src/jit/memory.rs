@@ -17,11 +17,11 @@ const INDEX_SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
 const INDEX_MASK: u32 = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
 
 /// Host vector register for one instruction.
-const XMM0: u8 = 0;
-const XMM1: u8 = 1;
+pub(super) const XMM0: u8 = 0;
+pub(super) const XMM1: u8 = 1;
 
 /// The offset of vector register `reg`.
-fn vector_offset(reg: VReg) -> i32 {
+pub(super) fn vector_offset(reg: VReg) -> i32 {
     regs_field!(v) + 16 * i32::from(reg.number())
 }
 
@@ -53,7 +53,7 @@ impl State {
                 address,
                 ..
             } => self.store_pair(width, [rt, rt2], address, op),
-            _ => return self.vector_memory(insn, op, offset),
+            _ => return self.vector_memory(insn, op, offset) || self.atomic(insn, op),
         }
         true
     }
@@ -140,7 +140,7 @@ impl State {
 
     /// RAX = the host address of the guest address in it, if the TLB allows
     /// `bytes` from there by the tag at `tag` of an entry; else `op` does it.
-    fn probe(&mut self, tag: usize, bytes: i32, op: *const Op) {
+    pub(super) fn probe(&mut self, tag: usize, bytes: i32, op: *const Op) {
         emit!(self.asm, movl_rm, RCX, RAX);
         emit!(self.asm, shrl_mi, RCX, INDEX_SHIFT);
         emit!(self.asm, andl_mi, RCX, INDEX_MASK);

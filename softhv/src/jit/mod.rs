@@ -14,8 +14,10 @@
 //! wherever it may be left.
 
 mod asm;
+mod atomic;
 mod branch;
 mod conditional;
+mod float;
 mod integer;
 mod memory;
 mod multiply;
@@ -25,20 +27,22 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
+mod vector;
 
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
 use crate::mode::Mode;
-use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place};
+use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place, Tier};
 use crate::words::Words;
 use branch::{Exits, Way};
 use policy::Policy;
-pub use policy::{COUNTS, Refusal, Tier};
+pub use policy::{COUNTS, Refusal};
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;
 use region::Region;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use translate::{Source, translate};
@@ -101,7 +105,7 @@ fn with(policy: Policy, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
         policy,
         memory: Arc::clone(memory),
         regions: VecDeque::new(),
-        seed: 1,
+        seed: seed(),
         refused: false,
     }))
 }
@@ -175,11 +179,13 @@ impl Compiler for Translator {
             next,
             mode,
         };
+        let gap = self.gap();
         let Some(loaded) = self.regions.get_mut(last) else {
             return;
         };
         let way = Way {
             base: loaded.region.next(),
+            gap,
             exits: loaded.exits,
         };
         let Some(translated) = translate(&source, way, place) else {
@@ -189,7 +195,7 @@ impl Compiler for Translator {
             return;
         }
         loaded.headers.push(header);
-        op.run = handler_at(way.base);
+        op.run = handler_at(way.base + usize::from(way.gap));
         let counts = [
             (&COUNTS.blocks, 1),
             (&COUNTS.instructions, words.len()),
@@ -220,15 +226,25 @@ impl Translator {
         place(&mut vec![rest]).map(<*mut Op>::cast_const)
     }
 
+    /// Bytes to leave free in front of a block: nobody can say where its immediates
+    /// will be.
+    fn gap(&mut self) -> u8 {
+        (self.by_chance() >> 28) as u8 & 15
+    }
+
     fn entries(&mut self) -> u32 {
         if !self.policy.by_chance {
             return self.policy.entries;
         }
+        1 + self.by_chance() % self.policy.entries
+    }
+
+    fn by_chance(&mut self) -> u32 {
         self.seed = self
             .seed
             .wrapping_mul(0x5851_f42d_4c95_7f2d)
             .wrapping_add(1);
-        1 + (self.seed >> 33) as u32 % self.policy.entries
+        (self.seed >> 32) as u32
     }
 
     /// The number of a region with room for one more block.
@@ -284,6 +300,12 @@ impl Translator {
         }
         COUNTS.evictions.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// What the places of code are chosen by. The standard library has it from the host,
+/// for its maps.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Compiled code as a handler.

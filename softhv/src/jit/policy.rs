@@ -1,37 +1,12 @@
 //! What is compiled, and how much of it is kept.
 
+#[cfg(compiles)]
+use crate::tier::Tier;
 use std::io;
 use std::sync::atomic::AtomicU64;
 
-/// How the vCPUs of a machine execute code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(u8)]
-pub enum Tier {
-    /// What runs often is compiled, where the host lets it; all else is
-    /// interpreted.
-    #[default]
-    Auto,
-    /// Everything is interpreted.
-    Interpret,
-    /// Everything is compiled as soon as it is to run. There are no machines where
-    /// that cannot be.
-    Compile,
-    /// For tests: blocks are compiled after a few entries, and soon dropped again.
-    Restless,
-}
-
+#[cfg(compiles)]
 impl Tier {
-    /// As [`Tier`] `as u8` gave it; what it never gives is [`Tier::Auto`].
-    pub(crate) const fn from_number(number: u8) -> Self {
-        match number {
-            1 => Self::Interpret,
-            2 => Self::Compile,
-            3 => Self::Restless,
-            _ => Self::Auto,
-        }
-    }
-
-    #[cfg(compiles)]
     pub(crate) const fn policy(self) -> Policy {
         match self {
             Self::Auto => Policy::HOT,

@@ -6,7 +6,7 @@
 //! to go on. Host registers only save loads.
 
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI};
-use super::asm::{Asm, Cc, Jump, at, emit, with_imm};
+use super::asm::{Asm, Cc, Features, Jump, at, emit, with_imm};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Op, SINK};
 use crate::insn::{Cond, Reg};
@@ -41,19 +41,28 @@ pub enum Flags {
     Add,
     /// Carry and overflow are clear.
     Logic,
+    /// The host compared two numbers of floating point.
+    Float,
 }
 
 /// What is emitted behind the block, because it is rare.
-#[derive(Debug)]
 pub enum Cold {
     /// The interpreter goes on at an op.
     Leave(Jump, *const Op),
     /// A direct branch is taken, as its op does it.
     Take(Jump, *const Op, u8),
+    /// The interpreter executes one op, and the block goes on behind it.
+    Away([Option<Jump>; 2], Op, Resume),
+}
+
+/// Where a block goes on, and which guest register each host register has there.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    at: Option<usize>,
+    held: [u8; 16],
 }
 
 /// What is known at one place of a block.
-#[derive(Debug)]
 pub struct State {
     /// What was emitted.
     pub asm: Asm,
@@ -66,21 +75,31 @@ pub struct State {
     turn: usize,
     /// Host registers that the current instruction uses.
     locked: u16,
+    /// FPCR is known to have the default controls.
+    pub fp_controls_known: bool,
+    /// What this host can do.
+    pub host: Features,
+    /// The current instruction, alone, as the interpreter has it.
+    pub alone: Option<Op>,
 }
 
 impl State {
-    /// At the start of a block.
-    pub fn new() -> Self {
+    /// At the start of a block, behind `gap` bytes that trap.
+    pub fn new(gap: u8) -> Self {
+        const INT3: u8 = 0xcc;
+        let mut code = Vec::with_capacity(1024);
+        code.resize(usize::from(gap), INT3);
         Self {
-            asm: Asm {
-                code: Vec::with_capacity(1024),
-            },
+            asm: Asm { code },
             cold: Vec::new(),
             flags: None,
             map: [NONE; 34],
             held: [NONE; 16],
             turn: 0,
             locked: 0,
+            fp_controls_known: false,
+            host: Features::here(),
+            alone: None,
         }
     }
 
@@ -89,6 +108,50 @@ impl State {
         self.map = [NONE; 34];
         self.held = [NONE; 16];
         self.flags = None;
+        self.fp_controls_known = false;
+    }
+
+    /// Has the interpreter execute the current instruction, alone, where `jump` is
+    /// taken. The host's flags are not known behind it.
+    pub fn away_and_back(&mut self, jump: Jump) {
+        if let Some(Cold::Away([_, second @ None], _, Resume { at: None, .. })) =
+            self.cold.last_mut()
+        {
+            *second = Some(jump);
+            return;
+        }
+        let resume = Resume {
+            at: None,
+            held: self.held,
+        };
+        if let Some(op) = self.alone.clone() {
+            self.cold.push(Cold::Away([Some(jump), None], op, resume));
+        }
+    }
+
+    /// Ends the current instruction: what was away comes back here.
+    pub fn come_back(&mut self) {
+        for cold in &mut self.cold {
+            if let Cold::Away(_, _, resume) = cold
+                && resume.at.is_none()
+            {
+                *resume = Resume {
+                    at: Some(self.asm.code.len()),
+                    held: self.held,
+                };
+            }
+        }
+    }
+
+    /// Emits the way back of [`State::away_and_back`].
+    pub fn resume(&mut self, resume: Resume) {
+        for (host, slot) in (0u8..).zip(resume.held) {
+            if slot != NONE {
+                emit!(self.asm, movq_rm, host, at(RDI, slot_offset(slot)));
+            }
+        }
+        let jump = self.asm.jump();
+        self.asm.aim(jump, resume.at.unwrap_or_default() as i32);
     }
 
     /// Begins the next instruction.
@@ -178,7 +241,7 @@ impl State {
         emit!(self.asm, movq_mr, at(RDI, regs_field!(zf)), sign);
         let (carry, overflow) = (at(RDI, regs_field!(cf)), at(RDI, regs_field!(vf)));
         match kind {
-            Flags::Logic => {
+            Flags::Logic | Flags::Float => {
                 emit!(self.asm, movq_mi_sxl, carry, 0);
                 emit!(self.asm, movq_mi_sxl, overflow, 0);
             }
@@ -277,6 +340,17 @@ fn either(holds: bool, cc: Cc) -> Cc {
 
 /// The condition on the host's flags alone, where there is one.
 fn direct(cond: Cond, flags: Flags) -> Option<Cc> {
+    if flags == Flags::Float {
+        return Some(match cond {
+            Cond::Eq => Cc::E,
+            Cond::Ne => Cc::Ne,
+            Cond::Cs | Cond::Pl | Cond::Ge => Cc::Ae,
+            Cond::Cc | Cond::Mi | Cond::Lt => Cc::B,
+            Cond::Hi | Cond::Gt => Cc::A,
+            Cond::Ls | Cond::Le => Cc::Be,
+            _ => return None,
+        });
+    }
     Some(match (cond, flags) {
         (Cond::Eq, _) => Cc::E,
         (Cond::Ne, _) => Cc::Ne,

@@ -1,6 +1,6 @@
 //! From a block's words to host code.
 
-use super::asm::host::{RAX, RSI};
+use super::asm::host::RAX;
 use super::asm::{Cc, emit};
 use super::branch::{Branch, Way};
 use super::state::{Cold, State};
@@ -56,7 +56,7 @@ pub struct Translated {
 /// Translates `source`. `place` keeps ops, which must stay where they are as long
 /// as the code may be executed; there may be no room.
 pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
-    let mut state = State::new();
+    let mut state = State::new(way.gap);
     let mut aside = Aside::default();
     let mut asides = 0;
     let mut at = source.first;
@@ -66,7 +66,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
         let op = unsafe { &*at };
         let done = instruction(&mut state, &mut aside, &insn, op, source.mode, way, place)?;
         match done {
-            Done::End => return Some(finish(state, asides, way)),
+            Done::End => return finish(state, asides, way, place),
             Done::Inline => {}
             Done::Not => {
                 asides += 1;
@@ -74,7 +74,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
                 aside.first.get_or_insert(at);
                 if bound.ends {
                     state.leave(aside.first.unwrap_or(at));
-                    return Some(finish(state, asides, way));
+                    return finish(state, asides, way, place);
                 }
                 let mut copy = bound.op;
                 copy.pc_offset = op.pc_offset;
@@ -116,15 +116,15 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
             state.leave(copies);
         }
     }
-    Some(finish(state, asides, way))
+    finish(state, asides, way, place)
 }
 
-fn finish(mut state: State, aside: usize, way: Way) -> Translated {
-    state.finish(way);
-    Translated {
+fn finish(mut state: State, aside: usize, way: Way, place: &mut Place<'_>) -> Option<Translated> {
+    state.finish(way, place)?;
+    Some(Translated {
         code: state.asm.code,
         aside,
-    }
+    })
 }
 
 fn context(mode: Mode, op: &Op) -> Context {
@@ -151,19 +151,18 @@ fn instruction(
     }
     let before = state.asm.code.len();
     // Where the copies are is known once they are needed.
-    emit!(state.asm, movabsq_oi, RSI, 0u64);
-    let operand = state.asm.code.len() - 8;
-    emit!(state.asm, jmpq_m, super::asm::at(RSI, 0));
+    let operand = state.away();
     let back = way.base + state.asm.code.len();
     state.forget();
     let done = template(state, insn, op, mode, way);
     if matches!(done, Done::Not) {
         state.asm.code.truncate(before);
+        state.forget();
         return Some(done);
     }
     aside.copies.push(Op::new(super::handler_at(back)));
     let copies = place(&mut aside.copies)?;
-    state.asm.code[operand..operand + 8].copy_from_slice(&copies.addr().to_le_bytes());
+    state.asm.set_operand(operand, copies.addr() as u64);
     aside.first = None;
     Some(done)
 }
@@ -191,9 +190,24 @@ fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Do
             state.set(rt, RAX);
         }
         is_plain
+    } else if let Insn::Barrier { .. } = *insn {
+        let run = bind::bind(insn, context(mode, op)).op.run;
+        let is_full = ptr::fn_addr_eq(run, system::dmb as Handler);
+        if is_full {
+            state.fence();
+        }
+        // Any order of the host's is what the weak ones ask for.
+        is_full || ptr::fn_addr_eq(run, system::dmb_weak as Handler)
     } else if let Insn::Hint { number } = *insn {
         // NOP and what is one here; YIELD, WFE and WFI are not.
         !(1..=3).contains(&number)
+    } else if insn.is_vector() {
+        let mut alone = bind::bind(insn, context(mode, op)).op;
+        alone.pc_offset = offset;
+        state.alone = Some(alone);
+        let inline = !mode.fp_traps && (state.float(insn, op, flags) || state.vector(insn));
+        state.come_back();
+        inline
     } else {
         state.integer(insn, offset, flags)
     };
