@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use exec_proto::client::Event;
-use exec_proto::{ErrorKind, ExecFlags, ExecRequest, ExitStatus, WinSize};
+use exec_proto::{
+    Deframer, Direction, ErrorKind, ExecFlags, ExecRequest, ExitStatus, HEADER_BYTES, Kind, WinSize,
+};
 use support::{Client, agent_with_groups, plain_agent, run, scratch, sh, with_stdin};
 
 /// True while a process exists and is not a zombie.
@@ -323,6 +325,40 @@ fn all_output_written_before_the_end_arrives() {
         (ran.stdout.len(), ran.stderr.as_slice()),
         (10_000_000, &b"end\n"[..])
     );
+}
+
+/// A packet of vsock has 64 KiB at most. A frame that is a little longer is two, of
+/// which the second costs as much as the first.
+#[test]
+fn a_frame_of_a_file_or_of_output_fits_a_packet() {
+    use std::io::{Read, Write};
+    let file = scratch("frames").join("file");
+    std::fs::write(&file, vec![1; 300_000]).unwrap();
+    let agent = plain_agent();
+    let mut client = Client::new(&agent);
+    let session = &mut client.session;
+    session
+        .read_file(file.to_str().unwrap().as_bytes())
+        .unwrap();
+    session.exec(&sh("head -c 1000000 /dev/zero")).unwrap();
+    client.stream.write_all(session.outgoing()).unwrap();
+    let mut frames = Deframer::new(Direction::ToClient);
+    let (mut of_file, mut of_output, mut over) = (0, 0, false);
+    while !over {
+        let mut buffer = [0; 16384];
+        let count = client.stream.read(&mut buffer).unwrap();
+        frames.feed(&buffer[..count]);
+        while let Some((kind, payload)) = frames.next_frame().unwrap() {
+            assert!(payload.len() + HEADER_BYTES <= 64 << 10, "{kind:?}");
+            match kind {
+                Kind::FileData => of_file += payload.len() - 1,
+                Kind::Stdout => of_output += payload.len(),
+                kind => over = kind == Kind::Exited,
+            }
+        }
+    }
+    assert_eq!((of_file, of_output), (300_000, 1_000_000));
+    client.hang_up();
 }
 
 #[test]

@@ -6,12 +6,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use exec_proto::server::Parser;
-use exec_proto::{MAX_DATA_BYTES, Reply};
+use exec_proto::{HEADER_BYTES, MAX_DATA_BYTES, Reply};
 
 use crate::sys;
 
 /// Output queued for the host at which the command's pipes are left alone.
 pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
+
+/// Most bytes of a command's output or of a file in a frame: so many pages that frame
+/// and header are one packet of vsock, of which the largest is 64 KiB. With all that a
+/// frame may hold, each would be followed by a packet with its last eight bytes.
+pub(super) const CHUNK_BYTES: usize = 60 * 1024;
+const _: () = assert!(CHUNK_BYTES + HEADER_BYTES <= 64 * 1024);
 
 /// Buffers of a worker, used by one connection after the other so that their
 /// pages fault in only once.
@@ -27,7 +33,7 @@ impl Default for Buffers {
         Self {
             input: vec![0; MAX_DATA_BYTES],
             output: Vec::new(),
-            chunk: vec![0; MAX_DATA_BYTES],
+            chunk: vec![0; CHUNK_BYTES],
         }
     }
 }

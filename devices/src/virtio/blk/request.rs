@@ -14,8 +14,9 @@ const HEADER_BYTES: usize = 16;
 const RANGE_BYTES: usize = 16;
 /// WRITE_ZEROES flag: the space may be given back.
 const FLAG_UNMAP: u32 = 1;
-/// Bytes moved between file and guest at once; each worker has one buffer.
-pub(super) const BUFFER_BYTES: usize = 128 << 10;
+/// Bytes moved between file and guest at once; each worker has one buffer. A block of
+/// squashfs is 128 KiB and begins anywhere, so the guest reads one page more for it.
+pub(super) const BUFFER_BYTES: usize = (128 + 4) << 10;
 
 /// Request types (virtio 1.2 §5.2.6).
 mod kind {

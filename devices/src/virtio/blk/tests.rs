@@ -391,6 +391,26 @@ fn cached_reads_and_slow_requests_mix() {
     assert_eq!(disk.driver.device.state().queues[0].next_used, 20);
 }
 
+/// A block of squashfs that begins between pages is a page longer than 128 KiB.
+#[test]
+fn a_cached_block_of_squashfs_is_read_while_the_guest_notifies() {
+    let mut disk = disk(256 << 10, BlkConfig::default());
+    // The host may have to wait now and then, and some hosts cannot tell.
+    let mut is_served_at_once = |len: u32| {
+        (0..100).any(|_| {
+            disk.submit(0, 1, &[writable(DATA, len)]);
+            let served = disk.driver.queues[0].poll();
+            let (_, read) = served.unwrap_or_else(|| disk.driver.wait_used(0));
+            assert_eq!(read, len + 1);
+            served.is_some()
+        })
+    };
+    let whole_pages = is_served_at_once(128 << 10);
+    assert_eq!(is_served_at_once(132 << 10), whole_pages);
+    let want: Vec<u8> = (512..512 + (132 << 10)).map(pattern).collect();
+    assert!(disk.bytes(DATA, 132 << 10) == want);
+}
+
 #[test]
 fn reset_with_requests_in_flight_leaves_ram_alone_afterwards() {
     let mut disk = disk(1 << 20, BlkConfig::default());
