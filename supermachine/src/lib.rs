@@ -43,6 +43,7 @@ mod stats;
 mod template;
 mod unfinished;
 mod vm;
+mod volume;
 mod worker;
 mod workload;
 
@@ -72,6 +73,7 @@ pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
 pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use vm::{CopyReport, Vm};
+pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};
 pub use workload::{WorkloadState, WorkloadStatus};
 
 /// What is shared between threads or sent to others stays so.
