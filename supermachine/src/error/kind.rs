@@ -51,6 +51,7 @@ impl Error {
             | Self::Mount { .. }
             | Self::Volume { .. }
             | Self::NameTaken { .. }
+            | Self::PortInUse { .. }
             | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
@@ -108,6 +109,7 @@ impl Error {
             Self::VolumeInUse { .. } => "volume-in-use",
             Self::VolumeUnusable { .. } => "volume-unusable",
             Self::NameTaken { .. } => "name-taken",
+            Self::PortInUse { .. } => "port-in-use",
             Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",

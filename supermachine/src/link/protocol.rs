@@ -7,7 +7,7 @@
 //! Files go along open ([`super::passing`]): a worker is told what errors call them
 //! and opens none itself.
 
-use crate::Engine;
+use crate::{Engine, Tier};
 use net::policy::Policy;
 use serde::{Deserialize, Serialize};
 use snapshot::{EngineId, Stamp, Written};
@@ -36,6 +36,8 @@ pub const MAX_BIRTHS: usize = 64;
 pub struct Setup {
     /// Which engine.
     pub engine: Engine,
+    /// How it executes code, if that can be chosen.
+    pub tier: Tier,
     /// vCPUs to create in advance.
     pub vcpus: u32,
     /// Holds the sockets. The worker removes it when it ends, because the
@@ -482,6 +484,7 @@ mod tests {
         let path = PathBuf::from("\u{1}".repeat(108));
         let setup = Setup {
             engine: Engine::Auto,
+            tier: Tier::Interpret,
             vcpus: u32::MAX,
             runtime_dir: path.clone(),
             mux: path.clone(),
