@@ -56,3 +56,18 @@ pub fn snapshots_dir() -> Result<PathBuf, Error> {
     })?;
     Ok(home.join(".local/supermachine-snapshots"))
 }
+
+/// Where volumes are kept: the directory in the environment variable
+/// `SUPERMACHINE_VOLUMES`, else `.local/supermachine-volumes` in the user's home
+/// directory.
+pub(crate) fn volumes_dir() -> Result<PathBuf, Error> {
+    if let Some(dir) = std::env::var_os("SUPERMACHINE_VOLUMES").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir));
+    }
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    let home = home.ok_or(Error::Unsuitable {
+        what: "keeping volumes",
+        needs: "a home directory, SUPERMACHINE_VOLUMES or VmConfig::with_volumes_dir",
+    })?;
+    Ok(home.join(".local/supermachine-volumes"))
+}

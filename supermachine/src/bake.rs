@@ -13,7 +13,7 @@ use crate::pull::{Fetch, PullPolicy};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, mount, stamp};
+use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, mount, stamp};
 use oci_bake::BakeOptions;
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
@@ -56,6 +56,7 @@ pub struct OciImageBuilder {
     snapshots_dir: Option<PathBuf>,
     cache: Option<PathBuf>,
     mounts: Vec<MountSpec>,
+    volumes: Vec<VolumeSpec>,
 }
 
 impl fmt::Debug for OciImageBuilder {
@@ -88,6 +89,7 @@ impl OciImageBuilder {
             snapshots_dir: None,
             cache: None,
             mounts: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -136,6 +138,14 @@ impl OciImageBuilder {
     /// copy is given a directory for the tag anew.
     pub fn with_mount(mut self, mount: MountSpec) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// Has copies have room for volumes, as many as this is called. Which they are each
+    /// copy is told anew, by [`VmConfig::with_volume`]; while the image is baked they are
+    /// not there.
+    pub fn with_volume(mut self, volume: VolumeSpec) -> Self {
+        self.volumes.push(volume);
         self
     }
 
@@ -271,6 +281,7 @@ impl OciImageBuilder {
         self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
         self.config.vcpus = self.vcpus.or(self.config.vcpus);
         self.config.mounts.append(&mut self.mounts);
+        self.config.volumes.append(&mut self.volumes);
         self.config.validate()?;
         let image = &image.with_config(self.overrides.apply(image.config())?);
         let here = stamp::here(&self.config)?;
@@ -354,6 +365,7 @@ impl OciImageBuilder {
             self.config.network.is_on(),
             self.config.hostname,
             mount::points(&self.config.mounts),
+            self.config.volumes.len(),
             self.cmd,
             self.overrides,
             self.env,
@@ -378,6 +390,7 @@ impl OciImageBuilder {
             self.config.network.is_on(),
             self.config.hostname,
             mount::points(&self.config.mounts),
+            self.config.volumes.len(),
             self.config.max_processes,
             self.cmd,
             self.overrides,

@@ -25,14 +25,15 @@ use tracing::info;
 const DESCRIPTORS_PER_CHILD: u64 = 7;
 
 /// Whether this process may open what so many children need.
-fn check_descriptors(count: usize) -> Result<(), Error> {
+fn check_descriptors(count: usize, volumes: usize) -> Result<(), Error> {
     let limit = getrlimit(Resource::Nofile).current;
     // Without a limit, or a count, the system says when it is enough.
     let (Some(limit), Some(used)) = (limit, host::open_descriptors()) else {
         return Ok(());
     };
     let room = limit.saturating_sub(used);
-    let needed = (count as u64).saturating_mul(DESCRIPTORS_PER_CHILD);
+    let each = DESCRIPTORS_PER_CHILD.saturating_add(volumes as u64);
+    let needed = (count as u64).saturating_mul(each);
     if needed <= room {
         return Ok(());
     }
@@ -57,8 +58,16 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
-    /// machine has added memory; a snapshot that was there before stays then.
+    /// machine has added memory, [`Error::Unsuitable`] if it has volumes, which go on
+    /// changing; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
+        if !self.config().volumes.is_empty() {
+            return Err(Error::Unsuitable {
+                what: "a snapshot",
+                needs: "a machine without volumes, as its copies would take what they find \
+                        there for their own: Vm::fork copies them",
+            });
+        }
         let dest = dest.as_ref();
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
@@ -120,7 +129,10 @@ impl Vm {
     /// involved, and the machine pauses only while the state of its devices
     /// and vCPUs is copied; see [`Vm::last_fork_pause`].
     ///
-    /// As with a snapshot, connections to the host are reset in the children.
+    /// As with a snapshot, connections to the host are reset in the children. What
+    /// volumes hold is copied for each of them while the machine is paused, which takes
+    /// no time only on file systems that share blocks of files (btrfs, XFS); their copies
+    /// end with them.
     ///
     /// # Errors
     /// [`Error::Refused`] on engines and hosts where a process with a machine
@@ -131,13 +143,13 @@ impl Vm {
         if count == 0 {
             return Ok(Vec::new());
         }
-        check_descriptors(count)?;
+        check_descriptors(count, slots(self))?;
         let _machine = self.span().entered();
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().check_running()?;
-            self.instance().fork(self.config(), count)?
+            self.instance().fork(self.config(), slots(self), count)?
         };
         self.note_fork_pause(paused);
         info!(children = count, ?paused, "machine forked");
@@ -155,6 +167,14 @@ impl Vm {
             Ok(vm)
         };
         children.into_iter().map(child).collect()
+    }
+}
+
+/// How many disks for volumes a machine has.
+fn slots(vm: &Vm) -> usize {
+    match vm.image().template() {
+        Some(template) => template.image().volumes,
+        None => vm.config().volumes.len(),
     }
 }
 
@@ -195,6 +215,7 @@ pub(crate) fn write(
             Some(template) => template.image().network,
             None => vm.config().network.is_on(),
         },
+        volumes: slots(vm),
         mounts: match image.template() {
             Some(template) => template.image().mounts.clone(),
             None => mount::points(&vm.config().mounts),

@@ -3,7 +3,7 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, MountSpec, Network, mount, random};
+use crate::{AssetPaths, Error, MountSpec, Network, VolumeSpec, mount, random, volume};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -96,6 +96,8 @@ pub struct VmConfig {
     pub(crate) clock: WallClock,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<MountSpec>,
+    pub(crate) volumes: Vec<VolumeSpec>,
+    pub(crate) volumes_dir: Option<PathBuf>,
     pub(crate) host_limits: HostLimits,
 }
 
@@ -126,6 +128,8 @@ impl Default for VmConfig {
             clock: WallClock::default(),
             network: Network::Off,
             mounts: Vec::new(),
+            volumes: Vec::new(),
+            volumes_dir: None,
             host_limits: HostLimits::default(),
         }
     }
@@ -269,6 +273,22 @@ impl VmConfig {
         self
     }
 
+    /// Gives the guest a disk that outlives it, at most seven of them. A machine of an
+    /// image without a snapshot can have any; a copy as many as its snapshot was baked
+    /// with, of any names. Pools are refused them, as only one machine can have one, and
+    /// so is a snapshot of the machine; forked children go on with copies of their own,
+    /// which end with them.
+    pub fn with_volume(mut self, volume: VolumeSpec) -> Self {
+        self.volumes.push(volume);
+        self
+    }
+
+    /// Where volumes are kept, instead of where [`crate::VolumeStore::of_user`] has them.
+    pub fn with_volumes_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.volumes_dir = Some(dir.into());
+        self
+    }
+
     /// The most memory of the host that the machine's worker may have, in MiB: the guest's
     /// memory that it has touched, what it writes of its snapshot's, and some 20 MiB. At
     /// the limit the system reclaims what it can, and then ends the worker. On Linux, by
@@ -325,6 +345,7 @@ impl VmConfig {
             _ => {}
         }
         mount::validate(&self.mounts)?;
+        volume::validate(&self.volumes)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {
                 what: "a limit on processes",

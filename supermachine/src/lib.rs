@@ -45,6 +45,7 @@ mod template;
 mod trigger;
 mod unfinished;
 mod vm;
+mod volume;
 mod worker;
 mod workload;
 
@@ -76,6 +77,7 @@ pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
+pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};
 pub use workload::{WorkloadState, WorkloadStatus};
 
 /// What is shared between threads or sent to others stays so.

@@ -15,7 +15,7 @@
 //! | file, status, other requests | [`GUEST_ANSWER_TIMEOUT`]; [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] |
 //! | connection to a guest's port | [`ACCEPT_TIMEOUT`] | |
 //! | connection to a port of the host | [`DIAL_TIMEOUT`], then its end | [`GREETING_TIMEOUT`] |
-//! | stop of a machine | [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
+//! | stop of a machine | [`VOLUME_FLUSH_TIMEOUT`] for each of its volumes, [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
 //! | graceful stop of a machine | the caller's, then as for a stop | |
 //! | pause, resume, figures of a machine | [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] for the clock |
 //! | drop of a machine | twice [`DROP_TIMEOUT`] | |
@@ -81,6 +81,13 @@ pub const SHUTDOWN_TIMEOUT: Duration = seconds(30);
 /// A machine that was reset is idle for this long before it discards the pages that
 /// the reset copied: a pool in use hands it out much sooner.
 pub const SETTLING_TIME: Duration = seconds(1);
+/// The last machine of a volume ends, which lets the next have it: it is gone once its
+/// end was told, but a process that was just being started may hold on to it.
+pub const VOLUME_LOCK_TIMEOUT: Duration = seconds(2);
+/// A guest writes out what it has of a volume, before its machine is stopped: some
+/// hundred MiB at the speed of a slow disk. What is not written by then is lost, as when
+/// the plug is pulled.
+pub const VOLUME_FLUSH_TIMEOUT: Duration = seconds(10);
 /// Looks at whether a worker has ended, from the first pause to the longest: each
 /// is twice the one before, as an orderly end takes 3 ms and a bad one seconds.
 pub const FIRST_END_PAUSE: Duration = Duration::from_micros(200);

@@ -4,7 +4,7 @@ use crate::embedder::personalise::Personality;
 use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
 use crate::mount::{self, MountPoint};
-use crate::{Error, VmConfig, stamp};
+use crate::{Error, VmConfig, stamp, volume};
 use net::policy::Policy;
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct ImageFile {
     /// A copy has a network interface.
     #[serde(default)]
     pub network: bool,
+    /// Disks without content that a copy may have volumes in.
+    #[serde(default)]
+    pub volumes: usize,
 }
 
 /// What a machine runs by itself.
@@ -208,17 +211,22 @@ impl Template {
 
     /// What the worker is told to make a copy of a configuration, and what it is
     /// given: the files that were checked here, and not what their paths lead to
-    /// by then.
-    pub fn restore(&self, config: &VmConfig) -> Result<(Restore, Vec<File>), Error> {
+    /// by then. `id` is the machine's.
+    pub fn restore(&self, config: &VmConfig, id: &str) -> Result<(Restore, Vec<File>), Error> {
         let wanted = mount::for_copy(&config.mounts, &self.image.mounts)?;
         let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
         let (mounts, directories) = mount::open(wanted)?;
         files.extend(directories);
+        let dir = config.volumes_dir.as_deref();
+        let volumes = volume::open_for_copy(&config.volumes, dir, self.image.volumes, id)?;
+        let (volumes, disks): (Vec<_>, Vec<_>) = volumes.into_iter().unzip();
+        files.extend(disks);
         let layers = layer_resources(&self.layers).into_iter();
         let restore = Restore {
             snapshot: self.path().to_string_lossy().into_owned(),
             files: names,
             mounts,
+            volumes,
             guest: self.guest.clone(),
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),

@@ -5,7 +5,9 @@ use crate::doubt::{blame, doubting};
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
+use crate::error::with_causes;
 use crate::exec::{Channel, Opens};
+use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
@@ -13,7 +15,8 @@ use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
+    mount, spans, volume,
 };
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
@@ -22,14 +25,16 @@ use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::{Span, debug, info};
+use tracing::{Span, debug, info, warn};
 
 /// A running machine in a worker process of its own.
 ///
 /// Dropping it stops it, as [`Vm::stop`] does, but never takes longer than half a
-/// second: a worker that does not end in good order by then has been killed.
+/// second: a worker that does not end in good order by then has been killed. What the
+/// guest wrote to [volumes](VolumeSpec) and did not sync is lost then.
 #[derive(Debug)]
 pub struct Vm {
     image: Image,
@@ -39,6 +44,8 @@ pub struct Vm {
     /// Held from the order to stand still until the machine goes on: captures
     /// and forks of one machine come one after the other.
     still: Mutex<()>,
+    /// The guest has volumes mounted that outlive it.
+    has_volumes: AtomicBool,
     /// Closed before the machine ends.
     ports: OwnPorts,
     instance: Instance,
@@ -122,7 +129,7 @@ impl Vm {
             }
             None => {
                 let deadline = Deadline::within(config.boot_timeout);
-                let vm = Self::boot_until(image, config, deadline)?;
+                let vm = Self::boot_until(image, config, &config.volumes, deadline)?;
                 let identity = Personality {
                     machine_id: config.machine_id.resolve()?,
                     clock: config.clock.clone(),
@@ -132,17 +139,24 @@ impl Vm {
                 if identity.machine_id.is_some() || !identity.clock.is_the_hosts() {
                     vm.instance.identify(&identity, deadline)?;
                 }
+                vm.mount_volumes()?;
                 Ok(vm)
             }
         }
     }
 
-    /// Boots a machine whose copies may have as many vCPUs as there can be.
+    /// Boots a machine whose copies may have as many vCPUs as there can be, and volumes
+    /// where it has disks without content.
     pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
-        Self::boot_until(image, config, Deadline::within(config.boot_timeout))
+        Self::boot_until(image, config, &[], Deadline::within(config.boot_timeout))
     }
 
-    fn boot_until(image: &Image, config: &VmConfig, deadline: Deadline) -> Result<Self, Error> {
+    fn boot_until(
+        image: &Image,
+        config: &VmConfig,
+        volumes: &[VolumeSpec],
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
         let begun = Instant::now();
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
@@ -155,6 +169,10 @@ impl Vm {
         let mut files = files?;
         let (mounts, directories) = mount::open(&config.mounts)?;
         files.extend(directories);
+        let (dir, slots) = (config.volumes_dir.as_deref(), config.volumes.len());
+        let volumes = volume::open(volumes, dir, slots, vm.id())?;
+        let (volumes, disks): (Vec<_>, Vec<_>) = volumes.into_iter().unzip();
+        files.extend(disks);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
             kernel: name(&assets.kernel),
@@ -164,6 +182,7 @@ impl Vm {
             possible_vcpus: MAX_VCPUS,
             layers: image.layers().iter().map(name).collect(),
             mounts,
+            volumes,
             cmdline: command_line(image, config),
             network: config.network.policy(),
         };
@@ -188,6 +207,7 @@ impl Vm {
             engine: OnceLock::new(),
             start: Mutex::default(),
             still: Mutex::default(),
+            has_volumes: AtomicBool::new(false),
             ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
@@ -206,11 +226,13 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (restore, files) = template.restore(&self.config)?;
+        let (restore, files) = template.restore(&self.config, self.id())?;
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
+        drop(files);
         self.check_vcpus(vcpus, &resumed)?;
+        self.mount_volumes()?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         info!(
             snapshot = %template.path().display(),
@@ -255,6 +277,28 @@ impl Vm {
     /// Sets the guest's clock.
     pub(crate) fn set_clock(&self) -> Result<(), Error> {
         self.instance.set_clock(&self.config.clock)
+    }
+
+    /// Has the guest mount the volumes of the configuration, which its disks are now.
+    fn mount_volumes(&self) -> Result<(), Error> {
+        for (number, volume) in self.config.volumes.iter().enumerate() {
+            mount_volume(self, number, volume)?;
+            self.has_volumes.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Has the guest write out what it has of volumes, and nothing more from then on.
+    fn flush_volumes(&self) {
+        if !self.has_volumes.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        for (number, volume) in self.config.volumes.iter().enumerate() {
+            if let Err(error) = freeze_volume(self, number, volume) {
+                let reason = with_causes(&error);
+                warn!(volume = volume.name, reason, "volume not written out");
+            }
+        }
     }
 
     fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
@@ -447,7 +491,9 @@ impl Vm {
         self.instance.status()
     }
 
-    /// Stops the machine at once, as pulling the plug would.
+    /// Stops the machine at once, as pulling the plug would, but for its volumes: what
+    /// the guest has written to them is there afterwards, if it writes it out within ten
+    /// seconds for each.
     pub fn stop(self) -> Result<(), Error> {
         self.end();
         Ok(())
@@ -456,6 +502,7 @@ impl Vm {
     /// Stops the machine as [`Vm::stop`] does, for owners that share it.
     pub(crate) fn end(&self) {
         self.ports.close();
+        self.flush_volumes();
         self.instance.end();
     }
 

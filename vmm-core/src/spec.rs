@@ -175,10 +175,14 @@ impl fmt::Debug for Network {
 
 /// A file of the host that is a writable disk of one machine at a time. It keeps
 /// its content over runs; no snapshot holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A machine can have one of no bytes. Its copies have then a file of any length there,
+/// and their kernels are told.
+#[derive(Clone, Debug)]
 pub struct Volume {
-    /// The file. If it is missing, it is made, sparse.
-    pub path: PathBuf,
+    /// The file. If it is a path, it is locked, and made, sparse, if it is missing. Of
+    /// one that is open already, whoever opened it has made sure that nobody else has it.
+    pub file: HostFile,
     /// Size of a file that is made, in bytes.
     pub new_bytes: u64,
 }

@@ -485,7 +485,7 @@ fn volumes_are_created_sparse_and_belong_to_one_machine() {
     with_engine(|api| {
         let mut spec = files.machine();
         spec.volumes.push(Volume {
-            path: volume.clone(),
+            file: (&*volume).into(),
             new_bytes: 1 << 30,
         });
         let machine = start(api, &spec).unwrap();

@@ -90,7 +90,14 @@ pub const QEMU: Set = Set {
 /// Tools that make and inspect images.
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",
-    names: &["bzip2", "skopeo", "squashfs-tools", "umoci", "xz-utils"],
+    names: &[
+        "bzip2",
+        "e2fsprogs",
+        "skopeo",
+        "squashfs-tools",
+        "umoci",
+        "xz-utils",
+    ],
 };
 
 /// What runs the npm package.

@@ -1,6 +1,7 @@
 //! Mounting, through the new mount API where the old one has limits.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -156,6 +157,36 @@ pub fn mount_overlay(
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+// `linux/fs.h`: _IOWR('X', 119, int).
+const FIFREEZE: u32 = 0xc004_5877;
+// `linux/ext4.h`: _IOW('f', 16, __u64).
+const EXT4_IOC_RESIZE_FS: u32 = 0x4008_6610;
+
+/// Has the file system that `directory` is in written out, and take nothing more.
+///
+/// # Errors
+/// As the ioctl.
+pub fn freeze(directory: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call, and the argument is not used.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FIFREEZE as _, 0) }).map(drop)
+}
+
+/// Has the ext4 file system that `directory` is in grow to so many blocks.
+///
+/// # Errors
+/// As the ioctl.
+pub fn resize(directory: &File, blocks: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is open and the number alive for the call, which reads it.
+    check(unsafe {
+        libc::ioctl(
+            directory.as_raw_fd(),
+            EXT4_IOC_RESIZE_FS as _,
+            &raw const blocks,
+        )
+    })
+    .map(drop)
 }
 
 /// Makes the mount at `root` the root of this process and what it starts. The

@@ -7,6 +7,7 @@
 mod mounts;
 mod pack;
 mod unpack;
+mod volumes;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -21,6 +22,7 @@ use exec_proto::tree::Node;
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// Why the tool failed.
+#[derive(Debug)]
 struct Failure {
     errno: i32,
     text: String,
@@ -76,6 +78,8 @@ fn act(words: &[&OsStr]) -> Result<(), Failure> {
         (b"pack", [path]) => pack::pack(Path::new(path)),
         (b"unpack", [path]) => unpack::unpack(Path::new(path)),
         (b"tmpfs", [path, flags, options]) => mounts::tmpfs(Path::new(path), flags, options),
+        (b"volume", [number, path]) => volumes::mount(number, Path::new(path)),
+        (b"freeze-volume", [number, path]) => volumes::freeze(number, Path::new(path)),
         (b"read-only-root", []) => mounts::make_root_read_only(),
         _ => Err(Failure::usage()),
     }

@@ -1,6 +1,7 @@
-//! `-v` and `--mount`: directories of the host for the guest.
+//! `-v` and `--mount`: directories of the host for the guest, and volumes.
 
-use crate::{MountSpec, SymlinkPolicy};
+use super::values::memory_mib;
+use crate::{MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -19,14 +20,54 @@ pub struct Directory {
     owner: (u32, u32),
 }
 
+/// What a machine is given to keep files in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A directory of the host.
+    Directory(Directory),
+    /// A disk with a name.
+    Volume(VolumeSpec),
+}
+
+/// Adds what a machine is given to its configuration.
+pub fn give<'a>(mut config: VmConfig, given: impl Iterator<Item = &'a Given>) -> VmConfig {
+    let mut directories = 0;
+    for given in given {
+        config = match given {
+            Given::Directory(directory) => {
+                directories += 1;
+                config.with_mount(directory.spec(directories - 1))
+            }
+            Given::Volume(volume) => config.with_volume(volume.clone()),
+        };
+    }
+    config
+}
+
+/// Whether a word is a path, and not the name of a volume.
+fn is_path(host: &str) -> bool {
+    host.is_empty() || host.starts_with(['/', '.', '~']) || host.contains('/')
+}
+
+fn named(name: &str, place: &str, size: Option<&str>) -> Result<VolumeSpec, String> {
+    let volume = VolumeSpec::new(name, place);
+    match size {
+        None => Ok(volume),
+        Some(size) => {
+            let mib = memory_mib(size).map_err(|problem| format!("the size: {problem}"))?;
+            Ok(volume.with_size_mib(mib as u64))
+        }
+    }
+}
+
 impl Directory {
     fn new(host: &str, guest: &str) -> Result<Self, String> {
         if host.is_empty() {
             return Err("no directory of the host is named".to_owned());
         }
-        if !host.starts_with(['/', '.', '~']) {
+        if !is_path(host) {
             return Err(format!(
-                "there are no named volumes yet: for the directory write `./{host}`"
+                "for a directory write `./{host}`, for a volume type=volume"
             ));
         }
         if !guest.starts_with('/') {
@@ -74,22 +115,33 @@ impl Directory {
 }
 
 /// `HOST:GUEST`, and `:ro` if nothing may be changed, `:cow` if that stays in the
-/// guest's memory.
-pub fn volume(text: &str) -> Result<Directory, String> {
+/// guest's memory; or `NAME:GUEST`, and a volume's size.
+pub fn volume(text: &str) -> Result<Given, String> {
     let mut parts = text.split(':');
     let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
-        return Err("expected HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:cow".to_owned());
+        return Err(
+            "expected HOST:GUEST, HOST:GUEST:ro, HOST:GUEST:cow or NAME:GUEST[:SIZE]".to_owned(),
+        );
     };
+    if !is_path(host) {
+        let size = parts.next();
+        return match parts.next() {
+            None => named(host, guest, size).map(Given::Volume),
+            Some(_) => Err("a volume has a name, a place and a size".to_owned()),
+        };
+    }
     let mut mount = Directory::new(host, guest)?;
     for word in parts.flat_map(|words| words.split(',')) {
         mount.set(word)?;
     }
-    Ok(mount)
+    Ok(Given::Directory(mount))
 }
 
+/// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
 /// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
-pub fn mount(text: &str) -> Result<Directory, String> {
+pub fn mount(text: &str) -> Result<Given, String> {
+    let (mut is_volume, mut size) = (false, None);
     let mut host = None;
     let mut guest = None;
     let mut words = Vec::new();
@@ -98,9 +150,13 @@ pub fn mount(text: &str) -> Result<Directory, String> {
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
             ("type", "bind" | "virtiofs") => {}
+            ("type", "volume") => is_volume = true,
             ("type", other) => {
-                return Err(format!("there are no mounts of type `{other}`: use bind"));
+                return Err(format!(
+                    "there are no mounts of type `{other}`: use bind or volume"
+                ));
             }
+            ("size", value) => size = Some(value),
             ("source" | "src", value) => host = Some(value),
             ("target" | "destination" | "dst", value) => guest = Some(value),
             ("symlinks", value) => symlinks = policy(value)?,
@@ -114,12 +170,19 @@ pub fn mount(text: &str) -> Result<Directory, String> {
     let (Some(host), Some(guest)) = (host, guest) else {
         return Err("expected source=HOST and target=GUEST".to_owned());
     };
+    let is_plain = words.is_empty() && owner == (0, 0) && symlinks == SymlinkPolicy::default();
+    match (is_volume, size) {
+        (true, size) if is_plain => return named(host, guest, size).map(Given::Volume),
+        (true, _) => return Err("of a volume only the size can be said".to_owned()),
+        (false, Some(_)) => return Err("only a volume has a size: use type=volume".to_owned()),
+        (false, None) => {}
+    }
     let mut mount = Directory::new(host, guest)?;
     for word in words {
         mount.set(word)?;
     }
     (mount.symlinks, mount.owner) = (symlinks, owner);
-    Ok(mount)
+    Ok(Given::Directory(mount))
 }
 
 fn policy(text: &str) -> Result<SymlinkPolicy, String> {
@@ -146,9 +209,36 @@ fn ids(text: &str) -> Result<(u32, u32), String> {
 mod tests {
     use super::*;
 
+    fn directory(given: Result<Given, String>) -> MountSpec {
+        match given {
+            Ok(Given::Directory(directory)) => directory.spec(3),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn volumes_are_directories_with_a_place_and_options() {
-        let spec = |text| volume(text).unwrap().spec(3);
+    fn names_are_volumes_with_a_place_and_a_size() {
+        let plain = VolumeSpec::new("cache", "/c");
+        let sized = plain.clone().with_size_mib(10 << 10);
+        for (text, expected) in [("cache:/c", &plain), ("cache:/c:10g", &sized)] {
+            assert_eq!(volume(text), Ok(Given::Volume(expected.clone())));
+        }
+        let text = "type=volume,source=cache,target=/c,size=10g";
+        assert_eq!(mount(text), Ok(Given::Volume(sized)));
+        let given = [text, "src=/a,dst=/b"].map(|text| mount(text).unwrap());
+        let config = give(VmConfig::new(), given.iter());
+        assert_eq!(config.mounts, [MountSpec::new("/a", "mount0").at("/b")]);
+        for bad in ["cache:/c:ro", "cache:/c:1g:2g", "cache:/c:"] {
+            assert!(volume(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["type=volume,src=a,dst=/b,ro", "src=/a,dst=/b,size=1g"] {
+            assert!(mount(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_directories_with_a_place_and_options() {
+        let spec = |text| directory(volume(text));
         let plain = MountSpec::new("/a", "mount3").at("/work");
         assert_eq!(spec("/a:/work"), plain);
         assert_eq!(spec("/a:/work:rw"), plain);
@@ -156,17 +246,15 @@ mod tests {
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");
         assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
-        for bad in [
-            "", "/a", ":/b", "/a:", "/a:b", "name:/b", "/a:/b:", "/a:/b:z",
-        ] {
+        for bad in ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:", "/a:/b:z"] {
             assert!(volume(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn mounts_are_written_out() {
-        let spec = |text| mount(text).unwrap().spec(0);
-        let plain = MountSpec::new("/a", "mount0").at("/b");
+        let spec = |text| directory(mount(text));
+        let plain = MountSpec::new("/a", "mount3").at("/b");
         assert_eq!(spec("type=bind,source=/a,target=/b"), plain);
         assert_eq!(
             spec("src=/a,dst=/b,readonly,symlinks=follow,owner=1000"),

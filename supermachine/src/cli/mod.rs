@@ -34,6 +34,7 @@ mod source;
 mod status;
 mod terminal;
 mod values;
+mod volumes;
 
 use crate::{Error, PullPolicy, log};
 use clap::{Parser, Subcommand};
@@ -127,6 +128,9 @@ enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(snapshots::SnapshotCommand),
+    /// Make, list and remove volumes: disks that outlive machines
+    #[command(subcommand)]
+    Volume(volumes::VolumeCommand),
     /// Show what takes disk, and how much of it nothing needs
     Du(disk::DuArguments),
     /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
@@ -193,6 +197,7 @@ pub fn main() -> u8 {
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Volume(command) => volumes::run(&command),
         Command::Du(arguments) => disk::du(&arguments),
         Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

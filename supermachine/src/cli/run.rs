@@ -4,7 +4,7 @@ use super::argv::argv;
 use super::command::{Options, supervise};
 use super::control;
 use super::detached::{self, About, Going, Work};
-use super::directories::{self, Directory};
+use super::directories::{self, Given};
 use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
@@ -81,19 +81,28 @@ pub struct Arguments {
                 repeated"
     )]
     publish: Vec<Publish>,
-    /// Give the guest a directory of the host; with `ro` it can change nothing of it,
-    /// with `cow` only what it sees of it, in its memory; may be repeated
-    #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
-    volume: Vec<Directory>,
+    /// Directories and volumes in the short form.
+    #[arg(
+        short,
+        long,
+        value_name = "HOST:GUEST[:ACCESS]",
+        value_parser = directories::volume,
+        help = "Give the guest a directory of the host; with `ro` it can change nothing of it, \
+                with `cow` only what it sees of it, in its memory. Or, as NAME:GUEST[:SIZE], \
+                a volume, which outlives the machine and is made if there is none of that \
+                name; may be repeated"
+    )]
+    volume: Vec<Given>,
     /// Directories in the long form.
     #[arg(
         long,
         value_name = "K=V,…",
         value_parser = directories::mount,
         help = "The same, written out: source=HOST,target=GUEST, and readonly or cow, \
-                symlinks=opaque|deny|follow, owner=UID[:GID]"
+                symlinks=opaque|deny|follow, owner=UID[:GID]; or type=volume,source=NAME,\
+                target=GUEST, and size=SIZE"
     )]
-    mount: Vec<Directory>,
+    mount: Vec<Given>,
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
@@ -254,9 +263,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
     }
-    for (number, mount) in arguments.volume.iter().chain(&arguments.mount).enumerate() {
-        config = config.with_mount(mount.spec(number));
-    }
+    config = directories::give(config, arguments.volume.iter().chain(&arguments.mount));
     config.validate()?;
     Ok(config)
 }

@@ -108,7 +108,7 @@ impl TryFrom<&VmResources> for MachineSpec {
             .as_ref()
             .ok_or(ResourceError::MissingKernel)?;
         let volume = |volume: &VolumeSpec| Volume {
-            path: PathBuf::from(&volume.host_path),
+            file: (&*volume.host_path).into(),
             new_bytes: volume.size_bytes,
         };
         let endpoints = &resources.endpoints;

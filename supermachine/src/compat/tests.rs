@@ -141,11 +141,11 @@ fn what_boots_says_the_same_in_types() {
         paths(&spec.disks),
         ["a.squashfs", "b.squashfs"].map(PathBuf::from)
     );
-    let volume = Volume {
-        path: "data.img".into(),
-        new_bytes: 4096,
-    };
-    assert_eq!(spec.volumes, [volume]);
+    let volumes = spec.volumes.iter();
+    let volumes: Vec<_> = volumes
+        .map(|volume| (volume.file.name(), volume.new_bytes))
+        .collect();
+    assert_eq!(volumes, [(Path::new("data.img"), 4096)]);
     let endpoints = Endpoints {
         mux: Some("mux.sock".into()),
         exec: Some("exec.sock".into()),

@@ -18,13 +18,13 @@ use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
 use crate::link::runtime_dir::{self, RuntimeDir};
-use crate::{Error, VmConfig, random, spans};
+use crate::{Error, VmConfig, random, spans, volume};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
 use rustix::event::{PollFd, PollFlags};
 use snapshot::{OpenFiles, Written};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -167,20 +167,28 @@ impl Instance {
 
     /// Makes children of the running machine, which share its memory, and
     /// makes each a machine of its own. Gives also how long the parent stood
-    /// still.
-    pub fn fork(&self, config: &VmConfig, count: usize) -> Result<(Duration, Vec<Made>), Error> {
+    /// still. It has `slots` disks for volumes.
+    pub fn fork(
+        &self,
+        config: &VmConfig,
+        slots: usize,
+        count: usize,
+    ) -> Result<(Duration, Vec<Made>), Error> {
         let mut places = Vec::with_capacity(count);
         let mut births = Vec::with_capacity(count);
         for _ in 0..count {
             let place = Place::make()?;
             let control = UnixStream::pair();
             let (ours, theirs) = control.map_err(Error::system("make a connection"))?;
-            births.push((place.setup(config, 0), theirs));
+            let mut files = vec![theirs.into()];
+            let dir = config.volumes_dir.as_deref();
+            files.extend(volume::for_child(config.volumes.len(), dir, slots)?);
+            births.push((place.setup(config, 0), files));
             places.push((place, ours));
         }
         let deadline = Deadline::within(config.restore_timeout);
         let answer = self.copied(
-            |unheld| self.order_fork(&births, unheld, deadline),
+            |unheld| self.order_fork(&births, slots, unheld, deadline),
             deadline,
         )?;
         let FromWorker::Forked { paused_us } = answer else {
@@ -222,21 +230,25 @@ impl Instance {
     /// Orders that children be made, all of one moment.
     fn order_fork(
         &self,
-        births: &[(Setup, UnixStream)],
+        births: &[(Setup, Vec<OwnedFd>)],
+        volumes: usize,
         unheld: bool,
         deadline: Deadline,
     ) -> Result<FromWorker, Error> {
-        let mut batches = births.chunks(MAX_BIRTHS).peekable();
+        // All files of one order fit in its message.
+        let mut batches = births.chunks(MAX_BIRTHS / (volumes + 1)).peekable();
         let mut worker = self.worker();
         loop {
             let batch = batches.next().unwrap_or_default();
-            let controls: Vec<BorrowedFd<'_>> = batch.iter().map(|birth| birth.1.as_fd()).collect();
+            let files = batch.iter().flat_map(|birth| &birth.1);
+            let files: Vec<BorrowedFd<'_>> = files.map(AsFd::as_fd).collect();
             let order = ToWorker::Fork {
                 births: batch.iter().map(|birth| birth.0.clone()).collect(),
+                volumes,
                 more: batches.peek().is_some(),
                 unheld,
             };
-            match worker.order_with(&order, &controls, deadline)? {
+            match worker.order_with(&order, &files, deadline)? {
                 FromWorker::Noted => {}
                 answer => return Ok(answer),
             }

@@ -187,6 +187,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             possible_vcpus: 1,
             layers: Vec::new(),
             mounts: Vec::new(),
+            volumes: Vec::new(),
             cmdline: String::new(),
             network: None,
         };
@@ -270,7 +271,7 @@ fn refusal(answer: Option<Reply<'static>>, limit: Duration) -> Error {
     let (instance, _program, agent) = machine_with_agent(answer);
     let begun = Instant::now();
     let config = VmConfig::new().with_restore_timeout(limit);
-    let error = instance.fork(&config, 1).map(drop).unwrap_err();
+    let error = instance.fork(&config, 0, 1).map(drop).unwrap_err();
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     hang_up(instance, agent);
     error

@@ -49,6 +49,7 @@ impl Error {
             | Self::MemoryOutOfRange { .. }
             | Self::BadHostname { .. }
             | Self::Mount { .. }
+            | Self::Volume { .. }
             | Self::NameTaken { .. }
             | Self::PortInUse { .. }
             | Self::Network(_)
@@ -60,12 +61,13 @@ impl Error {
             Self::Snapshot(cause) => of_snapshot(cause),
             Self::Pool(cause) => of_pool(cause),
             Self::Exec { kind, .. } => of_guest(*kind),
-            Self::Descriptors { .. } | Self::Paused => ErrorKind::Busy,
+            Self::Descriptors { .. } | Self::Paused | Self::VolumeInUse { .. } => ErrorKind::Busy,
             Self::Timeout { .. } => ErrorKind::TimedOut,
             Self::Warmup { .. }
             | Self::Workload { .. }
             | Self::BootFailed { .. }
             | Self::NotUnique { .. }
+            | Self::VolumeUnusable { .. }
             | Self::Refused { .. } => ErrorKind::Guest,
             Self::Ended { .. }
             | Self::Worker { .. }
@@ -103,6 +105,9 @@ impl Error {
             Self::MemoryOutOfRange { .. } => "memory-out-of-range",
             Self::BadHostname { .. } => "bad-hostname",
             Self::Mount { .. } => "mount",
+            Self::Volume { .. } => "volume",
+            Self::VolumeInUse { .. } => "volume-in-use",
+            Self::VolumeUnusable { .. } => "volume-unusable",
             Self::NameTaken { .. } => "name-taken",
             Self::PortInUse { .. } => "port-in-use",
             Self::Network(_) => "network",

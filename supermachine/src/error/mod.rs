@@ -159,6 +159,38 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// A volume cannot be what was asked for, or there is none of that name.
+    #[error("volume `{}`: {problem}", Printable::line(name))]
+    Volume {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+    /// Another machine has the volume.
+    #[error(
+        "volume `{}` is in use by {}: stop that, or use another volume",
+        Printable::line(name),
+        Printable::line(by)
+    )]
+    VolumeInUse {
+        /// Its name.
+        name: String,
+        /// Who has it.
+        by: String,
+    },
+    /// The guest could not mount or grow a volume.
+    #[error(
+        "the guest cannot use volume `{}`: {}; see to what is in it, or remove it",
+        Printable::line(name),
+        Printable::line(reason)
+    )]
+    VolumeUnusable {
+        /// Its name.
+        name: String,
+        /// The guest's words.
+        reason: String,
+    },
     /// The worker could not make the machine: no memory for it, no such
     /// engine here, a file that is no kernel.
     #[error(

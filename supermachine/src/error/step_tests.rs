@@ -91,6 +91,18 @@ fn own() -> Vec<Error> {
             tag: text(),
             problem: "give it a directory",
         },
+        Error::Volume {
+            name: text(),
+            problem: "choose a name",
+        },
+        Error::VolumeInUse {
+            name: text(),
+            by: text(),
+        },
+        Error::VolumeUnusable {
+            name: text(),
+            reason: text(),
+        },
         Error::Start { message: text() },
         Error::Cancelled,
         Error::Paused,

@@ -1,8 +1,9 @@
 //! What is mounted in a running guest, by the agent's own program.
 
-use super::{DIRECTORY_MODE, absolute, ask};
-use crate::Error;
+use super::{DIRECTORY_MODE, absolute, ask, check, tool};
 use crate::exec::Opens;
+use crate::limits::VOLUME_FLUSH_TIMEOUT;
+use crate::{Error, Vm, VolumeSpec};
 
 /// A file system in the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +32,29 @@ pub(crate) fn make_root_read_only(on: &dyn Opens, working_dir: &[u8]) -> Result<
         let _ = ask(on, &[b"mkdir-all", DIRECTORY_MODE, working_dir]);
     }
     ask(on, &[b"read-only-root"]).map(drop)
+}
+
+/// Mounts the machine's `number`th volume, once the guest's kernel has seen what is in
+/// it, and has its file system fill it.
+pub(crate) fn mount_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Result<(), Error> {
+    let number = number.to_string();
+    let path = absolute(volume.mount_point.as_bytes())?;
+    let mounted = ask(on, &[b"volume", number.as_bytes(), path]);
+    mounted.map(drop).map_err(|error| match error {
+        Error::Exec { message, .. } => Error::VolumeUnusable {
+            name: volume.name.clone(),
+            reason: message,
+        },
+        error => error,
+    })
+}
+
+/// Has the guest write out what it has of a volume, and write nothing more: the file
+/// system is as after it was unmounted. One that the guest has unmounted is that already.
+pub(crate) fn freeze_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Result<(), Error> {
+    let number = number.to_string();
+    let path = volume.mount_point.as_bytes();
+    let command = tool(&[b"freeze-volume", number.as_bytes(), path]);
+    let outcome = command.timeout(VOLUME_FLUSH_TIMEOUT).output_of(on)?;
+    check(&outcome.status, &outcome.stderr)
 }

@@ -67,8 +67,10 @@ pub struct Boot {
     pub possible_vcpus: u32,
     /// Read-only disks, in order: the next files.
     pub layers: Vec<String>,
-    /// Directories of the host: the other files.
+    /// Directories of the host: the next files.
     pub mounts: Vec<Mount>,
+    /// What errors call writable disks: the other files.
+    pub volumes: Vec<String>,
     /// Added to the kernel's command line.
     pub cmdline: String,
     /// What the guest may reach, if it has a network interface.
@@ -124,10 +126,12 @@ pub struct Restore {
     /// What errors call the directory of the generation.
     pub snapshot: String,
     /// Names that its files have there, in the order in which they come. Those of
-    /// the mounts come after them.
+    /// the mounts come after them, and then those of the volumes.
     pub files: Vec<String>,
     /// Directories of the host, in the order of the snapshot.
     pub mounts: Vec<Mount>,
+    /// What errors call writable disks, as many as the snapshot has.
+    pub volumes: Vec<String>,
     /// What guests boot from here. The worker compares it with what the
     /// snapshot was made from, and the snapshot's engine and processor with its
     /// own.
@@ -176,8 +180,11 @@ pub enum ToWorker {
     },
     /// Make children of the running machine.
     Fork {
-        /// At most [`MAX_BIRTHS`]. Their control connections come along.
+        /// At most [`MAX_BIRTHS`]. For each its control connection comes along, and
+        /// then its own files for the machine's volumes, empty.
         births: Vec<Setup>,
+        /// How many volumes the machine has.
+        volumes: usize,
         /// Others follow in the next message, and all are made then.
         more: bool,
         /// As for a capture.
@@ -204,11 +211,16 @@ impl ToWorker {
         match self {
             Self::Boot(boot) => {
                 let files = boot.layers.len().saturating_add(boot.mounts.len());
-                files.saturating_add(2)
+                files.saturating_add(boot.volumes.len()).saturating_add(2)
             }
-            Self::Restore(restore) => restore.files.len().saturating_add(restore.mounts.len()),
+            Self::Restore(restore) => {
+                let files = restore.files.len().saturating_add(restore.mounts.len());
+                files.saturating_add(restore.volumes.len())
+            }
             Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
-            Self::Fork { births, .. } => births.len(),
+            Self::Fork {
+                births, volumes, ..
+            } => volumes.saturating_add(1).saturating_mul(births.len()),
             Self::Hello { .. }
             | Self::Prepare(_)
             | Self::Identify(_)
@@ -481,6 +493,7 @@ mod tests {
         };
         let order = ToWorker::Fork {
             births: vec![setup; MAX_BIRTHS],
+            volumes: usize::MAX,
             more: false,
             unheld: false,
         };

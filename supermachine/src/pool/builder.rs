@@ -170,7 +170,7 @@ impl PoolBuilder {
     ///
     /// # Errors
     /// [`Error::Unsuitable`] if the image has no snapshot, or the machines are to
-    /// have a name; [`Error::MemoryOutOfRange`] for memory its copies cannot have;
+    /// have a name or volumes; [`Error::MemoryOutOfRange`] for memory its copies cannot have;
     /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
         let (config, sizes) = self.settled();
@@ -185,6 +185,12 @@ impl PoolBuilder {
             return Err(Error::Unsuitable {
                 what: "a pool",
                 needs: "a configuration without a name, which only one machine can have",
+            });
+        }
+        if !config.volumes.is_empty() {
+            return Err(Error::Unsuitable {
+                what: "a pool",
+                needs: "a configuration without volumes, which only one machine can have",
             });
         }
         template.check_memory(&config)?;

@@ -1,6 +1,7 @@
 //! Files that come with orders.
 
 use super::network;
+use crate::host;
 use crate::link::protocol::Mount;
 use net::policy::Policy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use vmm_core::machine::RestoreOptions;
-use vmm_core::{HostFile, Network, Share};
+use vmm_core::{HostFile, Network, Share, Volume};
 
 /// Files by the names they were sent with.
 pub fn named(names: &[String], files: Vec<OwnedFd>) -> OpenFiles {
@@ -24,6 +25,8 @@ pub struct Given {
     pub layers: Vec<HostFile>,
     /// Directories that it can mount.
     pub shares: Vec<Share>,
+    /// Its writable disks, which no other machine has.
+    pub volumes: Vec<Volume>,
     /// What its guest may reach, if it has a network interface.
     pub network: Option<Policy>,
 }
@@ -34,7 +37,25 @@ impl Given {
         self.network.clone().map(network::interface)
     }
 
-    /// All that a child of this process needs to have the same.
+    /// For a child of this process, which has the parent's volumes no more: they are
+    /// these of its `files`, after the first.
+    pub fn give_own_volumes(&mut self, files: &[OwnedFd]) {
+        let mut own = Vec::new();
+        for (volume, file) in self.volumes.iter().zip(files.iter().skip(1)) {
+            let name = volume.file.name();
+            // Without it the machine is refused for having other disks.
+            if let Ok(file) = file.try_clone() {
+                own.push(Volume {
+                    file: HostFile::opened(File::from(file), name),
+                    new_bytes: 0,
+                });
+            }
+        }
+        // Their descriptors are closed, and the numbers may be others' by now.
+        std::mem::forget(std::mem::replace(&mut self.volumes, own));
+    }
+
+    /// All that a child of this process shares with it. Its volumes are its own.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let directories = self.shares.iter().map(|share| &share.directory);
         let files = self.layers.iter().chain(directories);
@@ -46,6 +67,7 @@ impl Given {
         RestoreOptions {
             disks: self.layers.clone(),
             shares: self.shares.clone(),
+            volumes: self.volumes.clone(),
             network: self.interface(),
             ..RestoreOptions::default()
         }
@@ -90,6 +112,26 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             owner: mount.owner,
         });
     shares.collect()
+}
+
+/// Writable disks, which are taken from the end of `files`.
+pub fn volumes(names: &[String], files: &mut Vec<OwnedFd>) -> Vec<Volume> {
+    let disks = files.split_off(files.len().saturating_sub(names.len()));
+    let volumes = names.iter().zip(disks).map(|(name, disk)| Volume {
+        file: HostFile::opened(File::from(disk), name),
+        new_bytes: 0,
+    });
+    volumes.collect()
+}
+
+/// Has `copies` hold what `volumes` hold, which nobody writes to meanwhile.
+pub fn copy_volumes(volumes: &[Volume], copies: &[OwnedFd]) -> io::Result<()> {
+    for (volume, copy) in volumes.iter().zip(copies) {
+        if let HostFile::Open { file, .. } = &volume.file {
+            host::copy_content(file, &File::from(copy.try_clone()?))?;
+        }
+    }
+    Ok(())
 }
 
 /// Files to make a machine of, in their order.

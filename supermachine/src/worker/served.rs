@@ -53,7 +53,7 @@ pub(super) struct Served {
     /// The state of the paused machine, and what was written of it.
     pub(super) captured: Option<(SavedMachine, Written)>,
     /// Children that are to be made.
-    births: Vec<(Setup, OwnedFd)>,
+    births: Vec<(Setup, Vec<OwnedFd>)>,
     /// Where the machine stands still, if somebody has paused it.
     pub(super) still: Option<Standstill>,
     /// What was read ahead for the copy.
@@ -149,9 +149,15 @@ impl Served {
             ToWorker::Continue { rebase } => self.go_on(&rebase, files),
             ToWorker::Fork {
                 births,
+                volumes,
                 more,
                 unheld,
             } => {
+                if volumes != self.given.volumes.len() {
+                    return Err(Refusal::Untimely("fork with other volumes"));
+                }
+                let mut files = files.into_iter();
+                let files = std::iter::repeat_with(|| files.by_ref().take(1 + volumes).collect());
                 self.births.extend(births.into_iter().zip(files));
                 match more {
                     true => Ok(FromWorker::Noted),
@@ -241,6 +247,7 @@ impl Served {
     }
 
     fn boot(&mut self, boot: &Boot, mut files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
+        self.given.volumes = files::volumes(&boot.volumes, &mut files);
         self.given.shares = files::shares(&boot.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("boot"))?;
         let names = [&boot.kernel, &boot.init].into_iter().chain(&boot.layers);
@@ -259,6 +266,7 @@ impl Served {
             possible_vcpus: boot.possible_vcpus,
             disks: self.given.layers.clone(),
             shares: self.given.shares.clone(),
+            volumes: self.given.volumes.clone(),
             network: self.given.interface(),
             ..MachineSpec::new(kernel)
         };
@@ -271,6 +279,7 @@ impl Served {
         restore: &Restore,
         mut files: Vec<OwnedFd>,
     ) -> Result<FromWorker, Refusal> {
+        self.given.volumes = files::volumes(&restore.volumes, &mut files);
         self.given.shares = files::shares(&restore.mounts, &mut files);
         let prepared = self.prepared.take().ok_or(Refusal::Untimely("restore"))?;
         let begun = Instant::now();
@@ -400,23 +409,51 @@ impl Served {
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
-        let given = self.given.clone();
+        let begun = Instant::now();
+        if let Some(message) = self.copy_volumes(machine, &births)? {
+            return Ok(FromWorker::Refused { message });
+        }
+        let copied = begun.elapsed();
+        let mut given = self.given.clone();
         let keep = |number: usize| {
-            let control = births.get(number).map(|(_, control)| control.as_fd());
-            control
-                .into_iter()
+            let own = births.get(number).into_iter().flat_map(|(_, files)| files);
+            own.map(AsFd::as_fd)
                 .chain(self.given.descriptors())
                 .collect()
         };
         let paused = machine.fork(births.len(), keep, |number, forked| {
             match births.get(number) {
-                Some((setup, control)) => be_born(setup, control, given, forked),
+                Some((setup, files)) => {
+                    given.give_own_volumes(files);
+                    be_born(setup, files, given, forked)
+                }
                 None => 0,
             }
         })?;
         Ok(FromWorker::Forked {
-            paused_us: micros(paused),
+            paused_us: micros(copied + paused),
         })
+    }
+
+    /// Pauses the machine and puts what its volumes hold into the children's. The
+    /// machine goes on if that fails, and what is returned says why.
+    fn copy_volumes(
+        &self,
+        machine: &RunningMachine,
+        births: &[(Setup, Vec<OwnedFd>)],
+    ) -> Result<Option<String>, Refusal> {
+        if self.given.volumes.is_empty() {
+            return Ok(None);
+        }
+        machine.pause()?;
+        let copies = births.iter().map(|(_, files)| files.get(1..));
+        let copied = copies
+            .flatten()
+            .try_for_each(|copies| files::copy_volumes(&self.given.volumes, copies));
+        Ok(copied.err().map(|error| {
+            machine.resume();
+            format!("the host cannot copy its volumes: {error}")
+        }))
     }
 
     /// Makes a machine of what a fork left.
@@ -474,8 +511,9 @@ impl Served {
 }
 
 /// The life of a forked worker; its exit status.
-pub(super) fn be_born(setup: &Setup, control: &OwnedFd, given: Given, forked: ForkedMachine) -> u8 {
+pub(super) fn be_born(setup: &Setup, files: &[OwnedFd], given: Given, forked: ForkedMachine) -> u8 {
     let live = || {
+        let control = files.first().ok_or(io::ErrorKind::InvalidInput)?;
         let control = UnixStream::from(control.try_clone()?);
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;

@@ -67,6 +67,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         guest: guest(),
         layers: Vec::new(),
         mounts: Vec::new(),
+        volumes: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
         network: None,

@@ -50,6 +50,7 @@ impl Sandbox {
             .env("XDG_CACHE_HOME", cache())
             .env("XDG_STATE_HOME", self.files.join("state"))
             .env("SUPERMACHINE_SNAPSHOTS", self.files.join("s"))
+            .env("SUPERMACHINE_VOLUMES", self.files.join("v"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

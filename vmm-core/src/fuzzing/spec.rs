@@ -44,7 +44,7 @@ fn engine(input: &mut Input<'_>) -> Capabilities {
 
 fn describe(input: &mut Input<'_>) -> MachineSpec {
     let volume = Volume {
-        path: "file".into(),
+        file: "file".into(),
         new_bytes: input.number(),
     };
     MachineSpec {

@@ -206,11 +206,13 @@ pub(super) fn open_disks(
             .to_file()
             .and_then(disk_file)
             .map_err(|source| disk_error(path, source))?;
-        disks.push(disk(path, file, true, format!("block{n}"))?);
+        let id = format!("block{n}");
+        disks.push(disk(path, file, Kind::ReadOnly, id)?);
     }
     for (n, volume) in volumes.iter().enumerate() {
         let file = open_volume(volume)?;
-        disks.push(disk(&volume.path, file, false, format!("volume{n}"))?);
+        let id = format!("volume{n}");
+        disks.push(disk(volume.file.name(), file, Kind::Volume, id)?);
     }
     Ok(disks)
 }
@@ -251,14 +253,22 @@ fn vsock_config(endpoints: &Endpoints) -> VsockConfig {
     }
 }
 
+/// What a disk is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ReadOnly,
+    Volume,
+}
+
 fn disk(
     path: &Path,
     file: File,
-    read_only: bool,
+    kind: Kind,
     id: String,
 ) -> Result<Box<dyn VirtioDevice>, MachineError> {
     let config = BlkConfig {
-        read_only,
+        read_only: kind == Kind::ReadOnly,
+        may_be_empty: kind == Kind::Volume,
         id,
         ..BlkConfig::default()
     };
@@ -273,7 +283,13 @@ fn disk(
 
 /// Opens a volume for this machine alone; a new one gets its size.
 fn open_volume(volume: &Volume) -> Result<File, MachineError> {
-    let path = &*volume.path;
+    let path = match &volume.file {
+        HostFile::Path(path) => &**path,
+        HostFile::Open { file, name } => {
+            let file = file.try_clone().and_then(disk_file);
+            return file.map_err(|source| disk_error(name, source));
+        }
+    };
     let open = |create_new| {
         OpenOptions::new()
             .read(true)

@@ -67,6 +67,9 @@ pub struct BlkConfig {
     pub queues: u16,
     /// Most requests worked on at the same time, 1 to 16.
     pub workers: usize,
+    /// The file may have no sector. What was saved of such a disk can be restored with
+    /// any: its driver cannot have read anything that would be another's.
+    pub may_be_empty: bool,
 }
 
 impl Default for BlkConfig {
@@ -76,6 +79,7 @@ impl Default for BlkConfig {
             id: String::new(),
             queues: 1,
             workers: 4,
+            may_be_empty: false,
         }
     }
 }
@@ -136,6 +140,7 @@ impl DeviceState for BlkState {
 /// A block device over a file.
 pub struct Blk<M: DeviceMemory = Ram> {
     disk: Arc<Disk>,
+    may_be_empty: bool,
     queue_sizes: Vec<u16>,
     features: u64,
     config_space: [u8; 60],
@@ -163,7 +168,7 @@ impl<M: DeviceMemory> Blk<M> {
         } else {
             len / SECTOR_BYTES
         };
-        if sectors == 0 {
+        if sectors == 0 && !config.may_be_empty {
             return Err(BlkError::TooSmall(len));
         }
         let mut id = [0; ID_BYTES];
@@ -178,6 +183,7 @@ impl<M: DeviceMemory> Blk<M> {
             moved: disk::Moved::default(),
         });
         Ok(Self {
+            may_be_empty: config.may_be_empty,
             features: features(&config),
             config_space: config_space(sectors, config.queues),
             queue_sizes: vec![QUEUE_SIZE; usize::from(config.queues)],
@@ -276,20 +282,27 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
     }
 
     fn state(&self) -> SavedState {
+        // What the driver knows of.
+        let capacity_sectors = match self.workers.has_news() {
+            true => 0,
+            false => self.disk.sectors,
+        };
         SavedState::of(&BlkState {
-            capacity_sectors: self.disk.sectors,
+            capacity_sectors,
             read_only: self.disk.read_only,
         })
     }
 
     fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
         let state: BlkState = state.read()?;
-        if state.capacity_sectors != self.disk.sectors {
+        let is_another = state.capacity_sectors != self.disk.sectors;
+        if is_another && !(self.may_be_empty && state.capacity_sectors == 0) {
             return Err(RestoreError::Invalid("capacity_sectors"));
         }
         if state.read_only != self.disk.read_only {
             return Err(RestoreError::Invalid("read_only"));
         }
+        self.workers.set_news(is_another);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::*;
 use crate::GuestRam;
+use crate::MmioDevice;
 use crate::testing::{Buffer, CountingIrq, Driver, guest_ram};
 use crate::virtio::mmio::{VirtioMmio, status};
 
@@ -560,4 +561,46 @@ fn busy_disk_goes_back_to_a_saved_state_again_and_again() {
         assert_eq!(disk.bytes(DATA, 1), [pattern(5 * 512)]);
         assert_eq!(disk.bytes(DATA + 512, 1), [9]);
     }
+}
+
+#[test]
+fn empty_disk_of_a_copy_is_filled_and_the_driver_told() {
+    let config = BlkConfig {
+        may_be_empty: true,
+        ..BlkConfig::default()
+    };
+    let mut disk = disk_on(tempfile::tempfile().unwrap(), config.clone());
+    // Not a byte can be read that another disk would have otherwise.
+    assert_eq!(disk.run(0, 0, &[writable(DATA, 512)]).0, IOERR);
+    let device = disk.driver.device.clone();
+    device.pause();
+    let state = device.state();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(32 << 10).unwrap();
+    let other = |config: BlkConfig| {
+        let blk = Blk::new(file.try_clone().unwrap(), config).unwrap();
+        VirtioMmio::new(disk.ram.clone(), disk.driver.irq.clone(), Box::new(blk))
+    };
+    assert!(other(BlkConfig::default()).restore(&state).is_err());
+    let filled = other(config.clone());
+    filled.pause();
+    filled.restore(&state).unwrap();
+    // Saved again before its driver hears of it, it is empty still.
+    assert_eq!(filled.state(), state);
+    let configuration_changes = |device: &VirtioMmio| {
+        let mut status = [0; 4];
+        device.read(0x060, &mut status);
+        status[0] & 2 != 0
+    };
+    assert!(!configuration_changes(&filled));
+    filled.resume();
+    assert!(configuration_changes(&filled));
+    let mut capacity = [0; 8];
+    filled.read(0x100, &mut capacity);
+    assert_eq!(u64::from_le_bytes(capacity), 64);
+    // A disk with content is no other's.
+    filled.pause();
+    let state = filled.state();
+    file.set_len(16 << 10).unwrap();
+    assert!(other(config).restore(&state).is_err());
 }

@@ -52,6 +52,8 @@ struct State<M> {
     next_queue: usize,
     /// Nothing more is taken off the queues.
     paused: bool,
+    /// The driver is to be told that the disk has another capacity than it saw.
+    news: bool,
     stopping: bool,
 }
 
@@ -74,6 +76,7 @@ impl<M> Default for State<M> {
             buffer: Vec::new(),
             next_queue: 0,
             paused: false,
+            news: false,
             stopping: false,
         }
     }
@@ -315,9 +318,24 @@ impl<M: DeviceMemory> Workers<M> {
     pub(super) fn resume(&self) {
         let mut state = self.shared.lock();
         state.paused = false;
+        if std::mem::take(&mut state.news)
+            && let Some(active) = &state.active
+        {
+            active.irq.config_changed();
+        }
         if state.has_work() {
             self.shared.work.notify_one();
         }
+    }
+
+    /// Whether the driver is to be told, with the end of a pause, that the
+    /// configuration is another than it was.
+    pub(super) fn set_news(&self, news: bool) {
+        self.shared.lock().news = news;
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.shared.lock().news
     }
 
     /// Waits until nothing is in flight and the queues are empty, those of

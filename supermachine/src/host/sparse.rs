@@ -1,0 +1,90 @@
+//! Copies of files that are mostly holes.
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Bytes copied at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Makes `to`, which is empty, hold what `from` holds, by sharing it if the file system
+/// can do that, else by copying what is no hole. The position of `from` changes.
+pub fn copy_content(from: &File, to: &File) -> io::Result<()> {
+    if super::share_content(from, to).is_ok() {
+        return Ok(());
+    }
+    let length = from.metadata()?.len();
+    if length == 0 {
+        return Ok(());
+    }
+    to.set_len(length)?;
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(from, at, length)? {
+        at = start;
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(PIECE_BYTES);
+            let piece = &mut buffer[..left.min(PIECE_BYTES)];
+            from.read_exact_at(piece, at)?;
+            to.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Where the next data are from `at` on; where the file system cannot tell, all are.
+fn next_data(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start.min(length),
+        // There is a hole up to the end.
+        Err(Errno::NXIO) => return Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, length))),
+        Err(error) => return Err(error.into()),
+    };
+    let end = seek(file, SeekFrom::Hole(start)).map_or(length, |end| end.min(length));
+    Ok((start < end).then_some((start, end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn copy_has_the_content_and_the_holes() {
+        let dir = std::env::temp_dir().join(format!("sm-sparse-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let make = |name| {
+            let mut options = std::fs::OpenOptions::new();
+            let options = options.read(true).write(true).create_new(true);
+            options.open(dir.join(name)).unwrap()
+        };
+        let (from, to) = (make("from"), make("to"));
+        from.set_len(1 << 30).unwrap();
+        let places = [0, 5 << 20, (1 << 30) - 3];
+        for at in places {
+            from.write_all_at(b"abc", at).unwrap();
+        }
+        from.write_all_at(&vec![7; 3 << 20], 100 << 20).unwrap();
+        copy_content(&from, &to).unwrap();
+        let metadata = to.metadata().unwrap();
+        assert_eq!(metadata.len(), 1 << 30);
+        assert!(metadata.blocks() * 512 < 64 << 20);
+        let mut bytes = [0; 3];
+        for at in places {
+            to.read_exact_at(&mut bytes, at).unwrap();
+            assert_eq!(&bytes, b"abc");
+        }
+        let mut middle = vec![0; (3 << 20) + 2];
+        to.read_exact_at(&mut middle, (100 << 20) - 1).unwrap();
+        assert!(middle[1..=3 << 20].iter().all(|byte| *byte == 7));
+        assert_eq!((middle[0], middle[(3 << 20) + 1]), (0, 0));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

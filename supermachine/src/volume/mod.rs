@@ -1,0 +1,213 @@
+//! Disks of a guest that outlive it, by name.
+
+mod ext4;
+mod store;
+
+use crate::Error;
+use crate::assets::volumes_dir;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+pub use store::{VolumeInfo, VolumeStore};
+
+/// Size of a volume that names none, in MiB.
+const DEFAULT_MIB: u64 = 1024;
+/// Most of one machine, so that a fork can be told of all in one message.
+const MAX_VOLUMES: usize = 7;
+
+/// A disk with an ext4 file system that outlives the machines that have it. One
+/// machine at a time has it, and what it writes there is a file of the host's.
+///
+/// ```
+/// use supermachine::VolumeSpec;
+///
+/// let volume = VolumeSpec::new("cache", "/work/node_modules").with_size_mib(4096);
+/// assert_eq!(volume.name, "cache");
+/// ```
+///
+/// The guest has it mounted when [`crate::Vm::start`] returns. While an image is baked
+/// it is not there, so that copies of a snapshot can have any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its name in the [store](VolumeStore): 1 to 64 letters, digits, dots, hyphens and
+    /// underscores, and a letter or digit first. If there is none of that name, it is
+    /// made, empty.
+    pub name: String,
+    /// Its least size in MiB; 1,024 if not set. One that is smaller is grown, and one
+    /// that is larger stays as it is. It takes from the disk what is written to it.
+    pub size_mib: u64,
+    /// Where the guest has it: an absolute path, made if it is not there.
+    pub mount_point: String,
+}
+
+impl VolumeSpec {
+    /// A volume of the default size.
+    pub fn new(name: impl Into<String>, mount_point: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            size_mib: DEFAULT_MIB,
+            mount_point: mount_point.into(),
+        }
+    }
+
+    /// Sets the least size in MiB.
+    pub fn with_size_mib(mut self, size_mib: u64) -> Self {
+        self.size_mib = size_mib;
+        self
+    }
+
+    fn refused(&self, problem: &'static str) -> Error {
+        refused(&self.name, problem)
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        store::check_name(&self.name)?;
+        store::check_size(&self.name, self.size_mib)?;
+        let at = &self.mount_point;
+        let names = at.split('/').skip(1).filter(|name| !name.is_empty());
+        if !at.starts_with('/')
+            || at.contains('\0')
+            || names.clone().any(|name| name == "..")
+            || names.clone().all(|name| name == ".")
+        {
+            return Err(self.refused(
+                "name its place in the guest by an absolute path without `..`, and not the root",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refused(name: &str, problem: &'static str) -> Error {
+    Error::Volume {
+        name: name.to_owned(),
+        problem,
+    }
+}
+
+/// Refuses volumes that no machine could have.
+pub(crate) fn validate(volumes: &[VolumeSpec]) -> Result<(), Error> {
+    for (n, volume) in volumes.iter().enumerate() {
+        volume.validate()?;
+        if volumes[..n].iter().any(|other| other.name == volume.name) {
+            return Err(volume.refused("give it to a machine once"));
+        }
+        if n >= MAX_VOLUMES {
+            return Err(volume.refused("give a machine at most seven volumes"));
+        }
+    }
+    Ok(())
+}
+
+/// Disks for a worker, open, and what errors call them.
+pub(crate) type Opened = Vec<(String, File)>;
+
+/// Where a configuration's volumes are.
+pub(crate) fn store(dir: Option<&Path>) -> Result<VolumeStore, Error> {
+    let dir = match dir {
+        Some(dir) => dir.to_owned(),
+        None => volumes_dir()?,
+    };
+    Ok(VolumeStore::at(dir))
+}
+
+/// Opens the volumes of the machine `id`, which nobody else has from here on until all
+/// who have the files have ended; and as many disks without content as there are
+/// `slots` more.
+pub(crate) fn open(
+    volumes: &[VolumeSpec],
+    dir: Option<&Path>,
+    slots: usize,
+    id: &str,
+) -> Result<Opened, Error> {
+    let mut opened = Opened::new();
+    if !volumes.is_empty() {
+        let store = store(dir)?;
+        for volume in volumes {
+            let file = store.open_for(&volume.name, volume.size_mib, id)?;
+            opened.push((volume.name.clone(), file));
+        }
+    }
+    for _ in volumes.len()..slots {
+        opened.push(empty()?);
+    }
+    Ok(opened)
+}
+
+/// As [`open`], for the copy of a machine with so many disks for them.
+pub(crate) fn open_for_copy(
+    volumes: &[VolumeSpec],
+    dir: Option<&Path>,
+    slots: usize,
+    id: &str,
+) -> Result<Opened, Error> {
+    match volumes.get(slots) {
+        Some(volume) => {
+            Err(volume
+                .refused("the snapshot has no disk for it: bake the image with as many volumes"))
+        }
+        None => open(volumes, dir, slots, id),
+    }
+}
+
+/// A disk without content, which a copy of the machine has filled.
+fn empty() -> Result<(String, File), Error> {
+    const NOTHING: &str = "/dev/null";
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(NOTHING, flags, Mode::empty());
+    let file =
+        file.map_err(|error| Error::host("cannot open", Path::new(NOTHING))(error.into()))?;
+    Ok((NOTHING.to_owned(), file.into()))
+}
+
+/// What the volumes of a forked child are copied to: files without a name beside those
+/// that they are copies of, so that the file system can share what they have in common;
+/// and as [`open`] has it, disks without content.
+pub(crate) fn for_child(
+    count: usize,
+    dir: Option<&Path>,
+    slots: usize,
+) -> Result<Vec<OwnedFd>, Error> {
+    let mut files = Vec::new();
+    if count > 0 {
+        let store = store(dir)?;
+        for _ in 0..count {
+            files.push(store.unnamed()?.into());
+        }
+    }
+    for _ in count..slots {
+        files.push(empty()?.1.into());
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sizes_and_places_that_no_machine_could_have_are_refused() {
+        let problem = |volume: VolumeSpec| validate(&[volume]).unwrap_err().to_string();
+        let long = "n".repeat(65);
+        for name in ["", "a/b", "..", ".hidden", "-x", "a b", "ü", long.as_str()] {
+            assert!(problem(VolumeSpec::new(name, "/v")).contains("name"));
+        }
+        for at in ["", "v", "/", "/.", "/a/../b", "/a\0"] {
+            assert!(problem(VolumeSpec::new("v", at)).contains("its place"));
+        }
+        for mib in [0, 15, (8 << 20) + 1, u64::MAX] {
+            let volume = VolumeSpec::new("v", "/v").with_size_mib(mib);
+            assert!(problem(volume).contains("MiB"));
+        }
+        let volume = VolumeSpec::new("v", "/v");
+        assert!(validate(&[volume.clone(), volume.clone()]).is_err());
+        let many: Vec<_> = (0..8)
+            .map(|n| VolumeSpec::new(format!("v{n}"), "/v"))
+            .collect();
+        assert!(validate(&many).is_err());
+        assert!(validate(&many[..7]).is_ok());
+        let one_too_many = open_for_copy(&many[..2], None, 1, "id").unwrap_err();
+        assert!(one_too_many.to_string().contains("`v1`"), "{one_too_many}");
+    }
+}
