@@ -119,7 +119,9 @@ impl Interface {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/eth0/{name}"), value);
         };
         match self.v6 {
-            Some(_) => SETTINGS_V6.iter().for_each(|(name, value)| set(name, value)),
+            Some(_) => SETTINGS_V6
+                .iter()
+                .for_each(|(name, value)| set(name, value)),
             // What the kernel would say unasked nobody hears.
             None => set("disable_ipv6", "1"),
         }
