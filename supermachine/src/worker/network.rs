@@ -15,10 +15,12 @@ const MTU: u16 = 1500;
 /// An interface for a guest that may reach what `policy` says.
 pub fn interface(policy: Policy) -> vmm_core::Network {
     let mac = Addresses::default().guest_mac;
+    let mut config = Config::new(policy);
+    config.has_ipv6 = true;
     vmm_core::Network {
         config: NetConfig { mac, mtu: MTU },
         backend: Arc::new(Backend {
-            network: Network::new(Config::new(policy)),
+            network: Network::new(config),
             cable: OnceLock::new(),
         }),
     }
