@@ -88,6 +88,8 @@ pub struct Config {
     pub policy: Policy,
     /// The name of the gateway, under which listed ports of the host are.
     pub host_name: String,
+    /// The guest has an IPv6 address, so that it is told those of names.
+    pub has_ipv6: bool,
     /// Most connections at a time.
     pub max_flows: usize,
     /// Most of them that are not established yet. One destination gets a quarter,
@@ -107,6 +109,7 @@ impl Config {
             addresses: Addresses::default(),
             policy,
             host_name: "host.supermachine.internal".to_owned(),
+            has_ipv6: false,
             max_flows: 10_000,
             max_half_open: 512,
             max_datagram_flows: 512,

@@ -13,7 +13,6 @@ mod hanging;
 mod held;
 mod idle;
 mod layers;
-mod leaving;
 mod limits;
 mod nested;
 mod network;

@@ -1,7 +1,7 @@
 //! The thread and its sockets; what goes over the cable, the core's tests look at.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Condvar;
 
 use super::*;
@@ -183,4 +183,37 @@ fn names_of_the_host_are_looked_up_beside_the_thread() {
     };
     let expected = crate::Answer::Addresses(vec![Ipv4Addr::LOCALHOST.into()]);
     assert_eq!(answers, [(Ticket(7), expected)]);
+}
+
+#[test]
+fn datagrams_go_over_a_socket_of_the_host() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_udp_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    let addresses = Addresses::default();
+    let link = Link {
+        guest: addresses.gateway_mac,
+        gateway: addresses.guest_mac,
+    };
+    let (guest, there) = ((addresses.guest, 4000), (addresses.gateway, port));
+    for message in [&b"hello"[..], b"", &[7; 1400]] {
+        let mut pen = Pen::default();
+        build::udp(&mut pen, link, guest.into(), there.into(), message);
+        lock(&cable.sent).push(pen.0);
+        network.wake();
+        let mut got = [0; 2000];
+        let (bytes, from) = socket.recv_from(&mut got).unwrap();
+        assert_eq!(&got[..bytes], message);
+        socket.send_to(&got[..bytes], from).unwrap();
+        let frame = cable.next();
+        let ethernet = Ethernet::read(&frame).unwrap();
+        let packet = ip::Packet::read(ethernet.kind, ethernet.payload).unwrap();
+        assert_eq!(packet.source, addresses.gateway);
+        assert_eq!(&packet.payload[build::UDP_BYTES..], message);
+    }
+    assert_eq!(network.counters().datagram_flows, 1);
 }

@@ -142,7 +142,7 @@ impl Stack {
             let addresses = &self.config.addresses;
             let address = match question.kind {
                 kind::A => Some(IpAddr::V4(addresses.gateway)),
-                kind::AAAA => Some(IpAddr::V6(addresses.gateway_v6)),
+                kind::AAAA if self.config.has_ipv6 => Some(IpAddr::V6(addresses.gateway_v6)),
                 _ => None,
             };
             if let Some(address) = address {
@@ -163,7 +163,7 @@ impl Stack {
         match question.kind {
             kind::A | kind::AAAA if !question.is_host_name() => Some(question.reply(Code::NoName)),
             kind::A => None,
-            kind::AAAA if io.has_ipv6() => None,
+            kind::AAAA if self.config.has_ipv6 && io.has_ipv6() => None,
             // A host without IPv6 has nothing to do with such addresses. Hints of
             // addresses (RFC 9460) would go past what names are known to mean.
             kind::AAAA | kind::SVCB | kind::HTTPS => Some(question.reply(Code::Good)),

@@ -333,4 +333,5 @@ fn guest_that_asks_for_an_address_gets_the_one_there_is() {
     };
     net.frame(&ask(1, None, other));
     assert!(net.host.frames.is_empty(), "in the name of another");
+    assert!(net.host.sockets.is_empty(), "the host's ports are its own");
 }

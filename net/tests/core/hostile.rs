@@ -141,3 +141,39 @@ fn pieces_that_are_parked_are_bounded() {
     }
     assert!(net.stack.buffered_bytes() <= 100_000);
 }
+
+#[test]
+fn connections_that_end_cleanly_leave_nothing_behind() {
+    let mut net = Net::new();
+    for n in 0..300 {
+        let mut peer = net.connect(1000 + n, 0);
+        let fin = peer.segment(ACK | FIN, b"");
+        net.send(&fin);
+        net.socket(0).is_over = true;
+        net.ready(0, true, false);
+        net.given().iter().for_each(|segment| peer.hear(segment));
+        let ack = peer.segment(ACK, b"");
+        net.send(&ack);
+        net.given();
+        assert_eq!(net.stack.flows(), 0, "number {n}");
+    }
+    assert_eq!(net.host.closed.len(), 300);
+    assert_eq!(net.stack.deadline(), None);
+}
+
+#[test]
+fn host_without_descriptors_has_one_for_the_next() {
+    let mut net = Net::new();
+    net.host.connect_error = Some(std::io::ErrorKind::Other);
+    for port in 0..300 {
+        let syn = Peer::new(1000 + port).syn();
+        net.send(&syn);
+        net.frame(&datagram([9, 9, 9, 9].into(), port + 60, b"x"));
+    }
+    net.nothing();
+    assert_eq!((net.stack.flows(), net.stack.datagram_flows()), (0, 0));
+    net.host.connect_error = None;
+    net.connect(GUEST_PORT, 0);
+    net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
+    assert_eq!(net.stack.datagram_flows(), 1);
+}

@@ -50,6 +50,8 @@ pub struct Socket {
 pub struct Host {
     pub sockets: BTreeMap<u32, Socket>,
     pub closed: Vec<(SocketAddr, Close)>,
+    /// What the one that was closed last was sent.
+    pub last_sent: Vec<u8>,
     pub connect_error: Option<ErrorKind>,
     /// Connections are there at once.
     pub offloads: Offloads,
@@ -166,6 +168,7 @@ impl Io for Host {
     fn close(&mut self, flow: FlowId, how: Close) {
         let socket = self.sockets.remove(&flow.0).expect("it was open");
         self.closed.push((socket.to, how));
+        self.last_sent = socket.sent;
     }
 
     fn look_up(&mut self, ticket: Ticket, query: Query) -> bool {
@@ -416,7 +419,9 @@ pub struct Net {
 
 impl Net {
     pub fn new() -> Self {
-        Self::of(Config::new(Policy::allow_all()))
+        let mut config = Config::new(Policy::allow_all());
+        config.has_ipv6 = true;
+        Self::of(config)
     }
 
     pub fn of(config: Config) -> Self {
