@@ -7,15 +7,15 @@ use super::directories::{self, Directory};
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
+use super::network::NetworkOptions;
 use super::output::{complain, print};
-use super::publish::{self, Publish};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
 use oci_bake::Progress;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -57,25 +57,8 @@ pub struct Arguments {
     /// is kept anyway
     #[arg(long)]
     rm: bool,
-    /// The guest's network: off, or on for everything public. Private, loopback and
-    /// link-local addresses are refused in any case
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = NetName::Off)]
-    net: NetName,
-    /// TCP port of the host's loopback interface that the guest may reach, as
-    /// host.supermachine.internal; may be repeated
-    #[arg(long, value_name = "PORT")]
-    host_port: Vec<u16>,
-    /// Ports.
-    #[arg(
-        short,
-        long,
-        value_name = "PORTS",
-        value_parser = publish::publish,
-        help = "Have a port of this host lead to one of the guest, with or without --net: \
-                [IP:]HOST:GUEST[/udp]. Only this host reaches it if no IP is given; may be \
-                repeated"
-    )]
-    publish: Vec<Publish>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Give the guest a directory of the host; with `ro` it can change nothing of it,
     /// with `cow` only what it sees of it, in its memory; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
@@ -145,12 +128,6 @@ pub(super) enum EngineName {
     Soft,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum NetName {
-    Off,
-    On,
-}
-
 impl From<EngineName> for Engine {
     fn from(name: EngineName) -> Self {
         match name {
@@ -183,7 +160,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
         Some(dir) => {
             let begin = || {
                 let (image, argv) = run.prepare()?;
-                Ok((run.start(&image)?, argv))
+                let vm = run.start(&image)?;
+                let log = arguments.network.log(&vm)?;
+                Ok((vm, argv, log))
             };
             detached::supervise(dir, &arguments.options, &signals, begin)
         }
@@ -213,7 +192,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
-    config = config.with_network(network(arguments)?);
+    config = arguments.network.apply(config)?;
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
     }
@@ -222,23 +201,6 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     }
     config.validate()?;
     Ok(config)
-}
-
-/// What the guest may reach.
-fn network(arguments: &Arguments) -> Result<Network, Error> {
-    let ports = &arguments.host_port;
-    match arguments.net {
-        NetName::Off if ports.is_empty() => Ok(Network::Off),
-        NetName::Off => Err(Error::Unsuitable {
-            what: "--host-port",
-            needs: "--net on",
-        }),
-        NetName::On => {
-            let policy = NetworkPolicy::allow_all();
-            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
-            Ok(policy.into())
-        }
-    }
 }
 
 /// One machine, and the command that is run in it.
@@ -280,7 +242,7 @@ impl Run<'_> {
         if self.arguments.instead.is_none() {
             let dir = self.arguments.options.workdir.as_deref();
             self.arguments.mounts.apply(&vm, dir)?;
-            publish::open(&vm, &self.arguments.publish)?;
+            self.arguments.network.publish(&vm)?;
         }
         Ok(vm)
     }
@@ -308,9 +270,11 @@ impl Run<'_> {
         let _ = control::serve(&vm, None);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
+        let log = self.arguments.network.log(&vm)?;
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
         let exec_time = begun.elapsed();
         self.signals.settle();
+        drop(log);
         // The signal thread holds the machine too, so that it is not dropped here.
         vm.end();
         let status = result?;
