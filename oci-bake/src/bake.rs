@@ -1,5 +1,6 @@
 //! Baking: every layer of an image as a squashfs file.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use crate::reference::{Reference, Transport};
 use crate::resolve::{LayerBlob, Resolved, resolve, saved};
 use crate::source::{BlobSource, Files, Layout};
 use crate::squashfs::{self, Compression};
-use crate::store::{CachedLayer, Store};
+use crate::store::{CachedLayer, Lease, Store};
 use crate::tree::Tree;
 
 /// Most files in [`BakedImage::layers`]. Each is a disk of the machine, with an
 /// interrupt and a mount of its own, and common runtimes take 127 layers: of
-/// an image with more than this, the topmost are merged into one file.
-pub(crate) const MAX_STACK: usize = 64;
+/// an image with more than this, the topmost are merged into one file. With extra files
+/// they are one more.
+pub(crate) const MAX_STACK: usize = 63;
 
 /// How to bake.
 #[derive(Debug, Clone, Default)]
@@ -47,9 +49,9 @@ pub struct BakeOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BakedImage {
-    /// The squashfs files to stack with overlayfs, bottom first: at most 64.
+    /// The squashfs files to stack with overlayfs, bottom first: at most 63.
     /// Layers that a later layer hides completely are left out, and of more
-    /// than 64 the topmost are merged into one file.
+    /// than 63 the topmost are merged into one file.
     pub layers: Vec<PathBuf>,
     /// What to run.
     pub config: ImageConfig,
@@ -59,6 +61,8 @@ pub struct BakedImage {
     pub config_digest: Digest,
     /// DiffIDs of all layers, bottom first, including hidden ones.
     pub diff_ids: Vec<Digest>,
+    /// Keeps [`Store::gc`] from the layers, as long as there is a clone of it.
+    pub lease: Lease,
 }
 
 /// Bakes the image that `reference` names, for [`BakeOptions::platform`]. Layers
@@ -114,6 +118,23 @@ pub fn bake_from(
     cancellable(options, store, |store| bake_source(source, options, store))
 }
 
+/// As [`bake()`], of the only image in an archive of `docker save` that comes from
+/// anywhere. It is kept in a file without a name until the image is baked.
+///
+/// # Errors
+/// As [`bake()`].
+pub fn bake_saved(
+    archive: &mut dyn Read,
+    options: &BakeOptions,
+    store: &Store,
+) -> Result<BakedImage, BakeError> {
+    cancellable(options, store, |store| {
+        let files = Files::receive(archive, store, &options.limits)?;
+        let image = saved(&files, None, &options.platform, &options.limits)?;
+        bake_layers(image, options, store)
+    })
+}
+
 fn cancellable(
     options: &BakeOptions,
     store: &Store,
@@ -148,6 +169,12 @@ fn bake_layers(
     } else {
         count
     };
+    let lease = store
+        .lease(&mut image.layers.iter().map(|layer| &layer.diff_id))
+        .map_err(|source| BakeError::Store {
+            path: store.dir().to_owned(),
+            source,
+        })?;
     let progress = options.progress.as_deref();
     let means = Means {
         store,
@@ -187,6 +214,7 @@ fn bake_layers(
             .into_iter()
             .map(|layer| layer.diff_id)
             .collect(),
+        lease,
     })
 }
 
@@ -300,10 +328,7 @@ struct Names {
 
 impl Names {
     fn new(blobs: &[LayerBlob<'_>], at: usize, compression: Compression) -> Self {
-        let suffix = match compression {
-            Compression::None => "",
-            Compression::Lz4 => ".lz4",
-        };
+        let suffix = compression.suffix();
         let stem = blobs[at].diff_id.file_stem();
         let mut chain = Hasher::new(crate::digest::Algorithm::Sha256);
         for below in &blobs[..at] {

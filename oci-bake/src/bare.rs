@@ -67,13 +67,30 @@ pub(crate) fn directory(
             reason: "it is not a directory (for an archive of one use tar:)",
         }));
     }
-    let built = |error| match error {
-        BuildError::Io { path, source } => ImageError::Read { path, source },
-        BuildError::Layer(source) => read(source),
-    };
     let layer = LayerBuilder::new()
         .host_dir(path, Owner::Preserve)
-        .map_err(built)?;
+        .map_err(|error| unbuilt(error, path))?;
+    let content = spooled(&layer, path, store)?;
+    image(content, Format::Plain, path, platform, limits, store)
+}
+
+/// Why files of this machine, which come from `path`, are no layer.
+fn unbuilt(error: BuildError, path: &Path) -> ImageError {
+    match error {
+        BuildError::Io { path, source } => ImageError::Read { path, source },
+        BuildError::Layer(source) => ImageError::Read {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+/// A layer of files of this machine, which come from `path`, as an archive.
+pub(crate) fn spooled(
+    layer: &LayerBuilder,
+    path: &Path,
+    store: &Store,
+) -> Result<Section, BakeError> {
     let spool = |source| BakeError::Store {
         path: store.dir().to_owned(),
         source,
@@ -82,14 +99,15 @@ pub(crate) fn directory(
     let out = store
         .cancel()
         .watch(BufWriter::with_capacity(1 << 20, file));
-    let out = layer.write_whole(out).map_err(built)?;
+    let out = layer
+        .write_whole(out)
+        .map_err(|error| unbuilt(error, path))?;
     let flushed = out
         .into_inner()
         .into_inner()
         .map_err(|error| error.into_error());
     let file: File = flushed.map_err(spool)?;
-    let content = Section::whole(file).map_err(spool)?;
-    image(content, Format::Plain, path, platform, limits, store)
+    Section::whole(file).map_err(spool)
 }
 
 fn image(
@@ -129,7 +147,7 @@ fn image(
 }
 
 /// The digest of the archive inside. What is read later is compared with it.
-fn digest(
+pub(crate) fn digest(
     content: &Section,
     format: Format,
     limits: &Limits,

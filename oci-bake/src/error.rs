@@ -251,6 +251,17 @@ pub enum ImageError {
         /// The limit.
         limit: usize,
     },
+    /// A file that an image was to get.
+    #[error("the extra file `{guest}` {reason}; name another path")]
+    ExtraFile {
+        /// Its path in the guest, escaped and shortened.
+        guest: String,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// The cause, if there is one.
+        #[source]
+        source: Option<Box<LayerError>>,
+    },
     /// Nothing to run.
     #[error("the image names no command; give one")]
     NoCommand,

@@ -20,15 +20,21 @@ pub enum Transport {
     Tar,
     /// A directory that is.
     Rootfs,
+    /// An image of a container engine on this machine.
+    Engine,
     /// An image in a registry.
     Registry,
 }
 
 /// What skopeo writes in front of the name of an image in a registry.
 const REGISTRY_SCHEME: &str = "docker://";
+/// What may be in front of the name of an image of a container engine; skopeo writes the
+/// longer one.
+const ENGINE_SCHEMES: [&str; 2] = ["docker:", "docker-daemon:"];
 /// The forms that name something on this machine.
 const LOCAL_FORMS: &str = "use oci:DIR[:TAG], oci-archive:FILE[:TAG], \
-     docker-archive:FILE[:NAME:TAG], tar:FILE, rootfs:DIR or the name of an image in a registry";
+     docker-archive:FILE[:NAME:TAG], tar:FILE, rootfs:DIR, docker:NAME or the name of an image \
+     in a registry";
 
 impl Transport {
     const OF_PATHS: [Self; 5] = [
@@ -48,13 +54,14 @@ impl Transport {
             Self::DockerArchive => "docker-archive",
             Self::Tar => "tar",
             Self::Rootfs => "rootfs",
-            Self::Registry => "docker",
+            Self::Engine | Self::Registry => "docker",
         }
     }
 }
 
 /// A parsed reference: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `docker-archive:FILE[:NAME:TAG]`, `tar:FILE`, `rootfs:DIR`, or an image in a registry as users of Docker
+/// `docker-archive:FILE[:NAME:TAG]`, `tar:FILE`, `rootfs:DIR`, `docker:NAME` of an image that
+/// Docker or podman has on this machine, or an image in a registry as users of Docker
 /// write it, with or without `docker://` in front.
 ///
 /// As in skopeo, the path ends at the first colon, so a path with a colon in
@@ -68,6 +75,7 @@ pub struct Reference {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Place {
     Path { path: PathBuf, tag: Option<String> },
+    Engine(String),
     Registry(RegistryName),
 }
 
@@ -86,6 +94,19 @@ impl Reference {
         }
         if text.contains(|c: char| c.is_control()) {
             return Err(invalid("it contains a control character"));
+        }
+        let in_engine = ENGINE_SCHEMES
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        if let Some(name) = in_engine.filter(|name| !name.starts_with("//")) {
+            // The engine knows more names than registries have, such as ids.
+            if name.is_empty() || name.contains(char::is_whitespace) {
+                return Err(invalid("the name of an image follows"));
+            }
+            return Ok(Self {
+                transport: Transport::Engine,
+                place: Place::Engine(name.to_owned()),
+            });
         }
         let known = text.split_once(':').and_then(|(scheme, rest)| {
             let mut transports = Transport::OF_PATHS.into_iter();
@@ -134,11 +155,11 @@ impl Reference {
         self.transport
     }
 
-    /// The directory or file, unless the image is in a registry.
+    /// The directory or file, if the image is in one.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Path { path, .. } => Some(path),
-            Place::Registry(_) => None,
+            Place::Engine(_) | Place::Registry(_) => None,
         }
     }
 
@@ -146,6 +167,7 @@ impl Reference {
     pub fn tag(&self) -> Option<&str> {
         match &self.place {
             Place::Path { tag, .. } => tag.as_deref(),
+            Place::Engine(_) => None,
             Place::Registry(name) => name.tag(),
         }
     }
@@ -153,8 +175,16 @@ impl Reference {
     /// The name in full, if the image is in a registry.
     pub fn registry_name(&self) -> Option<&RegistryName> {
         match &self.place {
-            Place::Path { .. } => None,
+            Place::Path { .. } | Place::Engine(_) => None,
             Place::Registry(name) => Some(name),
+        }
+    }
+
+    /// The name or id, if the image is that of a container engine.
+    pub fn engine_name(&self) -> Option<&str> {
+        match &self.place {
+            Place::Engine(name) => Some(name),
+            Place::Path { .. } | Place::Registry(_) => None,
         }
     }
 }
@@ -162,10 +192,13 @@ impl Reference {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            Place::Engine(name) => write!(f, "{}{name}", ENGINE_SCHEMES[0]),
             Place::Registry(name) => {
                 // A host may have the name of a scheme.
                 let host = name.registry().split(':').next();
-                if Transport::OF_PATHS.iter().any(|t| Some(t.scheme()) == host) {
+                let mut schemes = Transport::OF_PATHS.iter().map(|t| t.scheme());
+                let engine = Transport::Engine.scheme();
+                if schemes.any(|scheme| Some(scheme) == host) || host == Some(engine) {
                     f.write_str(REGISTRY_SCHEME)?;
                 }
                 name.fmt(f)
@@ -217,6 +250,9 @@ mod tests {
             "rootfs:d",
             "docker.io/library/nginx:latest",
             "docker://oci:5000/x:latest",
+            "docker://docker:5000/x:latest",
+            "docker:nginx",
+            "docker:localhost/a/b:1",
         ] {
             assert_eq!(Reference::parse(text).unwrap().to_string(), text);
         }
@@ -228,7 +264,8 @@ mod tests {
             "alpine",
             "alpine:3.20",
             "docker://alpine",
-            "docker:24-dind",
+            "docker://docker:24-dind",
+            "docker",
             "localhost:5000/a",
         ] {
             let reference = Reference::parse(name).unwrap();
@@ -236,6 +273,21 @@ mod tests {
             assert_eq!(reference.path(), None);
             assert!(reference.registry_name().is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn images_of_a_container_engine_are_named_as_it_names_them() {
+        for (text, name) in [
+            ("docker:nginx", "nginx"),
+            ("docker-daemon:a/b:1", "a/b:1"),
+            ("docker:sha256:0123", "sha256:0123"),
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.transport(), Transport::Engine);
+            assert_eq!(reference.engine_name(), Some(name));
+            assert_eq!((reference.path(), reference.registry_name()), (None, None));
+        }
+        assert_eq!(Reference::parse("nginx").unwrap().engine_name(), None);
     }
 
     #[test]
@@ -251,6 +303,8 @@ mod tests {
             "oci:a\nb",
             "://",
             "docker://",
+            "docker:",
+            "docker-daemon:a b",
             "tar:f:t",
             "rootfs:d:t",
             "rootfs:",

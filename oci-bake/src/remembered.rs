@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::document::Descriptor;
 use crate::no_follow::{open_in_cache, own_directory};
 use crate::store::Store;
@@ -34,11 +34,11 @@ struct NameFile {
 }
 
 impl Store {
-    fn documents(&self) -> PathBuf {
+    pub(crate) fn documents(&self) -> PathBuf {
         self.dir().join("documents")
     }
 
-    fn names(&self) -> PathBuf {
+    pub(crate) fn names(&self) -> PathBuf {
         self.dir().join("names")
     }
 
@@ -47,9 +47,8 @@ impl Store {
     pub fn document(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
         let path = self.documents().join(descriptor.digest.file_stem());
         let bytes = read(&path, descriptor.size)?;
-        let mut hasher = Hasher::new(descriptor.digest.algorithm());
-        hasher.update(&bytes);
-        let is_it = bytes.len() as u64 == descriptor.size && hasher.finish() == descriptor.digest;
+        let is_it = bytes.len() as u64 == descriptor.size
+            && Digest::of(descriptor.digest.algorithm(), &bytes) == descriptor.digest;
         is_it.then_some(bytes)
     }
 
@@ -58,9 +57,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written; what was there before stays then.
     pub fn keep_document(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
-        let mut hasher = Hasher::new(digest.algorithm());
-        hasher.update(bytes);
-        if hasher.finish() != *digest {
+        if Digest::of(digest.algorithm(), bytes) != *digest {
             return Err(io::Error::other("the document does not have that digest"));
         }
         self.write(&self.documents(), &digest.file_stem(), bytes)
@@ -69,10 +66,18 @@ impl Store {
     /// What `name` led to when it was last remembered.
     #[must_use]
     pub fn remembered(&self, name: &str) -> Option<Descriptor> {
-        let path = self.names().join(name_file(name));
-        let file: NameFile = serde_json::from_slice(&read(&path, MAX_NAME_FILE_BYTES)?).ok()?;
+        let (named, root) = self.remembered_in(&self.names().join(name_file(name)))?;
+        (named == name).then_some(root)
+    }
+
+    /// A name, and what it led to, as a file says.
+    pub(crate) fn remembered_in(&self, path: &Path) -> Option<(String, Descriptor)> {
+        let file: NameFile = serde_json::from_slice(&read(path, MAX_NAME_FILE_BYTES)?).ok()?;
         let digest = file.digest.parse().ok()?;
-        (file.name == name).then(|| Descriptor::new(file.media_type, digest, file.size))
+        Some((
+            file.name,
+            Descriptor::new(file.media_type, digest, file.size),
+        ))
     }
 
     /// Remembers what `name` leads to, instead of what it led to before.

@@ -54,5 +54,5 @@ fn descriptors_and_memory_do_not_grow_with_the_number_of_layers() {
     let baked = bake(&reference, &BakeOptions::default(), &scratch.store())
         .unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(baked.diff_ids.len(), LAYERS);
-    assert_eq!(baked.layers.len(), 64);
+    assert_eq!(baked.layers.len(), 63);
 }

@@ -183,6 +183,28 @@ pub enum PullError {
         /// What is wrong.
         reason: String,
     },
+    /// A container engine on this machine does not give an image.
+    #[error(
+        "cannot get images from the container engine at {}: {reason}; start it, set          DOCKER_HOST, or use docker://NAME for an image in a registry",
+        socket.display()
+    )]
+    Engine {
+        /// Its socket.
+        socket: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A container engine on this machine has no such image.
+    #[error(
+        "the container engine at {} has no image `{name}`; pull or build it there, or use          docker://{name} for the one in a registry",
+        socket.display()
+    )]
+    NotInEngine {
+        /// Its socket.
+        socket: PathBuf,
+        /// The image.
+        name: String,
+    },
     /// A setting that means nothing.
     #[error("{what} `{}` {reason}", show(value))]
     Setting {

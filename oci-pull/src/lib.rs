@@ -9,6 +9,7 @@ mod challenge;
 mod config;
 mod credentials;
 mod date;
+mod engine;
 mod error;
 mod helper;
 mod host;
@@ -24,6 +25,7 @@ mod watch;
 
 pub use config::ClientConfig;
 pub use credentials::Credentials;
+pub use engine::ContainerEngine;
 pub use error::PullError;
 pub use login::Login;
 pub use proxy::Proxies;

@@ -357,11 +357,37 @@ impl Draft {
             memory,
             files: std::mem::take(&mut self.files),
         };
-        let encoded = manifest.encode()?;
-        let files = self.lock.files();
-        write_file(&**files, &self.path.join(manifest::FILE), &encoded)?;
+        self.write_manifest(&manifest)?;
         self.commit()?;
         Ok(self.number)
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let encoded = manifest.encode()?;
+        let path = self.path.join(manifest::FILE);
+        write_file(&**self.lock.files(), &path, &encoded)
+    }
+
+    /// As [`Draft::publish`], of files that came with their manifest: once all of them
+    /// are as it says.
+    pub(crate) fn publish_whole(mut self, manifest: &Manifest) -> Result<u64> {
+        self.write_manifest(manifest)?;
+        let files = Arc::clone(self.lock.files());
+        match Inspection::open(files, &self.path)? {
+            Some(written) => written.verify()?,
+            None => {
+                return Err(SnapshotError::Locked {
+                    name: self.lock.name().to_owned(),
+                    holder: None,
+                });
+            }
+        }
+        self.commit()?;
+        Ok(self.number)
+    }
+
+    pub(crate) fn lock(&self) -> &SnapshotLock {
+        &self.lock
     }
 
     /// Removes a base that has nothing of this memory.

@@ -126,6 +126,12 @@ pub enum SnapshotError {
         /// The field.
         what: &'static str,
     },
+    /// A file is not what an export writes.
+    #[error("this is no snapshot as it was exported: {reason}; get or export it again")]
+    Bundle {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A section that must be there is not.
     #[error("section {kind}/{instance} is missing: bake it again")]
     Missing {

@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+mod bundle;
 mod content;
 mod draft;
 mod engine_id;

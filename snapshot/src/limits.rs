@@ -23,6 +23,8 @@ pub const MAX_BASE_RUNS: usize = 512;
 pub const MAX_EXTRA_FILES: usize = 256;
 /// Most bytes of one extra file, 64 GiB.
 pub const MAX_EXTRA_BYTES: u64 = 64 << 30;
+/// Most bytes of content of a snapshot as one file: what is in no hole.
+pub const MAX_BUNDLE_BYTES: u64 = 128 << 30;
 /// Most named resources (disks, mounts, listeners) together.
 pub const MAX_RESOURCES: usize = 4096;
 /// Most labels.

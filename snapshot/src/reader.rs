@@ -198,7 +198,7 @@ impl Inspection {
     }
 
     /// The files of memory.
-    fn content(&self) -> Content {
+    pub(crate) fn content(&self) -> Content {
         let base = self.base.clone();
         Content::new(Arc::clone(&self.memory), base, &self.manifest.memory)
     }

@@ -42,19 +42,20 @@ mod spans;
 mod stamp;
 mod stats;
 mod template;
+mod trigger;
 mod unfinished;
 mod vm;
 mod worker;
 mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
-pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder, Trigger};
+pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder};
 pub use changes::{ChangeKind, MountChange};
 pub use compat::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
     THROUGHPUT_PROFILE_VCPUS,
 };
-pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
+pub use config::{Engine, MAX_VCPUS, MachineId, Tier, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
@@ -72,12 +73,13 @@ pub use network::{
     NetworkVerdict,
 };
 pub use oci_bake::ImageConfig;
-pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
+pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
 pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };
+pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 

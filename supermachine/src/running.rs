@@ -202,6 +202,17 @@ impl RunningVm {
         ExecBuilder::new(self)
     }
 
+    /// Runs a command and collects its output.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::output`].
+    pub fn exec<S: Into<Vec<u8>>>(
+        &self,
+        argv: impl IntoIterator<Item = S>,
+    ) -> Result<ExecOutcome, Error> {
+        self.exec_builder().argv(argv).output()
+    }
+
     /// Runs a command that was built before, and collects its output.
     ///
     /// # Errors

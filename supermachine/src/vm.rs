@@ -16,7 +16,7 @@ use crate::{
     Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
 };
 use exec_proto::ProtoError;
-use exec_proto::client::{Event, Session};
+use exec_proto::client::Session;
 use net::Addresses;
 use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
@@ -431,32 +431,6 @@ impl Vm {
         self.exec_builder().argv(argv).output()
     }
 
-    /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go by
-    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
-    /// a path or a size that is not allowed.
-    pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
-        let channel =
-            self.open_session(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
-        channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
-    }
-
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
-    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot read it or it is larger.
-    pub fn read_file(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let channel = self.open_session(|session| session.read_file(path.as_bytes()))?;
-        channel.answer(|event| match event {
-            Event::File(bytes) => Some(bytes),
-            _ => None,
-        })
-    }
-
     pub(crate) fn open_session(
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
@@ -530,14 +504,18 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         true => {
             let Addresses {
                 gateway_mac: [a, b, c, d, e, f],
+                guest_mac: _,
                 guest,
                 gateway,
                 prefix,
-                ..
+                guest_v6,
+                gateway_v6,
+                prefix_v6,
             } = Addresses::default();
             format!(
                 " sm.dns={gateway} sm.net={guest}/{prefix},{gateway},\
-                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},\
+                 {guest_v6}/{prefix_v6},{gateway_v6}"
             )
         }
         false => String::new(),

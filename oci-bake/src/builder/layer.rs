@@ -161,6 +161,25 @@ impl LayerBuilder {
         Ok(self)
     }
 
+    /// Adds a regular file of the host, of so many bytes, owned by root and with its
+    /// time set to zero.
+    pub(crate) fn host_file(mut self, path: Vec<u8>, host: &Path, mode: u16, bytes: u64) -> Self {
+        let entry = Entry {
+            path,
+            link: Vec::new(),
+            kind: EntryKind::File,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            size: bytes,
+            extents: Vec::new(),
+            xattrs: Vec::new(),
+        };
+        self.entries.push((entry, Content::Host(host.to_owned())));
+        self
+    }
+
     fn host_entry(
         &mut self,
         host: &Path,

@@ -1,7 +1,7 @@
 //! Where the files of an image are: a directory or an archive.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::decompress::{Format, MAGIC_BYTES, unread};
@@ -84,7 +84,28 @@ impl Files {
                     .0
             }
         };
-        let members = index(&file, limits).map_err(|source| ImageError::NotAnArchive {
+        Self::of_archive(path, &file, limits)
+    }
+
+    /// The files in an archive that comes from elsewhere.
+    pub(crate) fn receive(
+        archive: &mut dyn Read,
+        store: &Store,
+        limits: &Limits,
+    ) -> Result<Self, ImageError> {
+        let path = Path::new("what was received");
+        let sizes = (0, limits.max_layer_bytes);
+        let (file, _) = Spools::default()
+            .add(store, archive, Format::Plain, sizes, Algorithm::Sha256)
+            .map_err(|source| ImageError::ArchiveCompression {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?;
+        Self::of_archive(path, &file, limits)
+    }
+
+    fn of_archive(path: &Path, file: &Section, limits: &Limits) -> Result<Self, ImageError> {
+        let members = index(file, limits).map_err(|source| ImageError::NotAnArchive {
             path: path.to_owned(),
             source,
         })?;

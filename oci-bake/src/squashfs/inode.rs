@@ -38,7 +38,7 @@ pub(super) mod kind {
     pub(in crate::squashfs) const BLOCK: u16 = 4;
     pub(in crate::squashfs) const CHAR: u16 = 5;
     pub(in crate::squashfs) const FIFO: u16 = 6;
-    pub(super) const EXTENDED: u16 = 7;
+    pub(in crate::squashfs) const EXTENDED: u16 = 7;
 }
 
 /// Builds one record.

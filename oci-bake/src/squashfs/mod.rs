@@ -14,6 +14,7 @@
 mod data;
 mod directory;
 mod inode;
+pub(crate) mod read;
 mod table;
 mod writer;
 mod xattr;
@@ -47,6 +48,16 @@ pub enum Compression {
     None,
     /// LZ4 blocks: smaller on disk, some work for the guest.
     Lz4,
+}
+
+impl Compression {
+    /// What the name of a layer in the cache ends with.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Lz4 => ".lz4",
+        }
+    }
 }
 
 /// Why a tree could not be written.

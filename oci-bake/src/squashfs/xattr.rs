@@ -18,6 +18,12 @@ pub(crate) fn split_name(name: &[u8]) -> Option<(u16, &[u8])> {
     })
 }
 
+/// The whole name of what [`split_name`] has split.
+pub(super) fn full_name(kind: u64, rest: &[u8]) -> Option<Vec<u8>> {
+    let (prefix, _) = PREFIXES.iter().find(|(_, of)| u64::from(*of) == kind)?;
+    Some([prefix, rest].concat())
+}
+
 /// All attribute sets of an image, identical sets stored once.
 #[derive(Default)]
 pub(super) struct Xattrs {

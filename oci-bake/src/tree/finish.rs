@@ -7,7 +7,7 @@ use super::{Kind, Meta, Node, NodeId, Tree};
 use crate::error::LayerError;
 
 /// What overlayfs reads as "opaque".
-pub(super) const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+pub(crate) const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 impl Tree {
     /// Turns whiteouts and opaque directories into nodes and attributes, and

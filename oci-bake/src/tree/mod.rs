@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use apply::{Lower, Tree};
 pub(crate) use budget::Budget;
+pub(crate) use finish::OVERLAY_OPAQUE;
 pub(crate) use path::normalise;
 
 use crate::section::ReadAt;
@@ -61,6 +62,17 @@ pub(crate) struct FileData {
     pub(crate) source: Arc<dyn ReadAt + Send + Sync>,
     pub(crate) size: u64,
     pub(crate) extents: Vec<Extent>,
+}
+
+impl FileData {
+    /// What nobody will read.
+    pub(crate) fn none() -> Self {
+        Self {
+            source: Arc::new(Vec::new()),
+            size: 0,
+            extents: Vec::new(),
+        }
+    }
 }
 
 /// A directory.

@@ -10,6 +10,7 @@ use super::output::{print, print_json};
 use super::signals::Forwarder;
 use super::values;
 use crate::Error;
+use crate::exec::Finished;
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -148,7 +149,11 @@ pub fn exec(arguments: &ExecArguments) -> Result<u8, Error> {
     let command = vm.exec_builder().argv(argv);
     let result = supervise(command, None, &arguments.options, &signals);
     signals.settle();
-    Ok(result?.shell_status())
+    match result? {
+        Finished::Ended(status) => Ok(status.shell_status()),
+        // We have left.
+        Finished::LetGo(_) => Ok(0),
+    }
 }
 
 /// Ends machines.

@@ -1,9 +1,11 @@
 //! `supermachine run`.
 
+use super::argv::argv;
 use super::command::{Options, supervise};
 use super::control;
-use super::detached::{self, About};
+use super::detached::{self, About, Going, Work};
 use super::directories::{self, Directory};
+use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
@@ -15,10 +17,9 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, PullPolicy, Tier, Vm, VmConfig};
 use oci_bake::Progress;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,10 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
+    /// How the software engine executes code: compile what runs often, interpret
+    /// everything, or compile everything
+    #[arg(long, value_enum, default_value_t = TierName::Auto)]
+    tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
     /// the snapshot
     #[arg(short, long, value_name = "MIB", value_parser = values::memory_mib)]
@@ -78,6 +83,14 @@ pub struct Arguments {
     /// Snapshot to copy instead of what REF means, of a machine that is forked
     #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
     instead: Option<PathBuf>,
+    /// Command there that goes on, instead of CMD
+    #[arg(
+        long,
+        value_name = "ID:STDOUT:STDERR",
+        hide = true,
+        requires = "instead"
+    )]
+    goes_on: Option<Going>,
     /// Name of the fork
     #[arg(long, value_name = "NAME", hide = true, requires = "instead")]
     called: Option<String>,
@@ -98,6 +111,8 @@ pub struct Arguments {
     quiet: bool,
     #[command(flatten)]
     mounts: Mounts,
+    #[command(flatten)]
+    host_limits: HostLimits,
     /// Taken for docker's sake, and without effect: the guest's first process always
     /// reaps orphans and passes signals on
     #[arg(long)]
@@ -126,6 +141,23 @@ pub(super) enum EngineName {
     Auto,
     Hvf,
     Soft,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TierName {
+    Auto,
+    Interpret,
+    Compile,
+}
+
+impl From<TierName> for Tier {
+    fn from(name: TierName) -> Self {
+        match name {
+            TierName::Auto => Self::Auto,
+            TierName::Interpret => Self::Interpret,
+            TierName::Compile => Self::Compile,
+        }
+    }
 }
 
 impl From<EngineName> for Engine {
@@ -158,11 +190,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     };
     match &arguments.supervise {
         Some(dir) => {
-            let begin = || {
-                let (image, argv) = run.prepare()?;
-                let vm = run.start(&image)?;
+            let begun = |vm: Vm, work| {
                 let log = arguments.network.log(&vm)?;
-                Ok((vm, argv, log))
+                Ok((vm, work, log))
+            };
+            let begin = || {
+                if let Some(going) = arguments.goes_on {
+                    return begun(run.start(&run.find(false)?)?, Work::GoOn(going));
+                }
+                let (image, argv) = run.prepare()?;
+                begun(run.start(&image)?, Work::Begin(argv))
             };
             detached::supervise(dir, &arguments.options, &signals, begin)
         }
@@ -174,6 +211,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
 fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
+        .with_tier(arguments.tier.into())
         .with_console(arguments.console);
     if let Some(memory_mib) = arguments.memory {
         config = config.with_memory_mib(memory_mib);
@@ -192,6 +230,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
+    config = arguments.host_limits.add_to(config);
     config = arguments.network.apply(config)?;
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
@@ -277,7 +316,7 @@ impl Run<'_> {
         drop(log);
         // The signal thread holds the machine too, so that it is not dropped here.
         vm.end();
-        let status = result?;
+        let status = result?.status()?;
         if self.arguments.timings {
             complain(&format!(
                 "engine {}, boot {:.1} ms, exec {:.1} ms\n",
@@ -353,31 +392,6 @@ fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Resul
     Image::from_snapshot_with(path, config)
 }
 
-/// The image's command with the user's words, which need not be text: what is
-/// text decides how many there are, and the words are put in as they came.
-fn argv(
-    config: &ImageConfig,
-    entrypoint: Option<&OsStr>,
-    command: &[OsString],
-) -> Result<Vec<Vec<u8>>, Error> {
-    let text = |word: &OsStr| word.to_string_lossy().into_owned();
-    let program = entrypoint.map(|word| [text(word)]);
-    let words: Vec<String> = command.iter().map(|word| text(word)).collect();
-    let argv = config.command(
-        program.as_ref().map(|program| &program[..]),
-        (!words.is_empty()).then_some(&words[..]),
-    )?;
-    let mut argv: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
-    let own = argv.len().saturating_sub(command.len());
-    for (place, word) in argv.iter_mut().skip(own).zip(command) {
-        *place = word.as_bytes().to_vec();
-    }
-    for (place, word) in argv.iter_mut().take(own).zip(entrypoint) {
-        *place = word.as_bytes().to_vec();
-    }
-    Ok(argv)
-}
-
 /// The image with its snapshot, which is baked if there is none yet. Who wants
 /// to see the guest boot gets one that boots, and so does everyone where there
 /// is no place for snapshots.
@@ -422,27 +436,4 @@ fn find_image(
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_that_are_no_text_reach_the_command_as_they_are() {
-        let odd = OsStr::from_bytes(b"\xff\xfe=\x80");
-        let mut config = ImageConfig::default();
-        config.cmd = vec!["image's".into()];
-        let words = |entrypoint, command: &[&OsStr]| {
-            let command: Vec<OsString> = command.iter().map(|word| (*word).into()).collect();
-            argv(&config, entrypoint, &command).unwrap()
-        };
-        let odd_bytes = odd.as_bytes().to_vec();
-        assert_eq!(words(None, &[]), [b"image's".to_vec()]);
-        for only in [words(None, &[odd]), words(Some(odd), &[])] {
-            assert_eq!(only, vec![odd_bytes.clone()]);
-        }
-        let both = words(Some(odd), &["x".as_ref(), odd]);
-        assert_eq!(both, [odd_bytes.clone(), b"x".to_vec(), odd_bytes]);
-    }
 }

@@ -5,8 +5,10 @@ use super::handle::{VmStatus, Worker};
 use super::pauses::Pauses;
 use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
+use super::share::Share;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
+use crate::config::HostLimits;
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
 use crate::limits::{ANSWER_TIMEOUT, CALL_TIMEOUT, CAPTURE_TIMEOUT};
@@ -15,7 +17,7 @@ use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
-use crate::link::runtime_dir::RuntimeDir;
+use crate::link::runtime_dir::{self, RuntimeDir};
 use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
@@ -46,6 +48,8 @@ pub struct Instance {
     paused: Mutex<Option<Arc<Pauses>>>,
     dir: RuntimeDir,
     clock_set: LastSet,
+    /// Goes after the worker, and with the last child that has it too.
+    share: Option<Arc<Share>>,
 }
 
 // The machine lets only privileged processes of the guest call there.
@@ -71,6 +75,7 @@ impl Place {
         let dir = self.dir.path();
         Setup {
             engine: config.engine,
+            tier: config.tier,
             vcpus,
             runtime_dir: dir.to_path_buf(),
             mux: dir.join("mux"),
@@ -107,7 +112,13 @@ impl Instance {
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
         let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
-        Ok(Self::new(place, worker))
+        let mut instance = Self::new(place, worker);
+        if config.host_limits != HostLimits::default() {
+            let name = runtime_dir::id(instance.dir()).unwrap_or_default();
+            let share = Share::of(&config.host_limits, instance.process.pid(), name)?;
+            instance.share = Some(Arc::new(share));
+        }
+        Ok(instance)
     }
 
     fn new(place: Place, worker: Worker) -> Self {
@@ -125,6 +136,7 @@ impl Instance {
             paused: Mutex::default(),
             dir,
             clock_set: LastSet::default(),
+            share: None,
         }
     }
 
@@ -181,7 +193,9 @@ impl Instance {
         for (place, control) in places {
             let _child = spans::machine(place.dir.path(), None).entered();
             let worker = Worker::adopt(control, &place.dir, deadline)?;
-            children.push(Self::new(place, worker));
+            let mut child = Self::new(place, worker);
+            child.share.clone_from(&self.share);
+            children.push(child);
         }
         let unique = |child: Self| {
             let answer = child.worker().receive(deadline)?;

@@ -242,7 +242,8 @@ impl Channel {
             if waited.map_err(Error::system("wait for the guest"))? {
                 return Ok(());
             }
-            if deadline.left().is_none() {
+            // Where little is left, the limit is looked at first.
+            if deadline.left().is_none_or(|left| left > PROBE_TIMEOUT) {
                 self.worker.probe(PROBE_TIMEOUT)?;
             }
         }

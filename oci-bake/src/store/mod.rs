@@ -6,6 +6,9 @@
 //! <cache>/locks/<name>.lock                  held while it is written
 //! ```
 //!
+//! What else is there: documents and names ([`crate::remembered`]), and notes of what
+//! is in use ([`lease`]).
+//!
 //! A finished file is the squashfs image, padded to 4 KiB, and one 4 KiB
 //! footer that says what the image must look like.
 
@@ -17,6 +20,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sha2::Digest as _;
+
+mod collect;
+mod lease;
+#[cfg(test)]
+mod tests;
+
+pub use collect::{EntryKind, GcOptions, StoreEntry};
+pub use lease::Lease;
 
 use crate::cancel::{Cancel, Watched};
 use crate::error::{BakeError, LayerError};
@@ -37,6 +48,9 @@ const FLAG_ROOT_OPAQUE: u32 = 1;
 /// How long another process may take over the same layer before we stop
 /// waiting and write it too. Both results are the same file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is noted that a layer was used.
+const NOTED_EVERY: Duration = Duration::from_secs(3600);
 
 /// A directory of baked layers, shared by any number of processes.
 #[derive(Debug, Clone)]
@@ -61,17 +75,22 @@ impl Store {
     /// [`BakeError::Store`] when the directory cannot be made or read, or when
     /// it or one in it is a symbolic link, which could lead anywhere.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, BakeError> {
+        let store = Self::of_directories(dir.into())?;
+        store.sweep().map_err(|source| BakeError::Store {
+            path: store.layers(),
+            source,
+        })?;
+        Ok(store)
+    }
+
+    fn of_directories(dir: PathBuf) -> Result<Self, BakeError> {
         let store = Self {
-            dir: dir.into(),
+            dir,
             cancel: Cancel::default(),
         };
         for path in [store.dir.clone(), store.layers(), store.locks()] {
             own_directory(&path).map_err(|source| BakeError::Store { path, source })?;
         }
-        store.sweep().map_err(|source| BakeError::Store {
-            path: store.layers(),
-            source,
-        })?;
         Ok(store)
     }
 
@@ -146,7 +165,11 @@ impl Store {
         let section = match open_in_cache(OpenOptions::new().read(true), &path) {
             // Somebody has just replaced it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => Section::whole(opened?)?,
+            opened => {
+                let file = opened?;
+                note_use(&file);
+                Section::whole(file)?
+            }
         };
         let section = self.cancel.watch(section);
         let checked = check(&section, name, verify_data);
@@ -240,6 +263,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// Notes that a file is used, in its access time: file systems do that late or never.
+fn note_use(file: &File) {
+    let now = SystemTime::now();
+    let last = file.metadata().and_then(|metadata| metadata.accessed());
+    let is_old = |last: SystemTime| now.duration_since(last).is_ok_and(|ago| ago > NOTED_EVERY);
+    if last.is_ok_and(is_old) {
+        // A cache that cannot be written has no one to collect it.
+        let _ = file.set_times(fs::FileTimes::new().set_accessed(now));
     }
 }
 
@@ -350,109 +384,4 @@ fn each_chunk(
         at += want as u64;
     }
     Some(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-    use crate::decompress::Format;
-    use crate::digest::Algorithm;
-    use crate::spool::Spools;
-
-    fn scratch(name: &str) -> (PathBuf, Store, Cancel) {
-        let process = std::process::id();
-        let dir = std::env::temp_dir().join(format!("oci-bake-store-{process}-{name}"));
-        let cancel = Cancel::default();
-        let store = Store::open(&dir).unwrap().cancelled_by(&cancel);
-        (dir, store, cancel)
-    }
-
-    #[test]
-    fn a_layer_cancelled_while_it_is_written_leaves_nothing() {
-        let (dir, store, cancel) = scratch("publish");
-        let files = || fs::read_dir(dir.join("layers")).unwrap().count();
-        let result = store.publish("x", false, |out| {
-            out.write_all(&[1; 3 << 20])?;
-            assert_eq!(files(), 1);
-            cancel.cancel();
-            out.write_all(&[1; 3 << 20])?;
-            panic!("went on after it was cancelled");
-        });
-        assert!(matches!(result, Err(LayerError::Io(_))));
-        assert_eq!(files(), 0);
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn what_the_dead_left_goes_at_once_and_what_is_written_stays() {
-        let (dir, store, _) = scratch("sweep");
-        let dead = dir.join("layers/.x.1-2-3.tmp");
-        fs::write(&dead, "x").unwrap();
-        let files = || fs::read_dir(dir.join("layers")).unwrap().count();
-        let result = store.publish("x", false, |_| {
-            assert_eq!(files(), 2);
-            Store::open(&dir).unwrap();
-            assert_eq!(files(), 1);
-            Err(io::Error::other("enough").into())
-        });
-        assert!(result.is_err() && !dead.exists());
-
-        // Also what was made a moment ago, while somebody sweeps all the time.
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    Store::open(&dir).unwrap();
-                }
-            });
-            for _ in 0..300 {
-                let (file, path) = store.temporary("x").unwrap();
-                assert!(path.exists());
-                store.spool().unwrap();
-                drop(file);
-                let _ = fs::remove_file(path);
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(files(), 0);
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn decompressing_ends_when_cancelled() {
-        let (dir, store, cancel) = scratch("spool");
-        struct Endless<'a>(u32, &'a Cancel);
-        impl Read for Endless<'_> {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0 += 1;
-                assert!(self.0 < 100, "went on after it was cancelled");
-                if self.0 == 10 {
-                    self.1.cancel();
-                }
-                buf.fill(0);
-                Ok(buf.len())
-            }
-        }
-        let result = Spools::default().add(
-            &store,
-            Endless(0, &cancel),
-            Format::Plain,
-            (0, u64::MAX),
-            Algorithm::Sha256,
-        );
-        assert!(matches!(result, Err(LayerError::Io(_))));
-        fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn waiting_for_another_baker_ends_when_cancelled() {
-        let (dir, store, cancel) = scratch("lock");
-        let held = store.lock("x").unwrap();
-        assert!(held.is_some());
-        cancel.cancel();
-        assert!(store.lock("x").is_err());
-        fs::remove_dir_all(dir).unwrap();
-    }
 }
