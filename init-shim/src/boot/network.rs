@@ -115,7 +115,7 @@ impl Interface {
     /// Brings the interface up.
     pub(super) fn set_up(&self) -> io::Result<()> {
         // A kernel without IPv6 has none of these.
-        let set = |name: &str, value| {
+        let set = |name: &str, value: &str| {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/eth0/{name}"), value);
         };
         match self.v6 {
