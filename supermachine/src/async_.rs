@@ -10,8 +10,8 @@ mod files;
 
 use crate::exec::tasks::{self, blocking};
 use crate::{
-    Command, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, Image, OciImageBuilder, Pool,
-    PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, TcpForwarder, UdpForwarder,
+    Command, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, Image, NetworkFlow, OciImageBuilder,
+    Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, TcpForwarder, UdpForwarder,
     UnixForwarder, Vm, VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
@@ -293,6 +293,15 @@ macro_rules! machine {
             pub async fn stats(&self) -> Result<VmStats, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.stats()).await
+            }
+
+            /// What became of the guest's flows, as [`Vm::network_log`] tells.
+            ///
+            /// # Errors
+            /// As [`Vm::network_log`].
+            pub async fn network_log(&self) -> Result<Vec<NetworkFlow>, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.network_log()).await
             }
 
             /// The end of its console, as [`Vm::console_log`] tells.

@@ -95,6 +95,8 @@ pub struct VmConfig {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) clock: WallClock,
     pub(crate) network: Network,
+    /// A copy of a snapshot without an interface goes without.
+    pub(crate) network_is_optional: bool,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
@@ -127,6 +129,7 @@ impl Default for VmConfig {
             labels: BTreeMap::new(),
             clock: WallClock::default(),
             network: Network::Off,
+            network_is_optional: false,
             mounts: Vec::new(),
             volumes: Vec::new(),
             volumes_dir: None,
@@ -263,6 +266,16 @@ impl VmConfig {
     pub fn with_network(mut self, network: impl Into<Network>) -> Self {
         self.network = network.into();
         self
+    }
+
+    /// As [`VmConfig::with_network`], for copies that have an interface.
+    #[cfg(feature = "cli")]
+    pub(crate) fn with_network_where_there_is_one(self, network: Network) -> Self {
+        Self {
+            network,
+            network_is_optional: true,
+            ..self
+        }
     }
 
     /// Gives the guest a directory of the host. A copy needs those that its snapshot

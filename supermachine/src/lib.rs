@@ -69,12 +69,17 @@ pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
-pub use network::{Network, NetworkPolicy, NetworkRule};
+pub use network::{
+    Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
+    NetworkVerdict,
+};
 pub use oci_bake::ImageConfig;
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
-pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
+pub use stats::{
+    DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
+};
 pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};

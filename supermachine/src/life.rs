@@ -8,11 +8,14 @@ use crate::ending::ask_to_end;
 use crate::events::Watch;
 use crate::exec::{Channel, Opens};
 use crate::limits::{ANSWER_TIMEOUT, GREETING_TIMEOUT, MACHINE_END_TIMEOUT};
-use crate::link::monitor::{self, Answer, Question};
+use crate::link::monitor::{self, Answer, Flows, Question};
 use crate::running::RunningVm;
-use crate::{Error, Vm, VmEvents, VmStats};
+use crate::{Error, NetworkFlow, Vm, VmEvents, VmStats};
 use std::path::Path;
 use std::time::Duration;
+
+/// Flows after which no more is asked for: more than a worker keeps.
+const MOST_FLOWS: usize = 16 << 10;
 
 /// What the worker of a directory answers.
 fn answer(dir: &Path, question: Question) -> Result<Answer, Error> {
@@ -38,6 +41,28 @@ fn console(dir: &Path) -> Result<String, Error> {
     match answer(dir, Question::Console)? {
         Answer::Console(text) => Ok(text),
         _ => Err(ask::unexpected()),
+    }
+}
+
+/// Flows of a machine from a number on, or the first of them.
+pub(crate) fn flows_since(dir: &Path, from: u64) -> Result<Flows, Error> {
+    match answer(dir, Question::Flows { from })? {
+        Answer::Flows(flows) => Ok(flows),
+        _ => Err(ask::unexpected()),
+    }
+}
+
+fn flows(dir: &Path) -> Result<Vec<NetworkFlow>, Error> {
+    let mut all = Vec::new();
+    let mut from = 0;
+    loop {
+        let found = flows_since(dir, from)?;
+        // Numbers only grow, and a machine that makes flows all the time has an end here.
+        if found.flows.is_empty() || found.next <= from || all.len() >= MOST_FLOWS {
+            return Ok(all);
+        }
+        from = found.next;
+        all.extend(found.flows);
     }
 }
 
@@ -92,6 +117,16 @@ impl Vm {
     /// [`Error::Ended`] once it has ended.
     pub fn stats(&self) -> Result<VmStats, Error> {
         self.asked(stats(self.instance().dir()))
+    }
+
+    /// What became of the guest's flows: the latest 4,096 that have ended or were
+    /// refused, the oldest first. Those of a machine without a network are none, and a
+    /// pool's machine begins anew with each reset.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] once the machine has ended.
+    pub fn network_log(&self) -> Result<Vec<NetworkFlow>, Error> {
+        self.asked(flows(self.instance().dir()))
     }
 
     /// The end of what the guest wrote to its console, the kernel's messages among it:
@@ -197,6 +232,14 @@ impl RunningVm {
     /// As [`Vm::stats`].
     pub fn stats(&self) -> Result<VmStats, Error> {
         self.asked(stats(self.dir()))
+    }
+
+    /// What became of the guest's flows, as [`Vm::network_log`] tells.
+    ///
+    /// # Errors
+    /// As [`Vm::network_log`].
+    pub fn network_log(&self) -> Result<Vec<NetworkFlow>, Error> {
+        self.asked(flows(self.dir()))
     }
 
     /// The end of its console, as [`Vm::console_log`] tells of one that runs.

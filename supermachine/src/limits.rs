@@ -213,6 +213,9 @@ pub mod cli {
     pub const CLIENT_TIMEOUT: Duration = seconds(30);
     /// Shows again what machines use, and looks for new ones: as often as people look.
     pub const STATS_PAUSE: Duration = seconds(1);
+    /// Looks for more flows to write down: what is seen later is not missed until there
+    /// are some thousand.
+    pub const NET_LOG_PAUSE: Duration = milliseconds(500);
     /// Looks for more of a log that is followed.
     pub const LOG_PAUSE: Duration = milliseconds(50);
     /// A step that takes longer is told on a terminal: what is sooner over would

@@ -2,7 +2,17 @@
 
 use net::policy::{Policy, PolicyError, Ports, Protocol, Rule, Target, Verdict};
 
+pub use net::End as NetworkEnd;
+use net::FlowRecord;
+pub use net::policy::{
+    Cause as NetworkCause, Protocol as NetworkProtocol, Verdict as NetworkVerdict,
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::Duration;
+
 use crate::Error;
+use crate::stats::micros;
 
 /// What a machine's guest may reach of the network. It is always the caller's: a
 /// snapshot holds none, and each start says it anew.
@@ -191,8 +201,66 @@ impl NetworkRule {
         self
     }
 
+    /// Only echo requests (`ping`).
+    #[must_use]
+    pub fn icmp(mut self) -> Self {
+        self.protocol = Some(Protocol::Icmp);
+        self
+    }
+
     fn parts(&self) -> Result<(Target, Ports), PolicyError> {
         Ok((self.target.clone()?, self.ports.clone()?))
+    }
+}
+
+/// What became of one of a guest's flows: a connection, an exchange of datagrams, a
+/// question for a name that it may not ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NetworkFlow {
+    /// Counts the machine's flows, in the order in which they ended.
+    pub number: u64,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
+    /// How long it was there.
+    #[serde(rename = "lasted_us", with = "micros")]
+    pub lasted: Duration,
+    /// The name that the guest was told the address for, or that it asked for.
+    pub name: Option<String>,
+    /// Where it wanted to.
+    pub address: IpAddr,
+    /// The port there; 0 for echo requests.
+    pub port: u16,
+    /// By which protocol.
+    pub protocol: NetworkProtocol,
+    /// Whether it might.
+    pub verdict: NetworkVerdict,
+    /// What decided that.
+    pub cause: NetworkCause,
+    /// Bytes that the other end was sent, without headers.
+    pub sent_bytes: u64,
+    /// Bytes that the guest got, without headers.
+    pub received_bytes: u64,
+    /// How it ended.
+    pub end: NetworkEnd,
+}
+
+impl NetworkFlow {
+    pub(crate) fn of(number: u64, ended_unix_ms: u64, record: FlowRecord) -> Self {
+        Self {
+            number,
+            ended_unix_ms,
+            lasted: record.lasted,
+            name: record.name,
+            address: record.remote.ip(),
+            port: record.remote.port(),
+            protocol: record.protocol,
+            verdict: record.verdict,
+            cause: record.cause,
+            sent_bytes: record.sent_bytes,
+            received_bytes: record.received_bytes,
+            end: record.end,
+        }
     }
 }
 

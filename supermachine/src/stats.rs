@@ -27,6 +27,9 @@ pub struct VmStats {
     pub exits: ExitStats,
     /// Its disks, the lowest layer first.
     pub disks: Vec<DiskStats>,
+    /// Its network, if it has one.
+    #[serde(default)]
+    pub network: Option<NetworkStats>,
     /// What copying and resetting it took.
     pub restore: RestoreStats,
 }
@@ -92,6 +95,22 @@ pub struct DiskStats {
     pub written_bytes: u64,
 }
 
+/// What a machine's network has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NetworkStats {
+    /// Connections that the guest has begun.
+    pub connections: u64,
+    /// What it wanted to reach and may not.
+    pub refused: u64,
+    /// Names that were looked up for it.
+    pub look_ups: u64,
+    /// Bytes that others got from it, without headers.
+    pub sent_bytes: u64,
+    /// Bytes that it got, without headers.
+    pub received_bytes: u64,
+}
+
 /// What copying and resetting a machine took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -109,7 +128,7 @@ pub struct RestoreStats {
 }
 
 /// Durations as whole microseconds.
-mod micros {
+pub(crate) mod micros {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::time::Duration;
 

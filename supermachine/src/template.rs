@@ -242,6 +242,7 @@ impl Template {
         match (self.image.network, config.network.policy()) {
             (true, policy) => Ok(Some(policy.unwrap_or(Policy::deny_all()))),
             (false, None) => Ok(None),
+            (false, Some(_)) if config.network_is_optional => Ok(None),
             (false, Some(_)) => Err(Error::Unsuitable {
                 what: "a network in a copy",
                 needs: "a snapshot of a machine with one: bake the image with a network",

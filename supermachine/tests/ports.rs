@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
-use supermachine::{Error, Vm, running};
+use supermachine::{Error, Trigger, Vm, running};
 use support::shelf::*;
 use support::*;
 
@@ -213,4 +213,21 @@ fn published_ports_of_a_detached_machine_are_reached_and_shown() {
     assert_eq!(sandbox.run(&["rm", "-f", "echo"]).code(), 0);
     let refused = TcpStream::connect(address).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn copy_of_a_bake_that_waited_for_its_port_answers_the_first_client() {
+    let shelf = Shelf::new("answering");
+    let image = shelf
+        .builder()
+        .cmd(["busybox", "nc", "-ll", "-p", "7", "-e", "cat"])
+        .guest_port(REPEATS)
+        .trigger(Trigger::Listener)
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        let vm = copy(&image);
+        let port = vm.expose_tcp(0, REPEATS).unwrap();
+        assert_eq!(said(&mut connect(port.local_addr()), "first"), "first");
+    }
 }

@@ -2,13 +2,16 @@
 //! loopback interface.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use supermachine::{Error, Network, NetworkPolicy, Vm, VmConfig};
+use supermachine::{
+    Error, Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkVerdict, Vm,
+    VmConfig,
+};
 use supermachine_tests::{config, image, sh};
 
 /// Bytes of the long answer, which are no multiple of anything.
@@ -119,6 +122,23 @@ fn guest_fetches_from_and_sends_to_a_listed_port_of_the_host() {
     let uploaded = sh(&vm, &script);
     let (wanted, got) = uploaded.split_once('\n').expect("two lines");
     assert_eq!(wanted, got);
+    // What became of the connections is written down, once they are over.
+    let long_one = |flow: &NetworkFlow| flow.received_bytes > LONG_BYTES as u64;
+    let begun = Instant::now();
+    let flow = loop {
+        let log = vm.network_log().expect("a log");
+        if let Some(flow) = log.into_iter().find(long_one) {
+            break flow;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "it never ended");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(flow.name.as_deref(), Some("host.supermachine.internal"));
+    assert_eq!((flow.port, flow.cause), (port, NetworkCause::HostPort));
+    assert_eq!(
+        (flow.verdict, flow.end),
+        (NetworkVerdict::Allow, NetworkEnd::Closed)
+    );
     // Several at once, and one after the other.
     let script = format!(
         "for n in 1 2 3 4; do {CURL} {url}/long | sha256sum > /tmp/$n & done; wait; \
@@ -144,9 +164,16 @@ fn private_address() -> Option<Ipv4Addr> {
     }
 }
 
+fn metadata_service() -> IpAddr {
+    [169, 254, 169, 254].into()
+}
+
 #[test]
 fn nothing_private_is_reached_that_is_not_listed() {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port is free");
+    // At all addresses of the host, of both families if it has both.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .expect("a port is free");
     listener.set_nonblocking(true).expect("it can be polled");
     let port = listener.local_addr().expect("it has one").port();
     let vm = start(&reaching(&[server()]));
@@ -157,10 +184,20 @@ fn nothing_private_is_reached_that_is_not_listed() {
         "10.0.0.1",
         "172.17.0.1",
         "100.100.100.200",
+        "127.1.2.3",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[fd00:ec2::254]",
     ]
     .map(str::to_owned)
     .to_vec();
-    hosts.extend(private_address().map(|address| address.to_string()));
+    if let Some(address) = private_address() {
+        hosts.extend([address.to_string(), format!("[::ffff:{address}]")]);
+    }
     for host in &hosts {
         // Refused, and never silence.
         let script = format!("{CURL} -o /dev/null http://{host}:{port}/ 2>/dev/null; echo $?");
@@ -172,6 +209,18 @@ fn nothing_private_is_reached_that_is_not_listed() {
         .as_ref()
         .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     assert!(none, "{accepted:?}");
+    // And it is all written down.
+    let stats = vm.stats().expect("figures").network.expect("a network");
+    let log = vm.network_log().expect("a log");
+    let metadata = log.iter().find(|flow| flow.address == metadata_service());
+    let metadata = metadata.expect("it was tried");
+    assert_eq!(metadata.verdict, NetworkVerdict::Deny);
+    assert_eq!(metadata.cause, NetworkCause::NotPublic);
+    assert_eq!((metadata.port, metadata.end), (port, NetworkEnd::Denied));
+    let denied = log
+        .iter()
+        .filter(|flow| flow.verdict == NetworkVerdict::Deny);
+    assert_eq!(stats.refused, denied.count() as u64, "{log:?}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub trait Port: Send + Sync {
 }
 
 /// Where records of flows go. It is called on the network's thread, which stands
-/// still meanwhile: it is not to wait.
+/// still meanwhile, with the network locked: it is not to wait, nor to ask the network.
 pub trait Log: Send + Sync {
     /// A flow has ended, or was refused.
     fn record(&self, record: FlowRecord);
@@ -199,9 +199,7 @@ impl Network {
         let Inner { stack, sockets } = &mut *inner;
         let mut both = Both::without_guest(sockets, &self.shared);
         let restored = stack.restore(saved, Instant::now(), &mut both);
-        let records = stack.take_records();
-        drop(inner);
-        self.shared.write_down(records);
+        self.shared.write_down(stack.take_records());
         restored
     }
 }
@@ -276,10 +274,10 @@ fn turn(
     }
     let more = stack.turn(now, &mut both) || frames == FRAMES_PER_TURN;
     let deadline = stack.deadline();
-    let records = stack.take_records();
+    // With the network locked: whoever asks it for its counters sees them written down.
+    shared.write_down(stack.take_records());
     drop(inner);
     port.flush();
-    shared.write_down(records);
     match (more, deadline) {
         (true, _) => Some(Duration::ZERO),
         (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),

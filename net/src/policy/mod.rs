@@ -27,6 +27,9 @@ pub enum PolicyError {
     /// A range of ports that is none.
     #[error("{0:?} is not a port: write a number, or a range like 8000-8080")]
     Ports(String),
+    /// A file that says something else than a policy.
+    #[error("the network policy is not one: {0}; docs/network.md has the form")]
+    File(String),
     /// More rules than are read for each connection.
     #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
     TooManyRules(usize),

@@ -7,7 +7,7 @@ use super::signals::Forwarder;
 use super::status::{Manner, Status};
 use super::values;
 use crate::limits::cli::WARMUP_TIMEOUT;
-use crate::{Error, Image, OciImageBuilder, PullPolicy, Trigger, VmConfig};
+use crate::{Error, Image, Network, OciImageBuilder, PullPolicy, Trigger, VmConfig};
 use oci_bake::Progress;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +49,10 @@ pub struct Arguments {
     /// Run this with `sh -c` in the guest before it is captured
     #[arg(long, value_name = "SCRIPT")]
     warmup: Option<String>,
+    /// Whether the guest and its copies have a network: what a copy may reach is said
+    /// when it is started
+    #[arg(long, value_enum, value_name = "WHETHER", default_value_t = Interface::On)]
+    net: Interface,
     /// Directory of snapshots instead of the user's
     #[arg(long, value_name = "DIR")]
     snapshots_dir: Option<PathBuf>,
@@ -74,6 +78,14 @@ pub struct Arguments {
         allow_hyphen_values = true
     )]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Interface {
+    /// Everything public may be reached while the image is baked
+    On,
+    /// There is no interface
+    Off,
 }
 
 /// Bakes, and prints where the snapshot is. `policy` says when the registry is asked, if
@@ -113,7 +125,12 @@ pub fn run(arguments: Arguments, policy: PullPolicy) -> Result<u8, Error> {
 }
 
 fn builder(arguments: Arguments) -> OciImageBuilder {
+    let network = match arguments.net {
+        Interface::On => Network::AllowAll,
+        Interface::Off => Network::Off,
+    };
     let config = VmConfig::new()
+        .with_network(network)
         .with_engine(arguments.engine.into())
         .with_memory_mib(arguments.memory)
         .with_vcpus(arguments.vcpus);

@@ -9,15 +9,15 @@ use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
+use super::network::NetworkOptions;
 use super::output::{complain, print};
-use super::publish::{self, Publish};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, Network, NetworkPolicy, PullPolicy, Tier, Vm, VmConfig};
+use crate::{Engine, Error, Image, PullPolicy, Tier, Vm, VmConfig};
 use oci_bake::Progress;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,25 +62,8 @@ pub struct Arguments {
     /// is kept anyway
     #[arg(long)]
     rm: bool,
-    /// The guest's network: off, or on for everything public. Private, loopback and
-    /// link-local addresses are refused in any case
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = NetName::Off)]
-    net: NetName,
-    /// TCP port of the host's loopback interface that the guest may reach, as
-    /// host.supermachine.internal; may be repeated
-    #[arg(long, value_name = "PORT")]
-    host_port: Vec<u16>,
-    /// Ports.
-    #[arg(
-        short,
-        long,
-        value_name = "PORTS",
-        value_parser = publish::publish,
-        help = "Have a port of this host lead to one of the guest, with or without --net: \
-                [IP:]HOST:GUEST[/udp]. Only this host reaches it if no IP is given; may be \
-                repeated"
-    )]
-    publish: Vec<Publish>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Directories and volumes in the short form.
     #[arg(
         short,
@@ -186,12 +169,6 @@ impl From<TierName> for Tier {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum NetName {
-    Off,
-    On,
-}
-
 impl From<EngineName> for Engine {
     fn from(name: EngineName) -> Self {
         match name {
@@ -222,12 +199,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     };
     match &arguments.supervise {
         Some(dir) => {
+            let begun = |vm: Vm, work| {
+                let log = arguments.network.log(&vm)?;
+                Ok((vm, work, log))
+            };
             let begin = || {
                 if let Some(going) = arguments.goes_on {
-                    return Ok((run.start(&run.find(false)?)?, Work::GoOn(going)));
+                    return begun(run.start(&run.find(false)?)?, Work::GoOn(going));
                 }
                 let (image, argv) = run.prepare()?;
-                Ok((run.start(&image)?, Work::Begin(argv)))
+                begun(run.start(&image)?, Work::Begin(argv))
             };
             detached::supervise(dir, &arguments.options, &signals, begin)
         }
@@ -259,30 +240,13 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
         config = config.with_hostname(hostname);
     }
     config = arguments.host_limits.add_to(config);
-    config = config.with_network(network(arguments)?);
+    config = arguments.network.apply(config)?;
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
     }
     config = directories::give(config, arguments.volume.iter().chain(&arguments.mount));
     config.validate()?;
     Ok(config)
-}
-
-/// What the guest may reach.
-fn network(arguments: &Arguments) -> Result<Network, Error> {
-    let ports = &arguments.host_port;
-    match arguments.net {
-        NetName::Off if ports.is_empty() => Ok(Network::Off),
-        NetName::Off => Err(Error::Unsuitable {
-            what: "--host-port",
-            needs: "--net on",
-        }),
-        NetName::On => {
-            let policy = NetworkPolicy::allow_all();
-            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
-            Ok(policy.into())
-        }
-    }
 }
 
 /// One machine, and the command that is run in it.
@@ -324,7 +288,7 @@ impl Run<'_> {
         if self.arguments.instead.is_none() {
             let dir = self.arguments.options.workdir.as_deref();
             self.arguments.mounts.apply(&vm, dir)?;
-            publish::open(&vm, &self.arguments.publish)?;
+            self.arguments.network.publish(&vm)?;
         }
         Ok(vm)
     }
@@ -352,9 +316,11 @@ impl Run<'_> {
         let _ = control::serve(&vm, None);
         let begun = Instant::now();
         let builder = vm.exec_builder().argv(argv);
+        let log = self.arguments.network.log(&vm)?;
         let result = supervise(builder, Some(&vm), &self.arguments.options, self.signals);
         let exec_time = begun.elapsed();
         self.signals.settle();
+        drop(log);
         // The signal thread holds the machine too, so that it is not dropped here.
         vm.end();
         let status = result?.status()?;

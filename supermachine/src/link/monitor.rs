@@ -4,6 +4,7 @@
 //! The owner's orders come first, and questions that change something are refused
 //! while one is being carried out in parts.
 
+use crate::network::NetworkFlow;
 use crate::stats::VmStats;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,11 @@ pub enum Question {
     Stats,
     /// What is at the end of its console?
     Console,
+    /// What became of the guest's flows?
+    Flows {
+        /// The number of the first that is wanted.
+        from: u64,
+    },
     /// Pause it, if it is not paused.
     Pause,
     /// Let it go on, if it is paused.
@@ -44,6 +50,8 @@ pub enum Answer {
     Stats(Box<VmStats>),
     /// To [`Question::Console`].
     Console(String),
+    /// To [`Question::Flows`].
+    Flows(Flows),
     /// To the others; whether it was not so before.
     Done {
         /// Something changed.
@@ -54,4 +62,13 @@ pub enum Answer {
         /// Why, with all causes.
         message: String,
     },
+}
+
+/// Flows that have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// In the order in which they did.
+    pub flows: Vec<NetworkFlow>,
+    /// The number of the one that comes next.
+    pub next: u64,
 }

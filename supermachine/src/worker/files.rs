@@ -1,5 +1,6 @@
 //! Files that come with orders.
 
+use super::flows::FlowLog;
 use super::network;
 use crate::host;
 use crate::link::protocol::Mount;
@@ -9,6 +10,7 @@ use snapshot::OpenFiles;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use vmm_core::machine::RestoreOptions;
 use vmm_core::{HostFile, Network, Share, Volume};
 
@@ -29,12 +31,23 @@ pub struct Given {
     pub volumes: Vec<Volume>,
     /// What its guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// What became of its flows.
+    pub flows: Arc<FlowLog>,
 }
 
 impl Given {
     /// The network interface, if there is one: it serves one machine.
     pub fn interface(&self) -> Option<Network> {
-        self.network.clone().map(network::interface)
+        let policy = self.network.clone()?;
+        Some(network::interface(policy, &self.flows))
+    }
+
+    /// What a child of this process has the same: a log of its own.
+    pub fn of_child(self) -> Self {
+        Self {
+            flows: Arc::default(),
+            ..self
+        }
     }
 
     /// For a child of this process, which has the parent's volumes no more: they are

@@ -3,6 +3,7 @@
 
 mod choose;
 mod files;
+mod flows;
 mod hangup;
 pub(crate) mod identity;
 mod monitor;

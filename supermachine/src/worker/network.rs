@@ -1,5 +1,6 @@
 //! The guest's network interface, and the sockets of this process that it leads to.
 
+use super::flows::FlowLog;
 use net::driver::{Network, Port};
 use net::policy::Policy;
 use net::{Addresses, Config, Frame, Offloads};
@@ -12,15 +13,19 @@ use vmm_core::network::{
 /// its peers expect.
 const MTU: u16 = 1500;
 
-/// An interface for a guest that may reach what `policy` says.
-pub fn interface(policy: Policy) -> vmm_core::Network {
+/// An interface for a guest that may reach what `policy` says; `log` is told what
+/// becomes of its flows.
+pub fn interface(policy: Policy, log: &Arc<FlowLog>) -> vmm_core::Network {
     let mac = Addresses::default().guest_mac;
+    let backend = Arc::new(Backend {
+        network: Network::logged(Config::new(policy), log.clone()),
+        cable: OnceLock::new(),
+    });
+    let counted = Arc::downgrade(&backend);
+    log.attach(move || Some(counted.upgrade()?.network.counters()));
     vmm_core::Network {
         config: NetConfig { mac, mtu: MTU },
-        backend: Arc::new(Backend {
-            network: Network::new(Config::new(policy)),
-            cable: OnceLock::new(),
-        }),
+        backend,
     }
 }
 

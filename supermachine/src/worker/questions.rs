@@ -23,6 +23,7 @@ impl Served {
         let answer = match question {
             Question::Stats => self.stats(),
             Question::Console => self.console(),
+            Question::Flows { from } => Ok(Answer::Flows(self.given.flows.since(from))),
             Question::Pause => self.pause(),
             Question::Resume => self.resume(),
             Question::Watch => {
@@ -97,6 +98,7 @@ impl Served {
             faults: host::page_faults().map(|(minor, major)| FaultStats { minor, major }),
             exits: exits(machine),
             disks: machine.device_counters().iter().filter_map(disk).collect(),
+            network: self.given.flows.stats(),
             restore: RestoreStats {
                 resets: self.resets,
                 pages_restored: self.pages_restored,

@@ -42,7 +42,7 @@ pub(super) struct Served {
     /// Removed at the end.
     pub(super) runtime_dir: PathBuf,
     /// What the machine has of the host.
-    given: Given,
+    pub(super) given: Given,
     /// The machine was reset, and nothing was asked of it since.
     is_fresh: bool,
     prepared: Option<PreparedMachine>,
@@ -347,6 +347,7 @@ impl Served {
         let memory_mib = memory_mib(machine);
         machine.resume();
         self.is_fresh = true;
+        self.given.flows.forget();
         self.resets += 1;
         self.pages_restored = self
             .pages_restored
@@ -520,7 +521,7 @@ pub(super) fn be_born(setup: &Setup, files: &[OwnedFd], given: Given, forked: Fo
         let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
         let mut served = Served::new(replies, setup)?;
-        served.given = given;
+        served.given = given.of_child();
         let born = served.prepare(setup).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;

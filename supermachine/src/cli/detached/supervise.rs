@@ -5,6 +5,7 @@ use super::clients::{Attachable, Told};
 use super::log::Writer;
 use super::record::{Ended, Record, Started};
 use crate::cli::command::{self, Options};
+use crate::cli::net_log::NetLog;
 use crate::cli::signals::{Audience, Forwarder};
 use crate::cli::{control, fork};
 use crate::deadline::Deadline;
@@ -98,7 +99,7 @@ pub fn supervise(
     dir: &Path,
     options: &Options,
     signals: &Forwarder,
-    begin: impl FnOnce() -> Result<(Vm, Work), Error>,
+    begin: impl FnOnce() -> Result<(Vm, Work, Option<NetLog>), Error>,
 ) -> Result<u8, Error> {
     let record = Record::open(dir).ok_or_else(|| {
         Error::host("there is no machine to supervise in", dir)(io::ErrorKind::NotFound.into())
@@ -130,12 +131,12 @@ fn run(
     record: &Record,
     options: &Options,
     signals: &Forwarder,
-    begin: impl FnOnce() -> Result<(Vm, Work), Error>,
+    begin: impl FnOnce() -> Result<(Vm, Work, Option<NetLog>), Error>,
 ) -> Result<Ended, Error> {
     // So that neither a terminal's end nor its keys reach this process.
     rustix::process::setsid()
         .map_err(|error| Error::system("leave the terminal's session")(error.into()))?;
-    let (vm, work) = begin()?;
+    let (vm, work, flows) = begin()?;
     let vm = Arc::new(vm);
     let log = Writer::create(record.dir())?;
     let (channel, command) = work.take_up(&vm, options)?;
@@ -162,6 +163,7 @@ fn run(
         Err(error) => (error.exit_status(), with_causes(&error)),
     };
     attachable.end(status);
+    drop(flows);
     vm.end();
     Ok(Ended {
         status,

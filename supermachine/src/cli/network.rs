@@ -1,0 +1,92 @@
+//! Options of `run` about what the guest reaches, and who reaches it.
+
+use super::net_log::NetLog;
+use super::policy;
+use super::publish::{self, Publish};
+use crate::{Error, NetworkPolicy, Vm, VmConfig};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct NetworkOptions {
+    /// What the guest may reach.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = net,
+        help = "The guest's network: on for everything public, off, or a file of rules \
+                (docs/network.md); if not set, on, but for a snapshot without one. Private, \
+                loopback and link-local addresses are refused unless a rule lists them"
+    )]
+    net: Option<Net>,
+    /// TCP port of the host's loopback interface that the guest may reach, as
+    /// host.supermachine.internal; may be repeated
+    #[arg(long, value_name = "PORT")]
+    host_port: Vec<u16>,
+    /// Append what becomes of the guest's connections to a file, as lines of JSON; at 32
+    /// MiB it goes on in a new one, and the one before is FILE.1
+    #[arg(long, value_name = "FILE")]
+    net_log: Option<PathBuf>,
+    /// Ports.
+    #[arg(
+        short,
+        long,
+        value_name = "PORTS",
+        value_parser = publish::publish,
+        help = "Have a port of this host lead to one of the guest, with or without --net: \
+                [IP:]HOST:GUEST[/udp]. Only this host reaches it if no IP is given; may be \
+                repeated"
+    )]
+    publish: Vec<Publish>,
+}
+
+/// What `--net` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Net {
+    Off,
+    On,
+    /// What this file says.
+    Rules(PathBuf),
+}
+
+fn net(text: &str) -> Result<Net, String> {
+    match text {
+        "" => Err("expected on, off, or the path of a file".into()),
+        "off" => Ok(Net::Off),
+        "on" => Ok(Net::On),
+        file => Ok(Net::Rules(file.into())),
+    }
+}
+
+impl NetworkOptions {
+    /// Says what the guest may reach.
+    pub fn apply(&self, config: VmConfig) -> Result<VmConfig, Error> {
+        let ports = &self.host_port;
+        let with_ports = |policy| ports.iter().copied().fold(policy, NetworkPolicy::host_port);
+        let public = || with_ports(NetworkPolicy::allow_all());
+        Ok(match &self.net {
+            // A port that is asked for wants a network as `--net on` does.
+            None if ports.is_empty() => config.with_network_where_there_is_one(public().into()),
+            None | Some(Net::On) => config.with_network(public()),
+            Some(Net::Rules(file)) => config.with_network(with_ports(policy::read(file)?)),
+            Some(Net::Off) if ports.is_empty() => config,
+            Some(Net::Off) => {
+                return Err(Error::Unsuitable {
+                    what: "--host-port",
+                    needs: "a network: leave --net off out",
+                });
+            }
+        })
+    }
+
+    /// Opens the ports that are wanted, until the machine ends.
+    pub fn publish(&self, vm: &Vm) -> Result<(), Error> {
+        publish::open(vm, &self.publish)
+    }
+
+    /// Begins to write down what becomes of its connections, if that is wanted.
+    pub fn log(&self, vm: &Vm) -> Result<Option<NetLog>, Error> {
+        let file = self.net_log.as_deref();
+        file.map(|file| NetLog::start(vm.instance().dir(), file))
+            .transpose()
+    }
+}
