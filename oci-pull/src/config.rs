@@ -9,6 +9,7 @@ use crate::authority::host_of;
 use crate::credentials::Credentials;
 use crate::error::PullError;
 use crate::proxy::Proxies;
+use crate::verify::VerifyKey;
 
 /// Directories with a directory for each host, as Docker and podman have them.
 const CERTIFICATE_DIRECTORIES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
@@ -50,6 +51,8 @@ pub struct ClientConfig {
     pub longest_pause: Duration,
     /// Stops everything from another thread.
     pub cancel: Cancel,
+    /// Images must be signed by this key, as `cosign sign --key` does it.
+    pub verify_key: Option<VerifyKey>,
 }
 
 impl Default for ClientConfig {
@@ -66,6 +69,7 @@ impl Default for ClientConfig {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(120),
             cancel: Cancel::default(),
+            verify_key: None,
         }
     }
 }

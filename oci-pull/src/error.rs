@@ -205,6 +205,19 @@ pub enum PullError {
         /// The image.
         name: String,
     },
+    /// An image that must be signed by a key, and is not.
+    #[error(
+        "`{name}` ({digest}) is not known to be signed by the key: {reason}; use an image \
+         that is, or another key"
+    )]
+    Unverified {
+        /// The image.
+        name: String,
+        /// What the name leads to.
+        digest: Digest,
+        /// What is missing.
+        reason: String,
+    },
     /// A setting that means nothing.
     #[error("{what} `{}` {reason}", show(value))]
     Setting {

@@ -21,6 +21,7 @@ mod secret;
 mod session;
 mod status;
 mod tls;
+mod verify;
 mod watch;
 
 pub use config::ClientConfig;
@@ -32,3 +33,4 @@ pub use proxy::Proxies;
 pub use registry::{Client, PullPolicy, RemoteImage};
 pub use secret::Secret;
 pub use session::{Kept, login, logout};
+pub use verify::VerifyKey;

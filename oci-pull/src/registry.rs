@@ -16,6 +16,7 @@ use crate::config::ClientConfig;
 use crate::error::PullError;
 use crate::host::Endpoint;
 use crate::network::Network;
+use crate::verify::{self, VerifyKey};
 use crate::watch::Watch;
 
 /// Most bytes of a manifest or an index, which registries are told to take at least.
@@ -67,9 +68,33 @@ impl Client {
     ) -> Result<BakedImage, BakeError> {
         let _watch = Watch::new(&self.network, &options.cancel);
         let image = self.image(name, policy, store)?;
+        let signatures = match &self.network.config().verify_key {
+            Some(key) => Some(self.verify(name, &image, key)?),
+            None => None,
+        };
         let baked = bake_from(&image, options, store)?;
         image.remember();
+        if let Some(signatures) = signatures {
+            signatures.remember();
+        }
         Ok(baked)
+    }
+
+    /// Refuses an image that the key has not signed; gives where its signatures are.
+    fn verify<'a>(
+        &'a self,
+        name: &RegistryName,
+        image: &RemoteImage<'a>,
+        key: &VerifyKey,
+    ) -> Result<RemoteImage<'a>, ImageError> {
+        // What is baked is this, whatever the name leads to by then.
+        let roots = image.roots()?;
+        let root = roots.first().ok_or(ImageError::NoImage)?;
+        let signatures = verify::signatures_of(name, &root.digest).map_err(source)?;
+        let signatures = self.image(&signatures, image.policy, image.store)?;
+        verify::check(name, &root.digest, &signatures, key)?;
+        debug!(image = %name, digest = %root.digest, "the key has signed it");
+        Ok(signatures)
     }
 
     /// The image called `name`, as a source. Nothing is asked yet.
@@ -223,7 +248,7 @@ impl RemoteImage<'_> {
     }
 
     /// A document that may be here.
-    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
         if let Some(bytes) = self.store.document(descriptor) {
             return Ok(bytes);
         }
@@ -281,7 +306,7 @@ impl BlobSource for RemoteImage<'_> {
     }
 }
 
-fn source(error: PullError) -> ImageError {
+pub(crate) fn source(error: PullError) -> ImageError {
     ImageError::Source(Box::new(error))
 }
 
