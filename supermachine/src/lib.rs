@@ -6,6 +6,7 @@ mod assets;
 pub mod async_;
 mod bake;
 mod base;
+mod bundle;
 mod capture;
 mod changes;
 #[cfg(feature = "cli")]
@@ -40,6 +41,7 @@ pub mod running;
 mod spans;
 mod stamp;
 mod stats;
+mod store;
 mod template;
 mod unfinished;
 mod vm;
@@ -67,10 +69,11 @@ pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{Network, NetworkPolicy, NetworkRule};
-pub use oci_bake::ImageConfig;
+pub use oci_bake::{ExtraFile, ImageConfig};
 pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
 pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
+pub use store::{Damage, GcOptions, Store, StoreItem, StoreKind};
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 

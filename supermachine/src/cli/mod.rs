@@ -29,6 +29,7 @@ mod snapshots;
 mod source;
 mod status;
 mod terminal;
+mod transfer;
 mod values;
 
 use crate::{Error, PullPolicy, log};
@@ -123,6 +124,10 @@ enum Command {
     /// Look into a snapshot
     #[command(subcommand)]
     Snapshot(snapshots::SnapshotCommand),
+    /// Write a snapshot into a file, to take it to another host
+    Export(transfer::ExportArguments),
+    /// Make a snapshot of what `export` has written, after all of it was checked
+    Import(transfer::ImportArguments),
     /// Show what takes disk, and how much of it nothing needs
     Du(disk::DuArguments),
     /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
@@ -186,6 +191,8 @@ pub fn main() -> u8 {
         Command::Images(arguments) => snapshots::images(&arguments),
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Export(arguments) => transfer::export(&arguments),
+        Command::Import(arguments) => transfer::import(&arguments),
         Command::Du(arguments) => disk::du(&arguments),
         Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
