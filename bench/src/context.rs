@@ -36,6 +36,8 @@ pub struct Places<'a> {
     pub small: &'a Path,
     /// Layout of an image with what `compute` runs.
     pub large: &'a Path,
+    /// The registry's program.
+    pub registry: Option<&'a Path>,
 }
 
 /// Files, programs and choices of one invocation.
@@ -57,6 +59,7 @@ pub struct Context {
     pub dir: PathBuf,
     small_layout: PathBuf,
     large: PathBuf,
+    registry: Option<PathBuf>,
     assets: AssetPaths,
 }
 
@@ -83,6 +86,7 @@ impl Context {
             dir: places.dir.to_owned(),
             small_layout: places.small.to_owned(),
             large: places.large.to_owned(),
+            registry: places.registry.map(Path::to_owned),
             assets,
         })
     }
@@ -90,6 +94,17 @@ impl Context {
     /// Layout of the small image.
     pub fn small_layout(&self) -> &Path {
         &self.small_layout
+    }
+
+    /// The guest's kernel.
+    pub fn kernel(&self) -> &Path {
+        &self.assets.kernel
+    }
+
+    /// The registry's program.
+    pub fn registry(&self) -> Result<&Path> {
+        let registry = self.registry.as_deref();
+        registry.context("--registry says where docker-registry is")
     }
 
     /// The image with what `compute` runs.
@@ -148,7 +163,12 @@ impl Context {
     }
 
     fn baker_of(&self, layout: &Path, name: &str, machine: Machine) -> OciImageBuilder {
-        Image::builder(format!("oci:{}", layout.display()))
+        self.baker_named(&format!("oci:{}", layout.display()), name, machine)
+    }
+
+    /// What bakes the image of this reference.
+    pub fn baker_named(&self, reference: &str, name: &str, machine: Machine) -> OciImageBuilder {
+        Image::builder(reference)
             .name(name)
             .vm_config(config(&self.assets, machine))
             .snapshots_dir(self.dir.join("snapshots"))

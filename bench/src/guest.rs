@@ -8,7 +8,15 @@ use std::process::Command;
 use supermachine::Vm;
 
 /// Programs in `bench/guest`, each of one file.
-const PROGRAMS: &[&str] = &["marker", "timeit", "sysevents", "floats", "scale"];
+const PROGRAMS: &[&str] = &[
+    "marker",
+    "timeit",
+    "sysevents",
+    "floats",
+    "scale",
+    "pour",
+    "readall",
+];
 /// Where they are in a guest, without the leading slash.
 pub const GUEST_DIR: &str = "bench";
 

@@ -2,21 +2,30 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod boot;
 mod churn;
 mod compute;
 mod context;
 mod copies;
+mod crowd;
+mod echo;
 mod exec;
+mod file;
 mod fleet;
 mod forkexec;
 mod guest;
 mod idle;
+mod images;
+mod layers;
 mod metric;
 mod pairs;
 mod process;
 mod qemu;
+mod read;
+mod registry;
 mod scale;
+mod stream;
 
 use anyhow::{Context as _, Result, bail};
 use context::{Context, Places, Side};
@@ -34,6 +43,16 @@ const BENCHES: &[Bench] = &[
     ("compute", compute::run),
     ("scale", scale::run),
     ("exec", exec::run),
+    ("stage_chain", exec::stage_chain),
+    ("stream", stream::run),
+    ("file", file::run),
+    ("crowd", crowd::run),
+    ("layer", layers::layer),
+    ("layer_mem", layers::layer_mem),
+    ("pull", images::pull),
+    ("hit", images::hit),
+    ("rebake", images::rebake),
+    ("read", read::run),
     ("idle", idle::run),
     ("spawn", copies::spawn),
     ("mapped", copies::mapped),
@@ -48,13 +67,15 @@ const BENCHES: &[Bench] = &[
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
-  NAME           boot, churn, forkexec, compute, scale, exec, idle, spawn, mapped,
-                 acquire, reset, density, fork, bake, cycles or reliability; all
-                 without one
+  NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
+                 file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
+                 spawn, mapped, acquire, reset, density, fork, bake, cycles or
+                 reliability; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
+  --registry X   the program of Debian's docker-registry, for pull and hit
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
   --rounds N     measure this often instead of as often as is adequate
@@ -69,6 +90,7 @@ struct Arguments {
     dir: PathBuf,
     small: PathBuf,
     large: PathBuf,
+    registry: Option<PathBuf>,
     assets: Option<PathBuf>,
     at: String,
     rounds: Option<usize>,
@@ -95,6 +117,7 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             "--dir" => arguments.dir = value()?.into(),
             "--small" => arguments.small = value()?.into(),
             "--large" => arguments.large = value()?.into(),
+            "--registry" => arguments.registry = Some(value()?.into()),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
             "--only" => arguments.only = Some(value()?),
@@ -133,6 +156,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         assets: arguments.assets.as_deref(),
         small: &arguments.small,
         large: &arguments.large,
+        registry: arguments.registry.as_deref(),
     })?;
     context.rounds = arguments.rounds;
     context.only.clone_from(&arguments.only);
@@ -157,7 +181,14 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let ran = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        // Processes of a bench of its own.
+        [echo::ARGUMENT] => echo::serve(),
+        [layers::ARGUMENT, layout, place] => layers::serve(layout.as_ref(), place.as_ref()),
+        _ => parse(words).and_then(|arguments| run(&arguments)),
+    };
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

@@ -131,7 +131,7 @@ impl Qemu {
     /// long that took from the start of the process.
     pub fn time_to_init(&self, machine: Machine) -> Result<Duration> {
         let begun = Instant::now();
-        let mut session = self.spawn(machine, &self.marker_initrd, &[])?;
+        let mut session = self.spawn(machine, &self.marker_initrd, &[], &[])?;
         let reached = session.wait_for_up()?;
         Ok(reached - begun)
     }
@@ -139,18 +139,49 @@ impl Qemu {
     /// Starts a machine whose root file system is the squashfs files of
     /// `layers`, bottom first.
     pub fn start(&self, machine: Machine, layers: &[PathBuf]) -> Result<Session> {
-        let mut session = self.spawn(machine, &self.serve_initrd, layers)?;
+        let mut session = self.spawn(machine, &self.serve_initrd, layers, &[])?;
         session.wait_for_up()?;
         Ok(session)
     }
 
-    fn spawn(&self, machine: Machine, initrd: &Path, layers: &[PathBuf]) -> Result<Session> {
+    /// As [`Qemu::start`], with a serial port of virtio whose other side is a socket.
+    pub fn start_with_port(
+        &self,
+        machine: Machine,
+        layers: &[PathBuf],
+        socket: &Path,
+    ) -> Result<Session> {
+        let end = format!(
+            "socket,id=port,path={},server=on,wait=off",
+            socket.display()
+        );
+        let more = [
+            "-device",
+            "virtio-serial-device",
+            "-chardev",
+            &end,
+            "-device",
+            "virtserialport,chardev=port",
+        ];
+        let mut session = self.spawn(machine, &self.serve_initrd, layers, &more)?;
+        session.wait_for_up()?;
+        Ok(session)
+    }
+
+    fn spawn(
+        &self,
+        machine: Machine,
+        initrd: &Path,
+        layers: &[PathBuf],
+        more: &[&str],
+    ) -> Result<Session> {
         let mut command = Command::new(PROGRAM);
         command
             .args(MACHINE)
             .args(["-smp", &machine.vcpus.to_string()])
             .args(["-m", &machine.memory_mib.to_string()])
             .args(DEVICES)
+            .args(more)
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
@@ -194,9 +225,9 @@ impl Qemu {
 }
 
 /// An initial file system with this PID 1 and these programs.
-fn initrd(init: &[u8], programs: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+pub fn initrd(init: &[u8], programs: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
-    for name in ["dev", "sys", "layers", "upper", "root", GUEST_DIR] {
+    for name in ["dev", "proc", "sys", "layers", "upper", "root", GUEST_DIR] {
         archive.directory(name, 0o755)?;
     }
     archive.character_device("dev/console", 0o600, 5, 1)?;

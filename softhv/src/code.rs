@@ -6,13 +6,13 @@
 
 use crate::address_hash::AddressMap;
 use crate::cpu::op::{Handler, Op};
-use crate::dirty::CodePages;
 use crate::held::HeldLines;
 
 use crate::mail::CodeRange;
 use crate::mode::{Mode, SP_OFF};
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 use crate::tier::{Compiler, Heat};
+use crate::vm::VmShared;
 use crate::words::Words;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub const JUMP_ENTRIES: usize = 16384;
 const CHUNK_OPS: usize = 8192;
 /// Ops that a vCPU may keep while it is idle.
 const SMALL_OPS: usize = 1024;
+/// Bytes of host code that it may keep beside them.
+const SMALL_CODE_BYTES: usize = 32 << 10;
 /// Chunks before the arena starts over: 32 MiB of decoded code.
 const MAX_CHUNKS: usize = 128;
 
@@ -220,17 +222,22 @@ impl CodeCache {
 
     /// Makes the code of another process's vCPU that of one here: which
     /// addresses it is reached by is not known yet.
-    pub fn settle(&mut self, pages: &CodePages) {
+    pub fn settle(&mut self, vm: &VmShared) {
         self.jump = no_jumps();
         if let Some(tier) = &mut self.tier {
-            tier.settle();
+            tier.settle(&vm.code_memory);
         }
-        self.pages.keys().for_each(|page| pages.note(*page));
+        self.pages.keys().for_each(|page| vm.code_pages.note(*page));
     }
 
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
-        self.arena.is_large()
+        self.arena.is_large() || self.compiled_bytes() > SMALL_CODE_BYTES
+    }
+
+    /// Bytes of host code that there are.
+    pub fn compiled_bytes(&self) -> usize {
+        self.tier.as_ref().map_or(0, |tier| tier.bytes())
     }
 
     /// Drops the blocks that overlap `range`.

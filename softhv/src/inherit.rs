@@ -48,7 +48,7 @@ pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
     let at = legacy.iter().position(|(of, _)| *of == index)?;
     let (_, mut code) = legacy.swap_remove(at);
     drop(legacy);
-    code.settle(&vm.code_pages);
+    code.settle(vm);
     Some(code)
 }
 

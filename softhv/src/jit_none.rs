@@ -1,7 +1,8 @@
 //! No second tier: this host's instructions cannot be emitted here, or handlers
 //! do not jump to each other.
 
-use crate::tier::Compiler;
+use crate::tier::{CodeMemory, Compiler};
+use std::sync::Arc;
 
 #[path = "jit/policy.rs"]
 pub mod policy;
@@ -13,6 +14,6 @@ pub const IS_BUILT: bool = false;
 
 /// Never one.
 #[must_use]
-pub fn compiler() -> Option<Box<dyn Compiler>> {
+pub fn compiler(_: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
     None
 }

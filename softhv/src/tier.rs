@@ -7,6 +7,8 @@
 use crate::cpu::op::Op;
 use crate::mode::Mode;
 use crate::words::Words;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Keeps ops where they stay as long as the decoded code; `None` if there is no
 /// room.
@@ -21,8 +23,11 @@ pub trait Compiler: Send {
     fn clear(&mut self);
 
     /// In a forked process: keeps the code, but writes nowhere that the parent
-    /// does.
-    fn settle(&mut self);
+    /// does, and counts it in the `memory` of its new machine.
+    fn settle(&mut self, memory: &Arc<CodeMemory>);
+
+    /// Bytes of host code that there are.
+    fn bytes(&self) -> usize;
 
     /// The op to stand in front of a block of `count` instructions at byte
     /// `offset` of its page, whose words are at `words`. Its link will lead
@@ -61,5 +66,53 @@ impl Heat {
     pub fn cool(imm: &mut u64) -> bool {
         *imm = imm.wrapping_sub(1);
         *imm as u32 != 0
+    }
+}
+
+/// How much memory for host code the vCPUs of one machine have, in regions.
+///
+/// Each vCPU may have one region whatever the others have; what it has beyond
+/// that is bounded for all of them together.
+#[derive(Debug, Default)]
+pub struct CodeMemory(AtomicUsize);
+
+impl CodeMemory {
+    /// Regions of a machine at most, beside the first of each vCPU.
+    pub const MOST: usize = 64;
+
+    /// Counts one more region; `None` if there are enough, unless it is to be
+    /// `always`.
+    pub fn take(self: &Arc<Self>, always: bool) -> Option<CodeShare> {
+        let more = |now: usize| (always || now < Self::MOST).then_some(now + 1);
+        let order = Ordering::Relaxed;
+        self.0.fetch_update(order, order, more).ok()?;
+        Some(CodeShare(Arc::clone(self)))
+    }
+}
+
+/// One region in [`CodeMemory`].
+#[derive(Debug)]
+pub struct CodeShare(Arc<CodeMemory>);
+
+impl Drop for CodeShare {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_gets_its_first_region_even_when_others_have_all() {
+        let memory = Arc::new(CodeMemory::default());
+        let mut shares: Vec<_> = (0..CodeMemory::MOST).map(|_| memory.take(false)).collect();
+        assert!(shares.iter().all(Option::is_some));
+        assert!(memory.take(false).is_none());
+        let first = memory.take(true);
+        assert!(first.is_some() && memory.take(false).is_none());
+        shares.truncate(CodeMemory::MOST - 2);
+        assert!(memory.take(false).is_some());
     }
 }

@@ -9,6 +9,7 @@ use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 
 use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
 use crate::page::PAGE_SIZE;
+use crate::tier::CodeMemory;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -27,6 +28,8 @@ pub struct VmShared {
     pub dirty: DirtyLog,
     /// The pages vCPUs decoded code of.
     pub code_pages: CodePages,
+    /// How much of what they compiled they keep.
+    pub code_memory: Arc<CodeMemory>,
     gic: OnceLock<Gic>,
     vcpus: RwLock<Arc<Vec<Arc<VcpuShared>>>>,
     count: AtomicUsize,
@@ -41,6 +44,7 @@ impl VmShared {
             alarm: Alarm::new(),
             dirty: DirtyLog::default(),
             code_pages: CodePages::new(),
+            code_memory: Arc::default(),
             gic: OnceLock::new(),
             vcpus: RwLock::default(),
             count: AtomicUsize::new(0),

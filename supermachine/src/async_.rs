@@ -98,25 +98,41 @@ impl AsyncImage {
     }
 }
 
+impl From<Image> for AsyncImage {
+    fn from(image: Image) -> Self {
+        Self(image)
+    }
+}
+
 /// A [`Pool`].
 #[derive(Clone, Debug)]
 pub struct AsyncPool(Pool);
 
+impl From<Pool> for AsyncPool {
+    fn from(pool: Pool) -> Self {
+        Self(pool)
+    }
+}
+
 impl AsyncPool {
-    /// Leases a machine as [`Pool::acquire`] does. Waits without a thread.
+    /// Leases a machine as [`Pool::acquire`] does. Waits without a thread, and in line
+    /// from this call on, whenever the future is polled first.
     ///
     /// # Errors
     /// As [`Pool::acquire`].
-    pub async fn acquire(&self) -> Result<AsyncPooledVm, Error> {
-        let leased = self.0.ticket().await?;
-        let leased = if leased.clock_is_off() {
-            blocking(move || leased.on_time()).await?
-        } else {
-            leased
-        };
-        Ok(AsyncPooledVm {
-            vm: Arc::new(leased),
-        })
+    pub fn acquire(&self) -> impl Future<Output = Result<AsyncPooledVm, Error>> + Send + use<> {
+        let ticket = self.0.ticket();
+        async move {
+            let leased = ticket.await?;
+            let leased = if leased.clock_is_off() {
+                blocking(move || leased.on_time()).await?
+            } else {
+                leased
+            };
+            Ok(AsyncPooledVm {
+                vm: Arc::new(leased),
+            })
+        }
     }
 
     /// Counts the pool's machines as [`Pool::stats`] does.
@@ -421,6 +437,16 @@ macro_rules! machine {
             pub async fn connect(&self, port: u32) -> Result<UnixStream, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.connect(port)).await
+            }
+
+            /// Where clients of one's own reach ports of the guest: [`Vm::vsock_path`].
+            pub fn vsock_path(&self) -> PathBuf {
+                self.vm.vsock_path()
+            }
+
+            /// Where clients of one's own reach the agent: [`Vm::exec_path`].
+            pub fn exec_path(&self) -> PathBuf {
+                self.vm.exec_path().to_path_buf()
             }
 
             /// What was done to make the machine a copy, as [`Vm::copy_report`] tells.

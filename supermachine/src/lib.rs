@@ -61,8 +61,8 @@ pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
 pub use events::{VmEvent, VmEventKind, VmEvents};
 pub use exec::{
-    Command, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, ExecOutput, ExecState,
-    ExecStatus, ExecStdin, OutputGap, StreamOffsets,
+    Command, ExecBuilder, ExecChild, ExecControl, ExecId, ExecInfo, ExecOutcome, ExecOutput,
+    ExecState, ExecStatus, ExecStdin, OutputGap, StreamOffsets,
 };
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: sets up what the benches need and runs them.
 
 use crate::packages::{self, QEMU};
-use crate::{assets, guest_image, process, workspace};
+use crate::{assets, guest_image, process, registry, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
@@ -11,10 +11,12 @@ pub fn run(arguments: &[String]) -> Result<()> {
         &packages::guest_rust(),
         &packages::guest_c(),
         &QEMU,
+        &packages::IMAGE_TOOLS,
     ])?;
     assets::ensure()?;
     let small = guest_image::busybox()?;
     let large = guest_image::ensure("bench")?;
+    let registry = registry::ensure()?;
     process::shown(
         Command::new(env!("CARGO"))
             .args(["build", "--release", "--locked", "--quiet"])
@@ -31,6 +33,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         .arg(small)
         .arg("--large")
         .arg(large)
+        .arg("--registry")
+        .arg(registry)
         .args(arguments)
         .status()
         .context("cannot run the benches")?;

@@ -16,6 +16,7 @@ mod kernel_build;
 mod lock;
 mod macos;
 mod msrv;
+mod node;
 mod packages;
 mod process;
 mod prune;
@@ -70,6 +71,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "check layers, versions and sources against the house rules",
         run: check::run,
+    },
+    Command {
+        name: "node",
+        arguments: "[types]",
+        summary: "build the native part of the npm package, or write its TypeScript declarations",
+        run: node::run,
     },
     Command {
         name: "handlers",

@@ -93,6 +93,12 @@ pub const IMAGE_TOOLS: Set = Set {
     names: &["bzip2", "skopeo", "squashfs-tools", "umoci", "xz-utils"],
 };
 
+/// What runs the npm package.
+pub const NODE: Set = Set {
+    purpose: "running the npm package",
+    names: &["nodejs"],
+};
+
 /// Installs what is missing of `sets`, by apt-get as root or through sudo
 /// without a password; elsewhere says exactly what to do and fails.
 pub fn ensure(sets: &[&Set]) -> Result<()> {

@@ -4,8 +4,8 @@
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{
-    assets, check, deny, examples, guest_image, handlers, macos, process, registry, tests_run,
-    workspace,
+    assets, check, deny, examples, guest_image, handlers, macos, node, process, registry,
+    tests_run, workspace,
 };
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -32,6 +32,7 @@ const BEFORE: &[Step] = &[
 const TESTS: &[Step] = &[
     ("unit and integration tests", tests),
     ("examples", run_examples),
+    ("node", node::test),
 ];
 
 /// What is done beside the tests, which mostly wait: each of these builds into a

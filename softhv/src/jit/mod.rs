@@ -29,7 +29,7 @@ mod translate;
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
 use crate::mode::Mode;
-use crate::tier::{Compiler, Heat, Place};
+use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place};
 use crate::words::Words;
 use branch::{Exits, Way};
 pub use policy::{COUNTS, Policy, set_policy};
@@ -38,6 +38,7 @@ pub use policy::{COUNTS, Policy, set_policy};
 pub const IS_BUILT: bool = true;
 use region::Region;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use translate::{Source, translate};
 
@@ -54,12 +55,15 @@ struct Loaded {
     exits: Exits,
     /// The ops in front of its blocks.
     headers: Vec<*mut Op>,
+    #[allow(dead_code, reason = "counts the region for as long as it is there")]
+    share: Option<CodeShare>,
 }
 
 /// The compiled code of one vCPU.
 #[derive(Debug)]
 struct Tier {
     policy: Policy,
+    memory: Arc<CodeMemory>,
     regions: VecDeque<Loaded>,
     seed: u64,
     /// The host gives no executable memory.
@@ -70,18 +74,20 @@ struct Tier {
 // has the decoded code.
 unsafe impl Send for Tier {}
 
-/// What compiles for a new vCPU; `None` if everything is to be interpreted.
+/// What compiles for a new vCPU of the machine that has `memory`; `None` if
+/// everything is to be interpreted.
 #[must_use]
-pub fn compiler() -> Option<Box<dyn Compiler>> {
-    with(policy::current())
+pub fn compiler(memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
+    with(policy::current(), memory)
 }
 
-fn with(policy: Policy) -> Option<Box<dyn Compiler>> {
+fn with(policy: Policy, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
     if policy.entries == 0 {
         return None;
     }
     Some(Box::new(Tier {
         policy,
+        memory: Arc::clone(memory),
         regions: VecDeque::new(),
         seed: 1,
         refused: false,
@@ -90,17 +96,24 @@ fn with(policy: Policy) -> Option<Box<dyn Compiler>> {
 
 impl Compiler for Tier {
     fn fresh(&self) -> Option<Box<dyn Compiler>> {
-        with(self.policy)
+        with(self.policy, &self.memory)
     }
 
     fn clear(&mut self) {
         self.regions.clear();
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self, memory: &Arc<CodeMemory>) {
+        self.memory = Arc::clone(memory);
         for loaded in &mut self.regions {
             loaded.region.leave();
+            // No more than the parent had.
+            loaded.share = memory.take(true);
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.regions.iter().map(|loaded| loaded.region.used()).sum()
     }
 
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op {
@@ -217,6 +230,12 @@ impl Tier {
             if self.regions.len() >= self.policy.regions.max(1) {
                 self.evict();
             }
+            let share = loop {
+                match self.memory.take(self.regions.is_empty()) {
+                    Some(share) => break share,
+                    None => self.evict(),
+                }
+            };
             let mut region = Region::new(self.policy.region_bytes.max(2 * MOST_BYTES))?;
             let (exits, code) = Exits::emit(region.next());
             region.append(&code.code)?;
@@ -224,6 +243,7 @@ impl Tier {
                 region,
                 exits,
                 headers: Vec::new(),
+                share: Some(share),
             });
         }
         Ok(self.regions.len() - 1)

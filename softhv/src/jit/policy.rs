@@ -46,7 +46,7 @@ impl Policy {
     };
 }
 
-static POLICY: Mutex<Policy> = Mutex::new(Policy::OFF);
+static POLICY: Mutex<Policy> = Mutex::new(Policy::HOT);
 
 /// What vCPUs made from now on compile, in this process.
 pub fn set_policy(policy: Policy) {

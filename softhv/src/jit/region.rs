@@ -5,6 +5,9 @@
 //! sealed, and then nobody can write to it any more. Code that is there is never
 //! changed, so a forked process may go on executing what its parent had compiled,
 //! while the parent appends to the same region.
+//!
+//! Before and behind it are pages that nobody may touch: what runs over the end of
+//! something else does not run into code, nor code into something else.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +17,10 @@ use std::os::unix::fs::FileExt;
 /// From Linux 6.3: the file may be executed. Older kernels refuse it, and need
 /// not be asked.
 const MFD_EXEC: libc::c_uint = 0x10;
+
+/// Bytes before and behind a region that are not accessible; a multiple of the
+/// host's pages.
+const GUARD_BYTES: usize = 4096;
 
 /// Memory for code of one vCPU.
 #[derive(Debug)]
@@ -31,29 +38,43 @@ impl Region {
     /// # Errors
     /// The host's, where it lets this process have no such memory.
     pub fn new(bytes: usize) -> io::Result<Self> {
+        if !may_have_files_of(bytes) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let file = anonymous_file()?;
         file.set_len(bytes as u64)?;
-        let protection = libc::PROT_READ | libc::PROT_EXEC;
+        let whole = bytes + 2 * GUARD_BYTES;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at a place that the kernel chooses.
+        let whole =
+            unsafe { libc::mmap(std::ptr::null_mut(), whole, libc::PROT_NONE, kind, -1, 0) };
+        if whole == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // From here on it is given back when dropped.
+        let region = Self {
+            base: whole.expose_provenance() + GUARD_BYTES,
+            bytes,
+            used: 0,
+            file: Some(file),
+        };
+        let descriptor = region.file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let protection = libc::PROT_READ | libc::PROT_EXEC;
+        let kind = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        // SAFETY: in place of a part of the mapping made just now.
         let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                libc::MAP_PRIVATE,
-                file.as_raw_fd(),
-                0,
-            )
+            let base = whole.byte_add(GUARD_BYTES);
+            libc::mmap(base, bytes, protection, kind, descriptor, 0)
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self {
-            base: base.addr(),
-            bytes,
-            used: 0,
-            file: Some(file),
-        })
+        Ok(region)
+    }
+
+    /// Bytes of code.
+    pub fn used(&self) -> usize {
+        self.used
     }
 
     /// Address that the next code will have.
@@ -103,11 +124,23 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        let address = std::ptr::with_exposed_provenance_mut(self.base);
+        let address = std::ptr::with_exposed_provenance_mut(self.base - GUARD_BYTES);
         // SAFETY: mapped by `new` with this length. Nobody executes it: its owner
         // has forgotten every op that leads there.
-        unsafe { libc::munmap(address, self.bytes) };
+        unsafe { libc::munmap(address, self.bytes + 2 * GUARD_BYTES) };
     }
+}
+
+/// Whether this process may write files of `bytes`. Who writes more than it may is
+/// not refused but gets a signal, which ends the process.
+fn may_have_files_of(bytes: usize) -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a place for the result.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0;
+    !known || limit.rlim_cur == libc::RLIM_INFINITY || limit.rlim_cur >= bytes as u64
 }
 
 fn anonymous_file() -> io::Result<File> {

@@ -6,7 +6,10 @@ use crate::cpu::op::Op;
 use crate::exec::bind;
 use crate::exec::branch::stale;
 use crate::mode::Mode;
+use crate::tier::CodeMemory;
+use crate::vm::VmShared;
 use std::fs;
+use std::sync::Arc;
 
 const USER: Mode = Mode {
     user: true,
@@ -19,7 +22,7 @@ const PLACE: u64 = 0x8000_0000;
 
 fn cache() -> CodeCache {
     let mut cache = CodeCache::new(stale);
-    cache.set_tier(with(Policy::EAGER));
+    cache.set_tier(with(Policy::EAGER, &Arc::default()));
     cache
 }
 
@@ -92,7 +95,7 @@ fn a_forked_process_keeps_its_parents_code_and_writes_elsewhere() {
     let old = compiled(&mut cache, 0);
     let (before, inode) = (address(old), mapping(address(old)).inode);
     assert_eq!(mapping(address(compiled(&mut cache, 64))).inode, inode);
-    cache.settle(&crate::dirty::CodePages::new());
+    cache.settle(&VmShared::new(40));
     assert_ne!(mapping(address(compiled(&mut cache, 128))).inode, inode);
     assert_eq!(address(old), before);
     assert_eq!(mapping(before).inode, inode);
@@ -122,4 +125,45 @@ fn changed_code_is_left_by_compiled_blocks_too() {
     };
     cache.invalidate(range);
     assert_eq!(address(entry), stale as *const () as usize);
+}
+
+#[test]
+fn nothing_is_accessible_right_before_and_behind_code() {
+    let region = super::Region::new(64 << 10).unwrap();
+    let (from, to) = (region.next(), region.next() + (64 << 10));
+    let around = |address: usize| {
+        let found = mappings().into_iter().find(|(r, _)| r.contains(&address));
+        found.map_or_else(|| "---p".to_owned(), |(_, mapping)| mapping.rights)
+    };
+    assert_eq!(around(from), "r-xp");
+    assert_eq!(around(from - 1), "---p");
+    assert_eq!(around(to), "---p");
+}
+
+#[test]
+fn a_machine_without_room_leaves_each_vcpu_one_region() {
+    let memory: Arc<CodeMemory> = Arc::default();
+    let _others: Vec<_> = (0..CodeMemory::MOST).map(|_| memory.take(true)).collect();
+    let crowded = most_bytes(&memory);
+    assert!((1..=64 << 10).contains(&crowded), "{crowded}");
+    assert!(most_bytes(&Arc::default()) > 64 << 10);
+    // What it had is given back, and no more than that.
+    assert!(memory.take(false).is_none());
+}
+
+/// What a vCPU has of code at most while it compiles more than three regions of
+/// 64 KiB.
+fn most_bytes(memory: &Arc<CodeMemory>) -> usize {
+    let policy = Policy {
+        region_bytes: 64 << 10,
+        ..Policy::EAGER
+    };
+    let mut cache = CodeCache::new(stale);
+    cache.set_tier(with(policy, memory));
+    let blocks = (0..5000u16).map(|n| {
+        // In place of all that it was compiled for before.
+        compiled(&mut cache, n % 500 * 8);
+        cache.compiled_bytes()
+    });
+    blocks.max().unwrap_or_default()
 }

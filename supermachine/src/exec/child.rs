@@ -58,6 +58,30 @@ impl Drop for ExecStdin {
     }
 }
 
+/// Signals and resizes a running command while somebody else waits for it.
+#[derive(Clone, Debug)]
+pub struct ExecControl {
+    channel: Arc<Channel>,
+}
+
+impl ExecControl {
+    /// Sends a signal as [`ExecChild::signal`] does.
+    ///
+    /// # Errors
+    /// As [`ExecChild::signal`].
+    pub fn signal(&self, number: u32) -> Result<(), Error> {
+        self.channel.signal(number)
+    }
+
+    /// Tells the command's terminal its new size as [`ExecChild::resize`] does.
+    ///
+    /// # Errors
+    /// As [`ExecChild::resize`].
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
+        self.channel.resize(columns, rows)
+    }
+}
+
 /// Says that the command is over when its reader is, however that ends.
 struct Reader<'a> {
     outputs: &'a Outputs,
@@ -168,6 +192,13 @@ impl ExecChild {
     /// descendants, wherever they are.
     pub fn signal(&self, number: u32) -> Result<(), Error> {
         self.channel.signal(number)
+    }
+
+    /// What signals and resizes it from elsewhere.
+    pub fn control(&self) -> ExecControl {
+        ExecControl {
+            channel: self.channel.clone(),
+        }
     }
 
     /// Kills the command with all its descendants. [`ExecChild::wait`] tells its end.

@@ -12,7 +12,7 @@ pub(crate) mod tasks;
 mod tests;
 
 pub(crate) use channel::{Channel, Finished, Liveness, Sinks, Unwatched};
-pub use child::{ExecChild, ExecStdin};
+pub use child::{ExecChild, ExecControl, ExecStdin};
 pub use command::Command;
 use command::settings;
 pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};

@@ -1,7 +1,10 @@
 //! A running command's streams for tasks of tokio: nothing here blocks a thread of
 //! its runtime.
 
-use super::{Channel, Command, ExecChild, ExecId, ExecOutcome, ExecOutput, ExecStatus, ExecStdin};
+use super::{
+    Channel, Command, ExecChild, ExecControl, ExecId, ExecOutcome, ExecOutput, ExecStatus,
+    ExecStdin,
+};
 use super::{Opens, StreamOffsets};
 use crate::Error;
 use std::future::poll_fn;
@@ -79,6 +82,11 @@ impl AsyncExecChild {
     pub async fn signal(&self, number: u32) -> Result<(), Error> {
         let channel = self.0.channel().clone();
         blocking(move || channel.signal(number)).await
+    }
+
+    /// What signals and resizes it from elsewhere, on threads that may block.
+    pub fn control(&self) -> ExecControl {
+        self.0.control()
     }
 
     /// Kills the command as [`ExecChild::kill`] does.

@@ -50,6 +50,8 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-vmm-core",
         ],
     ),
+    ("supermachine-bindings-core", 5, &["supermachine"]),
+    ("supermachine-node", 5, &["supermachine-bindings-core"]),
 ];
 
 /// Layer of the crates nothing depends on: tests, benches, xtask.

@@ -1,0 +1,154 @@
+//! Running commands with their streams.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use supermachine::async_::{AsyncExecChild, AsyncExecOutput, AsyncExecStdin};
+use supermachine::{Error, ExecControl, ExecStatus};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::numbers::{fitting, whole};
+use crate::{BindingError, Result};
+
+/// Most bytes that one read gives, and what it gives if it does not say.
+pub const MAX_READ_BYTES: usize = 64 << 10;
+
+/// A running command. Dropping it kills the command, with its descendants.
+#[derive(Debug)]
+pub struct Child {
+    child: Mutex<AsyncExecChild>,
+    control: ExecControl,
+    stdin: AsyncMutex<Option<AsyncExecStdin>>,
+    outputs: [AsyncMutex<Option<AsyncExecOutput>>; 2],
+}
+
+impl Child {
+    pub(crate) fn new(mut child: AsyncExecChild) -> Self {
+        Self {
+            control: child.control(),
+            stdin: AsyncMutex::new(child.stdin()),
+            child: Mutex::new(child),
+            outputs: Default::default(),
+        }
+    }
+
+    fn child(&self) -> MutexGuard<'_, AsyncExecChild> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes all of `bytes` to the standard input; waits while the command does not
+    /// read.
+    ///
+    /// # Errors
+    /// An error with the code `stream` if the input was closed, or the command is over.
+    pub async fn write_stdin(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdin = self.stdin.lock().await;
+        let Some(stdin) = stdin.as_mut() else {
+            let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+            return Err(BindingError::stream(&closed));
+        };
+        let written = stdin.write_all(bytes).await;
+        written.map_err(|error| BindingError::stream(&error))
+    }
+
+    /// Ends the standard input. Again is no mistake.
+    ///
+    /// # Errors
+    /// As [`Child::write_stdin`].
+    pub async fn close_stdin(&self) -> Result<()> {
+        match self.stdin.lock().await.take() {
+            Some(mut stdin) => {
+                let closed = stdin.shutdown().await;
+                closed.map_err(|error| BindingError::stream(&error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what there is of the standard output, at most `max` bytes and
+    /// [`MAX_READ_BYTES`]; nothing at its end.
+    ///
+    /// # Errors
+    /// An error with the code `stream` where output is missing.
+    pub async fn read_stdout(&self, max: Option<f64>) -> Result<Vec<u8>> {
+        self.read(0, max).await
+    }
+
+    /// The same of the standard error.
+    ///
+    /// # Errors
+    /// As [`Child::read_stdout`].
+    pub async fn read_stderr(&self, max: Option<f64>) -> Result<Vec<u8>> {
+        self.read(1, max).await
+    }
+
+    async fn read(&self, which: usize, max: Option<f64>) -> Result<Vec<u8>> {
+        let max = match max {
+            Some(max) => whole("maxBytes", max, 1)?,
+            None => MAX_READ_BYTES as u64,
+        };
+        let max = usize::try_from(max).unwrap_or(MAX_READ_BYTES);
+        let mut output = self.outputs[which].lock().await;
+        if output.is_none() {
+            // Untaken outputs are dropped by whoever waits for the end.
+            *output = match which {
+                0 => self.child().stdout(),
+                _ => self.child().stderr(),
+            };
+        }
+        let Some(output) = output.as_mut() else {
+            return Ok(Vec::new());
+        };
+        let mut bytes = vec![0; max.min(MAX_READ_BYTES)];
+        let count = output.read(&mut bytes).await;
+        bytes.truncate(count.map_err(|error| BindingError::stream(&error))?);
+        Ok(bytes)
+    }
+
+    /// Sends a signal to the command's process group; 9 ends all its descendants.
+    ///
+    /// # Errors
+    /// As [`supermachine::ExecChild::signal`].
+    pub async fn signal(&self, number: f64) -> Result<()> {
+        let number = fitting("signum", number, 1)?;
+        self.control(move |control| control.signal(number)).await
+    }
+
+    /// Tells the command's terminal its new size.
+    ///
+    /// # Errors
+    /// As [`supermachine::ExecChild::resize`].
+    pub async fn resize(&self, columns: f64, rows: f64) -> Result<()> {
+        let (columns, rows) = (fitting("cols", columns, 0)?, fitting("rows", rows, 0)?);
+        self.control(move |control| control.resize(columns, rows))
+            .await
+    }
+
+    async fn control(
+        &self,
+        what: impl FnOnce(&ExecControl) -> std::result::Result<(), Error> + Send + 'static,
+    ) -> Result<()> {
+        let control = self.control.clone();
+        match tokio::task::spawn_blocking(move || what(&control)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(BindingError::aborted()),
+        }
+    }
+
+    /// Waits for the command to end. Output that nobody has begun to read is
+    /// dropped; the input stays open until it is closed.
+    ///
+    /// # Errors
+    /// As [`supermachine::ExecChild::wait`].
+    pub async fn wait(&self) -> Result<ExecStatus> {
+        // The lock is held while it is asked and not while it is awaited, so that
+        // streams can be taken meanwhile.
+        let ended = poll_fn(|context| {
+            let mut child = self.child();
+            pin!(child.wait()).poll(context)
+        });
+        Ok(ended.await?)
+    }
+}

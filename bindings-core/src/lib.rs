@@ -1,0 +1,34 @@
+//! What the bindings of supermachine for other languages have in common: options as
+//! those languages have them, checked; machines that are released once and refuse
+//! what comes later; errors as words and sentences.
+//!
+//! A binding turns values of its language into the types here, and these into
+//! values of its language, and does nothing else.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod child;
+mod error;
+mod image;
+mod installation;
+mod machine;
+mod numbers;
+mod options;
+mod warmup;
+
+pub use cancel::Cancel;
+pub use child::{Child, MAX_READ_BYTES};
+pub use error::{BindingError, Result};
+pub use image::{Image, Pool};
+pub use installation::{Installation, install};
+pub use machine::Machine;
+pub use options::{
+    Assign, BuildOptions, ExecOptions, MountOptions, NetworkOptions, PoolOptions, StagedFile,
+    StartOptions,
+};
+pub use supermachine::{
+    Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, PoolMetrics, PoolStats,
+    WorkloadState, WorkloadStatus,
+};
+pub use warmup::{Warmup, WarmupVm};

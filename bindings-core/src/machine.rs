@@ -1,0 +1,261 @@
+//! Machines, until they are released.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use supermachine::async_::{AsyncPooledVm, AsyncVm};
+use supermachine::{Copied, CopyOptions, ExecOutcome, FileInfo, WorkloadStatus};
+
+use crate::numbers::fitting;
+use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result};
+
+/// A machine of its own, or one of a pool. What it is asked after it was released is
+/// an error; what was asked before comes to its end.
+#[derive(Debug)]
+pub struct Machine(Mutex<Option<Kind>>);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Owned(AsyncVm),
+    Leased(AsyncPooledVm),
+}
+
+/// Has either kind do the same.
+macro_rules! with {
+    ($kind:expr, $vm:ident => $what:expr) => {
+        match $kind {
+            Kind::Owned($vm) => $what,
+            Kind::Leased($vm) => $what,
+        }
+    };
+}
+
+/// Awaits the same of either kind.
+macro_rules! of {
+    ($self:expr, $vm:ident => $what:expr) => {
+        with!($self.get()?, $vm => $what.await.map_err(BindingError::from))
+    };
+}
+
+impl Machine {
+    pub(crate) fn owned(vm: AsyncVm) -> Self {
+        Self(Mutex::new(Some(Kind::Owned(vm))))
+    }
+
+    pub(crate) fn leased(vm: AsyncPooledVm) -> Self {
+        Self(Mutex::new(Some(Kind::Leased(vm))))
+    }
+
+    fn get(&self) -> Result<Kind> {
+        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kind.clone()
+            .ok_or_else(|| BindingError::released("machine"))
+    }
+
+    /// Runs a command and collects its output. It has a minute, unless the options
+    /// say otherwise. If it is cancelled, the command is killed.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::run`].
+    pub async fn exec(&self, options: ExecOptions, cancel: Option<Cancel>) -> Result<ExecOutcome> {
+        let command = options.collected()?;
+        let kind = self.get()?;
+        Cancel::or(cancel, async move {
+            with!(kind, vm => vm.run(command).await.map_err(BindingError::from))
+        })
+        .await
+    }
+
+    /// Starts a command with its streams open.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::spawn`].
+    pub async fn spawn(&self, options: ExecOptions) -> Result<Child> {
+        let command = options.command()?;
+        of!(self, vm => vm.spawn(command)).map(Child::new)
+    }
+
+    /// Writes a file in the guest.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::write_file`].
+    pub async fn write_file(&self, path: String, bytes: Vec<u8>) -> Result<()> {
+        of!(self, vm => vm.write_file(path, bytes))
+    }
+
+    /// Reads a file of the guest.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::read_file`].
+    pub async fn read_file(&self, path: String) -> Result<Vec<u8>> {
+        of!(self, vm => vm.read_file(path))
+    }
+
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::read_dir`].
+    pub async fn read_dir(&self, path: String) -> Result<Vec<FileInfo>> {
+        of!(self, vm => vm.read_dir(path))
+    }
+
+    /// Says what is at a path.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::stat`].
+    pub async fn stat(&self, path: String) -> Result<FileInfo> {
+        of!(self, vm => vm.stat(path))
+    }
+
+    /// Makes a directory, and those above it if `recursive`.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::mkdir`].
+    pub async fn mkdir(&self, path: String, recursive: bool) -> Result<()> {
+        match recursive {
+            true => of!(self, vm => vm.mkdir_all(path)),
+            false => of!(self, vm => vm.mkdir(path)),
+        }
+    }
+
+    /// Removes a file, or a directory with all that is in it if `recursive`.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::remove`].
+    pub async fn remove(&self, path: String, recursive: bool) -> Result<()> {
+        match recursive {
+            true => of!(self, vm => vm.remove_all(path)),
+            false => of!(self, vm => vm.remove(path)),
+        }
+    }
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::rename`].
+    pub async fn rename(&self, from: String, to: String) -> Result<()> {
+        of!(self, vm => vm.rename(from, to))
+    }
+
+    /// Copies a tree of the host into the guest.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::copy_in`].
+    pub async fn copy_in(&self, host: PathBuf, guest: String) -> Result<Copied> {
+        let options = CopyOptions::default();
+        of!(self, vm => vm.copy_in(host, guest, options))
+    }
+
+    /// Copies a tree out of the guest.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::copy_out`].
+    pub async fn copy_out(&self, guest: String, host: PathBuf) -> Result<Copied> {
+        let options = CopyOptions::default();
+        of!(self, vm => vm.copy_out(guest, host, options))
+    }
+
+    /// Sends the workload a signal.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::workload_signal`].
+    pub async fn workload_signal(&self, number: f64) -> Result<()> {
+        let number = fitting("signum", number, 1)?;
+        of!(self, vm => vm.workload_signal(number))
+    }
+
+    /// Tells how the workload is doing.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::workload_status`].
+    pub async fn workload_status(&self) -> Result<WorkloadStatus> {
+        of!(self, vm => vm.workload_status())
+    }
+
+    /// Makes a snapshot of the running machine.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::snapshot`].
+    pub async fn snapshot(&self, directory: PathBuf) -> Result<Image> {
+        of!(self, vm => vm.snapshot(directory)).map(Image::new)
+    }
+
+    /// Makes children that go on where this machine is.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::fork`].
+    pub async fn fork(&self, count: f64) -> Result<Vec<Self>> {
+        let count = fitting("count", count, 1)?;
+        let children = of!(self, vm => vm.fork(count))?;
+        Ok(children.into_iter().map(Self::owned).collect())
+    }
+
+    /// Pauses the machine.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::pause`].
+    pub async fn pause(&self) -> Result<()> {
+        of!(self, vm => vm.pause())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::resume`].
+    pub async fn resume(&self) -> Result<()> {
+        of!(self, vm => vm.resume())
+    }
+
+    /// What it has used so far, as JSON.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::stats`].
+    pub async fn stats(&self) -> Result<serde_json::Value> {
+        let stats = of!(self, vm => vm.stats())?;
+        serde_json::to_value(&stats).map_err(|error| BindingError::invalid(error.to_string()))
+    }
+
+    /// The end of its console.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::console_log`].
+    pub async fn console_log(&self) -> Result<String> {
+        of!(self, vm => vm.console_log())
+    }
+
+    /// Where a client of one's own reaches ports of the guest.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn vsock_path(&self) -> Result<PathBuf> {
+        Ok(with!(self.get()?, vm => vm.vsock_path()))
+    }
+
+    /// Where a client of one's own reaches the agent.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn exec_path(&self) -> Result<PathBuf> {
+        Ok(with!(self.get()?, vm => vm.exec_path()))
+    }
+
+    /// Gives the machine back to its pool, or stops it if it has none. Again is no
+    /// mistake.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::stop`].
+    pub async fn release(&self) -> Result<()> {
+        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kind {
+            Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
+            // Its drop gives it back, and does not wait for that.
+            Some(Kind::Leased(_)) | None => Ok(()),
+        }
+    }
+
+    /// Lets go of it without waiting; whoever collects garbage calls this.
+    pub fn let_go(&self) {
+        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(kind);
+    }
+}

@@ -1,0 +1,471 @@
+//! Options as other languages have them: all fields public, most of them absent,
+//! numbers of one kind.
+
+use std::path::PathBuf;
+
+use supermachine::{
+    Command, MountSpec, Network, NetworkPolicy, NetworkRule, OciImageBuilder, PoolBuilder,
+    PullPolicy, SymlinkPolicy, VmConfig,
+};
+
+use crate::numbers::{fitting, milliseconds, optional};
+use crate::{BindingError, Result, installation};
+
+/// Names and values.
+pub type Assign = Vec<(String, String)>;
+
+/// What an image is baked from, and how.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BuildOptions {
+    /// The image, as `docker run` names it, or `oci:DIR` and its kin.
+    pub reference: String,
+    /// The snapshot's name.
+    pub name: Option<String>,
+    /// Guest memory.
+    pub memory_mib: Option<f64>,
+    /// Virtual CPUs.
+    pub vcpus: Option<f64>,
+    /// `always`, `missing` or `never`.
+    pub pull_policy: Option<String>,
+    /// The workload, instead of the image's.
+    pub cmd: Option<Vec<String>>,
+    /// The program that commands begin with, instead of the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// Added to the workload's environment.
+    pub env: Assign,
+    /// Where commands start.
+    pub workdir: Option<String>,
+    /// Whom commands run as.
+    pub user: Option<String>,
+    /// Labels, beside those of the image.
+    pub labels: Assign,
+    /// Where the workload listens.
+    pub guest_port: Option<f64>,
+    /// Capture the machine when its workload listens.
+    pub listener_required: bool,
+    /// Directories of the host.
+    pub mounts: Vec<MountOptions>,
+    /// Tells warm-ups apart.
+    pub warmup_tag: Option<String>,
+    /// Where snapshots are kept.
+    pub snapshots_dir: Option<PathBuf>,
+}
+
+impl BuildOptions {
+    /// The builder of a bake.
+    pub(crate) fn builder(self) -> Result<OciImageBuilder> {
+        if self.reference.is_empty() {
+            return Err(BindingError::invalid("ref must name an image"));
+        }
+        let mut builder = supermachine::Image::builder(self.reference)
+            .vm_config(installation::config())
+            .listener_required(self.listener_required);
+        if let Some(name) = self.name {
+            builder = builder.name(name);
+        }
+        if let Some(mib) = optional("memoryMib", self.memory_mib, 1)? {
+            builder = builder.memory_mib(mib);
+        }
+        if let Some(vcpus) = optional("vcpus", self.vcpus, 1)? {
+            builder = builder.vcpus(vcpus);
+        }
+        if let Some(policy) = &self.pull_policy {
+            builder = builder.pull_policy(pull_policy(policy)?);
+        }
+        if let Some(cmd) = self.cmd {
+            builder = builder.cmd(cmd);
+        }
+        if let Some(entrypoint) = self.entrypoint {
+            builder = builder.entrypoint(entrypoint);
+        }
+        for (name, value) in self.env {
+            builder = builder.env(name, value);
+        }
+        if let Some(directory) = self.workdir {
+            builder = builder.workdir(directory);
+        }
+        if let Some(user) = self.user {
+            builder = builder.user(user);
+        }
+        builder = builder.labels(self.labels);
+        if let Some(port) = optional("guestPort", self.guest_port, 1)? {
+            builder = builder.guest_port(port);
+        }
+        for mount in self.mounts {
+            builder = builder.with_mount(mount.spec()?);
+        }
+        if let Some(tag) = self.warmup_tag {
+            builder = builder.with_warmup_tag(tag);
+        }
+        if let Some(dir) = self.snapshots_dir {
+            builder = builder.snapshots_dir(dir);
+        }
+        Ok(builder)
+    }
+}
+
+fn pull_policy(text: &str) -> Result<PullPolicy> {
+    match text {
+        "always" => Ok(PullPolicy::Always),
+        "missing" => Ok(PullPolicy::Missing),
+        "never" => Ok(PullPolicy::Never),
+        _ => Err(BindingError::invalid(format!(
+            "pullPolicy must be always, missing or never, not {text:?}"
+        ))),
+    }
+}
+
+/// A directory of the host that a guest may mount.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MountOptions {
+    /// The directory.
+    pub host_path: PathBuf,
+    /// What the guest mounts it by.
+    pub guest_tag: String,
+    /// `deny`, `opaque` or `follow`.
+    pub symlinks: Option<String>,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Changes stay in the guest.
+    pub copy_on_write: bool,
+    /// Have the agent mount it there.
+    pub at: Option<String>,
+}
+
+impl MountOptions {
+    fn spec(self) -> Result<MountSpec> {
+        let symlinks = match self.symlinks.as_deref() {
+            None | Some("opaque") => SymlinkPolicy::Opaque,
+            Some("deny") => SymlinkPolicy::Deny,
+            Some("follow") => SymlinkPolicy::Follow,
+            Some(other) => {
+                return Err(BindingError::invalid(format!(
+                    "symlinks must be deny, opaque or follow, not {other:?}"
+                )));
+            }
+        };
+        let mut spec = MountSpec::new(self.host_path, self.guest_tag)
+            .with_symlinks(symlinks)
+            .read_only(self.read_only);
+        if self.copy_on_write {
+            spec = spec.copy_on_write();
+        }
+        Ok(match self.at {
+            Some(path) => spec.at(path),
+            None => spec,
+        })
+    }
+}
+
+/// What a guest may reach.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkOptions {
+    /// Everything public but what is denied.
+    pub allow_all: bool,
+    /// Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`) that may
+    /// be reached.
+    pub allow: Vec<String>,
+    /// The same of what may not, which count first.
+    pub deny: Vec<String>,
+    /// TCP ports of the host's loopback interface.
+    pub host_ports: Vec<f64>,
+}
+
+impl NetworkOptions {
+    fn network(self) -> Result<Network> {
+        let mut policy = match self.allow_all {
+            true => NetworkPolicy::allow_all(),
+            false => NetworkPolicy::deny_all(),
+        };
+        for text in &self.deny {
+            policy = policy.deny(rule(text));
+        }
+        for text in &self.allow {
+            policy = policy.allow(rule(text));
+        }
+        for port in self.host_ports {
+            policy = policy.host_port(fitting("hostPorts", port, 1)?);
+        }
+        Ok(policy.into())
+    }
+}
+
+fn rule(text: &str) -> NetworkRule {
+    let is_network = text.contains(['/', ':']) || text.parse::<std::net::IpAddr>().is_ok();
+    match is_network {
+        true => NetworkRule::network(text),
+        false => NetworkRule::host(text),
+    }
+}
+
+/// How machines of a pool are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolOptions {
+    /// Machines kept ready.
+    pub min: Option<f64>,
+    /// Machines at most.
+    pub max: Option<f64>,
+    /// How long an acquire waits; 0 for as long as it takes.
+    pub acquire_timeout_ms: Option<f64>,
+    /// When an idle machine beyond `min` is ended.
+    pub idle_timeout_ms: Option<f64>,
+    /// Whether a machine goes back to the snapshot when it is released.
+    pub restore_on_release: Option<bool>,
+    /// How long a restore may take.
+    pub restore_timeout_ms: Option<f64>,
+    /// What each machine is.
+    pub machine: StartOptions,
+}
+
+impl PoolOptions {
+    pub(crate) fn apply(self, mut builder: PoolBuilder) -> Result<PoolBuilder> {
+        // As the npm page has them.
+        let min = optional("min", self.min, 0)?.unwrap_or(1);
+        let max = optional("max", self.max, 1)?.unwrap_or(min.max(1));
+        builder = builder.min(min).max(max);
+        if let Some(timeout) = milliseconds("acquireTimeoutMs", self.acquire_timeout_ms)? {
+            builder = builder.acquire_timeout(timeout);
+        }
+        if let Some(timeout) = milliseconds("idleTimeoutMs", self.idle_timeout_ms)? {
+            builder = builder.idle_timeout(timeout);
+        }
+        if let Some(restore) = self.restore_on_release {
+            builder = builder.restore_on_release(restore);
+        }
+        builder = builder.vm_config(self.machine.config()?);
+        if let Some(timeout) = milliseconds("restoreTimeoutMs", self.restore_timeout_ms)? {
+            builder = builder.restore_timeout(timeout);
+        }
+        Ok(builder)
+    }
+}
+
+/// How a machine is, beyond its image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StartOptions {
+    /// Guest memory.
+    pub memory_mib: Option<f64>,
+    /// Virtual CPUs.
+    pub vcpus: Option<f64>,
+    /// Its name, by which other processes find it.
+    pub name: Option<String>,
+    /// The guest's host name.
+    pub hostname: Option<String>,
+    /// What the guest may reach; nothing if absent.
+    pub network: Option<NetworkOptions>,
+    /// Directories of the host, for the tags that the image was baked with.
+    pub mounts: Vec<MountOptions>,
+}
+
+impl StartOptions {
+    pub(crate) fn config(self) -> Result<VmConfig> {
+        let mut config = installation::config();
+        if let Some(mib) = optional("memoryMib", self.memory_mib, 1)? {
+            config = config.with_memory_mib(mib);
+        }
+        if let Some(vcpus) = optional("vcpus", self.vcpus, 1)? {
+            config = config.with_vcpus(vcpus);
+        }
+        if let Some(name) = self.name {
+            config = config.with_name(name);
+        }
+        if let Some(hostname) = self.hostname {
+            config = config.with_hostname(hostname);
+        }
+        if let Some(network) = self.network {
+            config = config.with_network(network.network()?);
+        }
+        for mount in self.mounts {
+            config = config.with_mount(mount.spec()?);
+        }
+        Ok(config)
+    }
+}
+
+/// A file that is written before a command starts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StagedFile {
+    /// Where.
+    pub path: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// Permission bits; 0644 if absent.
+    pub mode: Option<f64>,
+}
+
+/// A command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExecOptions {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Files that are written first.
+    pub staged: Vec<StagedFile>,
+    /// Its time limit; 0 for none.
+    pub timeout_ms: Option<f64>,
+    /// Added to its environment.
+    pub env: Assign,
+    /// Where it starts.
+    pub cwd: Option<String>,
+    /// Whom it runs as.
+    pub user: Option<String>,
+    /// Commands that run after it, each if the one before it exits with 0.
+    pub chain: Vec<Vec<String>>,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Columns and rows of that.
+    pub winsize: Option<(f64, f64)>,
+    /// Its whole standard input.
+    pub stdin: Option<Vec<u8>>,
+    /// Most memory it may have, with its descendants.
+    pub max_memory_bytes: Option<f64>,
+    /// Most processes.
+    pub max_processes: Option<f64>,
+    /// Most processors, also parts of one.
+    pub max_cpus: Option<f64>,
+    /// Most bytes of each output that are collected.
+    pub max_output_bytes: Option<f64>,
+}
+
+/// The time limit of collected commands that name none.
+const EXEC_TIMEOUT_MS: f64 = 60_000.0;
+
+impl ExecOptions {
+    /// The command, collected: it has a time limit.
+    pub(crate) fn collected(mut self) -> Result<Command> {
+        self.timeout_ms.get_or_insert(EXEC_TIMEOUT_MS);
+        self.command()
+    }
+
+    /// The command.
+    pub(crate) fn command(self) -> Result<Command> {
+        if self.argv.is_empty() || self.chain.iter().any(Vec::is_empty) {
+            return Err(BindingError::invalid("argv must name a program"));
+        }
+        let mut command = Command::new(self.argv).tty(self.tty);
+        for file in self.staged {
+            let mode = optional("mode", file.mode, 0)?.unwrap_or(0o644);
+            command = command.stage_file_mode(file.path, file.bytes, mode);
+        }
+        if let Some(timeout) = milliseconds("timeoutMs", self.timeout_ms)?
+            && !timeout.is_zero()
+        {
+            command = command.timeout(timeout);
+        }
+        for (name, value) in self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(BindingError::invalid(format!(
+                    "{name:?} can be no variable of an environment"
+                )));
+            }
+            command = command.env(name, value);
+        }
+        if let Some(cwd) = self.cwd {
+            command = command.cwd(cwd);
+        }
+        if let Some(user) = self.user {
+            command = command.user(user);
+        }
+        for argv in self.chain {
+            command = command.chain(argv);
+        }
+        if let Some((columns, rows)) = self.winsize {
+            command = command.winsize(fitting("cols", columns, 0)?, fitting("rows", rows, 0)?);
+        }
+        if let Some(bytes) = self.stdin {
+            command = command.stdin(bytes);
+        }
+        if let Some(bytes) = optional("maxMemoryBytes", self.max_memory_bytes, 1)? {
+            command = command.max_memory_bytes(bytes);
+        }
+        if let Some(count) = optional("maxProcesses", self.max_processes, 1)? {
+            command = command.max_processes(count);
+        }
+        if let Some(cpus) = self.max_cpus {
+            if !(cpus.is_finite() && cpus > 0.0) {
+                return Err(BindingError::invalid(format!(
+                    "maxCpus must be more than 0, not {cpus}"
+                )));
+            }
+            command = command.max_cpus(cpus);
+        }
+        if let Some(bytes) = optional("maxOutputBytes", self.max_output_bytes, 0)? {
+            command = command.max_output_bytes(bytes);
+        }
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn argv(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn commands_are_what_their_options_say() {
+        let options = ExecOptions {
+            argv: argv(&["sh", "-c", "true"]),
+            staged: vec![StagedFile {
+                path: "/tmp/x".into(),
+                bytes: b"hi".to_vec(),
+                mode: Some(f64::from(0o755)),
+            }],
+            env: vec![("A".into(), "1".into())],
+            chain: vec![argv(&["echo", "done"])],
+            ..ExecOptions::default()
+        };
+        let expected = Command::new(["sh", "-c", "true"])
+            .stage_file_mode("/tmp/x", "hi", 0o755)
+            .env("A", "1")
+            .chain(["echo", "done"]);
+        assert_eq!(options.clone().command().unwrap(), expected);
+        let limited = expected.clone().timeout(Duration::from_secs(60));
+        assert_eq!(options.clone().collected().unwrap(), limited);
+        let for_ever = ExecOptions {
+            timeout_ms: Some(0.0),
+            ..options
+        };
+        assert_eq!(for_ever.collected().unwrap(), expected);
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_by_name() {
+        let exec = |change: fn(&mut ExecOptions)| {
+            let mut options = ExecOptions {
+                argv: argv(&["true"]),
+                ..ExecOptions::default()
+            };
+            change(&mut options);
+            options.command().unwrap_err().message
+        };
+        assert!(exec(|o| o.argv.clear()).contains("argv"));
+        assert!(exec(|o| o.chain.push(Vec::new())).contains("argv"));
+        assert!(exec(|o| o.timeout_ms = Some(-1.0)).contains("timeoutMs"));
+        assert!(exec(|o| o.timeout_ms = Some(f64::NAN)).contains("timeoutMs"));
+        assert!(exec(|o| o.max_cpus = Some(f64::NAN)).contains("maxCpus"));
+        assert!(exec(|o| o.winsize = Some((1e6, 1.0))).contains("cols"));
+        assert!(exec(|o| o.env.push(("A=B".into(), String::new()))).contains("A=B"));
+        let build = |change: fn(&mut BuildOptions)| {
+            let mut options = BuildOptions {
+                reference: "x".into(),
+                ..BuildOptions::default()
+            };
+            change(&mut options);
+            options.builder().unwrap_err().message
+        };
+        assert!(build(|o| o.reference.clear()).contains("ref"));
+        assert!(build(|o| o.memory_mib = Some(0.0)).contains("memoryMib"));
+        assert!(build(|o| o.guest_port = Some(70_000.0)).contains("guestPort"));
+        assert!(build(|o| o.pull_policy = Some("often".into())).contains("pullPolicy"));
+        assert!(
+            build(|o| o.mounts.push(MountOptions {
+                symlinks: Some("maybe".into()),
+                ..MountOptions::default()
+            }))
+            .contains("symlinks")
+        );
+    }
+}

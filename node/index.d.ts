@@ -1,0 +1,460 @@
+// Made by `cargo xtask node types` of the sources in node/src and of
+// node/types-head.d.ts: do not edit.
+
+/// <reference types="node" />
+
+/** An error of this package. `code` is a word for programs, and stays the same. */
+export declare class SupermachineError extends Error {
+  constructor(message: string, options?: { code?: string; kind?: string; retryable?: boolean; cause?: unknown })
+  /** A word for programs. */
+  readonly code: string
+  /** What a caller can do about it, as a word. */
+  readonly kind: string
+  /** Whether the same call may work when it is made again. */
+  readonly retryable: boolean
+}
+/** Ask for something else: this cannot be had. */
+export declare class ConfigurationError extends SupermachineError {}
+/** Name something that is there. */
+export declare class NotFoundError extends SupermachineError {}
+/** Install what is missing on this host. */
+export declare class InstallationError extends SupermachineError {}
+/** Use another image, mend this one, or bake its snapshot again. */
+export declare class ImageError extends SupermachineError {}
+/** Try again later, or ask for less. */
+export declare class BusyError extends SupermachineError {}
+/** Give it more time. */
+export declare class TimeoutError extends SupermachineError {}
+/** Look at what the guest says. */
+export declare class GuestError extends SupermachineError {}
+/** Use another machine: this one is over. */
+export declare class EndedError extends SupermachineError {}
+/** See to the host: it has refused something. */
+export declare class HostError extends SupermachineError {}
+
+/** An output of a command: to be iterated over, or as a stream. */
+export interface Output extends AsyncIterable<Buffer> {
+  /** As a Web stream. */
+  stream(): ReadableStream<Uint8Array>
+  /** All of it, as text. */
+  text(): Promise<string>
+}
+
+export interface ExecChild {
+  /** The standard output. */
+  readonly stdout: Output
+  /** The standard error. */
+  readonly stderr: Output
+  /** The standard input, as a Web stream. */
+  stdin(): WritableStream<Uint8Array | string>
+}
+
+export interface Vm {
+  /** Lets go of the machine without waiting, at the end of a block with `using`. */
+  [Symbol.dispose](): void
+  /** Releases the machine at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface Pool {
+  /** Shuts the pool down at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** What an image is baked from, and how. */
+export interface BuildOptions {
+  /**
+   * The image, as `docker run` names it (`python:3.12-slim`), or `oci:DIR[:TAG]`,
+   * `oci-archive:FILE`, `docker-archive:FILE`, `tar:FILE`, `rootfs:DIR`.
+   */
+  ref: string
+  /** Name of the snapshot; made of the image and the options by default. */
+  name?: string
+  /**
+   * Guest memory in MiB: the most that the guest sees, not what the host gives; 256
+   * by default.
+   */
+  memoryMib?: number
+  /** Virtual CPUs; 1 by default. */
+  vcpus?: number
+  /** When the registry is asked for the image; `missing` by default. */
+  pullPolicy?: 'always' | 'missing' | 'never'
+  /** The workload, instead of the image's own command. */
+  cmd?: Array<string>
+  /** The program that commands begin with, instead of the image's. */
+  entrypoint?: Array<string>
+  /** Added to the workload's environment. */
+  env?: Record<string, string>
+  /** Where commands start, instead of the image's directory. */
+  workdir?: string
+  /** Whom commands run as, instead of the image's user. */
+  user?: string
+  /** Labels, beside those of the image. */
+  labels?: Record<string, string>
+  /** The port that the workload listens on; 80 by default. */
+  guestPort?: number
+  /** Capture the machine when its workload listens on that port. */
+  listenerRequired?: boolean
+  /** Directories of the host that each machine is given. */
+  mounts?: Array<MountSpec>
+  /** Tells warm-ups apart: another tag, another snapshot; `default` by default. */
+  warmupTag?: string
+  /** Where snapshots are kept; `~/.local/supermachine-snapshots` by default. */
+  snapshotsDir?: string
+}
+
+/** What was copied. */
+export interface Copied {
+  /** Files and directories. */
+  entries: number
+  /** Bytes of content. */
+  bytes: number
+  /** Sockets and devices, which are left out. */
+  skipped: number
+}
+
+/** A running command with its streams. One that nothing refers to any more is killed. */
+export declare class ExecChild {
+  private constructor()
+  /** Writes to the standard input; waits while the command does not read. */
+  writeStdin(bytes: Uint8Array | string): Promise<void>
+  /** Ends the standard input. */
+  closeStdin(): Promise<void>
+  /** Reads from the standard output, at most 64 KiB; an empty buffer at its end. */
+  readStdout(maxBytes?: number | undefined | null): Promise<Buffer>
+  /** Reads from the standard error, at most 64 KiB; an empty buffer at its end. */
+  readStderr(maxBytes?: number | undefined | null): Promise<Buffer>
+  /**
+   * Sends a signal to the command's process group: 15 for SIGTERM; 9 ends all its
+   * descendants.
+   */
+  signal(signum: number): Promise<void>
+  /** Tells the command's terminal its new size. */
+  resize(cols: number, rows: number): Promise<void>
+  /** Waits for the command to end. Output that nobody has begun to read is dropped. */
+  wait(): Promise<ExecWaitResult>
+}
+
+/** A command. */
+export interface ExecOptions {
+  /** Program and arguments. The program is looked up in the guest's PATH. */
+  argv: Array<string>
+  /** Files that are written first, by path, with mode 0o644. */
+  stageFiles?: Record<string, Uint8Array | string>
+  /** The same with a mode for each. */
+  stageFilesMode?: Array<StagedFile>
+  /**
+   * When the command is killed: 60,000 by default in `exec` and never in `spawn`;
+   * 0 for never.
+   */
+  timeoutMs?: number
+  /** Added to the environment. */
+  env?: Record<string, string>
+  /** Where it starts; the image's directory by default. */
+  cwd?: string
+  /** Whom it runs as; the image's user by default. */
+  user?: string
+  /** A command, or several, to run one after the other if the one before exits with 0. */
+  chain?: string[] | string[][]
+  /** Give it a terminal: all output is standard output then. */
+  tty?: boolean
+  /** Size of that. */
+  winsize?: WinSize
+  /** Its whole standard input. */
+  stdin?: Uint8Array | string
+  /** Most memory that it and its descendants may have, in bytes. */
+  maxMemoryBytes?: number
+  /** Most processes. */
+  maxProcesses?: number
+  /** Most processors, also parts of one. */
+  maxCpus?: number
+  /** Most bytes of each output that are collected; 256 MiB by default. */
+  maxOutputBytes?: number
+}
+
+/** What a command wrote and how it ended. */
+export interface ExecOutput {
+  /** Standard output; everything, with a terminal. */
+  stdout: Buffer
+  /** Standard error. */
+  stderr: Buffer
+  /** Exit code; -1 if a signal or the time limit ended it. */
+  exitCode: number
+  /** The signal that ended it, if one did. */
+  signal?: number
+  /** The time limit ended it. */
+  timedOut: boolean
+  /** Its memory limit ended it. */
+  oom: boolean
+  /** Largest resident set of the command and its descendants, in KiB. */
+  peakRssKib: number
+  /** Time it took in the guest, in milliseconds. */
+  durationMs: number
+  /** Which command of a chain ended last; 0 for the first. */
+  step: number
+}
+
+/** How a command ended. */
+export interface ExecWaitResult {
+  /** Exit code; -1 if a signal or the time limit ended it. */
+  exitCode: number
+  /** The signal that ended it, if one did. */
+  signal?: number
+  /** The time limit ended it. */
+  timedOut: boolean
+  /** Its memory limit ended it. */
+  oom: boolean
+  /** Largest resident set of the command and its descendants, in KiB. */
+  peakRssKib?: number | null
+  /** Time it took in the guest, in milliseconds. */
+  durationMs: number
+  /** Which command of a chain ended last; 0 for the first. */
+  step: number
+}
+
+/** What the guest says of a file. */
+export interface FileInfo {
+  /** Its name in the directory that was listed; empty if it was asked for by path. */
+  name: string
+  /** What it is. */
+  kind: 'file' | 'directory' | 'symlink' | 'char-device' | 'block-device' | 'fifo' | 'socket'
+  /** Permission bits. */
+  mode: number
+  /** Owner. */
+  uid: number
+  /** Group. */
+  gid: number
+  /** Length in bytes. */
+  size: number
+  /** When its content was changed last, in milliseconds since 1970. */
+  mtimeMs: number
+  /** Where it leads, if it is a symbolic link. */
+  target?: string
+}
+
+/** A baked image: what machines are copies of. */
+export declare class Image {
+  private constructor()
+  /**
+   * Bakes an image into a snapshot, or finds it baked. `warmup` is called with the
+   * machine before it is captured: what it leaves in memory and in files, every
+   * copy has.
+   */
+  static build(options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void> }): Promise<Image>
+  /** Opens a snapshot that was made before. */
+  static fromSnapshot(path: string): Promise<Image>
+  /** Makes a pool of its machines. */
+  pool(options?: PoolOptions | undefined | null): Promise<Pool>
+  /** Starts a machine that belongs to no pool. */
+  start(options?: StartOptions | undefined | null): Promise<Vm>
+  /** Where the snapshot is. */
+  get snapshotPath(): string
+  /** Guest memory in MiB. */
+  get memoryMib(): number
+  /** Virtual CPUs. */
+  get vcpus(): number
+  /** What identifies the image that it was baked from. */
+  get digest(): string
+}
+
+/** A directory of the host that a guest may mount. */
+export interface MountSpec {
+  /** The directory. */
+  hostPath: string
+  /** What the guest mounts it by: `mount -t virtiofs TAG DIR`. */
+  guestTag: string
+  /** What becomes of symbolic links; `opaque` by default. */
+  symlinks?: 'deny' | 'opaque' | 'follow'
+  /** Refuse every change. */
+  readOnly?: boolean
+  /** Keep changes in the guest: the directory stays as it is. */
+  copyOnWrite?: boolean
+  /** Where in the guest it is mounted before anything runs. */
+  at?: string
+}
+
+/**
+ * What a guest may reach. Addresses that are not public are refused unless they are
+ * listed.
+ */
+export interface NetworkOptions {
+  /** Everything public but what is denied; only what is allowed by default. */
+  allowAll?: boolean
+  /** Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`). */
+  allow?: Array<string>
+  /** The same of what may not be reached, which counts first. */
+  deny?: Array<string>
+  /** TCP ports of the host's loopback interface, at `host.supermachine.internal`. */
+  hostPorts?: Array<number>
+}
+
+/** Machines of one image, ready to be used. */
+export declare class Pool {
+  private constructor()
+  /**
+   * A machine that nobody has used since the snapshot. Callers are served in the
+   * order of their calls. An aborted call leaves the line.
+   */
+  acquire(options?: { signal?: AbortSignal }): Promise<Vm>
+  /** How many machines there are, and what they do. It does not wait. */
+  stats(): PoolStats
+  /**
+   * Ends the pool: refuses who waits, ends idle machines, and waits for those in
+   * use, up to 30 seconds.
+   */
+  shutdown(): Promise<void>
+}
+
+/** How machines of a pool are. */
+export interface PoolOptions {
+  /** Machines kept ready; 1 by default. */
+  min?: number
+  /** Machines at most; 1 by default, or `min`. */
+  max?: number
+  /** How long an acquire waits; 60,000 by default, 0 for as long as it takes. */
+  acquireTimeoutMs?: number
+  /** When an idle machine beyond `min` is ended; never by default. */
+  idleTimeoutMs?: number
+  /** Whether a machine goes back to the snapshot when it is released; true by default. */
+  restoreOnRelease?: boolean
+  /** Guest memory in MiB; the image's by default. */
+  memoryMib?: number
+  /** Virtual CPUs; the image's by default. */
+  vcpus?: number
+  /** How long a restore may take; 30,000 by default. */
+  restoreTimeoutMs?: number
+  /** What the guests may reach; nothing by default. */
+  network?: NetworkOptions
+  /** Directories of the host, for the tags that the image was baked with. */
+  mounts?: Array<MountSpec>
+}
+
+/** How many machines a pool has, and what they do. */
+export interface PoolStats {
+  /** All that there are. */
+  alive: number
+  /** Those that somebody has acquired. */
+  inUse: number
+  /** Those that wait to be acquired. */
+  idle: number
+  /** Callers that wait for one. */
+  waiting: number
+  /** Machines kept ready. */
+  min: number
+  /** Machines at most. */
+  max: number
+}
+
+/** A file that is written before a command starts. */
+export interface StagedFile {
+  /** Where in the guest. */
+  path: string
+  /** What is in it. */
+  contents: Uint8Array | string
+  /** Permission bits; 0o644 by default. */
+  mode?: number
+}
+
+/** How a machine is, beyond its image. */
+export interface StartOptions {
+  /** Guest memory in MiB; the image's by default. */
+  memoryMib?: number
+  /** Virtual CPUs; the image's by default. */
+  vcpus?: number
+  /** Its name, by which `supermachine exec` finds it. */
+  name?: string
+  /** The guest's host name. */
+  hostname?: string
+  /** What the guest may reach; nothing by default. */
+  network?: NetworkOptions
+  /** Directories of the host, for the tags that the image was baked with. */
+  mounts?: Array<MountSpec>
+}
+
+/** A machine, of a pool or of its own, until it is released. */
+export declare class Vm {
+  private constructor()
+  /**
+   * Runs a command and collects its output. A command that fails is no error: see
+   * `exitCode`. An aborted one is killed, with its descendants.
+   */
+  exec(options: ExecOptions & { signal?: AbortSignal }): Promise<ExecOutput>
+  /** Starts a command with its streams open. */
+  spawn(options: ExecOptions): Promise<ExecChild>
+  /** Writes a file in the guest, whole or not at all. */
+  writeFile(path: string, bytes: Uint8Array | string): Promise<void>
+  /** Reads a file of the guest. */
+  readFile(path: string): Promise<Buffer>
+  /** Lists a directory of the guest. */
+  readDir(path: string): Promise<Array<FileInfo>>
+  /** Says what is at a path of the guest. */
+  stat(path: string): Promise<FileInfo>
+  /** Makes a directory in the guest, and those above it if `recursive`. */
+  mkdir(path: string, recursive?: boolean | undefined | null): Promise<void>
+  /** Removes a file of the guest, or a directory with all in it if `recursive`. */
+  remove(path: string, recursive?: boolean | undefined | null): Promise<void>
+  /** Gives a file of the guest another name. */
+  rename(from: string, to: string): Promise<void>
+  /** Copies a tree of the host into the guest. */
+  copyIn(hostPath: string, guestPath: string): Promise<Copied>
+  /** Copies a tree out of the guest. */
+  copyOut(guestPath: string, hostPath: string): Promise<Copied>
+  /** Sends the workload a signal. */
+  workloadSignal(signum: number): Promise<void>
+  /** Tells how the workload is doing. */
+  workloadStatus(): Promise<WorkloadStatus>
+  /** Makes a snapshot of the running machine, which goes on. */
+  snapshot(destDir: string): Promise<Image>
+  /** Makes machines that go on where this one is. */
+  fork(count: number): Promise<Array<Vm>>
+  /** Stops the guest where it is until `resume`. */
+  pause(): Promise<void>
+  /** Lets a paused guest go on. */
+  resume(): Promise<void>
+  /** What the machine has used so far. */
+  stats(): Promise<Record<string, unknown>>
+  /** The end of the guest's console. */
+  consoleLog(): Promise<string>
+  /** Where a client of one's own reaches ports of the guest. */
+  get vsockPath(): string
+  /** Where a client of one's own reaches the agent. */
+  get execPath(): string
+  /**
+   * Gives the machine back to its pool, or stops it if it has none. Once more does
+   * nothing.
+   */
+  release(): Promise<void>
+  /** The same as `release`. */
+  dispose(): Promise<void>
+}
+
+/** The machine that a warm-up is given, until its promise is settled. */
+export declare class WarmupVm {
+  private constructor()
+  /** Runs a command and collects its output. */
+  exec(options: ExecOptions): Promise<ExecOutput>
+  /** Writes a file in the guest. */
+  writeFile(path: string, bytes: Uint8Array | string): Promise<void>
+  /** Reads a file of the guest. */
+  readFile(path: string): Promise<Buffer>
+}
+
+/** Columns and rows of a terminal. */
+export interface WinSize {
+  /** Columns. */
+  cols: number
+  /** Rows. */
+  rows: number
+}
+
+/** How a machine's workload is doing. */
+export interface WorkloadStatus {
+  /** What has become of it. */
+  state: 'not-started' | 'running' | 'exited'
+  /** How it ended, if it has. */
+  exit?: ExecWaitResult
+  /** All that it has written, in bytes. */
+  outputBytes: number
+  /** The last of that, at most 64 KiB. */
+  tail: Buffer
+}

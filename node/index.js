@@ -1,0 +1,369 @@
+'use strict'
+
+// What of @supermachine/core only JavaScript has: which native part is loaded, errors
+// as classes, abort signals, iterators and streams, `using`.
+
+const fs = require('node:fs')
+const path = require('node:path')
+
+/** An error of this package. `code` is a word for programs, and stays the same. */
+class SupermachineError extends Error {
+  constructor(message, { code, kind, retryable = false, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = new.target.name
+    this.code = code
+    this.kind = kind
+    this.retryable = retryable
+  }
+}
+
+/** Ask for something else: this cannot be had. */
+class ConfigurationError extends SupermachineError {}
+/** Name something that is there. */
+class NotFoundError extends SupermachineError {}
+/** Install what is missing on this host. */
+class InstallationError extends SupermachineError {}
+/** Use another image, mend this one, or bake its snapshot again. */
+class ImageError extends SupermachineError {}
+/** Try again later, or ask for less. */
+class BusyError extends SupermachineError {}
+/** Give it more time. */
+class TimeoutError extends SupermachineError {}
+/** Look at what the guest says. */
+class GuestError extends SupermachineError {}
+/** Use another machine: this one is over. */
+class EndedError extends SupermachineError {}
+/** See to the host: it has refused something. */
+class HostError extends SupermachineError {}
+
+const classes = {
+  configuration: ConfigurationError,
+  'not-found': NotFoundError,
+  installation: InstallationError,
+  image: ImageError,
+  rebake: ImageError,
+  busy: BusyError,
+  'timed-out': TimeoutError,
+  guest: GuestError,
+  ended: EndedError,
+  host: HostError
+}
+
+/** Platforms, as npm names them, and the packages with their native parts. */
+const packages = {
+  'darwin-arm64': '@supermachine/core-darwin-arm64',
+  'linux-x64': '@supermachine/core-linux-x64-gnu',
+  'linux-arm64': '@supermachine/core-linux-arm64-gnu'
+}
+
+/** The directory with native part, worker and what guests boot from; null if none. */
+function installed() {
+  const name = packages[`${process.platform}-${process.arch}`]
+  if (name === undefined) return null
+  try {
+    return path.dirname(require.resolve(`${name}/package.json`))
+  } catch {
+    return null
+  }
+}
+
+function load() {
+  const dir = installed()
+  const named = process.env.SUPERMACHINE_NATIVE
+  const file = named || (dir && path.join(dir, 'supermachine.node'))
+  if (!file) {
+    throw new InstallationError(
+      `@supermachine/core has no native part for ${process.platform}-${process.arch}; ` +
+        `there are ${Object.values(packages).join(', ')}: install the one for this host, ` +
+        'or name one that was built here with SUPERMACHINE_NATIVE',
+      { code: 'unsupported-platform', kind: 'installation' }
+    )
+  }
+  // By its path: programs made of one file find no package with a native main.
+  const loaded = { exports: {} }
+  try {
+    process.dlopen(loaded, path.resolve(file))
+  } catch (cause) {
+    throw new InstallationError(`the native part ${file} cannot be loaded: ${cause.message}`, {
+      code: 'native',
+      kind: 'installation',
+      cause
+    })
+  }
+  const native = loaded.exports
+  const beside = (file) => {
+    const candidate = dir && path.join(dir, file)
+    return candidate && fs.existsSync(candidate) ? candidate : undefined
+  }
+  native.install(
+    process.env.SUPERMACHINE_WORKER || beside('supermachine-worker'),
+    beside('kernel') && dir
+  )
+  return native
+}
+
+/** What the native part threw, as an error of this package. */
+function translated(error) {
+  if (error instanceof SupermachineError) return error
+  let told
+  try {
+    told = JSON.parse(error.message)
+  } catch {
+    // It refuses an argument of the wrong type.
+    const refused = ['InvalidArg', 'ObjectExpected', 'StringExpected', 'NumberExpected']
+    const expected = typeof error.code === 'string' && error.code.endsWith('Expected')
+    if (!refused.includes(error.code) && !expected) return error
+    told = { code: 'invalid-argument', kind: 'configuration', message: error.message }
+  }
+  const Class = classes[told.kind] || SupermachineError
+  return new Class(told.message, told)
+}
+
+function invalid(message) {
+  return new ConfigurationError(message, { code: 'invalid-argument', kind: 'configuration' })
+}
+
+function bytes(what, value) {
+  if (typeof value === 'string') return Buffer.from(value)
+  if (Buffer.isBuffer(value)) return value
+  if (ArrayBuffer.isView(value)) {
+    return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+  }
+  if (value instanceof ArrayBuffer) return Buffer.from(value)
+  throw invalid(`${what} must be bytes or a string`)
+}
+
+function object(what, value) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(`${what} must be an object`)
+  }
+  return value
+}
+
+/** Names and values: what is no string is a mistake, not "undefined". */
+function strings(what, value) {
+  for (const [name, text] of Object.entries(object(what, value))) {
+    if (typeof text !== 'string') throw invalid(`${what}.${name} must be a string`)
+  }
+  return value
+}
+
+/** Options of a command, as the native part has them. */
+function command(options) {
+  const { signal, ...given } = object('options', options)
+  if (!Array.isArray(given.argv)) throw invalid('argv must be an array of strings')
+  if (given.env != null) strings('env', given.env)
+  if (given.stageFiles != null) {
+    const files = Object.entries(object('stageFiles', given.stageFiles))
+    given.stageFiles = Object.fromEntries(
+      files.map(([name, value]) => [name, bytes(`stageFiles[${name}]`, value)])
+    )
+  }
+  if (given.stageFilesMode != null) {
+    given.stageFilesMode = Array.from(given.stageFilesMode, (file) => ({
+      ...object('a staged file', file),
+      contents: bytes(`contents of ${file.path}`, file.contents)
+    }))
+  }
+  if (given.stdin != null) given.stdin = bytes('stdin', given.stdin)
+  if (given.chain != null) {
+    if (!Array.isArray(given.chain)) throw invalid('chain must be an array')
+    given.chain = Array.isArray(given.chain[0]) ? given.chain : [given.chain]
+  }
+  return given
+}
+
+/** Calls `call` with what ends it when `signal` says so. */
+async function abortable(signal, native, call) {
+  if (signal == null) return call(undefined)
+  if (typeof signal.addEventListener !== 'function') throw invalid('signal must be an AbortSignal')
+  signal.throwIfAborted()
+  const token = new native.CancelToken()
+  const cancel = () => token.cancel()
+  signal.addEventListener('abort', cancel, { once: true })
+  try {
+    return await call(token)
+  } catch (error) {
+    if (signal.aborted) throw signal.reason
+    throw error
+  } finally {
+    signal.removeEventListener('abort', cancel)
+  }
+}
+
+/** Replaces a function of the native part: what it throws becomes an error of ours,
+ * and what it returns is awaited. */
+function wrapped(owner, name, replace = (call, ...given) => call(...given)) {
+  const native = owner[name]
+  const method = async function (...given) {
+    try {
+      return await replace.call(this, native.bind(this), ...given)
+    } catch (error) {
+      throw translated(error)
+    }
+  }
+  Object.defineProperty(method, 'name', { value: name })
+  Object.defineProperty(owner, name, { value: method, writable: true, configurable: true })
+}
+
+/** The same of a getter. */
+function wrappedGetter(owner, name) {
+  const { get } = Object.getOwnPropertyDescriptor(owner, name)
+  Object.defineProperty(owner, name, {
+    configurable: true,
+    get() {
+      try {
+        return get.call(this)
+      } catch (error) {
+        throw translated(error)
+      }
+    }
+  })
+}
+
+/** An output of a command: to be iterated over, or as a stream. */
+class Output {
+  #read
+
+  constructor(read) {
+    this.#read = read
+  }
+
+  async *[Symbol.asyncIterator]() {
+    for (;;) {
+      const chunk = await this.#read()
+      if (chunk.length === 0) return
+      yield chunk
+    }
+  }
+
+  /** As a Web stream. */
+  stream() {
+    const read = this.#read
+    return new ReadableStream(
+      {
+        async pull(controller) {
+          const chunk = await read()
+          if (chunk.length === 0) controller.close()
+          else controller.enqueue(chunk)
+        }
+      },
+      { highWaterMark: 0 }
+    )
+  }
+
+  /** All of it, as text. */
+  async text() {
+    const chunks = []
+    for await (const chunk of this) chunks.push(chunk)
+    return Buffer.concat(chunks).toString()
+  }
+}
+
+function dress(native) {
+  const { Pool, Vm, WarmupVm, ExecChild } = native
+  // Its own functions cannot be replaced, so the class is: the prototype is the same,
+  // and so `instanceof` holds.
+  function Image() {
+    throw new TypeError('images are built: await Image.build({ ref })')
+  }
+  Image.prototype = native.Image.prototype
+  Image.prototype.constructor = Image
+  Image.build = native.Image.build
+  Image.fromSnapshot = native.Image.fromSnapshot
+  wrapped(Image, 'build', (call, options) => {
+    const { warmup, ...given } = object('options', options)
+    if (warmup != null && typeof warmup !== 'function') throw invalid('warmup must be a function')
+    for (const name of ['env', 'labels']) if (given[name] != null) strings(name, given[name])
+    return call(given, warmup == null ? undefined : async (vm) => void (await warmup(vm)))
+  })
+  wrapped(Image, 'fromSnapshot')
+  for (const name of ['pool', 'start']) wrapped(Image.prototype, name)
+  wrapped(Pool.prototype, 'acquire', (call, options = {}) =>
+    abortable(object('options', options).signal, native, call)
+  )
+  wrapped(Pool.prototype, 'shutdown')
+
+  wrapped(Vm.prototype, 'exec', (call, options) => {
+    const given = command(options)
+    return abortable(options.signal, native, (token) => call(given, token))
+  })
+  wrapped(Vm.prototype, 'spawn', (call, options) => call(command(options)))
+  wrapped(WarmupVm.prototype, 'exec', (call, options) => call(command(options)))
+  for (const { prototype } of [Vm, WarmupVm]) {
+    wrapped(prototype, 'writeFile', (call, path, contents) => call(path, bytes('bytes', contents)))
+    wrapped(prototype, 'readFile')
+  }
+  for (const name of [
+    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'workloadSignal',
+    'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
+    'dispose'
+  ]) {
+    wrapped(Vm.prototype, name)
+  }
+  for (const name of ['vsockPath', 'execPath']) wrappedGetter(Vm.prototype, name)
+
+  wrapped(ExecChild.prototype, 'writeStdin', (call, contents) => call(bytes('bytes', contents)))
+  for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize', 'wait']) {
+    wrapped(ExecChild.prototype, name)
+  }
+  for (const [name, read] of [['stdout', 'readStdout'], ['stderr', 'readStderr']]) {
+    Object.defineProperty(ExecChild.prototype, name, {
+      configurable: true,
+      get() {
+        return new Output(() => this[read]())
+      }
+    })
+  }
+  ExecChild.prototype.stdin = function stdin() {
+    return new WritableStream({
+      write: (chunk) => this.writeStdin(chunk),
+      close: () => this.closeStdin(),
+      abort: () => this.signal(9)
+    })
+  }
+
+  if (Symbol.asyncDispose) {
+    Vm.prototype[Symbol.asyncDispose] = Vm.prototype.release
+    Pool.prototype[Symbol.asyncDispose] = Pool.prototype.shutdown
+  }
+  if (Symbol.dispose) Vm.prototype[Symbol.dispose] = Vm.prototype.letGo
+  return { Image, Pool, Vm, WarmupVm, ExecChild }
+}
+
+/** Classes that say at the first call why there is nothing behind them. */
+function absent(error) {
+  const refuse = () => Promise.reject(error)
+  class Image {}
+  Object.assign(Image, { build: refuse, fromSnapshot: refuse })
+  return {
+    Image,
+    Pool: class Pool {},
+    Vm: class Vm {},
+    WarmupVm: class WarmupVm {},
+    ExecChild: class ExecChild {}
+  }
+}
+
+let dressed
+try {
+  dressed = dress(load())
+} catch (error) {
+  // An installation does not fail where nothing can run, nor does an import.
+  if (!(error instanceof InstallationError)) throw error
+  dressed = absent(error)
+}
+
+module.exports = {
+  ...dressed,
+  SupermachineError,
+  ConfigurationError,
+  NotFoundError,
+  InstallationError,
+  ImageError,
+  BusyError,
+  TimeoutError,
+  GuestError,
+  EndedError,
+  HostError
+}

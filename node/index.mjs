@@ -1,0 +1,20 @@
+// The same for `import`.
+import core from './index.js'
+
+export const {
+  Image,
+  Pool,
+  Vm,
+  WarmupVm,
+  ExecChild,
+  SupermachineError,
+  ConfigurationError,
+  NotFoundError,
+  InstallationError,
+  ImageError,
+  BusyError,
+  TimeoutError,
+  GuestError,
+  EndedError,
+  HostError
+} = core

@@ -1,0 +1,55 @@
+//! The native part of `@supermachine/core`: classes and options of JavaScript, made
+//! of those in `supermachine-bindings-core`. `index.js` beside it makes errors of
+//! what fails here, and adds what only JavaScript has.
+
+mod child;
+mod machines;
+mod options;
+mod results;
+mod warmup;
+
+use bindings_core::{BindingError, Installation};
+use napi_derive::napi;
+
+/// The result of what JavaScript calls.
+type Result<T> = napi::Result<T>;
+
+/// An error as `index.js` reads it: its message is JSON.
+fn thrown(error: BindingError) -> napi::Error {
+    let told = serde_json::json!({
+        "code": error.code,
+        "kind": error.kind,
+        "message": error.message,
+        "retryable": error.is_retryable,
+    });
+    napi::Error::from_reason(told.to_string())
+}
+
+/// Says where the package has its files.
+#[napi(skip_typescript)]
+pub fn install(worker: Option<String>, assets: Option<String>) {
+    bindings_core::install(Installation {
+        worker: worker.map(Into::into),
+        assets: assets.map(Into::into),
+    });
+}
+
+/// Ends calls: what an `AbortSignal` is turned into.
+#[napi]
+#[derive(Default)]
+pub struct CancelToken(pub(crate) bindings_core::Cancel);
+
+#[napi]
+impl CancelToken {
+    /// One that nothing was called with.
+    #[napi(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the calls.
+    #[napi]
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}

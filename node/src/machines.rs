@@ -1,0 +1,296 @@
+//! Images, their pools, and machines.
+
+use crate::child::ExecChild;
+use crate::options::{BuildOptions, ExecOptions, PoolOptions, StartOptions};
+use crate::results::{Copied, ExecOutput, FileInfo, PoolStats, WorkloadStatus};
+use crate::warmup::{WarmupFunction, warmup};
+use crate::{CancelToken, Result, thrown};
+use bindings_core as core;
+use napi::bindgen_prelude::{Buffer, Env, PromiseRaw};
+use napi_derive::napi;
+
+/// A baked image: what machines are copies of.
+#[napi]
+pub struct Image(core::Image);
+
+impl From<core::Image> for Image {
+    fn from(image: core::Image) -> Self {
+        Self(image)
+    }
+}
+
+#[napi]
+impl Image {
+    /// Bakes an image into a snapshot, or finds it baked. `warmup` is called with the
+    /// machine before it is captured: what it leaves in memory and in files, every
+    /// copy has.
+    #[napi(ts_args_type = "options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void> }")]
+    pub async fn build(options: BuildOptions, function: Option<WarmupFunction>) -> Result<Image> {
+        let image = core::Image::build(options.into(), function.map(warmup)).await;
+        Ok(image.map_err(thrown)?.into())
+    }
+
+    /// Opens a snapshot that was made before.
+    #[napi]
+    pub async fn from_snapshot(path: String) -> Result<Image> {
+        let image = core::Image::from_snapshot(path.into()).await;
+        Ok(image.map_err(thrown)?.into())
+    }
+
+    /// Makes a pool of its machines.
+    #[napi]
+    pub async fn pool(&self, options: Option<PoolOptions>) -> Result<Pool> {
+        let pool = self.0.pool(options.unwrap_or_default().into()).await;
+        Ok(Pool(pool.map_err(thrown)?))
+    }
+
+    /// Starts a machine that belongs to no pool.
+    #[napi]
+    pub async fn start(&self, options: Option<StartOptions>) -> Result<Vm> {
+        let vm = self.0.start(options.unwrap_or_default().into()).await;
+        Ok(vm.map_err(thrown)?.into())
+    }
+
+    /// Where the snapshot is.
+    #[napi(getter)]
+    pub fn snapshot_path(&self) -> String {
+        let path = self.0.snapshot_path().unwrap_or_default();
+        path.to_string_lossy().into_owned()
+    }
+
+    /// Guest memory in MiB.
+    #[napi(getter)]
+    pub fn memory_mib(&self) -> u32 {
+        let mib = self.0.memory_mib().unwrap_or_default();
+        u32::try_from(mib).unwrap_or(u32::MAX)
+    }
+
+    /// Virtual CPUs.
+    #[napi(getter)]
+    pub fn vcpus(&self) -> u32 {
+        self.0.vcpus().unwrap_or_default()
+    }
+
+    /// What identifies the image that it was baked from.
+    #[napi(getter)]
+    pub fn digest(&self) -> String {
+        self.0.digest()
+    }
+}
+
+/// Machines of one image, ready to be used.
+#[napi]
+pub struct Pool(core::Pool);
+
+#[napi]
+impl Pool {
+    /// A machine that nobody has used since the snapshot. Callers are served in the
+    /// order of their calls. An aborted call leaves the line.
+    #[napi(
+        ts_args_type = "options?: { signal?: AbortSignal }",
+        ts_return_type = "Promise<Vm>"
+    )]
+    pub fn acquire<'env>(
+        &self,
+        env: &'env Env,
+        cancel: Option<&CancelToken>,
+    ) -> Result<PromiseRaw<'env, Vm>> {
+        let machine = self.0.acquire(cancel.map(|token| token.0.clone()));
+        env.spawn_future(async move { Ok(machine.await.map_err(thrown)?.into()) })
+    }
+
+    /// How many machines there are, and what they do. It does not wait.
+    #[napi]
+    pub fn stats(&self) -> PoolStats {
+        self.0.stats().into()
+    }
+
+    /// Ends the pool: refuses who waits, ends idle machines, and waits for those in
+    /// use, up to 30 seconds.
+    #[napi]
+    pub async fn shutdown(&self) -> Result<()> {
+        self.0.shutdown().await;
+        Ok(())
+    }
+}
+
+/// A machine, of a pool or of its own, until it is released.
+#[napi]
+pub struct Vm(core::Machine);
+
+impl From<core::Machine> for Vm {
+    fn from(machine: core::Machine) -> Self {
+        Self(machine)
+    }
+}
+
+fn text(path: std::path::PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[napi]
+impl Vm {
+    /// Runs a command and collects its output. A command that fails is no error: see
+    /// `exitCode`. An aborted one is killed, with its descendants.
+    #[napi(ts_args_type = "options: ExecOptions & { signal?: AbortSignal }")]
+    pub async fn exec(
+        &self,
+        options: ExecOptions,
+        cancel: Option<&CancelToken>,
+    ) -> Result<ExecOutput> {
+        let cancel = cancel.map(|token| token.0.clone());
+        let outcome = self.0.exec(options.into(), cancel).await;
+        Ok(outcome.map_err(thrown)?.into())
+    }
+
+    /// Starts a command with its streams open.
+    #[napi]
+    pub async fn spawn(&self, options: ExecOptions) -> Result<ExecChild> {
+        Ok(self.0.spawn(options.into()).await.map_err(thrown)?.into())
+    }
+
+    /// Writes a file in the guest, whole or not at all.
+    #[napi(ts_args_type = "path: string, bytes: Uint8Array | string")]
+    pub async fn write_file(&self, path: String, bytes: Buffer) -> Result<()> {
+        let written = self.0.write_file(path, bytes.to_vec()).await;
+        written.map_err(thrown)
+    }
+
+    /// Reads a file of the guest.
+    #[napi]
+    pub async fn read_file(&self, path: String) -> Result<Buffer> {
+        Ok(self.0.read_file(path).await.map_err(thrown)?.into())
+    }
+
+    /// Lists a directory of the guest.
+    #[napi]
+    pub async fn read_dir(&self, path: String) -> Result<Vec<FileInfo>> {
+        let listed = self.0.read_dir(path).await.map_err(thrown)?;
+        Ok(listed.into_iter().map(Into::into).collect())
+    }
+
+    /// Says what is at a path of the guest.
+    #[napi]
+    pub async fn stat(&self, path: String) -> Result<FileInfo> {
+        Ok(self.0.stat(path).await.map_err(thrown)?.into())
+    }
+
+    /// Makes a directory in the guest, and those above it if `recursive`.
+    #[napi]
+    pub async fn mkdir(&self, path: String, recursive: Option<bool>) -> Result<()> {
+        let made = self.0.mkdir(path, recursive.unwrap_or_default()).await;
+        made.map_err(thrown)
+    }
+
+    /// Removes a file of the guest, or a directory with all in it if `recursive`.
+    #[napi]
+    pub async fn remove(&self, path: String, recursive: Option<bool>) -> Result<()> {
+        let removed = self.0.remove(path, recursive.unwrap_or_default()).await;
+        removed.map_err(thrown)
+    }
+
+    /// Gives a file of the guest another name.
+    #[napi]
+    pub async fn rename(&self, from: String, to: String) -> Result<()> {
+        self.0.rename(from, to).await.map_err(thrown)
+    }
+
+    /// Copies a tree of the host into the guest.
+    #[napi]
+    pub async fn copy_in(&self, host_path: String, guest_path: String) -> Result<Copied> {
+        let copied = self.0.copy_in(host_path.into(), guest_path).await;
+        Ok(copied.map_err(thrown)?.into())
+    }
+
+    /// Copies a tree out of the guest.
+    #[napi]
+    pub async fn copy_out(&self, guest_path: String, host_path: String) -> Result<Copied> {
+        let copied = self.0.copy_out(guest_path, host_path.into()).await;
+        Ok(copied.map_err(thrown)?.into())
+    }
+
+    /// Sends the workload a signal.
+    #[napi]
+    pub async fn workload_signal(&self, signum: f64) -> Result<()> {
+        self.0.workload_signal(signum).await.map_err(thrown)
+    }
+
+    /// Tells how the workload is doing.
+    #[napi]
+    pub async fn workload_status(&self) -> Result<WorkloadStatus> {
+        Ok(self.0.workload_status().await.map_err(thrown)?.into())
+    }
+
+    /// Makes a snapshot of the running machine, which goes on.
+    #[napi]
+    pub async fn snapshot(&self, dest_dir: String) -> Result<Image> {
+        Ok(self
+            .0
+            .snapshot(dest_dir.into())
+            .await
+            .map_err(thrown)?
+            .into())
+    }
+
+    /// Makes machines that go on where this one is.
+    #[napi]
+    pub async fn fork(&self, count: f64) -> Result<Vec<Vm>> {
+        let children = self.0.fork(count).await.map_err(thrown)?;
+        Ok(children.into_iter().map(Into::into).collect())
+    }
+
+    /// Stops the guest where it is until `resume`.
+    #[napi]
+    pub async fn pause(&self) -> Result<()> {
+        self.0.pause().await.map_err(thrown)
+    }
+
+    /// Lets a paused guest go on.
+    #[napi]
+    pub async fn resume(&self) -> Result<()> {
+        self.0.resume().await.map_err(thrown)
+    }
+
+    /// What the machine has used so far.
+    #[napi(ts_return_type = "Promise<Record<string, unknown>>")]
+    pub async fn stats(&self) -> Result<serde_json::Value> {
+        self.0.stats().await.map_err(thrown)
+    }
+
+    /// The end of the guest's console.
+    #[napi]
+    pub async fn console_log(&self) -> Result<String> {
+        self.0.console_log().await.map_err(thrown)
+    }
+
+    /// Where a client of one's own reaches ports of the guest.
+    #[napi(getter)]
+    pub fn vsock_path(&self) -> Result<String> {
+        self.0.vsock_path().map(text).map_err(thrown)
+    }
+
+    /// Where a client of one's own reaches the agent.
+    #[napi(getter)]
+    pub fn exec_path(&self) -> Result<String> {
+        self.0.exec_path().map(text).map_err(thrown)
+    }
+
+    /// Gives the machine back to its pool, or stops it if it has none. Once more does
+    /// nothing.
+    #[napi]
+    pub async fn release(&self) -> Result<()> {
+        self.0.release().await.map_err(thrown)
+    }
+
+    /// The same as `release`.
+    #[napi]
+    pub async fn dispose(&self) -> Result<()> {
+        self.0.release().await.map_err(thrown)
+    }
+
+    /// What `using` calls: `release` without waiting.
+    #[napi(skip_typescript)]
+    pub fn let_go(&self) {
+        self.0.let_go();
+    }
+}

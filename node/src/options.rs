@@ -1,0 +1,310 @@
+//! Options, as JavaScript has them.
+
+use bindings_core as core;
+use napi::bindgen_prelude::Buffer;
+use napi_derive::napi;
+use std::collections::HashMap;
+
+/// What an image is baked from, and how.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct BuildOptions {
+    /// The image, as `docker run` names it (`python:3.12-slim`), or `oci:DIR[:TAG]`,
+    /// `oci-archive:FILE`, `docker-archive:FILE`, `tar:FILE`, `rootfs:DIR`.
+    #[napi(js_name = "ref")]
+    pub reference: String,
+    /// Name of the snapshot; made of the image and the options by default.
+    pub name: Option<String>,
+    /// Guest memory in MiB: the most that the guest sees, not what the host gives; 256
+    /// by default.
+    pub memory_mib: Option<f64>,
+    /// Virtual CPUs; 1 by default.
+    pub vcpus: Option<f64>,
+    /// When the registry is asked for the image; `missing` by default.
+    #[napi(ts_type = "'always' | 'missing' | 'never'")]
+    pub pull_policy: Option<String>,
+    /// The workload, instead of the image's own command.
+    pub cmd: Option<Vec<String>>,
+    /// The program that commands begin with, instead of the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// Added to the workload's environment.
+    pub env: Option<HashMap<String, String>>,
+    /// Where commands start, instead of the image's directory.
+    pub workdir: Option<String>,
+    /// Whom commands run as, instead of the image's user.
+    pub user: Option<String>,
+    /// Labels, beside those of the image.
+    pub labels: Option<HashMap<String, String>>,
+    /// The port that the workload listens on; 80 by default.
+    pub guest_port: Option<f64>,
+    /// Capture the machine when its workload listens on that port.
+    pub listener_required: Option<bool>,
+    /// Directories of the host that each machine is given.
+    pub mounts: Option<Vec<MountSpec>>,
+    /// Tells warm-ups apart: another tag, another snapshot; `default` by default.
+    pub warmup_tag: Option<String>,
+    /// Where snapshots are kept; `~/.local/supermachine-snapshots` by default.
+    pub snapshots_dir: Option<String>,
+}
+
+/// A directory of the host that a guest may mount.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct MountSpec {
+    /// The directory.
+    pub host_path: String,
+    /// What the guest mounts it by: `mount -t virtiofs TAG DIR`.
+    pub guest_tag: String,
+    /// What becomes of symbolic links; `opaque` by default.
+    #[napi(ts_type = "'deny' | 'opaque' | 'follow'")]
+    pub symlinks: Option<String>,
+    /// Refuse every change.
+    pub read_only: Option<bool>,
+    /// Keep changes in the guest: the directory stays as it is.
+    pub copy_on_write: Option<bool>,
+    /// Where in the guest it is mounted before anything runs.
+    pub at: Option<String>,
+}
+
+/// What a guest may reach. Addresses that are not public are refused unless they are
+/// listed.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct NetworkOptions {
+    /// Everything public but what is denied; only what is allowed by default.
+    pub allow_all: Option<bool>,
+    /// Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`).
+    pub allow: Option<Vec<String>>,
+    /// The same of what may not be reached, which counts first.
+    pub deny: Option<Vec<String>>,
+    /// TCP ports of the host's loopback interface, at `host.supermachine.internal`.
+    pub host_ports: Option<Vec<f64>>,
+}
+
+/// How machines of a pool are.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct PoolOptions {
+    /// Machines kept ready; 1 by default.
+    pub min: Option<f64>,
+    /// Machines at most; 1 by default, or `min`.
+    pub max: Option<f64>,
+    /// How long an acquire waits; 60,000 by default, 0 for as long as it takes.
+    pub acquire_timeout_ms: Option<f64>,
+    /// When an idle machine beyond `min` is ended; never by default.
+    pub idle_timeout_ms: Option<f64>,
+    /// Whether a machine goes back to the snapshot when it is released; true by default.
+    pub restore_on_release: Option<bool>,
+    /// Guest memory in MiB; the image's by default.
+    pub memory_mib: Option<f64>,
+    /// Virtual CPUs; the image's by default.
+    pub vcpus: Option<f64>,
+    /// How long a restore may take; 30,000 by default.
+    pub restore_timeout_ms: Option<f64>,
+    /// What the guests may reach; nothing by default.
+    pub network: Option<NetworkOptions>,
+    /// Directories of the host, for the tags that the image was baked with.
+    pub mounts: Option<Vec<MountSpec>>,
+}
+
+/// How a machine is, beyond its image.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct StartOptions {
+    /// Guest memory in MiB; the image's by default.
+    pub memory_mib: Option<f64>,
+    /// Virtual CPUs; the image's by default.
+    pub vcpus: Option<f64>,
+    /// Its name, by which `supermachine exec` finds it.
+    pub name: Option<String>,
+    /// The guest's host name.
+    pub hostname: Option<String>,
+    /// What the guest may reach; nothing by default.
+    pub network: Option<NetworkOptions>,
+    /// Directories of the host, for the tags that the image was baked with.
+    pub mounts: Option<Vec<MountSpec>>,
+}
+
+/// Columns and rows of a terminal.
+#[napi(object, object_to_js = false)]
+pub struct WinSize {
+    /// Columns.
+    pub cols: f64,
+    /// Rows.
+    pub rows: f64,
+}
+
+/// A file that is written before a command starts.
+#[napi(object, object_to_js = false)]
+pub struct StagedFile {
+    /// Where in the guest.
+    pub path: String,
+    /// What is in it.
+    #[napi(ts_type = "Uint8Array | string")]
+    pub contents: Buffer,
+    /// Permission bits; 0o644 by default.
+    pub mode: Option<f64>,
+}
+
+/// A command.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct ExecOptions {
+    /// Program and arguments. The program is looked up in the guest's PATH.
+    pub argv: Vec<String>,
+    /// Files that are written first, by path, with mode 0o644.
+    #[napi(ts_type = "Record<string, Uint8Array | string>")]
+    pub stage_files: Option<HashMap<String, Buffer>>,
+    /// The same with a mode for each.
+    pub stage_files_mode: Option<Vec<StagedFile>>,
+    /// When the command is killed: 60,000 by default in `exec` and never in `spawn`;
+    /// 0 for never.
+    pub timeout_ms: Option<f64>,
+    /// Added to the environment.
+    pub env: Option<HashMap<String, String>>,
+    /// Where it starts; the image's directory by default.
+    pub cwd: Option<String>,
+    /// Whom it runs as; the image's user by default.
+    pub user: Option<String>,
+    /// A command, or several, to run one after the other if the one before exits with 0.
+    #[napi(ts_type = "string[] | string[][]")]
+    pub chain: Option<Vec<Vec<String>>>,
+    /// Give it a terminal: all output is standard output then.
+    pub tty: Option<bool>,
+    /// Size of that.
+    pub winsize: Option<WinSize>,
+    /// Its whole standard input.
+    #[napi(ts_type = "Uint8Array | string")]
+    pub stdin: Option<Buffer>,
+    /// Most memory that it and its descendants may have, in bytes.
+    pub max_memory_bytes: Option<f64>,
+    /// Most processes.
+    pub max_processes: Option<f64>,
+    /// Most processors, also parts of one.
+    pub max_cpus: Option<f64>,
+    /// Most bytes of each output that are collected; 256 MiB by default.
+    pub max_output_bytes: Option<f64>,
+}
+
+fn pairs(map: Option<HashMap<String, String>>) -> core::Assign {
+    map.unwrap_or_default().into_iter().collect()
+}
+
+fn mounts(mounts: Option<Vec<MountSpec>>) -> Vec<core::MountOptions> {
+    let mounts = mounts.unwrap_or_default().into_iter();
+    mounts
+        .map(|mount| core::MountOptions {
+            host_path: mount.host_path.into(),
+            guest_tag: mount.guest_tag,
+            symlinks: mount.symlinks,
+            read_only: mount.read_only.unwrap_or_default(),
+            copy_on_write: mount.copy_on_write.unwrap_or_default(),
+            at: mount.at,
+        })
+        .collect()
+}
+
+impl From<BuildOptions> for core::BuildOptions {
+    fn from(from: BuildOptions) -> Self {
+        // Variables in one order, whatever order the map has: the snapshot's key.
+        let mut env = pairs(from.env);
+        env.sort();
+        let mut labels = pairs(from.labels);
+        labels.sort();
+        Self {
+            reference: from.reference,
+            name: from.name,
+            memory_mib: from.memory_mib,
+            vcpus: from.vcpus,
+            pull_policy: from.pull_policy,
+            cmd: from.cmd,
+            entrypoint: from.entrypoint,
+            env,
+            workdir: from.workdir,
+            user: from.user,
+            labels,
+            guest_port: from.guest_port,
+            listener_required: from.listener_required.unwrap_or_default(),
+            mounts: mounts(from.mounts),
+            warmup_tag: from.warmup_tag,
+            snapshots_dir: from.snapshots_dir.map(Into::into),
+        }
+    }
+}
+
+impl From<NetworkOptions> for core::NetworkOptions {
+    fn from(from: NetworkOptions) -> Self {
+        Self {
+            allow_all: from.allow_all.unwrap_or_default(),
+            allow: from.allow.unwrap_or_default(),
+            deny: from.deny.unwrap_or_default(),
+            host_ports: from.host_ports.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<StartOptions> for core::StartOptions {
+    fn from(from: StartOptions) -> Self {
+        Self {
+            memory_mib: from.memory_mib,
+            vcpus: from.vcpus,
+            name: from.name,
+            hostname: from.hostname,
+            network: from.network.map(Into::into),
+            mounts: mounts(from.mounts),
+        }
+    }
+}
+
+impl From<PoolOptions> for core::PoolOptions {
+    fn from(from: PoolOptions) -> Self {
+        Self {
+            min: from.min,
+            max: from.max,
+            acquire_timeout_ms: from.acquire_timeout_ms,
+            idle_timeout_ms: from.idle_timeout_ms,
+            restore_on_release: from.restore_on_release,
+            restore_timeout_ms: from.restore_timeout_ms,
+            machine: core::StartOptions {
+                memory_mib: from.memory_mib,
+                vcpus: from.vcpus,
+                network: from.network.map(Into::into),
+                mounts: mounts(from.mounts),
+                ..core::StartOptions::default()
+            },
+        }
+    }
+}
+
+impl From<ExecOptions> for core::ExecOptions {
+    fn from(from: ExecOptions) -> Self {
+        let plain = from.stage_files.unwrap_or_default().into_iter();
+        let plain = plain.map(|(path, contents)| core::StagedFile {
+            path,
+            bytes: contents.to_vec(),
+            mode: None,
+        });
+        let with_mode = from.stage_files_mode.unwrap_or_default().into_iter();
+        let with_mode = with_mode.map(|file| core::StagedFile {
+            path: file.path,
+            bytes: file.contents.to_vec(),
+            mode: file.mode,
+        });
+        Self {
+            argv: from.argv,
+            staged: plain.chain(with_mode).collect(),
+            timeout_ms: from.timeout_ms,
+            env: pairs(from.env),
+            cwd: from.cwd,
+            user: from.user,
+            chain: from.chain.unwrap_or_default(),
+            tty: from.tty.unwrap_or_default(),
+            winsize: from.winsize.map(|size| (size.cols, size.rows)),
+            stdin: from.stdin.map(|bytes| bytes.to_vec()),
+            max_memory_bytes: from.max_memory_bytes,
+            max_processes: from.max_processes,
+            max_cpus: from.max_cpus,
+            max_output_bytes: from.max_output_bytes,
+        }
+    }
+}

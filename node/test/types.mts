@@ -1,0 +1,50 @@
+// What the declarations must accept, and what not: compiled, never run.
+import { EndedError, Image, SupermachineError } from '@supermachine/core'
+import type { ExecOutput, FileInfo, Pool, PoolStats, Vm } from '@supermachine/core'
+
+const image: Image = await Image.build({
+  ref: 'python:slim',
+  memoryMib: 512,
+  pullPolicy: 'missing',
+  warmupTag: 'v1',
+  warmup: async (vm) => {
+    await vm.exec({ argv: ['python3', '-c', 'import json'], timeoutMs: 60_000 })
+  },
+  mounts: [{ hostPath: '/tmp', guestTag: 'src', symlinks: 'opaque' }]
+})
+const pool: Pool = await image.pool({ min: 0, max: 8, restoreOnRelease: true })
+const stats: PoolStats = pool.stats()
+const idle: number = stats.idle
+
+async function task(code: string): Promise<ExecOutput> {
+  await using vm: Vm = await pool.acquire({ signal: AbortSignal.timeout(1_000) })
+  return await vm.exec({
+    argv: ['python3', '/tmp/task.py'],
+    stageFiles: { '/tmp/task.py': Buffer.from(code) },
+    chain: ['true'],
+    signal: new AbortController().signal
+  })
+}
+const out = await task(`print(${idle})`)
+const text: string = out.stdout.toString() + out.exitCode.toFixed()
+
+const vm = await image.start({ network: { allow: ['*.example.com'] } })
+const child = await vm.spawn({ argv: [text], tty: true, winsize: { cols: 80, rows: 25 } })
+for await (const chunk of child.stdout) chunk.readUInt8(0)
+const stream: ReadableStream<Uint8Array> = child.stderr.stream()
+await child.stdin().close()
+const files: FileInfo[] = await vm.readDir('/')
+const kind: 'file' | 'directory' | string = files[0].kind
+try {
+  await vm.writeFile(kind, await vm.readFile('/etc/passwd'))
+} catch (error) {
+  if (error instanceof EndedError && error.retryable) throw new SupermachineError(error.code)
+}
+
+// @ts-expect-error: there is no such policy.
+await Image.build({ ref: 'x', pullPolicy: 'often' })
+// @ts-expect-error: a command has a program.
+await vm.exec({ timeoutMs: 1 })
+// @ts-expect-error: machines come from images and pools.
+new Vm()
+export { stream }

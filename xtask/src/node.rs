@@ -1,0 +1,246 @@
+//! `cargo xtask node`: the npm package `@supermachine/core`.
+//!
+//! `node` alone builds its native part for this host, `node types` writes
+//! `node/index.d.ts` anew from the sources, and the step `node` of the tests does
+//! the first and checks the second, then runs `node/test` and the examples.
+
+use crate::packages::{self, NODE};
+use crate::{guest_image, process, workspace};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The crate with the native part.
+const PACKAGE: &str = "supermachine-node";
+/// Where the TypeScript compiler and its types of Node come from.
+const TYPESCRIPT: [&str; 2] = ["typescript@5", "@types/node@20"];
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    match arguments {
+        [] => {
+            println!("{}", build()?.display());
+            Ok(())
+        }
+        [word] if word == "types" => {
+            let path = declarations_path();
+            std::fs::write(&path, declarations()?).with_context(|| path.display().to_string())
+        }
+        _ => bail!("usage: cargo xtask node [types]"),
+    }
+}
+
+/// Builds the native part for debugging; where it is.
+fn build() -> Result<PathBuf> {
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--quiet", "-p", PACKAGE])
+            .current_dir(workspace::root()),
+    )?;
+    let name = if cfg!(target_os = "macos") {
+        "libsupermachine_node.dylib"
+    } else {
+        "libsupermachine_node.so"
+    };
+    Ok(workspace::target_dir()?.join("debug").join(name))
+}
+
+fn directory() -> PathBuf {
+    workspace::root().join("node")
+}
+
+fn declarations_path() -> PathBuf {
+    directory().join("index.d.ts")
+}
+
+/// One item that napi-derive tells the types of, as it writes them.
+struct Item {
+    comment: String,
+    members: String,
+    is_class: bool,
+}
+
+/// What `index.d.ts` must be.
+fn declarations() -> Result<String> {
+    let told = workspace::target_dir()?.join("node-types");
+    // A name that was not there before has cargo run the macros again.
+    let fresh = told.join(std::process::id().to_string());
+    let _ = std::fs::remove_dir_all(&told);
+    std::fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["check", "--locked", "--quiet", "-p", PACKAGE])
+            .env("NAPI_TYPE_DEF_TMP_FOLDER", &fresh)
+            .current_dir(workspace::root()),
+    )?;
+    let lines = std::fs::read_to_string(fresh.join(PACKAGE)).context("no types were told")?;
+    let head = std::fs::read_to_string(directory().join("types-head.d.ts"))?;
+    write_declarations(&head, &lines)
+}
+
+fn write_declarations(head: &str, lines: &str) -> Result<String> {
+    let mut items: BTreeMap<String, Item> = BTreeMap::new();
+    for line in lines.lines() {
+        let told: serde_json::Value = serde_json::from_str(line).context("a type's line")?;
+        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+        let name = text("name");
+        // What only index.js uses.
+        if name == "CancelToken" {
+            continue;
+        }
+        match &*text("kind") {
+            "struct" | "interface" => {
+                let item = Item {
+                    comment: text("js_doc"),
+                    members: text("def"),
+                    is_class: text("kind") == "struct",
+                };
+                items.insert(name, item);
+            }
+            "impl" => {
+                let item = items
+                    .get_mut(&name)
+                    .context("functions before their class")?;
+                item.members = text("def");
+            }
+            other => bail!("node/src has a {other}, which `cargo xtask node types` does not know"),
+        }
+    }
+    let mut written = head.to_owned();
+    for (name, item) in items {
+        let kind = if item.is_class {
+            "declare class"
+        } else {
+            "interface"
+        };
+        write!(written, "\n{}export {kind} {name} {{\n", item.comment)?;
+        if item.is_class {
+            written.push_str("  private constructor()\n");
+        }
+        for line in item.members.lines() {
+            // Those of a comment stay one column further in.
+            let inner = line.strip_prefix(" *").map(|rest| format!(" *{rest}"));
+            let line = inner.unwrap_or_else(|| line.trim_start().to_owned());
+            writeln!(written, "  {}", line.trim_end())?;
+        }
+        written.push_str("}\n");
+    }
+    Ok(written)
+}
+
+/// The step of `cargo xtask test`.
+pub fn test() -> Result<()> {
+    if !process::exists("node") {
+        packages::ensure(&[&NODE])?;
+    }
+    let native = build()?;
+    let there = std::fs::read_to_string(declarations_path())?;
+    ensure!(
+        there == declarations()?,
+        "node/index.d.ts is not what node/src says: run cargo xtask node types"
+    );
+    types()?;
+    let image = format!("oci:{}", guest_image::busybox()?.display());
+    let scratch = workspace::target_dir()?.join("node-test");
+    let _ = std::fs::remove_dir_all(&scratch);
+    std::fs::create_dir_all(&scratch)?;
+    let node = |arguments: &[&Path]| {
+        let mut command = Command::new("node");
+        command
+            .args(arguments)
+            .current_dir(directory())
+            .env("SUPERMACHINE_NATIVE", &native)
+            .env("SUPERMACHINE_SNAPSHOTS", scratch.join("snapshots"))
+            .env("TMPDIR", &scratch)
+            .env("TEST_IMAGE", &image);
+        command
+    };
+    let worker = workspace::target_dir()?.join("release/supermachine-worker");
+    let flag = Path::new("--test");
+    process::shown(node(&[flag, Path::new("test")]).env("SUPERMACHINE_WORKER", &worker))?;
+    let mut examples: Vec<PathBuf> = std::fs::read_dir(directory().join("examples"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    examples.sort();
+    for example in examples {
+        let said = process::output(node(&[&example]).env("SUPERMACHINE_WORKER", &worker))?;
+        ensure!(!said.is_empty(), "{} says nothing", example.display());
+    }
+    std::fs::remove_dir_all(&scratch).context("cannot tidy up")
+}
+
+/// That the declarations are TypeScript, and say what the examples and tests of
+/// types need. Skipped, with a word, where npm cannot fetch the compiler.
+fn types() -> Result<()> {
+    let tools = workspace::target_dir()?.join("node-tools");
+    let compiler = tools.join("node_modules/typescript/bin/tsc");
+    if !compiler.is_file() {
+        std::fs::create_dir_all(&tools)?;
+        let fetched = process::output(
+            Command::new("npm")
+                .args([
+                    "install",
+                    "--no-save",
+                    "--no-audit",
+                    "--no-fund",
+                    "--prefix",
+                ])
+                .arg(&tools)
+                .args(TYPESCRIPT),
+        );
+        if let Err(error) = fetched {
+            eprintln!("types of @supermachine/core not checked: {error:#}");
+            return Ok(());
+        }
+    }
+    process::shown(
+        Command::new("node")
+            .arg(compiler)
+            .args(["--noEmit", "--strict", "--target", "es2022", "--lib"])
+            .args([
+                "es2022,dom,esnext.disposable",
+                "--module",
+                "nodenext",
+                "--typeRoots",
+            ])
+            .arg(tools.join("node_modules/@types"))
+            .args(["--types", "node"])
+            .arg(directory().join("test/types.mts"))
+            .current_dir(directory()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_are_written_from_what_the_macros_tell() {
+        let lines = [
+            r#"{"kind":"struct","name":"Vm","js_doc":"/** A machine. */\n","def":""}"#,
+            r#"{"kind":"impl","name":"Vm","js_doc":"","def":"/**\n * Two\n * lines.\n */\n run(): void\nget id(): string"}"#,
+            r#"{"kind":"interface","name":"Options","js_doc":"","def":"a?: number"}"#,
+            r#"{"kind":"struct","name":"CancelToken","js_doc":"","def":""}"#,
+        ]
+        .join("\n");
+        let expected = "head\n
+export interface Options {
+  a?: number
+}
+
+/** A machine. */
+export declare class Vm {
+  private constructor()
+  /**
+   * Two
+   * lines.
+   */
+  run(): void
+  get id(): string
+}
+";
+        assert_eq!(write_declarations("head\n", &lines).unwrap(), expected);
+        assert!(write_declarations("", r#"{"kind":"enum","name":"E"}"#).is_err());
+    }
+}
