@@ -8,8 +8,8 @@ use supermachine_oci_bake::Cancel;
 use crate::authority::host_of;
 use crate::credentials::Credentials;
 use crate::error::PullError;
+use crate::key::VerifyKey;
 use crate::proxy::Proxies;
-use crate::verify::VerifyKey;
 
 /// Directories with a directory for each host, as Docker and podman have them.
 const CERTIFICATE_DIRECTORIES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];

@@ -15,8 +15,9 @@ use crate::blob::Blob;
 use crate::config::ClientConfig;
 use crate::error::PullError;
 use crate::host::Endpoint;
+use crate::key::VerifyKey;
 use crate::network::Network;
-use crate::verify::{self, VerifyKey};
+use crate::verify;
 use crate::watch::Watch;
 
 /// Most bytes of a manifest or an index, which registries are told to take at least.
@@ -92,7 +93,25 @@ impl Client {
         let root = roots.first().ok_or(ImageError::NoImage)?;
         let signatures = verify::signatures_of(name, &root.digest).map_err(source)?;
         let signatures = self.image(&signatures, image.policy, image.store)?;
-        verify::check(name, &root.digest, &signatures, key)?;
+        let none = || {
+            let reason = "there is no signature beside it";
+            source(verify::unverified(name, &root.digest, reason))
+        };
+        let lists = signatures.roots().map_err(|error| match error {
+            ImageError::Source(cause)
+                if matches!(
+                    cause.downcast_ref::<PullError>(),
+                    Some(PullError::NotFound { .. } | PullError::NotHere { .. })
+                ) =>
+            {
+                none()
+            }
+            error => error,
+        })?;
+        let list = lists.first().ok_or_else(none)?;
+        let list = signatures.document(list).map_err(source)?;
+        let get = |blob: &Descriptor| signatures.document(blob);
+        verify::check((name, &root.digest), key, &list, &get).map_err(source)?;
         debug!(image = %name, digest = %root.digest, "the key has signed it");
         Ok(signatures)
     }
@@ -248,7 +267,7 @@ impl RemoteImage<'_> {
     }
 
     /// A document that may be here.
-    pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PullError> {
         if let Some(bytes) = self.store.document(descriptor) {
             return Ok(bytes);
         }
@@ -306,7 +325,7 @@ impl BlobSource for RemoteImage<'_> {
     }
 }
 
-pub(crate) fn source(error: PullError) -> ImageError {
+fn source(error: PullError) -> ImageError {
     ImageError::Source(Box::new(error))
 }
 

@@ -15,9 +15,11 @@ use support::*;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const SIGNED: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// A key to sign with, and the public one.
 struct Signer {
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
     public: VerifyKey,
 }
 
