@@ -6,6 +6,7 @@ use crate::qemu::{Machine, Qemu};
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use supermachine::{AssetPaths, Engine, ExecOutcome, Image, OciImageBuilder, Vm, VmConfig};
 
 /// The machine that most benches use, on both sides.
@@ -200,9 +201,16 @@ fn config(assets: &AssetPaths, machine: Machine) -> VmConfig {
         .with_vcpus(machine.vcpus)
 }
 
+/// Longer than any command takes that is measured.
+const LONGEST_COMMAND: Duration = Duration::from_secs(600);
+
 /// Runs a shell command in a machine of ours and returns what it wrote.
 pub fn run(vm: &Vm, command: &str) -> Result<String> {
-    let outcome = vm.exec(["/bench/busybox", "sh", "-c", command])?;
+    let outcome = vm
+        .exec_builder()
+        .argv(["/bench/busybox", "sh", "-c", command])
+        .timeout(LONGEST_COMMAND)
+        .output()?;
     text(command, outcome)
 }
 

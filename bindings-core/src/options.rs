@@ -2,6 +2,7 @@
 //! numbers of one kind.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use supermachine::{
     Command, MountSpec, Network, NetworkPolicy, NetworkRule, OciImageBuilder, PoolBuilder,
@@ -346,10 +347,10 @@ impl ExecOptions {
             let mode = optional("mode", file.mode, 0)?.unwrap_or(0o644);
             command = command.stage_file_mode(file.path, file.bytes, mode);
         }
-        if let Some(timeout) = milliseconds("timeoutMs", self.timeout_ms)?
-            && !timeout.is_zero()
-        {
-            command = command.timeout(timeout);
+        if let Some(timeout) = milliseconds("timeoutMs", self.timeout_ms)? {
+            // The library has a limit of its own where none is named.
+            let for_ever = timeout.is_zero();
+            command = command.timeout(if for_ever { Duration::MAX } else { timeout });
         }
         for (name, value) in self.env {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -398,7 +399,6 @@ impl ExecOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn argv(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -428,7 +428,8 @@ mod tests {
             timeout_ms: Some(0.0),
             ..options
         };
-        assert_eq!(for_ever.collected().unwrap(), expected);
+        let unlimited = expected.timeout(Duration::MAX);
+        assert_eq!(for_ever.collected().unwrap(), unlimited);
     }
 
     #[test]

@@ -114,6 +114,8 @@ kinds! {
     Attach = 0x34, ToAgent, 24;
     /// Ask for the durable commands.
     ListExecs = 0x35, ToAgent, 0;
+    /// Connect to a port of the machine.
+    Dial = 0x36, ToAgent, 8;
 
     /// First frame of a connection the agent opened to the host.
     AgentReady = 0x81, ToClient, MAX_MESSAGE_BYTES + FIXED;
@@ -263,6 +265,14 @@ impl Deframer {
     #[must_use]
     pub fn has_partial(&self) -> bool {
         self.buffer.len() > self.taken
+    }
+
+    /// Takes what was received behind the last frame, and is empty then.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.buffer.split_off(self.taken.min(self.buffer.len()));
+        self.buffer = Vec::new();
+        self.taken = 0;
+        rest
     }
 
     /// A rare huge `Exec` must not pin its memory for the connection's life.

@@ -8,6 +8,7 @@ use crate::server::Parser;
 use crate::tree::{self, TreeEvent, TreeReader};
 use crate::{
     Deframer, Direction, ExecFlags, ExecRequest, Offsets, ProtoError, Reply, Request, Resume,
+    Transport,
 };
 
 /// Splits `data` at places that depend on `seed`.
@@ -125,7 +126,8 @@ fn session_for(seed: u8) -> Session {
         5 => session.resume(&Resume::new(&[9; 32], 1, [2; 16])),
         6 => session
             .start_workload(&ExecRequest::new([b"serve".to_vec()]))
-            .and_then(|()| session.await_listener(80, 1_000)),
+            .and_then(|()| session.await_listener(80, 1_000))
+            .and_then(|()| session.dial(Transport::Tcp, 80)),
         7 => session
             .quiesce(true)
             .and_then(|()| session.alone())

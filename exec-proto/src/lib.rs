@@ -35,7 +35,7 @@ pub use exited::{ExitStatus, Exited};
 pub use frame::{Deframer, Direction, HEADER_BYTES, Kind, encode_header};
 pub use hello::{AgentReady, CAP_TREE_KILL, Hello};
 pub use reply::{ErrorKind, Failure, Reply};
-pub use request::{FileChunk, Request};
+pub use request::{FileChunk, MAX_DATAGRAM_BYTES, Request, Transport};
 pub use resume::{Resume, Resumed};
 pub use text::Printable;
 pub use workload::{WorkloadReport, WorkloadState};

@@ -84,6 +84,8 @@ error_kinds! {
     NoSuchExec = 16 => 125;
     /// Another host has taken the command's streams.
     TakenOver = 17 => 125;
+    /// Nothing takes connections on the port.
+    Refused = 18 => 125;
 }
 
 /// A failed request.

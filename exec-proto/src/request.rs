@@ -135,6 +135,14 @@ pub enum Request<'a> {
         /// Most bytes of output wanted.
         tail_bytes: u32,
     },
+    /// Connect to a port of this machine; once that is answered, the connection is
+    /// that connection.
+    Dial {
+        /// What is spoken there.
+        transport: Transport,
+        /// The port.
+        port: u16,
+    },
     /// Wait until a socket of this machine listens on a TCP port.
     AwaitListener {
         /// The port.
@@ -143,6 +151,28 @@ pub enum Request<'a> {
         timeout_ms: u64,
     },
 }
+
+/// What a port is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A stream, which ends in each direction on its own.
+    Tcp,
+    /// Datagrams, each as a `u16` length of at most [`MAX_DATAGRAM_BYTES`] and that
+    /// many bytes.
+    Udp,
+}
+
+impl Transport {
+    fn number(self) -> u32 {
+        match self {
+            Self::Tcp => 0,
+            Self::Udp => 1,
+        }
+    }
+}
+
+/// Longest datagram that is passed on: the longest that IPv4 has room for (RFC 768).
+pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 /// Highest signal number of arm64 Linux (`_NSIG`).
 const MAX_SIGNAL: u32 = 64;
@@ -193,6 +223,10 @@ impl<'a> Request<'a> {
             Self::WorkloadStatus { tail_bytes } => put_frame(out, Kind::WorkloadStatus, |out| {
                 out.extend_from_slice(&tail_bytes.to_le_bytes());
             }),
+            Self::Dial { transport, port } => put_frame(out, Kind::Dial, |out| {
+                out.extend_from_slice(&u32::from(*port).to_le_bytes());
+                out.extend_from_slice(&transport.number().to_le_bytes());
+            }),
             Self::AwaitListener { port, timeout_ms } => {
                 put_frame(out, Kind::AwaitListener, |out| {
                     out.extend_from_slice(&u32::from(*port).to_le_bytes());
@@ -224,13 +258,18 @@ impl<'a> Request<'a> {
             Kind::WorkloadStatus => Self::WorkloadStatus {
                 tail_bytes: fields.u32()?,
             },
-            Kind::AwaitListener => {
-                let port = u16::try_from(fields.u32()?).ok().filter(|port| *port != 0);
-                Self::AwaitListener {
-                    port: port.ok_or_else(|| fields.bad("no such port"))?,
-                    timeout_ms: fields.u64()?,
-                }
-            }
+            Kind::AwaitListener => Self::AwaitListener {
+                port: read_port(&mut fields)?,
+                timeout_ms: fields.u64()?,
+            },
+            Kind::Dial => Self::Dial {
+                port: read_port(&mut fields)?,
+                transport: match fields.u32()? {
+                    0 => Transport::Tcp,
+                    1 => Transport::Udp,
+                    _ => return Err(fields.bad("unknown transport")),
+                },
+            },
             Kind::Quiesce => Self::Quiesce {
                 drop_caches: match fields.u32()? {
                     0 => false,
@@ -267,6 +306,11 @@ impl<'a> Request<'a> {
         fields.end()?;
         Ok(request)
     }
+}
+
+fn read_port(fields: &mut Reader<'_>) -> Result<u16, ProtoError> {
+    let port = u16::try_from(fields.u32()?).ok().filter(|port| *port != 0);
+    port.ok_or_else(|| fields.bad("no such port"))
 }
 
 fn read_signal(fields: &mut Reader<'_>) -> Result<u32, ProtoError> {

@@ -1,5 +1,7 @@
 //! The agent's end: bytes in, requests out.
 
+use alloc::vec::Vec;
+
 use crate::{Deframer, Direction, Kind, ProtoError, Request};
 
 /// Splits and decodes what a host sends, insisting on a hello first.
@@ -34,6 +36,12 @@ impl Parser {
     /// memory bounded.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.frames.feed(bytes);
+    }
+
+    /// Takes what was received behind the last request, for a connection that is
+    /// something else from there on.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        self.frames.take_rest()
     }
 
     /// The next request, if one is complete.

@@ -6,8 +6,8 @@ use supermachine_exec_proto::{
     AgentReady, Attached, Deframer, Direction, ErrorKind, ExecFlags, ExecInfo, ExecLimits,
     ExecRequest, ExitStatus, Exited, Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES,
     MAX_FILE_BYTES, MAX_HOSTNAME_BYTES, Offsets, ProtoError, Reply, Request, Resume, Resumed,
-    STDIN_WINDOW_BYTES, StdinState, VERSION, WORKLOAD_TAIL_BYTES, WinSize, WorkloadReport,
-    WorkloadState, encode_header,
+    STDIN_WINDOW_BYTES, StdinState, Transport, VERSION, WORKLOAD_TAIL_BYTES, WinSize,
+    WorkloadReport, WorkloadState, encode_header,
 };
 
 const EXITED: Exited = Exited {
@@ -151,6 +151,10 @@ fn every_request_survives_the_wire() {
         Request::AwaitListener {
             port: 65_535,
             timeout_ms: u64::MAX,
+        },
+        Request::Dial {
+            transport: Transport::Udp,
+            port: 1,
         },
     ];
     let mut bytes = Vec::new();
@@ -588,6 +592,38 @@ fn workload_with_what_needs_a_connection_is_refused_by_both_ends() {
     }
     assert!(Session::new().await_listener(0, 1).is_err());
     assert!(Session::new().signal_workload(0).is_err());
+}
+
+#[test]
+fn dialed_connection_carries_what_the_port_speaks() {
+    let mut session = Session::new();
+    session.dial(Transport::Tcp, 22).unwrap();
+    let mut wire = wire(&[hello(), Reply::Done]);
+    wire.extend_from_slice(b"SSH-2.0-");
+    session.feed(&wire);
+    let hello = session.next_event().unwrap();
+    assert!(matches!(hello, Some(Event::Hello(_))), "{hello:?}");
+    assert_eq!(session.next_event().unwrap(), Some(Event::Done));
+    assert_eq!(session.take_rest(), b"SSH-2.0-");
+    assert!(session.take_rest().is_empty());
+
+    let mut parser = Parser::new();
+    let mut sent = session.outgoing().to_vec();
+    sent.extend_from_slice(&[0xff; 20]);
+    parser.feed(&sent);
+    assert!(matches!(parser.next_request(), Ok(Some(Request::Hello(_)))));
+    let dial = Request::Dial {
+        transport: Transport::Tcp,
+        port: 22,
+    };
+    assert_eq!(parser.next_request(), Ok(Some(dial)));
+    assert_eq!(parser.take_rest(), [0xff; 20]);
+
+    assert!(Session::new().dial(Transport::Tcp, 0).is_err());
+    for bad in [[0_u32, 0], [65_536, 0], [80, 2]] {
+        let payload: Vec<u8> = bad.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert!(Request::decode(Kind::Dial, &payload).is_err(), "{bad:?}");
+    }
 }
 
 #[test]

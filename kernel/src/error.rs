@@ -11,7 +11,8 @@ use crate::Asset;
 pub enum KernelError {
     /// No searched directory holds the asset.
     #[error(
-        "no guest {asset} found in {}; `cargo xtask assets` builds it",
+        "no guest {asset} found in {}; `cargo xtask assets` builds it, and \
+         `supermachine assets install DIR` puts it where every program finds it",
         list(.searched)
     )]
     Missing {

@@ -13,6 +13,7 @@ mod dns;
 pub mod driver;
 mod io;
 pub mod policy;
+mod record;
 mod stack;
 mod tcp;
 mod wire;
@@ -20,6 +21,7 @@ mod wire;
 pub use config::{Addresses, Config};
 pub use dns::{Answer, Family};
 pub use io::{Close, FlowId, Frame, Io, Offloads, PartialChecksum, Segmentation, Ticket};
+pub use record::{End, FlowRecord};
 pub use stack::{BadState, Counters, Stack};
 pub use wire::Mac;
 

@@ -10,6 +10,9 @@ pub struct PoolConfig {
     pub min: usize,
     /// Most workers alive at any time.
     pub max: usize,
+    /// Most workers that one tenant has at a time, of those who name one; nothing is as
+    /// many as there are.
+    pub max_per_tenant: Option<usize>,
     /// How long a worker above `min` may be idle; nothing keeps it forever.
     pub idle_timeout: Option<Duration>,
     /// How long an acquire waits; nothing is forever. Interfaces that count in
@@ -42,6 +45,7 @@ impl Default for PoolConfig {
         Self {
             min: 0,
             max: 8,
+            max_per_tenant: None,
             idle_timeout: Some(Duration::from_secs(60)),
             acquire_timeout: Some(Duration::from_secs(30)),
             restore_on_release: true,
@@ -72,6 +76,10 @@ impl PoolConfig {
     pub fn validate(&self) -> Result<(), PoolError> {
         let rules = [
             (self.max > 0, "max must be at least 1"),
+            (
+                self.max_per_tenant != Some(0),
+                "a tenant must have at least 1",
+            ),
             (self.min <= self.max, "min must not be above max"),
             (
                 self.idle_timeout != Some(Duration::ZERO),

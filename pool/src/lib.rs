@@ -5,12 +5,14 @@
 mod budget;
 mod config;
 mod error;
+mod ids;
 mod jobs;
 mod metrics;
 pub mod policy;
 mod pool;
 mod shared;
 mod sync;
+mod tenants;
 mod ticket;
 mod worker;
 

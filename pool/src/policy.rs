@@ -10,21 +10,17 @@
 //! Everything but `Idle` and `Leased` has a deadline, after which the worker is
 //! killed. A dead worker is forgotten: what is still told about it is ignored.
 
+use crate::ids::Waiter;
+pub use crate::ids::{TicketId, WorkerId};
 use crate::metrics::PoolMetrics;
+use crate::tenants::Tenants;
 use crate::{Failure, PoolConfig, PoolError};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A worker that dies sooner after it became idle may have been dead already.
 const LEAST_LIFE: Duration = Duration::from_secs(1);
-
-/// A worker, by the order in which it was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(u64);
-
-/// Someone who waits for a worker, by the order in which they came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TicketId(u64);
 
 /// What has to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,12 +69,6 @@ struct Slot {
     since: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Waiter {
-    ticket: TicketId,
-    since: Duration,
-}
-
 /// How many there are of what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
@@ -117,7 +107,9 @@ pub struct Policy {
     workers: BTreeMap<WorkerId, Slot>,
     /// Idle workers, the one that waits longest first.
     idle: VecDeque<WorkerId>,
+    /// Those who may have a worker, in the order they came.
     waiters: VecDeque<Waiter>,
+    tenants: Tenants,
     next_worker: u64,
     next_ticket: u64,
     /// Failures to start since the last success.
@@ -150,6 +142,7 @@ impl Policy {
         config.validate()?;
         Ok(Self {
             worker_bytes: config.worker_bytes,
+            tenants: Tenants::new(config.max_per_tenant),
             config,
             workers: BTreeMap::new(),
             idle: VecDeque::new(),
@@ -187,6 +180,7 @@ impl Policy {
     }
 
     fn turn_away(&mut self, ticket: TicketId, error: PoolError) {
+        self.tenants.left(ticket);
         self.metrics.refuse();
         self.actions.push(Action::Refuse(ticket, error));
     }
@@ -196,7 +190,7 @@ impl Policy {
     pub fn stats(&self) -> PoolStats {
         let mut stats = PoolStats {
             alive: self.workers.len(),
-            waiting: self.waiters.len(),
+            waiting: self.waiters.len() + self.tenants.outside(),
             min: self.config.min,
             max: self.config.max,
             spawned: self.spawned,
@@ -243,15 +237,22 @@ impl Policy {
         self.worker_bytes = bytes.max(self.worker_bytes - self.worker_bytes / 8);
     }
 
-    /// Someone wants a worker.
-    pub fn acquire(&mut self, now: Duration) -> TicketId {
+    /// Someone wants a worker, as one of a tenant's if they say so: of those no more are
+    /// served at once than [`PoolConfig::max_per_tenant`]. More wait for one of their own
+    /// to come back, and then have the place in the line that they came at.
+    pub fn acquire(&mut self, tenant: Option<Arc<str>>, now: Duration) -> TicketId {
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
         if self.is_closed() {
             self.turn_away(ticket, PoolError::Closed);
             return ticket;
         }
-        self.waiters.push_back(Waiter { ticket, since: now });
+        let waiter = Waiter { ticket, since: now };
+        let joins = match tenant {
+            Some(tenant) => self.tenants.come(tenant, waiter),
+            None => Some(waiter),
+        };
+        self.waiters.extend(joins);
         self.settle(now);
         ticket
     }
@@ -259,6 +260,7 @@ impl Policy {
     /// Someone no longer waits. Nothing happens if the ticket was answered.
     pub fn cancel(&mut self, ticket: TicketId, now: Duration) {
         self.waiters.retain(|waiter| waiter.ticket != ticket);
+        self.tenants.left(ticket);
         self.settle(now);
     }
 
@@ -307,6 +309,7 @@ impl Policy {
     pub fn release(&mut self, worker: WorkerId, now: Duration) {
         if self.state(worker) == Some(WorkerState::Leased) {
             self.dead_on_arrival = 0;
+            self.tenants.came_back(worker);
             if self.is_closed() {
                 self.kill(worker);
             } else if self.config.restore_on_release {
@@ -323,6 +326,7 @@ impl Policy {
     /// A granted worker comes back that nobody has touched.
     pub fn give_back(&mut self, worker: WorkerId, now: Duration) {
         if self.state(worker) == Some(WorkerState::Leased) {
+            self.tenants.came_back(worker);
             self.make_idle(worker, now);
         }
         self.settle(now);
@@ -347,18 +351,24 @@ impl Policy {
     ) {
         if self.state(worker) == Some(WorkerState::Leased) {
             self.metrics.take_back(now.saturating_sub(since));
+            self.tenants.taken_back(worker, ticket);
             self.kill(worker);
             self.died_at_once(Failure::new("worker died before it was used"), now);
             if self.is_closed() {
                 self.turn_away(ticket, PoolError::Closed);
             } else {
-                let before = self
-                    .waiters
-                    .partition_point(|waiter| waiter.ticket < ticket);
-                self.waiters.insert(before, Waiter { ticket, since });
+                self.join(Waiter { ticket, since });
             }
         }
         self.settle(now);
+    }
+
+    /// Gives someone the place in the line that they came at.
+    fn join(&mut self, waiter: Waiter) {
+        let before = self
+            .waiters
+            .partition_point(|other| other.ticket < waiter.ticket);
+        self.waiters.insert(before, waiter);
     }
 
     /// Keeps at least `min` workers from now on, and has room for at least `max`.
@@ -391,10 +401,11 @@ impl Policy {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let workers = self.workers.values().filter_map(|slot| self.deadline(slot));
-        let waiter = self
-            .waiters
-            .front()
-            .and_then(|waiter| self.patience(waiter));
+        let oldest = [self.waiters.front(), self.tenants.oldest_outside()];
+        let waiter = oldest
+            .into_iter()
+            .flatten()
+            .filter_map(|waiter| self.patience(waiter));
         let evict = self.next_eviction().map(|(_, at)| at);
         let wanting = self.wanted() > 0;
         let retries = [self.closed_until, self.budget_refused_until];
@@ -454,6 +465,7 @@ impl Policy {
 
     fn kill(&mut self, worker: WorkerId) {
         if self.workers.remove(&worker).is_some() {
+            self.tenants.came_back(worker);
             self.idle.retain(|idle| *idle != worker);
             self.actions.push(Action::Kill(worker));
         }
@@ -508,10 +520,18 @@ impl Policy {
         if self.is_closed() {
             self.close();
         } else {
-            self.serve(now);
-            self.evict(now);
-            self.start(now);
-            self.refuse(now);
+            // Whoever is refused makes room for another of the same tenant.
+            loop {
+                while let Some(waiter) = self.tenants.next() {
+                    self.join(waiter);
+                }
+                self.serve(now);
+                self.evict(now);
+                self.start(now);
+                if !self.refuse(now) {
+                    break;
+                }
+            }
         }
         debug_assert!(self.workers.len() <= self.config.max);
         debug_assert!(self.idle.is_empty() || self.waiters.is_empty());
@@ -535,6 +555,9 @@ impl Policy {
         for waiter in std::mem::take(&mut self.waiters) {
             self.turn_away(waiter.ticket, PoolError::Closed);
         }
+        while let Some(waiter) = self.tenants.give_up(|_| true) {
+            self.turn_away(waiter.ticket, PoolError::Closed);
+        }
         let useless: Vec<WorkerId> = self
             .workers
             .iter()
@@ -554,6 +577,7 @@ impl Policy {
             self.metrics.grant(now.saturating_sub(waiter.since));
             self.idle.pop_back();
             self.waiters.pop_front();
+            self.tenants.granted(ticket, worker);
             self.enter(worker, WorkerState::Leased, now);
             self.actions.push(Action::Grant(ticket, worker));
         }
@@ -591,8 +615,9 @@ impl Policy {
         }
     }
 
-    /// Refuses those who waited too long, or in vain.
-    fn refuse(&mut self, now: Duration) {
+    /// Refuses those who waited too long, or in vain; whether there were any.
+    fn refuse(&mut self, now: Duration) -> bool {
+        let waited_before = self.waiters.len() + self.tenants.outside();
         if let (Some(until), true) = (self.closed_until, self.workers.is_empty())
             && until > now
         {
@@ -608,11 +633,7 @@ impl Policy {
                 self.turn_away(waiter.ticket, error.clone());
             }
         }
-        while let Some(waiter) = self.waiters.front().copied() {
-            if self.patience(&waiter).is_none_or(|until| until > now) {
-                break;
-            }
-            self.waiters.pop_front();
+        while let Some(waiter) = self.pop_late(now) {
             let waited = now.saturating_sub(waiter.since);
             let error = if self.memory_is_short {
                 PoolError::OverBudget {
@@ -625,6 +646,17 @@ impl Policy {
                 PoolError::Timeout { waited, failure }
             };
             self.turn_away(waiter.ticket, error);
+        }
+        self.waiters.len() + self.tenants.outside() < waited_before
+    }
+
+    /// Someone who has waited too long, in the line or outside.
+    fn pop_late(&mut self, now: Duration) -> Option<Waiter> {
+        let timeout = self.config.acquire_timeout?;
+        let is_late = |waiter: &Waiter| waiter.since.saturating_add(timeout) <= now;
+        match self.waiters.front() {
+            Some(waiter) if is_late(waiter) => self.waiters.pop_front(),
+            _ => self.tenants.give_up(is_late),
         }
     }
 }

@@ -69,7 +69,14 @@ impl<F: Factory> Pool<F> {
     /// Gets in line for a worker. The ticket is a future, and can also be
     /// waited for; dropped, it leaves the line.
     pub fn request(&self) -> Ticket<F> {
-        Ticket::new(Arc::clone(&self.shared), self.shared.request())
+        Ticket::new(Arc::clone(&self.shared), self.shared.request(None))
+    }
+
+    /// Gets in line for a worker as one of a tenant's, of which no more are served at
+    /// once than [`PoolConfig::max_per_tenant`].
+    pub fn request_for(&self, tenant: &str) -> Ticket<F> {
+        let tenant = Some(Arc::from(tenant));
+        Ticket::new(Arc::clone(&self.shared), self.shared.request(tenant))
     }
 
     /// Waits for a worker.

@@ -338,10 +338,10 @@ impl<F: Factory> Shared<F> {
         self.run(errands);
     }
 
-    pub(crate) fn request(self: &Arc<Self>) -> TicketId {
+    pub(crate) fn request(self: &Arc<Self>, tenant: Option<Arc<str>>) -> TicketId {
         let mut core = lock(&self.core);
         let now = self.now();
-        let ticket = core.policy.acquire(now);
+        let ticket = core.policy.acquire(tenant, now);
         let entry = Waiting {
             since: now,
             waker: None,

@@ -61,6 +61,8 @@ mod budget;
 mod config;
 #[path = "../src/error.rs"]
 mod error;
+#[path = "../src/ids.rs"]
+mod ids;
 #[path = "../src/jobs.rs"]
 mod jobs;
 #[path = "../src/metrics.rs"]
@@ -71,6 +73,8 @@ mod policy;
 mod pool;
 #[path = "../src/shared.rs"]
 mod shared;
+#[path = "../src/tenants.rs"]
+mod tenants;
 #[path = "../src/ticket.rs"]
 mod ticket;
 #[path = "../src/worker.rs"]

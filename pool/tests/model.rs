@@ -2,6 +2,7 @@
 //! happens, with a clock that only moves when told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use supermachine_pool::policy::{Action, Policy, TicketId, WorkerId, WorkerState};
 use supermachine_pool::{Failure, PoolConfig, PoolError};
@@ -44,7 +45,9 @@ struct Model {
     now: Duration,
     workers: BTreeMap<WorkerId, (Life, Duration)>,
     waiting: Vec<(TicketId, Duration)>,
-    granted: BTreeSet<WorkerId>,
+    /// Whose a ticket is, of those who say so.
+    tenants: BTreeMap<TicketId, Arc<str>>,
+    granted: BTreeMap<WorkerId, TicketId>,
     budget: Option<usize>,
     closed: bool,
     ever: BTreeSet<WorkerId>,
@@ -59,7 +62,8 @@ impl Model {
             now: Duration::ZERO,
             workers: BTreeMap::new(),
             waiting: Vec::new(),
-            granted: BTreeSet::new(),
+            tenants: BTreeMap::new(),
+            granted: BTreeMap::new(),
             budget,
             closed: false,
             ever: BTreeSet::new(),
@@ -118,11 +122,12 @@ impl Model {
                 self.granted.remove(&worker);
             }
             Action::Grant(ticket, worker) => {
-                let (first, _) = self.waiting.remove(0);
+                let first = self.first_in_line().expect("somebody waits");
+                let (first, _) = self.waiting.remove(first);
                 assert_eq!(first, ticket, "not first come, first served");
                 assert!(self.answered.insert(ticket));
                 assert_eq!(self.workers[&worker].0, Life::Idle, "not idle");
-                assert!(self.granted.insert(worker), "lent twice");
+                assert_eq!(self.granted.insert(worker, ticket), None, "lent twice");
                 self.enter(worker, Life::Leased);
             }
             Action::Refuse(ticket, error) => {
@@ -153,7 +158,7 @@ impl Model {
         assert_eq!(stats.waiting, self.waiting.len());
         assert_eq!(stats.in_use, self.granted.len());
         assert!(
-            stats.idle == 0 || stats.waiting == 0,
+            stats.idle == 0 || self.first_in_line().is_none(),
             "idle while some wait"
         );
         for (worker, (life, since)) in &self.workers {
@@ -185,9 +190,26 @@ impl Model {
         }
     }
 
+    /// Where whoever is to be served next is among those who wait.
+    fn first_in_line(&self) -> Option<usize> {
+        let most = self.config.max_per_tenant.unwrap_or(usize::MAX);
+        let has_room = |ticket: &TicketId| {
+            let tenant = self.tenants.get(ticket);
+            let same = |other: &&TicketId| self.tenants.get(other) == tenant;
+            tenant.is_none() || self.granted.values().filter(same).count() < most
+        };
+        self.waiting.iter().position(|(ticket, _)| has_room(ticket))
+    }
+
     fn acquire(&mut self) -> TicketId {
+        self.acquire_for(None)
+    }
+
+    fn acquire_for(&mut self, tenant: Option<&str>) -> TicketId {
+        let tenant = tenant.map(Arc::<str>::from);
         // The answer may come before the number is known outside.
-        let ticket = self.policy.acquire(self.now);
+        let ticket = self.policy.acquire(tenant.clone(), self.now);
+        self.tenants.extend(tenant.map(|tenant| (ticket, tenant)));
         self.waiting.push((ticket, self.now));
         self.apply();
         ticket
@@ -238,7 +260,10 @@ impl Model {
         let leased = random.pick(&self.with(Life::Leased));
         let idle = random.pick(&self.with(Life::Idle));
         match (choice, spawning.or(restoring).or(resetting)) {
-            (0..22, _) => drop(self.acquire()),
+            (0..22, _) => {
+                let tenant = random.pick(&[None, Some("a"), Some("b"), Some("c")]);
+                self.acquire_for(tenant.flatten());
+            }
             (22..27, _) => {
                 let tickets: Vec<TicketId> = self.waiting.iter().map(|(id, _)| *id).collect();
                 if let Some(ticket) = random.pick(&tickets) {
@@ -310,6 +335,7 @@ fn configuration(random: &mut Random) -> PoolConfig {
         max,
         idle_timeout: (random.below(3) > 0).then(|| millis(random)),
         acquire_timeout: (random.below(3) > 0).then(|| millis(random)),
+        max_per_tenant: (random.below(2) > 0).then(|| 1 + random.below(3)),
         restore_on_release: random.below(4) > 0,
         spawn_timeout: millis(random),
         restore_timeout: millis(random),
@@ -450,8 +476,8 @@ fn refused_memory_is_an_error_of_its_own_at_the_timeout() {
         ..PoolConfig::default()
     })
     .expect("valid");
-    policy.acquire(Duration::ZERO);
-    let second = policy.acquire(Duration::ZERO);
+    policy.acquire(None, Duration::ZERO);
+    let second = policy.acquire(None, Duration::ZERO);
     let actions = policy.take_actions();
     let [
         Action::Spawn { worker, must: true },
@@ -498,7 +524,7 @@ fn measured_memory_is_believed_at_once_when_more_and_slowly_when_less() {
 fn workers_that_die_before_use_open_the_circuit_too() {
     let mut policy = Policy::new(PoolConfig::default()).expect("valid");
     let now = Duration::ZERO;
-    let ticket = policy.acquire(now);
+    let ticket = policy.acquire(None, now);
     let mut spawned = 0;
     loop {
         let actions = policy.take_actions();
@@ -561,7 +587,7 @@ fn what_was_done_is_counted_and_a_worker_that_was_dead_is_not() {
         });
         worker.expect("one is started")
     };
-    let first = policy.acquire(at(0));
+    let first = policy.acquire(None, at(0));
     let dead = started(&mut policy);
     policy.spawned(dead, at(1));
     policy.ready(dead, at(1));
@@ -575,7 +601,7 @@ fn what_was_done_is_counted_and_a_worker_that_was_dead_is_not() {
     policy.spawned(worker, at(2));
     policy.ready(worker, at(3));
     // The next one waits in vain.
-    policy.acquire(at(3));
+    policy.acquire(None, at(3));
     policy.tick(at(8));
     policy.release(worker, at(9));
     let metrics = policy.metrics();
@@ -585,4 +611,36 @@ fn what_was_done_is_counted_and_a_worker_that_was_dead_is_not() {
         (metrics.spawned, metrics.failed),
         (policy.stats().spawned, policy.stats().failed)
     );
+}
+
+#[test]
+fn a_tenant_with_all_it_may_have_holds_nobody_else_up() {
+    let mut model = simple(|config| {
+        config.max = 4;
+        config.max_per_tenant = Some(2);
+        config.acquire_timeout = Some(Duration::from_secs(1));
+    });
+    let greedy: Vec<TicketId> = (0..4).map(|_| model.acquire_for(Some("greedy"))).collect();
+    settle(&mut model);
+    let stats = model.policy.stats();
+    assert_eq!((stats.in_use, stats.waiting, stats.alive), (2, 2, 2));
+    // Whoever comes later is served, though there are some who came before.
+    model.acquire_for(Some("other"));
+    model.acquire();
+    settle(&mut model);
+    assert_eq!(model.policy.stats().in_use, 4);
+    let lease = *model
+        .granted
+        .iter()
+        .find(|(_, ticket)| **ticket == greedy[0])
+        .expect("granted")
+        .0;
+    model.come_back(lease, 2);
+    model.ready(lease);
+    assert!(model.answered.contains(&greedy[2]), "the next of its own");
+    assert!(!model.answered.contains(&greedy[3]));
+    // The last one has waited as long as anybody may.
+    model.advance(Duration::from_secs(1));
+    assert!(model.answered.contains(&greedy[3]));
+    assert_eq!(model.policy.stats().waiting, 0);
 }

@@ -11,7 +11,7 @@ mod a64;
 
 use a64::campaign::{Plan, run};
 use std::time::Instant;
-use supermachine_softhv::jit::Policy;
+use supermachine_softhv::Tier;
 
 fn main() {
     let mut plan = Plan {
@@ -19,15 +19,15 @@ fn main() {
         first: 0,
         instructions: 100_000_000,
         batches: u64::MAX,
-        policy: Policy::OFF,
+        tier: Tier::Interpret,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--tier" {
-            plan.policy = match arguments.next().as_deref() {
-                Some("off") => Policy::OFF,
-                Some("eager") => Policy::EAGER,
-                Some("restless") => Policy::RESTLESS,
+            plan.tier = match arguments.next().as_deref() {
+                Some("off") => Tier::Interpret,
+                Some("eager") => Tier::Compile,
+                Some("restless") => Tier::Restless,
                 _ => usage(),
             };
             continue;

@@ -220,6 +220,14 @@ impl CodeCache {
         self.epoch = epoch;
     }
 
+    /// In a forked process, before it opens or closes anything: parts from the
+    /// process that the code was made in.
+    pub fn part(&mut self) {
+        if let Some(tier) = &mut self.tier {
+            tier.part();
+        }
+    }
+
     /// Makes the code of another process's vCPU that of one here: which
     /// addresses it is reached by is not known yet.
     pub fn settle(&mut self, vm: &VmShared) {

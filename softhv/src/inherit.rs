@@ -35,6 +35,7 @@ pub fn take_over(vm: &VmShared) {
         match vcpu.try_take_mail() {
             Some(mail) => {
                 mail.code.iter().for_each(|range| code.invalidate(range));
+                code.part();
                 legacy.push((vcpu.index(), code));
             }
             None => std::mem::forget(code),
@@ -56,6 +57,7 @@ pub fn claim(index: usize, vm: &VmShared) -> Option<CodeCache> {
 mod tests {
     use super::*;
     use crate::cpu::Cpu;
+    use crate::jit::Tier;
     use crate::link::CodeRange;
     use std::sync::Arc;
 
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn code_goes_to_the_vcpu_of_the_same_number_unless_it_is_stale() {
-        let parent = Arc::new(VmShared::new(40));
+        let parent = Arc::new(VmShared::new(40, Tier::Auto));
         let mut cpus = Vec::new();
         for _ in 0..3 {
             let link = parent.add_vcpu().unwrap();
@@ -84,10 +86,20 @@ mod tests {
         cpus[0].shared.post_code(stale);
         cpus[1].shared.enter();
         let mode = cpus[0].mode();
+        #[cfg(compiles)]
+        let compiled = {
+            let entry = cpus[0].code.find(mode, PLACE).unwrap();
+            // SAFETY: the entry of one of its blocks.
+            unsafe { cpus[0].code.compile(entry.cast_mut()) };
+            assert!(crate::jit::tests::is_written_to(entry));
+            entry
+        };
         take_over(&parent);
         std::mem::forget(parent);
+        #[cfg(compiles)]
+        assert!(!crate::jit::tests::is_written_to(compiled));
 
-        let child = VmShared::new(40);
+        let child = VmShared::new(40, Tier::Auto);
         assert!(!child.code_pages.may_hold(PLACE));
         let code = claim(0, &child).unwrap();
         assert!(child.code_pages.may_hold(PLACE));

@@ -7,13 +7,21 @@ use std::sync::Arc;
 #[path = "jit/policy.rs"]
 pub mod policy;
 
-pub use policy::{COUNTS, Policy, set_policy};
+pub use policy::{COUNTS, Refusal, Tier};
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = false;
 
+/// Always why not.
+///
+/// # Errors
+/// [`Refusal::NotBuilt`].
+pub fn probe() -> Result<(), Refusal> {
+    Err(Refusal::NotBuilt)
+}
+
 /// Never one.
 #[must_use]
-pub fn compiler(_: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
+pub fn compiler(_: Tier, _: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
     None
 }

@@ -58,7 +58,8 @@ pub mod walk;
 pub mod words;
 mod zeroes;
 
-pub use abi::api;
+pub use abi::{api, api_with};
+pub use jit::Tier;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

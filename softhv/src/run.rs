@@ -71,7 +71,7 @@ impl Cpu {
             mmu: Mmu::new(Arc::clone(&shared)),
             code: {
                 let mut code = crate::code::CodeCache::new(stale);
-                code.set_tier(crate::jit::compiler(&vm.code_memory));
+                code.set_tier(crate::jit::compiler(vm.tier, &vm.code_memory));
                 code
             },
             timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),

@@ -22,8 +22,12 @@ pub trait Compiler: Send {
     /// Forgets all code. Nobody may be executing it.
     fn clear(&mut self);
 
-    /// In a forked process: keeps the code, but writes nowhere that the parent
-    /// does, and counts it in the `memory` of its new machine.
+    /// In a forked process, before it opens or closes anything: keeps the code, but
+    /// closes the files that the parent writes to. Later their numbers may be those
+    /// of others.
+    fn part(&mut self);
+
+    /// In a forked process: counts the code in the `memory` of its new machine.
     fn settle(&mut self, memory: &Arc<CodeMemory>);
 
     /// Bytes of host code that there are.

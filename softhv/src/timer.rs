@@ -267,7 +267,7 @@ mod tests {
     const NOW: u64 = 1_000_000;
 
     fn timers(with_gic: bool) -> VcpuTimers<VmShared> {
-        let vm = Arc::new(VmShared::new(36));
+        let vm = Arc::new(VmShared::new(36, crate::jit::Tier::Auto));
         if with_gic {
             vm.install_gic(Gic::new(GicConfig {
                 distributor: 0x0800_0000,

@@ -7,6 +7,7 @@ use crate::held::Presence;
 use crate::phys::{MemoryFlags, PhysError, PhysMap};
 use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 
+use crate::jit::Tier;
 use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
 use crate::page::PAGE_SIZE;
 use crate::tier::CodeMemory;
@@ -30,6 +31,8 @@ pub struct VmShared {
     pub code_pages: CodePages,
     /// How much of what they compiled they keep.
     pub code_memory: Arc<CodeMemory>,
+    /// How vCPUs execute code.
+    pub tier: Tier,
     gic: OnceLock<Gic>,
     vcpus: RwLock<Arc<Vec<Arc<VcpuShared>>>>,
     count: AtomicUsize,
@@ -38,13 +41,14 @@ pub struct VmShared {
 
 impl VmShared {
     /// A VM without memory, interrupt controller and vCPUs.
-    pub fn new(ipa_bits: u32) -> Self {
+    pub fn new(ipa_bits: u32, tier: Tier) -> Self {
         Self {
             phys: PhysMap::new(ipa_bits),
             alarm: Alarm::new(),
             dirty: DirtyLog::default(),
             code_pages: CodePages::new(),
             code_memory: Arc::default(),
+            tier,
             gic: OnceLock::new(),
             vcpus: RwLock::default(),
             count: AtomicUsize::new(0),

@@ -7,18 +7,18 @@ use std::collections::HashSet;
 
 use a64::campaign::{Plan, batch, run};
 use a64::report::disassemble;
-use supermachine_softhv::jit::Policy;
+use supermachine_softhv::Tier;
 
 /// Instructions compared by the test; longer runs: the example `a64-soak`.
 const INSTRUCTIONS: u64 = 10_000_000;
 
-fn run_streams(policy: Policy, first: u64) {
+fn run_streams(tier: Tier, first: u64) {
     let plan = Plan {
         seed: 1,
         first,
         instructions: INSTRUCTIONS,
         batches: u64::MAX,
-        policy,
+        tier,
     };
     let tally = run(plan, |_| ());
     println!("{tally:?}");
@@ -28,12 +28,12 @@ fn run_streams(policy: Policy, first: u64) {
 
 #[test]
 fn random_streams_leave_the_state_that_qemu_leaves() {
-    run_streams(Policy::OFF, 0);
+    run_streams(Tier::Interpret, 0);
 }
 
 #[test]
 fn compiled_streams_leave_the_state_that_qemu_leaves() {
-    run_streams(Policy::EAGER, 0);
+    run_streams(Tier::Compile, 0);
 }
 
 /// Mnemonics of every encoding group, as the GNU disassembler prefers them.

@@ -12,7 +12,8 @@ use a64::report::{Reference, explain};
 use a64::{Batch, Outcome, Random, Stop, Stream, generate, inputs};
 use oracle::Runner;
 use std::sync::atomic::Ordering;
-use supermachine_softhv::jit::{COUNTS, IS_BUILT, Policy};
+use supermachine_softhv::Tier;
+use supermachine_softhv::jit::{COUNTS, IS_BUILT};
 
 /// Instructions compared by the test.
 const INSTRUCTIONS: u64 = 10_000_000;
@@ -94,9 +95,9 @@ fn compare(machine: &mut Machine, batch: &Batch, seed: u64) -> (Vec<Outcome>, u6
 }
 
 /// Runs streams until `least` instructions were compared.
-fn run_streams(policy: Policy, least: u64) {
+fn run_streams(tier: Tier, least: u64) {
     let (mut instructions, mut runs, mut faults, mut undefined) = (0, 0, 0, 0);
-    machine(policy, |machine| {
+    machine(tier, |machine| {
         for seed in 1.. {
             let batch = batch(&mut Random::new(seed));
             let (outcomes, steps) = compare(machine, &batch, seed);
@@ -117,7 +118,7 @@ fn run_streams(policy: Policy, least: u64) {
 
 #[test]
 fn random_streams_leave_the_state_that_the_oracle_leaves() {
-    run_streams(Policy::OFF, INSTRUCTIONS);
+    run_streams(Tier::Interpret, INSTRUCTIONS);
 }
 
 /// What was compiled since the start of the process.
@@ -128,14 +129,14 @@ fn compiled() -> [u64; 3] {
 #[test]
 fn compiled_streams_leave_the_state_that_the_oracle_leaves() {
     let before = compiled();
-    run_streams(Policy::EAGER, INSTRUCTIONS);
+    run_streams(Tier::Compile, INSTRUCTIONS);
     assert_can_compile(before, compiled());
 }
 
 #[test]
 fn streams_that_are_compiled_and_dropped_midway_leave_the_state_that_the_oracle_leaves() {
     let before = compiled();
-    run_streams(Policy::RESTLESS, INSTRUCTIONS);
+    run_streams(Tier::Restless, INSTRUCTIONS);
     let after = compiled();
     assert_can_compile(before, after);
     if IS_BUILT {

@@ -15,6 +15,8 @@ mod layout;
 mod litmus;
 #[path = "system/machine.rs"]
 mod machine;
+#[path = "system/rewriting.rs"]
+mod rewriting;
 #[path = "system/stack.rs"]
 mod stack;
 #[path = "system/stepping.rs"]
@@ -23,4 +25,4 @@ mod stepping;
 mod translation;
 
 /// What the engine compiles here.
-const POLICY: supermachine_softhv::jit::Policy = supermachine_softhv::jit::Policy::EAGER;
+const TIER: supermachine_softhv::Tier = supermachine_softhv::Tier::Compile;

@@ -6,11 +6,13 @@
 //! does not undo it: a machine that was being started is stopped when it is there.
 //! Dropping the future of [`AsyncPool::acquire`] leaves the line.
 
+mod files;
+
 use crate::exec::tasks::{self, blocking};
 use crate::{
-    Command, Copied, CopyOptions, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, FileInfo,
-    Image, OciImageBuilder, Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, Vm,
-    VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
+    Command, CopyReport, Error, ExecId, ExecInfo, ExecOutcome, Image, OciImageBuilder, Pool,
+    PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, TcpForwarder, UdpForwarder,
+    UnixForwarder, Vm, VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -121,11 +123,30 @@ impl AsyncPool {
     /// # Errors
     /// As [`Pool::acquire`].
     pub fn acquire(&self) -> impl Future<Output = Result<AsyncPooledVm, Error>> + Send + use<> {
-        let ticket = self.0.ticket();
+        self.lease(None)
+    }
+
+    /// Leases a machine for a tenant as [`Pool::acquire_for`] does. Waits as
+    /// [`AsyncPool::acquire`].
+    ///
+    /// # Errors
+    /// As [`Pool::acquire_for`].
+    pub fn acquire_for(
+        &self,
+        tenant: &str,
+    ) -> impl Future<Output = Result<AsyncPooledVm, Error>> + Send + use<> {
+        self.lease(Some(tenant))
+    }
+
+    fn lease(
+        &self,
+        tenant: Option<&str>,
+    ) -> impl Future<Output = Result<AsyncPooledVm, Error>> + Send + use<> {
+        let (ticket, hooks) = (self.0.ticket(tenant), self.0.hooks());
         async move {
             let leased = ticket.await?;
-            let leased = if leased.clock_is_off() {
-                blocking(move || leased.on_time()).await?
+            let leased = if leased.clock_is_off() || hooks.handed_out.is_some() {
+                blocking(move || leased.ready(&hooks)).await?
             } else {
                 leased
             };
@@ -212,123 +233,6 @@ macro_rules! machine {
             pub async fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.execs()).await
-            }
-
-            /// Writes a file in the guest, as [`Vm::write_file`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::write_file`].
-            pub async fn write_file(
-                &self,
-                path: impl Into<String>,
-                bytes: impl Into<Vec<u8>>,
-            ) -> Result<(), Error> {
-                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
-                blocking(move || vm.write_file(&path, &bytes)).await
-            }
-
-            /// Reads a file of the guest, as [`Vm::read_file`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::read_file`].
-            pub async fn read_file(&self, path: impl Into<String>) -> Result<Vec<u8>, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.read_file(&path)).await
-            }
-
-            /// Says what is at a path, as [`Vm::stat`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::stat`].
-            pub async fn stat(&self, path: impl Into<Vec<u8>>) -> Result<FileInfo, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.stat(&path)).await
-            }
-
-            /// Lists a directory, as [`Vm::read_dir`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::read_dir`].
-            pub async fn read_dir(&self, path: impl Into<Vec<u8>>) -> Result<Vec<FileInfo>, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.read_dir(&path)).await
-            }
-
-            /// Makes a directory, as [`Vm::mkdir`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::mkdir`].
-            pub async fn mkdir(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.mkdir(&path)).await
-            }
-
-            /// Makes a directory and those above it, as [`Vm::mkdir_all`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::mkdir_all`].
-            pub async fn mkdir_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.mkdir_all(&path)).await
-            }
-
-            /// Removes a file, a link or an empty directory, as [`Vm::remove`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::remove`].
-            pub async fn remove(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.remove(&path)).await
-            }
-
-            /// Removes a directory with all that is in it, as [`Vm::remove_all`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::remove_all`].
-            pub async fn remove_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.remove_all(&path)).await
-            }
-
-            /// Gives a file or directory another name, as [`Vm::rename`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::rename`].
-            pub async fn rename(
-                &self,
-                from: impl Into<Vec<u8>>,
-                to: impl Into<Vec<u8>>,
-            ) -> Result<(), Error> {
-                let (vm, from, to) = (self.vm.clone(), from.into(), to.into());
-                blocking(move || vm.rename(&from, &to)).await
-            }
-
-            /// Copies a tree into the guest, as [`Vm::copy_in_with`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::copy_in_with`].
-            pub async fn copy_in(
-                &self,
-                host: impl Into<PathBuf>,
-                guest: impl Into<Vec<u8>>,
-                options: CopyOptions,
-            ) -> Result<Copied, Error> {
-                let (vm, host, guest) = (self.vm.clone(), host.into(), guest.into());
-                blocking(move || vm.copy_in_with(&host, &guest, &options)).await
-            }
-
-            /// Copies a tree out of the guest, as [`Vm::copy_out_with`] does.
-            ///
-            /// # Errors
-            /// As [`Vm::copy_out_with`].
-            pub async fn copy_out(
-                &self,
-                guest: impl Into<Vec<u8>>,
-                host: impl Into<PathBuf>,
-                options: CopyOptions,
-            ) -> Result<Copied, Error> {
-                let (vm, guest, host) = (self.vm.clone(), guest.into(), host.into());
-                blocking(move || vm.copy_out_with(&guest, &host, &options)).await
             }
 
             /// Makes a snapshot of the running machine, as [`Vm::snapshot`] does.
@@ -437,6 +341,48 @@ macro_rules! machine {
             pub async fn connect(&self, port: u32) -> Result<UnixStream, Error> {
                 let vm = self.vm.clone();
                 blocking(move || vm.connect(port)).await
+            }
+
+            /// Has a TCP port of the host lead to one of the guest, as [`Vm::expose_tcp`]
+            /// does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_tcp`].
+            pub async fn expose_tcp(
+                &self,
+                host_port: u16,
+                guest_port: u16,
+            ) -> Result<TcpForwarder, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.expose_tcp(host_port, guest_port)).await
+            }
+
+            /// Has a UDP port of the host lead to one of the guest, as [`Vm::expose_udp`]
+            /// does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_udp`].
+            pub async fn expose_udp(
+                &self,
+                host_port: u16,
+                guest_port: u16,
+            ) -> Result<UdpForwarder, Error> {
+                let vm = self.vm.clone();
+                blocking(move || vm.expose_udp(host_port, guest_port)).await
+            }
+
+            /// Has a Unix socket of the host lead to a port of the guest, as
+            /// [`Vm::expose_unix`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::expose_unix`].
+            pub async fn expose_unix(
+                &self,
+                host_path: impl Into<PathBuf>,
+                guest_port: u16,
+            ) -> Result<UnixForwarder, Error> {
+                let (vm, path) = (self.vm.clone(), host_path.into());
+                blocking(move || vm.expose_unix(path, guest_port)).await
             }
 
             /// Where clients of one's own reach ports of the guest: [`Vm::vsock_path`].

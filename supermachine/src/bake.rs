@@ -7,15 +7,13 @@ use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
 use crate::image::default_cache;
-use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT, HEARTBEAT_PAUSE, LISTENER_TIMEOUT};
+use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
 use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, Vm, VmConfig, mount, stamp};
-use exec_proto::ErrorKind;
-use exec_proto::client::Event;
+use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, mount, stamp};
 use oci_bake::{BakeOptions, ExtraFile};
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
@@ -35,21 +33,6 @@ pub const DEFAULT_WARMUP_TAG: &str = "default";
 /// Most memory pages a working set is taken from: beyond that, reading ahead
 /// costs more than it saves.
 const MAX_WORKING_SET_PAGES: u64 = (32 << 20) / 4096;
-
-/// When a machine that is being baked is captured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Trigger {
-    /// As soon as it serves commands. A workload starts in each copy.
-    #[default]
-    Ready,
-    /// When its workload listens on the guest port.
-    Listener,
-    /// This long after its workload was started.
-    After(Duration),
-    /// When its agent has answered this often since the workload was started.
-    Heartbeat(u64),
-}
 
 type Warmup = Arc<dyn Fn(&Vm) -> Result<(), Error> + Send + Sync>;
 
@@ -504,7 +487,8 @@ impl OciImageBuilder {
             workload
         } else {
             vm.start_workload(&workload, Deadline::within(GUEST_ANSWER_TIMEOUT))?;
-            self.await_trigger(vm)?;
+            let port = self.guest_port.unwrap_or(DEFAULT_GUEST_PORT);
+            self.trigger.await_in(vm, port)?;
             debug!(trigger = ?self.trigger, "workload has come to the moment of the snapshot");
             Workload::Running
         };
@@ -512,50 +496,6 @@ impl OciImageBuilder {
             warmup(vm)?;
         }
         Ok(workload)
-    }
-
-    fn await_trigger(&self, vm: &Vm) -> Result<(), Error> {
-        match self.trigger {
-            Trigger::Ready => Ok(()),
-            Trigger::After(time) => {
-                std::thread::sleep(time);
-                Ok(())
-            }
-            Trigger::Listener => {
-                let port = self.guest_port.unwrap_or(DEFAULT_GUEST_PORT);
-                let limit = u64::try_from(LISTENER_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-                let channel = vm.open_session(|session| session.await_listener(port, limit))?;
-                channel
-                    .answer(|event| matches!(event, Event::Done).then_some(()))
-                    .map_err(|error| with_output(vm, error))
-            }
-            Trigger::Heartbeat(count) => {
-                for beat in 0..count {
-                    let channel = vm.open_session(|session| session.ping(beat))?;
-                    channel.answer(|event| matches!(event, Event::Pong(_)).then_some(()))?;
-                    std::thread::sleep(HEARTBEAT_PAUSE);
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Adds what the workload wrote to the news that it ended or was too slow.
-fn with_output(vm: &Vm, error: Error) -> Error {
-    match error {
-        Error::Exec {
-            kind: ErrorKind::WorkloadEnded | ErrorKind::TimedOut,
-            message,
-        } => Error::Workload {
-            reason: message,
-            // Without it the reason is still worth telling.
-            output: vm.workload_status().map_or_else(
-                |_| String::new(),
-                |status| String::from_utf8_lossy(&status.tail).into_owned(),
-            ),
-        },
-        error => error,
     }
 }
 

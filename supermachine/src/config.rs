@@ -22,6 +22,21 @@ pub enum Engine {
     Soft,
 }
 
+/// How the software engine executes a guest's code. The results are the same; this is
+/// for diagnosis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Tier {
+    /// What runs often is compiled, where the host lets it; all else is interpreted.
+    #[default]
+    Auto,
+    /// Everything is interpreted.
+    Interpret,
+    /// Everything is compiled before it runs; a host where that cannot be is an error.
+    Compile,
+}
+
 /// What `/etc/machine-id` holds in a machine that starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,12 +68,20 @@ impl MachineId {
     }
 }
 
+/// What a machine's worker may take of its host, if it is limited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostLimits {
+    pub memory_mib: Option<u64>,
+    pub cpu_thousandths: Option<u64>,
+}
+
 /// Configuration of a machine: what the image does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
     pub(crate) memory_mib: Option<usize>,
     pub(crate) vcpus: Option<u32>,
     pub(crate) engine: Engine,
+    pub(crate) tier: Tier,
     pub(crate) assets: Option<AssetPaths>,
     pub(crate) worker: Option<PathBuf>,
     pub(crate) boot_timeout: Duration,
@@ -73,6 +96,7 @@ pub struct VmConfig {
     pub(crate) clock: WallClock,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<MountSpec>,
+    pub(crate) host_limits: HostLimits,
 }
 
 /// Most vCPUs a guest can use: what its kernel is built for
@@ -87,6 +111,7 @@ impl Default for VmConfig {
             memory_mib: None,
             vcpus: None,
             engine: Engine::Auto,
+            tier: Tier::Auto,
             assets: None,
             worker: None,
             boot_timeout: BOOT_TIMEOUT,
@@ -101,6 +126,7 @@ impl Default for VmConfig {
             clock: WallClock::default(),
             network: Network::Off,
             mounts: Vec::new(),
+            host_limits: HostLimits::default(),
         }
     }
 }
@@ -129,6 +155,12 @@ impl VmConfig {
     /// Which engine runs the guest.
     pub fn with_engine(mut self, engine: Engine) -> Self {
         self.engine = engine;
+        self
+    }
+
+    /// How the software engine executes code; other engines have no such choice.
+    pub fn with_tier(mut self, tier: Tier) -> Self {
+        self.tier = tier;
         self
     }
 
@@ -237,6 +269,28 @@ impl VmConfig {
         self
     }
 
+    /// The most memory of the host that the machine's worker may have, in MiB: the guest's
+    /// memory that it has touched, what it writes of its snapshot's, and some 20 MiB. At
+    /// the limit the system reclaims what it can, and then ends the worker. On Linux, by
+    /// a control group of version 2 that this user may make, as in a session of systemd;
+    /// elsewhere no machine starts with a limit. Children of a fork share their
+    /// parent's.
+    pub fn with_host_memory_mib(mut self, memory_mib: u64) -> Self {
+        self.host_limits.memory_mib = Some(memory_mib);
+        self
+    }
+
+    /// The most processor time of the host that the machine's worker gets, in
+    /// processors: half of one with 0.5. It is slowed down to that. By the same means as
+    /// [`VmConfig::with_host_memory_mib`].
+    pub fn with_host_cpus(mut self, cpus: f64) -> Self {
+        // A conversion of floats saturates.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let thousandths = (cpus * 1000.0) as u64;
+        self.host_limits.cpu_thousandths = Some(thousandths);
+        self
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -277,6 +331,17 @@ impl VmConfig {
                 needs: "at least one",
             });
         }
+        let HostLimits {
+            memory_mib,
+            cpu_thousandths,
+        } = self.host_limits;
+        // The kernel takes no less than a hundredth of a processor.
+        if memory_mib == Some(0) || cpu_thousandths.is_some_and(|thousandths| thousandths < 10) {
+            return Err(Error::Unsuitable {
+                what: "a limit on what a machine takes of its host",
+                needs: "at least 1 MiB, and a hundredth of a processor",
+            });
+        }
         // It becomes a word of the kernel's command line.
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         for name in [&self.hostname, &self.name].into_iter().flatten() {
@@ -310,6 +375,10 @@ mod tests {
         assert!(refused(VmConfig::new().with_memory_mib(0)).contains("memory"));
         assert!(refused(VmConfig::new().with_vcpus(0)).contains("vCPU"));
         assert!(refused(VmConfig::new().with_max_processes(0)).contains("processes"));
+        for cpus in [0.0, 0.009, -1.0, f64::NAN] {
+            assert!(refused(VmConfig::new().with_host_cpus(cpus)).contains("of its host"));
+        }
+        assert!(refused(VmConfig::new().with_host_memory_mib(0)).contains("of its host"));
         let text = refused(VmConfig::new().with_vcpus(17));
         assert!(text.contains("17") && text.contains("at most 16"), "{text}");
     }

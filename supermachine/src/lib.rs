@@ -35,6 +35,7 @@ mod mount;
 mod network;
 mod overrides;
 mod pool;
+mod ports;
 mod pull;
 mod random;
 pub mod running;
@@ -43,19 +44,20 @@ mod stamp;
 mod stats;
 mod store;
 mod template;
+mod trigger;
 mod unfinished;
 mod vm;
 mod worker;
 mod workload;
 
 pub use assets::{AssetPaths, snapshots_dir};
-pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder, Trigger};
+pub use bake::{DEFAULT_GUEST_PORT, DEFAULT_WARMUP_TAG, OciImageBuilder};
 pub use changes::{ChangeKind, MountChange};
 pub use compat::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS,
     THROUGHPUT_PROFILE_VCPUS,
 };
-pub use config::{Engine, MAX_VCPUS, MachineId, VmConfig};
+pub use config::{Engine, MAX_VCPUS, MachineId, Tier, VmConfig};
 pub use embedder::executable::{run_worker, worker_main};
 pub use embedder::handle::VmStatus;
 pub use error::{Cause, Error, ErrorKind};
@@ -70,10 +72,12 @@ pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{Network, NetworkPolicy, NetworkRule};
 pub use oci_bake::{ExtraFile, ImageConfig};
-pub use pool::{Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm};
+pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
+pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
 pub use stats::{DiskStats, ExitStats, FaultStats, MemoryStats, RestoreStats, VmStats};
 pub use store::{Damage, GcOptions, Store, StoreItem, StoreKind};
+pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use workload::{WorkloadState, WorkloadStatus};
 
@@ -85,6 +89,9 @@ const _: () = {
     is_shared::<PooledVm>();
     is_shared::<ExecBuilder<'_>>();
     is_shared::<ExecChild>();
+    is_shared::<TcpForwarder>();
+    is_shared::<UdpForwarder>();
+    is_shared::<UnixForwarder>();
     is_shared::<Error>();
     is_data::<Image>();
     is_data::<Pool>();

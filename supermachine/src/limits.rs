@@ -10,10 +10,11 @@
 //! | copy, reset, fork | [`RESTORE_TIMEOUT`], or as configured | the worker's answer, the agent's call and from [`CALL_TIMEOUT`] on ours, its memory |
 //! | snapshot | [`SNAPSHOT_LOCK_TIMEOUT`], then [`CAPTURE_TIMEOUT`] | [`ANSWER_TIMEOUT`] until it goes on |
 //! | bake | [`BAKE_LOCK_TIMEOUT`], then start, trigger, warm-up, snapshot | [`LISTENER_TIMEOUT`] in [`GUEST_ANSWER_TIMEOUT`] |
-//! | command with a time limit | that, then [`OVERRUN_TIMEOUT`] and [`LATE_PROBE_TIMEOUT`] | [`GREETING_TIMEOUT`], and in it [`REFUSAL_TIMEOUT`] |
-//! | command without one | its end | [`GREETING_TIMEOUT`]; [`PROBE_TIMEOUT`] after each silent [`PROBE_INTERVAL`] |
+//! | command with a time limit | that, by default [`COLLECTED_TIMEOUT`] if it is collected, then [`OVERRUN_TIMEOUT`] and [`LATE_PROBE_TIMEOUT`] | [`GREETING_TIMEOUT`], and in it [`REFUSAL_TIMEOUT`]; [`PROBE_TIMEOUT`] after each silent [`PROBE_INTERVAL`] |
+//! | command without one | its end | the same |
 //! | file, status, other requests | [`GUEST_ANSWER_TIMEOUT`]; [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] |
 //! | connection to a guest's port | [`ACCEPT_TIMEOUT`] | |
+//! | connection to a port of the host | [`DIAL_TIMEOUT`], then its end | [`GREETING_TIMEOUT`] |
 //! | stop of a machine | [`END_TIMEOUT`], then [`KILL_TIMEOUT`] | |
 //! | graceful stop of a machine | the caller's, then as for a stop | |
 //! | pause, resume, figures of a machine | [`ANSWER_TIMEOUT`] of the worker | [`GREETING_TIMEOUT`] for the clock |
@@ -112,11 +113,13 @@ pub const LISTENER_TIMEOUT: Duration = seconds(120);
 pub const HEARTBEAT_PAUSE: Duration = milliseconds(50);
 /// A program of the guest accepts a connection.
 pub const ACCEPT_TIMEOUT: Duration = seconds(10);
+/// A command whose output is collected, if it does not say: what the npm package
+/// promises. Whoever wants to wait longer says so.
+pub const COLLECTED_TIMEOUT: Duration = seconds(60);
 /// A command ends for its host this much later than its time limit, with the
 /// time for a look at its worker: the guest ends it, and says so, in less.
 pub const OVERRUN_TIMEOUT: Duration = seconds(10).saturating_sub(LATE_PROBE_TIMEOUT);
-/// An agent without a time limit is silent before its worker is asked whether it
-/// still lives.
+/// An agent is silent before its worker is asked whether it still lives.
 pub const PROBE_INTERVAL: Duration = seconds(10);
 /// A worker says that it lives.
 pub const PROBE_TIMEOUT: Duration = seconds(30);
@@ -129,6 +132,18 @@ pub const MACHINE_END_TIMEOUT: Duration = seconds(2);
 pub const KEPT_CONNECTION: Duration = seconds(5);
 /// Looks at the end of a time limit while a stream is full.
 pub const FULL_STREAM_PAUSE: Duration = milliseconds(100);
+
+// Ports of the host that lead to services of a guest.
+
+/// A service takes a connection that came to its port: an agent that greets late, and
+/// the ten seconds that it gives the service.
+pub const DIAL_TIMEOUT: Duration = seconds(45);
+/// Takes connections again, where there are as many as there may be, or this process
+/// has no descriptors left.
+pub const PORT_PAUSE: Duration = milliseconds(50);
+/// Somebody who sent datagrams says no more: what RFC 4787 asks of translators, at
+/// the least.
+pub const DATAGRAM_REST: Duration = seconds(120);
 
 /// Looks at whether a workload has ended that was told to.
 pub const WORKLOAD_END_PAUSE: Duration = milliseconds(50);
@@ -213,6 +228,7 @@ const _: () = {
     is_within(LATE_COPY, RESTORE_TIMEOUT);
     is_within(LISTENER_TIMEOUT, GUEST_ANSWER_TIMEOUT);
     is_within(REFUSAL_TIMEOUT, GREETING_TIMEOUT);
+    is_within(GREETING_TIMEOUT, DIAL_TIMEOUT);
     is_within(LATE_PROBE_TIMEOUT, OVERRUN_TIMEOUT);
     is_within(CAPTURE_TIMEOUT, BAKE_LOCK_TIMEOUT);
     is_within(GLANCE_TIMEOUT, MACHINE_END_TIMEOUT);

@@ -5,6 +5,7 @@
 
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
+use crate::embedder::instance::Instance;
 use crate::ending::ask_to_end;
 use crate::exec::{self, Channel, Opens, Unwatched};
 use crate::host;
@@ -53,6 +54,9 @@ pub struct Description {
     /// What it was labelled with.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Ports of the host that lead to the guest, as `127.0.0.1:8080->80/tcp`.
+    #[serde(default)]
+    pub ports: Vec<String>,
     /// It has another time than the host, which its owner gives it.
     #[serde(default)]
     pub has_own_time: bool,
@@ -88,6 +92,21 @@ pub(crate) fn write(dir: &Path, description: &Description) -> Result<(), Error> 
         runtime_dir::lock_names().map_err(Error::host("cannot lock the names of machines", dir))?;
     check_name(name)?;
     write_file(dir, description)
+}
+
+/// Describes which ports lead to the machine of a runtime directory now. Its owner
+/// alone does, one at a time.
+pub(crate) fn set_ports(dir: &Path, ports: Vec<String>) -> Result<(), Error> {
+    match described(dir) {
+        Some(description) => write_file(
+            dir,
+            &Description {
+                ports,
+                ..description
+            },
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Whether a machine may have this name now.
@@ -131,12 +150,8 @@ pub(crate) fn of(id: &str) -> Option<RunningVm> {
     read(&runtime_dir::of(id)?)
 }
 
-/// The machine of a runtime directory, if it has one that runs.
-fn read(dir: &Path) -> Option<RunningVm> {
-    let occupant = Occupant::of(dir).ok()?;
-    if !occupant.is_alive() {
-        return None;
-    }
+/// What is written down of the machine of a runtime directory.
+fn described(dir: &Path) -> Option<Description> {
     let mut text = Vec::new();
     let file = runtime_dir::open_regular(&dir.join(FILE)).ok()?;
     // What is longer is left out, not cut.
@@ -144,9 +159,18 @@ fn read(dir: &Path) -> Option<RunningVm> {
     if text.len() as u64 > MAX_FILE_BYTES {
         return None;
     }
+    serde_json::from_slice(&text).ok()
+}
+
+/// The machine of a runtime directory, if it has one that runs.
+fn read(dir: &Path) -> Option<RunningVm> {
+    let occupant = Occupant::of(dir).ok()?;
+    if !occupant.is_alive() {
+        return None;
+    }
     Some(RunningVm {
         id: runtime_dir::id(dir)?.to_owned(),
-        description: serde_json::from_slice(&text).ok()?,
+        description: described(dir)?,
         dir: dir.to_owned(),
         occupant: Arc::new(occupant),
     })
@@ -176,6 +200,17 @@ impl RunningVm {
     /// A command to run in it.
     pub fn exec_builder(&self) -> ExecBuilder<'_> {
         ExecBuilder::new(self)
+    }
+
+    /// Runs a command and collects its output.
+    ///
+    /// # Errors
+    /// As [`ExecBuilder::output`].
+    pub fn exec<S: Into<Vec<u8>>>(
+        &self,
+        argv: impl IntoIterator<Item = S>,
+    ) -> Result<ExecOutcome, Error> {
+        self.exec_builder().argv(argv).output()
     }
 
     /// Runs a command that was built before, and collects its output.
@@ -217,7 +252,7 @@ impl RunningVm {
 
     /// A connection of its own to the agent.
     fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
-        let stream = connect(&self.dir.join("exec"), deadline)?;
+        let stream = connect(&self.dir.join(Instance::EXEC), deadline)?;
         let channel = Channel::new(stream, Arc::new(Unwatched))?;
         channel.limit(deadline);
         Ok(channel)

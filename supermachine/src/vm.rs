@@ -9,13 +9,14 @@ use crate::exec::{Channel, Opens};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
+use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
 use crate::{
     Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, mount, spans,
 };
 use exec_proto::ProtoError;
-use exec_proto::client::{Event, Session};
+use exec_proto::client::Session;
 use net::Addresses;
 use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
@@ -38,6 +39,8 @@ pub struct Vm {
     /// Held from the order to stand still until the machine goes on: captures
     /// and forks of one machine come one after the other.
     still: Mutex<()>,
+    /// Closed before the machine ends.
+    ports: OwnPorts,
     instance: Instance,
 }
 
@@ -185,6 +188,7 @@ impl Vm {
             engine: OnceLock::new(),
             start: Mutex::default(),
             still: Mutex::default(),
+            ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
     }
@@ -294,6 +298,7 @@ impl Vm {
                 started_unix_ms: running::unix_ms(),
                 config: self.image.config().clone(),
                 labels: self.config.labels.clone(),
+                ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
             },
         )
@@ -331,6 +336,15 @@ impl Vm {
 
     pub(crate) fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    pub(crate) fn ports(&self) -> &Arc<Ports> {
+        self.ports.ports()
+    }
+
+    /// Ports are open no longer than this is kept.
+    pub(crate) fn lease_ports(&self) -> Lease {
+        self.ports.lease()
     }
 
     /// How long the machine paused for the last [`Vm::fork`].
@@ -417,32 +431,6 @@ impl Vm {
         self.exec_builder().argv(argv).output()
     }
 
-    /// Writes a file of at most 4 MiB in the guest, mode 0644. The path is
-    /// absolute; directories that are missing are made. Longer files go by
-    /// [`Vm::write_file_with`] or [`Vm::write_file_from`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot write it, [`Error::Protocol`] for
-    /// a path or a size that is not allowed.
-    pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
-        let channel =
-            self.open_session(|session| session.write_file(path.as_bytes(), 0o644, bytes))?;
-        channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
-    }
-
-    /// Reads a file of at most 4 MiB from the guest. The path is absolute. Longer
-    /// files come by [`Vm::read_file_with`] or [`Vm::read_file_to`].
-    ///
-    /// # Errors
-    /// [`Error::Exec`] when the guest cannot read it or it is larger.
-    pub fn read_file(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let channel = self.open_session(|session| session.read_file(path.as_bytes()))?;
-        channel.answer(|event| match event {
-            Event::File(bytes) => Some(bytes),
-            _ => None,
-        })
-    }
-
     pub(crate) fn open_session(
         &self,
         queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
@@ -467,11 +455,13 @@ impl Vm {
 
     /// Stops the machine as [`Vm::stop`] does, for owners that share it.
     pub(crate) fn end(&self) {
+        self.ports.close();
         self.instance.end();
     }
 
     /// Kills the worker, for a process that must end now.
     pub(crate) fn abandon(&self) {
+        self.ports.close();
         self.instance.abandon();
     }
 }

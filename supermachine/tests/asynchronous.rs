@@ -3,10 +3,14 @@
 
 mod support;
 
+use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use supermachine::async_::AsyncImage;
-use supermachine::{Command, Error, ErrorKind, ExecState, Image, StreamOffsets, VmEventKind};
+use supermachine::{
+    Command, CopyOptions, Error, ErrorKind, ExecState, FileOptions, Image, StreamOffsets,
+    VmEventKind,
+};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -32,6 +36,32 @@ async fn machines_are_started_used_and_stopped() {
         .await
         .unwrap();
     assert_eq!(out.stdout, b"text");
+    let mut file = FileOptions::default();
+    file.max_bytes = 3;
+    let short = vm
+        .write_file_from("/tmp/y", &b"text"[..], file.clone())
+        .await;
+    assert!(
+        matches!(short, Err(Error::CopyTooLarge { limit: 3, .. })),
+        "{short:?}"
+    );
+    file.max_bytes = 4;
+    vm.write_file_with("/tmp/y", "long", file.clone())
+        .await
+        .unwrap();
+    assert_eq!(
+        vm.read_file_with("/tmp/y", file.clone()).await.unwrap(),
+        b"long"
+    );
+    let (read, sink) = vm.read_file_to("/tmp/y", Vec::new(), file).await.unwrap();
+    assert_eq!((read, &sink[..]), (4, &b"long"[..]));
+    let options = CopyOptions::default();
+    let packed = vm.copy_out_tar("/tmp/y", Vec::new(), options.clone());
+    let (copied, archive) = packed.await.unwrap();
+    assert_eq!(copied.entries, 1);
+    let unpacked = vm.copy_in_tar(Cursor::new(archive), "/tmp/d", options);
+    assert_eq!(unpacked.await.unwrap().entries, 1);
+    assert_eq!(vm.read_file("/tmp/d/y").await.unwrap(), b"long");
     let child = &vm.fork(1).await.unwrap()[0];
     assert_eq!(child.exec(["cat", "/tmp/x"]).await.unwrap().stdout, b"text");
     let mut events = vm.events().await.unwrap();

@@ -30,6 +30,17 @@ fn keys_leave_a_terminal_and_it_is_taken_up_again() {
     pty.assert_restored();
     assert_eq!(out(&sandbox, &["ps", "--format", "{{.Name}}"]), "shell\n");
 
+    // They leave what `exec` has started, too.
+    let script = "echo r''eady; exec sleep 987";
+    let child = pty.start(sandbox.command(&["exec", "-i", "-t", "shell", "sh", "-c", script]));
+    pty.until("ready");
+    type_in(&mut pty, "\x10\x11");
+    pty.until("the command runs on");
+    assert_eq!(pty.wait(child).code(), Some(0));
+    pty.assert_restored();
+    let listed = out(&sandbox, &["exec", "shell", "ps"]);
+    assert!(listed.contains("sleep 987"), "{listed}");
+
     // With other keys the usual ones are the command's, and both may be there at once.
     let mut second = Pty::new();
     let other = second.start(sandbox.command(&["attach", "--detach-keys", "ctrl-x,d", "shell"]));

@@ -381,6 +381,13 @@ fn doctor_says_what_works() {
     };
     assert!(works("soft"));
     assert!(!works("kvm"));
+    let soft = engines.iter().find(|e| e["name"] == "soft").unwrap();
+    let said = match soft["tier"].as_str().unwrap() {
+        "compile" => "compiles code that runs often".to_owned(),
+        "interpret" => soft["tier_detail"].as_str().unwrap().to_owned(),
+        other => panic!("{other}"),
+    };
+    assert!(text.out().contains(&said), "no {said} in {}", text.out());
     assert_eq!(
         works("hvf"),
         cfg!(all(target_os = "macos", target_arch = "aarch64"))

@@ -85,13 +85,13 @@ fn machine_runs_on_without_the_tool_and_is_kept_when_it_ends() {
         .run(&["rm", "web"])
         .assert_refused(125, &["stop it first"]);
 
+    archives_go_both_ways(&sandbox, "web");
     assert_eq!(
-        out(
-            &sandbox,
-            &["exec", "web", "sh", "-c", "echo $WORD; touch /tmp/end"]
-        ),
+        out(&sandbox, &["exec", "web", "sh", "-c", "echo $WORD"]),
         "\n"
     );
+    // The machine may have ended before it can answer.
+    sandbox.run(&["exec", "web", "touch", "/tmp/end"]);
     assert_eq!(out(&sandbox, &["wait", "web"]), "7\n");
     assert_eq!(out(&sandbox, &["ps", "-q"]), "");
     let row = inspect(&sandbox, "web");
@@ -113,6 +113,30 @@ fn machine_runs_on_without_the_tool_and_is_kept_when_it_ends() {
     refused.assert_refused(125, &["`web` already"]);
     assert_eq!(out(&sandbox, &["rm", "web"]), format!("{id}\n"));
     assert_eq!(out(&sandbox, &["ps", "-aq"]), "");
+}
+
+/// `cp` from and to standard streams.
+fn archives_go_both_ways(sandbox: &Sandbox, machine: &str) {
+    let plant = "mkdir /tmp/tree /tmp/back; echo deep > /tmp/tree/file; chmod 640 /tmp/tree/file";
+    out(sandbox, &["exec", machine, "sh", "-c", plant]);
+    let packed = sandbox.run(&["cp", &format!("{machine}:/tmp/tree"), "-"]);
+    assert_eq!((packed.code(), packed.err()), (0, String::new()));
+    let unpack = |target: &str| {
+        let mut command = sandbox.command(&["cp", "-", &format!("{machine}:{target}")]);
+        let child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        finish_with_input(child, packed.stdout.clone())
+    };
+    let unpacked = unpack("/tmp/back");
+    assert_eq!((unpacked.code(), unpacked.err()), (0, String::new()));
+    let look = "cat /tmp/back/tree/file; stat -c %a /tmp/back/tree/file";
+    assert_eq!(
+        out(sandbox, &["exec", machine, "sh", "-c", look]),
+        "deep\n640\n"
+    );
+    unpack("/tmp/nowhere").assert_refused(125, &["make it first"]);
+    sandbox
+        .run(&["cp", "-", "-"])
+        .assert_refused(125, &["VM:PATH"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use supermachine::AssetPaths;
 use support::*;
 
 /// A sandbox with a cache of layers of its own.
@@ -221,4 +222,40 @@ fn progress_is_told_in_lines_and_not_to_who_wants_quiet() {
     let refused = run(&["import", "--name", "never", &file]);
     assert_eq!((refused.code(), refused.out()), (125, String::new()));
     assert!(!home.join("snapshots/never").exists());
+}
+
+#[test]
+fn kernel_and_init_are_installed_for_programs_without_a_checkout() {
+    let sandbox = Sandbox::new();
+    let built = AssetPaths::discover().unwrap();
+    let built = built.kernel.parent().unwrap().to_str().unwrap().to_owned();
+    // Nothing is beside this one.
+    let tool = sandbox.files.join("bin/supermachine");
+    fs::create_dir(tool.parent().unwrap()).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_supermachine"), &tool)
+        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_supermachine"), &tool).map(drop))
+        .unwrap();
+    let cache = sandbox.files.join("cache");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&tool);
+        command
+            .args(arguments)
+            .env("XDG_CACHE_HOME", &cache)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        finish(command.spawn().unwrap(), PATIENCE)
+    };
+    run(&["assets", "ls"]).assert_refused(125, &["supermachine assets install"]);
+    let none = sandbox.files.to_str().unwrap();
+    run(&["assets", "install", none]).assert_refused(125, &["kernel", none]);
+    let installed = run(&["assets", "install", &built]);
+    assert_eq!((installed.code(), installed.err()), (0, String::new()));
+    let listed = run(&["assets", "ls"]);
+    assert_eq!(listed.out(), installed.out());
+    for (line, name) in listed.out().lines().zip(["kernel", "init-oci"]) {
+        assert!(line.starts_with(cache.to_str().unwrap()), "{line}");
+        let same = fs::read(line).unwrap() == fs::read(format!("{built}/{name}")).unwrap();
+        assert!(same, "{line}");
+    }
 }

@@ -379,6 +379,13 @@ fn odd_requests_are_refused_or_do_what_they_say() {
         text.contains("ODD NAME==x=\n") && text.contains("EMPTY=\n"),
         "{text}"
     );
+    for name in ["", "A=B", "="] {
+        let out = vm.exec_builder().argv(["true"]).env(name, "x").output();
+        assert!(
+            matches!(out, Err(Error::Unsuitable { .. })),
+            "{name}: {out:?}"
+        );
+    }
     let many = (0..100_000).fold(vm.exec_builder().argv(["true"]), |builder, number| {
         builder.env(format!("V{number}"), "x")
     });

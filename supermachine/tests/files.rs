@@ -141,6 +141,18 @@ fn trees_go_both_ways_as_archives_that_others_read_and_write() {
     vm.copy_in_tar(&theirs[..], "/srv/again", &options).unwrap();
     assert_eq!(list("/srv/again"), list("/srv/t"));
 
+    // Whoever finds the machine can do the same.
+    let found = supermachine::running::find(vm.id()).unwrap();
+    let mut same = Vec::new();
+    found.copy_out_tar("/srv/t", &mut same, &options).unwrap();
+    assert!(same == archive);
+    found.write_file("/srv/found", b"short").unwrap();
+    assert_eq!(found.read_file("/srv/found").unwrap(), b"short");
+    assert!(found.read_file_with("/tmp/a.tar", &large).unwrap() == archive);
+    found.rename("/srv/found", "/srv/moved").unwrap();
+    assert_eq!(found.stat("/srv/moved").unwrap().bytes, 5);
+    assert_eq!(found.exec(["cat", "/srv/moved"]).unwrap().stdout, b"short");
+
     let mut few = CopyOptions::default();
     few.max_bytes = 100_000;
     let bounded = [

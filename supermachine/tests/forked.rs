@@ -14,10 +14,11 @@ fn out(sandbox: &Sandbox, arguments: &[&str]) -> String {
 }
 
 /// A detached machine with a file, a program in the background, and a command that
-/// says where it starts and waits.
-fn detach(sandbox: &Sandbox) {
-    let script = "echo $WORD began; [ -e /tmp/made ] || { sleep 4321 & echo first > /tmp/made; }; \
-        while :; do sleep 0.1; [ -e /tmp/end ] && exit 7; done";
+/// says where it starts, knows what no other knows, and waits.
+fn detach(sandbox: &Sandbox) -> String {
+    let script = "own=$(cat /proc/sys/kernel/random/uuid); echo $WORD began; sleep 4321 & \
+        echo $own > /tmp/made; \
+        while :; do sleep 0.1; [ -e /tmp/end ] && echo $own ended && exit 7; done";
     let options = [
         "run",
         "-d",
@@ -34,7 +35,11 @@ fn detach(sandbox: &Sandbox) {
     out(sandbox, &arguments);
     await_log(sandbox, "web", "it began");
     let begun = Instant::now();
-    while sandbox.run(&["exec", "web", "cat", "/tmp/made"]).out() != "first\n" {
+    loop {
+        let own = sandbox.run(&["exec", "web", "cat", "/tmp/made"]).out();
+        if own.ends_with('\n') {
+            return own.trim_end().to_owned();
+        }
         assert!(begun.elapsed() < PATIENCE);
     }
 }
@@ -56,9 +61,9 @@ fn forks_left(sandbox: &Sandbox) -> usize {
 }
 
 #[test]
-fn copies_go_on_from_the_moment_and_the_machine_does_too() {
+fn copies_go_on_with_the_command_and_the_machine_does_too() {
     let sandbox = Sandbox::new();
-    detach(&sandbox);
+    let own = detach(&sandbox);
     let ids = out(&sandbox, &["fork", "web", "2", "--name", "copy"]);
     let ids: Vec<&str> = ids.lines().collect();
     assert_eq!(ids.len(), 2);
@@ -66,13 +71,11 @@ fn copies_go_on_from_the_moment_and_the_machine_does_too() {
     assert_eq!(names, "web\ncopy-1\ncopy-2\n");
     for name in ["copy-1", "copy-2"] {
         let script =
-            "cat /tmp/made; ps | grep -c '[s]leep 4321'; touch /x 2>&1 | grep -c Read-only";
+            "cat /tmp/made; ps | grep -c 'root  *sleep 4321$'; touch /x 2>&1 | grep -c Read-only";
         assert_eq!(
             out(&sandbox, &["exec", name, "sh", "-c", script]),
-            "first\n1\n1\n"
+            format!("{own}\n1\n1\n")
         );
-        // The command began again, with what it was given.
-        await_log(&sandbox, name, "it began");
         let about: serde_json::Value =
             serde_json::from_str(&out(&sandbox, &["inspect", name])).unwrap();
         let web = out(&sandbox, &["ps", "-q", "-f", "name=web"]);
@@ -81,6 +84,17 @@ fn copies_go_on_from_the_moment_and_the_machine_does_too() {
     // Each has files of its own.
     out(&sandbox, &["exec", "copy-1", "touch", "/tmp/end"]);
     assert_eq!(out(&sandbox, &["wait", "copy-1"]), "7\n");
+    // It did not begin again, and its log has what only it wrote.
+    assert_eq!(out(&sandbox, &["logs", "copy-1"]), format!("{own} ended\n"));
+    // A copy of a copy has the same command.
+    out(&sandbox, &["fork", "copy-2", "--name", "second"]);
+    out(&sandbox, &["exec", "second-1", "touch", "/tmp/end"]);
+    assert_eq!(out(&sandbox, &["wait", "second-1"]), "7\n");
+    assert_eq!(
+        out(&sandbox, &["logs", "second-1"]),
+        format!("{own} ended\n")
+    );
+    out(&sandbox, &["rm", "second-1"]);
     assert_eq!(out(&sandbox, &["exec", "web", "ls", "/tmp"]), "made\n");
     assert_eq!(forks_left(&sandbox), 1);
     // What is used is not removed.

@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
-use supermachine::{Error, Vm};
+use supermachine::{Error, Image, Vm};
 use support::shelf::*;
 use support::*;
 
@@ -83,6 +84,37 @@ fn memory_that_copies_cannot_have_is_refused_by_its_range() {
     // What falls between two units is rounded up.
     let vm = Vm::start(&image, &library_config().with_memory_mib(257)).unwrap();
     assert_eq!(vm.status().unwrap().added_bytes, 2 << 20);
+    a_worker_is_held_to_its_share_or_not_started(&image);
+}
+
+fn a_worker_is_held_to_its_share_or_not_started(image: &Image) {
+    let config = library_config()
+        .with_host_memory_mib(700)
+        .with_host_cpus(1.5);
+    let vm = match Vm::start(image, &config) {
+        Ok(vm) => vm,
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                matches!(error, Error::Host { .. }) && text.contains("control group"),
+                "{text}"
+            );
+            println!("skipped, as this user can make no control group here: {text}");
+            return;
+        }
+    };
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", worker_of(&vm))).unwrap();
+    let group = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap();
+    assert!(group.contains("/supermachine-"), "{groups}");
+    let group = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!(read("memory.max").trim(), (700 << 20).to_string());
+    assert_eq!(read("cpu.max").trim(), "150000 100000");
+    assert_eq!(sh(&vm.fork(1).unwrap()[0], "echo on"), "on");
+    assert_eq!(sh(&vm, "echo on"), "on");
 }
 
 #[test]

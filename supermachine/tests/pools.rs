@@ -5,8 +5,10 @@ mod support;
 
 use rustix::process::Signal;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use supermachine::{Engine, Image, PoolBuilder, VmConfig, running};
+use supermachine::{Engine, Error, Image, PoolBuilder, VmConfig, running};
 use support::shelf::*;
 use support::*;
 
@@ -179,4 +181,81 @@ fn limits_and_sizes_hold_in_whatever_order_they_are_given() {
     assert_eq!(image.memory_mib(), Some(128));
     let pool = image.pool().vcpus(2).vm_config(library_config()).max(1);
     assert_eq!(sh(&pool.build().unwrap().acquire().unwrap(), "nproc"), "2");
+}
+
+#[test]
+fn a_tenant_has_so_many_machines_and_the_others_the_rest() {
+    let _alone = alone_without_workers();
+    let shelf = Shelf::new("shares");
+    let builder = two(&shelf.bake()).max_per_tenant(1);
+    let patience = Duration::from_secs(1);
+    let pool = builder.acquire_timeout(patience).build().unwrap();
+    until("two idle machines", || pool.stats().idle == 2);
+    let first = pool.acquire_for("a").unwrap();
+    // However long it takes, it is in vain.
+    assert!(matches!(pool.acquire_for("a"), Err(Error::Pool(_))));
+    // The other machine is idle all the time.
+    drop(pool.acquire_for("b").unwrap());
+    drop(first);
+    until("its machine again", || pool.acquire_for("a").is_ok());
+    pool.shutdown();
+}
+
+#[test]
+fn hooks_see_machines_when_they_are_made_handed_out_and_given_back() {
+    let _alone = alone_without_workers();
+    let shelf = Shelf::new("hooks");
+    let image = shelf.bake();
+    let (given, left) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(Mutex::new(Vec::new())),
+    );
+    let pool = {
+        let left = left.clone();
+        let builder = image.pool().vm_config(library_config()).max(1).prestart(0);
+        builder
+            .after_create(|vm| vm.write_file("/tmp/created", b"x"))
+            .before_hand_out(move |vm| {
+                let number = given.fetch_add(1, Ordering::SeqCst);
+                vm.write_file("/tmp/given", number.to_string().as_bytes())
+            })
+            .after_release(move |vm| {
+                left.lock().unwrap().push(vm.read_file("/tmp/left")?);
+                Ok(())
+            })
+            .build()
+            .unwrap()
+    };
+    let look = "ls /tmp | tr '\\n' ' '; cat /tmp/given";
+    let vm = pool.acquire().unwrap();
+    assert_eq!(sh(&vm, look), "created given 0");
+    vm.write_file("/tmp/left", b"first").unwrap();
+    drop(vm);
+    // It was reset in between.
+    let vm = pool.acquire().unwrap();
+    assert_eq!(sh(&vm, look), "given 1");
+    // One in which a hook fails is ended, and another made.
+    drop(vm);
+    assert_eq!(sh(&pool.acquire().unwrap(), look), "created given 2");
+    assert_eq!(*left.lock().unwrap(), [b"first"]);
+    pool.shutdown();
+
+    // The hook is called where nothing is reset, too.
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let builder = image.pool().vm_config(library_config()).max(1).prestart(0);
+    let pool = builder.restore_on_release(false).after_release(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let pool = pool.build().unwrap();
+    sh(&pool.acquire().unwrap(), "echo kept > /tmp/kept");
+    assert_eq!(sh(&pool.acquire().unwrap(), "cat /tmp/kept"), "kept");
+    assert!(count.load(Ordering::SeqCst) >= 1);
+    pool.shutdown();
+
+    let builder = image.pool().vm_config(library_config()).max(1).prestart(0);
+    let pool = builder.before_hand_out(|_| Err(Error::Cancelled)).build();
+    let error = pool.unwrap().acquire().unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error:?}");
 }

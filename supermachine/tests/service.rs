@@ -6,7 +6,10 @@ mod support;
 use exec_proto::client::{Event, Session};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
+use supermachine::compat::VmResources;
 use supermachine::{Error, Image, MachineId, Vm, VmConfig, WorkloadState};
 use support::shelf::*;
 use support::*;
@@ -155,4 +158,52 @@ fn ports_of_the_guest_are_connected_to_or_refused() {
 
     assert!(matches!(vm.connect(4), Err(Error::Connection { .. })));
     assert!(vm.exec(["true"]).unwrap().success());
+}
+
+#[test]
+fn a_description_of_a_saved_machine_does_what_it_says() {
+    let shelf = Shelf::new("described");
+    let builder = shelf.builder().cmd(["sh", "-c", "exec httpd -f -p 80"]);
+    let image = builder.listener_required(true).build().unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (saved, mux, exec) = (
+        shelf.0.join("saved"),
+        shelf.0.join("mux"),
+        shelf.0.join("exec"),
+    );
+    let mut resources = VmResources::from_snapshot(path(image.snapshot_path().unwrap()))
+        .with_snapshot_on_listener(path(&saved))
+        .with_quiesce_ms(1)
+        .with_vsock_mux(path(&mux))
+        .with_vsock_exec(path(&exec));
+    resources.snapshot.after_ms = Some(1);
+    resources.snapshot.at_heartbeat = Some(2);
+    // 64 MiB.
+    resources.balloon_target_pages = Some(64 << 8);
+    let vm = resources.restore(&library_config()).unwrap();
+    assert_eq!(vm.status().unwrap().ballooned_bytes, 64 << 20);
+    assert_eq!(sh(&vm, "ps | grep -c 'root  *httpd -f'"), "1");
+    for socket in [&mux, &exec] {
+        UnixStream::connect(socket).unwrap();
+    }
+    // It goes on, and what was saved does too.
+    assert_eq!(
+        vm.saved()
+            .unwrap()
+            .snapshot_path()
+            .unwrap()
+            .parent()
+            .unwrap(),
+        saved
+    );
+    let copy = vm.saved().unwrap().start(&library_config()).unwrap();
+    assert_eq!(sh(&copy, "ps | grep -c 'root  *httpd -f'"), "1");
+    drop(vm);
+    for socket in [mux, exec] {
+        assert!(socket.symlink_metadata().is_err(), "{socket:?} is left");
+    }
+    // No trigger, nothing saved.
+    let plain = VmResources::from_snapshot(path(&saved));
+    let vm = plain.restore(&library_config()).unwrap();
+    assert!(vm.saved().is_none() && sh(&vm, "echo on") == "on");
 }

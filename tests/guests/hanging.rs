@@ -27,6 +27,7 @@ fn machine_is_copied_while_a_program_hangs_before_it_runs() {
     assert_eq!(said, "mounted\n");
     std::thread::scope(|scope| {
         let hanging = vm.exec_builder().argv(["/tmp/silent/program"]);
+        let hanging = hanging.timeout(Duration::MAX);
         let hanging = scope.spawn(move || hanging.output());
         // Long enough for the agent to be in the middle of it.
         std::thread::sleep(Duration::from_secs(1));

@@ -19,6 +19,7 @@ mod network;
 mod nodejs;
 mod openssl;
 mod perl;
+mod ports;
 mod python;
 mod servers;
 mod trust;

@@ -66,6 +66,11 @@ fn examples(own: &Path, assets: &Assets, image: &Path) -> Vec<Example> {
         ),
         example("copies", &[&image, "2"], "copy 1: ready"),
         example("density", &[&image, "2", "1"], "for 2 machines"),
+        example(
+            "pages",
+            &[&image, &text(&own.join("snapshots"))],
+            "every page has run",
+        ),
         example("forks", &[&image], "parent still \"parent\\n\""),
         example("stdin_soak", &["16", &image], "16 MiB in"),
         example("a64-soak", &["--instructions", "1000000"], "no differences"),

@@ -20,6 +20,7 @@ mod node;
 mod packages;
 mod process;
 mod prune;
+mod python;
 mod registry;
 mod test;
 mod tests_run;
@@ -77,6 +78,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[types]",
         summary: "build the native part of the npm package, or write its TypeScript declarations",
         run: node::run,
+    },
+    Command {
+        name: "python",
+        arguments: "[sync|wheel]",
+        summary: "put the Python package together, write its module for threads, or make a wheel",
+        run: python::run,
     },
     Command {
         name: "handlers",

@@ -4,7 +4,7 @@
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{
-    assets, check, deny, examples, guest_image, handlers, macos, node, process, registry,
+    assets, check, deny, examples, guest_image, handlers, macos, node, process, python, registry,
     tests_run, workspace,
 };
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,7 @@ const TESTS: &[Step] = &[
     ("unit and integration tests", tests),
     ("examples", run_examples),
     ("node", node::test),
+    ("python", python::test),
 ];
 
 /// What is done beside the tests, which mostly wait: each of these builds into a

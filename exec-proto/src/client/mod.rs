@@ -7,6 +7,7 @@
 //! runs behind a failed request.
 
 mod conversation;
+mod dialing;
 mod durable;
 mod staging;
 
@@ -80,7 +81,8 @@ pub enum Event {
         bytes: u64,
     },
     /// A request without a result of its own succeeded: `set_time`, `reseed`,
-    /// `sync`, `shutdown`, `quiesce`, `alone`, `release`, `signal_workload`, `await_listener`.
+    /// `sync`, `shutdown`, `quiesce`, `alone`, `release`, `signal_workload`,
+    /// `await_listener`, `dial`.
     Done,
     /// The machine is one of its own now, and this is what was done.
     Resumed(Resumed),

@@ -137,6 +137,12 @@ impl Connection<'_> {
                         self.agent.durable.attach(&mut self.link, id, from)?;
                         continue;
                     }
+                    Request::Dial { transport, port } => {
+                        // The call goes on for as long as the connection.
+                        self.post.pass_on();
+                        self.agent.inbound.serve(&mut self.link, transport, port)?;
+                        return Err(Stop::Gone);
+                    }
                     Request::AwaitListener { port, timeout_ms } => {
                         self.post.pass_on();
                         self.link.flush()?;

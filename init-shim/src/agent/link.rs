@@ -72,6 +72,13 @@ impl<'a> Link<'a> {
         self.socket.as_fd()
     }
 
+    /// The socket, and room for what is received from it and sent to it, for a
+    /// connection that carries frames no more.
+    pub(super) fn raw(&mut self) -> (BorrowedFd<'_>, &mut [u8], &mut [u8]) {
+        let Buffers { input, chunk, .. } = &mut *self.buffers;
+        (self.socket.as_fd(), input, chunk)
+    }
+
     pub(super) fn queue(&mut self, reply: &Reply<'_>) {
         reply.encode(&mut self.buffers.output);
     }

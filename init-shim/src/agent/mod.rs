@@ -14,6 +14,7 @@ pub mod files;
 pub mod groups;
 mod hold;
 pub mod identity;
+mod inbound;
 mod launch;
 mod link;
 pub mod listener;
@@ -41,6 +42,7 @@ use crate::sys;
 use dialer::Standby;
 use durable::Commands;
 use groups::GroupPool;
+use inbound::Inbound;
 use resume::Controls;
 use workload::Workload;
 
@@ -99,6 +101,7 @@ pub struct Agent {
     standby: Standby,
     workload: Arc<Workload>,
     durable: Commands,
+    inbound: Inbound,
     /// How long a connection may be open without a request.
     patience: Duration,
 }
@@ -141,6 +144,7 @@ impl Agent {
             standby: Standby::default(),
             workload: Arc::default(),
             durable: Commands::default(),
+            inbound: Inbound::default(),
             patience: connection::FIRST_REQUEST,
         })
     }

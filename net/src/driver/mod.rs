@@ -1,6 +1,7 @@
 //! Serves a guest with sockets of this host, on a thread that starts with the
 //! first frame and sleeps in the operating system otherwise.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 
 use crate::io::{FlowId, Frame, Offloads};
-use crate::{BadState, Config, Counters, Stack};
+use crate::{BadState, Config, Counters, FlowRecord, Stack};
 
 mod resolver;
 mod sockets;
@@ -43,6 +44,16 @@ pub trait Port: Send + Sync {
     fn flush(&self);
 }
 
+/// Where records of flows go. It is called on the network's thread, which stands
+/// still meanwhile: it is not to wait.
+pub trait Log: Send + Sync {
+    /// A flow has ended, or was refused.
+    fn record(&self, record: FlowRecord);
+}
+
+/// Most records between two turns; those beyond are counted.
+const RECORDS_PER_TURN: usize = 1024;
+
 /// The network of one guest.
 pub struct Network {
     shared: Arc<Shared>,
@@ -57,6 +68,7 @@ struct Shared {
     is_called: AtomicBool,
     stop: AtomicBool,
     resolver: Resolver,
+    log: Option<Arc<dyn Log>>,
 }
 
 struct Inner {
@@ -68,6 +80,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
+
+    fn write_down(&self, records: VecDeque<FlowRecord>) {
+        if let Some(log) = &self.log {
+            records.into_iter().for_each(|record| log.record(record));
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,10 +95,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Network {
     /// A network that nobody has used yet: it has neither thread nor sockets.
     pub fn new(config: Config) -> Self {
+        Self::of(config, None)
+    }
+
+    /// The same, whose flows are written down in `log`.
+    pub fn logged(config: Config, log: Arc<dyn Log>) -> Self {
+        Self::of(config, Some(log))
+    }
+
+    fn of(config: Config, log: Option<Arc<dyn Log>>) -> Self {
+        let mut stack = Stack::new(config);
+        if log.is_some() {
+            stack.keep_records(RECORDS_PER_TURN);
+        }
         Self {
             shared: Arc::new(Shared {
                 inner: Mutex::new(Inner {
-                    stack: Stack::new(config),
+                    stack,
                     sockets: Sockets::default(),
                 }),
                 port: OnceLock::new(),
@@ -88,6 +119,7 @@ impl Network {
                 is_called: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 resolver: Resolver::default(),
+                log,
             }),
             thread: Mutex::default(),
         }
@@ -164,7 +196,11 @@ impl Network {
         let mut inner = self.shared.lock();
         let Inner { stack, sockets } = &mut *inner;
         let mut both = Both::without_guest(sockets, &self.shared);
-        stack.restore(saved, &mut both)
+        let restored = stack.restore(saved, Instant::now(), &mut both);
+        let records = stack.take_records();
+        drop(inner);
+        self.shared.write_down(records);
+        restored
     }
 }
 
@@ -238,8 +274,10 @@ fn turn(
     }
     let more = stack.turn(now, &mut both) || frames == FRAMES_PER_TURN;
     let deadline = stack.deadline();
+    let records = stack.take_records();
     drop(inner);
     port.flush();
+    shared.write_down(records);
     match (more, deadline) {
         (true, _) => Some(Duration::ZERO),
         (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),

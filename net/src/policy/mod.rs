@@ -135,6 +135,37 @@ pub struct Rule {
     pub protocol: Option<Protocol>,
 }
 
+/// What a policy said, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Cause {
+    /// The rule of this number, from 0, fits.
+    Rule(usize),
+    /// No rule fits: what the policy says of all else.
+    Default,
+    /// The address is not public, and no rule lists it.
+    NotPublic,
+    /// The address is the gateway's, where only listed ports of the host are.
+    HostPort,
+    /// Name servers: all of them are the gateway.
+    NameServer,
+    /// A name that no rule allows to be asked for.
+    Name,
+    /// There are too many flows.
+    Limit,
+}
+
+/// What a policy says of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decision<'a> {
+    pub(crate) verdict: Verdict,
+    pub(crate) cause: Cause,
+    /// The name that a rule is about, or else the latest that led there.
+    pub(crate) name: Option<&'a str>,
+}
+
 /// What a guest may reach: the first rule that fits decides. Addresses that are
 /// not public are open only to rules that list a network among them, whatever
 /// names lead there.
@@ -197,34 +228,49 @@ impl Policy {
         self.host_ports.contains(&port)
     }
 
-    /// Whether the guest may reach an address, for which it was told `names`.
-    pub(crate) fn allows(
+    /// Whether the guest may reach an address, for which it was told `names`, the
+    /// latest last.
+    pub(crate) fn decide<'a>(
         &self,
         protocol: Protocol,
         address: IpAddr,
         port: u16,
-        names: &mut dyn Iterator<Item = &str>,
-    ) -> bool {
+        names: &mut dyn Iterator<Item = &'a str>,
+    ) -> Decision<'a> {
         let special = is_special(address);
         let names: Vec<&str> = names.collect();
-        for rule in &self.rules {
+        let decision = |verdict, cause, name: Option<&'a str>| Decision {
+            verdict,
+            cause,
+            name: name.or(names.last().copied()),
+        };
+        for (number, rule) in self.rules.iter().enumerate() {
             let is_meant = rule.protocol.is_none_or(|only| only == protocol)
                 && (protocol == Protocol::Icmp || rule.ports.contains(port));
+            let mut by_name = None;
             let (hits, lists) = match &rule.target {
                 Target::Any => (true, false),
                 Target::Network(network) => (network.contains(address), network.is_special()),
-                Target::Host(pattern) => (names.iter().any(|name| pattern.matches(name)), false),
+                Target::Host(pattern) => {
+                    by_name = names.iter().copied().find(|name| pattern.matches(name));
+                    (by_name.is_some(), false)
+                }
             };
             if !is_meant || !hits {
                 continue;
             }
             match rule.verdict {
-                Verdict::Deny => return false,
-                Verdict::Allow if !special || lists => return true,
+                Verdict::Deny => return decision(Verdict::Deny, Cause::Rule(number), by_name),
+                Verdict::Allow if !special || lists => {
+                    return decision(Verdict::Allow, Cause::Rule(number), by_name);
+                }
                 Verdict::Allow => {}
             }
         }
-        self.otherwise == Verdict::Allow && !special
+        match special {
+            true => decision(Verdict::Deny, Cause::NotPublic, None),
+            false => decision(self.otherwise, Cause::Default, None),
+        }
     }
 
     /// Whether the guest may ask for a name's addresses: if some port of it may be

@@ -21,7 +21,9 @@ fn host(text: &str) -> Target {
 
 fn allows(policy: &Policy, address: &str, port: u16, names: &[&str]) -> bool {
     let address = address.parse().unwrap();
-    policy.allows(Protocol::Tcp, address, port, &mut names.iter().copied())
+    let mut names = names.iter().copied();
+    let decision = policy.decide(Protocol::Tcp, address, port, &mut names);
+    decision.verdict == Verdict::Allow
 }
 
 #[test]
@@ -40,12 +42,14 @@ fn first_rule_that_fits_decides() {
     assert!(!allows(&policy, "1.1.1.1", 80, &[]));
     assert!(allows(&policy, "1.1.1.2", 90, &[]));
     assert!(!allows(&policy, "1.1.1.2", 91, &[]));
-    assert!(!policy.allows(
-        Protocol::Udp,
-        [1, 1, 1, 2].into(),
-        80,
-        &mut std::iter::empty()
-    ));
+    let of = |protocol, last: u8, port| {
+        let address = [1, 1, 1, last].into();
+        let decision = policy.decide(protocol, address, port, &mut std::iter::empty());
+        (decision.verdict, decision.cause)
+    };
+    assert_eq!(of(Protocol::Tcp, 1, 80), (Verdict::Deny, Cause::Rule(0)));
+    assert_eq!(of(Protocol::Tcp, 2, 80), (Verdict::Allow, Cause::Rule(1)));
+    assert_eq!(of(Protocol::Udp, 2, 80), (Verdict::Deny, Cause::Default));
     assert!(allows(&policy, "9.9.9.9", 443, &["x", "a.example.com"]));
     assert!(!allows(
         &policy,

@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::dns::message::Question;
-use crate::io::{Close, FlowId, Io, Ticket};
-use crate::policy::{Names, Protocol};
+use crate::io::{FlowId, Io, Ticket};
+use crate::policy::{Cause, Names, Protocol, Verdict};
+use crate::record::{End, FlowRecord, Records};
 use crate::tcp::buffer::Memory;
-use crate::tcp::{Context, Fate, Flow, Key, Turn};
+use crate::tcp::{Context, Fate, Flow, Key, Origin, Turn};
 use crate::wire::build::{self, Link};
 use crate::wire::checksum::Sum;
 use crate::wire::ip::Packet;
@@ -45,6 +46,12 @@ pub struct Counters {
     pub refused: u64,
     /// Names that were looked up.
     pub look_ups: u64,
+    /// Bytes that other ends were sent, without headers.
+    pub sent_bytes: u64,
+    /// Bytes that the guest got, without headers.
+    pub received_bytes: u64,
+    /// Records that nobody took in time.
+    pub lost_records: u64,
 }
 
 /// The network of one guest. Nothing here waits or has a thread: whoever owns it
@@ -65,6 +72,7 @@ pub struct Stack {
     /// Connections of the guest that ended with another machine.
     owed: VecDeque<Owed>,
     counters: Counters,
+    records: Records,
 }
 
 impl Stack {
@@ -90,13 +98,31 @@ impl Stack {
             next_ticket: 0,
             owed: VecDeque::new(),
             counters: Counters::default(),
+            records: Records::default(),
             config,
         }
     }
 
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let mut counters = self.counters;
+        for flow in self.table.iter() {
+            let (sent, received) = flow.bytes();
+            counters.sent_bytes += sent;
+            counters.received_bytes += received;
+        }
+        counters.lost_records = self.records.lost;
+        counters
+    }
+
+    /// Keeps records of flows from now on, at most so many until they are taken.
+    pub fn keep_records(&mut self, most: usize) {
+        self.records.keep(most);
+    }
+
+    /// Records of flows that have ended or were refused since the last call.
+    pub fn take_records(&mut self) -> VecDeque<FlowRecord> {
+        self.records.take()
     }
 
     /// Connections there are right now.
@@ -186,7 +212,7 @@ impl Stack {
                 return Some(());
             }
             // The guest uses the port again.
-            self.end(id, Close::Orderly, io);
+            self.end(id, End::Closed, now, io);
         }
         if is_new {
             self.open(key, packet, &segment, now, io);
@@ -196,20 +222,73 @@ impl Stack {
         Some(())
     }
 
-    /// Where a connection goes, if it may.
-    fn target(&self, remote: SocketAddr, now: Instant) -> Option<SocketAddr> {
+    /// Where a connection goes, if it may, and why.
+    fn target(&self, remote: SocketAddr, now: Instant) -> (Option<SocketAddr>, Origin) {
         let (address, port) = (remote.ip(), remote.port());
+        let origin = |cause, name: Option<&str>| Origin {
+            cause,
+            name: name.filter(|_| self.records.is_kept()).map(str::to_owned),
+            begun: now,
+        };
         if address == IpAddr::V4(self.config.addresses.gateway) {
             let listed = self.config.policy.has_host_port(port);
-            return listed.then(|| (Ipv4Addr::LOCALHOST, port).into());
+            let target = listed.then(|| (Ipv4Addr::LOCALHOST, port).into());
+            let name = Some(self.config.host_name.as_str());
+            return (target, origin(Cause::HostPort, name));
         }
         if port == DNS || port == DNS_OVER_TLS || port == 0 {
-            return None;
+            return (None, origin(Cause::NameServer, None));
         }
         let mut names = self.names.of(address, now);
         let policy = &self.config.policy;
-        let may = policy.allows(Protocol::Tcp, address, port, &mut names);
-        may.then_some(remote)
+        let decision = policy.decide(Protocol::Tcp, address, port, &mut names);
+        let may = decision.verdict == Verdict::Allow;
+        let origin = origin(decision.cause, decision.name);
+        (may.then_some(remote), origin)
+    }
+
+    /// Takes note of a flow that was not begun.
+    fn note_denied(&mut self, protocol: Protocol, remote: SocketAddr, origin: Origin) {
+        self.counters.refused += 1;
+        if self.records.is_kept() {
+            self.records.add(FlowRecord {
+                name: origin.name,
+                remote,
+                protocol,
+                verdict: Verdict::Deny,
+                cause: origin.cause,
+                sent_bytes: 0,
+                received_bytes: 0,
+                end: End::Denied,
+                lasted: Duration::ZERO,
+            });
+        }
+    }
+
+    /// Takes note of a flow that has ended.
+    fn note_end(
+        &mut self,
+        protocol: Protocol,
+        remote: SocketAddr,
+        origin: Origin,
+        (sent_bytes, received_bytes): (u64, u64),
+        (end, now): (End, Instant),
+    ) {
+        self.counters.sent_bytes += sent_bytes;
+        self.counters.received_bytes += received_bytes;
+        if self.records.is_kept() {
+            self.records.add(FlowRecord {
+                name: origin.name,
+                remote,
+                protocol,
+                verdict: Verdict::Allow,
+                cause: origin.cause,
+                sent_bytes,
+                received_bytes,
+                end,
+                lasted: now.saturating_duration_since(origin.begun),
+            });
+        }
     }
 
     /// The guest wants to connect.
@@ -221,11 +300,14 @@ impl Stack {
         now: Instant,
         io: &mut impl Io,
     ) {
-        let Some(target) = self.target(key.remote, now) else {
-            self.counters.refused += 1;
+        let (target, mut origin) = self.target(key.remote, now);
+        let Some(target) = target else {
+            self.note_denied(Protocol::Tcp, key.remote, origin);
             return self.reset_unknown(key, syn, io);
         };
         if self.table.is_full() {
+            origin.cause = Cause::Limit;
+            self.note_denied(Protocol::Tcp, key.remote, origin);
             return self.reset_unknown(key, syn, io);
         }
         // The guest asks again when others are done.
@@ -234,12 +316,15 @@ impl Stack {
         };
         match io.connect(id, target) {
             Ok(()) => {
-                let flow = Flow::new(id, key, target, syn, self.first_sequence());
+                let first = self.first_sequence();
+                let flow = Flow::new(id, key, target, origin, syn, first);
                 self.table.insert(id, flow);
                 self.counters.connections += 1;
             }
             Err(error) => {
                 self.table.give_up(id, target);
+                let end = (End::of_connect(&error), now);
+                self.note_end(Protocol::Tcp, key.remote, origin, (0, 0), end);
                 self.refuse(key, Some(packet), syn.sequence, &error, io);
             }
         }
@@ -282,7 +367,7 @@ impl Stack {
         };
         flow.ready(readable, writable);
         if !flow.is_connecting() {
-            return self.settle(id, Fate::GoesOn, io);
+            return self.settle(id, Fate::GoesOn, now, io);
         }
         match io.connected(id) {
             Ok(()) => self.with_flow(id, now, io, |flow, context| {
@@ -293,7 +378,7 @@ impl Stack {
             Err(error) => {
                 let key = flow.key;
                 let (_, after_syn) = flow.sequences();
-                self.end(id, Close::Reset, io);
+                self.end(id, End::of_connect(&error), now, io);
                 self.refuse(key, None, after_syn.wrapping_sub(1), &error, io);
             }
         }
@@ -330,9 +415,9 @@ impl Stack {
             };
             let turn = flow.turn(&mut context);
             match turn {
-                Turn::Ended(close) => self.end(id, close, io),
+                Turn::Ended(end) => self.end(id, end, now, io),
                 Turn::Idle => self.time(id),
-                Turn::Again => self.settle(id, Fate::GoesOn, io),
+                Turn::Again => self.settle(id, Fate::GoesOn, now, io),
                 Turn::NoRoom => {
                     // It is the next when there is room.
                     self.time(id);
@@ -373,13 +458,13 @@ impl Stack {
             now,
         };
         let fate = what(flow, &mut context);
-        self.settle(id, fate, io);
+        self.settle(id, fate, now, io);
     }
 
     /// Gives a flow its turn and its deadline, or ends it.
-    fn settle(&mut self, id: FlowId, fate: Fate, io: &mut impl Io) {
-        if let Fate::Ends(close) = fate {
-            return self.end(id, close, io);
+    fn settle(&mut self, id: FlowId, fate: Fate, now: Instant, io: &mut impl Io) {
+        if let Fate::Ends(end) = fate {
+            return self.end(id, end, now, io);
         }
         self.table.note_open(id);
         if let Some(flow) = self.table.get_mut(id)
@@ -406,14 +491,17 @@ impl Stack {
         }
     }
 
-    fn end(&mut self, id: FlowId, close: Close, io: &mut impl Io) {
+    fn end(&mut self, id: FlowId, end: End, now: Instant, io: &mut impl Io) {
         let Some(mut flow) = self.table.remove(id) else {
             return;
         };
+        let bytes = flow.bytes();
         flow.discard(&mut self.memory);
         if let Some(timer) = flow.timer {
             self.timers.remove(&(timer, id));
         }
-        io.close(id, close);
+        io.close(id, end.close());
+        let Flow { key, origin, .. } = *flow;
+        self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
     }
 }

@@ -7,6 +7,8 @@ use super::{DNS, Stack};
 use crate::dns::message::{self, Asked, Code, Question, kind};
 use crate::dns::{Answer, Family};
 use crate::io::{Io, Ticket};
+use crate::policy::{Cause, Protocol};
+use crate::tcp::Origin;
 use crate::wire::build;
 use crate::wire::ip::Packet;
 use crate::wire::{be16, icmp};
@@ -56,7 +58,7 @@ impl Stack {
             }
             Asked::Garbage => return None,
         };
-        let reply = match self.known(&question, now) {
+        let reply = match self.known(&question, server, now) {
             Some(reply) => reply,
             None => match self.look_up(&question, guest, server, io) {
                 true => return Some(()),
@@ -68,7 +70,7 @@ impl Stack {
     }
 
     /// The answer to what needs no looking up.
-    fn known(&mut self, question: &Question, now: Instant) -> Option<Vec<u8>> {
+    fn known(&mut self, question: &Question, server: SocketAddr, now: Instant) -> Option<Vec<u8>> {
         if !question.is_internet() {
             return Some(question.reply(Code::NotImplemented));
         }
@@ -83,7 +85,12 @@ impl Stack {
             return Some(question.addresses(addresses, question.udp_limit()));
         }
         if !self.config.policy.may_ask(&question.name) {
-            self.counters.refused += 1;
+            let origin = Origin {
+                cause: Cause::Name,
+                name: Some(question.name.clone()),
+                begun: now,
+            };
+            self.note_denied(Protocol::Udp, server, origin);
             return Some(question.reply(Code::Refused));
         }
         match question.kind {

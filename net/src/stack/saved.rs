@@ -6,10 +6,12 @@
 //! 3.2), before it is sent anything else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use super::Stack;
 use super::refusals::reset_out;
-use crate::io::{Close, Io};
+use crate::io::Io;
+use crate::record::End;
 use crate::tcp::Key;
 use crate::wire::build::{self, TcpOut};
 
@@ -94,7 +96,12 @@ impl Stack {
     ///
     /// # Errors
     /// [`BadState`] for what [`Stack::save`] cannot have given.
-    pub fn restore(&mut self, saved: &[u8], io: &mut impl Io) -> Result<(), BadState> {
+    pub fn restore(
+        &mut self,
+        saved: &[u8],
+        now: Instant,
+        io: &mut impl Io,
+    ) -> Result<(), BadState> {
         let (entries, []) = saved.as_chunks::<OWED_BYTES>() else {
             return Err(BadState);
         };
@@ -113,7 +120,7 @@ impl Stack {
             return Err(BadState);
         }
         for id in self.table.ids() {
-            self.end(id, Close::Reset, io);
+            self.end(id, End::Rewound, now, io);
         }
         self.queue.clear();
         self.look_ups.clear();

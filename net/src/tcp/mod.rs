@@ -9,7 +9,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::io::{Close, FlowId, Io};
+use crate::io::{FlowId, Io};
+use crate::policy::Cause;
+use crate::record::End;
 use crate::wire::build::{self, Link, TcpOut};
 use crate::wire::tcp::{Segment, flag};
 
@@ -81,7 +83,16 @@ enum HostEnd {
 pub(crate) enum Fate {
     GoesOn,
     /// Its socket is to be closed, and it is over.
-    Ends(Close),
+    Ends(End),
+}
+
+/// What a log says of how a flow began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) cause: Cause,
+    /// Left out if there is no log.
+    pub(crate) name: Option<String>,
+    pub(crate) begun: Instant,
 }
 
 /// What the stream from the guest has come to.
@@ -139,6 +150,7 @@ pub(crate) struct Flow {
     pub(crate) key: Key,
     /// What the host's socket is connected to.
     pub(crate) target: SocketAddr,
+    pub(crate) origin: Origin,
     /// It waits for its turn.
     pub(crate) is_queued: bool,
     /// The moment at which the stack looks at its deadline.
@@ -160,6 +172,7 @@ impl Flow {
         id: FlowId,
         key: Key,
         target: SocketAddr,
+        origin: Origin,
         syn: &Segment<'_>,
         first: u32,
     ) -> Self {
@@ -170,6 +183,7 @@ impl Flow {
             id,
             key,
             target,
+            origin,
             is_queued: false,
             timer: None,
             state: State::Connecting,
@@ -230,6 +244,15 @@ impl Flow {
         )
     }
 
+    /// Bytes that the host has from the guest, and the guest from the host.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let control = 1 + u64::from(self.receiving.is_finished);
+        let sent = self.receiving.accepted.saturating_sub(control);
+        // Neither the SYN nor the FIN is data.
+        let received = self.sending.acknowledged.min(self.data_end());
+        (sent, received.saturating_sub(1))
+    }
+
     /// The host's stream is there.
     pub(crate) fn connected(&mut self, context: &mut Context<'_, impl Io>) {
         self.state = State::Answered;
@@ -284,7 +307,7 @@ impl Flow {
         let sent = &self.sending;
         let all_sent = self.host != HostEnd::Open && sent.acknowledged > self.data_end();
         match all_sent && self.receiving.is_finished && !self.ack_due {
-            true => Fate::Ends(Close::Orderly),
+            true => Fate::Ends(End::Closed),
             false => Fate::GoesOn,
         }
     }

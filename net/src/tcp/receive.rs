@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{Context, Fate, Flow, HostEnd, State, WINDOW_BYTES, offset};
-use crate::io::{Close, FlowId, Io};
+use crate::io::{FlowId, Io};
+use crate::record::End;
 use crate::wire::tcp::{Segment, flag};
 
 /// Acknowledgements in a row without news that mean a loss (RFC 5681, 3.2).
@@ -47,7 +48,7 @@ impl Flow {
         if self.state == State::Connecting {
             // The same SYN again waits like the first. One that gives up ends it.
             return match segment.has(flag::RST) {
-                true => Fate::Ends(Close::Reset),
+                true => Fate::Ends(End::GuestReset),
                 false => Fate::GoesOn,
             };
         }
@@ -58,7 +59,7 @@ impl Flow {
         let in_window = (accepted..=accepted.max(self.receiving.edge)).contains(&at);
         if segment.has(flag::RST) {
             return match in_window {
-                true => Fate::Ends(Close::Reset),
+                true => Fate::Ends(End::GuestReset),
                 false => Fate::GoesOn,
             };
         }
@@ -74,8 +75,8 @@ impl Flow {
         if !segment.has(flag::ACK) {
             return Fate::GoesOn;
         }
-        if let Fate::Ends(close) = self.acknowledgement(context, segment, at) {
-            return Fate::Ends(close);
+        if let Fate::Ends(end) = self.acknowledgement(context, segment, at) {
+            return Fate::Ends(end);
         }
         if segment.length() > 0 {
             self.data(context, segment, at);
@@ -101,7 +102,7 @@ impl Flow {
             // It cannot have that. One that has not answered yet is another.
             self.ack_due = true;
             return match self.state {
-                State::Answered => Fate::Ends(Close::Reset),
+                State::Answered => Fate::Ends(End::GuestReset),
                 _ => Fate::GoesOn,
             };
         }

@@ -6,7 +6,8 @@ use super::{
     Context, FIRST_WAIT, Fate, Flow, HostEnd, LONGEST_WAIT, MAX_SYN_TRIES, MAX_TRIES, SCALE, State,
     sequence,
 };
-use crate::io::{Close, Io};
+use crate::io::Io;
+use crate::record::End;
 use crate::wire::build::{self, TcpOut};
 use crate::wire::tcp::flag;
 
@@ -26,7 +27,7 @@ pub(crate) enum Turn {
     Again,
     /// The guest has no room for a frame.
     NoRoom,
-    Ended(Close),
+    Ended(End),
 }
 
 impl Flow {
@@ -58,13 +59,13 @@ impl Flow {
         }
         if self.host == HostEnd::Broken && self.sending.next >= self.data_end() {
             self.reset(context);
-            return Turn::Ended(Close::Reset);
+            return Turn::Ended(End::RemoteReset);
         }
         if !self.is_readable {
             self.sending.buffer.release(context.memory);
         }
         match self.fate() {
-            Fate::Ends(close) => Turn::Ended(close),
+            Fate::Ends(end) => Turn::Ended(end),
             Fate::GoesOn if left == 0 => Turn::Again,
             Fate::GoesOn => Turn::Idle,
         }
@@ -293,7 +294,7 @@ impl Flow {
         };
         if sending.tries > most {
             self.reset(context);
-            return Fate::Ends(Close::Reset);
+            return Fate::Ends(End::TimedOut);
         }
         sending.wait = (sending.wait * 2).min(LONGEST_WAIT);
         sending.due = context.now.checked_add(sending.wait);

@@ -7,5 +7,6 @@ mod hostile;
 mod names;
 mod over_snapshots;
 mod reached;
+mod records;
 mod rules;
 mod support;

@@ -8,7 +8,7 @@ use supermachine_net::{Addresses, Answer, Config};
 use crate::support::*;
 
 /// A question for a name's IPv4 addresses, to any server.
-fn ask(name: &str, kind: u16, server: Ipv4Addr) -> Vec<u8> {
+pub fn ask(name: &str, kind: u16, server: Ipv4Addr) -> Vec<u8> {
     let mut message = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         message.push(u8::try_from(label.len()).unwrap());

@@ -19,7 +19,9 @@ fn copies_are_told_with_the_number_that_they_wait_for_before_all_else() {
     let saved = net.stack.save();
 
     let mut copy = Net::new();
-    copy.stack.restore(&saved, &mut copy.host).unwrap();
+    copy.stack
+        .restore(&saved, copy.now, &mut copy.host)
+        .unwrap();
     assert!(copy.stack.owes());
     // Something else is asked for first, and waits.
     copy.host.is_full = true;
@@ -45,7 +47,7 @@ fn machine_that_goes_back_loses_the_connections_it_has() {
     let mut net = Net::new();
     let before = net.stack.save();
     net.connect(GUEST_PORT, 0);
-    net.stack.restore(&before, &mut net.host).unwrap();
+    net.stack.restore(&before, net.now, &mut net.host).unwrap();
     assert_eq!(net.host.closed, [(REMOTE.into(), Close::Reset)]);
     assert_eq!((net.stack.flows(), net.stack.deadline()), (0, None));
     net.turn();
@@ -67,15 +69,24 @@ fn damaged_states_are_refused() {
     let mut other = Net::new();
     for length in 1..good.len() {
         let cut = &good[..length];
-        assert_eq!(other.stack.restore(cut, &mut other.host), Err(BadState));
+        assert_eq!(
+            other.stack.restore(cut, other.now, &mut other.host),
+            Err(BadState)
+        );
     }
     let mut foreign = good.clone();
     foreign[15] ^= 1;
     assert_eq!(
-        other.stack.restore(&foreign, &mut other.host),
+        other.stack.restore(&foreign, other.now, &mut other.host),
         Err(BadState)
     );
     let many = good.repeat(20_001);
-    assert_eq!(other.stack.restore(&many, &mut other.host), Err(BadState));
-    assert_eq!(other.stack.restore(&good, &mut other.host), Ok(()));
+    assert_eq!(
+        other.stack.restore(&many, other.now, &mut other.host),
+        Err(BadState)
+    );
+    assert_eq!(
+        other.stack.restore(&good, other.now, &mut other.host),
+        Ok(())
+    );
 }

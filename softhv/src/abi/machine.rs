@@ -4,6 +4,7 @@ use super::objects::{self, Object};
 use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
 use crate::faults::{FAULTS, Faults};
 use crate::inherit;
+use crate::jit::{self, Tier};
 use crate::phys::{MemoryFlags, PhysError};
 use crate::vm::{MAX_VCPUS, VmShared};
 use hvf::sys::{self, Return, VmConfig};
@@ -55,7 +56,9 @@ pub(super) unsafe extern "C" fn get_max_vcpu_count(out: *mut u32) -> Return {
     unsafe { put(out, MAX_VCPUS as u32) }
 }
 
-pub(super) unsafe extern "C" fn create(config: VmConfig) -> Return {
+/// `hv_vm_create` for machines of the [`Tier`] with number `TIER`.
+pub(super) unsafe extern "C" fn create<const TIER: u8>(config: VmConfig) -> Return {
+    let tier = Tier::from_number(TIER);
     let mut ipa_bits = 0;
     if config != VmConfig::NULL {
         let set = objects::with(config.0, |object| match object {
@@ -70,7 +73,7 @@ pub(super) unsafe extern "C" fn create(config: VmConfig) -> Return {
     if ipa_bits == 0 {
         ipa_bits = DEFAULT_IPA_BITS;
     }
-    if !host::can_run() {
+    if !host::can_run() || (tier == Tier::Compile && jit::probe().is_err()) {
         return Return::UNSUPPORTED;
     }
     let mut slot = machine();
@@ -80,7 +83,7 @@ pub(super) unsafe extern "C" fn create(config: VmConfig) -> Return {
     if Faults::take(&FAULTS.no_resources) {
         return Return::NO_RESOURCES;
     }
-    *slot = Some(Arc::new(VmShared::new(ipa_bits)));
+    *slot = Some(Arc::new(VmShared::new(ipa_bits, tier)));
     Return::SUCCESS
 }
 

@@ -21,6 +21,7 @@
 //! | dirty log or replaced content while a vCPU runs | `HV_BUSY` |
 //! | dirty log of a range that is not followed | `HV_BAD_ARGUMENT` |
 //! | state with vCPUs that the VM does not have | `HV_BAD_ARGUMENT` |
+//! | machines of the compiling tier where nothing can be compiled | `HV_UNSUPPORTED` |
 //! | debug traps asked for | `HV_UNSUPPORTED` |
 //!
 //! There are 96 SPIs instead of the architecture's 988: see
@@ -37,6 +38,7 @@ mod registers;
 mod vcpu;
 
 use crate::counter;
+use crate::jit::Tier;
 use hvf::sys::{Api, DirtyApi, GicApi, Return};
 
 /// Guest physical address bits without configuration, as on most Macs.
@@ -46,6 +48,11 @@ pub const MAX_IPA_BITS: u32 = 40;
 
 /// This engine, as the table that `hvf` and everything above it use.
 pub fn api() -> Api {
+    api_with(Tier::Auto)
+}
+
+/// The same, for machines that execute code by `tier`.
+pub fn api_with(tier: Tier) -> Api {
     Api {
         id: hvf::EngineId::Software,
         name: "soft",
@@ -56,7 +63,12 @@ pub fn api() -> Api {
         counter_hz: counter::COUNTER_HZ,
         os_release: machine::os_release,
         vm_get_max_vcpu_count: machine::get_max_vcpu_count,
-        vm_create: machine::create,
+        vm_create: match tier {
+            Tier::Auto => machine::create::<{ Tier::Auto as u8 }>,
+            Tier::Interpret => machine::create::<{ Tier::Interpret as u8 }>,
+            Tier::Compile => machine::create::<{ Tier::Compile as u8 }>,
+            Tier::Restless => machine::create::<{ Tier::Restless as u8 }>,
+        },
         vm_destroy: machine::destroy,
         vm_map: machine::map,
         vm_unmap: machine::unmap,

@@ -241,7 +241,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let vm = Arc::new(VmShared::new(40));
+        let vm = Arc::new(VmShared::new(40, crate::jit::Tier::Auto));
         // Leaked: mapped for as long as the process lives.
         let words = vec![0u64; RAM_BYTES / 8 + 2048].leak();
         let host = words.as_ptr().addr().next_multiple_of(0x4000);

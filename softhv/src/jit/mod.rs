@@ -23,7 +23,7 @@ pub mod policy;
 mod region;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod translate;
 
 use crate::cpu::op::{Handler, Op};
@@ -32,7 +32,8 @@ use crate::mode::Mode;
 use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place};
 use crate::words::Words;
 use branch::{Exits, Way};
-pub use policy::{COUNTS, Policy, set_policy};
+use policy::Policy;
+pub use policy::{COUNTS, Refusal, Tier};
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;
@@ -61,7 +62,7 @@ struct Loaded {
 
 /// The compiled code of one vCPU.
 #[derive(Debug)]
-struct Tier {
+struct Translator {
     policy: Policy,
     memory: Arc<CodeMemory>,
     regions: VecDeque<Loaded>,
@@ -72,20 +73,31 @@ struct Tier {
 
 // SAFETY: its pointers lead to ops that move along with it to whichever thread
 // has the decoded code.
-unsafe impl Send for Tier {}
+unsafe impl Send for Translator {}
+
+/// Whether this process can have executable memory.
+///
+/// # Errors
+/// Why not.
+pub fn probe() -> Result<(), Refusal> {
+    // As large as those that are needed: limits are of sizes.
+    Region::new(Policy::HOT.region_bytes)
+        .map(drop)
+        .map_err(Refusal::NoMemory)
+}
 
 /// What compiles for a new vCPU of the machine that has `memory`; `None` if
 /// everything is to be interpreted.
 #[must_use]
-pub fn compiler(memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
-    with(policy::current(), memory)
+pub fn compiler(tier: Tier, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
+    with(tier.policy(), memory)
 }
 
 fn with(policy: Policy, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
     if policy.entries == 0 {
         return None;
     }
-    Some(Box::new(Tier {
+    Some(Box::new(Translator {
         policy,
         memory: Arc::clone(memory),
         regions: VecDeque::new(),
@@ -94,7 +106,7 @@ fn with(policy: Policy, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
     }))
 }
 
-impl Compiler for Tier {
+impl Compiler for Translator {
     fn fresh(&self) -> Option<Box<dyn Compiler>> {
         with(self.policy, &self.memory)
     }
@@ -103,10 +115,15 @@ impl Compiler for Tier {
         self.regions.clear();
     }
 
+    fn part(&mut self) {
+        for loaded in &mut self.regions {
+            loaded.region.leave();
+        }
+    }
+
     fn settle(&mut self, memory: &Arc<CodeMemory>) {
         self.memory = Arc::clone(memory);
         for loaded in &mut self.regions {
-            loaded.region.leave();
             // No more than the parent had.
             loaded.share = memory.take(true);
         }
@@ -185,7 +202,7 @@ impl Compiler for Tier {
     }
 }
 
-impl Tier {
+impl Translator {
     /// An op in front of what is behind the first [`AT_ONCE`] instructions of the
     /// block that `header` is in front of, to be compiled when it is hot itself.
     fn rest(&mut self, header: &Op, mode: Mode, place: &mut Place<'_>) -> Option<*const Op> {

@@ -1,11 +1,66 @@
 //! What is compiled, and how much of it is kept.
 
+use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+
+/// How the vCPUs of a machine execute code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Tier {
+    /// What runs often is compiled, where the host lets it; all else is
+    /// interpreted.
+    #[default]
+    Auto,
+    /// Everything is interpreted.
+    Interpret,
+    /// Everything is compiled as soon as it is to run. There are no machines where
+    /// that cannot be.
+    Compile,
+    /// For tests: blocks are compiled after a few entries, and soon dropped again.
+    Restless,
+}
+
+impl Tier {
+    /// As [`Tier`] `as u8` gave it; what it never gives is [`Tier::Auto`].
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Interpret,
+            2 => Self::Compile,
+            3 => Self::Restless,
+            _ => Self::Auto,
+        }
+    }
+
+    #[cfg(compiles)]
+    pub(crate) const fn policy(self) -> Policy {
+        match self {
+            Self::Auto => Policy::HOT,
+            Self::Interpret => Policy::OFF,
+            Self::Compile => Policy::EAGER,
+            Self::Restless => Policy::RESTLESS,
+        }
+    }
+}
+
+/// Why code is interpreted here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no compiling tier for this host, or none in this build.
+    #[error("code is compiled on x86-64 Linux only, by an optimised build")]
+    NotBuilt,
+    /// The host gives this process no executable memory.
+    #[error(
+        "the host gives no executable memory: allow memfd_create and executable mappings \
+         (SELinux's execmem, filters of system calls, vm.memfd_noexec, ulimit -f)"
+    )]
+    NoMemory(#[source] io::Error),
+}
 
 /// What a vCPU compiles.
+#[cfg(compiles)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// A block is compiled when it is entered for the so many-th time; with 0,
     /// nothing is.
     pub entries: u32,
@@ -17,45 +72,35 @@ pub struct Policy {
     pub regions: usize,
 }
 
+#[cfg(compiles)]
 impl Policy {
-    /// Everything is interpreted.
+    /// That of [`Tier::Interpret`].
     pub const OFF: Self = Self {
         entries: 0,
         by_chance: false,
         region_bytes: 0,
         regions: 0,
     };
-    /// What is entered often is compiled: 16 MiB of code at most.
+    /// What is entered often is compiled: 16 MiB of code at most. That of
+    /// [`Tier::Auto`].
     pub const HOT: Self = Self {
         entries: 512,
         by_chance: false,
         region_bytes: 1 << 20,
         regions: 16,
     };
-    /// For tests: everything is compiled at once.
+    /// Everything is compiled at once: that of [`Tier::Compile`].
     pub const EAGER: Self = Self {
         entries: 1,
         ..Self::HOT
     };
-    /// For tests: blocks are compiled after a few entries, and soon dropped again.
+    /// That of [`Tier::Restless`].
     pub const RESTLESS: Self = Self {
         entries: 4,
         by_chance: true,
         region_bytes: 64 << 10,
         regions: 1,
     };
-}
-
-static POLICY: Mutex<Policy> = Mutex::new(Policy::HOT);
-
-/// What vCPUs made from now on compile, in this process.
-pub fn set_policy(policy: Policy) {
-    *POLICY.lock().unwrap_or_else(PoisonError::into_inner) = policy;
-}
-
-/// What vCPUs made now compile.
-pub fn current() -> Policy {
-    *POLICY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the vCPUs of this process have compiled, from its start on.

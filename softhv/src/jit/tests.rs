@@ -1,6 +1,7 @@
 //! What is where, and who may write it; what code does is tested by the streams.
 
-use super::{Policy, with};
+use super::policy::Policy;
+use super::{Tier, with};
 use crate::code::CodeCache;
 use crate::cpu::op::Op;
 use crate::exec::bind;
@@ -9,6 +10,7 @@ use crate::mode::Mode;
 use crate::tier::CodeMemory;
 use crate::vm::VmShared;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 const USER: Mode = Mode {
@@ -67,6 +69,18 @@ fn mappings() -> Vec<(std::ops::Range<usize>, Mapping)> {
     maps.lines().map(parse).collect()
 }
 
+/// Whether this process has a file open.
+fn is_open(inode: u64) -> bool {
+    let numbers = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let mut files = numbers.filter_map(|number| fs::metadata(number.path()).ok());
+    files.any(|file| file.ino() == inode)
+}
+
+/// Whether the file that the code of compiled `op` was written to is open.
+pub fn is_written_to(op: *const Op) -> bool {
+    is_open(mapping(address(op)).inode)
+}
+
 /// What is mapped at `address`, which code is at.
 fn mapping(address: usize) -> Mapping {
     let found = mappings()
@@ -95,10 +109,23 @@ fn a_forked_process_keeps_its_parents_code_and_writes_elsewhere() {
     let old = compiled(&mut cache, 0);
     let (before, inode) = (address(old), mapping(address(old)).inode);
     assert_eq!(mapping(address(compiled(&mut cache, 64))).inode, inode);
-    cache.settle(&VmShared::new(40));
+    cache.part();
+    cache.settle(&VmShared::new(40, Tier::Auto));
     assert_ne!(mapping(address(compiled(&mut cache, 128))).inode, inode);
     assert_eq!(address(old), before);
     assert_eq!(mapping(before).inode, inode);
+}
+
+#[test]
+fn a_forked_process_closes_its_parents_files_before_their_numbers_are_given_anew() {
+    let mut cache = cache();
+    let inode = mapping(address(compiled(&mut cache, 0))).inode;
+    assert!(is_open(inode));
+    cache.part();
+    assert!(
+        !is_open(inode),
+        "later it may close what has its number by then"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::engine::{Machine, machine};
 use super::{Batch, Outcome, Random, Stop, Stream, generate, inputs, known, qemu, report};
-use supermachine_softhv::jit::Policy;
+use supermachine_softhv::Tier;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Plan {
     /// or after this many batches.
     pub batches: u64,
     /// What the engine compiles.
-    pub policy: Policy,
+    pub tier: Tier,
 }
 
 /// What was compared.
@@ -153,7 +153,7 @@ pub fn same(_stream: &Stream, _address: u64, ours: &Outcome, theirs: &Outcome) -
 /// difference.
 pub fn run(plan: Plan, mut progress: impl FnMut(&Tally)) -> Tally {
     let mut tally = Tally::default();
-    machine(plan.policy, |machine| {
+    machine(plan.tier, |machine| {
         for number in (plan.first..).take(plan.batches as usize) {
             one(machine, plan.seed, number, &mut tally);
             tally.batches += 1;

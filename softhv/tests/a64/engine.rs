@@ -7,8 +7,8 @@ use hvf::{ExceptionClass, Vcpu, Vm};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
-use supermachine_softhv::abi::api;
-use supermachine_softhv::jit::{Policy, set_policy};
+use supermachine_softhv::jit::IS_BUILT;
+use supermachine_softhv::{Tier, api_with};
 
 /// Guest physical address of the memory.
 const RAM: u64 = 0x8000_0000;
@@ -74,12 +74,13 @@ impl Drop for Ram {
     }
 }
 
-/// Runs `with` on a machine that can execute batches, and compiles by `policy`.
-pub fn machine<R>(policy: Policy, with: impl FnOnce(&mut Machine) -> R) -> R {
+/// Runs `with` on a machine of `tier` that can execute batches.
+pub fn machine<R>(tier: Tier, with: impl FnOnce(&mut Machine) -> R) -> R {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    set_policy(policy);
+    // Without a compiler there are no machines that compile everything.
+    let tier = if IS_BUILT { tier } else { Tier::Auto };
     let ram = Ram::new();
-    let vm = Vm::new(api(), None).expect("a VM");
+    let vm = Vm::new(api_with(tier), None).expect("a VM");
     // SAFETY: `ram` is dropped after the VM, and is as long.
     unsafe { vm.map(ram.0, RAM, RAM_BYTES, MemoryFlags::RWX) }.expect("mapped");
     let vcpu = vm.create_vcpu().expect("a vCPU");

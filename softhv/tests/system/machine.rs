@@ -6,7 +6,8 @@ use hvf::{ExceptionClass, Vcpu, Vm};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use supermachine_softhv::abi::api;
+use supermachine_softhv::jit::IS_BUILT;
+use supermachine_softhv::{Tier, api_with};
 
 /// Where RAM is, as on QEMU's virt machine.
 pub const RAM: u64 = 0x4000_0000;
@@ -37,11 +38,16 @@ fn layout() -> Layout {
 impl Machine {
     /// A machine with nothing in its RAM, and a GIC if asked for.
     pub fn new(gic: bool) -> Self {
+        Self::empty(crate::TIER, gic)
+    }
+
+    fn empty(tier: Tier, gic: bool) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the layout has a size.
         let ram = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout()) }).expect("memory");
-        supermachine_softhv::jit::set_policy(crate::POLICY);
-        let vm = Vm::new(api(), None).expect("a VM");
+        // Without a compiler there are no machines that compile everything.
+        let tier = if IS_BUILT { tier } else { Tier::Auto };
+        let vm = Vm::new(api_with(tier), None).expect("a VM");
         // SAFETY: the memory outlives the VM, see `drop`, and is as long.
         unsafe { vm.map(ram, RAM, RAM_BYTES, MemoryFlags::RWX) }.expect("mapped");
         if gic {
@@ -60,7 +66,12 @@ impl Machine {
 
     /// A machine with the program of `source`.
     pub fn with(source: &str, symbols: &[(&str, u64)]) -> Self {
-        let machine = Self::new(false);
+        Self::of(crate::TIER, source, symbols)
+    }
+
+    /// The same, of another tier than those of this file.
+    pub fn of(tier: Tier, source: &str, symbols: &[(&str, u64)]) -> Self {
+        let machine = Self::empty(tier, false);
         machine.put(PROGRAM, &assemble(source, PROGRAM, symbols));
         machine
     }
@@ -111,7 +122,10 @@ impl Drop for Machine {
 
 /// Runs `source` on one vCPU until it leaves for the monitor.
 pub fn exit_of(source: &str, symbols: &[(&str, u64)]) -> (VcpuExit, Vec<u64>) {
-    let machine = Machine::with(source, symbols);
+    exit_of_machine(&Machine::with(source, symbols))
+}
+
+fn exit_of_machine(machine: &Machine) -> (VcpuExit, Vec<u64>) {
     let mut vcpu = machine.vcpu(0);
     let exit = vcpu.run().expect("a run");
     let registers = (0..31).map(|n| vcpu.general(n).expect("a register"));
@@ -121,7 +135,12 @@ pub fn exit_of(source: &str, symbols: &[(&str, u64)]) -> (VcpuExit, Vec<u64>) {
 
 /// The registers after running `source` to its HVC.
 pub fn result_of(source: &str, symbols: &[(&str, u64)]) -> Vec<u64> {
-    let (exit, registers) = exit_of(source, symbols);
+    result_of_machine(&Machine::with(source, symbols))
+}
+
+/// The same of a machine with its program.
+pub fn result_of_machine(machine: &Machine) -> Vec<u64> {
+    let (exit, registers) = exit_of_machine(machine);
     assert_eq!(
         exit.exception_class(),
         Some(ExceptionClass::HVC),

@@ -5,13 +5,14 @@
 #[path = "../a64/assembler.rs"]
 mod assembler;
 /// What the engine compiles here: nothing. `system_compiled` has the other half.
-const POLICY: supermachine_softhv::jit::Policy = supermachine_softhv::jit::Policy::OFF;
+const TIER: supermachine_softhv::Tier = supermachine_softhv::Tier::Interpret;
 mod exceptions;
 mod execution;
 mod exits;
 mod layout;
 mod litmus;
 mod machine;
+mod rewriting;
 mod stack;
 mod stepping;
 mod translation;

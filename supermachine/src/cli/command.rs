@@ -1,12 +1,16 @@
 //! Running one command with our own streams: what `run` and `exec` share.
 
+use super::keys::{self, Keys, Watch};
 use super::output::{self, Progress, Standard};
 use super::signals::{Audience, Forwarder};
 use super::terminal::{self, RawTerminal};
 use super::values;
-use crate::exec::Channel;
-use crate::{Error, ExecBuilder, ExecStatus, Vm};
+use crate::deadline::Deadline;
+use crate::exec::{Channel, Finished, Sinks};
+use crate::limits::GUEST_ANSWER_TIMEOUT;
+use crate::{Error, ExecBuilder, Vm};
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -43,17 +47,27 @@ pub struct Options {
     pub tty: bool,
     /// End the command after this long, in seconds or with a unit (90s, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
+    /// Keys that leave a terminal, and let the command run on; none if empty
+    #[arg(long, value_name = "KEYS", default_value = keys::USUAL, value_parser = keys::parse)]
+    detach_keys: Keys,
 }
 
+/// What is said to who types the keys that leave a machine which ends with us.
+const NO_LEAVING: &[u8] = b"\r\nsupermachine: this machine ends with its terminal: start one \
+    that can be left with `run -d -it`, and take it up with `attach`\r\n";
+/// What is said to who has left.
+const HAS_LEFT: &[u8] = b"\r\nsupermachine: the command runs on\r\n";
+
 /// Runs the command with our streams, terminal and signals. `vm` is what a
-/// third request to end takes down; without one it only ends us.
+/// third request to end takes down; without one it only ends us, and keys can leave
+/// the command alone.
 pub fn supervise(
     command: ExecBuilder<'_>,
     vm: Option<&Arc<Vm>>,
     options: &Options,
     signals: &Forwarder,
-) -> Result<ExecStatus, Error> {
+) -> Result<Finished, Error> {
     // A terminal nobody reads from keeps its Ctrl-C.
     let raw = if options.tty && options.interactive {
         RawTerminal::enter().map_err(Error::system("set the terminal up"))?
@@ -69,13 +83,20 @@ pub fn supervise(
     signals.attach(audience, &channel, options.tty)?;
     if options.interactive {
         let (channel, is_tty) = (channel.clone(), options.tty);
+        let keys = raw.as_ref().map(|_| match vm {
+            Some(_) => Leaving::Refused(Watch::new(&options.detach_keys)),
+            None => Leaving::Granted(Watch::new(&options.detach_keys)),
+        });
         // Ends with the process: a read of standard input cannot be ended.
         std::thread::Builder::new()
             .name("stdin".into())
-            .spawn(move || copy_stdin(&channel, is_tty))
+            .spawn(move || copy_stdin(&channel, is_tty, keys))
             .map_err(Error::system("start a thread"))?;
     }
-    let result = channel.read_to_end(&mut Standard(&progress));
+    let result = channel.read_to_finish(&mut Standard(&progress));
+    if let Ok(Finished::LetGo(_)) = &result {
+        let _ = Standard(&progress).stderr(HAS_LEFT);
+    }
     drop(raw);
     result
 }
@@ -112,12 +133,39 @@ pub fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Err
     builder.start()
 }
 
+/// What the keys do that leave a terminal.
+enum Leaving {
+    /// They are the command's as well, and somebody says why nothing comes of it.
+    Refused(Watch),
+    /// The command goes on alone.
+    Granted(Watch),
+}
+
+impl Leaving {
+    /// What of the typed `bytes` is for the command, and whether that was all.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
+        match self {
+            Self::Granted(watch) => {
+                let (typed, leaves) = watch.take(bytes);
+                (typed.into(), leaves)
+            }
+            Self::Refused(watch) => {
+                if watch.take(bytes).1 {
+                    watch.begin_again();
+                    let _ = Standard(&Progress::default()).stderr(NO_LEAVING);
+                }
+                (bytes.into(), false)
+            }
+        }
+    }
+}
+
 /// Passes our standard input on until it ends or nobody wants it.
 ///
 /// A terminal's end-of-file character ends its input only where a line begins;
 /// elsewhere it hands out the line so far. After a last line without an end one
 /// more is needed than the guest's own.
-fn copy_stdin(channel: &Channel, is_tty: bool) {
+fn copy_stdin(channel: &Channel, is_tty: bool, mut keys: Option<Leaving>) {
     let stdin = io::stdin();
     let mut buffer = vec![0; 64 * 1024];
     let mut last = b'\n';
@@ -125,10 +173,22 @@ fn copy_stdin(channel: &Channel, is_tty: bool) {
         match output::read(stdin.as_fd(), &mut buffer) {
             // A terminal that went away reads as an error.
             Ok(0) | Err(_) => break,
-            Ok(count) if matches!(channel.write_stdin(&buffer[..count]), Ok(true)) => {
-                last = buffer[..count].last().copied().unwrap_or(last);
+            Ok(count) => {
+                let (typed, leaves) = match &mut keys {
+                    Some(keys) => keys.take(&buffer[..count]),
+                    None => (Cow::from(&buffer[..count]), false),
+                };
+                if !typed.is_empty() && !matches!(channel.write_stdin(&typed), Ok(true)) {
+                    return;
+                }
+                if leaves {
+                    // A guest that does not answer keeps nobody.
+                    channel.limit(Deadline::within(GUEST_ANSWER_TIMEOUT));
+                    let _ = channel.detach();
+                    return;
+                }
+                last = typed.last().copied().unwrap_or(last);
             }
-            Ok(_) => return,
         }
     }
     if is_tty && !matches!(last, b'\n' | TERMINAL_EOF) {

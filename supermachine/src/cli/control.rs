@@ -5,8 +5,10 @@
 //! enter. A connection carries one request and its answer, framed as between owner and
 //! worker.
 
+use super::detached::Going;
 use super::detached::clients::Attachable;
 use crate::error::with_causes;
+use crate::exec::{ExecId, StreamOffsets};
 use crate::limits::cli::{CONTROL_REQUEST_TIMEOUT, CONTROL_TIMEOUT};
 use crate::link::protocol::{receive, send};
 use crate::running::RunningVm;
@@ -20,7 +22,7 @@ use std::sync::{Arc, Weak};
 /// The socket's name in the machine's directory.
 const SOCKET: &str = "control";
 /// Changes with the messages: machines outlive the tool that started them.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,8 @@ struct Asked {
 enum Request {
     /// A snapshot in this directory.
     Snapshot(PathBuf),
+    /// The same, for copies that go on with the command.
+    Fork(PathBuf),
     /// The command's streams, in frames from the answer on.
     Attach,
 }
@@ -43,6 +47,8 @@ enum Request {
 enum Answer {
     /// The generation's directory. It stays until the connection is closed.
     Snapshot(PathBuf),
+    /// That, the command, and what was told of its outputs before.
+    Forked(PathBuf, ExecId, StreamOffsets),
     Attached {
         tty: bool,
         interactive: bool,
@@ -87,8 +93,12 @@ fn serve_one(
         let message = "it was started by another version of this tool".to_owned();
         return send(&stream, &Answer::Failed(message));
     }
-    let directory = match (asked.request, command) {
-        (Request::Snapshot(directory), _) => directory,
+    let (directory, going) = match (asked.request, command) {
+        (Request::Snapshot(directory), _) => (directory, None),
+        // Taken before the snapshot: what is written meanwhile is the copies' as well.
+        (Request::Fork(directory), Some(command)) => {
+            (directory, Some((command.id, command.told())))
+        }
         (Request::Attach, Some(command)) => {
             drop(vm);
             let answer = Answer::Attached {
@@ -97,7 +107,7 @@ fn serve_one(
             };
             return command.serve(&stream, || send(&stream, &answer));
         }
-        (Request::Attach, None) => {
+        (Request::Attach | Request::Fork(_), None) => {
             let message = "somebody attends its command".to_owned();
             return send(&stream, &Answer::Failed(message));
         }
@@ -105,7 +115,12 @@ fn serve_one(
     match vm.snapshot(directory) {
         Ok(image) => {
             let generation = image.snapshot_path().map(Path::to_owned);
-            send(&stream, &Answer::Snapshot(generation.unwrap_or_default()))?;
+            let generation = generation.unwrap_or_default();
+            let answer = match going {
+                None => Answer::Snapshot(generation),
+                Some((id, from)) => Answer::Forked(generation, id, from),
+            };
+            send(&stream, &answer)?;
             // Until whoever asked has opened it, it is in use here.
             stream.set_read_timeout(Some(CONTROL_REQUEST_TIMEOUT))?;
             stream.read(&mut [0]).map(drop)
@@ -133,6 +148,25 @@ pub fn snapshot(vm: &RunningVm, directory: PathBuf) -> Result<Made, Error> {
             generation,
             _held: held,
         }),
+        answer => Err(refused(answer)),
+    }
+}
+
+/// Has a machine's owner make a snapshot of it in `directory`, for copies that go on
+/// with its command.
+///
+/// # Errors
+/// As [`snapshot()`].
+pub fn fork(vm: &RunningVm, directory: PathBuf) -> Result<(Made, Going), Error> {
+    let (answer, held) = ask(vm, Request::Fork(directory))?;
+    match answer {
+        Answer::Forked(generation, id, from) => Ok((
+            Made {
+                generation,
+                _held: held,
+            },
+            Going { id, from },
+        )),
         answer => Err(refused(answer)),
     }
 }

@@ -1,10 +1,13 @@
 //! `supermachine cp`.
 
 use super::machine;
+use super::output::{self, Progress, is_terminal};
 use crate::files::{self, CopyOptions, FileKind};
 use crate::running::RunningVm;
 use crate::{Error, ErrorKind};
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +18,11 @@ pub struct Arguments {
     #[arg(short, long)]
     archive: bool,
     /// What to copy: a path, or VM:PATH in a machine; of a directory its content
-    /// alone, if the path ends with /.
+    /// alone, if the path ends with /.; - for a tar archive on standard input
     #[arg(value_name = "SOURCE")]
     source: OsString,
-    /// Where to: into that directory if it is there, else under that name
+    /// Where to: into that directory if it is there, else under that name; - for a tar
+    /// archive on standard output
     #[arg(value_name = "TARGET")]
     target: OsString,
 }
@@ -27,12 +31,20 @@ pub struct Arguments {
 #[derive(Debug, PartialEq, Eq)]
 enum Place<'a> {
     Host(&'a Path),
-    Guest { vm: &'a str, path: &'a Path },
+    Guest {
+        vm: &'a str,
+        path: &'a Path,
+    },
+    /// A tar archive on a standard stream.
+    Archive,
 }
 
 /// A machine's name has no slash, so `./a:b` is a path here.
 fn place(text: &OsStr) -> Place<'_> {
     let bytes = text.as_bytes();
+    if bytes == b"-" {
+        return Place::Archive;
+    }
     let at = bytes.iter().position(|byte| *byte == b':');
     let parts = at.and_then(|at| {
         let vm = std::str::from_utf8(&bytes[..at]).ok()?;
@@ -65,6 +77,32 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
             let target = target(path, target_path, is_directory)?;
             files::copy_out(&vm, path.as_os_str().as_bytes(), &target, &options)?;
         }
+        (Place::Archive, Place::Guest { vm, path }) => {
+            let vm = machine::find(vm)?.running()?;
+            if !is_guest_directory(&vm, path)? {
+                return Err(Error::Unsuitable {
+                    what: "unpacking an archive",
+                    needs: "a directory in the machine: make it first",
+                });
+            }
+            vm.copy_in_tar(Input, path.as_os_str().as_bytes(), &options)?;
+        }
+        (Place::Guest { vm, path }, Place::Archive) => {
+            if is_terminal(io::stdout()) {
+                return Err(Error::Unsuitable {
+                    what: "an archive on a terminal",
+                    needs: "standard output to lead elsewhere: `> FILE`, or a pipe",
+                });
+            }
+            let vm = machine::find(vm)?.running()?;
+            let packed = vm.copy_out_tar(path.as_os_str().as_bytes(), Output, &options);
+            packed.map_err(|error| match error {
+                Error::System { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
+                    Error::Output { source }
+                }
+                error => error,
+            })?;
+        }
         _ => {
             return Err(Error::Unsuitable {
                 what: "a copy",
@@ -73,6 +111,29 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
         }
     }
     Ok(0)
+}
+
+/// Standard input, also if it does not block.
+struct Input;
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        output::read(io::stdin().as_fd(), buffer)
+    }
+}
+
+/// Standard output, also if it does not block.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        output::write_all(io::stdout().as_fd(), bytes, &Progress::default())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where something goes that is copied to `target`: into it if it is a directory,
@@ -120,7 +181,8 @@ mod tests {
         };
         assert_eq!(place(OsStr::new("web:/etc")), guest("web", "/etc"));
         assert_eq!(place(OsStr::new("web:a:b")), guest("web", "a:b"));
-        for here in ["/a:b", "./a:b", "a/b:c", ":x", "plain"] {
+        assert_eq!(place(OsStr::new("-")), Place::Archive);
+        for here in ["/a:b", "./a:b", "a/b:c", ":x", "plain", "./-"] {
             assert_eq!(place(OsStr::new(here)), Place::Host(Path::new(here)));
         }
     }

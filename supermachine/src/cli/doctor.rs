@@ -1,6 +1,8 @@
 //! `supermachine doctor`.
 
 use super::output::{print, print_json};
+use crate::error::with_causes;
+use crate::pool::DEFAULT_POOL_MAX;
 use crate::{AssetPaths, Error};
 use serde::Serialize;
 use vmm_core::backend::table::TableEngine;
@@ -19,6 +21,8 @@ struct Report {
     version: &'static str,
     host: Host,
     engines: Vec<EngineReport>,
+    /// What many busy machines come to.
+    load: String,
     assets: Assets,
 }
 
@@ -34,6 +38,12 @@ struct EngineReport {
     name: &'static str,
     works: bool,
     detail: String,
+    /// How it executes code, if that is its own work: compile or interpret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// Why nothing is compiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier_detail: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -47,13 +57,15 @@ struct Assets {
 
 /// Prints the report; status 0 if a guest can be run, else 1.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         host: Host {
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus,
         },
+        load: load(cpus),
         engines: vec![hvf(), kvm(), soft()],
         assets: assets(),
     };
@@ -78,7 +90,17 @@ fn text(report: &Report) -> String {
     for engine in &report.engines {
         let works = if engine.works { "works" } else { "no" };
         lines.push(format!("  {:<5} {works:<6} {}", engine.name, engine.detail));
+        match (engine.tier, &engine.tier_detail) {
+            (Some(_), Some(reason)) => {
+                lines.push(format!("               interprets all code: {reason}"));
+            }
+            (Some(_), None) => {
+                lines.push("               compiles code that runs often".to_owned());
+            }
+            (None, _) => {}
+        }
     }
+    lines.push(format!("load:\n  {}", report.load));
     let recipe = &report.assets.recipe;
     lines.push(format!("guest kernel and init (recipe {recipe}):"));
     match (&report.assets.kernel, &report.assets.init) {
@@ -86,6 +108,23 @@ fn text(report: &Report) -> String {
         _ => lines.push(format!("  {}", report.assets.detail)),
     }
     lines.join("\n") + "\n"
+}
+
+/// A pool's default is eight machines, whatever the host has.
+fn load(cpus: usize) -> String {
+    let crowd = DEFAULT_POOL_MAX;
+    let times = crowd.div_ceil(cpus.max(1));
+    let words = format!(
+        "a busy vCPU of the software engine takes a CPU of the host: {cpus} of them run at full \
+         speed at once"
+    );
+    match times {
+        0 | 1 => words,
+        times => format!(
+            "{words}, and what takes 1 s in one takes {times} s in each of {crowd} (a pool's \
+             default): allow for it in time limits, or give the pool a smaller max"
+        ),
+    }
 }
 
 fn describe(engine: &TableEngine) -> Result<String, String> {
@@ -101,6 +140,8 @@ fn report(name: &'static str, result: Result<String, String>) -> EngineReport {
         name,
         works: result.is_ok(),
         detail: result.unwrap_or_else(|reason| reason),
+        tier: None,
+        tier_detail: None,
     }
 }
 
@@ -112,7 +153,16 @@ fn hvf() -> EngineReport {
 }
 
 fn soft() -> EngineReport {
-    report("soft", describe(&TableEngine::new(softhv::api())))
+    let refusal = softhv::jit::probe().err();
+    EngineReport {
+        tier: Some(if refusal.is_some() {
+            "interpret"
+        } else {
+            "compile"
+        }),
+        tier_detail: refusal.map(|reason| with_causes(&reason)),
+        ..report("soft", describe(&TableEngine::new(softhv::api())))
+    }
 }
 
 /// Guests do not run on KVM yet; what it could do is told all the same.
@@ -122,6 +172,8 @@ fn kvm() -> EngineReport {
         name: "kvm",
         works: false,
         detail,
+        tier: None,
+        tier_detail: None,
     }
 }
 

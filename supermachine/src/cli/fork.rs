@@ -1,7 +1,7 @@
 //! `supermachine snapshot create` and `fork`: copies of a machine that runs.
 
 use super::control;
-use super::detached::{self, About};
+use super::detached::{self, About, Going};
 use super::machine;
 use super::output::{plain, print, print_json};
 use crate::running::unix_ms;
@@ -82,11 +82,11 @@ pub fn fork(arguments: &ForkArguments) -> Result<u8, Error> {
     let mut id = random::random_name()?;
     id.truncate(12);
     let directory = store::forks(&snapshots_dir()?).join(id);
-    let made = control::snapshot(&machine.running()?, directory.clone())?;
+    let (made, going) = control::fork(&machine.running()?, directory.clone())?;
     // Until the last copy has it.
     let held = Image::from_snapshot(&made.generation)?;
     drop(made);
-    let status = start_each(record, &words, names, &directory);
+    let status = start_each(record, &words, names, &directory, going);
     drop(held);
     // If the copies have ended meanwhile, or there are none.
     remove_unless_used(&directory)?;
@@ -98,9 +98,11 @@ fn start_each(
     words: &[String],
     names: Vec<Option<String>>,
     directory: &Path,
+    going: Going,
 ) -> Result<u8, Error> {
     for name in names {
         let mut own: Vec<OsString> = vec!["--instead".into(), directory.into()];
+        own.extend(["--goes-on".into(), going.to_string().into()]);
         if let Some(name) = &name {
             own.extend(["--called".into(), name.into()]);
         }

@@ -48,6 +48,11 @@ impl Watch {
         }
     }
 
+    /// Forgets what was typed.
+    pub fn begin_again(&mut self) {
+        self.typed = 0;
+    }
+
     /// What of `bytes` is for the command, and whether the keys were typed: what comes
     /// behind them is for nobody.
     pub fn take(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {

@@ -10,6 +10,7 @@ use super::output::{print, print_json};
 use super::signals::Forwarder;
 use super::values;
 use crate::Error;
+use crate::exec::Finished;
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -126,6 +127,7 @@ const MACHINES: List<'static> = List {
         column("MIB", "memory_mib", true),
         column("VCPUS", "vcpus", true),
         column("STATUS", "status", false),
+        column("PORTS", "ports", false),
     ],
     key: "id",
     fields: FIELDS,
@@ -147,7 +149,11 @@ pub fn exec(arguments: &ExecArguments) -> Result<u8, Error> {
     let command = vm.exec_builder().argv(argv);
     let result = supervise(command, None, &arguments.options, &signals);
     signals.settle();
-    Ok(result?.shell_status())
+    match result? {
+        Finished::Ended(status) => Ok(status.shell_status()),
+        // We have left.
+        Finished::LetGo(_) => Ok(0),
+    }
 }
 
 /// Ends machines.

@@ -1,5 +1,7 @@
 //! The command line tool.
 
+mod argv;
+mod assets;
 mod attach;
 mod bake;
 mod command;
@@ -11,6 +13,7 @@ mod disk;
 mod doctor;
 mod fork;
 mod frames;
+mod host_limits;
 mod image;
 mod keys;
 mod life;
@@ -23,6 +26,7 @@ mod machines;
 mod manual;
 mod mounts;
 mod output;
+mod publish;
 mod run;
 mod signals;
 mod snapshots;
@@ -134,6 +138,9 @@ enum Command {
     Gc(disk::GcArguments),
     /// Show which engines work here and which files were found where
     Doctor(doctor::Arguments),
+    /// Find the guest's kernel and init, or put them where every program finds them
+    #[command(subcommand)]
+    Assets(assets::AssetsCommand),
     /// Print a script that completes this command line in a shell
     Completions(manual::CompletionsArguments),
     /// Print or write manual pages
@@ -196,6 +203,7 @@ pub fn main() -> u8 {
         Command::Du(arguments) => disk::du(&arguments),
         Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Assets(command) => assets::run(&command),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
     };

@@ -31,7 +31,7 @@ impl Progress {
 
 /// Writes all of it, to descriptors that do not block as well: whoever shares
 /// our standard output may have set it so.
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], progress: &Progress) -> io::Result<()> {
+pub fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], progress: &Progress) -> io::Result<()> {
     while !bytes.is_empty() {
         progress.set(Some(Instant::now()));
         let result = rustix::io::write(to, bytes);

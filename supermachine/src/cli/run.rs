@@ -1,23 +1,25 @@
 //! `supermachine run`.
 
+use super::argv::argv;
 use super::command::{Options, supervise};
 use super::control;
-use super::detached::{self, About};
+use super::detached::{self, About, Going, Work};
 use super::directories::{self, Directory};
+use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::output::{complain, print};
+use super::publish::{self, Publish};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::status::{Manner, Status};
 use super::values;
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, ImageConfig, Network, NetworkPolicy, PullPolicy, Vm, VmConfig};
+use crate::{Engine, Error, Image, Network, NetworkPolicy, PullPolicy, Tier, Vm, VmConfig};
 use oci_bake::Progress;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +29,10 @@ pub struct Arguments {
     /// Engine that runs the guest
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
+    /// How the software engine executes code: compile what runs often, interpret
+    /// everything, or compile everything
+    #[arg(long, value_enum, default_value_t = TierName::Auto)]
+    tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
     /// the snapshot
     #[arg(short, long, value_name = "MIB", value_parser = values::memory_mib)]
@@ -64,9 +70,17 @@ pub struct Arguments {
     /// host.supermachine.internal; may be repeated
     #[arg(long, value_name = "PORT")]
     host_port: Vec<u16>,
-    /// Not yet: ports of the guest are not published
-    #[arg(short, long, value_name = "HOST:GUEST", hide = true)]
-    publish: Vec<String>,
+    /// Ports.
+    #[arg(
+        short,
+        long,
+        value_name = "PORTS",
+        value_parser = publish::publish,
+        help = "Have a port of this host lead to one of the guest, with or without --net: \
+                [IP:]HOST:GUEST[/udp]. Only this host reaches it if no IP is given; may be \
+                repeated"
+    )]
+    publish: Vec<Publish>,
     /// Give the guest a directory of the host; with `ro` it can change nothing of it,
     /// with `cow` only what it sees of it, in its memory; may be repeated
     #[arg(short, long, value_name = "HOST:GUEST[:ACCESS]", value_parser = directories::volume)]
@@ -86,6 +100,14 @@ pub struct Arguments {
     /// Snapshot to copy instead of what REF means, of a machine that is forked
     #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
     instead: Option<PathBuf>,
+    /// Command there that goes on, instead of CMD
+    #[arg(
+        long,
+        value_name = "ID:STDOUT:STDERR",
+        hide = true,
+        requires = "instead"
+    )]
+    goes_on: Option<Going>,
     /// Name of the fork
     #[arg(long, value_name = "NAME", hide = true, requires = "instead")]
     called: Option<String>,
@@ -106,6 +128,8 @@ pub struct Arguments {
     quiet: bool,
     #[command(flatten)]
     mounts: Mounts,
+    #[command(flatten)]
+    host_limits: HostLimits,
     /// Taken for docker's sake, and without effect: the guest's first process always
     /// reaps orphans and passes signals on
     #[arg(long)]
@@ -136,6 +160,23 @@ pub(super) enum EngineName {
     Soft,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TierName {
+    Auto,
+    Interpret,
+    Compile,
+}
+
+impl From<TierName> for Tier {
+    fn from(name: TierName) -> Self {
+        match name {
+            TierName::Auto => Self::Auto,
+            TierName::Interpret => Self::Interpret,
+            TierName::Compile => Self::Compile,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum NetName {
     Off,
@@ -155,7 +196,6 @@ impl From<EngineName> for Engine {
 /// Runs the command and returns its exit status; or leaves it running, and
 /// returns when it does.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
-    refuse_what_is_not_there(arguments)?;
     let signals = match arguments.supervise {
         Some(_) => Forwarder::install_all()?,
         None => Forwarder::install()?,
@@ -174,8 +214,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     match &arguments.supervise {
         Some(dir) => {
             let begin = || {
+                if let Some(going) = arguments.goes_on {
+                    return Ok((run.start(&run.find(false)?)?, Work::GoOn(going)));
+                }
                 let (image, argv) = run.prepare()?;
-                Ok((run.start(&image)?, argv))
+                Ok((run.start(&image)?, Work::Begin(argv)))
             };
             detached::supervise(dir, &arguments.options, &signals, begin)
         }
@@ -184,22 +227,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     }
 }
 
-/// Says what is not built yet, so that nobody takes it for done.
-fn refuse_what_is_not_there(arguments: &Arguments) -> Result<(), Error> {
-    let refused = |what, needs| Err(Error::Unsuitable { what, needs });
-    if !arguments.publish.is_empty() {
-        return refused(
-            "--publish",
-            "ports that are published, which there are not yet: exec reaches what listens in the \
-             guest",
-        );
-    }
-    Ok(())
-}
-
 fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     let mut config = VmConfig::new()
         .with_engine(arguments.engine.into())
+        .with_tier(arguments.tier.into())
         .with_console(arguments.console);
     if let Some(memory_mib) = arguments.memory {
         config = config.with_memory_mib(memory_mib);
@@ -218,6 +249,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
     if let Some(hostname) = &arguments.hostname {
         config = config.with_hostname(hostname);
     }
+    config = arguments.host_limits.add_to(config);
     config = config.with_network(network(arguments)?);
     for (name, value) in &arguments.label {
         config = config.with_label(name, value);
@@ -285,6 +317,7 @@ impl Run<'_> {
         if self.arguments.instead.is_none() {
             let dir = self.arguments.options.workdir.as_deref();
             self.arguments.mounts.apply(&vm, dir)?;
+            publish::open(&vm, &self.arguments.publish)?;
         }
         Ok(vm)
     }
@@ -317,7 +350,7 @@ impl Run<'_> {
         self.signals.settle();
         // The signal thread holds the machine too, so that it is not dropped here.
         vm.end();
-        let status = result?;
+        let status = result?.status()?;
         if self.arguments.timings {
             complain(&format!(
                 "engine {}, boot {:.1} ms, exec {:.1} ms\n",
@@ -393,31 +426,6 @@ fn open_snapshot(path: &Path, arguments: &Arguments, config: &VmConfig) -> Resul
     Image::from_snapshot_with(path, config)
 }
 
-/// The image's command with the user's words, which need not be text: what is
-/// text decides how many there are, and the words are put in as they came.
-fn argv(
-    config: &ImageConfig,
-    entrypoint: Option<&OsStr>,
-    command: &[OsString],
-) -> Result<Vec<Vec<u8>>, Error> {
-    let text = |word: &OsStr| word.to_string_lossy().into_owned();
-    let program = entrypoint.map(|word| [text(word)]);
-    let words: Vec<String> = command.iter().map(|word| text(word)).collect();
-    let argv = config.command(
-        program.as_ref().map(|program| &program[..]),
-        (!words.is_empty()).then_some(&words[..]),
-    )?;
-    let mut argv: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
-    let own = argv.len().saturating_sub(command.len());
-    for (place, word) in argv.iter_mut().skip(own).zip(command) {
-        *place = word.as_bytes().to_vec();
-    }
-    for (place, word) in argv.iter_mut().take(own).zip(entrypoint) {
-        *place = word.as_bytes().to_vec();
-    }
-    Ok(argv)
-}
-
 /// The image with its snapshot, which is baked if there is none yet. Who wants
 /// to see the guest boot gets one that boots, and so does everyone where there
 /// is no place for snapshots.
@@ -462,27 +470,4 @@ fn find_image(
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_that_are_no_text_reach_the_command_as_they_are() {
-        let odd = OsStr::from_bytes(b"\xff\xfe=\x80");
-        let mut config = ImageConfig::default();
-        config.cmd = vec!["image's".into()];
-        let words = |entrypoint, command: &[&OsStr]| {
-            let command: Vec<OsString> = command.iter().map(|word| (*word).into()).collect();
-            argv(&config, entrypoint, &command).unwrap()
-        };
-        let odd_bytes = odd.as_bytes().to_vec();
-        assert_eq!(words(None, &[]), [b"image's".to_vec()]);
-        for only in [words(None, &[odd]), words(Some(odd), &[])] {
-            assert_eq!(only, vec![odd_bytes.clone()]);
-        }
-        let both = words(Some(odd), &["x".as_ref(), odd]);
-        assert_eq!(both, [odd_bytes.clone(), b"x".to_vec(), odd_bytes]);
-    }
 }

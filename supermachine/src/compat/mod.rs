@@ -16,12 +16,14 @@
 //! }
 //! ```
 //!
-//! Copies, snapshots and their triggers are [`Image`](crate::Image)'s and
-//! [`Vm`](crate::Vm)'s business here. A description that asks for one of these is
-//! refused by a [`CompatError`] which names the call that does it, and never
-//! booted without.
+//! One that goes on from a saved machine becomes a [`RestoredVm`], with what it says of
+//! triggers, the balloon and sockets: [`VmResources::restore`]. A machine that boots a
+//! kernel of its own has no agent that could tell when to save it, so a description of
+//! one that asks for this is refused by a [`CompatError`] which names the call that does
+//! it, and never booted without.
 
 mod resources;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ pub use resources::{
     DEFAULT_CMDLINE, DEFAULT_EXEC_GUEST_PORT, DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, EndpointResources,
     ResourceError, SnapshotResources, THROUGHPUT_PROFILE_VCPUS, VmProfile, VmResources, VolumeSpec,
 };
+pub use restore::RestoredVm;
 pub use vmm_core::MachineSpec;
 
 use std::path::{Path, PathBuf};
@@ -44,8 +47,8 @@ pub enum CompatError {
     /// [`VmResources::restore_from`], which
     /// [`cow_restore`](VmResources::cow_restore) is about too.
     #[error(
-        "a saved machine is not booted: Image::from_snapshot and Image::start make a copy of {}, \
-         which shares its memory until it writes",
+        "a saved machine is not booted: VmResources::restore, or Image::from_snapshot and \
+         Image::start, make a copy of {}, which shares its memory until it writes",
         path.display()
     )]
     Restore {

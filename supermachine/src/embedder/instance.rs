@@ -5,8 +5,10 @@ use super::handle::{VmStatus, Worker};
 use super::pauses::Pauses;
 use super::personalise::{Personality, await_done, release_guest, resume_guest};
 use super::process::Process;
+use super::share::Share;
 use super::watched::{WeakWorker, end_within};
 use crate::clock::{LastSet, Reading, WallClock};
+use crate::config::HostLimits;
 use crate::deadline::Deadline;
 use crate::exec::{Channel, Liveness};
 use crate::limits::{ANSWER_TIMEOUT, CALL_TIMEOUT, CAPTURE_TIMEOUT};
@@ -15,7 +17,7 @@ use crate::link::passing::{descriptors, in_parts};
 use crate::link::protocol::{
     Boot, FromWorker, MAX_BIRTHS, Restore, RestoreStages, Setup, ToWorker,
 };
-use crate::link::runtime_dir::RuntimeDir;
+use crate::link::runtime_dir::{self, RuntimeDir};
 use crate::{Error, VmConfig, random, spans};
 use exec_proto::client::Session;
 use exec_proto::{ProtoError, READY_PORT, Resumed};
@@ -46,13 +48,12 @@ pub struct Instance {
     paused: Mutex<Option<Arc<Pauses>>>,
     dir: RuntimeDir,
     clock_set: LastSet,
+    /// Goes after the worker, and with the last child that has it too.
+    share: Option<Arc<Share>>,
 }
 
 // The machine lets only privileged processes of the guest call there.
 const _: () = assert!(READY_PORT == vmm_core::spec::AGENT_HOST_PORT);
-
-/// Name of the socket bridged to the agent.
-const EXEC: &str = "exec";
 
 /// Where a worker's sockets are.
 struct Place {
@@ -74,10 +75,11 @@ impl Place {
         let dir = self.dir.path();
         Setup {
             engine: config.engine,
+            tier: config.tier,
             vcpus,
             runtime_dir: dir.to_path_buf(),
             mux: dir.join("mux"),
-            exec: dir.join(EXEC),
+            exec: dir.join(Instance::EXEC),
             console: config.console,
         }
     }
@@ -101,13 +103,22 @@ pub struct Made {
 }
 
 impl Instance {
+    /// Name of the socket bridged to the agent.
+    pub const EXEC: &str = "exec";
+
     /// Starts a worker that prepares a machine.
     pub fn spawn(config: &VmConfig, vcpus: u32) -> Result<Self, Error> {
         let place = Place::make()?;
         let order = ToWorker::Prepare(Box::new(place.setup(config, vcpus)));
         let _machine = spans::machine(place.dir.path(), config.name.as_deref()).entered();
         let worker = Worker::spawn(config, &order, &place.dir)?;
-        Ok(Self::new(place, worker))
+        let mut instance = Self::new(place, worker);
+        if config.host_limits != HostLimits::default() {
+            let name = runtime_dir::id(instance.dir()).unwrap_or_default();
+            let share = Share::of(&config.host_limits, instance.process.pid(), name)?;
+            instance.share = Some(Arc::new(share));
+        }
+        Ok(instance)
     }
 
     fn new(place: Place, worker: Worker) -> Self {
@@ -115,7 +126,7 @@ impl Instance {
         let (process, pauses) = (worker.process(), worker.pauses());
         let worker = Arc::new(Mutex::new(worker));
         Self {
-            exec_socket: dir.path().join(EXEC),
+            exec_socket: dir.path().join(Self::EXEC),
             next: Mutex::default(),
             ready,
             process,
@@ -125,6 +136,7 @@ impl Instance {
             paused: Mutex::default(),
             dir,
             clock_set: LastSet::default(),
+            share: None,
         }
     }
 
@@ -181,7 +193,9 @@ impl Instance {
         for (place, control) in places {
             let _child = spans::machine(place.dir.path(), None).entered();
             let worker = Worker::adopt(control, &place.dir, deadline)?;
-            children.push(Self::new(place, worker));
+            let mut child = Self::new(place, worker);
+            child.share.clone_from(&self.share);
+            children.push(child);
         }
         let unique = |child: Self| {
             let answer = child.worker().receive(deadline)?;
@@ -493,7 +507,8 @@ impl Instance {
         }
     }
 
-    fn watched(&self) -> Arc<dyn Liveness> {
+    /// Who knows of its worker.
+    pub fn watched(&self) -> Arc<dyn Liveness> {
         self.watched.clone()
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod instance;
 mod pauses;
 pub(crate) mod personalise;
 pub(crate) mod process;
+mod share;
 pub(crate) mod watched;
 
 #[cfg(test)]

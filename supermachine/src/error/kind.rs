@@ -50,6 +50,7 @@ impl Error {
             | Self::BadHostname { .. }
             | Self::Mount { .. }
             | Self::NameTaken { .. }
+            | Self::PortInUse { .. }
             | Self::Network(_)
             | Self::CopyTooLarge { .. }
             | Self::NoSuchField { .. }
@@ -103,6 +104,7 @@ impl Error {
             Self::BadHostname { .. } => "bad-hostname",
             Self::Mount { .. } => "mount",
             Self::NameTaken { .. } => "name-taken",
+            Self::PortInUse { .. } => "port-in-use",
             Self::Network(_) => "network",
             Self::CopyTooLarge { .. } => "copy-too-large",
             Self::NoSuchField { .. } => "no-such-field",

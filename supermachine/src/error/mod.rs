@@ -48,6 +48,15 @@ pub enum Error {
         /// What was given.
         name: String,
     },
+    /// A port or socket of the host is taken already.
+    #[error(
+        "{} is in use: name another, or end what listens there",
+        Printable::line(address)
+    )]
+    PortInUse {
+        /// Address and port, or the path of a Unix socket.
+        address: String,
+    },
     /// A list has no such field to print or to select by.
     #[error("there is no field `{}`: name one of {fields}", Printable::line(field))]
     NoSuchField {

@@ -59,6 +59,7 @@ fn own() -> Vec<Error> {
             count: 0,
         },
         Error::NameTaken { name: text() },
+        Error::PortInUse { address: text() },
         Error::CopyTooLarge {
             what: "bytes",
             limit: 1,

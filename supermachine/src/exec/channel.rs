@@ -242,7 +242,8 @@ impl Channel {
             if waited.map_err(Error::system("wait for the guest"))? {
                 return Ok(());
             }
-            if deadline.left().is_none() {
+            // Where little is left, the limit is looked at first.
+            if deadline.left().is_none_or(|left| left > PROBE_TIMEOUT) {
                 self.worker.probe(PROBE_TIMEOUT)?;
             }
         }
@@ -497,6 +498,13 @@ impl Channel {
         if let Some(task) = self.stdin_task().take() {
             task.wake();
         }
+    }
+
+    /// The connection itself, and what was received on it behind the last answer.
+    pub fn into_raw(self) -> (UnixStream, Vec<u8>) {
+        let session = self.session.into_inner();
+        let rest = session.unwrap_or_else(PoisonError::into_inner).take_rest();
+        (self.stream, rest)
     }
 
     /// Closes the connection, which kills a command that still runs.

@@ -1,12 +1,12 @@
 //! Commands as data, which need no machine until they run.
 
 use super::channel::{Channel, Sinks};
+use super::durable::durable_id;
 use super::output::MAX_UNREAD_BYTES;
-use super::{ExecChild, ExecId, ExecOutcome, ExecStatus, Opens, environment};
+use super::{ExecChild, ExecOutcome, ExecStatus, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
-use crate::limits::{GREETING_TIMEOUT, OVERRUN_TIMEOUT};
-use exec_proto::client::Event;
+use crate::limits::{COLLECTED_TIMEOUT, GREETING_TIMEOUT, OVERRUN_TIMEOUT};
 use exec_proto::{ExecFlags, ExecLimits, ExecRequest, WinSize};
 use oci_bake::ImageConfig;
 use std::ffi::OsStr;
@@ -16,6 +16,9 @@ use tracing::debug;
 
 /// Default limit of collected output, per stream.
 const MAX_OUTPUT_BYTES: usize = 256 << 20;
+/// [`COLLECTED_TIMEOUT`], as guests are told.
+#[allow(clippy::cast_possible_truncation)]
+const COLLECTED_TIMEOUT_MS: u64 = COLLECTED_TIMEOUT.as_millis() as u64;
 /// How fast a guest takes staged files, at the least.
 const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
 
@@ -59,7 +62,8 @@ pub struct Command {
     pub(super) env: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) cwd: Option<Vec<u8>>,
     pub(super) user: Option<Vec<u8>>,
-    pub(super) timeout_ms: u64,
+    /// 0 for none, if that was said.
+    pub(super) timeout_ms: Option<u64>,
     pub(super) tty: bool,
     pub(super) winsize: WinSize,
     pub(super) staged: Vec<StagedFile>,
@@ -88,7 +92,8 @@ macro_rules! settings {
             self
         }
 
-        /// Sets a variable, over the image's.
+        /// Sets a variable, over the image's. A name that is empty or has a `=` in it is
+        /// refused when the command is to start.
         pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
             let bytes = |text: &OsStr| text.as_bytes().to_vec();
             let variable = (bytes(key.as_ref()), bytes(value.as_ref()));
@@ -109,14 +114,16 @@ macro_rules! settings {
         }
 
         /// Kills the command with all its descendants after this long, in guest
-        /// time from its start, to the millisecond. The outcome is no error but
+        /// time from its start, to the millisecond. Without this, one whose output is
+        /// collected has 60 s, and one whose streams are open as long as it likes, as
+        /// both have with `Duration::MAX`. The outcome is no error but
         /// has `timed_out` set. The guest is not trusted with that: if the end is
         /// not there ten seconds later (and a second for each MiB staged), whatever
         /// else the guest sends, that is [`Error::Timeout`].
         pub fn timeout(mut self, timeout: Duration) -> Self {
-            self.settings().timeout_ms = u64::try_from(timeout.as_millis())
-                .unwrap_or(u64::MAX)
-                .max(1);
+            let is_limited = timeout < Duration::MAX;
+            let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            self.settings().timeout_ms = Some(if is_limited { ms.max(1) } else { 0 });
             self
         }
 
@@ -258,7 +265,7 @@ impl Command {
     }
 
     /// What the agent of a guest of that image is asked for.
-    fn request(&self, image: &ImageConfig, has_stdin: bool) -> ExecRequest {
+    fn request(&self, image: &ImageConfig, has_stdin: bool, timeout_ms: u64) -> ExecRequest {
         let or_image = |own: &Option<Vec<u8>>, image: &str| {
             own.clone().unwrap_or_else(|| image.as_bytes().to_vec())
         };
@@ -271,7 +278,7 @@ impl Command {
             },
             cwd: or_image(&self.cwd, &image.working_dir),
             user: or_image(&self.user, &image.user),
-            timeout_ms: self.timeout_ms,
+            timeout_ms,
             limits: ExecLimits {
                 memory_bytes: self.limits.memory_bytes,
                 processes: self.limits.processes,
@@ -286,6 +293,19 @@ impl Command {
                 durable: self.durable,
                 ..ExecFlags::default()
             },
+        }
+    }
+
+    /// Whether what is called a name is one: all behind the first `=` of `NAME=VALUE` is
+    /// the value, so that the guest would see another variable.
+    fn check_names(&self) -> Result<(), Error> {
+        let is_name = |name: &[u8]| !name.is_empty() && !name.contains(&b'=');
+        match self.env.iter().all(|(name, _)| is_name(name)) {
+            true => Ok(()),
+            false => Err(Error::Unsuitable {
+                what: "the name of a variable",
+                needs: "at least one character, and no =",
+            }),
         }
     }
 
@@ -304,10 +324,20 @@ impl Command {
 
     /// Connects and sends everything that comes before the command's output.
     pub(crate) fn start(&self, on: &dyn Opens, has_stdin: bool) -> Result<Channel, Error> {
-        let request = self.request(on.image_config(), has_stdin);
+        self.start_within(on, has_stdin, self.timeout_ms.unwrap_or(0))
+    }
+
+    fn start_within(
+        &self,
+        on: &dyn Opens,
+        has_stdin: bool,
+        timeout_ms: u64,
+    ) -> Result<Channel, Error> {
+        self.check_names()?;
+        let request = self.request(on.image_config(), has_stdin, timeout_ms);
         let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
         let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);
-        let whole = match self.timeout_ms {
+        let whole = match timeout_ms {
             0 => Deadline::none(),
             ms => Deadline::within(Duration::from_millis(ms))
                 .later_by(OVERRUN_TIMEOUT.saturating_add(sending)),
@@ -332,7 +362,7 @@ impl Command {
 
     /// Starts the command as the machine's workload, which lives on its own.
     pub(super) fn start_workload(&self, on: &dyn Opens, deadline: Deadline) -> Result<(), Error> {
-        let request = self.request(on.image_config(), false);
+        let request = self.request(on.image_config(), false, self.timeout_ms.unwrap_or(0));
         let channel = on.open_session(deadline, &|session| session.start_workload(&request))?;
         channel.answer_until(deadline, |event| {
             matches!(event, exec_proto::client::Event::Workload(_)).then_some(())
@@ -346,7 +376,8 @@ impl Command {
 
     /// Starts the command for [`Command::collect`].
     pub(crate) fn start_collected(&self, on: &dyn Opens) -> Result<Channel, Error> {
-        self.start(on, self.stdin.is_some())
+        let timeout_ms = self.timeout_ms.unwrap_or(COLLECTED_TIMEOUT_MS);
+        self.start_within(on, self.stdin.is_some(), timeout_ms)
     }
 
     /// Collects what a command of which this was asked for writes.
@@ -397,7 +428,7 @@ impl Command {
         let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
         let channel = self.start(on, true)?;
         let id = match self.durable {
-            true => Some(Self::durable_id(&channel)?),
+            true => Some(durable_id(&channel)?),
             false => None,
         };
         let child = ExecChild::new(channel, max_unread_bytes, OVERRUN_TIMEOUT)?;
@@ -405,19 +436,6 @@ impl Command {
             Some(id) => child.durable(id),
             None => child,
         })
-    }
-
-    /// Waits until a durable command has a name, so that it can be found again
-    /// whatever happens next.
-    fn durable_id(channel: &Channel) -> Result<ExecId, Error> {
-        let mut buffer = Vec::new();
-        loop {
-            match channel.next_event(&mut buffer)? {
-                Event::Durable { id } => return Ok(ExecId::from_wire(id)),
-                Event::Failed(failure) => return Err(failure.into()),
-                _ => {}
-            }
-        }
     }
 }
 

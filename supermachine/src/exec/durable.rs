@@ -114,6 +114,19 @@ impl From<exec_proto::ExecInfo> for ExecInfo {
     }
 }
 
+/// Waits until a durable command has a name, so that it can be found again
+/// whatever happens next.
+pub(crate) fn durable_id(channel: &Channel) -> Result<ExecId, Error> {
+    let mut buffer = Vec::new();
+    loop {
+        match channel.next_event(&mut buffer)? {
+            Event::Durable { id } => return Ok(ExecId::from_wire(id)),
+            Event::Failed(failure) => return Err(failure.into()),
+            _ => {}
+        }
+    }
+}
+
 /// The durable commands of a machine, oldest first.
 pub(crate) fn list(on: &dyn Opens) -> Result<Vec<ExecInfo>, Error> {
     let deadline = Deadline::within(GREETING_TIMEOUT);

@@ -17,6 +17,8 @@ pub use command::Command;
 use command::settings;
 pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};
 pub(crate) use durable::{attach, list};
+#[cfg(feature = "cli")]
+pub(crate) use durable::{attach_channel, durable_id};
 pub use output::{ExecOutput, OutputGap};
 
 use crate::Error;

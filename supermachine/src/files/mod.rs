@@ -6,14 +6,15 @@
 
 mod extract;
 mod gather;
+mod methods;
 #[cfg(feature = "cli")]
 pub(crate) mod mounts;
 mod tar;
 mod whole;
 
+use crate::Error;
 use crate::exec::{Command, ExecStatus, Opens, Sinks};
 use crate::limits::GUEST_ANSWER_TIMEOUT;
-use crate::{Error, Vm};
 use exec_proto::ErrorKind;
 use exec_proto::tree::{Node, NodeKind, TOOL_NAME, TreeReader};
 use extract::Extract;
@@ -173,125 +174,6 @@ impl Copied {
             }),
             false => Ok(()),
         }
-    }
-}
-
-impl Vm {
-    /// What is at `path`, which is absolute as all paths in a guest; a link at its
-    /// end is not followed.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if there is nothing, or the guest cannot tell.
-    pub fn stat(&self, path: impl AsRef<[u8]>) -> Result<FileInfo, Error> {
-        stat(self, path.as_ref(), false)
-    }
-
-    /// What is in the directory at `path`, in no particular order.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if it is none, or cannot be read.
-    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<FileInfo>, Error> {
-        nodes(&ask(self, &[b"list", absolute(path.as_ref())?])?)
-    }
-
-    /// Makes a directory, mode 0755.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if there is something already, or no directory to make it in.
-    pub fn mkdir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        ask(self, &[b"mkdir", DIRECTORY_MODE, absolute(path.as_ref())?]).map(drop)
-    }
-
-    /// Makes a directory and those above it that are missing, if it is not there.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if something else is in the way.
-    pub fn mkdir_all(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        mkdir_all(self, path.as_ref())
-    }
-
-    /// Removes a file, a link or an empty directory.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if there is none, or it cannot be removed.
-    pub fn remove(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        ask(self, &[b"remove", absolute(path.as_ref())?]).map(drop)
-    }
-
-    /// Removes a file, a link, or a directory with all that is in it. Links in it
-    /// are removed and not followed.
-    ///
-    /// # Errors
-    /// As [`Vm::remove`].
-    pub fn remove_all(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        ask(self, &[b"remove-all", absolute(path.as_ref())?]).map(drop)
-    }
-
-    /// Gives a file or directory another name, in place of what has that name.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] if there is none, or the names are on different file systems.
-    pub fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<(), Error> {
-        let (from, to) = (absolute(from.as_ref())?, absolute(to.as_ref())?);
-        ask(self, &[b"rename", from, to]).map(drop)
-    }
-
-    /// Copies a file or directory of the host to `guest`: modes, times, links and
-    /// `user.` attributes too. Directories above `guest` that are missing are made.
-    /// What is in the way is replaced, but directories keep what else is in them.
-    ///
-    /// # Errors
-    /// [`Error::Host`] for what cannot be read, [`Error::Exec`] for what the guest
-    /// cannot write. What was copied before stays.
-    pub fn copy_in(
-        &self,
-        host: impl AsRef<Path>,
-        guest: impl AsRef<[u8]>,
-    ) -> Result<Copied, Error> {
-        self.copy_in_with(host, guest, &CopyOptions::default())
-    }
-
-    /// As [`Vm::copy_in`], with bounds.
-    ///
-    /// # Errors
-    /// As [`Vm::copy_in`], and [`Error::CopyTooLarge`].
-    pub fn copy_in_with(
-        &self,
-        host: impl AsRef<Path>,
-        guest: impl AsRef<[u8]>,
-        options: &CopyOptions,
-    ) -> Result<Copied, Error> {
-        copy_in(self, host.as_ref(), guest.as_ref(), options)
-    }
-
-    /// Copies a file or directory of the guest to `host`, as [`Vm::copy_in`] does
-    /// the other way. The directory above `host` must be there. Whatever a hostile
-    /// guest sends, nothing is written but `host` and what is below it, no link is
-    /// followed there, and setuid and setgid are left out.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] for what the guest cannot read, [`Error::Host`] for what
-    /// cannot be written, [`Error::Protocol`] for what is no tree. What was copied
-    /// before stays.
-    pub fn copy_out(
-        &self,
-        guest: impl AsRef<[u8]>,
-        host: impl AsRef<Path>,
-    ) -> Result<Copied, Error> {
-        self.copy_out_with(guest, host, &CopyOptions::default())
-    }
-
-    /// As [`Vm::copy_out`], with bounds.
-    ///
-    /// # Errors
-    /// As [`Vm::copy_out`], and [`Error::CopyTooLarge`].
-    pub fn copy_out_with(
-        &self,
-        guest: impl AsRef<[u8]>,
-        host: impl AsRef<Path>,
-        options: &CopyOptions,
-    ) -> Result<Copied, Error> {
-        copy_out(self, guest.as_ref(), host.as_ref(), options)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Trees of a guest as tar archives.
 
 use super::{Copied, CopyOptions, Words, absolute, check, cut_off, feed, limited, mkdir_all, tool};
+use crate::Error;
 use crate::exec::{Opens, Sinks};
-use crate::{Error, Vm};
 use exec_proto::tree::{self, Node, NodeKind, TreeEvent, TreeReader};
 use std::io::{Read, Write};
 use tar::{Archive, Entry, EntryType, Header};
@@ -15,42 +15,6 @@ const NAME_BYTES: usize = 100;
 const PIECE_BYTES: usize = 64 * 1024;
 /// Permission bits that are taken over from a guest: not setuid and its kin.
 const MODE_BITS: u32 = 0o777;
-
-impl Vm {
-    /// Unpacks a tar archive in the directory `guest`, which is made if it is not
-    /// there: modes, times, links; owners if that is asked for. Devices are left out.
-    /// What is in the way is replaced, but directories keep what else is in them.
-    ///
-    /// # Errors
-    /// [`Error::System`] for what is no archive or cannot be read,
-    /// [`Error::Unsuitable`] for a name that leads outside, [`Error::CopyTooLarge`],
-    /// [`Error::Exec`] for what the guest cannot write. What was unpacked before stays.
-    pub fn copy_in_tar(
-        &self,
-        archive: impl Read + Send,
-        guest: impl AsRef<[u8]>,
-        options: &CopyOptions,
-    ) -> Result<Copied, Error> {
-        copy_in_tar(self, archive, guest.as_ref(), options)
-    }
-
-    /// Packs a file or directory of the guest into a tar archive, by its own name.
-    /// Sockets are left out, and setuid and setgid. A file that changes meanwhile has
-    /// the length that it had when it was looked at.
-    ///
-    /// # Errors
-    /// [`Error::Exec`] for what the guest cannot read, [`Error::System`] if the archive
-    /// cannot be written, [`Error::CopyTooLarge`]; [`Error::Protocol`] for what is no
-    /// tree.
-    pub fn copy_out_tar(
-        &self,
-        guest: impl AsRef<[u8]>,
-        archive: impl Write,
-        options: &CopyOptions,
-    ) -> Result<Copied, Error> {
-        copy_out_tar(self, guest.as_ref(), archive, options)
-    }
-}
 
 pub(crate) fn copy_in_tar(
     on: &dyn Opens,

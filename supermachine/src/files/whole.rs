@@ -1,10 +1,10 @@
 //! One file, of any length, as bytes or as a stream.
 
 use super::{Words, absolute, check, cut_off, tool};
+use crate::Error;
 use crate::deadline::Deadline;
 use crate::exec::{Opens, Sinks};
-use crate::limits::GUEST_ANSWER_TIMEOUT;
-use crate::{Error, Vm};
+use crate::limits::{GREETING_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use exec_proto::client::Event;
 use exec_proto::tree::{NodeKind, TreeEvent, TreeReader};
 use exec_proto::{ErrorKind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_STAGED_BYTES, ProtoError};
@@ -48,66 +48,6 @@ impl FileOptions {
     }
 }
 
-impl Vm {
-    /// As [`Vm::write_file`], with another limit or mode.
-    ///
-    /// # Errors
-    /// As [`Vm::write_file_from`].
-    pub fn write_file_with(
-        &self,
-        path: impl AsRef<[u8]>,
-        bytes: &[u8],
-        options: &FileOptions,
-    ) -> Result<(), Error> {
-        write_from(self, path.as_ref(), &mut &bytes[..], options).map(drop)
-    }
-
-    /// As [`Vm::read_file`], with another limit.
-    ///
-    /// # Errors
-    /// As [`Vm::read_file_to`].
-    pub fn read_file_with(
-        &self,
-        path: impl AsRef<[u8]>,
-        options: &FileOptions,
-    ) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        read_to(self, path.as_ref(), &mut bytes, options)?;
-        Ok(bytes)
-    }
-
-    /// Writes a file of the guest with what a stream has until its end, and gives its
-    /// length. The file appears when it is complete, in place of what has its name,
-    /// or not at all; directories that are missing are made.
-    ///
-    /// # Errors
-    /// [`Error::CopyTooLarge`] for more than the limit, [`Error::System`] if the stream
-    /// cannot be read, [`Error::Exec`] when the guest cannot write the file.
-    pub fn write_file_from(
-        &self,
-        path: impl AsRef<[u8]>,
-        mut source: impl Read,
-        options: &FileOptions,
-    ) -> Result<u64, Error> {
-        write_from(self, path.as_ref(), &mut source, options)
-    }
-
-    /// Reads a file of the guest into a stream, and gives its length.
-    ///
-    /// # Errors
-    /// [`Error::CopyTooLarge`] for more than the limit: what comes before it has been
-    /// written by then. [`Error::System`] if it cannot be written,
-    /// [`Error::Exec`] when the guest cannot read the file.
-    pub fn read_file_to(
-        &self,
-        path: impl AsRef<[u8]>,
-        mut sink: impl Write,
-        options: &FileOptions,
-    ) -> Result<u64, Error> {
-        read_to(self, path.as_ref(), &mut sink, options)
-    }
-}
-
 /// Fills as much of the buffer as there is.
 fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -122,7 +62,24 @@ fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn write_from(
+pub(super) fn write_small(on: &dyn Opens, path: &str, bytes: &[u8]) -> Result<(), Error> {
+    let channel = on.open_session(Deadline::within(GREETING_TIMEOUT), &|session| {
+        session.write_file(path.as_bytes(), 0o644, bytes)
+    })?;
+    channel.answer(|event| matches!(event, Event::FileWritten { .. }).then_some(()))
+}
+
+pub(super) fn read_small(on: &dyn Opens, path: &str) -> Result<Vec<u8>, Error> {
+    let channel = on.open_session(Deadline::within(GREETING_TIMEOUT), &|session| {
+        session.read_file(path.as_bytes())
+    })?;
+    channel.answer(|event| match event {
+        Event::File(bytes) => Some(bytes),
+        _ => None,
+    })
+}
+
+pub(super) fn write_from(
     on: &dyn Opens,
     path: &[u8],
     source: &mut dyn Read,
@@ -226,7 +183,7 @@ impl Sinks for Arriving<'_> {
     }
 }
 
-fn read_to(
+pub(super) fn read_to(
     on: &dyn Opens,
     path: &[u8],
     sink: &mut dyn Write,

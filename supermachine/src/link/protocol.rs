@@ -7,7 +7,7 @@
 //! Files go along open ([`super::passing`]): a worker is told what errors call them
 //! and opens none itself.
 
-use crate::Engine;
+use crate::{Engine, Tier};
 use net::policy::Policy;
 use serde::{Deserialize, Serialize};
 use snapshot::{EngineId, Stamp, Written};
@@ -18,7 +18,7 @@ use vmm_core::spec::{Owner, SymlinkPolicy};
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -36,6 +36,8 @@ pub const MAX_BIRTHS: usize = 64;
 pub struct Setup {
     /// Which engine.
     pub engine: Engine,
+    /// How it executes code, if that can be chosen.
+    pub tier: Tier,
     /// vCPUs to create in advance.
     pub vcpus: u32,
     /// Holds the sockets. The worker removes it when it ends, because the
@@ -470,6 +472,7 @@ mod tests {
         let path = PathBuf::from("\u{1}".repeat(108));
         let setup = Setup {
             engine: Engine::Auto,
+            tier: Tier::Interpret,
             vcpus: u32::MAX,
             runtime_dir: path.clone(),
             mux: path.clone(),

@@ -1,22 +1,33 @@
 //! Which engine runs a machine.
 
-use crate::Engine;
+use crate::{Engine, Tier};
 use vmm_core::arch::aarch64::layout;
 use vmm_core::backend::table::TableEngine;
 use vmm_core::hypervisor::{EngineError, Hypervisor, VmSpec};
 
 /// The engine `wanted` names here. [`Engine::Auto`] is the system's if it makes
-/// machines for this process, and else ours.
-pub(crate) fn engine(wanted: Engine) -> Result<TableEngine, EngineError> {
-    let soft = || TableEngine::new(softhv::api());
+/// machines for this process, and else ours, which executes code by `tier`.
+pub(crate) fn engine(wanted: Engine, tier: Tier) -> Result<TableEngine, EngineError> {
     match wanted {
-        Engine::Soft => Ok(soft()),
+        Engine::Soft => soft(tier),
         Engine::Hvf => TableEngine::system(),
-        Engine::Auto => Ok(TableEngine::system()
-            .ok()
-            .filter(makes_machines)
-            .unwrap_or_else(soft)),
+        Engine::Auto => match TableEngine::system().ok().filter(makes_machines) {
+            Some(system) => Ok(system),
+            None => soft(tier),
+        },
     }
+}
+
+fn soft(tier: Tier) -> Result<TableEngine, EngineError> {
+    let tier = match tier {
+        Tier::Auto => softhv::Tier::Auto,
+        Tier::Interpret => softhv::Tier::Interpret,
+        Tier::Compile => {
+            softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
+            softhv::Tier::Compile
+        }
+    };
+    Ok(TableEngine::new(softhv::api_with(tier)))
 }
 
 /// Whether an engine makes machines for this process, found out by making one:

@@ -1,8 +1,8 @@
 //! What this process's engine is, and what guests see of the processor.
 
 use super::choose;
-use crate::Engine;
 use crate::link::protocol::EngineIdentity;
+use crate::{Engine, Tier};
 use vmm_core::hypervisor::{CpuIdentity, EngineError, EngineId, Hypervisor};
 
 /// What snapshots call the software engine.
@@ -12,7 +12,7 @@ const HVF: snapshot::EngineId = snapshot::EngineId::new("hvf");
 
 /// The engine that a worker of this executable would choose.
 pub fn of_this_process(wanted: Engine) -> Result<EngineIdentity, EngineError> {
-    of_engine(&choose::engine(wanted)?)
+    of_engine(&choose::engine(wanted, Tier::Auto)?)
 }
 
 /// An engine, as snapshots compare it.

@@ -231,7 +231,7 @@ impl Served {
             console,
             vcpus: setup.vcpus,
         };
-        let engine = choose::engine(setup.engine).map_err(MachineError::from)?;
+        let engine = choose::engine(setup.engine, setup.tier).map_err(MachineError::from)?;
         self.identity = Some(identity::of_engine(&engine).map_err(MachineError::from)?);
         let prepared = PreparedMachine::new(&engine, options)?;
         let name = prepared.engine().to_owned();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Tier;
 use crate::link::passing;
 use crate::link::protocol::{GuestFiles, Restore, Setup};
 use crate::link::runtime_dir::RuntimeDir;
@@ -50,6 +51,7 @@ fn restored(snapshot: &Path) -> FromWorker {
     let worker = std::thread::spawn(move || serve(&theirs));
     let setup = Setup {
         engine: Engine::Soft,
+        tier: Tier::Auto,
         vcpus: 0,
         runtime_dir: dir.path().to_owned(),
         mux: dir.path().join("mux"),

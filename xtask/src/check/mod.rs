@@ -52,6 +52,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     ),
     ("supermachine-bindings-core", 5, &["supermachine"]),
     ("supermachine-node", 5, &["supermachine-bindings-core"]),
+    ("supermachine-python", 5, &["supermachine-bindings-core"]),
 ];
 
 /// Layer of the crates nothing depends on: tests, benches, xtask.

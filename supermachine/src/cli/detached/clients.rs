@@ -3,7 +3,7 @@
 use super::log::Writer;
 use crate::Error;
 use crate::cli::frames::{self, Frame};
-use crate::exec::{Channel, Sinks};
+use crate::exec::{Channel, ExecId, Sinks, StreamOffsets};
 use crate::limits::cli::CLIENT_TIMEOUT;
 use std::io;
 use std::net::Shutdown;
@@ -13,6 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A command that others can attach to.
 pub struct Attachable {
     channel: Arc<Channel>,
+    /// By what the guest knows it.
+    pub id: ExecId,
+    /// What it had written of which somebody was told.
+    told: Mutex<StreamOffsets>,
     pub tty: bool,
     pub interactive: bool,
     clients: Mutex<Clients>,
@@ -26,13 +30,29 @@ struct Clients {
 }
 
 impl Attachable {
-    pub fn new(channel: Arc<Channel>, tty: bool, interactive: bool) -> Self {
+    /// A command by its id, and where its outputs begin.
+    pub fn new(
+        channel: Arc<Channel>,
+        (id, begins): (ExecId, StreamOffsets),
+        (tty, interactive): (bool, bool),
+    ) -> Self {
         Self {
             channel,
+            id,
+            told: Mutex::new(begins),
             tty,
             interactive,
             clients: Mutex::default(),
         }
+    }
+
+    /// Up to where its outputs have come.
+    pub fn told(&self) -> StreamOffsets {
+        *self.lock_told()
+    }
+
+    fn lock_told(&self) -> MutexGuard<'_, StreamOffsets> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients> {
@@ -113,14 +133,35 @@ pub struct Told<'a> {
 
 impl Sinks for Told<'_> {
     fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.log.stdout(bytes)?;
+        {
+            // Whoever has seen it in the log finds it counted.
+            let mut told = self.to.lock_told();
+            self.log.stdout(bytes)?;
+            told.stdout = told.stdout.saturating_add(bytes.len() as u64);
+        }
         self.to.tell(&Frame::Output(bytes.to_vec()));
         Ok(())
     }
 
     fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.log.stderr(bytes)?;
+        {
+            let mut told = self.to.lock_told();
+            self.log.stderr(bytes)?;
+            told.stderr = told.stderr.saturating_add(bytes.len() as u64);
+        }
         self.to.tell(&Frame::Error(bytes.to_vec()));
+        Ok(())
+    }
+
+    fn gap(&mut self, is_stderr: bool, bytes: u64) -> Result<(), Error> {
+        let words = format!("supermachine: here {bytes} bytes are missing: the copy was late\n");
+        self.log.stderr(words.as_bytes())?;
+        let mut told = self.to.lock_told();
+        let told = match is_stderr {
+            true => &mut told.stderr,
+            false => &mut told.stdout,
+        };
+        *told = told.saturating_add(bytes);
         Ok(())
     }
 }

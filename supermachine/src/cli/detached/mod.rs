@@ -10,4 +10,4 @@ mod supervise;
 
 pub use record::{About, Record, State, all};
 pub use start::start;
-pub use supervise::supervise;
+pub use supervise::{Going, Work, supervise};

@@ -7,14 +7,18 @@ use super::record::{Ended, Record, Started};
 use crate::cli::command::{self, Options};
 use crate::cli::control;
 use crate::cli::signals::{Audience, Forwarder};
+use crate::deadline::Deadline;
 use crate::error::with_causes;
-use crate::exec::ExecStatus;
+use crate::exec::{self, Channel, ExecId, ExecStatus, StreamOffsets};
+use crate::limits::OVERRUN_TIMEOUT;
 use crate::running::unix_ms;
 use crate::store::remove_unless_used;
 use crate::{Error, Vm};
 use rustix::fs::{Mode, OFlags};
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Status of a command whose machine was ended by force: 128 and SIGKILL.
@@ -22,13 +26,80 @@ const KILLED: u8 = 128 + 9;
 /// What a supervisor says on its standard output when the command runs.
 pub const STARTED: &str = "started\n";
 
+/// What a machine is to do.
+pub enum Work {
+    /// This command.
+    Begin(Vec<Vec<u8>>),
+    /// What it did when it was copied.
+    GoOn(Going),
+}
+
+/// A command of a machine that was copied, and up to where somebody was told of its
+/// outputs: `ID:STDOUT:STDERR` in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Going {
+    /// By what the guest knows it.
+    pub id: ExecId,
+    /// What comes from here on is the copy's.
+    pub from: StreamOffsets,
+}
+
+impl fmt::Display for Going {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.id, self.from.stdout, self.from.stderr)
+    }
+}
+
+impl FromStr for Going {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ':');
+        let mut next = || parts.next().unwrap_or_default();
+        Ok(Self {
+            id: next().parse()?,
+            from: StreamOffsets {
+                stdout: next().parse()?,
+                stderr: next().parse()?,
+            },
+        })
+    }
+}
+
+impl Work {
+    /// The command's connection, by what the guest knows it, and where its outputs
+    /// begin. It is the guest's, so that it goes on in copies of the machine.
+    fn take_up(
+        self,
+        vm: &Vm,
+        options: &Options,
+    ) -> Result<(Channel, (ExecId, StreamOffsets)), Error> {
+        match self {
+            Self::Begin(argv) => {
+                let builder = vm.exec_builder().argv(argv).durable(true);
+                let channel = command::start(builder, options)?;
+                let id = exec::durable_id(&channel)?;
+                Ok((channel, (id, StreamOffsets::default())))
+            }
+            Self::GoOn(Going { id, from }) => {
+                let (channel, begins) = exec::attach_channel(vm, id, from)?;
+                // Its time goes on in the guest. That is not trusted with it, as ever.
+                if let Some(timeout) = options.timeout {
+                    channel.limit(Deadline::within(timeout).later_by(OVERRUN_TIMEOUT));
+                }
+                Ok((channel, (id, begins)))
+            }
+        }
+    }
+}
+
 /// Becomes the supervisor of the directory's machine: makes it by `begin`, and
 /// returns when its command has ended.
 pub fn supervise(
     dir: &Path,
     options: &Options,
     signals: &Forwarder,
-    begin: impl FnOnce() -> Result<(Vm, Vec<Vec<u8>>), Error>,
+    begin: impl FnOnce() -> Result<(Vm, Work), Error>,
 ) -> Result<u8, Error> {
     let record = Record::open(dir).ok_or_else(|| {
         Error::host("there is no machine to supervise in", dir)(io::ErrorKind::NotFound.into())
@@ -60,22 +131,23 @@ fn run(
     record: &Record,
     options: &Options,
     signals: &Forwarder,
-    begin: impl FnOnce() -> Result<(Vm, Vec<Vec<u8>>), Error>,
+    begin: impl FnOnce() -> Result<(Vm, Work), Error>,
 ) -> Result<Ended, Error> {
     // So that neither a terminal's end nor its keys reach this process.
     rustix::process::setsid()
         .map_err(|error| Error::system("leave the terminal's session")(error.into()))?;
-    let (vm, argv) = begin()?;
+    let (vm, work) = begin()?;
     let vm = Arc::new(vm);
     let log = Writer::create(record.dir())?;
-    let channel = Arc::new(command::start(vm.exec_builder().argv(argv), options)?);
+    let (channel, command) = work.take_up(&vm, options)?;
+    let channel = Arc::new(channel);
     signals.attach(Audience::Tool, &channel, options.tty)?;
     record.set_started(&Started {
         vm: vm.id().to_owned(),
         unix_ms: unix_ms(),
     })?;
-    let attachable = Attachable::new(channel.clone(), options.tty, options.interactive);
-    let attachable = Arc::new(attachable);
+    let streams = (options.tty, options.interactive);
+    let attachable = Arc::new(Attachable::new(channel.clone(), command, streams));
     // Without it nobody can ask for a snapshot, or attach.
     let _ = control::serve(&vm, Some(attachable.clone()));
     announce()?;
@@ -121,5 +193,20 @@ fn in_words(status: &ExecStatus) -> String {
             format!("its program could not be executed (status {code})")
         }
         (_, None, code) => format!("exited with {}", code.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_goes_on_is_one_word() {
+        let going: Going = "7:0:18446744073709551615".parse().unwrap();
+        assert_eq!((going.from.stdout, going.from.stderr), (0, u64::MAX));
+        assert_eq!(going.to_string(), "7:0:18446744073709551615");
+        for bad in ["", "7", "7:1", "7:1:", "7:1:2:3", "x:1:2", "7:-1:2"] {
+            assert!(bad.parse::<Going>().is_err(), "{bad:?}");
+        }
     }
 }

@@ -1,9 +1,15 @@
 //! Time limits are the host's, whatever the guest sends.
 
 use super::*;
+use crate::Command;
 use crate::deadline::Deadline;
-use exec_proto::client::Event;
+use crate::exec::Opens;
+use exec_proto::client::{Event, Session};
+use exec_proto::server::Parser;
+use exec_proto::{ProtoError, Request};
+use oci_bake::ImageConfig;
 use std::io::Read;
+use std::sync::Mutex;
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -174,4 +180,89 @@ fn a_kept_connection_is_used_only_while_the_agent_keeps_it_too() {
     let channel = Channel::new(ours, Arc::new(Unwatched)).unwrap();
     drop(theirs);
     assert!(!channel.is_usable());
+}
+
+/// A guest that keeps what it is asked for, and does nothing.
+#[derive(Debug, Default)]
+struct Asked {
+    image: ImageConfig,
+    timeouts_ms: Mutex<Vec<u64>>,
+}
+
+impl Opens for Asked {
+    fn image_config(&self) -> &ImageConfig {
+        &self.image
+    }
+
+    fn open_session(
+        &self,
+        _: Deadline,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let mut session = Session::new();
+        queue(&mut session)?;
+        let mut parser = Parser::new();
+        parser.feed(session.outgoing());
+        while let Some(request) = parser.next_request()? {
+            if let Request::Exec(request) = request {
+                self.timeouts_ms.lock().unwrap().push(request.timeout_ms);
+            }
+        }
+        Err(Error::Cancelled)
+    }
+}
+
+#[test]
+fn commands_that_are_collected_have_a_minute_and_others_what_they_say() {
+    let guest = Asked::default();
+    let plain = Command::new(["command"]);
+    let long = plain.clone().timeout(Duration::MAX);
+    let short = plain.clone().timeout(Duration::from_secs(2));
+    for command in [&plain, &long, &short] {
+        assert!(command.output_of(&guest).is_err());
+        assert!(command.spawn_on(&guest).is_err());
+    }
+    let asked = guest.timeouts_ms.into_inner().unwrap();
+    assert_eq!(asked, [60_000, 0, 0, 0, 2_000, 2_000]);
+}
+
+#[test]
+fn what_an_agent_says_twice_or_out_of_turn_is_no_answer() {
+    let hello = || Reply::Hello(Hello::new(0));
+    let started = || Reply::Started { pid: 1 };
+    let before_its_turn = vec![started()];
+    let twice = vec![hello(), hello()];
+    let another_start = vec![hello(), started(), started()];
+    let unasked = vec![hello(), started(), Reply::Pong(7)];
+    let end_before_start = vec![hello(), exited()];
+    for replies in [
+        before_its_turn,
+        twice,
+        another_start,
+        unasked,
+        end_before_start,
+    ] {
+        let shown = format!("{replies:?}");
+        let (channel, agent) = channel_to(move |mut to| {
+            let _ = send(&mut to, &replies);
+            // Open until the host has had enough.
+            let _ = to.read(&mut [0; 4096]);
+            while matches!(to.read(&mut [0; 4096]), Ok(1..)) {}
+        });
+        channel.limit(Deadline::within(SOON));
+        let result = channel.read_to_end(&mut Nowhere);
+        assert!(
+            matches!(result, Err(Error::Protocol(_))),
+            "{shown}: {result:?}"
+        );
+        drop(channel);
+        agent.join().unwrap();
+    }
+    // Whatever comes behind the end is not looked at.
+    let (channel, agent) = channel_to(|mut to| {
+        begin(&mut to);
+        let _ = send(&mut to, &[exited(), exited(), Reply::Stdout(b"more")]);
+    });
+    assert!(channel.read_to_end(&mut Nowhere).unwrap().success());
+    agent.join().unwrap();
 }

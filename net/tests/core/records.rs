@@ -1,0 +1,149 @@
+//! What the core says of flows that are over.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use supermachine_net::policy::{Cause, Policy, Ports, Protocol, Rule, Target, Verdict};
+use supermachine_net::{Answer, Config, End, FlowRecord};
+
+use crate::support::*;
+
+fn logged(policy: Policy) -> Net {
+    let mut net = Net::of(Config::new(policy));
+    net.stack.keep_records(100);
+    net
+}
+
+fn record(net: &mut Net) -> FlowRecord {
+    let mut records = net.stack.take_records();
+    assert_eq!(records.len(), 1, "{records:?}");
+    records.pop_front().unwrap()
+}
+
+#[test]
+fn connection_that_ends_leaves_a_record_of_what_it_was() {
+    let mut net = logged(Policy::allow_all().rule(Rule {
+        verdict: Verdict::Allow,
+        target: Target::Host("*.example.com".parse().unwrap()),
+        ports: Ports::from(80),
+        protocol: None,
+    }));
+    net.frame(&crate::names::ask("www.example.com", 1, *REMOTE.ip()));
+    let (ticket, _) = net.host.look_ups.remove(0);
+    let found = Answer::Addresses(vec![IpAddr::V4(*REMOTE.ip())]);
+    net.stack.answered(ticket, &found, net.now, &mut net.host);
+    net.host.frames.clear();
+    let mut peer = net.connect(GUEST_PORT, 0);
+    let data = peer.segment(ACK, b"request");
+    net.send(&data);
+    net.socket(0).incoming.extend(b"answer");
+    net.ready(0, true, false);
+    net.given().iter().for_each(|segment| peer.hear(segment));
+    let ack = peer.segment(ACK, b"");
+    net.send(&ack);
+    let counters = net.stack.counters();
+    assert_eq!((counters.sent_bytes, counters.received_bytes), (7, 6));
+    net.pass(Duration::from_secs(3));
+    assert!(net.stack.take_records().is_empty());
+    let reset = peer.segment(RST, b"");
+    net.send(&reset);
+    let expected = FlowRecord {
+        name: Some("www.example.com".to_owned()),
+        remote: REMOTE.into(),
+        protocol: Protocol::Tcp,
+        verdict: Verdict::Allow,
+        cause: Cause::Rule(0),
+        sent_bytes: 7,
+        received_bytes: 6,
+        end: End::GuestReset,
+        lasted: Duration::from_secs(3),
+    };
+    assert_eq!(record(&mut net), expected);
+    let counters = net.stack.counters();
+    assert_eq!((counters.sent_bytes, counters.received_bytes), (7, 6));
+}
+
+#[test]
+fn what_is_refused_is_written_down_with_the_reason() {
+    let mut net = logged(Policy::allow_all().rule(Rule {
+        verdict: Verdict::Deny,
+        target: Target::Network("9.9.9.0/24".parse().unwrap()),
+        ports: Ports::ALL,
+        protocol: None,
+    }));
+    for (remote, cause) in [
+        ("9.9.9.9:80", Cause::Rule(0)),
+        ("10.0.0.1:80", Cause::NotPublic),
+        ("192.168.127.1:22", Cause::HostPort),
+        ("8.8.8.8:853", Cause::NameServer),
+    ] {
+        let mut peer = Peer::new(GUEST_PORT);
+        peer.remote = remote.parse::<SocketAddrV4>().unwrap();
+        let syn = peer.syn();
+        net.send(&syn);
+        let got = record(&mut net);
+        assert_eq!((got.verdict, got.cause), (Verdict::Deny, cause), "{remote}");
+        assert_eq!(got.end, End::Denied);
+        assert_eq!(got.remote, remote.parse::<SocketAddr>().unwrap());
+    }
+}
+
+#[test]
+fn names_that_are_not_asked_for_are_written_down() {
+    let mut net = logged(Policy::deny_all());
+    net.frame(&crate::names::ask("evil.org", 1, *REMOTE.ip()));
+    let got = record(&mut net);
+    assert_eq!(got.name.as_deref(), Some("evil.org"));
+    assert_eq!((got.cause, got.protocol), (Cause::Name, Protocol::Udp));
+    assert_eq!(got.remote, SocketAddr::new(IpAddr::V4(*REMOTE.ip()), 53));
+}
+
+#[test]
+fn records_say_how_connections_fail_and_end() {
+    let mut net = logged(Policy::allow_all());
+    for (error, end) in [
+        (ErrorKind::ConnectionRefused, End::Refused),
+        (ErrorKind::HostUnreachable, End::Unreachable),
+        (ErrorKind::TimedOut, End::TimedOut),
+        (ErrorKind::AddrNotAvailable, End::Failed),
+    ] {
+        let syn = Peer::new(GUEST_PORT).syn();
+        net.send(&syn);
+        net.socket(0).outcome = Some(Err(error));
+        net.ready(0, false, true);
+        assert_eq!(record(&mut net).end, end);
+        net.host.frames.clear();
+    }
+    let mut peer = net.connect(GUEST_PORT, 0);
+    net.socket(0).is_over = true;
+    net.ready(0, true, false);
+    net.given().iter().for_each(|segment| peer.hear(segment));
+    let fin = peer.segment(ACK | FIN, b"");
+    net.send(&fin);
+    let got = record(&mut net);
+    assert_eq!(
+        (got.end, got.sent_bytes, got.received_bytes),
+        (End::Closed, 0, 0)
+    );
+    net.given();
+    net.connect(GUEST_PORT, 0);
+    net.socket(0).error = Some(ErrorKind::ConnectionReset);
+    net.ready(0, true, false);
+    assert_eq!(record(&mut net).end, End::RemoteReset);
+}
+
+#[test]
+fn records_that_nobody_takes_are_bounded_and_counted() {
+    let mut net = logged(Policy::deny_all());
+    for port in 0..150 {
+        let syn = Peer::new(1000 + port).syn();
+        net.send(&syn);
+    }
+    assert_eq!(net.stack.counters().lost_records, 50);
+    assert_eq!(net.stack.take_records().len(), 100);
+    let mut silent = Net::of(Config::new(Policy::deny_all()));
+    silent.send(&Peer::new(1).syn());
+    assert!(silent.stack.take_records().is_empty(), "nobody wants them");
+    assert_eq!(silent.stack.counters().lost_records, 0);
+}

@@ -1,0 +1,324 @@
+"""Options and results as Python has them, and what the native part makes of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from ._errors import invalid
+
+Path = Union[str, "os.PathLike[str]"]
+Data = Union[str, bytes, bytearray, memoryview]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the host that a guest may mount.
+
+    ``guest_tag`` is what the guest mounts it by; with ``at`` it is mounted there before
+    anything runs. ``symlinks`` is ``deny``, ``opaque`` or ``follow``.
+    """
+
+    host_path: Path
+    guest_tag: str
+    symlinks: str = "opaque"
+    read_only: bool = False
+    copy_on_write: bool = False
+    at: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a guest may reach: hosts (``*.example.com``) and networks (``10.1.0.0/16``).
+
+    Addresses that are not public are refused unless their network is listed.
+    ``host_ports`` are TCP ports of the host's loopback interface, which the guest
+    reaches at ``host.supermachine.internal``.
+    """
+
+    allow_all: bool = False
+    allow: Sequence[str] = ()
+    deny: Sequence[str] = ()
+    host_ports: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that is written before a command starts."""
+
+    path: str
+    contents: Data
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class ExecStatus:
+    """How a command ended. ``exit_code`` is -1 if a signal or the time limit ended it.
+
+    ``duration`` is in seconds, ``peak_rss_kib`` that of the command and its
+    descendants; ``step`` says which command of a chain ended last, 0 for the first.
+    """
+
+    exit_code: int
+    signal: Optional[int]
+    timed_out: bool
+    oom: bool
+    peak_rss_kib: int
+    duration: float
+    step: int
+
+
+@dataclass(frozen=True)
+class ExecResult(ExecStatus):
+    """What a command wrote and how it ended."""
+
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What the guest says of a file. ``mtime`` is in seconds since 1970."""
+
+    name: str
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: float
+    target: Optional[str]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was copied; sockets and devices are skipped."""
+
+    entries: int
+    bytes: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class WorkloadStatus:
+    """How a workload is doing: ``not-started``, ``running`` or ``exited``."""
+
+    state: str
+    exit: Optional[ExecStatus]
+    output_bytes: int
+    tail: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """How many machines a pool has, and what they do."""
+
+    alive: int
+    in_use: int
+    idle: int
+    waiting: int
+    min: int
+    max: int
+
+
+def data(value: Data) -> bytes:
+    """Bytes; a string is UTF-8."""
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def milliseconds(what: str, seconds: Optional[float]) -> Optional[int]:
+    """So many seconds in whole milliseconds, not less."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        invalid(f"{what} must be seconds, not {seconds!r}")
+    if not math.isfinite(seconds) or seconds < 0:
+        invalid(f"{what} must be 0 or more seconds, not {seconds!r}")
+    return math.ceil(seconds * 1000)
+
+
+def words(what: str, value: Any) -> List[str]:
+    """A list of strings, and not a string, which would be one of letters."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        invalid(f"{what} must be a list of strings")
+    for word in value:
+        if not isinstance(word, str):
+            invalid(f"{what} must be a list of strings, not of {type(word).__name__}")
+    return list(value)
+
+
+def variables(what: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """Names and values, which are strings."""
+    for name, text in (value or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            invalid(f"{what} must have strings, not {name!r}: {text!r}")
+    return dict(value or {})
+
+
+def mounts_of(given: Sequence[Mount]) -> List[Dict[str, Any]]:
+    """The same for the native part."""
+    return [
+        {
+            "host_path": os.fspath(mount.host_path),
+            "guest_tag": mount.guest_tag,
+            "symlinks": mount.symlinks,
+            "read_only": mount.read_only,
+            "copy_on_write": mount.copy_on_write,
+            "at": mount.at,
+        }
+        for mount in given
+    ]
+
+
+def network_of(given: Optional[Network]) -> Optional[Dict[str, Any]]:
+    """The same for the native part."""
+    if given is None:
+        return None
+    return {
+        "allow_all": given.allow_all,
+        "allow": words("allow", given.allow),
+        "deny": words("deny", given.deny),
+        "host_ports": list(given.host_ports),
+    }
+
+
+def command(
+    argv: Sequence[str],
+    *,
+    files: Union[Mapping[str, Data], Sequence[StagedFile], None] = None,
+    timeout: Optional[float] = None,
+    env: Optional[Mapping[str, str]] = None,
+    cwd: Optional[str] = None,
+    user: Optional[str] = None,
+    chain: Sequence[Sequence[str]] = (),
+    tty: bool = False,
+    winsize: Optional[Tuple[int, int]] = None,
+    stdin: Optional[Data] = None,
+    max_memory_bytes: Optional[int] = None,
+    max_processes: Optional[int] = None,
+    max_cpus: Optional[float] = None,
+    max_output_bytes: Optional[int] = None,
+) -> Dict[str, Any]:
+    """The options of a command for the native part."""
+    staged: List[Tuple[str, bytes, Optional[int]]] = []
+    if isinstance(files, Mapping):
+        staged = [(path, data(contents), None) for path, contents in files.items()]
+    elif files is not None:
+        staged = [(file.path, data(file.contents), file.mode) for file in files]
+    return {
+        "argv": words("argv", argv),
+        "staged": staged,
+        "timeout_ms": milliseconds("timeout", timeout),
+        "env": variables("env", env),
+        "cwd": cwd,
+        "user": user,
+        "chain": [words("chain", step) for step in chain],
+        "tty": tty,
+        "winsize": winsize,
+        "stdin": None if stdin is None else data(stdin),
+        "max_memory_bytes": max_memory_bytes,
+        "max_processes": max_processes,
+        "max_cpus": max_cpus,
+        "max_output_bytes": max_output_bytes,
+    }
+
+
+def pool(
+    *,
+    min: int = 1,
+    max: Optional[int] = None,
+    acquire_timeout: Optional[float] = None,
+    idle_timeout: Optional[float] = None,
+    restore_on_release: bool = True,
+    restore_timeout: Optional[float] = None,
+    memory_mib: Optional[int] = None,
+    vcpus: Optional[int] = None,
+    network: Optional[Network] = None,
+    mounts: Sequence[Mount] = (),
+) -> Dict[str, Any]:
+    """The options of a pool for the native part."""
+    return {
+        **machine(memory_mib=memory_mib, vcpus=vcpus, network=network, mounts=mounts),
+        "min": min,
+        "max": max,
+        "acquire_timeout_ms": milliseconds("acquire_timeout", acquire_timeout),
+        "idle_timeout_ms": milliseconds("idle_timeout", idle_timeout),
+        "restore_on_release": restore_on_release,
+        "restore_timeout_ms": milliseconds("restore_timeout", restore_timeout),
+    }
+
+
+def machine(
+    *,
+    memory_mib: Optional[int] = None,
+    vcpus: Optional[int] = None,
+    name: Optional[str] = None,
+    hostname: Optional[str] = None,
+    network: Optional[Network] = None,
+    mounts: Sequence[Mount] = (),
+) -> Dict[str, Any]:
+    """The options of a machine for the native part."""
+    return {
+        "memory_mib": memory_mib,
+        "vcpus": vcpus,
+        "name": name,
+        "hostname": hostname,
+        "network": network_of(network),
+        "mounts": mounts_of(mounts),
+    }
+
+
+def image(
+    ref: str,
+    *,
+    name: Optional[str] = None,
+    memory_mib: Optional[int] = None,
+    vcpus: Optional[int] = None,
+    pull_policy: str = "missing",
+    cmd: Optional[Sequence[str]] = None,
+    entrypoint: Optional[Sequence[str]] = None,
+    env: Optional[Mapping[str, str]] = None,
+    workdir: Optional[str] = None,
+    user: Optional[str] = None,
+    labels: Optional[Mapping[str, str]] = None,
+    guest_port: Optional[int] = None,
+    listener_required: bool = False,
+    mounts: Sequence[Mount] = (),
+    warmup_tag: Optional[str] = None,
+    snapshots_dir: Optional[Path] = None,
+) -> Dict[str, Any]:
+    """The options of a bake for the native part."""
+    if not isinstance(ref, str):
+        invalid("ref must name an image")
+    return {
+        "ref": ref,
+        "name": name,
+        "memory_mib": memory_mib,
+        "vcpus": vcpus,
+        "pull_policy": pull_policy,
+        "cmd": None if cmd is None else words("cmd", cmd),
+        "entrypoint": None if entrypoint is None else words("entrypoint", entrypoint),
+        "env": variables("env", env),
+        "workdir": workdir,
+        "user": user,
+        "labels": variables("labels", labels),
+        "guest_port": guest_port,
+        "listener_required": listener_required,
+        "mounts": mounts_of(mounts),
+        "warmup_tag": warmup_tag,
+        "snapshots_dir": None if snapshots_dir is None else os.fspath(snapshots_dir),
+    }
+
+
+def status(told: Dict[str, Any]) -> ExecStatus:
+    """How a command ended."""
+    return ExecStatus(**told)
+
+
+def workload(told: Dict[str, Any]) -> WorkloadStatus:
+    """How a workload is doing."""
+    exit = told["exit"]
+    return WorkloadStatus(**{**told, "exit": None if exit is None else status(exit)})

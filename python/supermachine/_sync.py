@@ -1,0 +1,287 @@
+"""Images, pools and machines for threads. Made of aio.py by sync.py: do not edit.
+
+Other threads run while one waits here, and Ctrl-C interrupts it: the call is
+cancelled then, and a command is killed with its descendants.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Iterator, Callable, List, Optional, Type
+
+from . import _native, _options
+from ._errors import wait
+from ._options import (
+    Copied,
+    Data,
+    ExecResult,
+    ExecStatus,
+    FileInfo,
+    Path,
+    PoolStats,
+    WorkloadStatus,
+)
+from ._warmup import WarmupVm, on_thread
+
+__all__ = ["Image", "Pool", "Vm", "Child"]
+
+
+class Image:
+    """A baked image: what machines are copies of."""
+
+    def __init__(self, native: _native.Image):
+        self._native = native
+
+    @staticmethod
+    def build(
+        ref: str,
+        *,
+        warmup: Optional[Callable[[WarmupVm], None]] = None,
+        **options: Any,
+    ) -> "Image":
+        """Bakes an image into a snapshot, or finds it baked.
+
+        ``warmup`` is called with the machine before it is captured: what it leaves in
+        memory and in files, every copy has. Options: ``name``, ``memory_mib``,
+        ``vcpus``, ``pull_policy``, ``cmd``, ``entrypoint``, ``env``, ``workdir``,
+        ``user``, ``labels``, ``guest_port``, ``listener_required``, ``mounts``,
+        ``warmup_tag``, ``snapshots_dir``.
+        """
+        call = _native.Image.build(_options.image(ref, **options), on_thread(warmup))
+        return Image(wait(call))
+
+    @staticmethod
+    def from_snapshot(path: Path) -> "Image":
+        """Opens a snapshot that was made before."""
+        return Image(wait(_native.Image.from_snapshot(os.fspath(path))))
+
+    def pool(self, **options: Any) -> "Pool":
+        """Makes a pool of its machines.
+
+        Options: ``min`` (1), ``max`` (1), ``acquire_timeout`` (60 seconds; 0 for as long
+        as it takes), ``idle_timeout``, ``restore_on_release`` (True), ``restore_timeout``,
+        ``memory_mib``, ``vcpus``, ``network``, ``mounts``.
+        """
+        return Pool(wait(self._native.pool(_options.pool(**options))))
+
+    def start(self, **options: Any) -> "Vm":
+        """Starts a machine that belongs to no pool.
+
+        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``, ``mounts``.
+        """
+        return Vm(wait(self._native.start(_options.machine(**options))))
+
+    @property
+    def snapshot_path(self) -> Optional[str]:
+        """Where the snapshot is."""
+        path = self._native.snapshot_path
+        return None if path is None else os.fspath(path)
+
+    @property
+    def memory_mib(self) -> Optional[int]:
+        """Guest memory in MiB."""
+        return self._native.memory_mib
+
+    @property
+    def vcpus(self) -> Optional[int]:
+        """Virtual CPUs."""
+        return self._native.vcpus
+
+    @property
+    def digest(self) -> str:
+        """What identifies the image that it was baked from."""
+        return self._native.digest
+
+
+class Pool:
+    """Machines of one image, ready to be used."""
+
+    def __init__(self, native: _native.Pool):
+        self._native = native
+
+    def acquire(self) -> "Vm":
+        """A machine that nobody has used since the snapshot.
+
+        Callers are served in the order of their calls.
+        """
+        return Vm(wait(self._native.acquire()))
+
+    def stats(self) -> PoolStats:
+        """How many machines there are, and what they do. It does not wait."""
+        return PoolStats(**self._native.stats())
+
+    def shutdown(self) -> None:
+        """Ends the pool: refuses who waits, ends idle machines, waits for those in use."""
+        wait(self._native.shutdown())
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.shutdown()
+
+
+class Vm:
+    """A machine, of a pool or of its own, until it is released."""
+
+    def __init__(self, native: _native.Vm):
+        self._native = native
+
+    def exec(self, argv: List[str], **options: Any) -> ExecResult:
+        """Runs a command and collects its output; it has a minute by default.
+
+        A command that fails is no error: see ``exit_code``. Options: ``files`` (by path,
+        or :class:`StagedFile` with modes), ``timeout`` (seconds; 0 for none), ``env``,
+        ``cwd``, ``user``, ``chain``, ``tty``, ``winsize``, ``stdin``,
+        ``max_memory_bytes``, ``max_processes``, ``max_cpus``, ``max_output_bytes``.
+        """
+        call = self._native.exec(_options.command(argv, **options))
+        return ExecResult(**wait(call))
+
+    def spawn(self, argv: List[str], **options: Any) -> "Child":
+        """Starts a command with its streams open. Options are those of ``exec``."""
+        return Child(wait(self._native.spawn(_options.command(argv, **options))))
+
+    def write_file(self, path: str, contents: Data) -> None:
+        """Writes a file in the guest, whole or not at all."""
+        wait(self._native.write_file(path, _options.data(contents)))
+
+    def read_file(self, path: str) -> bytes:
+        """Reads a file of the guest."""
+        contents: bytes = wait(self._native.read_file(path))
+        return contents
+
+    def read_dir(self, path: str) -> List[FileInfo]:
+        """Lists a directory of the guest."""
+        return [FileInfo(**info) for info in wait(self._native.read_dir(path))]
+
+    def stat(self, path: str) -> FileInfo:
+        """Says what is at a path of the guest."""
+        return FileInfo(**wait(self._native.stat(path)))
+
+    def mkdir(self, path: str, *, parents: bool = False) -> None:
+        """Makes a directory in the guest, and those above it if ``parents``."""
+        wait(self._native.mkdir(path, parents))
+
+    def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Removes a file of the guest, or a directory with all in it if ``recursive``."""
+        wait(self._native.remove(path, recursive))
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives a file of the guest another name."""
+        wait(self._native.rename(old, new))
+
+    def copy_in(self, host: Path, guest: str) -> Copied:
+        """Copies a tree of the host into the guest."""
+        return Copied(**wait(self._native.copy_in(os.fspath(host), guest)))
+
+    def copy_out(self, guest: str, host: Path) -> Copied:
+        """Copies a tree out of the guest."""
+        return Copied(**wait(self._native.copy_out(guest, os.fspath(host))))
+
+    def workload_signal(self, number: int) -> None:
+        """Sends the workload a signal."""
+        wait(self._native.workload_signal(number))
+
+    def workload_status(self) -> WorkloadStatus:
+        """Tells how the workload is doing."""
+        return _options.workload(wait(self._native.workload_status()))
+
+    def snapshot(self, directory: Path) -> Image:
+        """Makes a snapshot of the running machine, which goes on."""
+        return Image(wait(self._native.snapshot(os.fspath(directory))))
+
+    def fork(self, count: int = 1) -> "List[Vm]":
+        """Makes machines that go on where this one is."""
+        return [Vm(child) for child in wait(self._native.fork(count))]
+
+    def pause(self) -> None:
+        """Stops the guest where it is until ``resume``."""
+        wait(self._native.pause())
+
+    def resume(self) -> None:
+        """Lets a paused guest go on."""
+        wait(self._native.resume())
+
+    def stats(self) -> Any:
+        """What the machine has used so far, as numbers by name."""
+        return wait(self._native.stats())
+
+    def console_log(self) -> str:
+        """The end of the guest's console."""
+        text: str = wait(self._native.console_log())
+        return text
+
+    def release(self) -> None:
+        """Gives the machine back to its pool, or stops it. Once more does nothing."""
+        wait(self._native.release())
+
+    def __enter__(self) -> "Vm":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.release()
+
+
+class Child:
+    """A running command with its streams. One that nothing refers to any more is killed."""
+
+    def __init__(self, native: _native.Child):
+        self._native = native
+
+    def write(self, contents: Data) -> None:
+        """Writes to the standard input; waits while the command does not read."""
+        wait(self._native.write_stdin(_options.data(contents)))
+
+    def close_stdin(self) -> None:
+        """Ends the standard input."""
+        wait(self._native.close_stdin())
+
+    def read(self, max_bytes: Optional[int] = None) -> bytes:
+        """Reads from the standard output, at most 64 KiB; nothing at its end."""
+        contents: bytes = wait(self._native.read_stdout(max_bytes))
+        return contents
+
+    def read_stderr(self, max_bytes: Optional[int] = None) -> bytes:
+        """Reads from the standard error, at most 64 KiB; nothing at its end."""
+        contents: bytes = wait(self._native.read_stderr(max_bytes))
+        return contents
+
+    def stdout(self) -> Iterator[bytes]:
+        """The standard output in pieces, to its end."""
+        while True:
+            piece = self.read()
+            if not piece:
+                return
+            yield piece
+
+    def stderr(self) -> Iterator[bytes]:
+        """The standard error in pieces, to its end."""
+        while True:
+            piece = self.read_stderr()
+            if not piece:
+                return
+            yield piece
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the command's process group; 9 ends all its descendants."""
+        wait(self._native.signal(number))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tells the command's terminal its new size."""
+        wait(self._native.resize(columns, rows))
+
+    def wait(self) -> ExecStatus:
+        """Waits for the command to end. Output that nobody has begun to read is dropped."""
+        return _options.status(wait(self._native.wait()))

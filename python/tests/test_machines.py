@@ -1,0 +1,221 @@
+"""Machines of real guests. ``cargo xtask test python`` sets what is needed:
+SUPERMACHINE_WORKER, and TEST_IMAGE with busybox in it."""
+
+import asyncio
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import threading
+import unittest
+
+import supermachine
+from supermachine import (
+    ConfigurationError,
+    EndedError,
+    GuestError,
+    Image,
+    StagedFile,
+    SupermachineError,
+    aio,
+)
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+import sync  # noqa: E402
+
+REF = os.environ["TEST_IMAGE"]
+SCRATCH = tempfile.TemporaryDirectory(prefix="supermachine-python-")
+SNAPSHOTS = os.path.join(SCRATCH.name, "snapshots")
+
+
+def tearDownModule() -> None:
+    SCRATCH.cleanup()
+
+
+class Machines(unittest.TestCase):
+    image: Image
+    pool: supermachine.Pool
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        def warmup(vm: supermachine.WarmupVm) -> None:
+            vm.write_file("/root/warm", "warm")
+            assert vm.exec(["cat", "/root/warm"]).stdout == b"warm"
+
+        cls.image = Image.build(REF, snapshots_dir=SNAPSHOTS, warmup=warmup, warmup_tag="v1")
+        cls.pool = cls.image.pool(min=1, max=2)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.pool.shutdown()
+
+    def test_images_tell_what_they_are(self) -> None:
+        path = self.image.snapshot_path
+        assert path is not None
+        self.assertTrue(os.path.exists(path))
+        self.assertEqual((self.image.memory_mib, self.image.vcpus), (256, 1))
+        self.assertEqual(Image.from_snapshot(path).memory_mib, 256)
+
+    def test_commands_get_files_variables_and_input(self) -> None:
+        with self.pool.acquire() as vm:
+            self.assertEqual(vm.read_file("/root/warm"), b"warm")
+            out = vm.exec(
+                ["sh", "-c", "cat; cat /tmp/code; echo $A; pwd; exit 3"],
+                files={"/tmp/code": b"staged "},
+                env={"A": "value"},
+                cwd="/tmp",
+                stdin="typed ",
+                timeout=60,
+            )
+            self.assertEqual(out.stdout, b"typed staged value\n/tmp\n")
+            self.assertEqual((out.exit_code, out.timed_out), (3, False))
+            script = StagedFile("/tmp/run", "#!/bin/sh\necho ran", mode=0o755)
+            ran = vm.exec(["/tmp/run"], files=[script], chain=[["echo", "next"]])
+            self.assertEqual((ran.stdout, ran.step), (b"ran\nnext\n", 1))
+            late = vm.exec(["sleep", "1000"], timeout=0.05)
+            self.assertEqual((late.exit_code, late.timed_out), (-1, True))
+        with self.assertRaises(EndedError) as caught:
+            vm.exec(["true"])
+        self.assertEqual(caught.exception.code, "released")
+        self.assertIn("released", str(caught.exception))
+
+    def test_what_one_lease_writes_the_next_does_not_see(self) -> None:
+        for _ in range(2):
+            with self.pool.acquire() as vm:
+                with self.assertRaises(SupermachineError):
+                    vm.read_file("/root/trace")
+                vm.write_file("/root/trace", bytearray(b"\x01\x02"))
+                self.assertEqual(vm.read_file("/root/trace"), b"\x01\x02")
+
+    def test_files_are_listed_named_anew_copied_and_removed(self) -> None:
+        with self.pool.acquire() as vm:
+            vm.mkdir("/tmp/a/b", parents=True)
+            vm.write_file("/tmp/a/b/file", "text")
+            vm.rename("/tmp/a/b/file", "/tmp/a/b/other")
+            (info,) = vm.read_dir("/tmp/a/b")
+            self.assertEqual((info.name, info.kind, info.size), ("other", "file", 4))
+            out = pathlib.Path(SCRATCH.name) / "out"
+            self.assertEqual(vm.copy_out("/tmp/a", out).bytes, 4)
+            self.assertEqual((out / "b/other").read_text(), "text")
+            vm.remove("/tmp/a", recursive=True)
+            with self.assertRaises(SupermachineError):
+                vm.stat("/tmp/a")
+
+    def test_streams_are_read_and_written_while_a_command_runs(self) -> None:
+        with self.pool.acquire() as vm:
+            child = vm.spawn(["cat"])
+            child.write("one")
+            self.assertEqual(child.read(), b"one")
+            child.write("two")
+            child.close_stdin()
+            self.assertEqual(b"".join(child.stdout()), b"two")
+            self.assertEqual(child.wait().exit_code, 0)
+            stuck = vm.spawn(["sleep", "1000"])
+            ends = []
+            waiter = threading.Thread(target=lambda: ends.append(stuck.wait()))
+            waiter.start()
+            stuck.signal(9)
+            waiter.join()
+            self.assertEqual(ends[0].signal, 9)
+
+    def test_machines_are_forked_and_captured(self) -> None:
+        with self.image.start() as vm:
+            vm.write_file("/root/state", "before")
+            (child,) = vm.fork()
+            captured = vm.snapshot(os.path.join(SCRATCH.name, "captured"))
+            with child, captured.start() as copy:
+                self.assertEqual(child.read_file("/root/state"), b"before")
+                self.assertEqual(copy.read_file("/root/state"), b"before")
+            self.assertGreater(vm.stats()["memory"]["guest_bytes"], 0)
+
+    def test_an_interrupt_ends_a_call_and_the_machine_is_free(self) -> None:
+        with self.pool.acquire() as vm:
+            main = threading.main_thread().ident
+            assert main is not None
+            timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+            timer.start()
+            with self.assertRaises(KeyboardInterrupt):
+                vm.exec(["sleep", "1000"], timeout=0)
+            timer.join()
+            self.assertEqual(vm.exec(["echo", "well"]).stdout, b"well\n")
+
+    def test_what_cannot_be_is_refused(self) -> None:
+        with self.pool.acquire() as vm:
+            for call in [
+                lambda: vm.exec([]),
+                lambda: vm.exec("echo"),  # type: ignore[arg-type]
+                lambda: vm.exec([1]),  # type: ignore[list-item]
+                lambda: vm.exec(["true"], timeout=-1),
+                lambda: vm.exec(["true"], timeout=float("nan")),
+                lambda: vm.exec(["true"], env={"A": 1}),
+                lambda: vm.exec(["true"], env={"A=B": ""}),
+                lambda: vm.exec(["true"], max_cpus=float("inf")),
+                lambda: vm.fork(0),
+                lambda: Image.build(""),
+                lambda: Image.build(REF, memory_mib=-5, snapshots_dir=SNAPSHOTS),
+                lambda: Image.build(REF, pull_policy="often"),
+                lambda: self.image.pool(max=0),
+            ]:
+                with self.assertRaises(ConfigurationError) as caught:
+                    call()
+                self.assertEqual(caught.exception.code, "invalid-argument")
+            with self.assertRaises(TypeError):
+                vm.exec(["true"], no_such_option=1)
+            self.assertEqual(vm.exec(["echo", "well"]).stdout, b"well\n")
+
+    def test_a_warm_up_that_raises_says_what(self) -> None:
+        def fails(vm: supermachine.WarmupVm) -> None:
+            raise RuntimeError("no numpy here")
+
+        with self.assertRaises(GuestError) as caught:
+            Image.build(REF, snapshots_dir=SNAPSHOTS, warmup=fails, warmup_tag="bad")
+        self.assertIn("no numpy here", str(caught.exception))
+
+
+class Asyncio(unittest.IsolatedAsyncioTestCase):
+    async def test_everything_is_awaited_and_cancelled(self) -> None:
+        async def warmup(vm: supermachine.WarmupVm) -> None:
+            await asyncio.to_thread(vm.write_file, "/root/warm", "loop")
+
+        image = await aio.Image.build(
+            REF, snapshots_dir=SNAPSHOTS, warmup=warmup, warmup_tag="aio"
+        )
+        async with await image.pool(max=2) as pool, await pool.acquire() as vm:
+            self.assertEqual(await vm.read_file("/root/warm"), b"loop")
+            outs = await asyncio.gather(*(vm.exec(["echo", str(n)]) for n in range(8)))
+            self.assertEqual([out.stdout for out in outs], [b"%d\n" % n for n in range(8)])
+            task = asyncio.ensure_future(vm.exec(["sleep", "1000"]))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+            child = await vm.spawn(["tr", "a-z", "A-Z"])
+            await child.write("stream")
+            await child.close_stdin()
+            self.assertEqual([piece async for piece in child.stdout()], [b"STREAM"])
+            self.assertEqual((await child.wait()).exit_code, 0)
+            with self.assertRaises(ConfigurationError):
+                await vm.exec([])
+
+    async def test_64_waiting_acquires_are_served_in_their_order(self) -> None:
+        image = await aio.Image.build(REF, snapshots_dir=SNAPSHOTS)
+        async with await image.pool(max=2) as pool:
+            held = [await pool.acquire(), await pool.acquire()]
+            waiting = [asyncio.ensure_future(pool.acquire()) for _ in range(64)]
+            await asyncio.to_thread(lambda: None)
+            for vm in held:
+                await vm.release()
+            for one in waiting:
+                await (await one).release()
+            self.assertEqual(pool.stats().waiting, 0)
+
+
+class Sources(unittest.TestCase):
+    def test_the_module_for_threads_is_made_of_that_for_asyncio(self) -> None:
+        here = pathlib.Path(sync.HERE)
+        self.assertEqual((here / "_sync.py").read_text(), sync.made((here / "aio.py").read_text()))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,54 @@
+//! Which tier executes code, by the table that a machine was made with.
+
+use hvf::sys::{MemoryFlags, Reg};
+use hvf::{ExceptionClass, Vm};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use supermachine_softhv::jit::{COUNTS, probe};
+use supermachine_softhv::{Tier, api_with};
+
+const RAM: u64 = 0x4000_0000;
+
+#[repr(align(16384))]
+struct Page([u32; 4096]);
+
+/// What was compiled while a loop had so many rounds.
+fn compiled_in(tier: Tier, rounds: u64) -> u64 {
+    let mut page = Box::new(Page([0; 4096]));
+    page.0[..4].copy_from_slice(&[
+        0x8b01_0000, // loop: add  x0, x0, x1
+        0xf100_0421, //       subs x1, x1, #1
+        0x54ff_ffc1, //       b.ne loop
+        0xd400_0002, //       hvc  #0
+    ]);
+    let before = COUNTS.blocks.load(Ordering::Relaxed);
+    let vm = Vm::new(api_with(tier), None).expect("a VM");
+    let host = NonNull::from(&mut *page).cast();
+    // SAFETY: the page outlives the machine and is not used while it runs.
+    unsafe { vm.map(host, RAM, 16384, MemoryFlags::RWX) }.expect("mapped");
+    let mut vcpu = vm.create_vcpu().expect("a vCPU");
+    vcpu.set_reg(Reg::PC, RAM).expect("PC");
+    vcpu.set_general(0, 0).expect("X0");
+    vcpu.set_general(1, rounds).expect("X1");
+    let exit = vcpu.run().expect("a run");
+    let class = ExceptionClass::of(exit.exception.syndrome);
+    assert_eq!(class, ExceptionClass::HVC);
+    let sum = vcpu.general(0).expect("X0");
+    assert_eq!(sum, rounds * (rounds + 1) / 2);
+    COUNTS.blocks.load(Ordering::Relaxed) - before
+}
+
+/// One test, because the counts are the process's.
+#[test]
+fn a_tier_compiles_nothing_or_what_is_hot_or_everything() {
+    assert_eq!(compiled_in(Tier::Interpret, 100_000), 0);
+    if let Err(reason) = probe() {
+        assert_eq!(compiled_in(Tier::Auto, 100_000), 0, "{reason}");
+        let refused = Vm::new(api_with(Tier::Compile), None);
+        refused.expect_err("there is no machine that cannot be as asked for");
+        return;
+    }
+    assert_eq!(compiled_in(Tier::Auto, 100), 0);
+    assert!(compiled_in(Tier::Auto, 100_000) > 0);
+    assert!(compiled_in(Tier::Compile, 1) > 0);
+}

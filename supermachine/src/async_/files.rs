@@ -1,0 +1,225 @@
+//! What can be done with the files of a machine, for tasks.
+
+use super::{AsyncPooledVm, AsyncVm};
+#[cfg(doc)]
+use crate::Vm;
+use crate::exec::tasks::blocking;
+use crate::{Copied, CopyOptions, Error, FileInfo, FileOptions};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+/// The same for both kinds of machines.
+macro_rules! files {
+    ($name:ident) => {
+        impl $name {
+            /// Writes a file in the guest, as [`Vm::write_file`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::write_file`].
+            pub async fn write_file(
+                &self,
+                path: impl Into<String>,
+                bytes: impl Into<Vec<u8>>,
+            ) -> Result<(), Error> {
+                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
+                blocking(move || vm.write_file(&path, &bytes)).await
+            }
+
+            /// Reads a file of the guest, as [`Vm::read_file`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::read_file`].
+            pub async fn read_file(&self, path: impl Into<String>) -> Result<Vec<u8>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_file(&path)).await
+            }
+
+            /// Says what is at a path, as [`Vm::stat`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::stat`].
+            pub async fn stat(&self, path: impl Into<Vec<u8>>) -> Result<FileInfo, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.stat(&path)).await
+            }
+
+            /// Lists a directory, as [`Vm::read_dir`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::read_dir`].
+            pub async fn read_dir(&self, path: impl Into<Vec<u8>>) -> Result<Vec<FileInfo>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_dir(&path)).await
+            }
+
+            /// Makes a directory, as [`Vm::mkdir`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir`].
+            pub async fn mkdir(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir(&path)).await
+            }
+
+            /// Makes a directory and those above it, as [`Vm::mkdir_all`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::mkdir_all`].
+            pub async fn mkdir_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.mkdir_all(&path)).await
+            }
+
+            /// Removes a file, a link or an empty directory, as [`Vm::remove`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::remove`].
+            pub async fn remove(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove(&path)).await
+            }
+
+            /// Removes a directory with all that is in it, as [`Vm::remove_all`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::remove_all`].
+            pub async fn remove_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.remove_all(&path)).await
+            }
+
+            /// Gives a file or directory another name, as [`Vm::rename`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::rename`].
+            pub async fn rename(
+                &self,
+                from: impl Into<Vec<u8>>,
+                to: impl Into<Vec<u8>>,
+            ) -> Result<(), Error> {
+                let (vm, from, to) = (self.vm.clone(), from.into(), to.into());
+                blocking(move || vm.rename(&from, &to)).await
+            }
+
+            /// Copies a tree into the guest, as [`Vm::copy_in_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_in_with`].
+            pub async fn copy_in(
+                &self,
+                host: impl Into<PathBuf>,
+                guest: impl Into<Vec<u8>>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, host, guest) = (self.vm.clone(), host.into(), guest.into());
+                blocking(move || vm.copy_in_with(&host, &guest, &options)).await
+            }
+
+            /// Copies a tree out of the guest, as [`Vm::copy_out_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_out_with`].
+            pub async fn copy_out(
+                &self,
+                guest: impl Into<Vec<u8>>,
+                host: impl Into<PathBuf>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, guest, host) = (self.vm.clone(), guest.into(), host.into());
+                blocking(move || vm.copy_out_with(&guest, &host, &options)).await
+            }
+
+            /// Writes a file with another limit or mode, as [`Vm::write_file_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::write_file_with`].
+            pub async fn write_file_with(
+                &self,
+                path: impl Into<Vec<u8>>,
+                bytes: impl Into<Vec<u8>>,
+                options: FileOptions,
+            ) -> Result<(), Error> {
+                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
+                blocking(move || vm.write_file_with(&path, &bytes, &options)).await
+            }
+
+            /// Reads a file with another limit, as [`Vm::read_file_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::read_file_with`].
+            pub async fn read_file_with(
+                &self,
+                path: impl Into<Vec<u8>>,
+                options: FileOptions,
+            ) -> Result<Vec<u8>, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.read_file_with(&path, &options)).await
+            }
+
+            /// Writes a file with what a stream has, as [`Vm::write_file_from`] does. The
+            /// stream is read on a thread that may block.
+            ///
+            /// # Errors
+            /// As [`Vm::write_file_from`].
+            pub async fn write_file_from(
+                &self,
+                path: impl Into<Vec<u8>>,
+                source: impl Read + Send + 'static,
+                options: FileOptions,
+            ) -> Result<u64, Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                blocking(move || vm.write_file_from(&path, source, &options)).await
+            }
+
+            /// Reads a file into a stream, as [`Vm::read_file_to`] does, and gives the
+            /// stream back. It is written on a thread that may block.
+            ///
+            /// # Errors
+            /// As [`Vm::read_file_to`].
+            pub async fn read_file_to<W: Write + Send + 'static>(
+                &self,
+                path: impl Into<Vec<u8>>,
+                mut sink: W,
+                options: FileOptions,
+            ) -> Result<(u64, W), Error> {
+                let (vm, path) = (self.vm.clone(), path.into());
+                let read = move || Ok((vm.read_file_to(&path, &mut sink, &options)?, sink));
+                blocking(read).await
+            }
+
+            /// Unpacks a tar archive in a directory, as [`Vm::copy_in_tar`] does. The
+            /// archive is read on a thread that may block.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_in_tar`].
+            pub async fn copy_in_tar(
+                &self,
+                archive: impl Read + Send + 'static,
+                guest: impl Into<Vec<u8>>,
+                options: CopyOptions,
+            ) -> Result<Copied, Error> {
+                let (vm, guest) = (self.vm.clone(), guest.into());
+                blocking(move || vm.copy_in_tar(archive, &guest, &options)).await
+            }
+
+            /// Packs a file or directory into a tar archive, as [`Vm::copy_out_tar`] does,
+            /// and gives the archive back. It is written on a thread that may block.
+            ///
+            /// # Errors
+            /// As [`Vm::copy_out_tar`].
+            pub async fn copy_out_tar<W: Write + Send + 'static>(
+                &self,
+                guest: impl Into<Vec<u8>>,
+                mut archive: W,
+                options: CopyOptions,
+            ) -> Result<(Copied, W), Error> {
+                let (vm, guest) = (self.vm.clone(), guest.into());
+                let pack = move || Ok((vm.copy_out_tar(&guest, &mut archive, &options)?, archive));
+                blocking(pack).await
+            }
+        }
+    };
+}
+
+files!(AsyncVm);
+files!(AsyncPooledVm);

@@ -1,0 +1,200 @@
+//! Descriptions of machines that go on from saved ones.
+
+use super::{DEFAULT_EXEC_GUEST_PORT, ResourceError, VmResources};
+use crate::{DEFAULT_GUEST_PORT, Error, Image, Trigger, Vm, VmConfig};
+use std::ops::Deref;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pages of 4 KiB in a MiB.
+const PAGES_PER_MIB: usize = 256;
+
+/// A machine that goes on from a saved one, as [`VmResources::restore`] makes it.
+#[derive(Debug)]
+pub struct RestoredVm {
+    vm: Vm,
+    saved: Option<Image>,
+    /// The sockets that were asked for, and what they lead to.
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl RestoredVm {
+    /// What was saved when the triggers had come, if there were any.
+    pub fn saved(&self) -> Option<&Image> {
+        self.saved.as_ref()
+    }
+}
+
+impl Deref for RestoredVm {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        &self.vm
+    }
+}
+
+impl Drop for RestoredVm {
+    fn drop(&mut self) {
+        for (link, to) in &self.links {
+            // Somebody else may have the name by now.
+            if std::fs::read_link(link).is_ok_and(|now| now == *to) {
+                let _ = std::fs::remove_file(link);
+            }
+        }
+    }
+}
+
+impl VmResources {
+    /// Goes on from [`restore_from`](Self::restore_from), a directory of
+    /// [`Vm::snapshot`] or of a bake, and returns when the machine serves commands and
+    /// has been saved, if a trigger is set:
+    ///
+    /// | field | does |
+    /// |---|---|
+    /// | `balloon_target_pages` | the guest has so much less memory than the snapshot, rounded up to MiB |
+    /// | `endpoints.vsock_mux`, `vsock_exec` | are links to the machine's sockets, as long as it lives |
+    /// | `snapshot.after_ms`, `at_heartbeat`, `on_listener` | waits for it; for all of them, in this order. A listener is one on port 80 |
+    /// | `snapshot.quiesce_ms` | then waits for so long |
+    /// | `snapshot.out_path` | then saves the machine there, and has it go on |
+    /// | `cow_restore` | nothing: memory is always shared until it is written |
+    /// | `memory_mib`, `vcpus`, kernel, initial RAM disk, command line | nothing: they are those of the snapshot, if `config` does not say otherwise |
+    ///
+    /// `config` says what a description cannot: engine, assets, name.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`] for what a copy cannot have: other disks, a TCP port, a
+    /// socket that takes over connections, another port of the agent. Otherwise as
+    /// [`Image::from_snapshot`], [`Image::start`] and [`Vm::snapshot`];
+    /// [`Error::Host`] if a link cannot be made.
+    pub fn restore(&self, config: &VmConfig) -> Result<RestoredVm, Error> {
+        let path = self.restorable()?;
+        let image = Image::from_snapshot_with(path, config)?;
+        let config = self.with_balloon(config, &image);
+        let mut restored = RestoredVm {
+            vm: image.start(&config)?,
+            saved: None,
+            links: Vec::new(),
+        };
+        let vm = &restored.vm;
+        let endpoints = &self.endpoints;
+        let wanted = [
+            (&endpoints.vsock_mux, vm.vsock_path()),
+            (&endpoints.vsock_exec, vm.exec_path().to_owned()),
+        ];
+        for (link, to) in wanted {
+            let Some(link) = link.as_ref().map(PathBuf::from) else {
+                continue;
+            };
+            let failed = Error::host("cannot make the machine's socket known as", &link);
+            symlink(&to, &link).map_err(failed)?;
+            restored.links.push((link, to));
+        }
+        if let Some(directory) = &self.snapshot.out_path {
+            restored.saved = self.save(&restored.vm, Path::new(directory))?;
+        }
+        Ok(restored)
+    }
+
+    /// The snapshot, if nothing is asked for that no copy has.
+    fn restorable(&self) -> Result<&Path, Error> {
+        self.validate_for_run()?;
+        let refused = |what, needs| Err(Error::Unsuitable { what, needs });
+        let endpoints = &self.endpoints;
+        let agent = endpoints.vsock_exec_guest_port;
+        if !self.block_devices.is_empty() || !self.volumes.is_empty() {
+            return refused("a saved machine with disks", "those it was saved with");
+        }
+        if endpoints.http_port.is_some() {
+            return refused(
+                "VmResources::http_port",
+                "Vm::connect, which reaches a port",
+            );
+        }
+        if endpoints.vsock_mux_handoff.is_some() {
+            return refused(
+                "VmResources::vsock_mux_handoff",
+                "somebody who connects to vsock_mux and passes the bytes on",
+            );
+        }
+        if agent.is_some_and(|port| port != DEFAULT_EXEC_GUEST_PORT) {
+            return refused("an agent of a saved machine", "the port it was saved with");
+        }
+        match &self.restore_from {
+            Some(path) => Ok(Path::new(path)),
+            None => Err(ResourceError::MissingKernel.into()),
+        }
+    }
+
+    fn with_balloon(&self, config: &VmConfig, image: &Image) -> VmConfig {
+        let pages = self.balloon_target_pages.unwrap_or(0);
+        let Some(memory_mib) = config.memory_mib.or(image.memory_mib()) else {
+            return config.clone();
+        };
+        match given_back_mib(pages) {
+            0 => config.clone(),
+            // What is too little is said where memory is checked.
+            less => config
+                .clone()
+                .with_memory_mib(memory_mib.saturating_sub(less)),
+        }
+    }
+
+    fn save(&self, vm: &Vm, directory: &Path) -> Result<Option<Image>, Error> {
+        let snapshot = &self.snapshot;
+        let triggers = [
+            snapshot
+                .after_ms
+                .map(|ms| Trigger::After(Duration::from_millis(ms))),
+            snapshot.at_heartbeat.map(Trigger::Heartbeat),
+            snapshot.on_listener.then_some(Trigger::Listener),
+        ];
+        if triggers.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        for trigger in triggers.into_iter().flatten() {
+            trigger.await_in(vm, DEFAULT_GUEST_PORT)?;
+        }
+        std::thread::sleep(Duration::from_millis(snapshot.quiesce_ms));
+        vm.snapshot(directory).map(Some)
+    }
+}
+
+/// Pages of 4 KiB as MiB, rounded up.
+fn given_back_mib(pages: u32) -> usize {
+    usize::try_from(pages)
+        .unwrap_or(usize::MAX)
+        .div_ceil(PAGES_PER_MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_copy_has_is_refused_before_anything_is_opened() {
+        let saved = || VmResources::from_snapshot("/no/such/snapshot");
+        let cases = [
+            (
+                VmResources::for_kernel("Image", "initrd"),
+                "restore snapshot",
+            ),
+            (saved().with_vcpus(0), "vCPU count"),
+            (saved().with_block_device("disk"), "those it was saved with"),
+            (saved().with_http_port("80"), "Vm::connect"),
+            (saved().with_vsock_mux_handoff("x"), "vsock_mux"),
+            (saved().with_vsock_exec_guest_port(2000), "saved with"),
+        ];
+        for (resources, words) in cases {
+            let error = resources.restore(&VmConfig::new()).unwrap_err();
+            let text = crate::error::with_causes(&error);
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_given_back_are_whole_mebibytes() {
+        let mib = [0, 1, 256, 257, u32::MAX].map(given_back_mib);
+        assert_eq!(mib, [0, 1, 1, 2, 1 << 24]);
+    }
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask python`: the Python package `supermachine`.
+//!
+//! `python` alone puts it together for this host, as a directory for `PYTHONPATH`;
+//! `python sync` writes `_sync.py` anew from `aio.py`; `python wheel` makes a wheel with
+//! worker, kernel and init in it. The step `python` of the tests does the first, checks
+//! the types, and runs `python/tests`.
+
+use crate::{assets, guest_image, packages, process, workspace};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The crate with the native part.
+const PACKAGE: &str = "supermachine-python";
+/// What checks the types, from PyPI.
+const MYPY: (&str, &str) = ("mypy", "2.4.1");
+/// What makes wheels, from PyPI.
+const MATURIN: (&str, &str) = ("maturin", "1.16.0");
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    match arguments {
+        [] => {
+            println!("{}", assemble()?.display());
+            Ok(())
+        }
+        [word] if word == "sync" => {
+            process::shown(Command::new("python3").arg(directory().join("sync.py")))
+        }
+        [word] if word == "wheel" => wheel(),
+        _ => bail!("usage: cargo xtask python [sync|wheel]"),
+    }
+}
+
+fn directory() -> PathBuf {
+    workspace::root().join("python")
+}
+
+/// Builds the native part for debugging and puts it beside the rest; what
+/// `PYTHONPATH` must have.
+fn assemble() -> Result<PathBuf> {
+    packages::ensure(&[&packages::PYTHON])?;
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--quiet", "-p", PACKAGE])
+            .current_dir(workspace::root()),
+    )?;
+    let target = workspace::target_dir()?;
+    let path = target.join("python");
+    let package = path.join("supermachine");
+    let _ = std::fs::remove_dir_all(&package);
+    std::fs::create_dir_all(&package)?;
+    for entry in std::fs::read_dir(directory().join("supermachine"))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), package.join(entry.file_name()))?;
+        }
+    }
+    let built = if cfg!(target_os = "macos") {
+        "lib_native.dylib"
+    } else {
+        "lib_native.so"
+    };
+    let built = target.join("debug").join(built);
+    std::fs::copy(&built, package.join("_native.abi3.so"))
+        .with_context(|| built.display().to_string())?;
+    Ok(path)
+}
+
+/// The step of `cargo xtask test`.
+pub fn test() -> Result<()> {
+    let path = assemble()?;
+    let mypy = packages::from_pypi(MYPY.0, MYPY.1)?.join("mypy");
+    process::shown(
+        Command::new(mypy)
+            .args(["--strict", "--no-error-summary", "--cache-dir", "/dev/null"])
+            .arg(directory().join("supermachine"))
+            .current_dir(directory()),
+    )?;
+    let scratch = workspace::target_dir()?.join("python-test");
+    let _ = std::fs::remove_dir_all(&scratch);
+    std::fs::create_dir_all(&scratch)?;
+    let worker = workspace::target_dir()?.join("release/supermachine-worker");
+    let image = format!("oci:{}", guest_image::busybox()?.display());
+    process::shown(
+        Command::new("python3")
+            .args(["-m", "unittest", "discover", "-s"])
+            .arg(directory().join("tests"))
+            // Where no directory is called as the package.
+            .current_dir(&scratch)
+            .env("PYTHONPATH", &path)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("SUPERMACHINE_WORKER", worker)
+            .env("TMPDIR", &scratch)
+            .env("TEST_IMAGE", image),
+    )?;
+    std::fs::remove_dir_all(&scratch).context("cannot tidy up")
+}
+
+/// Makes a wheel in `target/wheels`.
+fn wheel() -> Result<()> {
+    let assets = assets::ensure()?;
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["build", "--release", "--locked", "--quiet"])
+            .args(["-p", "supermachine", "--bin", "supermachine-worker"])
+            .current_dir(workspace::root()),
+    )?;
+    let worker = workspace::target_dir()?.join("release/supermachine-worker");
+    let own = Own::make(&directory().join("supermachine/bin"))?;
+    for (from, name) in [
+        (&worker, "supermachine-worker"),
+        (&assets.kernel, "kernel"),
+        (&assets.init_oci, "init-oci"),
+    ] {
+        std::fs::copy(from, own.0.join(name)).with_context(|| from.display().to_string())?;
+    }
+    let maturin = packages::from_pypi(MATURIN.0, MATURIN.1)?.join("maturin");
+    process::shown(
+        Command::new(maturin)
+            .args(["build", "--release", "--locked", "--strip", "--out"])
+            .arg(workspace::target_dir()?.join("wheels"))
+            .current_dir(directory()),
+    )
+}
+
+/// A directory that is there for a while.
+struct Own(PathBuf);
+
+impl Own {
+    fn make(path: &Path) -> Result<Self> {
+        let _ = std::fs::remove_dir_all(path);
+        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
