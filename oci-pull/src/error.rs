@@ -185,7 +185,8 @@ pub enum PullError {
     },
     /// A container engine on this machine does not give an image.
     #[error(
-        "cannot get images from the container engine at {}: {reason}; start it, set          DOCKER_HOST, or use docker://NAME for an image in a registry",
+        "cannot get images from the container engine at {}: {reason}; start it, set \
+         DOCKER_HOST, or use docker://NAME for an image in a registry",
         socket.display()
     )]
     Engine {
@@ -196,7 +197,8 @@ pub enum PullError {
     },
     /// A container engine on this machine has no such image.
     #[error(
-        "the container engine at {} has no image `{name}`; pull or build it there, or use          docker://{name} for the one in a registry",
+        "the container engine at {} has no image `{name}`; pull or build it there, or use \
+         docker://{name} for the one in a registry",
         socket.display()
     )]
     NotInEngine {
