@@ -1,6 +1,6 @@
 //! What a network is to be.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::policy::Policy;
 use crate::wire::Mac;
@@ -19,6 +19,47 @@ pub struct Addresses {
     pub gateway: Ipv4Addr,
     /// Bits that both addresses have in common.
     pub prefix: u8,
+    /// The guest's IPv6 address. It may use others of its network.
+    pub guest_v6: Ipv6Addr,
+    /// The gateway's IPv6 address.
+    pub gateway_v6: Ipv6Addr,
+    /// Bits that both IPv6 addresses have in common.
+    pub prefix_v6: u8,
+}
+
+/// The gateway's address on its link, from which it advertises itself.
+pub(crate) const GATEWAY_ON_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+impl Addresses {
+    /// Whether this is one of the guest's.
+    pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.guest,
+            IpAddr::V6(address) => {
+                let mask = u128::MAX
+                    .checked_shl(128_u32.saturating_sub(self.prefix_v6.into()))
+                    .unwrap_or(0);
+                let differs = (address.to_bits() ^ self.guest_v6.to_bits()) & mask;
+                differs == 0 && address != self.gateway_v6
+            }
+        }
+    }
+
+    /// Whether this is one of the gateway's.
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.gateway,
+            IpAddr::V6(address) => address == self.gateway_v6 || address == GATEWAY_ON_LINK,
+        }
+    }
+
+    /// The gateway's address of the same family.
+    pub(crate) fn gateway_like(&self, address: IpAddr) -> IpAddr {
+        match address {
+            IpAddr::V4(_) => self.gateway.into(),
+            IpAddr::V6(_) => self.gateway_v6.into(),
+        }
+    }
 }
 
 impl Default for Addresses {
@@ -31,6 +72,9 @@ impl Default for Addresses {
             guest: Ipv4Addr::new(192, 168, 127, 2),
             gateway: Ipv4Addr::new(192, 168, 127, 1),
             prefix: 24,
+            guest_v6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 2),
+            gateway_v6: Ipv6Addr::new(0xfd53, 0x4d00, 0, 0, 0, 0, 0, 1),
+            prefix_v6: 64,
         }
     }
 }
@@ -49,6 +93,9 @@ pub struct Config {
     /// Most of them that are not established yet. One destination gets a quarter,
     /// so that one which does not answer leaves the others theirs.
     pub max_half_open: usize,
+    /// Most exchanges of datagrams and echo requests at a time: the one that was
+    /// silent longest makes room.
+    pub max_datagram_flows: usize,
     /// Most bytes that wait in either direction, of all connections.
     pub max_buffered_bytes: usize,
 }
@@ -62,6 +109,7 @@ impl Config {
             host_name: "host.supermachine.internal".to_owned(),
             max_flows: 10_000,
             max_half_open: 512,
+            max_datagram_flows: 512,
             max_buffered_bytes: 256 << 20,
         }
     }

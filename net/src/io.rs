@@ -10,9 +10,36 @@ use crate::dns::Family;
 /// again once [`Io::close`] was called for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId(
-    /// Below [`Config::max_flows`](crate::Config::max_flows).
+    /// Below the sum of [`Config::max_flows`](crate::Config::max_flows) and
+    /// [`Config::max_datagram_flows`](crate::Config::max_datagram_flows).
     pub u32,
 );
+
+/// What a flow of the host's is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP.
+    Stream,
+    /// UDP.
+    Datagram,
+    /// Echo requests, as whole ICMP messages, and the answers to them.
+    Echo,
+}
+
+/// What is to be looked up of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Its addresses, as programs of the host are told.
+    Addresses {
+        /// The name.
+        name: String,
+        /// Of which family.
+        family: Family,
+    },
+    /// Records of another type, by a question as it stands in a message: the answer
+    /// is the message of the host's name server.
+    Records(Vec<u8>),
+}
 
 /// Names a look-up until its answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,17 +127,17 @@ pub trait Io {
     /// Gives the guest a frame; false if it has no room for it now.
     fn give(&mut self, frame: &Frame<'_>) -> bool;
 
-    /// Begins to connect a stream.
-    fn connect(&mut self, flow: FlowId, to: SocketAddr) -> io::Result<()>;
+    /// Begins to connect a stream, or binds a socket for messages to an address.
+    fn connect(&mut self, flow: FlowId, transport: Transport, to: SocketAddr) -> io::Result<()>;
 
     /// What became of a stream that was being connected: `NotConnected` if that is
     /// not known yet.
     fn connected(&mut self, flow: FlowId) -> io::Result<()>;
 
-    /// Sends what fits.
+    /// Sends what fits of a stream, or one message.
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Receives what is there.
+    /// Receives what is there of a stream, or one message.
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Tells the other end that nothing more comes.
@@ -122,5 +149,8 @@ pub trait Io {
     /// Begins to look a name up, whose answer goes to
     /// [`Stack::answered`](crate::Stack::answered); false if there is too much to
     /// do already.
-    fn look_up(&mut self, ticket: Ticket, name: &str, family: Family) -> bool;
+    fn look_up(&mut self, ticket: Ticket, query: Query) -> bool;
+
+    /// Whether the host has a way to public IPv6 addresses now.
+    fn has_ipv6(&mut self) -> bool;
 }

@@ -11,6 +11,8 @@ mod config;
 mod dns;
 #[cfg(feature = "driver")]
 pub mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod io;
 pub mod policy;
 mod record;
@@ -20,7 +22,9 @@ mod wire;
 
 pub use config::{Addresses, Config};
 pub use dns::{Answer, Family};
-pub use io::{Close, FlowId, Frame, Io, Offloads, PartialChecksum, Segmentation, Ticket};
+pub use io::{
+    Close, FlowId, Frame, Io, Offloads, PartialChecksum, Query, Segmentation, Ticket, Transport,
+};
 pub use record::{End, FlowRecord};
 pub use stack::{BadState, Counters, Stack};
 pub use wire::Mac;

@@ -1,5 +1,5 @@
 //! The Rust programs of the published pages, word for word but for the paths of
-//! snapshots and directories, run one after the other.
+//! snapshots and directories and a port, run one after the other.
 //!
 //! `cargo run --release -p supermachine --example pages -- oci:DIR SNAPSHOTS`
 //!
@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let snapshot = with_compiler(&reference, &directory)?;
     first(&snapshot)?;
     verifier_loop(&snapshot)?;
+    service(&snapshot)?;
     streaming(&snapshot)?;
     let warm = warm_up(&reference, &directory)?;
     best_config(&warm)?;
@@ -116,6 +117,17 @@ fn verifier_loop(path: &Path) -> Result<(), supermachine::Error> {
     }
 
     assert_eq!(said, b"a\nb\n");
+    Ok(())
+}
+
+/// 0.7.1, "Long-lived service", on whatever port of the host is free.
+fn service(path: &Path) -> Result<(), supermachine::Error> {
+    let image = Image::from_snapshot(path)?;
+    let vm = image.start(&VmConfig::new())?;
+    let _forwarder = vm.expose_tcp(0, 80)?; // host:8080 → guest:80
+    println!("listening on http://{}/", _forwarder.local_addr());
+    // ... wait for shutdown signal ...
+    vm.stop()?;
     Ok(())
 }
 

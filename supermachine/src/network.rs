@@ -112,6 +112,13 @@ impl NetworkPolicy {
         self
     }
 
+    /// The same for a UDP port.
+    #[must_use]
+    pub fn host_udp_port(mut self, port: u16) -> Self {
+        self.policy = self.policy.host_udp_port(port);
+        self
+    }
+
     fn rule(mut self, rule: NetworkRule, verdict: Verdict) -> Self {
         match rule.parts() {
             Ok((target, ports)) => {

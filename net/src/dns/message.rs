@@ -18,6 +18,9 @@ const LIFETIME: u32 = 30;
 /// Most addresses in an answer.
 const MAX_ADDRESSES: usize = 64;
 
+/// An answer that was cut (RFC 1035, 4.1.1).
+const TRUNCATED: u8 = 2;
+
 /// Types of records.
 pub(crate) mod kind {
     pub(crate) const A: u16 = 1;
@@ -25,6 +28,8 @@ pub(crate) mod kind {
     pub(crate) const OPT: u16 = 41;
     pub(crate) const SVCB: u16 = 64;
     pub(crate) const HTTPS: u16 = 65;
+    /// From here on, questions that are not about a record (RFC 1995, RFC 1035).
+    pub(crate) const IXFR: u16 = 251;
 }
 
 /// Why a question has no answer (RFC 1035, 4.1.1).
@@ -61,6 +66,37 @@ pub(crate) enum Asked {
     Unanswerable(Vec<u8>),
     /// Not even that.
     Garbage,
+}
+
+/// Whether a message is an answer to this question, as that stands in a message.
+pub(crate) fn answers(message: &[u8], asked: &[u8]) -> bool {
+    let Some((header, rest)) = message.split_first_chunk::<HEADER_BYTES>() else {
+        return false;
+    };
+    let same = |there: &[u8]| there.eq_ignore_ascii_case(asked);
+    header[2] & 0xf8 == 0x80 && header[4..6] == [0, 1] && rest.get(..asked.len()).is_some_and(same)
+}
+
+/// Whether an answer was cut, and is whole over TCP.
+#[cfg(feature = "driver")]
+pub(crate) fn is_cut(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & TRUNCATED != 0)
+}
+
+/// Whether whoever answered could not find out.
+#[cfg(feature = "driver")]
+pub(crate) fn is_failure(message: &[u8]) -> bool {
+    let code = message.get(3).map_or(0, |flags| flags & 0x0f);
+    code == Code::Failed as u8 || code == Code::Refused as u8
+}
+
+/// A question for another name server, which is to look further.
+#[cfg(feature = "driver")]
+pub(crate) fn ask(id: [u8; 2], asked: &[u8]) -> Vec<u8> {
+    let mut out = id.to_vec();
+    out.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend(asked);
+    out
 }
 
 /// Reads a message from the guest.
@@ -154,6 +190,48 @@ impl Question {
         self.udp_bytes.unwrap_or(PLAIN_BYTES)
     }
 
+    /// The question, as it stands in the message.
+    pub(crate) fn asked(&self) -> &[u8] {
+        &self.asked
+    }
+
+    /// An answer of another server's to this question, whose text it has. What does
+    /// not fit in `limit` bytes is asked again over TCP.
+    pub(crate) fn relay(&self, message: &[u8], limit: usize) -> Vec<u8> {
+        let answer = message.split_first_chunk::<HEADER_BYTES>();
+        let Some((header, rest)) = answer.filter(|_| answers(message, &self.asked)) else {
+            return self.reply(Code::Failed);
+        };
+        let records = rest.get(self.asked.len()..).unwrap_or_default();
+        let option = self.option();
+        let whole = HEADER_BYTES + self.asked.len() + records.len() + option.len();
+        let more = be16(header, 10).unwrap_or(0);
+        let Some(more) = more.checked_add(u16::from(!option.is_empty())) else {
+            return self.reply(Code::Failed);
+        };
+        if whole > limit || header[2] & TRUNCATED != 0 {
+            return self.answer(Code::Good, &[], 0);
+        }
+        let mut out = self.id.to_vec();
+        out.push(0x80 | u8::from(self.recursion_desired));
+        out.push(0x80 | header[3] & 0x0f);
+        out.extend(&header[4..10]);
+        out.extend(more.to_be_bytes());
+        out.extend(&self.asked);
+        out.extend(records);
+        out.extend(option);
+        out
+    }
+
+    /// What it is told of lengths, if it told of its own.
+    fn option(&self) -> &'static [u8] {
+        match self.udp_bytes {
+            // MAX_UDP_BYTES is 0x04d0.
+            Some(_) => &[0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0],
+            None => &[],
+        }
+    }
+
     /// An answer without records.
     pub(crate) fn reply(&self, code: Code) -> Vec<u8> {
         self.answer(code, &[], usize::MAX)
@@ -183,11 +261,7 @@ impl Question {
             records.extend(octets);
             count += 1;
         }
-        let option: &[u8] = match self.udp_bytes {
-            // MAX_UDP_BYTES is 0x04d0.
-            Some(_) => &[0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0],
-            None => &[],
-        };
+        let option = self.option();
         let whole = HEADER_BYTES + self.asked.len() + records.len() + option.len();
         let is_cut = whole > limit;
         if is_cut {

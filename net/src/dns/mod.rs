@@ -18,6 +18,8 @@ pub enum Family {
 pub enum Answer {
     /// The name's addresses; none if it has other things.
     Addresses(Vec<IpAddr>),
+    /// A message of a name server's, whose question is the one that was asked.
+    Message(Vec<u8>),
     /// There is no such name.
     NoName,
     /// Nobody knows now.

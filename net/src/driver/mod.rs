@@ -13,6 +13,8 @@ use mio::{Events, Poll, Token, Waker};
 use crate::io::{FlowId, Frame, Offloads};
 use crate::{BadState, Config, Counters, FlowRecord, Stack};
 
+mod echo;
+mod forward;
 mod resolver;
 mod sockets;
 

@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind};
 
-use super::{Shared, lock};
+use super::{Shared, forward, lock};
 use crate::dns::{Answer, Family};
-use crate::io::Ticket;
+use crate::io::{Query, Ticket};
 
 /// Most names that are looked up at the same time: one whose servers do not answer
 /// holds up a thread for many seconds.
@@ -25,7 +25,7 @@ pub(super) struct Resolver {
 
 #[derive(Default)]
 struct State {
-    questions: VecDeque<(Ticket, String, Family)>,
+    questions: VecDeque<(Ticket, Query)>,
     threads: usize,
     idle: usize,
     is_over: bool,
@@ -33,13 +33,7 @@ struct State {
 
 impl Resolver {
     /// Has a name looked up; false if there is no thread for it.
-    pub(super) fn ask(
-        &self,
-        shared: &Arc<Shared>,
-        ticket: Ticket,
-        name: &str,
-        family: Family,
-    ) -> bool {
+    pub(super) fn ask(&self, shared: &Arc<Shared>, ticket: Ticket, query: Query) -> bool {
         let mut state = lock(&self.state);
         if state.idle <= state.questions.len() && state.threads < MAX_THREADS {
             let weak = Arc::downgrade(shared);
@@ -47,10 +41,13 @@ impl Resolver {
                 .name("vm-names".into())
                 .spawn(move || {
                     // Not the network: a look-up outlives it.
-                    while let Some((ticket, name, family)) =
+                    while let Some((ticket, query)) =
                         weak.upgrade().and_then(|shared| shared.resolver.next())
                     {
-                        let answer = look_up(&name, family);
+                        let answer = match query {
+                            Query::Addresses { name, family } => look_up(&name, family),
+                            Query::Records(asked) => forward::ask(&forward::servers(), &asked),
+                        };
                         let Some(shared) = weak.upgrade() else {
                             return;
                         };
@@ -62,12 +59,12 @@ impl Resolver {
         if state.threads == 0 {
             return false;
         }
-        state.questions.push_back((ticket, name.to_owned(), family));
+        state.questions.push_back((ticket, query));
         self.asked.notify_one();
         true
     }
 
-    fn next(&self) -> Option<(Ticket, String, Family)> {
+    fn next(&self) -> Option<(Ticket, Query)> {
         let mut state = lock(&self.state);
         state.idle += 1;
         while state.questions.is_empty() && !state.is_over {

@@ -1,26 +1,33 @@
 //! The host's sockets, by flow.
 
 use std::io::{self, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 
+use super::echo::Echo;
 use super::{Port, Shared};
-use crate::dns::Family;
-use crate::io::{Close, FlowId, Frame, Io, Offloads, Ticket};
+use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
 
 /// How long a connection is silent before the host asks whether the other end is
 /// still there: those that died while the host slept end then.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
+/// A socket of a flow.
+enum Socket {
+    Stream(TcpStream),
+    Datagram(UdpSocket),
+    Echo(Echo),
+}
+
 /// The sockets of a guest's flows.
 #[derive(Default)]
 pub(super) struct Sockets {
-    streams: Vec<Option<TcpStream>>,
+    streams: Vec<Option<Socket>>,
     registry: Option<Registry>,
 }
 
@@ -29,11 +36,26 @@ impl Sockets {
         self.registry = Some(registry);
     }
 
-    fn stream(&mut self, flow: FlowId) -> io::Result<&mut TcpStream> {
+    fn get(&mut self, flow: FlowId) -> io::Result<&mut Socket> {
         let place = self.streams.get_mut(flow.0 as usize);
         place
             .and_then(Option::as_mut)
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn stream(&mut self, flow: FlowId) -> io::Result<&mut TcpStream> {
+        match self.get(flow)? {
+            Socket::Stream(stream) => Ok(stream),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn put(&mut self, flow: FlowId, socket: Socket) {
+        let place = flow.0 as usize;
+        if self.streams.len() <= place {
+            self.streams.resize_with(place + 1, || None);
+        }
+        self.streams[place] = Some(socket);
     }
 }
 
@@ -78,22 +100,38 @@ impl Io for Both<'_> {
         self.port.is_some_and(|port| port.give(frame))
     }
 
-    fn connect(&mut self, flow: FlowId, to: SocketAddr) -> io::Result<()> {
+    fn connect(&mut self, flow: FlowId, transport: Transport, to: SocketAddr) -> io::Result<()> {
         let Some(registry) = &self.sockets.registry else {
             return Err(io::ErrorKind::NotConnected.into());
         };
+        let token = Token(flow.0 as usize);
+        match transport {
+            Transport::Datagram => {
+                let any: IpAddr = match to {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+                socket.connect(to)?;
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                self.sockets.put(flow, Socket::Datagram(socket));
+                return Ok(());
+            }
+            Transport::Echo => {
+                let mut socket = Echo::connect(to.ip())?;
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                self.sockets.put(flow, Socket::Echo(socket));
+                return Ok(());
+            }
+            Transport::Stream => {}
+        }
         let mut stream = TcpStream::connect(to)?;
         // What the guest sends small, it wants sent small.
         let _ = stream.set_nodelay(true);
         let _ = sockopt::set_socket_keepalive(&stream, true);
         let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
-        let token = Token(flow.0 as usize);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let place = flow.0 as usize;
-        if self.sockets.streams.len() <= place {
-            self.sockets.streams.resize_with(place + 1, || None);
-        }
-        self.sockets.streams[place] = Some(stream);
+        self.sockets.put(flow, Socket::Stream(stream));
         Ok(())
     }
 
@@ -106,11 +144,20 @@ impl Io for Both<'_> {
     }
 
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
-        self.sockets.stream(flow)?.write(bytes)
+        match self.sockets.get(flow)? {
+            Socket::Stream(stream) => stream.write(bytes),
+            Socket::Datagram(socket) => socket.send(bytes),
+            Socket::Echo(socket) => socket.send(bytes),
+        }
     }
 
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.sockets.stream(flow)?.read_vectored(room)
+        match (self.sockets.get(flow)?, room) {
+            (Socket::Stream(stream), room) => stream.read_vectored(room),
+            (Socket::Datagram(socket), [room, ..]) => socket.recv(room),
+            (Socket::Echo(socket), [room, ..]) => socket.receive(room),
+            (_, []) => Ok(0),
+        }
     }
 
     fn finish_sending(&mut self, flow: FlowId) {
@@ -122,18 +169,33 @@ impl Io for Both<'_> {
 
     fn close(&mut self, flow: FlowId, how: Close) {
         let place = self.sockets.streams.get_mut(flow.0 as usize);
-        let Some(mut stream) = place.and_then(Option::take) else {
+        let Some(mut socket) = place.and_then(Option::take) else {
             return;
         };
         if let Some(registry) = &self.sockets.registry {
-            let _ = registry.deregister(&mut stream);
+            let _ = match &mut socket {
+                Socket::Stream(stream) => registry.deregister(stream),
+                Socket::Datagram(socket) => registry.deregister(socket),
+                Socket::Echo(socket) => registry.deregister(socket),
+            };
         }
-        if how == Close::Reset {
-            let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+        if let (Socket::Stream(stream), Close::Reset) = (&socket, how) {
+            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
 
-    fn look_up(&mut self, ticket: Ticket, name: &str, family: Family) -> bool {
-        self.shared.resolver.ask(self.shared, ticket, name, family)
+    fn look_up(&mut self, ticket: Ticket, query: Query) -> bool {
+        self.shared.resolver.ask(self.shared, ticket, query)
     }
+
+    fn has_ipv6(&mut self) -> bool {
+        has_way_to(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
+    }
+}
+
+/// Whether the host would know where to send something for this address. Nothing is
+/// sent.
+fn has_way_to(address: IpAddr) -> bool {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    std::net::UdpSocket::bind(any).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
 }

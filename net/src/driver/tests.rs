@@ -10,7 +10,7 @@ use crate::tcp::Key;
 use crate::wire::build::{self, Link, TcpOut};
 use crate::wire::tcp::{Segment, flag};
 use crate::wire::{Ethernet, ip};
-use crate::{Addresses, Close, Family, Io, Ticket};
+use crate::{Addresses, Close, Family, Io, Query, Ticket, Transport};
 
 /// How long something may take that takes no time: a hang fails, slowness does not.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl Io for Pen {
         self.0 = [frame.header, first, second].concat();
         true
     }
-    fn connect(&mut self, _: FlowId, _: std::net::SocketAddr) -> io::Result<()> {
+    fn connect(&mut self, _: FlowId, _: Transport, _: std::net::SocketAddr) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn connected(&mut self, _: FlowId) -> io::Result<()> {
@@ -86,7 +86,10 @@ impl Io for Pen {
     }
     fn finish_sending(&mut self, _: FlowId) {}
     fn close(&mut self, _: FlowId, _: Close) {}
-    fn look_up(&mut self, _: Ticket, _: &str, _: Family) -> bool {
+    fn look_up(&mut self, _: Ticket, _: Query) -> bool {
+        false
+    }
+    fn has_ipv6(&mut self) -> bool {
         false
     }
 }
@@ -164,7 +167,11 @@ fn guest_speaks_with_a_socket_of_the_host() {
 fn names_of_the_host_are_looked_up_beside_the_thread() {
     let network = Network::new(Config::new(Policy::allow_all()));
     let resolver = &network.shared.resolver;
-    assert!(resolver.ask(&network.shared, Ticket(7), "localhost", Family::V4));
+    let query = Query::Addresses {
+        name: "localhost".to_owned(),
+        family: Family::V4,
+    };
+    assert!(resolver.ask(&network.shared, Ticket(7), query));
     let begun = Instant::now();
     let answers = loop {
         let answers = resolver.answers();

@@ -176,6 +176,8 @@ pub struct Policy {
     rules: Vec<Rule>,
     otherwise: Verdict,
     host_ports: Vec<u16>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    host_udp_ports: Vec<u16>,
 }
 
 impl Policy {
@@ -185,6 +187,7 @@ impl Policy {
             rules: Vec::new(),
             otherwise: Verdict::Deny,
             host_ports: Vec::new(),
+            host_udp_ports: Vec::new(),
         }
     }
 
@@ -211,6 +214,14 @@ impl Policy {
         self
     }
 
+    /// Lets the guest reach this UDP port of the host's loopback interface, at the
+    /// gateway's address.
+    #[must_use]
+    pub fn host_udp_port(mut self, port: u16) -> Self {
+        self.host_udp_ports.push(port);
+        self
+    }
+
     /// Refuses a policy of too many rules.
     pub fn check(&self) -> Result<(), PolicyError> {
         match self.rules.len() {
@@ -224,8 +235,12 @@ impl Policy {
         &self.rules
     }
 
-    pub(crate) fn has_host_port(&self, port: u16) -> bool {
-        self.host_ports.contains(&port)
+    pub(crate) fn has_host_port(&self, protocol: Protocol, port: u16) -> bool {
+        match protocol {
+            Protocol::Tcp => self.host_ports.contains(&port),
+            Protocol::Udp => self.host_udp_ports.contains(&port),
+            Protocol::Icmp => false,
+        }
     }
 
     /// Whether the guest may reach an address, for which it was told `names`, the

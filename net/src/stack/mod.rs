@@ -2,27 +2,35 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::dns::message::Question;
 use crate::io::{FlowId, Io, Ticket};
-use crate::policy::{Cause, Names, Protocol, Verdict};
-use crate::record::{End, FlowRecord, Records};
+use crate::policy::Names;
+use crate::record::{End, Records};
 use crate::tcp::buffer::Memory;
-use crate::tcp::{Context, Fate, Flow, Key, Origin, Turn};
-use crate::wire::build::{self, Link};
+use crate::tcp::{Context, Fate, Turn};
+use crate::wire::build::Link;
 use crate::wire::checksum::Sum;
+use crate::wire::icmp::Trouble;
 use crate::wire::ip::Packet;
-use crate::wire::tcp::{Segment, flag};
-use crate::wire::{self, Ethernet, arp};
+use crate::wire::{self, Ethernet};
 
+mod connections;
+mod datagrams;
+mod dhcp;
 mod names;
+mod neighbours;
+mod noted;
 mod refusals;
+mod routed;
 mod saved;
 mod table;
 
+use datagrams::Datagrams;
+use names::Asker;
+use routed::{Routed, Streams};
 pub use saved::BadState;
 use saved::Owed;
 use table::Table;
@@ -42,6 +50,8 @@ pub struct Counters {
     pub ignored_frames: u64,
     /// Connections that were begun.
     pub connections: u64,
+    /// Exchanges of datagrams and echo requests that were begun.
+    pub datagram_flows: u64,
     /// What the guest wanted to reach and may not.
     pub refused: u64,
     /// Names that were looked up.
@@ -64,10 +74,13 @@ pub struct Stack {
     queue: VecDeque<FlowId>,
     timers: BTreeSet<(Instant, FlowId)>,
     memory: Memory,
+    datagrams: Datagrams,
+    /// Connections with the resolver, which have no socket.
+    streams: Streams,
     /// What first sequence numbers are made of.
     numbers: u64,
     names: Names,
-    look_ups: HashMap<Ticket, (Question, SocketAddr, SocketAddr)>,
+    look_ups: HashMap<Ticket, (Question, Asker)>,
     next_ticket: u64,
     /// Connections of the guest that ended with another machine.
     owed: VecDeque<Owed>,
@@ -92,6 +105,8 @@ impl Stack {
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
             memory: Memory::new(limit),
+            datagrams: Datagrams::new(config.max_flows, config.max_datagram_flows),
+            streams: Streams::default(),
             numbers: u64::from_le_bytes(seed),
             names: Names::default(),
             look_ups: HashMap::new(),
@@ -103,31 +118,14 @@ impl Stack {
         }
     }
 
-    /// What it has done so far.
-    pub fn counters(&self) -> Counters {
-        let mut counters = self.counters;
-        for flow in self.table.iter() {
-            let (sent, received) = flow.bytes();
-            counters.sent_bytes += sent;
-            counters.received_bytes += received;
-        }
-        counters.lost_records = self.records.lost;
-        counters
-    }
-
-    /// Keeps records of flows from now on, at most so many until they are taken.
-    pub fn keep_records(&mut self, most: usize) {
-        self.records.keep(most);
-    }
-
-    /// Records of flows that have ended or were refused since the last call.
-    pub fn take_records(&mut self) -> VecDeque<FlowRecord> {
-        self.records.take()
-    }
-
     /// Connections there are right now.
     pub fn flows(&self) -> usize {
         self.table.len()
+    }
+
+    /// Exchanges of datagrams and echo requests there are right now.
+    pub fn datagram_flows(&self) -> usize {
+        self.datagrams.len()
     }
 
     /// Bytes that wait in either direction.
@@ -157,23 +155,30 @@ impl Stack {
             return None;
         }
         if ethernet.kind == wire::TYPE_ARP {
-            let request = arp::Request::read(ethernet.payload)?;
-            if request.target != self.config.addresses.gateway || ethernet.source != self.link.guest
-            {
-                return None;
-            }
-            build::arp(io, self.link, &request.reply(self.link.gateway));
-            return Some(());
+            return self.address_resolution(&ethernet, io);
         }
         let packet = Packet::read(ethernet.kind, ethernet.payload)?;
-        // Answers go to the guest's address, so what claims another gets none.
-        if packet.source != IpAddr::V4(self.config.addresses.guest) {
-            return None;
+        // Answers go to the guest's address, so what claims another gets none. One
+        // that has no address yet asks for it.
+        if !self.config.addresses.is_guest(packet.source) {
+            return match packet.protocol {
+                wire::UDP => self.dhcp(&packet, is_checked, io),
+                wire::ICMPV6 => self.neighbour(&packet, io),
+                _ => None,
+            };
+        }
+        let is_here = self.config.addresses.is_gateway(packet.destination);
+        if packet.hops <= 1 && !is_here {
+            self.undelivered(&packet, Trouble::TimeExceeded, io);
+            return Some(());
         }
         match packet.protocol {
             wire::TCP => self.tcp(&packet, is_checked, now, io),
             wire::UDP => self.udp(&packet, is_checked, now, io),
-            wire::ICMP if packet.source.is_ipv4() => self.icmp(&packet, io),
+            wire::ICMP if packet.source.is_ipv4() => self.echo(&packet, now, io),
+            wire::ICMPV6 if packet.source.is_ipv6() => self
+                .neighbour(&packet, io)
+                .or_else(|| self.echo(&packet, now, io)),
             _ => None,
         }
     }
@@ -189,170 +194,6 @@ impl Stack {
         }
     }
 
-    fn tcp(
-        &mut self,
-        packet: &Packet<'_>,
-        is_checked: bool,
-        now: Instant,
-        io: &mut impl Io,
-    ) -> Option<()> {
-        let segment = Segment::read(packet.payload)?;
-        if !Self::is_intact(packet, is_checked) {
-            return None;
-        }
-        let key = Key {
-            guest: SocketAddr::new(packet.source, segment.source_port),
-            remote: SocketAddr::new(packet.destination, segment.destination_port),
-        };
-        let is_new = segment.has(flag::SYN) && segment.flags & (flag::ACK | flag::RST) == 0;
-        if let Some(id) = self.table.find(&key) {
-            let closing = self.table.get(id).is_some_and(Flow::is_closing);
-            if !(is_new && closing) {
-                self.with_flow(id, now, io, |flow, context| flow.segment(context, &segment));
-                return Some(());
-            }
-            // The guest uses the port again.
-            self.end(id, End::Closed, now, io);
-        }
-        if is_new {
-            self.open(key, packet, &segment, now, io);
-        } else {
-            self.reset_unknown(key, &segment, io);
-        }
-        Some(())
-    }
-
-    /// Where a connection goes, if it may, and why.
-    fn target(&self, remote: SocketAddr, now: Instant) -> (Option<SocketAddr>, Origin) {
-        let (address, port) = (remote.ip(), remote.port());
-        let origin = |cause, name: Option<&str>| Origin {
-            cause,
-            name: name.filter(|_| self.records.is_kept()).map(str::to_owned),
-            begun: now,
-        };
-        if address == IpAddr::V4(self.config.addresses.gateway) {
-            let listed = self.config.policy.has_host_port(port);
-            let target = listed.then(|| (Ipv4Addr::LOCALHOST, port).into());
-            let name = Some(self.config.host_name.as_str());
-            return (target, origin(Cause::HostPort, name));
-        }
-        if port == DNS || port == DNS_OVER_TLS || port == 0 {
-            return (None, origin(Cause::NameServer, None));
-        }
-        let mut names = self.names.of(address, now);
-        let policy = &self.config.policy;
-        let decision = policy.decide(Protocol::Tcp, address, port, &mut names);
-        let may = decision.verdict == Verdict::Allow;
-        let origin = origin(decision.cause, decision.name);
-        (may.then_some(remote), origin)
-    }
-
-    /// Takes note of a flow that was not begun.
-    fn note_denied(&mut self, protocol: Protocol, remote: SocketAddr, origin: Origin) {
-        self.counters.refused += 1;
-        if self.records.is_kept() {
-            self.records.add(FlowRecord {
-                name: origin.name,
-                remote,
-                protocol,
-                verdict: Verdict::Deny,
-                cause: origin.cause,
-                sent_bytes: 0,
-                received_bytes: 0,
-                end: End::Denied,
-                lasted: Duration::ZERO,
-            });
-        }
-    }
-
-    /// Takes note of a flow that has ended.
-    fn note_end(
-        &mut self,
-        protocol: Protocol,
-        remote: SocketAddr,
-        origin: Origin,
-        (sent_bytes, received_bytes): (u64, u64),
-        (end, now): (End, Instant),
-    ) {
-        self.counters.sent_bytes += sent_bytes;
-        self.counters.received_bytes += received_bytes;
-        if self.records.is_kept() {
-            self.records.add(FlowRecord {
-                name: origin.name,
-                remote,
-                protocol,
-                verdict: Verdict::Allow,
-                cause: origin.cause,
-                sent_bytes,
-                received_bytes,
-                end,
-                lasted: now.saturating_duration_since(origin.begun),
-            });
-        }
-    }
-
-    /// The guest wants to connect.
-    fn open(
-        &mut self,
-        key: Key,
-        packet: &Packet<'_>,
-        syn: &Segment<'_>,
-        now: Instant,
-        io: &mut impl Io,
-    ) {
-        let (target, mut origin) = self.target(key.remote, now);
-        let Some(target) = target else {
-            self.note_denied(Protocol::Tcp, key.remote, origin);
-            return self.reset_unknown(key, syn, io);
-        };
-        if self.table.is_full() {
-            origin.cause = Cause::Limit;
-            self.note_denied(Protocol::Tcp, key.remote, origin);
-            return self.reset_unknown(key, syn, io);
-        }
-        // The guest asks again when others are done.
-        let Some(id) = self.table.reserve(target, self.config.max_half_open) else {
-            return;
-        };
-        match io.connect(id, target) {
-            Ok(()) => {
-                let first = self.first_sequence();
-                let flow = Flow::new(id, key, target, origin, syn, first);
-                self.table.insert(id, flow);
-                self.counters.connections += 1;
-            }
-            Err(error) => {
-                self.table.give_up(id, target);
-                let end = (End::of_connect(&error), now);
-                self.note_end(Protocol::Tcp, key.remote, origin, (0, 0), end);
-                self.refuse(key, Some(packet), syn.sequence, &error, io);
-            }
-        }
-    }
-
-    /// The first sequence number of a connection (RFC 9293, 3.4.1), far from those
-    /// before it. Only the guest ever sees one, so none has to be hard to guess.
-    fn first_sequence(&mut self) -> u32 {
-        // SplitMix64: every value of the counter gives another one.
-        self.numbers = self.numbers.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.numbers ^ self.numbers >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from(mixed >> 32).unwrap_or_default()
-    }
-
-    fn icmp(&mut self, packet: &Packet<'_>, io: &mut impl Io) -> Option<()> {
-        let reply = wire::icmp::echo_reply(packet.payload)?;
-        if packet.destination != IpAddr::V4(self.config.addresses.gateway) {
-            self.counters.refused += 1;
-            self.unreachable(packet, wire::icmp::PROHIBITED, io);
-            return Some(());
-        }
-        let rest = packet.payload.get(reply.len()..)?;
-        let (from, to) = (packet.destination, packet.source);
-        build::icmp(io, self.link, from, to, [&reply, rest]);
-        Some(())
-    }
-
     /// A socket has become ready for something.
     pub fn ready(
         &mut self,
@@ -363,7 +204,7 @@ impl Stack {
         io: &mut impl Io,
     ) {
         let Some(flow) = self.table.get_mut(id) else {
-            return;
+            return self.datagrams.ready(id);
         };
         flow.ready(readable, writable);
         if !flow.is_connecting() {
@@ -379,7 +220,7 @@ impl Stack {
                 let key = flow.key;
                 let (_, after_syn) = flow.sequences();
                 self.end(id, End::of_connect(&error), now, io);
-                self.refuse(key, None, after_syn.wrapping_sub(1), &error, io);
+                self.refuse(key, after_syn.wrapping_sub(1), &error, io);
             }
         }
     }
@@ -390,6 +231,7 @@ impl Stack {
         if !self.pay(io) {
             return false;
         }
+        self.serve_streams(now, io);
         while let Some(&(due, id)) = self.timers.first()
             && due <= now
         {
@@ -408,7 +250,7 @@ impl Stack {
             };
             flow.is_queued = false;
             let mut context = Context {
-                io,
+                io: &mut Routed::new(io, &mut self.streams),
                 link: self.link,
                 memory: &mut self.memory,
                 now,
@@ -429,7 +271,10 @@ impl Stack {
                 }
             }
         }
-        !self.queue.is_empty()
+        let Some(more) = self.datagram_turn(now, io) else {
+            return false;
+        };
+        more || !self.queue.is_empty() || self.streams.have_asked()
     }
 
     /// When it has to be called again, if nothing happens before.
@@ -438,70 +283,7 @@ impl Stack {
         if self.owes() {
             return None;
         }
-        self.timers.first().map(|(due, _)| *due)
-    }
-
-    fn with_flow<I: Io>(
-        &mut self,
-        id: FlowId,
-        now: Instant,
-        io: &mut I,
-        what: impl FnOnce(&mut Flow, &mut Context<'_, I>) -> Fate,
-    ) {
-        let Some(flow) = self.table.get_mut(id) else {
-            return;
-        };
-        let mut context = Context {
-            io,
-            link: self.link,
-            memory: &mut self.memory,
-            now,
-        };
-        let fate = what(flow, &mut context);
-        self.settle(id, fate, now, io);
-    }
-
-    /// Gives a flow its turn and its deadline, or ends it.
-    fn settle(&mut self, id: FlowId, fate: Fate, now: Instant, io: &mut impl Io) {
-        if let Fate::Ends(end) = fate {
-            return self.end(id, end, now, io);
-        }
-        self.table.note_open(id);
-        if let Some(flow) = self.table.get_mut(id)
-            && !flow.is_queued
-        {
-            flow.is_queued = true;
-            self.queue.push_back(id);
-        }
-        self.time(id);
-    }
-
-    /// Looks at a flow when it wants that, or before.
-    fn time(&mut self, id: FlowId) {
-        let Some(flow) = self.table.get_mut(id) else {
-            return;
-        };
-        if let Some(due) = flow.due()
-            && flow.timer.is_none_or(|timer| timer > due)
-        {
-            if let Some(old) = flow.timer.replace(due) {
-                self.timers.remove(&(old, id));
-            }
-            self.timers.insert((due, id));
-        }
-    }
-
-    fn end(&mut self, id: FlowId, end: End, now: Instant, io: &mut impl Io) {
-        let Some(mut flow) = self.table.remove(id) else {
-            return;
-        };
-        let bytes = flow.bytes();
-        flow.discard(&mut self.memory);
-        if let Some(timer) = flow.timer {
-            self.timers.remove(&(timer, id));
-        }
-        io.close(id, end.close());
-        let Flow { key, origin, .. } = *flow;
-        self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+        let connections = self.timers.first().map(|(due, _)| *due);
+        connections.into_iter().chain(self.datagrams.due()).min()
     }
 }

@@ -8,56 +8,80 @@ use crate::io::Io;
 use crate::tcp::Key;
 use crate::wire;
 use crate::wire::build::{self, TcpOut};
+use crate::wire::icmp::{self, Trouble};
 use crate::wire::ip::Packet;
 use crate::wire::tcp::{Segment, flag};
 
+/// What the guest is told of an error of a socket; none if it is told nothing.
+pub(super) fn trouble_of(error: &io::Error) -> Option<Trouble> {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::HostUnreachable => Some(Trouble::HostUnreachable),
+        Kind::NetworkUnreachable | Kind::NetworkDown => Some(Trouble::NetworkUnreachable),
+        Kind::PermissionDenied => Some(Trouble::Prohibited),
+        // Nobody answered, or the host has no descriptor or port to give now: the
+        // guest asks again, or gives up in its own time.
+        _ => None,
+    }
+}
+
 impl Stack {
     /// Tells the guest that a connection was not made, as the host was told.
-    pub(super) fn refuse(
-        &self,
-        key: Key,
-        packet: Option<&Packet<'_>>,
-        sequence: u32,
-        error: &io::Error,
-        io: &mut impl Io,
-    ) {
+    pub(super) fn refuse(&self, key: Key, sequence: u32, error: &io::Error, io: &mut impl Io) {
         use io::ErrorKind as Kind;
-        let code = match error.kind() {
-            Kind::HostUnreachable => wire::icmp::HOST_UNREACHABLE,
-            Kind::NetworkUnreachable | Kind::NetworkDown => wire::icmp::NETWORK_UNREACHABLE,
-            Kind::PermissionDenied => wire::icmp::PROHIBITED,
-            Kind::ConnectionRefused | Kind::ConnectionReset => {
-                let out = TcpOut {
-                    acknowledged: sequence.wrapping_add(1),
-                    ..reset_out(key)
-                };
-                build::tcp(io, self.link, &out);
-                return;
-            }
-            // Nobody answered, or the host has no descriptor or port to give now:
-            // the guest asks again, or gives up in its own time.
-            _ => return,
-        };
-        match packet {
-            Some(packet) => self.unreachable(packet, code, io),
-            None => {
-                let quoted = wire::icmp::syn(key, sequence);
-                if let Some(packet) = Packet::read(wire::TYPE_IPV4, &quoted) {
-                    self.unreachable(&packet, code, io);
-                }
-            }
+        if let Kind::ConnectionRefused | Kind::ConnectionReset = error.kind() {
+            let out = TcpOut {
+                acknowledged: sequence.wrapping_add(1),
+                ..reset_out(key)
+            };
+            build::tcp(io, self.link, &out);
+        } else if let Some(trouble) = trouble_of(error) {
+            let start = icmp::ports(key, sequence.to_be_bytes());
+            self.unreachable(key, wire::TCP, start, trouble, io);
         }
     }
 
     /// Tells the guest that a packet of its could not be delivered.
-    pub(super) fn unreachable(&self, packet: &Packet<'_>, code: u8, io: &mut impl Io) {
-        let gateway = IpAddr::V4(self.config.addresses.gateway);
+    pub(super) fn undelivered(&self, packet: &Packet<'_>, trouble: Trouble, io: &mut impl Io) {
         let quoted = packet
             .whole
-            .get(..wire::icmp::QUOTED_BYTES)
+            .get(..icmp::QUOTED_BYTES)
             .unwrap_or(packet.whole);
-        let header = wire::icmp::unreachable(code, quoted);
-        build::icmp(io, self.link, gateway, packet.source, [&header, quoted]);
+        self.quote(packet.source, packet.destination, trouble, quoted, io);
+    }
+
+    /// The same for a packet that is not there any more.
+    pub(super) fn unreachable(
+        &self,
+        key: Key,
+        protocol: u8,
+        start: [u8; 8],
+        trouble: Trouble,
+        io: &mut impl Io,
+    ) {
+        let quoted = icmp::remembered(key, protocol, start);
+        self.quote(key.guest.ip(), key.remote.ip(), trouble, &quoted, io);
+    }
+
+    fn quote(
+        &self,
+        guest: IpAddr,
+        remote: IpAddr,
+        trouble: Trouble,
+        quoted: &[u8],
+        io: &mut impl Io,
+    ) {
+        // What was for many is not complained of (RFC 1122, 3.2.2).
+        let is_for_many = match remote {
+            IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+            IpAddr::V6(address) => address.is_multicast(),
+        };
+        if is_for_many {
+            return;
+        }
+        let gateway = self.config.addresses.gateway_like(guest);
+        let header = icmp::error(trouble, gateway, guest, quoted);
+        build::icmp(io, self.link, gateway, guest, [&header, quoted]);
     }
 
     /// Answers a segment of no connection (RFC 9293, 3.5.2).

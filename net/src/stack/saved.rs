@@ -5,7 +5,7 @@
 //! sequence number that it waits for (any other it would question first, RFC 5961,
 //! 3.2), before it is sent anything else.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::Stack;
@@ -109,19 +109,20 @@ impl Stack {
         if entries.len() > self.config.max_flows.saturating_mul(2) {
             return Err(BadState);
         }
-        let guest: Ipv4Addr = self.config.addresses.guest;
+        let addresses = self.config.addresses;
         let owed = entries.iter().map(Owed::from_bytes);
         let owed: Option<Vec<Owed>> = owed.collect();
         let owed = owed.ok_or(BadState)?;
         if owed
             .iter()
-            .any(|owed| owed.key.guest.ip() != IpAddr::V4(guest))
+            .any(|owed| !addresses.is_guest(owed.key.guest.ip()))
         {
             return Err(BadState);
         }
         for id in self.table.ids() {
             self.end(id, End::Rewound, now, io);
         }
+        self.end_exchanges(End::Rewound, now, io);
         self.queue.clear();
         self.look_ups.clear();
         self.owed = owed.into();

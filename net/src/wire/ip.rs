@@ -15,6 +15,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) protocol: u8,
+    /// Routers that it may still pass, this one included.
+    pub(crate) hops: u8,
     pub(crate) payload: &'a [u8],
     /// The packet with its header, for errors that quote it.
     pub(crate) whole: &'a [u8],
@@ -49,6 +51,7 @@ impl<'a> Packet<'a> {
             source: Ipv4Addr::from(*fixed[12..].first_chunk::<4>()?).into(),
             destination: Ipv4Addr::from(*fixed[16..].first_chunk::<4>()?).into(),
             protocol: fixed[9],
+            hops: fixed[8],
             payload,
             whole,
         })
@@ -65,6 +68,7 @@ impl<'a> Packet<'a> {
             source: Ipv6Addr::from(*fixed[8..].first_chunk::<16>()?).into(),
             destination: Ipv6Addr::from(*fixed[24..].first_chunk::<16>()?).into(),
             protocol: fixed[6],
+            hops: fixed[7],
             payload: whole.get(IPV6_BYTES..)?,
             whole,
         })

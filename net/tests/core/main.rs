@@ -3,7 +3,10 @@
 //! The tests of `rules` are those of what broke others' networks of this kind; each
 //! fails if its rule is left out.
 
+mod datagrams;
 mod hostile;
+mod ipv6;
+mod model;
 mod names;
 mod over_snapshots;
 mod reached;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use supermachine_net::policy::Policy;
 use supermachine_net::{
-    Addresses, Close, Config, Family, FlowId, Frame, Io, Offloads, Stack, Ticket,
+    Addresses, Close, Config, FlowId, Frame, Io, Offloads, Query, Stack, Ticket, Transport,
 };
 
 pub const FIN: u8 = 1;
@@ -25,6 +25,10 @@ pub const GUEST_FIRST: u32 = u32::MAX - 1000;
 #[derive(Debug)]
 pub struct Socket {
     pub to: SocketAddr,
+    pub transport: Transport,
+    /// Messages that it has to read, and those that it was sent.
+    pub messages: VecDeque<Vec<u8>>,
+    pub sent_messages: Vec<Vec<u8>>,
     /// `None` until the connection is made or fails.
     pub outcome: Option<Result<(), ErrorKind>>,
     /// What it was sent.
@@ -52,6 +56,8 @@ pub struct Host {
     pub frames: VecDeque<Vec<u8>>,
     pub is_full: bool,
     pub look_ups: Vec<(Ticket, String)>,
+    pub questions: Vec<(Ticket, Vec<u8>)>,
+    pub has_ipv6: bool,
 }
 
 impl Host {
@@ -77,12 +83,15 @@ impl Io for Host {
         !self.is_full
     }
 
-    fn connect(&mut self, flow: FlowId, to: SocketAddr) -> io::Result<()> {
+    fn connect(&mut self, flow: FlowId, transport: Transport, to: SocketAddr) -> io::Result<()> {
         if let Some(error) = self.connect_error {
             return Err(error.into());
         }
         let socket = Socket {
             to,
+            transport,
+            messages: VecDeque::new(),
+            sent_messages: Vec::new(),
             outcome: None,
             sent: Vec::new(),
             room: usize::MAX,
@@ -111,6 +120,10 @@ impl Io for Host {
         if let Some(error) = socket.send_error {
             return Err(error.into());
         }
+        if socket.transport != Transport::Stream {
+            socket.sent_messages.push(bytes.to_vec());
+            return Ok(bytes.len());
+        }
         let taken = bytes.len().min(socket.room);
         if taken == 0 {
             return Err(ErrorKind::WouldBlock.into());
@@ -123,6 +136,10 @@ impl Io for Host {
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let socket = self.socket(flow)?;
         socket.reads += 1;
+        if let Some(message) = socket.messages.pop_front() {
+            room[0][..message.len()].copy_from_slice(&message);
+            return Ok(message.len());
+        }
         let mut got = 0;
         for part in room {
             for place in part.iter_mut() {
@@ -151,9 +168,16 @@ impl Io for Host {
         self.closed.push((socket.to, how));
     }
 
-    fn look_up(&mut self, ticket: Ticket, name: &str, _family: Family) -> bool {
-        self.look_ups.push((ticket, name.to_owned()));
+    fn look_up(&mut self, ticket: Ticket, query: Query) -> bool {
+        match query {
+            Query::Addresses { name, .. } => self.look_ups.push((ticket, name)),
+            Query::Records(asked) => self.questions.push((ticket, asked)),
+        }
         true
+    }
+
+    fn has_ipv6(&mut self) -> bool {
+        self.has_ipv6
     }
 }
 
@@ -215,6 +239,112 @@ pub fn pseudo(remote: Ipv4Addr, protocol: u8, bytes: usize) -> Vec<u8> {
     out.extend([0, protocol]);
     out.extend(u16::try_from(bytes).unwrap().to_be_bytes());
     out
+}
+
+/// An IPv6 packet in a frame from the guest, with the checksum of its payload put at
+/// `sum_at`.
+pub fn packet6(
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+    (protocol, hops): (u8, u8),
+    payload: &[u8],
+    sum_at: usize,
+) -> Vec<u8> {
+    let Addresses {
+        guest_mac,
+        gateway_mac,
+        ..
+    } = Addresses::default();
+    let mut payload = payload.to_vec();
+    payload[sum_at..sum_at + 2].fill(0);
+    let sum = checksum(&[&pseudo6(from, to, protocol, payload.len()), &payload]);
+    payload[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+    let length = u16::try_from(payload.len()).unwrap();
+    let mut frame = [
+        &gateway_mac[..],
+        &guest_mac,
+        &[0x86, 0xdd],
+        &[0x60, 0, 0, 0],
+    ]
+    .concat();
+    frame.extend(length.to_be_bytes());
+    frame.extend([protocol, hops]);
+    frame.extend(from.octets());
+    frame.extend(to.octets());
+    frame.extend(payload);
+    frame
+}
+
+fn pseudo6(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, bytes: usize) -> Vec<u8> {
+    let mut out = [from.octets(), to.octets()].concat();
+    out.extend(u32::try_from(bytes).unwrap().to_be_bytes());
+    out.extend([0, 0, 0, protocol]);
+    out
+}
+
+/// The protocol, the ends and the payload of an IPv6 packet for the guest, whose
+/// checksum is looked at.
+pub fn open6(frame: &[u8]) -> (u8, Ipv6Addr, Ipv6Addr, &[u8]) {
+    assert_eq!(frame[..6], Addresses::default().guest_mac);
+    assert_eq!(frame[12..14], [0x86, 0xdd]);
+    let ip = &frame[14..];
+    assert_eq!(ip[0] >> 4, 6);
+    let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap());
+    let payload = &ip[40..];
+    assert_eq!(
+        usize::from(u16::from_be_bytes([ip[4], ip[5]])),
+        payload.len()
+    );
+    let (from, to) = (address(8), address(24));
+    let sum = checksum(&[&pseudo6(from, to, ip[6], payload.len()), payload]);
+    assert_eq!(sum, 0, "checksum");
+    (ip[6], from, to, payload)
+}
+
+/// A datagram of the guest's, from port 5353.
+pub fn datagram(to: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = 5353_u16.to_be_bytes().to_vec();
+    out.extend(port.to_be_bytes());
+    out.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+    out.extend([0, 0]);
+    out.extend(payload);
+    match to {
+        IpAddr::V4(to) => {
+            let sum = checksum(&[&pseudo(to, 17, out.len()), &out]);
+            out[6..8].copy_from_slice(&sum.to_be_bytes());
+            packet(to, 17, &out)
+        }
+        IpAddr::V6(to) => packet6(Addresses::default().guest_v6, to, (17, 64), &out, 6),
+    }
+}
+
+/// An echo request of the guest's.
+pub fn echo(to: IpAddr, number: u16, data: &[u8]) -> Vec<u8> {
+    let kind = if to.is_ipv4() { 8 } else { 128 };
+    let [high, low] = number.to_be_bytes();
+    let mut out = vec![kind, 0, 0, 0, high, low, 0, 1];
+    out.extend(data);
+    match to {
+        IpAddr::V4(to) => {
+            let sum = checksum(&[&out]);
+            out[2..4].copy_from_slice(&sum.to_be_bytes());
+            packet(to, 1, &out)
+        }
+        IpAddr::V6(to) => packet6(Addresses::default().guest_v6, to, (58, 64), &out, 2),
+    }
+}
+
+/// A frame with another number of routers that it may pass.
+pub fn with_hops(mut frame: Vec<u8>, hops: u8) -> Vec<u8> {
+    if frame[12..14] == [0x86, 0xdd] {
+        frame[21] = hops;
+        return frame;
+    }
+    frame[22] = hops;
+    frame[24..26].fill(0);
+    let sum = checksum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 /// The frame of a segment from the guest.

@@ -1,7 +1,7 @@
 //! Descriptions of machines that go on from saved ones.
 
 use super::{DEFAULT_EXEC_GUEST_PORT, ResourceError, VmResources};
-use crate::{DEFAULT_GUEST_PORT, Error, Image, Trigger, Vm, VmConfig};
+use crate::{DEFAULT_GUEST_PORT, Error, Image, TcpForwarder, Trigger, Vm, VmConfig};
 use std::ops::Deref;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ const PAGES_PER_MIB: usize = 256;
 pub struct RestoredVm {
     vm: Vm,
     saved: Option<Image>,
+    http: Option<TcpForwarder>,
     /// The sockets that were asked for, and what they lead to.
     links: Vec<(PathBuf, PathBuf)>,
 }
@@ -23,6 +24,11 @@ impl RestoredVm {
     /// What was saved when the triggers had come, if there were any.
     pub fn saved(&self) -> Option<&Image> {
         self.saved.as_ref()
+    }
+
+    /// What leads to the guest's HTTP service, if that was asked for.
+    pub fn http(&self) -> Option<&TcpForwarder> {
+        self.http.as_ref()
     }
 }
 
@@ -54,6 +60,7 @@ impl VmResources {
     /// |---|---|
     /// | `balloon_target_pages` | the guest has so much less memory than the snapshot, rounded up to MiB |
     /// | `endpoints.vsock_mux`, `vsock_exec` | are links to the machine's sockets, as long as it lives |
+    /// | `endpoints.http_port` | this port of the host's loopback interface leads to port 80 of the guest, as by [`Vm::expose_tcp`] |
     /// | `snapshot.after_ms`, `at_heartbeat`, `on_listener` | waits for it; for all of them, in this order. A listener is one on port 80 |
     /// | `snapshot.quiesce_ms` | then waits for so long |
     /// | `snapshot.out_path` | then saves the machine there, and has it go on |
@@ -63,20 +70,25 @@ impl VmResources {
     /// `config` says what a description cannot: engine, assets, name.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] for what a copy cannot have: other disks, a TCP port, a
-    /// socket that takes over connections, another port of the agent. Otherwise as
+    /// [`Error::Unsuitable`] for what a copy cannot have: other disks, a socket that
+    /// takes over connections, another port of the agent, a port that is no number. Otherwise as
     /// [`Image::from_snapshot`], [`Image::start`] and [`Vm::snapshot`];
     /// [`Error::Host`] if a link cannot be made.
     pub fn restore(&self, config: &VmConfig) -> Result<RestoredVm, Error> {
         let path = self.restorable()?;
+        let http_port = self.http_port()?;
         let image = Image::from_snapshot_with(path, config)?;
         let config = self.with_balloon(config, &image);
         let mut restored = RestoredVm {
             vm: image.start(&config)?,
             saved: None,
+            http: None,
             links: Vec::new(),
         };
         let vm = &restored.vm;
+        if let Some(port) = http_port {
+            restored.http = Some(vm.expose_tcp(port, DEFAULT_GUEST_PORT)?);
+        }
         let endpoints = &self.endpoints;
         let wanted = [
             (&endpoints.vsock_mux, vm.vsock_path()),
@@ -105,12 +117,6 @@ impl VmResources {
         if !self.block_devices.is_empty() || !self.volumes.is_empty() {
             return refused("a saved machine with disks", "those it was saved with");
         }
-        if endpoints.http_port.is_some() {
-            return refused(
-                "VmResources::http_port",
-                "Vm::connect, which reaches a port",
-            );
-        }
         if endpoints.vsock_mux_handoff.is_some() {
             return refused(
                 "VmResources::vsock_mux_handoff",
@@ -124,6 +130,15 @@ impl VmResources {
             Some(path) => Ok(Path::new(path)),
             None => Err(ResourceError::MissingKernel.into()),
         }
+    }
+
+    fn http_port(&self) -> Result<Option<u16>, Error> {
+        let port = self.endpoints.http_port.as_deref();
+        let port = port.map(str::parse).transpose();
+        port.map_err(|_| Error::Unsuitable {
+            what: "VmResources::http_port",
+            needs: "a number of a TCP port",
+        })
     }
 
     fn with_balloon(&self, config: &VmConfig, image: &Image) -> VmConfig {
@@ -181,7 +196,7 @@ mod tests {
             ),
             (saved().with_vcpus(0), "vCPU count"),
             (saved().with_block_device("disk"), "those it was saved with"),
-            (saved().with_http_port("80"), "Vm::connect"),
+            (saved().with_http_port("http"), "TCP port"),
             (saved().with_vsock_mux_handoff("x"), "vsock_mux"),
             (saved().with_vsock_exec_guest_port(2000), "saved with"),
         ];

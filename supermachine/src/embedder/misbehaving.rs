@@ -59,8 +59,9 @@ fn drip(mut to: UnixStream) {
 fn assert_rid_of(worker: Worker) {
     let (process, begun) = (worker.process(), Instant::now());
     drop(worker);
-    assert!(!process.is_alive());
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    // It has been killed; a busy system takes a moment to end it.
+    assert!(process.ends_within(SOON));
 }
 
 #[test]
