@@ -242,7 +242,7 @@ impl Lower for Below<'_> {
         // One after the other: they are up to 64, and descriptors are few.
         'layers: for layer in self.0.iter().rev() {
             let file = open_in_cache(OpenOptions::new().read(true), layer)?;
-            let layer = read::Layer::open(Section::whole(file)?)?;
+            let layer = read::Layer::open(Arc::new(Section::whole(file)?))?;
             let mut here = layer.root()?;
             let mut hides = false;
             for name in path {

@@ -8,6 +8,7 @@ use supermachine_oci_bake::Cancel;
 use crate::authority::host_of;
 use crate::credentials::Credentials;
 use crate::error::PullError;
+use crate::key::VerifyKey;
 use crate::proxy::Proxies;
 
 /// Directories with a directory for each host, as Docker and podman have them.
@@ -50,6 +51,8 @@ pub struct ClientConfig {
     pub longest_pause: Duration,
     /// Stops everything from another thread.
     pub cancel: Cancel,
+    /// Images must be signed by this key, as `cosign sign --key` does it.
+    pub verify_key: Option<VerifyKey>,
 }
 
 impl Default for ClientConfig {
@@ -66,6 +69,7 @@ impl Default for ClientConfig {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(120),
             cancel: Cancel::default(),
+            verify_key: None,
         }
     }
 }

@@ -185,7 +185,8 @@ pub enum PullError {
     },
     /// A container engine on this machine does not give an image.
     #[error(
-        "cannot get images from the container engine at {}: {reason}; start it, set          DOCKER_HOST, or use docker://NAME for an image in a registry",
+        "cannot get images from the container engine at {}: {reason}; start it, set \
+         DOCKER_HOST, or use docker://NAME for an image in a registry",
         socket.display()
     )]
     Engine {
@@ -196,7 +197,8 @@ pub enum PullError {
     },
     /// A container engine on this machine has no such image.
     #[error(
-        "the container engine at {} has no image `{name}`; pull or build it there, or use          docker://{name} for the one in a registry",
+        "the container engine at {} has no image `{name}`; pull or build it there, or use \
+         docker://{name} for the one in a registry",
         socket.display()
     )]
     NotInEngine {
@@ -204,6 +206,19 @@ pub enum PullError {
         socket: PathBuf,
         /// The image.
         name: String,
+    },
+    /// An image that must be signed by a key, and is not.
+    #[error(
+        "`{name}` ({digest}) is not known to be signed by the key: {reason}; use an image \
+         that is, or another key"
+    )]
+    Unverified {
+        /// The image.
+        name: String,
+        /// What the name leads to.
+        digest: Digest,
+        /// What is missing.
+        reason: String,
     },
     /// A setting that means nothing.
     #[error("{what} `{}` {reason}", show(value))]

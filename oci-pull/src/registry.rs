@@ -15,7 +15,9 @@ use crate::blob::Blob;
 use crate::config::ClientConfig;
 use crate::error::PullError;
 use crate::host::Endpoint;
+use crate::key::VerifyKey;
 use crate::network::Network;
+use crate::verify;
 use crate::watch::Watch;
 
 /// Most bytes of a manifest or an index, which registries are told to take at least.
@@ -67,9 +69,51 @@ impl Client {
     ) -> Result<BakedImage, BakeError> {
         let _watch = Watch::new(&self.network, &options.cancel);
         let image = self.image(name, policy, store)?;
+        let signatures = match &self.network.config().verify_key {
+            Some(key) => Some(self.verify(name, &image, key)?),
+            None => None,
+        };
         let baked = bake_from(&image, options, store)?;
         image.remember();
+        if let Some(signatures) = signatures {
+            signatures.remember();
+        }
         Ok(baked)
+    }
+
+    /// Refuses an image that the key has not signed; gives where its signatures are.
+    fn verify<'a>(
+        &'a self,
+        name: &RegistryName,
+        image: &RemoteImage<'a>,
+        key: &VerifyKey,
+    ) -> Result<RemoteImage<'a>, ImageError> {
+        // What is baked is this, whatever the name leads to by then.
+        let roots = image.roots()?;
+        let root = roots.first().ok_or(ImageError::NoImage)?;
+        let signatures = verify::signatures_of(name, &root.digest).map_err(source)?;
+        let signatures = self.image(&signatures, image.policy, image.store)?;
+        let none = || {
+            let reason = "there is no signature beside it";
+            source(verify::unverified(name, &root.digest, reason))
+        };
+        let lists = signatures.roots().map_err(|error| match error {
+            ImageError::Source(cause)
+                if matches!(
+                    cause.downcast_ref::<PullError>(),
+                    Some(PullError::NotFound { .. } | PullError::NotHere { .. })
+                ) =>
+            {
+                none()
+            }
+            error => error,
+        })?;
+        let list = lists.first().ok_or_else(none)?;
+        let list = signatures.document(list).map_err(source)?;
+        let get = |blob: &Descriptor| signatures.document(blob);
+        verify::check((name, &root.digest), key, &list, &get).map_err(source)?;
+        debug!(image = %name, digest = %root.digest, "the key has signed it");
+        Ok(signatures)
     }
 
     /// The image called `name`, as a source. Nothing is asked yet.

@@ -99,6 +99,7 @@ fn failure(answer: Vec<u8>) -> String {
         ),
         "{error}"
     );
+    assert!(!error.to_string().contains("  "), "{error}");
     error.to_string()
 }
 

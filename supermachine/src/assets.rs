@@ -39,15 +39,31 @@ impl AssetPaths {
     }
 }
 
+/// The directory for all that is kept, if the environment variable `SUPERMACHINE_HOME`
+/// names one: snapshots, layers of images, and records of detached machines.
+pub(crate) fn home() -> Result<Option<PathBuf>, Error> {
+    match std::env::var_os("SUPERMACHINE_HOME").map(PathBuf::from) {
+        Some(home) if home.is_absolute() => Ok(Some(home)),
+        Some(home) if !home.as_os_str().is_empty() => Err(Error::Unsuitable {
+            what: "SUPERMACHINE_HOME",
+            needs: "an absolute path: set it to one",
+        }),
+        _ => Ok(None),
+    }
+}
+
 /// Where snapshots are kept: the directory in the environment variable
-/// `SUPERMACHINE_SNAPSHOTS`, else `.local/supermachine-snapshots` in the
-/// user's home directory.
+/// `SUPERMACHINE_SNAPSHOTS`, else `snapshots` in the one in `SUPERMACHINE_HOME`, else
+/// `.local/supermachine-snapshots` in the user's home directory.
 ///
 /// # Errors
 /// [`Error::Unsuitable`] if the user has no home directory.
 pub fn snapshots_dir() -> Result<PathBuf, Error> {
     if let Some(dir) = std::env::var_os("SUPERMACHINE_SNAPSHOTS").filter(|dir| !dir.is_empty()) {
         return Ok(PathBuf::from(dir));
+    }
+    if let Some(home) = home()? {
+        return Ok(home.join("snapshots"));
     }
     let home = std::env::home_dir().filter(|home| home.is_absolute());
     let home = home.ok_or(Error::Unsuitable {

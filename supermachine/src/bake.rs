@@ -14,7 +14,7 @@ use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
 use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, mount, stamp};
-use oci_bake::BakeOptions;
+use oci_bake::{BakeOptions, ExtraFile};
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -55,6 +55,7 @@ pub struct OciImageBuilder {
     warmup_tag: String,
     snapshots_dir: Option<PathBuf>,
     cache: Option<PathBuf>,
+    files: Vec<ExtraFile>,
     mounts: Vec<MountSpec>,
     volumes: Vec<VolumeSpec>,
 }
@@ -88,6 +89,7 @@ impl OciImageBuilder {
             warmup_tag: DEFAULT_WARMUP_TAG.to_owned(),
             snapshots_dir: None,
             cache: None,
+            files: Vec::new(),
             mounts: Vec::new(),
             volumes: Vec::new(),
         }
@@ -103,6 +105,13 @@ impl OciImageBuilder {
     /// otherwise.
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.fetch.policy = policy;
+        self
+    }
+
+    /// The file of a public key (ECDSA P-256 or Ed25519, in PEM) that the image must be
+    /// signed by in its registry, as `cosign sign --key` does it.
+    pub fn verify_key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.fetch.verify_key = Some(file.into());
         self
     }
 
@@ -250,6 +259,19 @@ impl OciImageBuilder {
         self
     }
 
+    /// Puts a file of the host into the image, with its permissions, belonging to root.
+    /// The snapshot is made anew when its content changes; the layers of the image are
+    /// not.
+    pub fn extra_file(self, host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        self.extra_files([ExtraFile::new(host, guest)])
+    }
+
+    /// Puts files of the host into the image, as [`OciImageBuilder::extra_file`] does.
+    pub fn extra_files(mut self, files: impl IntoIterator<Item = ExtraFile>) -> Self {
+        self.files.extend(files);
+        self
+    }
+
     /// Bakes as [`OciImageBuilder::build`] does; another name for it.
     ///
     /// # Errors
@@ -267,13 +289,17 @@ impl OciImageBuilder {
     /// [`Error::Snapshot`] if the snapshot cannot be written. A snapshot that
     /// was there before stays then.
     pub fn build(self) -> Result<Image, Error> {
-        let cache = match &self.cache {
-            Some(cache) => cache.clone(),
-            None => default_cache()?,
-        };
+        let cache = self.cache_dir()?;
         let options = BakeOptions::default();
         let image = Image::load_with(&self.reference, &cache, &self.fetch, &options)?;
         self.build_on(&image)
+    }
+
+    fn cache_dir(&self) -> Result<PathBuf, Error> {
+        match &self.cache {
+            Some(cache) => Ok(cache.clone()),
+            None => default_cache(),
+        }
     }
 
     /// Bakes as [`OciImageBuilder::build`] does, of an image that is loaded already.
@@ -283,6 +309,11 @@ impl OciImageBuilder {
         self.config.mounts.append(&mut self.mounts);
         self.config.volumes.append(&mut self.volumes);
         self.config.validate()?;
+        let with_files = match self.files.as_slice() {
+            [] => None,
+            files => Some(image.with_files(files, &self.cache_dir()?)?),
+        };
+        let image = with_files.as_ref().unwrap_or(image);
         let image = &image.with_config(self.overrides.apply(image.config())?);
         let here = stamp::here(&self.config)?;
         let root = match &self.snapshots_dir {
@@ -373,9 +404,15 @@ impl OciImageBuilder {
             format!("{:?}", self.trigger),
             self.warmup.is_some(),
             here.engine,
+            self.places(),
         ]);
         let digest = hex(&Sha256::digest(parts.to_string()));
         format!("{}-{}", readable_name(&self.reference), &digest[..8])
+    }
+
+    /// Where extra files go. What is in them is in the name of their layer.
+    fn places(&self) -> Vec<&str> {
+        self.files.iter().map(|file| file.guest.as_str()).collect()
     }
 
     /// Digest of everything that decides what is in the snapshot.

@@ -208,6 +208,7 @@ pub(crate) fn write(
     let file = ImageFile {
         reference: image.reference().to_owned(),
         digest: image.digest(),
+        chain: image.chain().clone(),
         config: image.config().clone(),
         possible_vcpus: MAX_VCPUS,
         workload: about.workload.clone(),

@@ -1,11 +1,12 @@
 //! An image, ready to start machines from.
 
+use crate::assets::home;
 use crate::limits::UNNAMED_POOL_IDLE_TIMEOUT;
 use crate::pool::{DEFAULT_POOL_MAX, Pool, PoolBuilder, PooledVm};
 use crate::pull::Fetch;
-use crate::template::Template;
+use crate::template::{Chain, Template};
 use crate::{Error, OciImageBuilder, Vm, VmConfig};
-use oci_bake::{BakeOptions, ImageConfig, Reference, Store};
+use oci_bake::{BakeOptions, ExtraFile, ImageConfig, Lease, Reference, Store};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub struct Image {
     layers: Vec<PathBuf>,
     digest: String,
     reference: String,
+    chain: Arc<Chain>,
+    /// Keeps its layers in the cache.
+    lease: Lease,
     template: Option<Arc<Template>>,
     /// The machine that was baked, for the first who wants one.
     baked: Arc<Mutex<Option<Vm>>>,
@@ -29,7 +33,8 @@ pub struct Image {
 impl Image {
     /// Loads an image: `nginx`, `ghcr.io/owner/image:tag`, `host:5000/image@sha256:…` or
     /// any other name in a registry as users of Docker write it; `oci:DIR[:TAG]`,
-    /// `oci-archive:FILE` or `docker-archive:FILE`.
+    /// `oci-archive:FILE` or `docker-archive:FILE`; `docker:NAME` for what Docker or podman
+    /// has on this machine.
     ///
     /// What is not here of an image in a registry is pulled, with the credentials of
     /// `docker login`, `podman login` or `supermachine login`. Layers not seen before are
@@ -77,6 +82,11 @@ impl Image {
             layers: baked.layers,
             digest: baked.config_digest.to_string(),
             reference: text.to_owned(),
+            chain: Arc::new(Chain {
+                manifest: baked.manifest_digest.map(|digest| digest.to_string()),
+                layers: baked.diff_ids.iter().map(ToString::to_string).collect(),
+            }),
+            lease: baked.lease,
             template: None,
             baked: Arc::default(),
             pools: Arc::default(),
@@ -122,6 +132,9 @@ impl Image {
             layers: template.layers().to_vec(),
             digest: template.image().digest.clone(),
             reference: template.image().reference.clone(),
+            chain: Arc::new(template.image().chain.clone()),
+            // The layers are in the snapshot.
+            lease: Lease::default(),
             template: Some(template),
             baked: Arc::new(Mutex::new(baked)),
             pools: Arc::default(),
@@ -136,6 +149,20 @@ impl Image {
         }
     }
 
+    /// The same with files of the host, in a layer of their own on top.
+    pub(crate) fn with_files(&self, files: &[ExtraFile], cache: &Path) -> Result<Self, Error> {
+        let store = Store::open(cache)?;
+        let added = oci_bake::add_files(&self.layers, files, &BakeOptions::default(), &store)?;
+        debug!(files = files.len(), digest = %added.diff_id, "extra files added");
+        let mut image = self.detached();
+        image.layers.push(added.layer);
+        Arc::make_mut(&mut image.chain)
+            .layers
+            .push(added.diff_id.to_string());
+        image.lease = image.lease.and(added.lease);
+        Ok(image)
+    }
+
     /// Nothing to run in a machine.
     pub(crate) fn bare() -> Self {
         Self {
@@ -143,6 +170,8 @@ impl Image {
             layers: Vec::new(),
             digest: String::new(),
             reference: String::new(),
+            chain: Arc::default(),
+            lease: Lease::default(),
             template: None,
             baked: Arc::default(),
             pools: Arc::default(),
@@ -200,6 +229,22 @@ impl Image {
     /// identifies its content.
     pub fn digest(&self) -> String {
         self.digest.clone()
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Digest of the manifest that the image's name led to, if there was one: images from
+    /// archives of `docker save` have none.
+    pub fn manifest_digest(&self) -> Option<&str> {
+        self.chain.manifest.as_deref()
+    }
+
+    /// Digests of the layers' contents (DiffIDs), bottom first, and at the end that of
+    /// extra files, if there are any.
+    pub fn diff_ids(&self) -> &[String] {
+        &self.chain.layers
     }
 
     /// What the image was called when it was loaded or baked.
@@ -289,5 +334,8 @@ impl Image {
 }
 
 pub(crate) fn default_cache() -> Result<PathBuf, Error> {
-    Ok(kernel::cached("images")?)
+    match home()? {
+        Some(home) => Ok(home.join("images")),
+        None => Ok(kernel::cached("images")?),
+    }
 }

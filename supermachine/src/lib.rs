@@ -6,6 +6,7 @@ mod assets;
 pub mod async_;
 mod bake;
 mod base;
+mod bundle;
 mod capture;
 mod changes;
 #[cfg(feature = "cli")]
@@ -41,6 +42,7 @@ pub mod running;
 mod spans;
 mod stamp;
 mod stats;
+mod store;
 mod template;
 mod trigger;
 mod unfinished;
@@ -73,13 +75,14 @@ pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkVerdict,
 };
-pub use oci_bake::ImageConfig;
+pub use oci_bake::{ExtraFile, ImageConfig};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
 pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };
+pub use store::{Damage, GcOptions, Store, StoreItem, StoreKind};
 pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};

@@ -169,6 +169,10 @@ pub const SNAPSHOT_LOCK_TIMEOUT: Duration = seconds(60);
 /// Another process has the right to change an image that is to be removed or
 /// retired: whoever asked can ask again.
 pub const REMOVAL_LOCK_TIMEOUT: Duration = seconds(10);
+/// A layer that nobody has read for so long is no longer about to be used. Most
+/// file systems write down a day late that a file was read (`relatime`), so this
+/// is an hour more.
+pub const LAYER_REST: Duration = seconds(25 * 3600);
 
 /// A file that was changed before this can be told from what it was before by the time
 /// of its change: file systems count in up to two seconds (FAT), most in milliseconds.
@@ -223,10 +227,6 @@ pub mod cli {
     pub const STATUS_DELAY: Duration = milliseconds(300);
     /// Draws it again.
     pub const STATUS_PAUSE: Duration = milliseconds(100);
-    /// A layer that nobody has read for so long is no longer about to be used. Most
-    /// file systems write down a day late that a file was read (`relatime`), so this
-    /// is an hour more.
-    pub const LAYER_REST: Duration = seconds(25 * 3600);
 }
 
 /// What the table says of limits within others.

@@ -1,5 +1,6 @@
 //! What this host is, as snapshots compare it.
 
+use crate::assets::home;
 use crate::embedder::identity;
 use crate::limits::SETTLED_FILE;
 use crate::link::protocol::GuestFiles;
@@ -79,7 +80,10 @@ struct Noted(PathBuf);
 
 /// Where digests are noted.
 pub fn notes() -> Result<PathBuf, Error> {
-    Ok(kernel::cached("digests")?)
+    match home()? {
+        Some(home) => Ok(home.join("digests")),
+        None => Ok(kernel::cached("digests")?),
+    }
 }
 
 /// Hex digits of a SHA-256.

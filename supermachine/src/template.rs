@@ -20,7 +20,7 @@ pub const IMAGE_FILE: &str = "image.json";
 /// Kind of the resources that are read-only layers.
 const LAYER: &str = "layer";
 /// Longest [`IMAGE_FILE`] in bytes.
-const MAX_IMAGE_FILE_BYTES: u64 = 1 << 20;
+pub const MAX_IMAGE_FILE_BYTES: u64 = 1 << 20;
 
 /// What a snapshot says about its image, beside the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct ImageFile {
     pub reference: String,
     /// Digest of the image's config.
     pub digest: String,
+    /// What else it is made of.
+    #[serde(default)]
+    pub chain: Chain,
     /// What the image says about running it.
     pub config: ImageConfig,
     /// vCPUs a copy can have.
@@ -44,6 +47,16 @@ pub struct ImageFile {
     /// Disks without content that a copy may have volumes in.
     #[serde(default)]
     pub volumes: usize,
+}
+
+/// What an image is made of, from what its name led to down to its layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// Digest of the manifest, if there is one.
+    pub manifest: Option<String>,
+    /// DiffIDs of the layers, bottom first, and that of the extra files.
+    pub layers: Vec<String>,
 }
 
 /// What a machine runs by itself.

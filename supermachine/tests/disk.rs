@@ -58,13 +58,16 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
         .iter()
         .map(|kind| kind["count"].as_u64().unwrap())
         .collect();
-    assert_eq!(counts, [0; 5]);
+    assert_eq!(counts, [0; 7]);
     assert!(json(&sandbox, &["gc", "--json"]).is_empty());
     assert!(!sandbox.files.join("s").exists());
 
     bake(&sandbox, "mine", "true");
     let kinds = run(&sandbox, &["du", "--format", "{{.Kind}} {{.Count}}"]).out();
-    assert_eq!(kinds, "snapshot 1\nbase 1\nfork 0\nlayer 2\nmachine 0\n");
+    assert_eq!(
+        kinds,
+        "snapshot 1\nbase 1\nfork 0\nlayer 2\ndocument 0\nname 0\nmachine 0\n"
+    );
     let all = json(&sandbox, &["du", "-v", "--json"]);
     let of = |kind: &str| {
         all.iter()
@@ -82,7 +85,9 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
     assert_eq!(of("layer")["in_use"], true);
     assert!(all.iter().all(|item| item["spare_bytes"] == 0), "{all:?}");
     // Nothing is removed that something has.
-    assert!(json(&sandbox, &["gc", "--all", "--json"]).is_empty());
+    for bounded in [["gc", "--all"], ["gc", "--max-size=0"], ["gc", "--verify"]] {
+        assert!(json(&sandbox, &[&bounded[..], &["--json"]].concat()).is_empty());
+    }
 
     // What a killed bake leaves, and a generation that was replaced while in use.
     let image = sandbox.files.join("s/mine");
@@ -118,14 +123,26 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
     assert!(removed.lines().eq(names), "{removed}");
     assert!(layers(&sandbox).is_empty());
     let kinds = run(&sandbox, &["du", "--format", "{{.Count}}"]).out();
-    assert_eq!(kinds, "0\n0\n0\n0\n0\n");
+    assert_eq!(kinds, "0\n0\n0\n0\n0\n0\n0\n");
 }
 
 #[test]
 fn progress_is_told_in_lines_and_not_to_who_wants_quiet() {
     let sandbox = sandbox();
-    let first = run(&sandbox, &["bake", "--name", "told", busybox()]);
-    assert_eq!(first.code(), 0);
+    // All that is kept may be in one place.
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.command(arguments);
+        command.env("XDG_CACHE_HOME", sandbox.files.join("cache"));
+        command.env_remove("SUPERMACHINE_SNAPSHOTS");
+        command.env("SUPERMACHINE_HOME", sandbox.files.join("home"));
+        finish(command.spawn().unwrap(), PATIENCE)
+    };
+    let note = sandbox.files.join("note");
+    fs::write(&note, "from the host\n").unwrap();
+    let extra = format!("--extra-file={}:/opt/deep/note:0640", note.display());
+    let bake = || run(&["bake", "--name", "told", &extra, busybox()]);
+    let first = bake();
+    assert_eq!(first.code(), 0, "{}", first.err());
     let told = first.err();
     for line in [
         "reading an image of 2 layers",
@@ -135,9 +152,76 @@ fn progress_is_told_in_lines_and_not_to_who_wants_quiet() {
         assert!(told.contains(line), "no {line:?} in {told}");
     }
     // What programs read is on the other stream, and nothing drives a terminal.
-    assert!(first.out().ends_with("/told/0000000001\n") && !told.contains('\x1b'));
-    let run = run(&sandbox, &["run", "told", "echo", "hi"]);
-    assert_eq!((run.out(), run.err()), ("hi\n".into(), String::new()));
+    let home = sandbox.files.join("home");
+    let path = home.join("snapshots/told/0000000001");
+    assert_eq!(first.out(), format!("{}\n", path.display()));
+    assert!(!told.contains('\x1b'));
+    // The image's, and that of the extra file.
+    let layers = || fs::read_dir(home.join("images/layers")).unwrap().count();
+    assert_eq!(layers(), 3);
+    let second = run(&["run", "told", "echo", "hi"]);
+    assert_eq!((second.out(), second.err()), ("hi\n".into(), String::new()));
+
+    // What it is made of is known from its name down to the layers.
+    let inspected = run(&["snapshot", "inspect", "--json", "told"]);
+    let inspected: serde_json::Value = serde_json::from_str(&inspected.out()).unwrap();
+    let image = &inspected["image"];
+    assert_eq!(image["reference"], busybox());
+    assert!(
+        image["chain"]["manifest"]
+            .as_str()
+            .unwrap()
+            .starts_with("sha256:")
+    );
+    let digests = image["chain"]["layers"].as_array().unwrap();
+    assert_eq!(digests.len(), 3);
+    for digest in digests {
+        let stem = digest.as_str().unwrap().replace(':', "-");
+        let files = fs::read_dir(home.join("images/layers")).unwrap();
+        let mut names = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(names.any(|name| name.starts_with(&stem)), "{stem}");
+    }
+    let text = run(&["snapshot", "inspect", "told"]).out();
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.starts_with("layer:"))
+            .count(),
+        3
+    );
+
+    // It is found again, taken elsewhere as one file, and made anew for another file.
+    assert_eq!(bake().out(), first.out());
+    let file = sandbox.files.join("told.snapshot").display().to_string();
+    let exported = run(&["export", "told", &file]);
+    assert_eq!(
+        (exported.out(), exported.err()),
+        (format!("{file}\n"), String::new())
+    );
+    fs::write(&note, "another\n").unwrap();
+    let other = bake();
+    assert_eq!(other.out(), first.out().replace("0000000001", "0000000002"));
+    assert_eq!(layers(), 4);
+    assert!(!other.err().contains("converted"), "{}", other.err());
+    let imported = run(&["import", "--name", "again", &file]);
+    let path = home.join("snapshots/again/0000000001");
+    assert_eq!(
+        imported.out(),
+        format!("{}\n", path.display()),
+        "{}",
+        imported.err()
+    );
+    for (name, text) in [("again", "from the host\n"), ("told", "another\n")] {
+        let script = "stat -c %a%u /opt/deep/note; cat /opt/deep/note";
+        let shown = run(&["run", name, "sh", "-c", script]);
+        assert_eq!(shown.out(), format!("6400\n{text}"), "{}", shown.err());
+    }
+    let mut damaged = fs::read(&file).unwrap();
+    let at = damaged.len() / 2;
+    damaged[at] ^= 1;
+    fs::write(&file, damaged).unwrap();
+    let refused = run(&["import", "--name", "never", &file]);
+    assert_eq!((refused.code(), refused.out()), (125, String::new()));
+    assert!(!home.join("snapshots/never").exists());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::model::{self, Object, Op, Path, World};
 use crate::error::LayerError;
 use crate::layer::{find_below, read_tree};
 use crate::section::ReadAt;
+use crate::squashfs::{self, Compression, read};
 use crate::tar::{Entry, EntryKind, Writer};
 use crate::tree::{Dir, FileData, Kind, Lower, Node, NodeId, Tree};
 
@@ -28,11 +29,40 @@ pub fn fuzz_layer_stack(data: &[u8]) {
         let (Some(tree), Some(after)) = (tree, after) else {
             return;
         };
+        read_back(&tree);
         trees.push(Rc::new(tree));
         world = after;
         assert_eq!(overlay(&trees), world, "{ops:?}");
         for first in 0..trees.len() {
             assert_eq!(overlay(&merged(&trees, first)), world, "{first} {ops:?}");
+        }
+    }
+}
+
+/// What is written of a layer is read as it was, and nothing else is found.
+fn read_back(tree: &Tree) {
+    let mut file = std::io::Cursor::new(Vec::new());
+    squashfs::write(tree, &mut file, Compression::None).expect("a few members");
+    let layer = read::Layer::open(Arc::new(file.into_inner())).expect("a layer of ours");
+    let mut todo = vec![(tree.root(), layer.root().expect("a root"))];
+    while let Some((id, found)) = todo.pop() {
+        let (node, read) = (tree.node(id), &found.node);
+        assert_eq!((node.meta, &node.xattrs), (read.meta, &read.xattrs));
+        match (&node.kind, &read.kind) {
+            (Kind::Dir(dir), Kind::Dir(_)) => {
+                for name in [&b""[..], b"a", b"bb", b"c", b"zz"] {
+                    let child = layer.child(&found, name).expect("a directory");
+                    assert_eq!(child.is_some(), dir.children.contains_key(name));
+                }
+                for (name, child) in &dir.children {
+                    let there = layer.child(&found, name).expect("a directory");
+                    todo.push((*child, there.expect("what is in it")));
+                }
+            }
+            (Kind::Symlink(target), Kind::Symlink(read)) => assert_eq!(target, read),
+            (Kind::Char(device), Kind::Char(read)) => assert_eq!(device, read),
+            (Kind::File(_), Kind::File(_)) | (Kind::Fifo, Kind::Fifo) => {}
+            _ => panic!("another kind"),
         }
     }
 }

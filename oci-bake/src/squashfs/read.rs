@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use super::inode::kind;
 use super::xattr::full_name;
 use super::{INVALID, MAGIC, METADATA_BYTES, METADATA_UNCOMPRESSED, SUPERBLOCK_BYTES};
-use crate::section::{ReadAt, Section};
+use crate::section::ReadAt;
 use crate::tree::{Dir, FileData, Kind, Meta, Node};
 
 /// Bytes of all inodes before what their types add.
@@ -22,9 +23,8 @@ const MAX_XATTR_BYTES: u32 = 1 << 20;
 const MAX_TARGET_BYTES: u32 = 4095;
 
 /// A layer's file.
-#[derive(Debug)]
 pub(crate) struct Layer {
-    file: Section,
+    file: Arc<dyn ReadAt + Send + Sync>,
     root: u64,
     ids: u64,
     xattrs: u64,
@@ -47,7 +47,7 @@ struct Listing {
 
 impl Layer {
     /// Opens a file that has passed the check of the cache.
-    pub(crate) fn open(file: Section) -> io::Result<Self> {
+    pub(crate) fn open(file: Arc<dyn ReadAt + Send + Sync>) -> io::Result<Self> {
         let mut superblock = [0; 96];
         debug_assert_eq!(superblock.len() as u64, SUPERBLOCK_BYTES);
         file.read_exact_at(&mut superblock, 0)?;
@@ -232,7 +232,7 @@ impl Layer {
 
     fn records(&self, (block, skip): (u64, u32)) -> Records<'_> {
         Records {
-            file: &self.file,
+            file: &*self.file,
             block,
             skip,
             bytes: Vec::new(),
@@ -247,7 +247,7 @@ fn address(table: u64, block: u64, offset: u16) -> (u64, u32) {
 
 /// Consecutive records of a metadata table.
 struct Records<'a> {
-    file: &'a Section,
+    file: &'a (dyn ReadAt + Send + Sync),
     /// The next block in the file.
     block: u64,
     /// Bytes of it that are not asked for.

@@ -121,6 +121,16 @@ impl Store {
             let path = path.to_owned();
             |source| BakeError::Store { path, source }
         };
+        // Reading everything takes long, and nobody waits for it.
+        let damaged: BTreeSet<PathBuf> = match options.verify {
+            true => self.verify()?.into_iter().map(|entry| entry.path).collect(),
+            false => BTreeSet::new(),
+        };
+        let mark = |entries: &mut Vec<StoreEntry>| {
+            for entry in entries {
+                entry.is_damaged |= damaged.contains(&entry.path);
+            }
+        };
         let (_lock, leased) = match options.dry_run {
             true => (None, self.leased_now()),
             false => match self.leased().map_err(failed(&self.locks()))? {
@@ -129,11 +139,13 @@ impl Store {
                 None => return Ok(Vec::new()),
             },
         };
-        let mut layers = self.layer_entries(&leased, options.verify)?;
+        let mut layers = self.layer_entries(&leased, false)?;
+        mark(&mut layers);
         let victims = victims(&mut layers, options);
         let present = stems(&layers);
         let (names, needed) = self.name_entries(&present)?;
-        let mut documents = self.document_entries(&needed, options.verify)?;
+        let mut documents = self.document_entries(&needed, false)?;
+        mark(&mut documents);
         let mut gone = victims;
         gone.extend(names.into_iter().filter(|name| !name.in_use));
         let now = SystemTime::now();

@@ -8,7 +8,7 @@ use super::status::{Manner, Status};
 use super::values;
 use crate::limits::cli::WARMUP_TIMEOUT;
 use crate::{Error, Image, Network, OciImageBuilder, PullPolicy, Trigger, VmConfig};
-use oci_bake::Progress;
+use oci_bake::{ExtraFile, Progress};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,10 @@ pub struct Arguments {
     /// Set an environment variable of the workload; may be repeated
     #[arg(short = 'e', long, value_name = "K=V", value_parser = values::text_pair)]
     env: Vec<(String, String)>,
+    /// Put a file of the host into the image; MODE as in chmod, and by default that of
+    /// the file; may be repeated
+    #[arg(long, value_name = "HOST:GUEST[:MODE]", value_parser = values::extra_file)]
+    extra_file: Vec<ExtraFile>,
     /// TCP port the workload listens on
     #[arg(long, value_name = "PORT")]
     guest_port: Option<u16>,
@@ -68,7 +72,7 @@ pub struct Arguments {
     #[arg(
         value_name = "REF",
         help = "Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, \
-                docker-archive:FILE, tar:FILE or rootfs:DIR"
+                docker-archive:FILE, tar:FILE, rootfs:DIR or docker:NAME"
     )]
     reference: String,
     /// The workload each copy runs, instead of the image's Cmd
@@ -147,6 +151,7 @@ fn builder(arguments: Arguments) -> OciImageBuilder {
     if let Some(name) = arguments.name {
         builder = builder.name(name);
     }
+    builder = builder.extra_files(arguments.extra_file);
     if let Some(port) = arguments.guest_port {
         builder = builder.guest_port(port);
     }

@@ -4,16 +4,11 @@ use super::control;
 use super::detached::{self, About, Going};
 use super::machine;
 use super::output::{plain, print, print_json};
-use crate::limits::REMOVAL_LOCK_TIMEOUT;
 use crate::running::unix_ms;
+use crate::store::{self, remove_unless_used};
 use crate::{Error, Image, random, snapshots_dir};
-use snapshot::{SnapshotError, Store};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-
-/// Where snapshots are that forks are copied from, among others: no image can have
-/// that name.
-const DIRECTORY: &str = ".forks";
 
 #[derive(clap::Args)]
 pub struct CreateArguments {
@@ -86,7 +81,7 @@ pub fn fork(arguments: &ForkArguments) -> Result<u8, Error> {
     }
     let mut id = random::random_name()?;
     id.truncate(12);
-    let directory = directory(&snapshots_dir()?).join(id);
+    let directory = store::forks(&snapshots_dir()?).join(id);
     let (made, going) = control::fork(&machine.running()?, directory.clone())?;
     // Until the last copy has it.
     let held = Image::from_snapshot(&made.generation)?;
@@ -125,29 +120,4 @@ fn start_each(
         }
     }
     Ok(0)
-}
-
-/// Where the snapshots of forks are in a directory of snapshots.
-pub fn directory(root: &Path) -> PathBuf {
-    root.join(DIRECTORY)
-}
-
-/// Removes the snapshot that forks were copied from, if none of them runs any more.
-pub fn remove_unless_used(directory: &Path) -> Result<(), Error> {
-    let name = directory.file_name().and_then(|name| name.to_str());
-    let (Some(root), Some(name)) = (directory.parent(), name) else {
-        return Ok(());
-    };
-    if !directory.is_dir() {
-        return Ok(());
-    }
-    // Of several that end at once each looks, so that the last one sees it.
-    let lock = Store::existing(root)?.lock(name, REMOVAL_LOCK_TIMEOUT)?;
-    if lock.is_in_use()? {
-        return Ok(());
-    }
-    match lock.remove() {
-        Err(SnapshotError::NotFound { .. }) => Ok(()),
-        removed => Ok(removed?),
-    }
 }

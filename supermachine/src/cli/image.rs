@@ -5,6 +5,7 @@ use crate::image::default_cache;
 use crate::pull::{Fetch, PullPolicy};
 use crate::{Error, Image};
 use oci_bake::{BakeOptions, Platform, Progress};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(clap::Args)]
@@ -19,6 +20,10 @@ pub struct ImageArguments {
     /// Registry that may have any certificate, or no TLS; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
+    /// File of a public key that the image must be signed by in its registry, as with
+    /// `cosign sign --key`
+    #[arg(long, value_name = "FILE")]
+    verify_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -64,6 +69,7 @@ impl ImageArguments {
                 None => load.by_default,
             },
             insecure: self.insecure_registry.clone(),
+            verify_key: self.verify_key.clone(),
         };
         let cache = default_cache()?;
         signals.prepare(|cancel| {

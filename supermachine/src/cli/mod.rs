@@ -36,6 +36,7 @@ mod snapshots;
 mod source;
 mod status;
 mod terminal;
+mod transfer;
 mod values;
 mod volumes;
 
@@ -134,6 +135,10 @@ enum Command {
     /// Make, list and remove volumes: disks that outlive machines
     #[command(subcommand)]
     Volume(volumes::VolumeCommand),
+    /// Write a snapshot into a file, to take it to another host
+    Export(transfer::ExportArguments),
+    /// Make a snapshot of what `export` has written, after all of it was checked
+    Import(transfer::ImportArguments),
     /// Show what takes disk, and how much of it nothing needs
     Du(disk::DuArguments),
     /// Remove what nothing needs: replaced snapshots, leftovers, layers in no snapshot
@@ -201,6 +206,8 @@ pub fn main() -> u8 {
         Command::Rmi(arguments) => snapshots::remove(&arguments),
         Command::Snapshot(command) => snapshots::snapshot(&command),
         Command::Volume(command) => volumes::run(&command),
+        Command::Export(arguments) => transfer::export(&arguments),
+        Command::Import(arguments) => transfer::import(&arguments),
         Command::Du(arguments) => disk::du(&arguments),
         Command::Gc(arguments) => disk::gc(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

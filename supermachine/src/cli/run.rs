@@ -132,7 +132,7 @@ pub struct Arguments {
     #[arg(
         value_name = "REF",
         help = "Image: a name in a registry, oci:DIR[:TAG], oci-archive:FILE, \
-                docker-archive:FILE, tar:FILE or rootfs:DIR; or a snapshot: snapshot:NAME, \
+                docker-archive:FILE, tar:FILE, rootfs:DIR or docker:NAME; or a snapshot: snapshot:NAME, \
                 its name, or the path of its directory"
     )]
     reference: String,

@@ -1,6 +1,6 @@
 //! `supermachine images`, `rmi` and `snapshot`: what was baked.
 
-use super::disk::{BLOCK_BYTES, mebibytes};
+use super::disk::mebibytes;
 use super::fork::{CreateArguments, create};
 use super::list::{List, ListOptions, Row, column};
 use super::machine::age;
@@ -8,6 +8,8 @@ use super::output::{complain, plain, print, print_json};
 use crate::error::with_causes;
 use crate::limits::REMOVAL_LOCK_TIMEOUT;
 use crate::running::unix_ms;
+use crate::store::BLOCK_BYTES;
+use crate::template::{IMAGE_FILE, ImageFile, MAX_IMAGE_FILE_BYTES};
 use crate::{Error, base, snapshots_dir};
 use snapshot::{Inspection, SnapshotError, Store};
 use std::io::ErrorKind;
@@ -62,7 +64,7 @@ pub struct Which {
     snapshot: String,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 fn store(dir: Option<&PathBuf>) -> Result<Option<Store>, Error> {
@@ -194,8 +196,11 @@ pub fn snapshot(command: &SnapshotCommand) -> Result<u8, Error> {
 fn inspect(which: &Which) -> Result<u8, Error> {
     let found = open(which)?;
     let manifest = found.manifest();
+    let image = image_of(&found)?;
     if which.json {
-        print_json(manifest, true)?;
+        let mut report = serde_json::json!(manifest);
+        report["image"] = serde_json::json!(image);
+        print_json(&report, true)?;
         return Ok(0);
     }
     let (machine, stamp) = (&manifest.machine, &manifest.machine.stamp);
@@ -217,8 +222,27 @@ fn inspect(which: &Which) -> Result<u8, Error> {
     for (name, value) in &machine.labels {
         line("label", &format!("{name}={value}"));
     }
+    // From the name to what is in the layers.
+    if let Some(image) = &image {
+        line("image", &image.reference);
+        line("manifest", image.chain.manifest.as_deref().unwrap_or("-"));
+        line("config", &image.digest);
+        for layer in &image.chain.layers {
+            line("layer", layer);
+        }
+    }
     print(&text)?;
     Ok(0)
+}
+
+/// What a snapshot says of its image, if it is of one.
+fn image_of(found: &Inspection) -> Result<Option<ImageFile>, Error> {
+    if !found.manifest().files.contains_key(IMAGE_FILE) {
+        return Ok(None);
+    }
+    let text = found.read_extra_file(IMAGE_FILE, MAX_IMAGE_FILE_BYTES)?;
+    // That of a later version says nothing here.
+    Ok(serde_json::from_slice(&text).ok())
 }
 
 fn verify(which: &Which) -> Result<u8, Error> {
@@ -247,7 +271,8 @@ fn verify(which: &Which) -> Result<u8, Error> {
     Ok(status)
 }
 
-fn open(which: &Which) -> Result<Inspection, Error> {
+/// A snapshot by its name or path, whatever it is of.
+pub fn open(which: &Which) -> Result<Inspection, Error> {
     let path = Path::new(&which.snapshot);
     if path.join("manifest.json").exists() {
         return Ok(Store::inspect_path(path)?);

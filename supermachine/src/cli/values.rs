@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, ExtraFile};
 
 /// Longest file of variables in bytes.
 const MAX_ENV_FILE_BYTES: u64 = 1 << 20;
@@ -17,20 +17,36 @@ pub type Pair = (OsString, OsString);
 
 /// Memory in MiB: a number of them, or one with a unit (`512m`, `1g`).
 pub fn memory_mib(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|char: char| !char.is_ascii_digit());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "expected a number of MiB, or one with a unit: 512m, 1g".to_owned())?;
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "m" | "mb" | "mib" => MIB,
-        "b" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "g" | "gb" | "gib" => 1 << 30,
-        other => return Err(format!("`{other}` is no unit: use b, k, m or g")),
-    };
-    let bytes = number.checked_mul(unit).ok_or("too much memory")?;
+    let bytes = bytes_in(text, MIB).map_err(|error| {
+        error.unwrap_or("expected a number of MiB, or one with a unit: 512m, 1g".to_owned())
+    })?;
     // Less than was asked for would be a surprise.
     usize::try_from(bytes.div_ceil(MIB)).map_err(|_| "too much memory".to_owned())
+}
+
+/// A size: a number of bytes, or one with a unit (`500m`, `20g`).
+pub fn bytes(text: &str) -> Result<u64, String> {
+    bytes_in(text, 1).map_err(|error| {
+        error.unwrap_or("expected a number of bytes, or one with a unit: 500m, 20g".to_owned())
+    })
+}
+
+/// Bytes, of a number in units of `unit` if it names none; the error is `None` for what
+/// is no number.
+fn bytes_in(text: &str, unit: u64) -> Result<u64, Option<String>> {
+    let digits = text.trim_end_matches(|char: char| !char.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| None)?;
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => unit,
+        "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => MIB,
+        "g" | "gb" | "gib" => 1 << 30,
+        other => return Err(Some(format!("`{other}` is no unit: use b, k, m or g"))),
+    };
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| Some("too many bytes".to_owned()))
 }
 
 /// Virtual CPUs: whole ones, however docker lets them be written.
@@ -98,6 +114,23 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A file for an image: `HOST:GUEST`, or `HOST:GUEST:MODE` with octal digits.
+pub fn extra_file(text: &str) -> Result<ExtraFile, String> {
+    let (host, rest) = text.split_once(':').ok_or("expected HOST:GUEST[:MODE]")?;
+    if host.is_empty() || rest.is_empty() {
+        return Err("expected HOST:GUEST[:MODE]".to_owned());
+    }
+    match rest.rsplit_once(':') {
+        None => Ok(ExtraFile::new(host, rest)),
+        Some((guest, mode)) => match u16::from_str_radix(mode, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(ExtraFile::new(host, guest).with_mode(mode)),
+            _ => Err(format!(
+                "`{mode}` is no mode: expected octal digits, such as 0600"
+            )),
+        },
+    }
+}
+
 /// The variables of files as docker reads them: one a line as on the command
 /// line, nothing is unquoted, lines that are empty or begin with `#` are left out.
 pub fn env_files(paths: &[PathBuf]) -> Result<Vec<Pair>, Error> {
@@ -158,6 +191,27 @@ mod tests {
             "99999999999999g",
         ] {
             assert!(memory_mib(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extra_files_have_two_paths_and_perhaps_a_mode() {
+        let plain = ExtraFile::new("a/b", "/c");
+        assert_eq!(extra_file("a/b:/c"), Ok(plain.clone()));
+        assert_eq!(extra_file("a/b:/c:0600"), Ok(plain.with_mode(0o600)));
+        for text in ["", "a", "a:", ":/c", "a:/c:", "a:/c:8", "a:/c:17777"] {
+            assert!(extra_file(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_unless_they_say_otherwise() {
+        assert_eq!(
+            (bytes("7"), bytes("2g"), bytes("3k")),
+            (Ok(7), Ok(2 << 30), Ok(3072))
+        );
+        for text in ["", "g", "-1", "1.5g", "99999999999999g"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 

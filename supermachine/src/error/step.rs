@@ -26,8 +26,8 @@ fn of_part(part: &Part) -> &'static str {
         }
         Part::Reference(ImageError::RegistryUnsupported { .. }) => "",
         Part::Reference(_) => {
-            "; write the name of an image in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] \
-             or docker-archive:FILE[:NAME:TAG]"
+            "; write the name of an image in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG], \
+             docker-archive:FILE[:NAME:TAG] or docker:NAME"
         }
         // Each says what to do.
         #[cfg(feature = "pull")]

@@ -180,6 +180,7 @@ fn of_others() -> Vec<Error> {
         SnapshotError::NotWritten { reason: text() }.into(),
         SnapshotError::Source(broken()).into(),
         SnapshotError::NotFound { name: text() }.into(),
+        SnapshotError::Bundle { reason: "odd" }.into(),
         SnapshotError::TooLarge {
             what: "it",
             found: 2,
@@ -304,6 +305,19 @@ fn every_failure_of_a_registry_says_what_to_do_next() {
         Helper {
             program: text(),
             reason: text(),
+        },
+        Engine {
+            socket: "/x".into(),
+            reason: text(),
+        },
+        Unverified {
+            name: text(),
+            digest: oci_bake::Digest::sha256_of(b""),
+            reason: text(),
+        },
+        NotInEngine {
+            socket: "/x".into(),
+            name: text(),
         },
         Processor,
         Cancelled,

@@ -5,6 +5,7 @@
 //! log. The supervisor holds a lock there as long as it lives, so that one which
 //! was killed is found out: then the last of these files is missing.
 
+use crate::assets::home;
 use crate::limits::OTHERS_END_PAUSE;
 use crate::limits::cli::SUPERVISOR_TIMEOUT;
 use crate::link::runtime_dir::{self, Occupant, Occupied};
@@ -121,9 +122,12 @@ pub fn all() -> Vec<Record> {
     found
 }
 
-/// Where the directories are: `supermachine/machines` in `XDG_STATE_HOME`, or in
-/// `~/.local/state`.
+/// Where the directories are: `machines` in `SUPERMACHINE_HOME`, or
+/// `supermachine/machines` in `XDG_STATE_HOME`, or in `~/.local/state`.
 fn root() -> Result<PathBuf, Error> {
+    if let Some(home) = home()? {
+        return Ok(home.join("machines"));
+    }
     let set = std::env::var_os("XDG_STATE_HOME").filter(|value| !value.is_empty());
     let state = set.map(PathBuf::from);
     let home = || {

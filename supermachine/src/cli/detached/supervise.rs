@@ -5,14 +5,15 @@ use super::clients::{Attachable, Told};
 use super::log::Writer;
 use super::record::{Ended, Record, Started};
 use crate::cli::command::{self, Options};
+use crate::cli::control;
 use crate::cli::net_log::NetLog;
 use crate::cli::signals::{Audience, Forwarder};
-use crate::cli::{control, fork};
 use crate::deadline::Deadline;
 use crate::error::with_causes;
 use crate::exec::{self, Channel, ExecId, ExecStatus, StreamOffsets};
 use crate::limits::OVERRUN_TIMEOUT;
 use crate::running::unix_ms;
+use crate::store::remove_unless_used;
 use crate::{Error, Vm};
 use rustix::fs::{Mode, OFlags};
 use std::fmt;
@@ -117,7 +118,7 @@ pub fn supervise(
     let written = record.set_ended(&ended);
     if let Some(snapshot) = &record.about.snapshot {
         // What stays is removed by `gc`.
-        let _ = fork::remove_unless_used(snapshot);
+        let _ = remove_unless_used(snapshot);
     }
     if record.about.remove {
         drop(occupied);
