@@ -61,6 +61,11 @@ export interface Pool {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+export interface TcpForwarder {
+  /** Stops it at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
 /** What an image is baked from, and how. */
 export interface BuildOptions {
   /**
@@ -371,6 +376,15 @@ export interface StartOptions {
   mounts?: Array<MountSpec>
 }
 
+/** A port of the host that leads to one of a guest. */
+export declare class TcpForwarder {
+  private constructor()
+  /** Where it listens, as `127.0.0.1:54321`. */
+  get localAddr(): string
+  /** Takes no more connections. Those that are open go on. Once more does nothing. */
+  stop(): Promise<void>
+}
+
 /** A machine, of a pool or of its own, until it is released. */
 export declare class Vm {
   private constructor()
@@ -399,6 +413,11 @@ export declare class Vm {
   copyIn(hostPath: string, guestPath: string): Promise<Copied>
   /** Copies a tree out of the guest. */
   copyOut(guestPath: string, hostPath: string): Promise<Copied>
+  /**
+   * Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
+   * one that is free. It does until it is stopped, or the machine is released.
+   */
+  exposeTcp(hostPort: number, guestPort: number): Promise<TcpForwarder>
   /** Sends the workload a signal. */
   workloadSignal(signum: number): Promise<void>
   /** Tells how the workload is doing. */

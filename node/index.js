@@ -261,7 +261,7 @@ class Output {
 }
 
 function dress(native) {
-  const { Pool, Vm, WarmupVm, ExecChild } = native
+  const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder } = native
   // Its own functions cannot be replaced, so the class is: the prototype is the same,
   // and so `instanceof` holds.
   function Image() {
@@ -295,7 +295,7 @@ function dress(native) {
     wrapped(prototype, 'readFile')
   }
   for (const name of [
-    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'workloadSignal',
+    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp', 'workloadSignal',
     'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
     'dispose'
   ]) {
@@ -323,12 +323,15 @@ function dress(native) {
     })
   }
 
+  wrapped(TcpForwarder.prototype, 'stop')
+
   if (Symbol.asyncDispose) {
+    TcpForwarder.prototype[Symbol.asyncDispose] = TcpForwarder.prototype.stop
     Vm.prototype[Symbol.asyncDispose] = Vm.prototype.release
     Pool.prototype[Symbol.asyncDispose] = Pool.prototype.shutdown
   }
   if (Symbol.dispose) Vm.prototype[Symbol.dispose] = Vm.prototype.letGo
-  return { Image, Pool, Vm, WarmupVm, ExecChild }
+  return { Image, Pool, Vm, WarmupVm, ExecChild, TcpForwarder }
 }
 
 /** Classes that say at the first call why there is nothing behind them. */
@@ -341,7 +344,8 @@ function absent(error) {
     Pool: class Pool {},
     Vm: class Vm {},
     WarmupVm: class WarmupVm {},
-    ExecChild: class ExecChild {}
+    ExecChild: class ExecChild {},
+    TcpForwarder: class TcpForwarder {}
   }
 }
 

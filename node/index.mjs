@@ -7,6 +7,7 @@ export const {
   Vm,
   WarmupVm,
   ExecChild,
+  TcpForwarder,
   SupermachineError,
   ConfigurationError,
   NotFoundError,

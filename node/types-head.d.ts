@@ -60,3 +60,8 @@ export interface Pool {
   /** Shuts the pool down at the end of a block with `await using`. */
   [Symbol.asyncDispose](): Promise<void>
 }
+
+export interface TcpForwarder {
+  /** Stops it at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}

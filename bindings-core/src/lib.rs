@@ -29,6 +29,6 @@ pub use options::{
 };
 pub use supermachine::{
     Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, PoolMetrics, PoolStats,
-    WorkloadState, WorkloadStatus,
+    TcpForwarder, WorkloadState, WorkloadStatus,
 };
 pub use warmup::{Warmup, WarmupVm};

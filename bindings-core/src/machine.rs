@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
-use supermachine::{Copied, CopyOptions, ExecOutcome, FileInfo, WorkloadStatus};
+use supermachine::{Copied, CopyOptions, ExecOutcome, FileInfo, TcpForwarder, WorkloadStatus};
 
 use crate::numbers::fitting;
 use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result};
@@ -153,6 +153,17 @@ impl Machine {
     pub async fn copy_out(&self, guest: String, host: PathBuf) -> Result<Copied> {
         let options = CopyOptions::default();
         of!(self, vm => vm.copy_out(guest, host, options))
+    }
+
+    /// Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
+    /// one that is free.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::expose_tcp`].
+    pub async fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Result<TcpForwarder> {
+        let host_port = fitting("hostPort", host_port, 0)?;
+        let guest_port = fitting("guestPort", guest_port, 1)?;
+        of!(self, vm => vm.expose_tcp(host_port, guest_port))
     }
 
     /// Sends the workload a signal.

@@ -6,8 +6,9 @@ use crate::results::{Copied, ExecOutput, FileInfo, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
 use crate::{CancelToken, Result, thrown};
 use bindings_core as core;
-use napi::bindgen_prelude::{Buffer, Env, PromiseRaw};
+use napi::bindgen_prelude::{Buffer, Env, PromiseRaw, spawn_blocking};
 use napi_derive::napi;
+use std::sync::Arc;
 
 /// A baked image: what machines are copies of.
 #[napi]
@@ -209,6 +210,14 @@ impl Vm {
         Ok(copied.map_err(thrown)?.into())
     }
 
+    /// Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
+    /// one that is free. It does until it is stopped, or the machine is released.
+    #[napi]
+    pub async fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Result<TcpForwarder> {
+        let exposed = self.0.expose_tcp(host_port, guest_port).await;
+        Ok(TcpForwarder(Arc::new(exposed.map_err(thrown)?)))
+    }
+
     /// Sends the workload a signal.
     #[napi]
     pub async fn workload_signal(&self, signum: f64) -> Result<()> {
@@ -292,5 +301,26 @@ impl Vm {
     #[napi(skip_typescript)]
     pub fn let_go(&self) {
         self.0.let_go();
+    }
+}
+
+/// A port of the host that leads to one of a guest.
+#[napi]
+pub struct TcpForwarder(Arc<core::TcpForwarder>);
+
+#[napi]
+impl TcpForwarder {
+    /// Where it listens, as `127.0.0.1:54321`.
+    #[napi(getter)]
+    pub fn local_addr(&self) -> String {
+        self.0.local_addr().to_string()
+    }
+
+    /// Takes no more connections. Those that are open go on. Once more does nothing.
+    #[napi]
+    pub async fn stop(&self) -> Result<()> {
+        let forwarder = self.0.clone();
+        let stopped = spawn_blocking(move || forwarder.stop()).await;
+        stopped.map_err(|_| thrown(core::BindingError::aborted()))
     }
 }

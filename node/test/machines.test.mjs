@@ -161,6 +161,30 @@ describe('a pool of machines', () => {
     await Promise.all([vm.release(), child.release(), copy.release()])
   })
 
+  test('ports of the guest are reached from the host until they are stopped', async () => {
+    const vm = await pool.acquire()
+    await vm.writeFile('/root/page', 'served')
+    const server = await vm.spawn({ argv: ['httpd', '-f', '-p', '127.0.0.1:8000', '-h', '/root'] })
+    const port = await vm.exposeTcp(0, 8000)
+    const fetched = async () => {
+      for (;;) {
+        try {
+          return await (await fetch(`http://${port.localAddr}/page`)).text()
+        } catch (error) {
+          // The server is about to listen.
+          if (!['ECONNRESET', 'ECONNREFUSED', 'UND_ERR_SOCKET'].includes(error.cause?.code)) throw error
+          await new Promise((again) => setTimeout(again, 50))
+        }
+      }
+    }
+    assert.equal(await fetched(), 'served')
+    await port.stop()
+    await port.stop()
+    await assert.rejects(fetch(`http://${port.localAddr}/page`))
+    await server.signal(9)
+    await vm.release()
+  })
+
   test('what cannot be is refused as an error of a class, with a code', async () => {
     const vm = await pool.acquire()
     const refused = (call) =>
@@ -185,6 +209,8 @@ describe('a pool of machines', () => {
     await refused(Image.build({ ref, warmup: 'no function', snapshotsDir }))
     await refused(image.pool({ max: NaN }))
     await refused(vm.fork(0.5))
+    await refused(vm.exposeTcp(-1, 80))
+    await refused(vm.exposeTcp(0, 70_000))
     assert.equal((await vm.exec({ argv: ['echo', 'well'] })).stdout.toString(), 'well\n')
     await vm.release()
   })

@@ -25,6 +25,7 @@ gives! {
     core::Pool => Pool,
     core::Machine => Vm::from,
     core::Child => Child::from,
+    core::TcpForwarder => TcpForwarder,
 }
 
 impl Gives for Vec<core::Machine> {
@@ -190,6 +191,10 @@ impl Vm {
         self.call(|vm| async move { vm.copy_out(guest, host).await })
     }
 
+    fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Call {
+        self.call(|vm| async move { vm.expose_tcp(host_port, guest_port).await })
+    }
+
     fn workload_signal(&self, number: f64) -> Call {
         self.call(|vm| async move { vm.workload_signal(number).await })
     }
@@ -287,5 +292,22 @@ impl Child {
 
     fn wait(&self) -> Call {
         self.call(|child| async move { child.wait().await })
+    }
+}
+
+/// A port of the host that leads to one of a guest.
+#[pyclass(frozen)]
+pub struct TcpForwarder(core::TcpForwarder);
+
+#[pymethods]
+impl TcpForwarder {
+    #[getter]
+    fn local_addr(&self) -> (String, u16) {
+        let address = self.0.local_addr();
+        (address.ip().to_string(), address.port())
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.0.stop());
     }
 }

@@ -42,6 +42,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<classes::Pool>()?;
     module.add_class::<classes::Vm>()?;
     module.add_class::<classes::Child>()?;
+    module.add_class::<classes::TcpForwarder>()?;
     module.add_class::<warmup::WarmupVm>()?;
     module.add_function(wrap_pyfunction!(install, module)?)
 }

@@ -37,6 +37,7 @@ from ._options import (
     StagedFile,
     WorkloadStatus,
 )
+from ._ports import TcpForwarder
 from ._sync import Child, Image, Pool, Vm
 from ._warmup import WarmupVm
 
@@ -61,6 +62,7 @@ __all__ = [
     "PoolStats",
     "StagedFile",
     "SupermachineError",
+    "TcpForwarder",
     "TimedOutError",
     "Vm",
     "WarmupVm",

@@ -22,6 +22,7 @@ from ._options import (
     PoolStats,
     WorkloadStatus,
 )
+from ._ports import TcpForwarder
 from ._warmup import WarmupVm, on_thread
 
 __all__ = ["Image", "Pool", "Vm", "Child"]
@@ -184,6 +185,14 @@ class Vm:
     def copy_out(self, guest: str, host: Path) -> Copied:
         """Copies a tree out of the guest."""
         return Copied(**wait(self._native.copy_out(guest, os.fspath(host))))
+
+    def expose_tcp(self, host_port: int, guest_port: int) -> TcpForwarder:
+        """Has a TCP port of the host's loopback interface lead to one of the guest.
+
+        0 takes a port that is free. It does until it is stopped, or the machine is
+        released.
+        """
+        return TcpForwarder(wait(self._native.expose_tcp(host_port, guest_port)))
 
     def workload_signal(self, number: int) -> None:
         """Sends the workload a signal."""

@@ -2,13 +2,18 @@
 SUPERMACHINE_WORKER, and TEST_IMAGE with busybox in it."""
 
 import asyncio
+import http.client
 import os
 import pathlib
 import signal
+import socket
 import sys
 import tempfile
 import threading
+import time
 import unittest
+import urllib.error
+import urllib.request
 
 import supermachine
 from supermachine import (
@@ -128,6 +133,24 @@ class Machines(unittest.TestCase):
                 self.assertEqual(child.read_file("/root/state"), b"before")
                 self.assertEqual(copy.read_file("/root/state"), b"before")
             self.assertGreater(vm.stats()["memory"]["guest_bytes"], 0)
+
+    def test_ports_of_the_guest_are_reached_until_they_are_stopped(self) -> None:
+        with self.pool.acquire() as vm:
+            vm.write_file("/root/page", "served")
+            server = vm.spawn(["httpd", "-f", "-p", "127.0.0.1:8000", "-h", "/root"])
+            with vm.expose_tcp(0, 8000) as port:
+                host, number = port.local_addr
+                while True:
+                    try:
+                        with urllib.request.urlopen(f"http://{host}:{number}/page") as page:
+                            self.assertEqual(page.read(), b"served")
+                        break
+                    except (ConnectionError, http.client.HTTPException, urllib.error.URLError):
+                        # The server is about to listen.
+                        time.sleep(0.05)
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection((host, number))
+            server.signal(9)
 
     def test_an_interrupt_ends_a_call_and_the_machine_is_free(self) -> None:
         with self.pool.acquire() as vm:
