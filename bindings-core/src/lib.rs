@@ -24,8 +24,8 @@ pub use image::{Image, Pool};
 pub use installation::{Installation, install};
 pub use machine::Machine;
 pub use options::{
-    Assign, BuildOptions, ExecOptions, MountOptions, NetworkOptions, PoolOptions, StagedFile,
-    StartOptions,
+    Assign, BuildOptions, ExecOptions, ExtraFileOptions, MountOptions, NetworkOptions, PoolOptions,
+    StagedFile, StartOptions, VolumeOptions,
 };
 pub use supermachine::{
     Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, PoolMetrics, PoolStats,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use supermachine::{
-    Command, MountSpec, Network, NetworkPolicy, NetworkRule, OciImageBuilder, PoolBuilder,
-    PullPolicy, SymlinkPolicy, VmConfig,
+    Command, ExtraFile, MountSpec, Network, NetworkPolicy, NetworkRule, OciImageBuilder,
+    PoolBuilder, PullPolicy, SymlinkPolicy, VmConfig, VolumeSpec,
 };
 
 use crate::numbers::{fitting, milliseconds, optional};
@@ -44,8 +44,12 @@ pub struct BuildOptions {
     pub guest_port: Option<f64>,
     /// Capture the machine when its workload listens.
     pub listener_required: bool,
+    /// Files of the host that become part of the image.
+    pub extra_files: Vec<ExtraFileOptions>,
     /// Directories of the host.
     pub mounts: Vec<MountOptions>,
+    /// Volumes that machines will have.
+    pub volumes: Vec<VolumeOptions>,
     /// Tells warm-ups apart.
     pub warmup_tag: Option<String>,
     /// Where snapshots are kept.
@@ -92,8 +96,14 @@ impl BuildOptions {
         if let Some(port) = optional("guestPort", self.guest_port, 1)? {
             builder = builder.guest_port(port);
         }
+        for file in self.extra_files {
+            builder = builder.extra_files([file.file()?]);
+        }
         for mount in self.mounts {
             builder = builder.with_mount(mount.spec()?);
+        }
+        for volume in self.volumes {
+            builder = builder.with_volume(volume.spec()?);
         }
         if let Some(tag) = self.warmup_tag {
             builder = builder.with_warmup_tag(tag);
@@ -113,6 +123,48 @@ fn pull_policy(text: &str) -> Result<PullPolicy> {
         _ => Err(BindingError::invalid(format!(
             "pullPolicy must be always, missing or never, not {text:?}"
         ))),
+    }
+}
+
+/// A file of the host that becomes part of an image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExtraFileOptions {
+    /// The file.
+    pub host_path: PathBuf,
+    /// Where the guest has it.
+    pub guest_path: String,
+    /// Permission bits; those of the file if absent.
+    pub mode: Option<f64>,
+}
+
+impl ExtraFileOptions {
+    fn file(self) -> Result<ExtraFile> {
+        let file = ExtraFile::new(self.host_path, self.guest_path);
+        Ok(match optional("mode", self.mode, 0)? {
+            Some(mode) => file.with_mode(mode),
+            None => file,
+        })
+    }
+}
+
+/// A disk that outlives machines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VolumeOptions {
+    /// Its name; it is made if there is none.
+    pub name: String,
+    /// Its least size.
+    pub size_mib: Option<f64>,
+    /// Where the guest has it.
+    pub mount_point: String,
+}
+
+impl VolumeOptions {
+    fn spec(self) -> Result<VolumeSpec> {
+        let spec = VolumeSpec::new(self.name, self.mount_point);
+        Ok(match optional("sizeMib", self.size_mib, 1)? {
+            Some(mib) => spec.with_size_mib(mib),
+            None => spec,
+        })
     }
 }
 
@@ -256,6 +308,8 @@ pub struct StartOptions {
     pub network: Option<NetworkOptions>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Vec<MountOptions>,
+    /// Volumes, as many as the image was baked with.
+    pub volumes: Vec<VolumeOptions>,
 }
 
 impl StartOptions {
@@ -278,6 +332,9 @@ impl StartOptions {
         }
         for mount in self.mounts {
             config = config.with_mount(mount.spec()?);
+        }
+        for volume in self.volumes {
+            config = config.with_volume(volume.spec()?);
         }
         Ok(config)
     }

@@ -39,12 +39,40 @@ pub struct BuildOptions {
     pub guest_port: Option<f64>,
     /// Capture the machine when its workload listens on that port.
     pub listener_required: Option<bool>,
+    /// Files of the host that become part of the image. What is in them is part of the
+    /// snapshot's key: another content, another bake.
+    pub extra_files: Option<Vec<ExtraFile>>,
     /// Directories of the host that each machine is given.
     pub mounts: Option<Vec<MountSpec>>,
+    /// Volumes that machines will have, each named anew in `start`. They are not there
+    /// while the image is baked.
+    pub volumes: Option<Vec<VolumeSpec>>,
     /// Tells warm-ups apart: another tag, another snapshot; `default` by default.
     pub warmup_tag: Option<String>,
     /// Where snapshots are kept; `~/.local/supermachine-snapshots` by default.
     pub snapshots_dir: Option<String>,
+}
+
+/// A file of the host that becomes part of an image.
+#[napi(object, object_to_js = false)]
+pub struct ExtraFile {
+    /// The file.
+    pub host_path: String,
+    /// Where the guest has it.
+    pub guest_path: String,
+    /// Permission bits; those of the file by default.
+    pub mode: Option<f64>,
+}
+
+/// A disk that outlives machines: ext4, of one machine at a time.
+#[napi(object, object_to_js = false)]
+pub struct VolumeSpec {
+    /// Its name. It is made, empty, if there is none.
+    pub name: String,
+    /// Its least size in MiB; 1,024 by default.
+    pub size_mib: Option<f64>,
+    /// Where the guest has it.
+    pub mount_point: String,
 }
 
 /// A directory of the host that a guest may mount.
@@ -123,6 +151,8 @@ pub struct StartOptions {
     pub network: Option<NetworkOptions>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
+    /// Volumes, as many as the image was baked with.
+    pub volumes: Option<Vec<VolumeSpec>>,
 }
 
 /// Columns and rows of a terminal.
@@ -204,6 +234,17 @@ fn mounts(mounts: Option<Vec<MountSpec>>) -> Vec<core::MountOptions> {
         .collect()
 }
 
+fn volumes(volumes: Option<Vec<VolumeSpec>>) -> Vec<core::VolumeOptions> {
+    let volumes = volumes.unwrap_or_default().into_iter();
+    volumes
+        .map(|volume| core::VolumeOptions {
+            name: volume.name,
+            size_mib: volume.size_mib,
+            mount_point: volume.mount_point,
+        })
+        .collect()
+}
+
 impl From<BuildOptions> for core::BuildOptions {
     fn from(from: BuildOptions) -> Self {
         // Variables in one order, whatever order the map has: the snapshot's key.
@@ -225,7 +266,18 @@ impl From<BuildOptions> for core::BuildOptions {
             labels,
             guest_port: from.guest_port,
             listener_required: from.listener_required.unwrap_or_default(),
+            extra_files: from
+                .extra_files
+                .unwrap_or_default()
+                .into_iter()
+                .map(|file| core::ExtraFileOptions {
+                    host_path: file.host_path.into(),
+                    guest_path: file.guest_path,
+                    mode: file.mode,
+                })
+                .collect(),
             mounts: mounts(from.mounts),
+            volumes: volumes(from.volumes),
             warmup_tag: from.warmup_tag,
             snapshots_dir: from.snapshots_dir.map(Into::into),
         }
@@ -252,6 +304,7 @@ impl From<StartOptions> for core::StartOptions {
             hostname: from.hostname,
             network: from.network.map(Into::into),
             mounts: mounts(from.mounts),
+            volumes: volumes(from.volumes),
         }
     }
 }

@@ -185,6 +185,21 @@ describe('a pool of machines', () => {
     await vm.release()
   })
 
+  test('extra files are part of the image, and volumes outlive machines', async () => {
+    const file = path.join(scratch, 'app.toml')
+    fs.writeFileSync(file, 'answer = 42')
+    const extraFiles = [{ hostPath: file, guestPath: '/etc/app.toml', mode: 0o600 }]
+    const volumes = [{ name: 'node-test', sizeMib: 64, mountPoint: '/data' }]
+    const image = await Image.build({ ref, snapshotsDir, extraFiles, volumes })
+    for (const [script, said] of [['cat /etc/app.toml > /data/kept', ''], ['cat /data/kept', 'answer = 42']]) {
+      const vm = await image.start({ volumes })
+      const out = await vm.exec({ argv: ['sh', '-c', script] })
+      assert.deepEqual([out.stdout.toString(), out.stderr.toString()], [said, ''])
+      assert.equal((await vm.stat('/etc/app.toml')).mode & 0o777, 0o600)
+      await vm.release()
+    }
+  })
+
   test('what cannot be is refused as an error of a class, with a code', async () => {
     const vm = await pool.acquire()
     const refused = (call) =>

@@ -31,6 +31,31 @@ impl<'py> Said<'_, 'py> {
         mounts.iter().map(mount).collect()
     }
 
+    fn volumes(&self) -> PyResult<Vec<core::VolumeOptions>> {
+        let volumes: Vec<(String, Option<f64>, String)> = self.get("volumes")?.unwrap_or_default();
+        let volumes = volumes.into_iter();
+        Ok(volumes
+            .map(|(name, size_mib, mount_point)| core::VolumeOptions {
+                name,
+                size_mib,
+                mount_point,
+            })
+            .collect())
+    }
+
+    fn extra_files(&self) -> PyResult<Vec<core::ExtraFileOptions>> {
+        let files: Vec<(PathBuf, String, Option<f64>)> =
+            self.get("extra_files")?.unwrap_or_default();
+        let files = files.into_iter();
+        Ok(files
+            .map(|(host_path, guest_path, mode)| core::ExtraFileOptions {
+                host_path,
+                guest_path,
+                mode,
+            })
+            .collect())
+    }
+
     fn network(&self) -> PyResult<Option<core::NetworkOptions>> {
         let said: Option<Bound<'py, PyDict>> = self.get("network")?;
         let Some(said) = &said else {
@@ -74,7 +99,9 @@ pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
         labels: said.assign("labels")?,
         guest_port: said.get("guest_port")?,
         listener_required: said.get("listener_required")?.unwrap_or_default(),
+        extra_files: said.extra_files()?,
         mounts: said.mounts()?,
+        volumes: said.volumes()?,
         warmup_tag: said.get("warmup_tag")?,
         snapshots_dir: said.get("snapshots_dir")?,
     })
@@ -89,6 +116,7 @@ pub fn start(said: &Bound<'_, PyDict>) -> PyResult<core::StartOptions> {
         hostname: said.get("hostname")?,
         network: said.network()?,
         mounts: said.mounts()?,
+        volumes: said.volumes()?,
     })
 }
 

@@ -30,6 +30,24 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class ExtraFile:
+    """A file of the host that becomes part of an image; its mode unless one is given."""
+
+    host_path: Path
+    guest_path: str
+    mode: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A disk that outlives machines: ext4, of one machine at a time, made if need be."""
+
+    name: str
+    mount_point: str
+    size_mib: Optional[int] = None
+
+
+@dataclass(frozen=True)
 class Network:
     """What a guest may reach: hosts (``*.example.com``) and networks (``10.1.0.0/16``).
 
@@ -173,6 +191,11 @@ def mounts_of(given: Sequence[Mount]) -> List[Dict[str, Any]]:
     ]
 
 
+def volumes_of(given: Sequence[Volume]) -> List[Tuple[str, Optional[int], str]]:
+    """The same for the native part."""
+    return [(volume.name, volume.size_mib, volume.mount_point) for volume in given]
+
+
 def network_of(given: Optional[Network]) -> Optional[Dict[str, Any]]:
     """The same for the native part."""
     if given is None:
@@ -259,6 +282,7 @@ def machine(
     hostname: Optional[str] = None,
     network: Optional[Network] = None,
     mounts: Sequence[Mount] = (),
+    volumes: Sequence[Volume] = (),
 ) -> Dict[str, Any]:
     """The options of a machine for the native part."""
     return {
@@ -268,6 +292,7 @@ def machine(
         "hostname": hostname,
         "network": network_of(network),
         "mounts": mounts_of(mounts),
+        "volumes": volumes_of(volumes),
     }
 
 
@@ -286,7 +311,9 @@ def image(
     labels: Optional[Mapping[str, str]] = None,
     guest_port: Optional[int] = None,
     listener_required: bool = False,
+    extra_files: Sequence[ExtraFile] = (),
     mounts: Sequence[Mount] = (),
+    volumes: Sequence[Volume] = (),
     warmup_tag: Optional[str] = None,
     snapshots_dir: Optional[Path] = None,
 ) -> Dict[str, Any]:
@@ -307,7 +334,11 @@ def image(
         "labels": variables("labels", labels),
         "guest_port": guest_port,
         "listener_required": listener_required,
+        "extra_files": [
+            (os.fspath(file.host_path), file.guest_path, file.mode) for file in extra_files
+        ],
         "mounts": mounts_of(mounts),
+        "volumes": volumes_of(volumes),
         "warmup_tag": warmup_tag,
         "snapshots_dir": None if snapshots_dir is None else os.fspath(snapshots_dir),
     }

@@ -46,8 +46,8 @@ class Image:
         ``warmup`` is called with the machine before it is captured: what it leaves in
         memory and in files, every copy has. Options: ``name``, ``memory_mib``,
         ``vcpus``, ``pull_policy``, ``cmd``, ``entrypoint``, ``env``, ``workdir``,
-        ``user``, ``labels``, ``guest_port``, ``listener_required``, ``mounts``,
-        ``warmup_tag``, ``snapshots_dir``.
+        ``user``, ``labels``, ``guest_port``, ``listener_required``, ``extra_files``,
+        ``mounts``, ``volumes``, ``warmup_tag``, ``snapshots_dir``.
         """
         call = _native.Image.build(_options.image(ref, **options), on_thread(warmup))
         return Image(wait(call))
@@ -69,7 +69,8 @@ class Image:
     def start(self, **options: Any) -> "Vm":
         """Starts a machine that belongs to no pool.
 
-        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``, ``mounts``.
+        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``, ``mounts``,
+        ``volumes``.
         """
         return Vm(wait(self._native.start(_options.machine(**options))))
 

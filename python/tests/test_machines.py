@@ -152,6 +152,22 @@ class Machines(unittest.TestCase):
                 socket.create_connection((host, number))
             server.signal(9)
 
+    def test_extra_files_are_part_of_the_image_and_volumes_outlive_machines(self) -> None:
+        file = pathlib.Path(SCRATCH.name) / "app.toml"
+        file.write_text("answer = 42")
+        volume = supermachine.Volume("python-test", "/data", size_mib=64)
+        image = Image.build(
+            REF,
+            snapshots_dir=SNAPSHOTS,
+            extra_files=[supermachine.ExtraFile(file, "/etc/app.toml", mode=0o600)],
+            volumes=[volume],
+        )
+        for script, said in [("cat /etc/app.toml > /data/kept", b""), ("cat /data/kept", b"answer = 42")]:
+            with image.start(volumes=[volume]) as vm:
+                out = vm.exec(["sh", "-c", script])
+                self.assertEqual((out.stdout, out.stderr), (said, b""))
+                self.assertEqual(vm.stat("/etc/app.toml").mode & 0o777, 0o600)
+
     def test_an_interrupt_ends_a_call_and_the_machine_is_free(self) -> None:
         with self.pool.acquire() as vm:
             main = threading.main_thread().ident

@@ -42,6 +42,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
             name: None,
             console: false,
             mounts: Vec::new(),
+            volumes: Vec::new(),
             ..config.clone()
         };
         let vm = Vm::boot(&Image::bare(), &bare)?;
@@ -64,7 +65,6 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
 }
 
 /// Where the bases of a directory of snapshots are.
-#[cfg(feature = "cli")]
 pub fn directory(root: &Path) -> std::path::PathBuf {
     root.join(DIRECTORY)
 }

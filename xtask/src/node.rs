@@ -152,6 +152,7 @@ pub fn test() -> Result<()> {
             .current_dir(directory())
             .env("SUPERMACHINE_NATIVE", &native)
             .env("SUPERMACHINE_SNAPSHOTS", scratch.join("snapshots"))
+            .env("SUPERMACHINE_VOLUMES", scratch.join("volumes"))
             .env("TMPDIR", &scratch)
             .env("TEST_IMAGE", &image);
         command

@@ -90,6 +90,7 @@ pub fn test() -> Result<()> {
             .env("PYTHONPATH", &path)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("SUPERMACHINE_WORKER", worker)
+            .env("SUPERMACHINE_VOLUMES", scratch.join("volumes"))
             .env("TMPDIR", &scratch)
             .env("TEST_IMAGE", image),
     )?;

@@ -7,7 +7,6 @@
 mod extract;
 mod gather;
 mod methods;
-#[cfg(feature = "cli")]
 pub(crate) mod mounts;
 mod tar;
 mod whole;

@@ -1,10 +1,14 @@
 //! What is mounted in a running guest, by the agent's own program.
 
-use super::{DIRECTORY_MODE, absolute, ask, check, tool};
+#[cfg(feature = "cli")]
+use super::DIRECTORY_MODE;
+use super::{absolute, ask, check, tool};
+#[cfg(feature = "cli")]
 use crate::exec::Opens;
 use crate::limits::VOLUME_FLUSH_TIMEOUT;
 use crate::{Error, Vm, VolumeSpec};
 
+#[cfg(feature = "cli")]
 /// A file system in the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tmpfs {
@@ -15,6 +19,7 @@ pub(crate) struct Tmpfs {
     pub options: String,
 }
 
+#[cfg(feature = "cli")]
 /// Mounts one, over what is there; the directory is made if it is not.
 pub(crate) fn mount_tmpfs(on: &dyn Opens, tmpfs: &Tmpfs) -> Result<(), Error> {
     let flags = tmpfs.flags.to_string();
@@ -23,6 +28,7 @@ pub(crate) fn mount_tmpfs(on: &dyn Opens, tmpfs: &Tmpfs) -> Result<(), Error> {
     ask(on, &words).map(drop)
 }
 
+#[cfg(feature = "cli")]
 /// Has the guest's root, and all that is not a mount of its own, refuse writes from
 /// here on. `working_dir`, where a command is to start, is made before if it is not
 /// there.
