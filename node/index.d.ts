@@ -100,8 +100,18 @@ export interface BuildOptions {
   guestPort?: number
   /** Capture the machine when its workload listens on that port. */
   listenerRequired?: boolean
+  /**
+   * Files of the host that become part of the image. What is in them is part of the
+   * snapshot's key: another content, another bake.
+   */
+  extraFiles?: Array<ExtraFile>
   /** Directories of the host that each machine is given. */
   mounts?: Array<MountSpec>
+  /**
+   * Volumes that machines will have, each named anew in `start`. They are not there
+   * while the image is baked.
+   */
+  volumes?: Array<VolumeSpec>
   /** Tells warm-ups apart: another tag, another snapshot; `default` by default. */
   warmupTag?: string
   /** Where snapshots are kept; `~/.local/supermachine-snapshots` by default. */
@@ -215,6 +225,16 @@ export interface ExecWaitResult {
   durationMs: number
   /** Which command of a chain ended last; 0 for the first. */
   step: number
+}
+
+/** A file of the host that becomes part of an image. */
+export interface ExtraFile {
+  /** The file. */
+  hostPath: string
+  /** Where the guest has it. */
+  guestPath: string
+  /** Permission bits; those of the file by default. */
+  mode?: number
 }
 
 /** What the guest says of a file. */
@@ -374,6 +394,8 @@ export interface StartOptions {
   network?: NetworkOptions
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
+  /** Volumes, as many as the image was baked with. */
+  volumes?: Array<VolumeSpec>
 }
 
 /** A port of the host that leads to one of a guest. */
@@ -445,6 +467,16 @@ export declare class Vm {
   release(): Promise<void>
   /** The same as `release`. */
   dispose(): Promise<void>
+}
+
+/** A disk that outlives machines: ext4, of one machine at a time. */
+export interface VolumeSpec {
+  /** Its name. It is made, empty, if there is none. */
+  name: string
+  /** Its least size in MiB; 1,024 by default. */
+  sizeMib?: number
+  /** Where the guest has it. */
+  mountPoint: string
 }
 
 /** The machine that a warm-up is given, until its promise is settled. */
