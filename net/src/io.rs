@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::dns::Family;
 
@@ -153,4 +153,8 @@ pub trait Io {
 
     /// Whether the host has a way to public IPv6 addresses now.
     fn has_ipv6(&mut self) -> bool;
+
+    /// Whether an address is one of the host's own: what listens there hears the host
+    /// itself, past whatever keeps others away.
+    fn is_own(&mut self, address: IpAddr) -> bool;
 }

@@ -166,13 +166,15 @@ describe('a pool of machines', () => {
     await vm.writeFile('/root/page', 'served')
     const server = await vm.spawn({ argv: ['httpd', '-f', '-p', '127.0.0.1:8000', '-h', '/root'] })
     const port = await vm.exposeTcp(0, 8000)
+    const giveUp = Date.now() + 60_000
     const fetched = async () => {
       for (;;) {
         try {
           return await (await fetch(`http://${port.localAddr}/page`)).text()
         } catch (error) {
           // The server is about to listen.
-          if (!['ECONNRESET', 'ECONNREFUSED', 'UND_ERR_SOCKET'].includes(error.cause?.code)) throw error
+          const soon = ['ECONNRESET', 'ECONNREFUSED', 'UND_ERR_SOCKET'].includes(error.cause?.code)
+          if (!soon || Date.now() > giveUp) throw error
           await new Promise((again) => setTimeout(again, 50))
         }
       }

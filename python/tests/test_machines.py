@@ -140,6 +140,7 @@ class Machines(unittest.TestCase):
             server = vm.spawn(["httpd", "-f", "-p", "127.0.0.1:8000", "-h", "/root"])
             with vm.expose_tcp(0, 8000) as port:
                 host, number = port.local_addr
+                give_up = time.monotonic() + 60
                 while True:
                     try:
                         with urllib.request.urlopen(f"http://{host}:{number}/page") as page:
@@ -147,6 +148,8 @@ class Machines(unittest.TestCase):
                         break
                     except (ConnectionError, http.client.HTTPException, urllib.error.URLError):
                         # The server is about to listen.
+                        if time.monotonic() > give_up:
+                            raise
                         time.sleep(0.05)
             with self.assertRaises(ConnectionRefusedError):
                 socket.create_connection((host, number))

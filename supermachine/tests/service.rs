@@ -187,7 +187,12 @@ fn a_description_of_a_saved_machine_does_what_it_says() {
     for socket in [&mux, &exec] {
         UnixStream::connect(socket).unwrap();
     }
-    std::net::TcpStream::connect(vm.http().unwrap().local_addr()).unwrap();
+    let mut http = std::net::TcpStream::connect(vm.http().unwrap().local_addr()).unwrap();
+    http.set_read_timeout(Some(PATIENCE)).unwrap();
+    http.write_all(b"GET /etc/hosts HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1."), "{answer}");
     // It goes on, and what was saved does too.
     assert_eq!(
         vm.saved()

@@ -191,6 +191,24 @@ impl Io for Both<'_> {
     fn has_ipv6(&mut self) -> bool {
         has_way_to(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
     }
+
+    fn is_own(&mut self, address: IpAddr) -> bool {
+        is_own(address)
+    }
+}
+
+/// Whether the host would send to this address from that address itself. Nothing is
+/// sent.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let from = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == address)
 }
 
 /// Whether the host would know where to send something for this address. Nothing is

@@ -1,7 +1,7 @@
 //! The thread and its sockets; what goes over the cable, the core's tests look at.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Condvar;
 
 use super::*;
@@ -90,6 +90,10 @@ impl Io for Pen {
         false
     }
     fn has_ipv6(&mut self) -> bool {
+        false
+    }
+
+    fn is_own(&mut self, _: IpAddr) -> bool {
         false
     }
 }
@@ -216,4 +220,12 @@ fn datagrams_go_over_a_socket_of_the_host() {
         assert_eq!(&packet.payload[build::UDP_BYTES..], message);
     }
     assert_eq!(network.counters().datagram_flows, 1);
+}
+
+#[test]
+fn addresses_of_this_host_are_known_from_others() {
+    assert!(super::sockets::is_own([127, 0, 0, 1].into()));
+    // Of documentation: no host has them, and some have no way there.
+    assert!(!super::sockets::is_own([192, 0, 2, 1].into()));
+    assert!(!super::sockets::is_own([198, 51, 100, 7].into()));
 }

@@ -213,4 +213,8 @@ impl Io for Ends {
     fn has_ipv6(&mut self) -> bool {
         true
     }
+
+    fn is_own(&mut self, _: IpAddr) -> bool {
+        false
+    }
 }

@@ -8,7 +8,7 @@
 //! arrives at either end is known to be right or wrong.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
@@ -84,6 +84,10 @@ impl Io for Pen {
         false
     }
     fn has_ipv6(&mut self) -> bool {
+        false
+    }
+
+    fn is_own(&mut self, _: IpAddr) -> bool {
         false
     }
 }

@@ -51,6 +51,12 @@ impl Cidr {
             && (bits(address) ^ bits(self.address)) & mask(self.prefix) == 0
     }
 
+    /// Whether it is this address alone.
+    pub(crate) fn is_only(&self, address: IpAddr) -> bool {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        self.prefix == whole && self.address == address
+    }
+
     /// Whether all of it is in networks that are refused unless they are listed.
     pub fn is_special(&self) -> bool {
         let around =

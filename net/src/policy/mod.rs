@@ -291,6 +291,14 @@ impl Policy {
         }
     }
 
+    /// Whether a rule that allows lists this very address, and not a network around it.
+    pub(crate) fn lists_alone(&self, address: IpAddr) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.verdict == Verdict::Allow
+                && matches!(&rule.target, Target::Network(network) if network.is_only(address))
+        })
+    }
+
     /// Whether the guest may ask for a name's addresses: if some port of it may be
     /// reached. What no rule allows is not asked, since a question also tells.
     pub(crate) fn may_ask(&self, name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::routed::Routed;
 use super::{DNS, DNS_OVER_TLS, Stack};
 use crate::io::{FlowId, Io, Transport};
-use crate::policy::{Cause, Protocol, Verdict};
+use crate::policy::{Cause, Protocol, Verdict, is_special};
 use crate::record::End;
 use crate::tcp::{Context, Fate, Flow, Key, Origin};
 use crate::wire::ip::Packet;
@@ -52,6 +52,7 @@ impl Stack {
         protocol: Protocol,
         remote: SocketAddr,
         now: Instant,
+        io: &mut impl Io,
     ) -> (Option<SocketAddr>, Origin) {
         let (address, port) = (remote.ip(), remote.port());
         let origin = |cause, name: Option<&str>| Origin {
@@ -71,8 +72,13 @@ impl Stack {
         let mut names = self.names.of(address, now);
         let policy = &self.config.policy;
         let decision = policy.decide(protocol, address, port, &mut names);
-        let may = decision.verdict == Verdict::Allow;
-        let origin = origin(decision.cause, decision.name);
+        let mut may = decision.verdict == Verdict::Allow;
+        let mut origin = origin(decision.cause, decision.name);
+        // What of the host others do not reach, from here would be reached.
+        if may && !is_special(address) && !policy.lists_alone(address) && io.is_own(address) {
+            may = false;
+            origin.cause = Cause::NotPublic;
+        }
         (may.then_some(remote), origin)
     }
 
@@ -88,7 +94,7 @@ impl Stack {
                 };
                 (Some(key.remote), origin)
             }
-            false => self.target(Protocol::Tcp, key.remote, now),
+            false => self.target(Protocol::Tcp, key.remote, now, io),
         };
         let Some(target) = target else {
             self.note_denied(Protocol::Tcp, key.remote, origin);

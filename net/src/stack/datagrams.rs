@@ -256,7 +256,7 @@ impl Stack {
             Transport::Echo => Protocol::Icmp,
             _ => Protocol::Udp,
         };
-        let (target, mut origin) = self.target(protocol, key.remote, now);
+        let (target, mut origin) = self.target(protocol, key.remote, now, io);
         let Some(target) = target else {
             // Nothing listens there, for all that the guest can know.
             let trouble = match origin.cause {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
@@ -260,5 +260,9 @@ impl<I: Io> Io for Routed<'_, I> {
 
     fn has_ipv6(&mut self) -> bool {
         self.io.has_ipv6()
+    }
+
+    fn is_own(&mut self, address: IpAddr) -> bool {
+        self.io.is_own(address)
     }
 }

@@ -90,6 +90,25 @@ fn what_is_refused_is_written_down_with_the_reason() {
 }
 
 #[test]
+fn public_addresses_of_the_host_itself_are_open_to_a_rule_that_lists_them_alone() {
+    for (listed, is_open) in [("9.9.0.0/16", false), ("9.9.9.9/32", true)] {
+        let mut net = logged(Policy::allow_all().rule(Rule {
+            verdict: Verdict::Allow,
+            target: Target::Network(listed.parse().unwrap()),
+            ports: Ports::ALL,
+            protocol: None,
+        }));
+        net.host.own.push(IpAddr::V4(*REMOTE.ip()));
+        let syn = Peer::new(GUEST_PORT).syn();
+        net.send(&syn);
+        assert_eq!(net.host.sockets.len(), usize::from(is_open), "{listed}");
+        if !is_open {
+            assert_eq!(record(&mut net).cause, Cause::NotPublic);
+        }
+    }
+}
+
+#[test]
 fn names_that_are_not_asked_for_are_written_down() {
     let mut net = logged(Policy::deny_all());
     net.frame(&crate::names::ask("evil.org", 1, *REMOTE.ip()));

@@ -60,6 +60,7 @@ pub struct Host {
     pub look_ups: Vec<(Ticket, String)>,
     pub questions: Vec<(Ticket, Vec<u8>)>,
     pub has_ipv6: bool,
+    pub own: Vec<IpAddr>,
 }
 
 impl Host {
@@ -181,6 +182,10 @@ impl Io for Host {
 
     fn has_ipv6(&mut self) -> bool {
         self.has_ipv6
+    }
+
+    fn is_own(&mut self, address: IpAddr) -> bool {
+        self.own.contains(&address)
     }
 }
 
