@@ -196,6 +196,10 @@ impl Image {
     /// copy that is made with `config` would differ in nothing.
     pub(crate) fn take_baked(&self, config: &VmConfig) -> Option<Vm> {
         let template = self.template.as_ref()?;
+        // It was baked without them: they are given to copies.
+        if !config.volumes.is_empty() {
+            return None;
+        }
         let mut baked = self.baked.lock().unwrap_or_else(PoisonError::into_inner);
         let has = baked.as_ref()?.config();
         let of_copy = |config: &VmConfig| VmConfig {
