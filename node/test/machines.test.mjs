@@ -164,7 +164,7 @@ describe('a pool of machines', () => {
   test('ports of the guest are reached from the host until they are stopped', async () => {
     const vm = await pool.acquire()
     await vm.writeFile('/root/page', 'served')
-    const server = await vm.spawn({ argv: ['httpd', '-f', '-p', '127.0.0.1:8000', '-h', '/root'] })
+    const server = await vm.spawn({ argv: ['sh', '-c', 'exec httpd -f -p 127.0.0.1:8000 -h /root'] })
     const port = await vm.exposeTcp(0, 8000)
     const giveUp = Date.now() + 60_000
     const fetched = async () => {

@@ -137,7 +137,7 @@ class Machines(unittest.TestCase):
     def test_ports_of_the_guest_are_reached_until_they_are_stopped(self) -> None:
         with self.pool.acquire() as vm:
             vm.write_file("/root/page", "served")
-            server = vm.spawn(["httpd", "-f", "-p", "127.0.0.1:8000", "-h", "/root"])
+            server = vm.spawn(["sh", "-c", "exec httpd -f -p 127.0.0.1:8000 -h /root"])
             with vm.expose_tcp(0, 8000) as port:
                 host, number = port.local_addr
                 give_up = time.monotonic() + 60
