@@ -14,6 +14,8 @@ pub mod driver;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod io;
+#[cfg(any(test, feature = "fuzzing"))]
+mod pen;
 pub mod policy;
 mod record;
 mod stack;

@@ -1,16 +1,17 @@
 //! The thread and its sockets; what goes over the cable, the core's tests look at.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Condvar;
 
 use super::*;
+use crate::pen::Pen;
 use crate::policy::Policy;
 use crate::tcp::Key;
 use crate::wire::build::{self, Link, TcpOut};
 use crate::wire::tcp::{Segment, flag};
 use crate::wire::{Ethernet, ip};
-use crate::{Addresses, Close, Family, Io, Query, Ticket, Transport};
+use crate::{Addresses, Family, Query, Ticket};
 
 /// How long something may take that takes no time: a hang fails, slowness does not.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,45 +57,6 @@ impl Cable {
         let (mut given, _) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(!given.is_empty(), "nothing came");
         given.remove(0)
-    }
-}
-
-/// Writes the guest's frames, with our own pen.
-#[derive(Default)]
-struct Pen(Vec<u8>);
-
-impl Io for Pen {
-    fn offloads(&self) -> Offloads {
-        Offloads::default()
-    }
-    fn give(&mut self, frame: &Frame<'_>) -> bool {
-        let [first, second] = frame.payload;
-        self.0 = [frame.header, first, second].concat();
-        true
-    }
-    fn connect(&mut self, _: FlowId, _: Transport, _: std::net::SocketAddr) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn connected(&mut self, _: FlowId) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn send(&mut self, _: FlowId, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn receive(&mut self, _: FlowId, _: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn finish_sending(&mut self, _: FlowId) {}
-    fn close(&mut self, _: FlowId, _: Close) {}
-    fn look_up(&mut self, _: Ticket, _: Query) -> bool {
-        false
-    }
-    fn has_ipv6(&mut self) -> bool {
-        false
-    }
-
-    fn is_own(&mut self, _: IpAddr) -> bool {
-        false
     }
 }
 

@@ -7,11 +7,11 @@
 //! its sequence number, and every byte of the host's one of its place, so that whatever
 //! arrives at either end is known to be right or wrong.
 
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
+use crate::io::{FlowId, Offloads};
+use crate::pen::Pen;
 use crate::policy::Policy;
 use crate::wire::build::{self, Link, TcpOut};
 use crate::wire::ip::IPV4_BYTES;
@@ -50,45 +50,6 @@ impl Input<'_> {
 
     fn u32(&mut self) -> u32 {
         u32::from(self.u16()) << 16 | u32::from(self.u16())
-    }
-}
-
-/// Takes the last frame that is written.
-#[derive(Default)]
-struct Pen(Vec<u8>);
-
-impl Io for Pen {
-    fn offloads(&self) -> Offloads {
-        Offloads::default()
-    }
-    fn give(&mut self, frame: &Frame<'_>) -> bool {
-        let [first, second] = frame.payload;
-        self.0 = [frame.header, first, second].concat();
-        true
-    }
-    fn connect(&mut self, _: FlowId, _: Transport, _: SocketAddr) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn connected(&mut self, _: FlowId) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn send(&mut self, _: FlowId, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn receive(&mut self, _: FlowId, _: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn finish_sending(&mut self, _: FlowId) {}
-    fn close(&mut self, _: FlowId, _: Close) {}
-    fn look_up(&mut self, _: Ticket, _: Query) -> bool {
-        false
-    }
-    fn has_ipv6(&mut self) -> bool {
-        false
-    }
-
-    fn is_own(&mut self, _: IpAddr) -> bool {
-        false
     }
 }
 
