@@ -58,7 +58,7 @@ impl Machine {
     /// # Errors
     /// As [`supermachine::Vm::run`].
     pub async fn exec(&self, options: ExecOptions, cancel: Option<Cancel>) -> Result<ExecOutcome> {
-        let command = options.collected()?;
+        let command = options.command()?;
         let kind = self.get()?;
         Cancel::or(cancel, async move {
             with!(kind, vm => vm.run(command).await.map_err(BindingError::from))

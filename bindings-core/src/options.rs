@@ -384,16 +384,7 @@ pub struct ExecOptions {
     pub max_output_bytes: Option<f64>,
 }
 
-/// The time limit of collected commands that name none.
-const EXEC_TIMEOUT_MS: f64 = 60_000.0;
-
 impl ExecOptions {
-    /// The command, collected: it has a time limit.
-    pub(crate) fn collected(mut self) -> Result<Command> {
-        self.timeout_ms.get_or_insert(EXEC_TIMEOUT_MS);
-        self.command()
-    }
-
     /// The command.
     pub(crate) fn command(self) -> Result<Command> {
         if self.argv.is_empty() || self.chain.iter().any(Vec::is_empty) {
@@ -479,14 +470,12 @@ mod tests {
             .env("A", "1")
             .chain(["echo", "done"]);
         assert_eq!(options.clone().command().unwrap(), expected);
-        let limited = expected.clone().timeout(Duration::from_secs(60));
-        assert_eq!(options.clone().collected().unwrap(), limited);
         let for_ever = ExecOptions {
             timeout_ms: Some(0.0),
             ..options
         };
         let unlimited = expected.timeout(Duration::MAX);
-        assert_eq!(for_ever.collected().unwrap(), unlimited);
+        assert_eq!(for_ever.command().unwrap(), unlimited);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl WarmupVm {
     /// # Errors
     /// As [`crate::Machine::exec`].
     pub async fn exec(&self, options: ExecOptions) -> Result<ExecOutcome> {
-        let command = options.collected()?;
+        let command = options.command()?;
         self.with(move |vm| vm.run(&command)).await
     }
 
