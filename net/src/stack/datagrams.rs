@@ -312,10 +312,7 @@ impl Stack {
             return;
         };
         let (key, transport) = (exchange.key, exchange.transport);
-        let (trouble, end) = match error.kind() {
-            Kind::ConnectionRefused => (Some(Trouble::PortUnreachable), End::Refused),
-            _ => (trouble_of(error), End::of_connect(error)),
-        };
+        let (trouble, end) = (trouble_of(error), End::of_connect(error));
         let (protocol, start) = match transport {
             Transport::Echo => {
                 let [high, low] = key.guest.port().to_be_bytes();
