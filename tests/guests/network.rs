@@ -17,6 +17,9 @@ use supermachine_tests::{config, image, sh};
 /// Bytes of the long answer, which are no multiple of anything.
 const LONG_BYTES: usize = 3_000_017;
 
+/// Bytes a second of a machine that is limited.
+const RATE: u64 = 2_000_000;
+
 fn long() -> Vec<u8> {
     let mut state = 1_u32;
     let next = || {
@@ -273,12 +276,23 @@ fn copies_lose_connections_at_once_and_make_others() {
     let snapshot = vm.snapshot(place.path().join("copy")).expect("a snapshot");
     let fetch = format!("{CURL} http://host.supermachine.internal:{web}/ 2>/dev/null; echo $?");
 
-    let copy = snapshot.start(&reaching(&[web])).expect("a copy");
+    let policy = NetworkPolicy::deny_all().host_port(web).rate_in(RATE);
+    let copy = snapshot.start(&config().with_network(policy));
+    let copy = copy.expect("a copy");
     // Its programs heard that the connections are over.
     for (_, wait) in &kept {
         assert_eq!(sh(&copy, wait), "status 1 line \n");
     }
     assert_eq!(sh(&copy, &fetch), "hello from the host\n0\n");
+    // It is given as much as it may take, and not faster.
+    let begun = Instant::now();
+    let script = format!("{CURL} http://host.supermachine.internal:{web}/long | sha256sum");
+    let downloaded = sh(&copy, &script);
+    assert_eq!(downloaded.split(' ').next(), Some(&*digest(&long())));
+    let beyond_burst = LONG_BYTES as u64 - RATE / 10;
+    assert!(begun.elapsed() >= Duration::from_millis(beyond_burst * 1000 / RATE));
+    let stats = copy.stats().expect("figures").network.expect("a network");
+    assert!(stats.waits > 0, "{stats:?}");
     drop(copy);
     // What a copy may reach, its snapshot does not say.
     let shut = snapshot.start(&config()).expect("a copy");

@@ -178,6 +178,7 @@ impl Stack {
             io: &mut Routed::new(io, &mut self.streams),
             link: self.link,
             memory: &mut self.memory,
+            rates: &mut self.rates,
             now,
         };
         let fate = what(flow, &mut context);
@@ -219,7 +220,7 @@ impl Stack {
             return;
         };
         let bytes = flow.bytes();
-        flow.discard(&mut self.memory);
+        flow.discard(&mut self.memory, &mut self.rates);
         if let Some(timer) = flow.timer {
             self.timers.remove(&(timer, id));
         }
