@@ -147,8 +147,8 @@ impl Io for Both<'_> {
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
         match self.sockets.get(flow)? {
             Socket::Stream(stream) => stream.write(bytes),
-            Socket::Datagram(socket) => socket.send(bytes),
-            Socket::Echo(socket) => socket.send(bytes),
+            Socket::Datagram(socket) => socket.send(bytes).map_err(too_long),
+            Socket::Echo(socket) => socket.send(bytes).map_err(too_long),
         }
     }
 
@@ -195,6 +195,14 @@ impl Io for Both<'_> {
 
     fn is_own(&mut self, address: IpAddr) -> bool {
         is_own(address)
+    }
+}
+
+/// The error of a message, by which one that is too long is told from others.
+fn too_long(error: io::Error) -> io::Error {
+    match rustix::io::Errno::from_io_error(&error) {
+        Some(rustix::io::Errno::MSGSIZE) => io::ErrorKind::FileTooLarge.into(),
+        _ => error,
     }
 }
 
