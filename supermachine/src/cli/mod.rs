@@ -3,6 +3,7 @@
 mod argv;
 mod assets;
 mod attach;
+mod attended;
 mod bake;
 mod command;
 mod control;
@@ -11,6 +12,7 @@ mod detached;
 mod directories;
 mod disk;
 mod doctor;
+mod engine;
 mod fork;
 mod frames;
 mod host_limits;
