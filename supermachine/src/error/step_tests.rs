@@ -191,6 +191,9 @@ fn of_others() -> Vec<Error> {
         net::policy::PolicyError::Host(text()).into(),
         net::policy::PolicyError::Network(text()).into(),
         net::policy::PolicyError::TooManyRules(1000).into(),
+        net::policy::PolicyError::NothingLeft("rate_in").into(),
+        net::policy::PolicyError::BurstWithoutRate.into(),
+        net::policy::PolicyError::TooManyFlows(20_000).into(),
         PoolError::Config("odd").into(),
         PoolError::Timeout {
             waited,
