@@ -18,6 +18,7 @@ mod io;
 mod pen;
 pub mod policy;
 mod record;
+mod shown;
 mod stack;
 mod tcp;
 mod wire;
@@ -27,7 +28,7 @@ pub use dns::{Answer, Family};
 pub use io::{
     Close, FlowId, Frame, Io, Offloads, PartialChecksum, Query, Segmentation, Ticket, Transport,
 };
-pub use record::{End, FlowRecord};
+pub use record::{End, FlowRecord, SecretsUse};
 pub use stack::{BadState, Counters, Stack};
 pub use wire::Mac;
 

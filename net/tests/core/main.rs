@@ -12,4 +12,5 @@ mod over_snapshots;
 mod reached;
 mod records;
 mod rules;
+mod shown;
 mod support;
