@@ -13,4 +13,5 @@ mod rates;
 mod reached;
 mod records;
 mod rules;
+mod shown;
 mod support;
