@@ -4,6 +4,7 @@ use net::policy::{Limits, Policy, PolicyError, Ports, Protocol, Rule, Target, Ve
 
 pub use net::End as NetworkEnd;
 use net::FlowRecord;
+pub use net::SecretsUse as NetworkSecretsUse;
 pub use net::policy::{
     Cause as NetworkCause, Protocol as NetworkProtocol, Verdict as NetworkVerdict,
 };
@@ -287,6 +288,9 @@ pub struct NetworkFlow {
     pub received_bytes: u64,
     /// How it ended.
     pub end: NetworkEnd,
+    /// What became of secrets, if it was to a host of some; by their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<NetworkSecretsUse>,
 }
 
 impl NetworkFlow {
@@ -304,6 +308,7 @@ impl NetworkFlow {
             sent_bytes: record.sent_bytes,
             received_bytes: record.received_bytes,
             end: record.end,
+            secrets: record.secrets,
         }
     }
 }

@@ -11,7 +11,7 @@ mod names;
 pub use address::{Cidr, is_special};
 pub use limits::{Limits, MAX_FLOWS};
 pub use names::HostPattern;
-pub(crate) use names::{MAX_NAME_BYTES, Names};
+pub(crate) use names::{MAX_NAME_BYTES, Names, is_name};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 512;
@@ -36,7 +36,7 @@ pub enum PolicyError {
     #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
     TooManyRules(usize),
     /// A limit that leaves nothing.
-    #[error("{0} is 0, with which nothing passes: leave it out, or turn the network off")]
+    #[error("{0} is 0, with which nothing passes: write more, or leave it out")]
     NothingLeft(&'static str),
     /// A burst of no rate.
     #[error("a burst is what may pass beyond a rate: set a rate, too")]
@@ -169,6 +169,10 @@ pub enum Cause {
     Name,
     /// There are too many flows.
     Limit,
+    /// The connection shows a name that it may not reach there.
+    Shown,
+    /// The host is one of a secret's, which goes there over TCP.
+    Secret,
 }
 
 /// What a policy says of a flow.
@@ -315,6 +319,19 @@ impl Policy {
             true => decision(Verdict::Deny, Cause::NotPublic, None),
             false => decision(self.otherwise, Cause::Default, None),
         }
+    }
+
+    /// Whether a rule about names had a say in what was decided of a TCP port.
+    pub(crate) fn is_by_name(&self, cause: Cause, port: u16) -> bool {
+        let asked = match cause {
+            Cause::Rule(number) => number.saturating_add(1),
+            _ => self.rules.len(),
+        };
+        self.rules.iter().take(asked).any(|rule| {
+            matches!(rule.target, Target::Host(_))
+                && rule.protocol.is_none_or(|only| only == Protocol::Tcp)
+                && rule.ports.contains(port)
+        })
     }
 
     /// Whether a rule that allows lists this very address, and not a network around it.

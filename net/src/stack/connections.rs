@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::routed::Routed;
+use super::watched::Watched;
 use super::{DNS, DNS_OVER_TLS, Stack};
-use crate::io::{FlowId, Io, Transport};
+use crate::io::{Close, FlowId, Io, Transport};
 use crate::policy::{Cause, Protocol, Verdict, is_special};
 use crate::record::End;
 use crate::tcp::{Context, Fate, Flow, Key, Origin};
@@ -78,6 +79,11 @@ impl Stack {
         let policy = &self.config.policy;
         let decision = policy.decide(protocol, address, port, &mut names);
         let mut may = decision.verdict == Verdict::Allow;
+        // QUIC would go past whoever puts the secret in.
+        let is_brokered = |name| self.config.is_brokered(name, port);
+        if may && protocol == Protocol::Udp && self.names.of(address, now).any(is_brokered) {
+            return (None, origin(Cause::Secret, decision.name));
+        }
         let mut origin = origin(decision.cause, decision.name);
         // What of the host others do not reach, from here would be reached.
         if may && !is_special(address) && !policy.lists_alone(address) && io.is_own(address) {
@@ -120,6 +126,7 @@ impl Stack {
         if is_ours {
             self.streams.begin(id, now);
         }
+        let cause = origin.cause;
         let connected = match is_ours {
             true => Ok(()),
             false => io.connect(id, Transport::Stream, target),
@@ -130,6 +137,9 @@ impl Stack {
                 let flow = Flow::new(id, key, target, origin, syn, first);
                 self.table.insert(id, flow);
                 self.counters.connections += 1;
+                if !is_ours {
+                    self.watch(id, key.remote, cause, now);
+                }
             }
             Err(error) => {
                 self.table.give_up(id, target);
@@ -143,6 +153,25 @@ impl Stack {
                 flow.connected(context);
                 Fate::GoesOn
             });
+        }
+    }
+
+    /// Looks at the first bytes of a connection if the name that they show matters.
+    fn watch(&mut self, id: FlowId, remote: SocketAddr, cause: Cause, now: Instant) {
+        let config = &self.config;
+        let is_host = config.addresses.is_gateway(remote.ip());
+        let by_name = !is_host && config.policy.is_by_name(cause, remote.port());
+        if !by_name && config.brokered.is_empty() {
+            return;
+        }
+        let names: Vec<String> = match is_host {
+            true => vec![config.host_name.clone()],
+            false => self.names.of(remote.ip(), now).map(str::to_owned).collect(),
+        };
+        let port = remote.port();
+        let is_brokered = names.iter().any(|name| config.is_brokered(name, port));
+        if by_name || is_brokered {
+            self.watches.begin(id, remote, names, by_name);
         }
     }
 
@@ -175,7 +204,12 @@ impl Stack {
             return;
         };
         let mut context = Context {
-            io: &mut Routed::new(io, &mut self.streams),
+            io: &mut Routed {
+                io,
+                streams: &mut self.streams,
+                watches: &mut self.watches,
+                config: &self.config,
+            },
             link: self.link,
             memory: &mut self.memory,
             rates: &mut self.rates,
@@ -224,10 +258,33 @@ impl Stack {
         if let Some(timer) = flow.timer {
             self.timers.remove(&(timer, id));
         }
-        if !self.streams.end(id) {
-            io.close(id, end.close());
+        let Flow {
+            key, mut origin, ..
+        } = *flow;
+        if self.streams.end(id) {
+            return self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
         }
-        let Flow { key, origin, .. } = *flow;
-        self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+        match self.watches.end(id) {
+            Watched::Passed => {
+                io.close(id, end.close());
+                self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+            }
+            Watched::Handed => {
+                let ended = self.ended(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+                // Whoever served it may have more to say of it.
+                if let Some(record) = io.complete(id, ended)
+                    && self.records.is_kept()
+                {
+                    self.records.add(record);
+                }
+                io.close(id, end.close());
+            }
+            Watched::Denied(name) => {
+                io.close(id, Close::Reset);
+                origin.cause = Cause::Shown;
+                origin.name = name.or(origin.name).filter(|_| self.records.is_kept());
+                self.note_denied(Protocol::Tcp, key.remote, origin);
+            }
+        }
     }
 }

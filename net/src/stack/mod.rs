@@ -30,6 +30,7 @@ mod refusals;
 mod routed;
 mod saved;
 mod table;
+mod watched;
 
 use datagrams::Datagrams;
 use fragments::Fragments;
@@ -38,6 +39,7 @@ use routed::{Routed, Streams};
 pub use saved::BadState;
 use saved::Owed;
 use table::Table;
+use watched::Watches;
 
 /// Port of name servers.
 const DNS: u16 = 53;
@@ -87,6 +89,8 @@ pub struct Stack {
     fragments: Fragments,
     /// Connections with the resolver, which have no socket.
     streams: Streams,
+    /// Connections whose first bytes are looked at.
+    watches: Watches,
     /// What first sequence numbers are made of.
     numbers: u64,
     names: Names,
@@ -125,6 +129,7 @@ impl Stack {
             datagrams: Datagrams::new(config.max_flows, config.max_datagram_flows),
             fragments: Fragments::default(),
             streams: Streams::default(),
+            watches: Watches::default(),
             numbers: u64::from_le_bytes(seed),
             names: Names::default(),
             look_ups: HashMap::new(),
@@ -253,6 +258,9 @@ impl Stack {
         };
         flow.ready(readable, writable);
         if !flow.is_connecting() {
+            if writable {
+                self.watches.writable(id, io);
+            }
             return self.settle(id, Fate::GoesOn, now, io);
         }
         match io.connected(id) {
@@ -298,7 +306,12 @@ impl Stack {
             };
             flow.is_queued = false;
             let mut context = Context {
-                io: &mut Routed::new(io, &mut self.streams),
+                io: &mut Routed {
+                    io,
+                    streams: &mut self.streams,
+                    watches: &mut self.watches,
+                    config: &self.config,
+                },
                 link: self.link,
                 memory: &mut self.memory,
                 rates: &mut self.rates,

@@ -14,4 +14,5 @@ mod rates;
 mod reached;
 mod records;
 mod rules;
+mod shown;
 mod support;

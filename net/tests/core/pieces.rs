@@ -41,7 +41,7 @@ fn piece(frame: &[u8], number: u16, (start, end): (usize, usize), is_last: bool)
     out[16..18].copy_from_slice(&length.to_be_bytes());
     out[18..20].copy_from_slice(&number.to_be_bytes());
     let more = if is_last { 0 } else { 0x2000 };
-    out[20..22].copy_from_slice(&(offset / 8 | more).to_be_bytes());
+    out[20..22].copy_from_slice(&((offset / 8) | more).to_be_bytes());
     out[24..26].fill(0);
     let sum = checksum(&[&out[14..34]]);
     out[24..26].copy_from_slice(&sum.to_be_bytes());
@@ -82,7 +82,10 @@ fn datagrams_in_pieces_leave_whole_in_whatever_order_they_come() {
             net.frame(&other[0]);
             net.frame(one);
         }
-        assert_eq!(net.socket(10_000).sent_messages, [data.clone()]);
+        assert_eq!(
+            net.socket(10_000).sent_messages,
+            std::slice::from_ref(&data)
+        );
         assert_eq!(net.stack.buffered_bytes(), 1448);
         // A packet of one piece is whole.
         for whole in pieces(&datagram(there, 5000, b"short"), 7, 1448) {

@@ -240,6 +240,31 @@ fn every_error_says_what_to_do_next() {
     }
 }
 
+/// The line about each code in docs/troubleshooting.md.
+#[test]
+fn every_error_is_in_the_book_with_words_of_its_text() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let line = |code: &str| {
+        let start = format!("| `{code}` | ");
+        let mut lines = page.lines();
+        lines.find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+    };
+    for code in super::tests::codes() {
+        assert!(line(code).is_some(), "docs/troubleshooting.md lacks {code}");
+    }
+    let mut compared = 0;
+    for error in own() {
+        let told = line(error.code()).unwrap();
+        // Where the words are another crate's, none are quoted.
+        if let Some(rest) = told.strip_prefix('"') {
+            let (words, _) = rest.split_once('"').unwrap();
+            assert!(error.to_string().contains(words), "{words}: {error}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "{compared}");
+}
+
 #[cfg(feature = "pull")]
 #[test]
 fn every_failure_of_a_registry_says_what_to_do_next() {
