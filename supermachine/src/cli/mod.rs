@@ -4,6 +4,7 @@ mod argv;
 mod assets;
 mod attach;
 mod bake;
+mod bars;
 mod command;
 mod control;
 mod copy;
