@@ -73,7 +73,7 @@ pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
-    NetworkVerdict,
+    NetworkSecretsUse, NetworkVerdict,
 };
 pub use oci_bake::{
     Digest, Event as ProgressEvent, ExtraFile, ImageConfig, InvalidDigest, Progress,

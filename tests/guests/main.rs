@@ -14,6 +14,7 @@ mod hanging;
 mod held;
 mod idle;
 mod layers;
+mod leaving;
 mod limits;
 mod nested;
 mod network;
