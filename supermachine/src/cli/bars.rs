@@ -64,8 +64,9 @@ impl Bars {
                 let style = style("{prefix} [{bar:24}] {binary_bytes} of {binary_total_bytes}");
                 self.all.add(bar.with_style(style.progress_chars("=> ")))
             });
-            bar.set_prefix(layer.name.clone());
             bar.set_position(layer.bytes);
+            // This is drawn whatever was drawn just before, which a position is not.
+            bar.set_prefix(layer.name.clone());
         }
     }
 

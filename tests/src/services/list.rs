@@ -172,7 +172,7 @@ pub const SERVICES: &[Service] = &[
         preparation: Some(
             "mkdir /data && mariadb-install-db --user=root --datadir=/data/db \
              --auth-root-authentication-method=normal --skip-test-db --skip-name-resolve \
-             && echo \"create user all@'%'; flush privileges;\" > /data/init.sql",
+             --innodb-log-file-size=8M",
         ),
         command: &[
             "mariadbd",
@@ -181,7 +181,6 @@ pub const SERVICES: &[Service] = &[
             "--socket=/tmp/socket",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
-            "--init-file=/data/init.sql",
             "--innodb-use-native-aio=0",
         ],
         client: Client::Program {
@@ -192,7 +191,7 @@ pub const SERVICES: &[Service] = &[
                 "-P",
                 "PORT",
                 "-u",
-                "all",
+                "root",
                 "-Ne",
                 "select concat('is ', 6 * 7)",
             ],
