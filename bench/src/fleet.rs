@@ -195,7 +195,7 @@ pub fn reliability(context: &Context) -> Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Has every vCPU compute, each the process that is bound to it.
+/// Makes every vCPU compute, in a process that is bound to it.
 fn work_on_all(context: &Context, image: &supermachine::Image, vcpus: u32) -> Result<()> {
     /// SHA-1 of a million zero bytes, by coreutils.
     const DIGEST: &str = "bef3595266a65a2ff36b700a75e8ed95c68210b6  -";

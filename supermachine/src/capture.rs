@@ -1,8 +1,10 @@
 //! A snapshot of a machine that runs, and goes on running.
 
-use crate::embedder::instance::Made;
+use crate::embedder::birth::Made;
 use crate::host;
 use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
+use crate::link::protocol::MAX_BIRTHS;
+use crate::link::sockets;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
@@ -23,6 +25,8 @@ use tracing::info;
 /// log, both ends of its control connection, the socket where its agent calls, the
 /// connection for the next command, and its process.
 const DESCRIPTORS_PER_CHILD: u64 = 7;
+/// Those for its sockets while they are passed, of as many children as an order makes.
+const DESCRIPTORS_PER_BIRTH: u64 = sockets::COUNT as u64;
 
 /// Whether this process may open what so many children need.
 fn check_descriptors(count: usize, volumes: usize) -> Result<(), Error> {
@@ -33,7 +37,8 @@ fn check_descriptors(count: usize, volumes: usize) -> Result<(), Error> {
     };
     let room = limit.saturating_sub(used);
     let each = DESCRIPTORS_PER_CHILD.saturating_add(volumes as u64);
-    let needed = (count as u64).saturating_mul(each);
+    let births = DESCRIPTORS_PER_BIRTH * count.min(MAX_BIRTHS) as u64;
+    let needed = (count as u64).saturating_mul(each).saturating_add(births);
     if needed <= room {
         return Ok(());
     }

@@ -43,6 +43,7 @@ mod spans;
 mod stamp;
 mod stats;
 mod store;
+mod sync;
 mod template;
 mod trigger;
 mod unfinished;

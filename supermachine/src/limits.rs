@@ -210,10 +210,10 @@ pub mod cli {
     /// A machine's owner does what another process asks of it: a snapshot, behind one
     /// that somebody else makes.
     pub const CONTROL_TIMEOUT: Duration = seconds(700);
-    /// Whoever asks says what for, and takes what there is.
+    /// The process that asks says what for, and takes the answer.
     pub const CONTROL_REQUEST_TIMEOUT: Duration = seconds(30);
-    /// Who is attached to a command takes what it writes: the command waits for them, but
-    /// not for one that was stopped and forgotten.
+    /// A process that is attached to a command takes what it writes: the command waits for
+    /// it, but not for one that was stopped and forgotten.
     pub const CLIENT_TIMEOUT: Duration = seconds(30);
     /// Shows again what machines use, and looks for new ones: as often as people look.
     pub const STATS_PAUSE: Duration = seconds(1);

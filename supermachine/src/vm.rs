@@ -11,6 +11,7 @@ use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
+use crate::link::sockets;
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
@@ -279,7 +280,7 @@ impl Vm {
         self.instance.set_clock(&self.config.clock)
     }
 
-    /// Has the guest mount the volumes of the configuration, which its disks are now.
+    /// Asks the guest to mount the volumes of the configuration, which its disks are now.
     fn mount_volumes(&self) -> Result<(), Error> {
         for (number, volume) in self.config.volumes.iter().enumerate() {
             mount_volume(self, number, volume)?;
@@ -288,7 +289,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Has the guest write out what it has of volumes, and nothing more from then on.
+    /// Asks the guest to write its volumes out, and to write nothing more from then on.
     fn flush_volumes(&self) {
         if !self.has_volumes.swap(false, Ordering::Relaxed) {
             return;
@@ -443,7 +444,7 @@ impl Vm {
     /// `CONNECT port` for a guest port; a guest that connects to port P of the
     /// host reaches the socket with `_P` appended.
     pub fn vsock_path(&self) -> PathBuf {
-        self.instance.dir().join("mux")
+        sockets::stem(self.instance.dir())
     }
 
     /// A command to run.

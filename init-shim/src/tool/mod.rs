@@ -55,7 +55,7 @@ pub fn run(arguments: &[OsString]) -> i32 {
     match act(&words) {
         Ok(()) => 0,
         Err(failure) => {
-            // Whoever closed that has no use for it.
+            // A reader that closed it needs no text.
             let _ = writeln!(io::stderr(), "{} {}", failure.errno, failure.text);
             1
         }

@@ -29,7 +29,7 @@ pub(crate) fn mount_tmpfs(on: &dyn Opens, tmpfs: &Tmpfs) -> Result<(), Error> {
 }
 
 #[cfg(feature = "cli")]
-/// Has the guest's root, and all that is not a mount of its own, refuse writes from
+/// Makes the guest's root, and all that is not a mount of its own, read-only from
 /// here on. `working_dir`, where a command is to start, is made before if it is not
 /// there.
 pub(crate) fn make_root_read_only(on: &dyn Opens, working_dir: &[u8]) -> Result<(), Error> {
@@ -55,8 +55,8 @@ pub(crate) fn mount_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Resul
     })
 }
 
-/// Has the guest write out what it has of a volume, and write nothing more: the file
-/// system is as after it was unmounted. One that the guest has unmounted is that already.
+/// Asks the guest to write a volume out, and to write nothing more: the file system is
+/// as after it was unmounted. One that the guest has unmounted is that already.
 pub(crate) fn freeze_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Result<(), Error> {
     let number = number.to_string();
     let path = volume.mount_point.as_bytes();

@@ -66,8 +66,8 @@ pub const SEND_FLAGS: SendFlags = SendFlags::empty();
 /// There is none for descriptors.
 pub const RECEIVE_FLAGS: RecvFlags = RecvFlags::empty();
 
-/// Has a descriptor that was received closed on exec. A program that this process
-/// starts in between has it.
+/// Marks a received descriptor as close-on-exec. A program that this process starts in
+/// between inherits it.
 pub fn close_on_exec(received: &OwnedFd) -> io::Result<()> {
     Ok(fcntl_setfd(received, FdFlags::CLOEXEC)?)
 }

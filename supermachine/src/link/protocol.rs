@@ -7,6 +7,7 @@
 //! Files go along open ([`super::passing`]): a worker is told what errors call them
 //! and opens none itself.
 
+use super::sockets;
 use crate::{Engine, Tier};
 use net::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use vmm_core::spec::{Owner, SymlinkPolicy};
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -26,11 +27,12 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
 
-/// Most children that one message names, so that it fits: each has three paths, of
-/// which two are of sockets and so have at most 108 bytes.
+/// Most children that one message names, so that it fits: each has the path of a
+/// directory with sockets, which have at most 108 bytes.
 pub const MAX_BIRTHS: usize = 64;
 
-/// What a worker prepares before it knows what it will run.
+/// What a worker prepares before it knows what it will run. Its [`sockets`] come along,
+/// listening.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
@@ -40,13 +42,9 @@ pub struct Setup {
     pub tier: Tier,
     /// vCPUs to create in advance.
     pub vcpus: u32,
-    /// Holds the sockets. The worker removes it when it ends, because the
-    /// embedder may be gone by then.
+    /// The directory with the machine's sockets, and those that the guest reaches. The
+    /// worker removes it when it ends, because the embedder may be gone by then.
     pub runtime_dir: PathBuf,
-    /// Stem of the socket paths.
-    pub mux: PathBuf,
-    /// Socket bridged to the agent.
-    pub exec: PathBuf,
     /// Guest kernel messages go to the worker's standard error.
     pub console: bool,
 }
@@ -180,8 +178,8 @@ pub enum ToWorker {
     },
     /// Make children of the running machine.
     Fork {
-        /// At most [`MAX_BIRTHS`]. For each its control connection comes along, and
-        /// then its own files for the machine's volumes, empty.
+        /// At most [`MAX_BIRTHS`]. For each its control connection and its [`sockets`]
+        /// come along, and then its own files for the machine's volumes, empty.
         births: Vec<Setup>,
         /// How many volumes the machine has.
         volumes: usize,
@@ -205,6 +203,11 @@ pub enum ToWorker {
     Stop,
 }
 
+/// How many files come along for each child of a machine with so many volumes.
+pub fn files_of_a_birth(volumes: usize) -> usize {
+    volumes.saturating_add(1 + sockets::COUNT)
+}
+
 impl ToWorker {
     /// How many files go with it.
     pub fn files(&self) -> usize {
@@ -220,9 +223,9 @@ impl ToWorker {
             Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
             Self::Fork {
                 births, volumes, ..
-            } => volumes.saturating_add(1).saturating_mul(births.len()),
+            } => files_of_a_birth(*volumes).saturating_mul(births.len()),
+            Self::Prepare(_) => sockets::COUNT,
             Self::Hello { .. }
-            | Self::Prepare(_)
             | Self::Identify(_)
             | Self::Reset
             | Self::SetMemory { .. }
@@ -486,9 +489,7 @@ mod tests {
             engine: Engine::Auto,
             tier: Tier::Interpret,
             vcpus: u32::MAX,
-            runtime_dir: path.clone(),
-            mux: path.clone(),
-            exec: path,
+            runtime_dir: path,
             console: false,
         };
         let order = ToWorker::Fork {
