@@ -46,6 +46,8 @@ pub struct Vm {
     still: Mutex<()>,
     /// The guest has volumes mounted that outlive it.
     has_volumes: AtomicBool,
+    /// Copies of volumes that the machine has, and goes on with.
+    copies: OnceLock<Vec<File>>,
     /// Closed before the machine ends.
     ports: OwnPorts,
     instance: Instance,
@@ -208,6 +210,7 @@ impl Vm {
             start: Mutex::default(),
             still: Mutex::default(),
             has_volumes: AtomicBool::new(false),
+            copies: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
@@ -226,10 +229,18 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (restore, files) = template.restore(&self.config, self.id())?;
+        let (restore, mut files) = template.restore(&self.config, self.id())?;
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
+        if self.config.volumes_are_copies {
+            let disks = files.len().saturating_sub(template.image().volumes);
+            let copies = files.split_off(disks).into_iter();
+            // They have no names by which they could be opened again.
+            let _ = self
+                .copies
+                .set(copies.take(self.config.volumes.len()).collect());
+        }
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
         self.mount_volumes()?;
@@ -279,8 +290,25 @@ impl Vm {
         self.instance.set_clock(&self.config.clock)
     }
 
+    /// What its volumes are on, to be read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn open_volumes(&self) -> Result<Vec<File>, Error> {
+        match self.copies.get() {
+            Some(copies) => copies
+                .iter()
+                .map(File::try_clone)
+                .collect::<Result<_, _>>()
+                .map_err(Error::system("duplicate a descriptor")),
+            None => volume::open_to_read(&self.config.volumes, self.config.volumes_dir.as_deref()),
+        }
+    }
+
     /// Has the guest mount the volumes of the configuration, which its disks are now.
     fn mount_volumes(&self) -> Result<(), Error> {
+        // What goes on has them mounted; and they end with it.
+        if self.config.volumes_are_copies {
+            return Ok(());
+        }
         for (number, volume) in self.config.volumes.iter().enumerate() {
             mount_volume(self, number, volume)?;
             self.has_volumes.store(true, Ordering::Relaxed);
