@@ -11,6 +11,7 @@ use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
+use crate::pool::turns::{Turn, Turns};
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
@@ -48,6 +49,8 @@ pub struct Vm {
     has_volumes: AtomicBool,
     /// Copies of volumes that the machine has, and goes on with.
     copies: OnceLock<Vec<File>>,
+    /// Of the pool that it is in.
+    turns: OnceLock<Arc<Turns>>,
     /// Closed before the machine ends.
     ports: OwnPorts,
     instance: Instance,
@@ -211,6 +214,7 @@ impl Vm {
             still: Mutex::default(),
             has_volumes: AtomicBool::new(false),
             copies: OnceLock::new(),
+            turns: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
@@ -433,6 +437,12 @@ impl Vm {
         self.start_report().copy
     }
 
+    /// Has its collected commands wait for turns from now on.
+    pub(crate) fn compute_by(&self, turns: &Arc<Turns>) {
+        // It is in one pool all its life.
+        let _ = self.turns.set(turns.clone());
+    }
+
     /// Name of the engine that runs the guest.
     pub fn engine(&self) -> &str {
         self.engine.get().map_or("", String::as_str)
@@ -552,6 +562,18 @@ impl Opens for Vm {
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
+    }
+
+    fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
+        let turns = self
+            .turns
+            .get()
+            .filter(|turns| turns.are_for(self.engine()));
+        let Some(turns) = turns else {
+            return Ok(None);
+        };
+        let turn = turns.take(self.instance.process().pid(), is_wanted);
+        turn.map(Some).ok_or(Error::Cancelled)
     }
 }
 
