@@ -17,6 +17,7 @@ mod lock;
 mod macos;
 mod msrv;
 mod node;
+mod outside;
 mod packages;
 mod process;
 mod prune;
