@@ -88,6 +88,8 @@ pub struct Config {
     pub policy: Policy,
     /// The name of the gateway, under which listed ports of the host are.
     pub host_name: String,
+    /// Hosts whose TLS somebody else serves, by name and port.
+    pub brokered: Vec<(String, u16)>,
     /// The guest has an IPv6 address, so that it is told those of names.
     pub has_ipv6: bool,
     /// Most connections at a time.
@@ -103,12 +105,19 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether somebody else serves the TLS of this host.
+    pub(crate) fn is_brokered(&self, name: &str, port: u16) -> bool {
+        let mut brokered = self.brokered.iter();
+        brokered.any(|(known, at)| known == name && *at == port)
+    }
+
     /// A network for a guest that may reach what `policy` says.
     pub fn new(policy: Policy) -> Self {
         Self {
             addresses: Addresses::default(),
             policy,
             host_name: "host.supermachine.internal".to_owned(),
+            brokered: Vec::new(),
             has_ipv6: false,
             max_flows: 10_000,
             max_half_open: 512,

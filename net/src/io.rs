@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dns::Family;
+use crate::record::FlowRecord;
 
 /// Names a connection of the core to its owner: the number of a place that is used
 /// again once [`Io::close`] was called for it.
@@ -139,6 +140,23 @@ pub trait Io {
 
     /// Receives what is there of a stream, or one message.
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Has somebody else serve a stream to the host of this name from here on, of which
+    /// the guest has sent `begun`. Bytes go through this as before.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is nobody.
+    fn hand_over(&mut self, flow: FlowId, name: &str, port: u16, begun: Vec<u8>) -> io::Result<()> {
+        let _ = (flow, name, port, begun);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Adds to the record of a stream that was handed over what is known of its secrets;
+    /// none if whoever serves it writes it down later.
+    fn complete(&mut self, flow: FlowId, record: FlowRecord) -> Option<FlowRecord> {
+        let _ = flow;
+        Some(record)
+    }
 
     /// Tells the other end that nothing more comes.
     fn finish_sending(&mut self, flow: FlowId);

@@ -17,7 +17,9 @@ mod io;
 #[cfg(any(test, feature = "fuzzing"))]
 mod pen;
 pub mod policy;
+mod rate;
 mod record;
+mod shown;
 mod stack;
 mod tcp;
 mod wire;
@@ -27,7 +29,7 @@ pub use dns::{Answer, Family};
 pub use io::{
     Close, FlowId, Frame, Io, Offloads, PartialChecksum, Query, Segmentation, Ticket, Transport,
 };
-pub use record::{End, FlowRecord};
+pub use record::{End, FlowRecord, SecretsUse};
 pub use stack::{BadState, Counters, Stack};
 pub use wire::Mac;
 

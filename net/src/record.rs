@@ -81,6 +81,18 @@ impl fmt::Display for End {
     }
 }
 
+/// What became of the secrets of a connection that somebody else served. Names only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SecretsUse {
+    /// Those that were put into requests.
+    pub used: Vec<String>,
+    /// Those whose placeholder was where none is replaced.
+    pub misplaced: Vec<String>,
+    /// Why the connection was ended, if it was.
+    pub refused: Option<String>,
+}
+
 /// What became of one of the guest's flows. When it ended is when it is given; who
 /// keeps a log has a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +116,8 @@ pub struct FlowRecord {
     pub end: End,
     /// How long it was there.
     pub lasted: Duration,
+    /// What became of secrets, if it was to a host of some.
+    pub secrets: Option<SecretsUse>,
 }
 
 /// Records that nobody has taken yet. Without a limit of its own it keeps none.

@@ -73,7 +73,7 @@ pub use image::Image;
 pub use mount::{MountSpec, SymlinkPolicy};
 pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
-    NetworkVerdict,
+    NetworkSecretsUse, NetworkVerdict,
 };
 pub use oci_bake::{ExtraFile, ImageConfig};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};

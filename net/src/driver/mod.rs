@@ -13,11 +13,13 @@ use mio::{Events, Poll, Token, Waker};
 use crate::io::{FlowId, Frame, Offloads};
 use crate::{BadState, Config, Counters, FlowRecord, Stack};
 
+mod broker;
 mod echo;
 mod forward;
 mod resolver;
 mod sockets;
 
+pub use broker::{Broker, Handed, Outcome};
 use resolver::Resolver;
 use sockets::{Both, Sockets};
 
@@ -48,6 +50,7 @@ pub trait Port: Send + Sync {
 
 /// Where records of flows go. It is called on the network's thread, which stands
 /// still meanwhile, with the network locked: it is not to wait, nor to ask the network.
+/// Records of connections that were handed over come from whoever serves them, too.
 pub trait Log: Send + Sync {
     /// A flow has ended, or was refused.
     fn record(&self, record: FlowRecord);
@@ -71,6 +74,8 @@ struct Shared {
     stop: AtomicBool,
     resolver: Resolver,
     log: Option<Arc<dyn Log>>,
+    /// Serves connections to the hosts that the configuration names.
+    broker: OnceLock<Arc<dyn Broker>>,
 }
 
 struct Inner {
@@ -122,9 +127,16 @@ impl Network {
                 stop: AtomicBool::new(false),
                 resolver: Resolver::default(),
                 log,
+                broker: OnceLock::new(),
             }),
             thread: Mutex::default(),
         }
+    }
+
+    /// Has connections to the hosts of [`Config::brokered`] served. Only the first call
+    /// does something; without one they are ended.
+    pub fn serve_by(&self, broker: Arc<dyn Broker>) {
+        let _ = self.shared.broker.set(broker);
     }
 
     /// Connects the guest. Only the first call does something.

@@ -2,16 +2,19 @@
 
 use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::{TcpStream, UdpSocket};
+use mio::net::{TcpStream, UdpSocket, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 
+use super::broker::{self, Handed, Outcome, Slot};
 use super::echo::Echo;
 use super::{Port, Shared};
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
+use crate::record::FlowRecord;
 
 /// How long a connection is silent before the host asks whether the other end is
 /// still there: those that died while the host slept end then.
@@ -22,6 +25,8 @@ enum Socket {
     Stream(TcpStream),
     Datagram(UdpSocket),
     Echo(Echo),
+    /// A connection that somebody else serves.
+    Handed(UnixStream, Slot),
 }
 
 /// The sockets of a guest's flows.
@@ -105,27 +110,28 @@ impl Io for Both<'_> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let token = Token(flow.0 as usize);
+        let told = |error| without_ipv6(error, to);
         match transport {
             Transport::Datagram => {
                 let any: IpAddr = match to {
                     SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                     SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
                 };
-                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-                socket.connect(to)?;
+                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0)).map_err(told)?;
+                socket.connect(to).map_err(told)?;
                 registry.register(&mut socket, token, Interest::READABLE)?;
                 self.sockets.put(flow, Socket::Datagram(socket));
                 return Ok(());
             }
             Transport::Echo => {
-                let mut socket = Echo::connect(to.ip())?;
+                let mut socket = Echo::connect(to.ip()).map_err(told)?;
                 registry.register(&mut socket, token, Interest::READABLE)?;
                 self.sockets.put(flow, Socket::Echo(socket));
                 return Ok(());
             }
             Transport::Stream => {}
         }
-        let mut stream = TcpStream::connect(to)?;
+        let mut stream = TcpStream::connect(to).map_err(told)?;
         // What the guest sends small, it wants sent small.
         let _ = stream.set_nodelay(true);
         let _ = sockopt::set_socket_keepalive(&stream, true);
@@ -146,6 +152,7 @@ impl Io for Both<'_> {
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
         match self.sockets.get(flow)? {
             Socket::Stream(stream) => stream.write(bytes),
+            Socket::Handed(stream, _) => stream.write(bytes),
             Socket::Datagram(socket) => socket.send(bytes),
             Socket::Echo(socket) => socket.send(bytes),
         }
@@ -154,17 +161,59 @@ impl Io for Both<'_> {
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match (self.sockets.get(flow)?, room) {
             (Socket::Stream(stream), room) => stream.read_vectored(room),
+            (Socket::Handed(stream, slot), room) => match stream.read_vectored(room) {
+                // Its end is told by what was said of it.
+                Ok(0) if broker::is_refused(slot) => Err(io::ErrorKind::ConnectionReset.into()),
+                read => read,
+            },
             (Socket::Datagram(socket), [room, ..]) => socket.recv(room),
             (Socket::Echo(socket), [room, ..]) => socket.receive(room),
             (_, []) => Ok(0),
         }
     }
 
-    fn finish_sending(&mut self, flow: FlowId) {
-        if let Ok(stream) = self.sockets.stream(flow) {
-            // One that is gone already is noticed when it is read.
-            let _ = stream.shutdown(Shutdown::Write);
+    fn hand_over(&mut self, flow: FlowId, name: &str, port: u16, begun: Vec<u8>) -> io::Result<()> {
+        let (Some(registry), Some(broker)) = (&self.sockets.registry, self.shared.broker.get())
+        else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let (own, guest) = std::os::unix::net::UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        let mut own = UnixStream::from_std(own);
+        let (outcome, slot) = Outcome::new(self.shared.log.clone());
+        let place = self.sockets.streams.get_mut(flow.0 as usize);
+        let Some(Socket::Stream(mut host)) = place.and_then(Option::take) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        registry.deregister(&mut host)?;
+        let token = Token(flow.0 as usize);
+        registry.register(&mut own, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.sockets.put(flow, Socket::Handed(own, slot));
+        broker.take(Handed {
+            guest,
+            host: OwnedFd::from(host).into(),
+            name: name.to_owned(),
+            port,
+            begun,
+            outcome,
+        });
+        Ok(())
+    }
+
+    fn complete(&mut self, flow: FlowId, record: FlowRecord) -> Option<FlowRecord> {
+        match self.sockets.get(flow) {
+            Ok(Socket::Handed(_, slot)) => broker::complete(slot, record),
+            _ => Some(record),
         }
+    }
+
+    fn finish_sending(&mut self, flow: FlowId) {
+        // One that is gone already is noticed when it is read.
+        let _ = match self.sockets.get(flow) {
+            Ok(Socket::Stream(stream)) => stream.shutdown(Shutdown::Write),
+            Ok(Socket::Handed(stream, _)) => stream.shutdown(Shutdown::Write),
+            _ => Ok(()),
+        };
     }
 
     fn close(&mut self, flow: FlowId, how: Close) {
@@ -177,6 +226,7 @@ impl Io for Both<'_> {
                 Socket::Stream(stream) => registry.deregister(stream),
                 Socket::Datagram(socket) => registry.deregister(socket),
                 Socket::Echo(socket) => registry.deregister(socket),
+                Socket::Handed(stream, _) => registry.deregister(stream),
             };
         }
         if let (Socket::Stream(stream), Close::Reset) = (&socket, how) {
@@ -194,6 +244,20 @@ impl Io for Both<'_> {
 
     fn is_own(&mut self, address: IpAddr) -> bool {
         is_own(address)
+    }
+}
+
+/// What a guest is to be told of a host that has no IPv6, or not this of it: a socket of
+/// that family cannot be made there, or has no address, which otherwise means that no
+/// port is free.
+fn without_ipv6(error: io::Error, to: SocketAddr) -> io::Error {
+    use io::ErrorKind as Kind;
+    match (to.ip(), error.kind()) {
+        (_, Kind::ConnectionRefused | Kind::NetworkUnreachable | Kind::HostUnreachable)
+        | (IpAddr::V4(_), _) => error,
+        (address, _) if has_way_to(address) => error,
+        (address, _) if address.is_loopback() => Kind::ConnectionRefused.into(),
+        _ => Kind::NetworkUnreachable.into(),
     }
 }
 

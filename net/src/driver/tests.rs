@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Condvar;
 
 use super::*;
+use crate::SecretsUse;
 use crate::pen::Pen;
 use crate::policy::Policy;
 use crate::tcp::Key;
@@ -127,6 +128,128 @@ fn guest_speaks_with_a_socket_of_the_host() {
     assert!(stream.read(&mut got).is_err(), "a reset");
     drop(network);
     let _ = cable;
+}
+
+/// Takes connections over, and keeps what is written down.
+#[derive(Default)]
+struct Taken {
+    handed: Mutex<Vec<Handed>>,
+    records: Mutex<Vec<FlowRecord>>,
+    changed: Condvar,
+}
+
+impl Broker for Taken {
+    fn take(&self, handed: Handed) {
+        lock(&self.handed).push(handed);
+        self.changed.notify_all();
+    }
+}
+
+impl Log for Taken {
+    fn record(&self, record: FlowRecord) {
+        lock(&self.records).push(record);
+        self.changed.notify_all();
+    }
+}
+
+impl Taken {
+    fn next<T>(&self, of: &Mutex<Vec<T>>) -> T {
+        let waited = self
+            .changed
+            .wait_timeout_while(lock(of), PATIENCE, |all| all.is_empty());
+        let (mut all, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        all.pop().expect("nothing came")
+    }
+}
+
+/// The hello of a TLS client for the host of these tests.
+fn hello() -> Vec<u8> {
+    const NAME: &[u8] = b"host.supermachine.internal";
+    let name = u8::try_from(NAME.len()).unwrap();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 1, 1, 0, 0, name + 9]);
+    body.extend([0, 0, 0, name + 5, 0, name + 3, 0, 0, name]);
+    body.extend(NAME);
+    let length = u8::try_from(body.len()).unwrap();
+    let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    record.extend(body);
+    record
+}
+
+#[test]
+fn connection_to_a_host_of_a_secret_goes_by_whoever_serves_it() {
+    for ends_first in [false, true] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut config = Config::new(Policy::deny_all().host_port(port));
+        config.brokered = vec![("host.supermachine.internal".to_owned(), port)];
+        let taken = Arc::new(Taken::default());
+        let network = Network::logged(config, taken.clone());
+        network.serve_by(taken.clone());
+        let cable = Arc::new(Cable::default());
+        let port_of_guest: Arc<dyn Port> = cable.clone();
+        network.attach(Arc::downgrade(&port_of_guest));
+        let say = |sequence, acknowledged, flags, payload: &[u8]| {
+            lock(&cable.sent).push(frame(port, sequence, acknowledged, flags, payload));
+            network.wake();
+        };
+        // On a slow host others come again meanwhile.
+        let until = |wanted: &dyn Fn(u8, &[u8]) -> bool| loop {
+            let (flags, _, payload) = heard(&cable.next());
+            if wanted(flags, &payload) {
+                break;
+            }
+        };
+        say(100, 0, flag::SYN, b"");
+        let (mut host, _) = listener.accept().unwrap();
+        let (_, first, _) = heard(&cable.next());
+        let next = first.wrapping_add(1);
+        let hello = hello();
+        say(101, next, flag::ACK, &hello);
+        let mut handed = taken.next(&taken.handed);
+        assert_eq!((handed.port, &handed.begun), (port, &hello));
+        assert_eq!(handed.name, "host.supermachine.internal");
+        // Both ends are others' now.
+        handed.host.set_nonblocking(false).unwrap();
+        io::Write::write_all(&mut handed.host, b"to the host").unwrap();
+        let mut got = [0; 11];
+        host.set_read_timeout(Some(PATIENCE)).unwrap();
+        host.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"to the host");
+        io::Write::write_all(&mut handed.guest, b"to the guest").unwrap();
+        until(&|_, payload| payload == b"to the guest");
+        let sequence = 101 + u32::try_from(hello.len()).unwrap();
+        say(sequence, next.wrapping_add(12), flag::ACK, b"more");
+        let mut got = [0; 4];
+        handed.guest.set_read_timeout(Some(PATIENCE)).unwrap();
+        handed.guest.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"more");
+        // Whichever end is over first, both are in the record.
+        let secrets = SecretsUse {
+            used: vec!["KEY".to_owned()],
+            refused: Some("late".to_owned()),
+            ..SecretsUse::default()
+        };
+        let Handed { guest, outcome, .. } = handed;
+        match ends_first {
+            true => {
+                outcome.report(secrets.clone());
+                drop(guest);
+                until(&|flags, _| flags & flag::RST != 0);
+            }
+            false => {
+                let ack = next.wrapping_add(12);
+                say(sequence + 4, ack, flag::RST | flag::ACK, b"");
+                let mut guest = guest;
+                assert_eq!(guest.read(&mut got).unwrap_or(0), 0);
+                outcome.report(secrets.clone());
+            }
+        }
+        let record = taken.next(&taken.records);
+        assert_eq!(record.secrets, Some(secrets));
+        assert_eq!(record.sent_bytes, hello.len() as u64 + 4);
+    }
 }
 
 #[test]

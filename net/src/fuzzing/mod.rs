@@ -19,8 +19,10 @@ use crate::wire::tcp::flag;
 use crate::{Addresses, Answer, Config, Counters, Stack, wire};
 
 mod ends;
+mod shown;
 
 use ends::{Ends, guest_byte};
+pub use shown::fuzz_shown;
 
 /// Operations of one run; longer inputs are cut.
 const MAX_OPS: usize = 512;

@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 mod address;
+mod limits;
 mod names;
 
 pub use address::{Cidr, is_special};
+pub use limits::{Limits, MAX_FLOWS};
 pub use names::HostPattern;
-pub(crate) use names::{MAX_NAME_BYTES, Names};
+pub(crate) use names::{MAX_NAME_BYTES, Names, is_name};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 512;
@@ -33,6 +35,15 @@ pub enum PolicyError {
     /// More rules than are read for each connection.
     #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
     TooManyRules(usize),
+    /// A limit that leaves nothing.
+    #[error("{0} is 0, with which nothing passes: leave it out, or turn the network off")]
+    NothingLeft(&'static str),
+    /// A burst of no rate.
+    #[error("a burst is what may pass beyond a rate: set a rate, too")]
+    BurstWithoutRate,
+    /// More connections than there is room for.
+    #[error("a machine has at most {MAX_FLOWS} connections, and {0} are asked for: ask for fewer")]
+    TooManyFlows(u64),
 }
 
 /// What a rule says.
@@ -158,6 +169,10 @@ pub enum Cause {
     Name,
     /// There are too many flows.
     Limit,
+    /// The connection shows a name that it may not reach there.
+    Shown,
+    /// The host is one of a secret's, which goes there over TCP.
+    Secret,
 }
 
 /// What a policy says of a flow.
@@ -181,6 +196,8 @@ pub struct Policy {
     host_ports: Vec<u16>,
     #[cfg_attr(feature = "serde", serde(default))]
     host_udp_ports: Vec<u16>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    limits: Limits,
 }
 
 impl Policy {
@@ -191,6 +208,7 @@ impl Policy {
             otherwise: Verdict::Deny,
             host_ports: Vec::new(),
             host_udp_ports: Vec::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -225,10 +243,22 @@ impl Policy {
         self
     }
 
-    /// Refuses a policy of too many rules.
+    /// Says how much of the network the guest may take, in place of what was said.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How much of the network the guest may take.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Refuses a policy of too many rules, and limits that say nothing.
     pub fn check(&self) -> Result<(), PolicyError> {
         match self.rules.len() {
-            0..=MAX_RULES => Ok(()),
+            0..=MAX_RULES => self.limits.check(),
             rules => Err(PolicyError::TooManyRules(rules)),
         }
     }
@@ -289,6 +319,19 @@ impl Policy {
             true => decision(Verdict::Deny, Cause::NotPublic, None),
             false => decision(self.otherwise, Cause::Default, None),
         }
+    }
+
+    /// Whether a rule about names had a say in what was decided of a TCP port.
+    pub(crate) fn is_by_name(&self, cause: Cause, port: u16) -> bool {
+        let asked = match cause {
+            Cause::Rule(number) => number.saturating_add(1),
+            _ => self.rules.len(),
+        };
+        self.rules.iter().take(asked).any(|rule| {
+            matches!(rule.target, Target::Host(_))
+                && rule.protocol.is_none_or(|only| only == Protocol::Tcp)
+                && rule.ports.contains(port)
+        })
     }
 
     /// Whether a rule that allows lists this very address, and not a network around it.

@@ -1,11 +1,12 @@
 //! The guest's connections: from its SYN to their end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::routed::Routed;
+use super::watched::Watched;
 use super::{DNS, DNS_OVER_TLS, Stack};
-use crate::io::{FlowId, Io, Transport};
+use crate::io::{Close, FlowId, Io, Transport};
 use crate::policy::{Cause, Protocol, Verdict, is_special};
 use crate::record::End;
 use crate::tcp::{Context, Fate, Flow, Key, Origin};
@@ -62,7 +63,12 @@ impl Stack {
         };
         if self.config.addresses.is_gateway(address) {
             let listed = self.config.policy.has_host_port(protocol, port);
-            let target = listed.then(|| (Ipv4Addr::LOCALHOST, port).into());
+            // The same family: some services listen on one of the two only.
+            let loopback: IpAddr = match address {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            let target = listed.then(|| (loopback, port).into());
             let name = Some(self.config.host_name.as_str());
             return (target, origin(Cause::HostPort, name));
         }
@@ -73,6 +79,11 @@ impl Stack {
         let policy = &self.config.policy;
         let decision = policy.decide(protocol, address, port, &mut names);
         let mut may = decision.verdict == Verdict::Allow;
+        // QUIC would go past whoever puts the secret in.
+        let is_brokered = |name| self.config.is_brokered(name, port);
+        if may && protocol == Protocol::Udp && self.names.of(address, now).any(is_brokered) {
+            return (None, origin(Cause::Secret, decision.name));
+        }
         let mut origin = origin(decision.cause, decision.name);
         // What of the host others do not reach, from here would be reached.
         if may && !is_special(address) && !policy.lists_alone(address) && io.is_own(address) {
@@ -115,6 +126,7 @@ impl Stack {
         if is_ours {
             self.streams.begin(id, now);
         }
+        let cause = origin.cause;
         let connected = match is_ours {
             true => Ok(()),
             false => io.connect(id, Transport::Stream, target),
@@ -125,6 +137,9 @@ impl Stack {
                 let flow = Flow::new(id, key, target, origin, syn, first);
                 self.table.insert(id, flow);
                 self.counters.connections += 1;
+                if !is_ours {
+                    self.watch(id, key.remote, cause, now);
+                }
             }
             Err(error) => {
                 self.table.give_up(id, target);
@@ -138,6 +153,25 @@ impl Stack {
                 flow.connected(context);
                 Fate::GoesOn
             });
+        }
+    }
+
+    /// Looks at the first bytes of a connection if the name that they show matters.
+    fn watch(&mut self, id: FlowId, remote: SocketAddr, cause: Cause, now: Instant) {
+        let config = &self.config;
+        let is_host = config.addresses.is_gateway(remote.ip());
+        let by_name = !is_host && config.policy.is_by_name(cause, remote.port());
+        if !by_name && config.brokered.is_empty() {
+            return;
+        }
+        let names: Vec<String> = match is_host {
+            true => vec![config.host_name.clone()],
+            false => self.names.of(remote.ip(), now).map(str::to_owned).collect(),
+        };
+        let port = remote.port();
+        let is_brokered = names.iter().any(|name| config.is_brokered(name, port));
+        if by_name || is_brokered {
+            self.watches.begin(id, remote, names, by_name);
         }
     }
 
@@ -170,9 +204,15 @@ impl Stack {
             return;
         };
         let mut context = Context {
-            io: &mut Routed::new(io, &mut self.streams),
+            io: &mut Routed {
+                io,
+                streams: &mut self.streams,
+                watches: &mut self.watches,
+                config: &self.config,
+            },
             link: self.link,
             memory: &mut self.memory,
+            rates: &mut self.rates,
             now,
         };
         let fate = what(flow, &mut context);
@@ -214,14 +254,37 @@ impl Stack {
             return;
         };
         let bytes = flow.bytes();
-        flow.discard(&mut self.memory);
+        flow.discard(&mut self.memory, &mut self.rates);
         if let Some(timer) = flow.timer {
             self.timers.remove(&(timer, id));
         }
-        if !self.streams.end(id) {
-            io.close(id, end.close());
+        let Flow {
+            key, mut origin, ..
+        } = *flow;
+        if self.streams.end(id) {
+            return self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
         }
-        let Flow { key, origin, .. } = *flow;
-        self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+        match self.watches.end(id) {
+            Watched::Passed => {
+                io.close(id, end.close());
+                self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+            }
+            Watched::Handed => {
+                let ended = self.ended(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+                // Whoever served it may have more to say of it.
+                if let Some(record) = io.complete(id, ended)
+                    && self.records.is_kept()
+                {
+                    self.records.add(record);
+                }
+                io.close(id, end.close());
+            }
+            Watched::Denied(name) => {
+                io.close(id, Close::Reset);
+                origin.cause = Cause::Shown;
+                origin.name = name.or(origin.name).filter(|_| self.records.is_kept());
+                self.note_denied(Protocol::Tcp, key.remote, origin);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ impl Stack {
             counters.received_bytes += received;
         }
         counters.lost_records = self.records.lost;
+        counters.waits = self.rates.waits();
         counters
     }
 
@@ -46,6 +47,7 @@ impl Stack {
                 received_bytes: 0,
                 end: End::Denied,
                 lasted: Duration::ZERO,
+                secrets: None,
             });
         }
     }
@@ -56,23 +58,37 @@ impl Stack {
         protocol: Protocol,
         remote: SocketAddr,
         origin: Origin,
-        (sent_bytes, received_bytes): (u64, u64),
+        bytes: (u64, u64),
         (end, now): (End, Instant),
     ) {
+        let record = self.ended(protocol, remote, origin, bytes, (end, now));
+        if self.records.is_kept() {
+            self.records.add(record);
+        }
+    }
+
+    /// Counts a flow that has ended; what is to be written down of it.
+    pub(super) fn ended(
+        &mut self,
+        protocol: Protocol,
+        remote: SocketAddr,
+        origin: Origin,
+        (sent_bytes, received_bytes): (u64, u64),
+        (end, now): (End, Instant),
+    ) -> FlowRecord {
         self.counters.sent_bytes += sent_bytes;
         self.counters.received_bytes += received_bytes;
-        if self.records.is_kept() {
-            self.records.add(FlowRecord {
-                name: origin.name,
-                remote,
-                protocol,
-                verdict: Verdict::Allow,
-                cause: origin.cause,
-                sent_bytes,
-                received_bytes,
-                end,
-                lasted: now.saturating_duration_since(origin.begun),
-            });
+        FlowRecord {
+            name: origin.name,
+            remote,
+            protocol,
+            verdict: Verdict::Allow,
+            cause: origin.cause,
+            sent_bytes,
+            received_bytes,
+            end,
+            lasted: now.saturating_duration_since(origin.begun),
+            secrets: None,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::watched::Watches;
+use crate::config::Config;
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
 
 /// Most connections with the resolver: the one that was silent longest makes room.
@@ -200,16 +202,12 @@ impl Streams {
     }
 }
 
-/// The host, but for the connections that end here.
+/// The host, but for the connections that end here, and those that are looked at.
 pub(super) struct Routed<'a, I> {
-    io: &'a mut I,
-    streams: &'a mut Streams,
-}
-
-impl<'a, I> Routed<'a, I> {
-    pub(super) fn new(io: &'a mut I, streams: &'a mut Streams) -> Self {
-        Self { io, streams }
-    }
+    pub(super) io: &'a mut I,
+    pub(super) streams: &'a mut Streams,
+    pub(super) watches: &'a mut Watches,
+    pub(super) config: &'a Config,
 }
 
 impl<I: Io> Io for Routed<'_, I> {
@@ -232,13 +230,17 @@ impl<I: Io> Io for Routed<'_, I> {
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
         match self.streams.get(flow) {
             Some(stream) => stream.send(bytes),
-            None => self.io.send(flow, bytes),
+            None => match self.watches.send(flow, bytes, self.config, self.io) {
+                Some(sent) => sent,
+                None => self.io.send(flow, bytes),
+            },
         }
     }
 
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self.streams.get(flow) {
             Some(stream) => stream.receive(room),
+            None if self.watches.is_denied(flow) => Err(io::ErrorKind::ConnectionReset.into()),
             None => self.io.receive(flow, room),
         }
     }
@@ -246,6 +248,7 @@ impl<I: Io> Io for Routed<'_, I> {
     fn finish_sending(&mut self, flow: FlowId) {
         match self.streams.get(flow) {
             Some(stream) => stream.is_finished = true,
+            None if self.watches.finish(flow, self.config, self.io) => {}
             None => self.io.finish_sending(flow),
         }
     }

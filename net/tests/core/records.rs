@@ -58,6 +58,7 @@ fn connection_that_ends_leaves_a_record_of_what_it_was() {
         received_bytes: 6,
         end: End::GuestReset,
         lasted: Duration::from_secs(3),
+        secrets: None,
     };
     assert_eq!(record(&mut net), expected);
     let counters = net.stack.counters();

@@ -61,6 +61,10 @@ pub struct Host {
     pub questions: Vec<(Ticket, Vec<u8>)>,
     pub has_ipv6: bool,
     pub own: Vec<IpAddr>,
+    /// Nobody takes connections over.
+    pub keeps_all: bool,
+    /// Those that somebody took over: flow, name, port, and what was sent.
+    pub handed: Vec<(u32, String, u16, Vec<u8>)>,
 }
 
 impl Host {
@@ -158,6 +162,14 @@ impl Io for Host {
             (0, None, false) => Err(ErrorKind::WouldBlock.into()),
             (got, ..) => Ok(got),
         }
+    }
+
+    fn hand_over(&mut self, flow: FlowId, name: &str, port: u16, begun: Vec<u8>) -> io::Result<()> {
+        if self.keeps_all {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.handed.push((flow.0, name.to_owned(), port, begun));
+        Ok(())
     }
 
     fn finish_sending(&mut self, flow: FlowId) {

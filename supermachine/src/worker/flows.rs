@@ -15,6 +15,16 @@ const MOST_KEPT: usize = 4096;
 /// Flows of one answer: with the longest names some 600 KB of the message's 1 MiB.
 const MOST_TOLD: usize = 1000;
 
+/// Bytes of the names of secrets in one answer: those of one flow are a tenth of that.
+const MOST_NAME_BYTES: usize = 256 << 10;
+
+/// Bytes of the names of secrets of a flow, as JSON.
+fn name_bytes(flow: &NetworkFlow) -> usize {
+    let secrets = flow.secrets.iter();
+    let names = secrets.flat_map(|secrets| secrets.used.iter().chain(&secrets.misplaced));
+    names.map(|name| name.len() + 3).sum()
+}
+
 /// The flows of one machine.
 #[derive(Default)]
 pub struct FlowLog {
@@ -64,7 +74,13 @@ impl FlowLog {
         let _ = self.stats();
         let state = lock(&self.state);
         let late = state.kept.iter().filter(|flow| flow.number >= from);
-        let flows: Vec<NetworkFlow> = late.take(MOST_TOLD).cloned().collect();
+        let mut names = 0;
+        let has_room = |flow: &&NetworkFlow| {
+            names += name_bytes(flow);
+            names <= MOST_NAME_BYTES
+        };
+        let late = late.take(MOST_TOLD).take_while(has_room);
+        let flows: Vec<NetworkFlow> = late.cloned().collect();
         let next = flows.last().map_or(state.next, |last| last.number + 1);
         Flows { flows, next }
     }
@@ -83,6 +99,8 @@ impl FlowLog {
             look_ups: counters.look_ups,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
+            waits: counters.waits,
+            lost_datagrams: counters.lost_messages,
         })
     }
 }
@@ -108,6 +126,7 @@ mod tests {
             received_bytes: 2,
             end: net::End::Closed,
             lasted: Duration::from_millis(3),
+            secrets: None,
         }
     }
 

@@ -17,8 +17,11 @@ const MTU: u16 = 1500;
 /// becomes of its flows.
 pub fn interface(policy: Policy, log: &Arc<FlowLog>) -> vmm_core::Network {
     let mac = Addresses::default().guest_mac;
+    let mut config = Config::new(policy);
+    // Init gives it one. In a snapshot of before it did, programs fall back at once.
+    config.has_ipv6 = true;
     let backend = Arc::new(Backend {
-        network: Network::logged(Config::new(policy), log.clone()),
+        network: Network::logged(config, log.clone()),
         cable: OnceLock::new(),
     });
     let counted = Arc::downgrade(&backend);

@@ -14,6 +14,7 @@ use std::process::Command;
 /// A crate and the workspace crates it may depend on; the layers of
 /// docs/architecture.md, arrows downwards only.
 const LAYERS: &[(&str, u8, &[&str])] = &[
+    ("supermachine-codesign", 1, &[]),
     ("supermachine-exec-proto", 1, &[]),
     ("supermachine-hvf", 1, &[]),
     ("supermachine-kernel", 1, &[]),
@@ -39,6 +40,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         "supermachine",
         4,
         &[
+            "supermachine-codesign",
             "supermachine-exec-proto",
             "supermachine-kernel",
             "supermachine-net",
