@@ -20,6 +20,7 @@ mod images;
 mod layers;
 mod metric;
 mod pairs;
+mod podman;
 mod process;
 mod qemu;
 mod read;

@@ -11,6 +11,8 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
+#[cfg(feature = "cli")]
+use crate::volume;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
@@ -73,7 +75,24 @@ impl Vm {
                         there for their own: Vm::fork copies them",
             });
         }
-        let dest = dest.as_ref();
+        self.snapshot_with(dest.as_ref(), &|_| Ok(()))
+    }
+
+    /// The same for copies that go on with all that the machine does. What its volumes
+    /// hold is copied into the snapshot while the machine stands still.
+    #[cfg(feature = "cli")]
+    pub(crate) fn snapshot_to_fork(&self, dest: &Path) -> Result<Image, Error> {
+        let volumes = self.open_volumes()?;
+        self.snapshot_with(dest, &|generation| volume::keep(&volumes, generation))
+    }
+
+    /// Makes a snapshot, and has `keep` add to its directory while the machine stands
+    /// still.
+    fn snapshot_with(
+        &self,
+        dest: &Path,
+        keep: &dyn Fn(&Path) -> Result<(), Error>,
+    ) -> Result<Image, Error> {
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
             return Err(Error::Unsuitable {
@@ -117,9 +136,10 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, |vm, _| {
+        write(self, draft, &about, |vm, generation| {
+            let kept = keep(generation);
             vm.instance().go_on()?;
-            Ok(WorkingSet::default())
+            kept.map(|()| WorkingSet::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
         // What is in use or cannot be removed stays until the next time.

@@ -100,6 +100,8 @@ pub struct VmConfig {
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
+    /// They are those of the machine that is copied, as they were then.
+    pub(crate) volumes_are_copies: bool,
     pub(crate) host_limits: HostLimits,
 }
 
@@ -133,6 +135,7 @@ impl Default for VmConfig {
             mounts: Vec::new(),
             volumes: Vec::new(),
             volumes_dir: None,
+            volumes_are_copies: false,
             host_limits: HostLimits::default(),
         }
     }

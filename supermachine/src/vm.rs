@@ -12,6 +12,7 @@ use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
 use crate::link::sockets;
+use crate::pool::turns::{Turn, Turns};
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::template::{Template, Workload};
@@ -47,6 +48,10 @@ pub struct Vm {
     still: Mutex<()>,
     /// The guest has volumes mounted that outlive it.
     has_volumes: AtomicBool,
+    /// Copies of volumes that the machine has, and goes on with.
+    copies: OnceLock<Vec<File>>,
+    /// Of the pool that it is in.
+    turns: OnceLock<Arc<Turns>>,
     /// Closed before the machine ends.
     ports: OwnPorts,
     instance: Instance,
@@ -209,6 +214,8 @@ impl Vm {
             start: Mutex::default(),
             still: Mutex::default(),
             has_volumes: AtomicBool::new(false),
+            copies: OnceLock::new(),
+            turns: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
             instance,
         }
@@ -227,10 +234,18 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (restore, files) = template.restore(&self.config, self.id())?;
+        let (restore, mut files) = template.restore(&self.config, self.id())?;
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
+        if self.config.volumes_are_copies {
+            let disks = files.len().saturating_sub(template.image().volumes);
+            let copies = files.split_off(disks).into_iter();
+            // They have no names by which they could be opened again.
+            let _ = self
+                .copies
+                .set(copies.take(self.config.volumes.len()).collect());
+        }
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
         self.mount_volumes()?;
@@ -280,8 +295,25 @@ impl Vm {
         self.instance.set_clock(&self.config.clock)
     }
 
+    /// What its volumes are on, to be read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn open_volumes(&self) -> Result<Vec<File>, Error> {
+        match self.copies.get() {
+            Some(copies) => copies
+                .iter()
+                .map(File::try_clone)
+                .collect::<Result<_, _>>()
+                .map_err(Error::system("duplicate a descriptor")),
+            None => volume::open_to_read(&self.config.volumes, self.config.volumes_dir.as_deref()),
+        }
+    }
+
     /// Asks the guest to mount the volumes of the configuration, which its disks are now.
     fn mount_volumes(&self) -> Result<(), Error> {
+        // What goes on has them mounted; and they end with it.
+        if self.config.volumes_are_copies {
+            return Ok(());
+        }
         for (number, volume) in self.config.volumes.iter().enumerate() {
             mount_volume(self, number, volume)?;
             self.has_volumes.store(true, Ordering::Relaxed);
@@ -406,6 +438,12 @@ impl Vm {
         self.start_report().copy
     }
 
+    /// Has its collected commands wait for turns from now on.
+    pub(crate) fn compute_by(&self, turns: &Arc<Turns>) {
+        // It is in one pool all its life.
+        let _ = self.turns.set(turns.clone());
+    }
+
     /// Name of the engine that runs the guest.
     pub fn engine(&self) -> &str {
         self.engine.get().map_or("", String::as_str)
@@ -525,6 +563,18 @@ impl Opens for Vm {
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
+    }
+
+    fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
+        let turns = self
+            .turns
+            .get()
+            .filter(|turns| turns.are_for(self.engine()));
+        let Some(turns) = turns else {
+            return Ok(None);
+        };
+        let turn = turns.take(self.instance.process().pid(), is_wanted);
+        turn.map(Some).ok_or(Error::Cancelled)
     }
 }
 

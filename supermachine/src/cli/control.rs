@@ -112,7 +112,12 @@ fn serve_one(
             return send(&stream, &Answer::Failed(message));
         }
     };
-    match vm.snapshot(directory) {
+    let made = match going {
+        // Its copies go on with what is mounted, too.
+        Some(_) => vm.snapshot_to_fork(&directory),
+        None => vm.snapshot(directory),
+    };
+    match made {
         Ok(image) => {
             let generation = image.snapshot_path().map(Path::to_owned);
             let generation = generation.unwrap_or_default();

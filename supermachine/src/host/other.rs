@@ -46,6 +46,11 @@ pub fn private_bytes(_pid: u32) -> u64 {
 }
 
 /// Not told.
+pub fn has_running_thread(_pid: u32) -> Option<bool> {
+    None
+}
+
+/// Not told.
 pub fn page_faults() -> Option<(u64, u64)> {
     None
 }
