@@ -5,6 +5,7 @@
 mod agent;
 mod base;
 mod boots;
+mod clients;
 mod contracts;
 mod copies;
 mod files;

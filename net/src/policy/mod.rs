@@ -36,7 +36,7 @@ pub enum PolicyError {
     #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
     TooManyRules(usize),
     /// A limit that leaves nothing.
-    #[error("{0} is 0, with which nothing passes: leave it out, or turn the network off")]
+    #[error("{0} is 0, with which nothing passes: write more, or leave it out")]
     NothingLeft(&'static str),
     /// A burst of no rate.
     #[error("a burst is what may pass beyond a rate: set a rate, too")]
