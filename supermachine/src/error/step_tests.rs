@@ -191,6 +191,21 @@ fn of_others() -> Vec<Error> {
         net::policy::PolicyError::Host(text()).into(),
         net::policy::PolicyError::Network(text()).into(),
         net::policy::PolicyError::TooManyRules(1000).into(),
+        broker::BrokerError::Name(text()).into(),
+        broker::BrokerError::Host(text()).into(),
+        broker::BrokerError::NoHost(text()).into(),
+        broker::BrokerError::Header(text()).into(),
+        broker::BrokerError::Value {
+            name: text(),
+            reason: "odd",
+        }
+        .into(),
+        broker::BrokerError::Twice(text()).into(),
+        broker::BrokerError::TooMany { count: 2, most: 1 }.into(),
+        broker::BrokerError::Root(text()).into(),
+        broker::BrokerError::Processor.into(),
+        broker::BrokerError::Random.into(),
+        broker::BrokerError::Certificate(text()).into(),
         PoolError::Config("odd").into(),
         PoolError::Timeout {
             waited,

@@ -39,6 +39,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         "supermachine",
         4,
         &[
+            "supermachine-broker",
             "supermachine-exec-proto",
             "supermachine-kernel",
             "supermachine-net",
