@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+#[cfg(not(feature = "bundled"))]
+use crate::copy_durably;
 use crate::image::ImageHeader;
 use crate::install::io_error;
-use crate::{KernelError, assets_dir, copy_durably, initrd, mark_used};
+use crate::{KernelError, assets_dir, initrd, mark_used};
 
 /// One of the two files a guest boots from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +68,11 @@ pub fn locate(dir: &Path) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`]; [`KernelError::Missing`] lists every directory searched.
 pub fn discover() -> Result<Assets, KernelError> {
-    let found = discover_in(&search_dirs()).map_err(or_cache_is_unusable)?;
+    let found = match discover_in(&search_dirs()) {
+        #[cfg(feature = "bundled")]
+        Err(KernelError::Missing { .. }) => crate::bundled::installed(),
+        found => found.map_err(or_cache_is_unusable),
+    }?;
     mark_if_cached(&found.kernel);
     Ok(found)
 }
@@ -110,7 +116,14 @@ fn discover_in(dirs: &[PathBuf]) -> Result<Assets, KernelError> {
 /// # Errors
 /// As [`locate`].
 pub fn find(asset: Asset) -> Result<PathBuf, KernelError> {
-    let found = find_in(asset, &search_dirs()).map_err(or_cache_is_unusable)?;
+    let found = match find_in(asset, &search_dirs()) {
+        #[cfg(feature = "bundled")]
+        Err(KernelError::Missing { .. }) => crate::bundled::installed().map(|both| match asset {
+            Asset::Kernel => both.kernel,
+            Asset::InitOci => both.init_oci,
+        }),
+        found => found.map_err(or_cache_is_unusable),
+    }?;
     mark_if_cached(&found);
     Ok(found)
 }
@@ -144,20 +157,31 @@ fn dirs_around(beside: Option<&Path>, cached: Option<PathBuf>) -> Vec<PathBuf> {
     dirs
 }
 
-/// Copies the guest kernel to the file `dest`, atomically and durably.
+/// Copies the guest kernel to the file `dest`, atomically and durably: the one in this
+/// program, with the feature `bundled`, and else the one that is found.
 ///
 /// # Errors
 /// As [`find`], and [`KernelError::Io`] if `dest` cannot be written.
 pub fn extract_kernel_to(dest: &Path) -> Result<(), KernelError> {
-    copy_durably(&find(Asset::Kernel)?, dest)
+    extract(Asset::Kernel, dest)
 }
 
-/// Copies the initial file system to the file `dest`, atomically and durably.
+#[cfg(feature = "bundled")]
+fn extract(asset: Asset, dest: &Path) -> Result<(), KernelError> {
+    crate::bundled::extract(asset, dest)
+}
+
+#[cfg(not(feature = "bundled"))]
+fn extract(asset: Asset, dest: &Path) -> Result<(), KernelError> {
+    copy_durably(&find(asset)?, dest)
+}
+
+/// Copies the initial file system to the file `dest`, as [`extract_kernel_to`] does.
 ///
 /// # Errors
-/// As [`find`], and [`KernelError::Io`] if `dest` cannot be written.
+/// As [`extract_kernel_to`].
 pub fn extract_init_oci_to(dest: &Path) -> Result<(), KernelError> {
-    copy_durably(&find(Asset::InitOci)?, dest)
+    extract(Asset::InitOci, dest)
 }
 
 fn find_in(asset: Asset, dirs: &[PathBuf]) -> Result<PathBuf, KernelError> {

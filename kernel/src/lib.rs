@@ -1,10 +1,12 @@
 //! The guest kernel of supermachine: its configuration, the recipe that builds
 //! it, and where the built files are found.
 //!
-//! The kernel image and the initial file system are not part of this package:
-//! they are built from source by `cargo xtask assets` and kept in the user's
-//! cache directory under the hash of what they were built from. So this crate,
-//! and its documentation, build anywhere.
+//! The kernel image and the initial file system are built from source by `cargo
+//! xtask assets` and kept in the user's cache directory under the hash of what they
+//! were built from. So this crate, and its documentation, build anywhere. With the
+//! feature `bundled` the program has both in it, compressed: [`extract_kernel_to`] and
+//! [`extract_init_oci_to`] write these, and [`discover`] and [`find`] put them into the
+//! cache directory where nothing else is found.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -27,6 +29,8 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+#[cfg(feature = "bundled")]
+mod bundled;
 mod cache;
 pub mod config;
 mod error;

@@ -17,6 +17,7 @@ mod io;
 #[cfg(any(test, feature = "fuzzing"))]
 mod pen;
 pub mod policy;
+mod rate;
 mod record;
 mod shown;
 mod stack;

@@ -1,6 +1,6 @@
 //! What a machine may reach.
 
-use net::policy::{Policy, PolicyError, Ports, Protocol, Rule, Target, Verdict};
+use net::policy::{Limits, Policy, PolicyError, Ports, Protocol, Rule, Target, Verdict};
 
 pub use net::End as NetworkEnd;
 use net::FlowRecord;
@@ -10,6 +10,7 @@ pub use net::policy::{
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::Error;
@@ -127,6 +128,49 @@ impl NetworkPolicy {
     #[must_use]
     pub fn host_udp_port(mut self, port: u16) -> Self {
         self.policy = self.policy.host_udp_port(port);
+        self
+    }
+
+    /// Most bytes a second that the guest gets, without headers, on average: a tenth of
+    /// a second's may pass at once after a silence, or [`NetworkPolicy::burst`].
+    /// Connections wait, and have equal shares; datagrams are held back.
+    #[must_use]
+    pub fn rate_in(self, bytes_per_second: u64) -> Self {
+        self.limit("rate_in", bytes_per_second, |limits| &mut limits.rate_in)
+    }
+
+    /// The same of what others get from it; datagrams beyond are lost.
+    #[must_use]
+    pub fn rate_out(self, bytes_per_second: u64) -> Self {
+        self.limit("rate_out", bytes_per_second, |limits| &mut limits.rate_out)
+    }
+
+    /// Bytes beyond a rate that may pass at once after a silence, in each direction.
+    #[must_use]
+    pub fn burst(self, bytes: u64) -> Self {
+        self.limit("burst", bytes, |limits| &mut limits.burst)
+    }
+
+    /// Most connections at a time, 10,000 if it is not said, and most exchanges of
+    /// datagrams, of which there are never more than 512.
+    #[must_use]
+    pub fn max_flows(self, flows: u64) -> Self {
+        self.limit("max_flows", flows, |limits| &mut limits.max_flows)
+    }
+
+    fn limit(
+        mut self,
+        what: &'static str,
+        value: u64,
+        of: impl FnOnce(&mut Limits) -> &mut Option<NonZeroU64>,
+    ) -> Self {
+        let value = NonZeroU64::new(value);
+        if value.is_none() {
+            self.mistake.get_or_insert(PolicyError::NothingLeft(what));
+        }
+        let mut limits = self.policy.limits();
+        *of(&mut limits) = value;
+        self.policy = self.policy.limited(limits);
         self
     }
 
@@ -292,5 +336,18 @@ mod tests {
             let error = VmConfig::new().with_network(policy).validate().unwrap_err();
             assert_eq!(error.code(), "network", "{error}");
         }
+        for bad in [
+            good.clone().rate_in(0),
+            good.clone().rate_out(0),
+            good.clone().rate_in(1).burst(0),
+            good.clone().burst(1),
+            good.clone().max_flows(0),
+            good.clone().max_flows(10_001),
+        ] {
+            let error = VmConfig::new().with_network(bad).validate().unwrap_err();
+            assert_eq!(error.code(), "network", "{error}");
+        }
+        let limited = good.rate_in(1).rate_out(1).burst(1).max_flows(1);
+        assert!(VmConfig::new().with_network(limited).validate().is_ok());
     }
 }

@@ -109,6 +109,12 @@ pub struct NetworkStats {
     pub sent_bytes: u64,
     /// Bytes that it got, without headers.
     pub received_bytes: u64,
+    /// Times that a flow waited for its part of a rate.
+    #[serde(default)]
+    pub waits: u64,
+    /// Datagrams of the guest's that were beyond the rate, and lost.
+    #[serde(default)]
+    pub lost_datagrams: u64,
 }
 
 /// What copying and resetting a machine took.

@@ -609,11 +609,15 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
                 guest,
                 gateway,
                 prefix,
-                ..
+                guest_mac: _,
+                guest_v6,
+                gateway_v6,
+                prefix_v6,
             } = Addresses::default();
             format!(
                 " sm.dns={gateway} sm.net={guest}/{prefix},{gateway},\
-                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+                 {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},\
+                 {guest_v6}/{prefix_v6},{gateway_v6}"
             )
         }
         false => String::new(),

@@ -60,6 +60,84 @@ fn keys_leave_a_terminal_and_it_is_taken_up_again() {
     out(&sandbox, &["rm", "shell"]);
 }
 
+/// Waits until nothing is kept of any machine.
+fn await_nothing_kept(sandbox: &Sandbox) {
+    let begun = std::time::Instant::now();
+    while !out(sandbox, &["ps", "-aq"]).is_empty() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_machine_that_was_started_at_a_terminal_is_left_there_or_ends_with_it() {
+    let sandbox = Sandbox::new();
+    let run = |options: &[&str]| {
+        let mut words = vec!["run", "-it", "--name", "mine"];
+        words.extend_from_slice(options);
+        words.extend_from_slice(&[busybox(), "sh"]);
+        sandbox.command(&words)
+    };
+    let mut pty = Pty::new();
+    let child = pty.start(run(&[]));
+    type_in(&mut pty, "kept=word; stty size\r");
+    pty.until("33 101");
+    // Others see it, and may look on.
+    assert_eq!(out(&sandbox, &["ps", "--format", "{{.Name}}"]), "mine\n");
+    let mut second = Pty::new();
+    let other = second.start(sandbox.command(&["attach", "mine"]));
+    type_in(&mut second, "echo fr''om\r");
+    second.until("from");
+    pty.until("from");
+    type_in(&mut second, "\x10\x11");
+    assert_eq!(second.wait(other).code(), Some(0));
+
+    type_in(&mut pty, "\x10\x11");
+    pty.until("mine runs on; `supermachine attach mine` takes it up again");
+    assert_eq!(pty.wait(child).code(), Some(0));
+    pty.assert_restored();
+    let child = pty.start(sandbox.command(&["attach", "mine"]));
+    type_in(&mut pty, "echo $kept ag''ain\r");
+    pty.until("word again");
+    type_in(&mut pty, "exit 5\r");
+    assert_eq!(pty.wait(child).code(), Some(5));
+    assert_eq!(out(&sandbox, &["wait", "mine"]), "5\n");
+    assert!(out(&sandbox, &["logs", "mine"]).contains("word again"));
+    out(&sandbox, &["rm", "mine"]);
+
+    // Of one that was not left nothing is kept, nor of one that is not to be kept.
+    let child = pty.start(run(&[]));
+    type_in(&mut pty, "exit 6\r");
+    assert_eq!(pty.wait(child).code(), Some(6));
+    await_nothing_kept(&sandbox);
+    let child = pty.start(run(&["--rm"]));
+    type_in(&mut pty, "echo u''p\r");
+    pty.until("up");
+    type_in(&mut pty, "\x10\x11");
+    assert_eq!(pty.wait(child).code(), Some(0));
+    out(&sandbox, &["stop", "-t", "0", "mine"]);
+    await_nothing_kept(&sandbox);
+
+    // It ends with who is at its terminal, if they have not left.
+    let mut child = pty.start(run(&[]));
+    type_in(&mut pty, "trap '' HUP; echo he''re\r");
+    pty.until("here");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.await_no_process();
+    await_nothing_kept(&sandbox);
+
+    // Whoever has it stopped from elsewhere is told.
+    let mut fresh = Pty::new();
+    let child = fresh.start(run(&[]));
+    type_in(&mut fresh, "echo he''re\r");
+    fresh.until("here");
+    out(&sandbox, &["stop", "-t", "0", "mine"]);
+    fresh.until("ended by force");
+    assert_eq!(fresh.wait(child).code(), Some(137));
+    fresh.assert_restored();
+}
+
 #[test]
 fn streams_that_are_no_terminal_are_passed_on_to_their_end() {
     let sandbox = Sandbox::new();

@@ -13,6 +13,7 @@ mod hanging;
 mod held;
 mod idle;
 mod layers;
+mod leaving;
 mod limits;
 mod nested;
 mod network;

@@ -17,6 +17,9 @@ use supermachine_tests::{config, image, sh};
 /// Bytes of the long answer, which are no multiple of anything.
 const LONG_BYTES: usize = 3_000_017;
 
+/// Bytes a second of a machine that is limited.
+const RATE: u64 = 2_000_000;
+
 fn long() -> Vec<u8> {
     let mut state = 1_u32;
     let next = || {
@@ -79,8 +82,7 @@ fn server() -> u16 {
 }
 
 /// Takes connections and gives them to the test.
-fn accepting() -> (u16, Receiver<TcpStream>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+fn accepting(listener: TcpListener) -> (u16, Receiver<TcpStream>) {
     let port = listener.local_addr().expect("it has one").port();
     let (send, accepted) = channel();
     thread::spawn(move || {
@@ -223,49 +225,86 @@ fn nothing_private_is_reached_that_is_not_listed() {
     assert_eq!(stats.refused, denied.count() as u64, "{log:?}");
 }
 
+/// A program that connects, waits for a line, and writes down what became of that.
+fn reader(gateway: &str, port: u16, name: &str) -> String {
+    format!(
+        "exec 3<>/dev/tcp/{gateway}/{port}\n\
+         echo ready >&3\n\
+         touch /tmp/connected-{name}\n\
+         read line <&3\n\
+         echo \"status $? line $line\" > /tmp/read-{name}\n"
+    )
+}
+
 #[test]
 fn copies_lose_connections_at_once_and_make_others() {
-    let (port, accepted) = accepting();
+    let mut remotes = vec![("192.168.127.1", "v4", Ipv4Addr::LOCALHOST.into())];
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let loopback: IpAddr = Ipv6Addr::LOCALHOST.into();
+        remotes.push(("fd53:4d00::1", "v6", loopback));
+    }
+    let listening = remotes.iter().map(|(_, _, loopback)| {
+        let listener = TcpListener::bind((*loopback, 0)).expect("a port is free");
+        accepting(listener)
+    });
+    let listening: Vec<_> = listening.collect();
     let web = server();
-    let vm = start(&reaching(&[port, web]));
-    // It waits for a line, and writes down what became of that.
-    let reader = format!(
-        "exec 3<>/dev/tcp/host.supermachine.internal/{port}\n\
-         echo ready >&3\n\
-         touch /tmp/connected\n\
-         read line <&3\n\
-         echo \"status $? line $line\" > /tmp/read\n"
-    );
-    vm.write_file("/tmp/reader", reader.as_bytes())
-        .expect("a file");
-    sh(
-        &vm,
-        "bash /tmp/reader < /dev/null > /tmp/log 2>&1 & \
-         for n in $(seq 900); do [ -e /tmp/connected ] && exit; sleep 0.1; done; \
-         cat /tmp/log >&2; false",
-    );
+    let ports = listening.iter().map(|(port, _)| *port);
+    let ports: Vec<u16> = ports.chain([web]).collect();
+    let vm = start(&reaching(&ports));
     let patience = Duration::from_secs(100);
-    let mut kept = accepted.recv_timeout(patience).expect("the guest connects");
-    kept.set_read_timeout(Some(patience)).expect("a limit");
-    let mut ready = [0; 6];
-    kept.read_exact(&mut ready).expect("the guest writes");
+    let mut kept = Vec::new();
+    for ((gateway, name, _), (port, accepted)) in remotes.iter().zip(&listening) {
+        let program = reader(gateway, *port, name);
+        let file = format!("/tmp/reader-{name}");
+        vm.write_file(&file, program.as_bytes()).expect("a file");
+        let script = format!(
+            "bash {file} < /dev/null > /tmp/log 2>&1 & \
+             for n in $(seq 900); do [ -e /tmp/connected-{name} ] && exit; sleep 0.1; done; \
+             cat /tmp/log >&2; false"
+        );
+        sh(&vm, &script);
+        let mut stream = accepted.recv_timeout(patience).expect("the guest connects");
+        stream.set_read_timeout(Some(patience)).expect("a limit");
+        let mut ready = [0; 6];
+        stream.read_exact(&mut ready).expect("the guest writes");
+        let wait =
+            format!("until [ -s /tmp/read-{name} ]; do sleep 0.1; done; cat /tmp/read-{name}");
+        kept.push((stream, wait));
+    }
     let place = tempfile::tempdir().expect("a directory");
     let snapshot = vm.snapshot(place.path().join("copy")).expect("a snapshot");
-    let wait = "until [ -s /tmp/read ]; do sleep 0.1; done; cat /tmp/read";
     let fetch = format!("{CURL} http://host.supermachine.internal:{web}/ 2>/dev/null; echo $?");
 
-    let copy = snapshot.start(&reaching(&[web])).expect("a copy");
-    // Its program heard that the connection is over.
-    assert_eq!(sh(&copy, wait), "status 1 line \n");
+    let policy = NetworkPolicy::deny_all().host_port(web).rate_in(RATE);
+    let copy = snapshot.start(&config().with_network(policy));
+    let copy = copy.expect("a copy");
+    // Its programs heard that the connections are over.
+    for (_, wait) in &kept {
+        assert_eq!(sh(&copy, wait), "status 1 line \n");
+    }
     assert_eq!(sh(&copy, &fetch), "hello from the host\n0\n");
+    // It is given as much as it may take, and not faster.
+    let begun = Instant::now();
+    let script = format!("{CURL} http://host.supermachine.internal:{web}/long | sha256sum");
+    let downloaded = sh(&copy, &script);
+    assert_eq!(downloaded.split(' ').next(), Some(&*digest(&long())));
+    let beyond_burst = LONG_BYTES as u64 - RATE / 10;
+    assert!(begun.elapsed() >= Duration::from_millis(beyond_burst * 1000 / RATE));
+    let stats = copy.stats().expect("figures").network.expect("a network");
+    assert!(stats.waits > 0, "{stats:?}");
     drop(copy);
     // What a copy may reach, its snapshot does not say.
     let shut = snapshot.start(&config()).expect("a copy");
     assert_eq!(sh(&shut, &fetch), "7\n");
     drop(shut);
-    // The machine it was copied from has its connection still.
-    kept.write_all(b"still here\n").expect("the guest is there");
-    assert_eq!(sh(&vm, wait), "status 0 line still here\n");
+    // The machine it was copied from has its connections still.
+    for (stream, wait) in &mut kept {
+        stream
+            .write_all(b"still here\n")
+            .expect("the guest is there");
+        assert_eq!(sh(&vm, wait), "status 0 line still here\n");
+    }
     assert_eq!(sh(&vm, &fetch), "hello from the host\n0\n");
 }
 

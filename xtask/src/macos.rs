@@ -7,6 +7,7 @@
 use crate::packages::{self, Set};
 use crate::{process, workspace};
 use anyhow::{Context, Result, ensure};
+use codesign::{Entitlements, HYPERVISOR, Signature};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,7 +71,8 @@ fn link() -> Result<()> {
     for name in ["supermachine", "supermachine-worker"] {
         let executable = target_dir()?.join(TARGET).join("debug").join(name);
         require_mach_o(&executable)?;
-        eprintln!("{name}: a Mach-O executable for arm64");
+        signed(&executable)?;
+        eprintln!("{name}: a Mach-O executable for arm64, signed");
     }
     Ok(())
 }
@@ -78,6 +80,22 @@ fn link() -> Result<()> {
 /// Python with zig in it, in the user's cache directory.
 fn zig() -> Result<PathBuf> {
     Ok(packages::from_pypi("ziglang", ZIG_VERSION)?.join("python"))
+}
+
+/// Signs what zig's linker signed without entitlements, and reads the signature.
+fn signed(path: &Path) -> Result<()> {
+    let entitled = path.with_extension("entitled");
+    std::fs::copy(path, &entitled).with_context(|| entitled.display().to_string())?;
+    codesign::sign_file(&entitled, &Entitlements::hypervisor())?;
+    let bytes = std::fs::read(&entitled)?;
+    let signature = Signature::read(&bytes)?.context("no signature")?;
+    signature.verify(&bytes)?;
+    ensure!(
+        signature.entitlements()?.has(HYPERVISOR),
+        "{} has not the entitlement",
+        entitled.display()
+    );
+    Ok(())
 }
 
 /// Checks magic, processor and file type of the header (mach-o/loader.h).

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod demo;
 mod deny;
+mod dist;
 mod examples;
 mod guest_image;
 mod handlers;
@@ -15,6 +16,7 @@ mod init_build;
 mod kernel_build;
 mod lock;
 mod macos;
+mod mcp;
 mod msrv;
 mod node;
 mod packages;
@@ -84,6 +86,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[sync|wheel]",
         summary: "put the Python package together, write its module for threads, or make a wheel",
         run: python::run,
+    },
+    Command {
+        name: "dist",
+        arguments: "[check]",
+        summary: "make what strangers install, in target/dist, or install each of it",
+        run: dist::run,
     },
     Command {
         name: "handlers",

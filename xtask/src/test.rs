@@ -4,8 +4,8 @@
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{
-    assets, check, deny, examples, guest_image, handlers, macos, node, process, python, registry,
-    tests_run, workspace,
+    assets, check, deny, examples, guest_image, handlers, macos, mcp, node, process, python,
+    registry, tests_run, workspace,
 };
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -34,6 +34,7 @@ const TESTS: &[Step] = &[
     ("examples", run_examples),
     ("node", node::test),
     ("python", python::test),
+    ("mcp", mcp::test),
 ];
 
 /// What is done beside the tests, which mostly wait: each of these builds into a
@@ -284,8 +285,17 @@ const SEPARABLE: &[(&str, &[&str])] = &[(
     ],
 )];
 
-/// Each library as somebody takes it who wants as little of it as possible.
+/// Each library as somebody takes it who wants as little of it as possible; and the guest's
+/// kernel and init in a program, which needs them built.
 fn features() -> Result<()> {
+    process::shown(
+        cargo(&["test", "--locked", "--quiet", "-p", "supermachine-kernel"])
+            .args(["--lib", "--features", "bundled", "bundled"])
+            .env(
+                "SUPERMACHINE_BUNDLE",
+                workspace::target_dir()?.join("assets"),
+            ),
+    )?;
     for name in workspace::published()? {
         process::shown(
             cargo(&["check", "--locked", "--quiet", "--no-default-features"]).args(["-p", &name]),

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -17,14 +17,15 @@ const HOSTS_LIMIT: u64 = 64 * 1024;
 /// The host's name on the machine's network.
 const HOST: &str = "host.supermachine.internal";
 
-fn first_hosts(name: &str, host: Option<Ipv4Addr>) -> String {
-    let host = host.map_or_else(String::new, |address| format!("{address}\t{HOST}\n"));
+fn first_hosts(name: &str, host: &[IpAddr]) -> String {
+    let host = host.iter().map(|address| format!("{address}\t{HOST}\n"));
+    let host: String = host.collect();
     format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback {name}\n{host}")
 }
 
-/// Gives a booting machine its name, and the host's, if it is at an address. Links that an image has in place of the
-/// files are replaced, never followed.
-pub(crate) fn set_first(name: &str, host: Option<Ipv4Addr>) {
+/// Gives a booting machine its name, and the host's, which is at these addresses. Links
+/// that an image has in place of the files are replaced, never followed.
+pub(crate) fn set_first(name: &str, host: &[IpAddr]) {
     // A machine without a name of its own is still of use.
     let _ = sys::set_hostname(name.as_bytes());
     let _ = replace_file(Path::new(HOSTS), 0o644, first_hosts(name, host).as_bytes());
@@ -44,7 +45,7 @@ pub(super) fn change(name: &[u8]) -> io::Result<()> {
     // say, are no reason to lose the machine.
     let hosts = |text: &[u8]| renamed(text, &old, name.as_bytes());
     if edit(Path::new(HOSTS), hosts).is_err() {
-        let _ = replace_file(Path::new(HOSTS), 0o644, first_hosts(&name, None).as_bytes());
+        let _ = replace_file(Path::new(HOSTS), 0o644, first_hosts(&name, &[]).as_bytes());
     }
     let line = format!("{name}\n").into_bytes();
     if edit(Path::new(HOSTNAME), |_| line.clone()).is_err() {
@@ -125,11 +126,11 @@ mod tests {
 
     #[test]
     fn name_changes_and_other_entries_stay() {
-        let before = first_hosts("old", None) + "10.0.0.7 db old.example old # old\n";
+        let before = first_hosts("old", &[]) + "10.0.0.7 db old.example old # old\n";
         let after = text(&renamed(before.as_bytes(), b"old", b"new-1"));
         assert_eq!(
             after,
-            first_hosts("new-1", None) + "10.0.0.7 db old.example new-1 # old\n"
+            first_hosts("new-1", &[]) + "10.0.0.7 db old.example new-1 # old\n"
         );
     }
 

@@ -167,8 +167,9 @@ fn cover_boot_id() -> io::Result<File> {
 /// image has there are replaced, never followed.
 fn write_names(options: &Options) {
     let _ = real_directory(Path::new("/etc"), 0o755);
-    let host = options.network.map(|interface| interface.gateway);
-    names::set_first(options.hostname.as_deref().unwrap_or("supermachine"), host);
+    let host = options.network.map(|interface| interface.gateways());
+    let host: Vec<_> = host.into_iter().flatten().collect();
+    names::set_first(options.hostname.as_deref().unwrap_or("supermachine"), &host);
     if !options.dns.is_empty() {
         let servers: String = options
             .dns

@@ -110,27 +110,28 @@ impl Io for Both<'_> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let token = Token(flow.0 as usize);
+        let told = |error| without_ipv6(error, to);
         match transport {
             Transport::Datagram => {
                 let any: IpAddr = match to {
                     SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                     SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
                 };
-                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-                socket.connect(to)?;
+                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0)).map_err(told)?;
+                socket.connect(to).map_err(told)?;
                 registry.register(&mut socket, token, Interest::READABLE)?;
                 self.sockets.put(flow, Socket::Datagram(socket));
                 return Ok(());
             }
             Transport::Echo => {
-                let mut socket = Echo::connect(to.ip())?;
+                let mut socket = Echo::connect(to.ip()).map_err(told)?;
                 registry.register(&mut socket, token, Interest::READABLE)?;
                 self.sockets.put(flow, Socket::Echo(socket));
                 return Ok(());
             }
             Transport::Stream => {}
         }
-        let mut stream = TcpStream::connect(to)?;
+        let mut stream = TcpStream::connect(to).map_err(told)?;
         // What the guest sends small, it wants sent small.
         let _ = stream.set_nodelay(true);
         let _ = sockopt::set_socket_keepalive(&stream, true);
@@ -243,6 +244,20 @@ impl Io for Both<'_> {
 
     fn is_own(&mut self, address: IpAddr) -> bool {
         is_own(address)
+    }
+}
+
+/// What a guest is to be told of a host that has no IPv6, or not this of it: a socket of
+/// that family cannot be made there, or has no address, which otherwise means that no
+/// port is free.
+fn without_ipv6(error: io::Error, to: SocketAddr) -> io::Error {
+    use io::ErrorKind as Kind;
+    match (to.ip(), error.kind()) {
+        (_, Kind::ConnectionRefused | Kind::NetworkUnreachable | Kind::HostUnreachable)
+        | (IpAddr::V4(_), _) => error,
+        (address, _) if has_way_to(address) => error,
+        (address, _) if address.is_loopback() => Kind::ConnectionRefused.into(),
+        _ => Kind::NetworkUnreachable.into(),
     }
 }
 

@@ -5,9 +5,11 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 mod address;
+mod limits;
 mod names;
 
 pub use address::{Cidr, is_special};
+pub use limits::{Limits, MAX_FLOWS};
 pub use names::HostPattern;
 pub(crate) use names::{MAX_NAME_BYTES, Names, is_name};
 
@@ -33,6 +35,15 @@ pub enum PolicyError {
     /// More rules than are read for each connection.
     #[error("a policy has at most {MAX_RULES} rules, this one has {0}: write fewer")]
     TooManyRules(usize),
+    /// A limit that leaves nothing.
+    #[error("{0} is 0, with which nothing passes: leave it out, or turn the network off")]
+    NothingLeft(&'static str),
+    /// A burst of no rate.
+    #[error("a burst is what may pass beyond a rate: set a rate, too")]
+    BurstWithoutRate,
+    /// More connections than there is room for.
+    #[error("a machine has at most {MAX_FLOWS} connections, and {0} are asked for: ask for fewer")]
+    TooManyFlows(u64),
 }
 
 /// What a rule says.
@@ -185,6 +196,8 @@ pub struct Policy {
     host_ports: Vec<u16>,
     #[cfg_attr(feature = "serde", serde(default))]
     host_udp_ports: Vec<u16>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    limits: Limits,
 }
 
 impl Policy {
@@ -195,6 +208,7 @@ impl Policy {
             otherwise: Verdict::Deny,
             host_ports: Vec::new(),
             host_udp_ports: Vec::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -229,10 +243,22 @@ impl Policy {
         self
     }
 
-    /// Refuses a policy of too many rules.
+    /// Says how much of the network the guest may take, in place of what was said.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How much of the network the guest may take.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Refuses a policy of too many rules, and limits that say nothing.
     pub fn check(&self) -> Result<(), PolicyError> {
         match self.rules.len() {
-            0..=MAX_RULES => Ok(()),
+            0..=MAX_RULES => self.limits.check(),
             rules => Err(PolicyError::TooManyRules(rules)),
         }
     }

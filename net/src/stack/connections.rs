@@ -1,6 +1,6 @@
 //! The guest's connections: from its SYN to their end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::routed::Routed;
@@ -63,7 +63,12 @@ impl Stack {
         };
         if self.config.addresses.is_gateway(address) {
             let listed = self.config.policy.has_host_port(protocol, port);
-            let target = listed.then(|| (Ipv4Addr::LOCALHOST, port).into());
+            // The same family: some services listen on one of the two only.
+            let loopback: IpAddr = match address {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            let target = listed.then(|| (loopback, port).into());
             let name = Some(self.config.host_name.as_str());
             return (target, origin(Cause::HostPort, name));
         }
@@ -207,6 +212,7 @@ impl Stack {
             },
             link: self.link,
             memory: &mut self.memory,
+            rates: &mut self.rates,
             now,
         };
         let fate = what(flow, &mut context);
@@ -248,7 +254,7 @@ impl Stack {
             return;
         };
         let bytes = flow.bytes();
-        flow.discard(&mut self.memory);
+        flow.discard(&mut self.memory, &mut self.rates);
         if let Some(timer) = flow.timer {
             self.timers.remove(&(timer, id));
         }

@@ -233,13 +233,20 @@ impl Stack {
                 Err(None) => return,
             },
         };
+        if !self.rates.outward.has_room_for_message(now) {
+            self.counters.lost_messages += 1;
+            return;
+        }
         let result = io.send(id, message);
         let Some(exchange) = self.datagrams.get(id) else {
             return;
         };
         exchange.heard = now;
         match result {
-            Ok(_) => exchange.sent_bytes += message.len() as u64,
+            Ok(_) => {
+                exchange.sent_bytes += message.len() as u64;
+                self.rates.outward.message_passed(message.len());
+            }
             Err(error) => self.exchange_failed(id, &error, now, io),
         }
     }
@@ -312,10 +319,7 @@ impl Stack {
             return;
         };
         let (key, transport) = (exchange.key, exchange.transport);
-        let (trouble, end) = match error.kind() {
-            Kind::ConnectionRefused => (Some(Trouble::PortUnreachable), End::Refused),
-            _ => (trouble_of(error), End::of_connect(error)),
-        };
+        let (trouble, end) = (trouble_of(error), End::of_connect(error));
         let (protocol, start) = match transport {
             Transport::Echo => {
                 let [high, low] = key.guest.port().to_be_bytes();
@@ -357,6 +361,11 @@ impl Stack {
         for _ in 0..self.datagrams.queue.len() {
             let id = self.datagrams.queue.pop_front()?;
             for left in (0..MESSAGES_PER_TURN).rev() {
+                if !self.rates.inward.has_room_for_message(now) {
+                    self.datagrams.queue.push_front(id);
+                    self.rates.inward.hold_message(true);
+                    return Some(false);
+                }
                 match self.receive_message(id, io) {
                     Received::Nothing => {
                         if let Some(exchange) = self.datagrams.get(id) {
@@ -372,6 +381,7 @@ impl Stack {
                         break;
                     }
                     Received::Message(bytes) => {
+                        self.rates.inward.message_passed(bytes);
                         let has_room = self.give_message(id, bytes, now, io);
                         if !has_room || left == 0 {
                             self.datagrams.queue.push_back(id);

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::dns::message::Question;
 use crate::io::{FlowId, Io, Ticket};
 use crate::policy::Names;
+use crate::rate::{Rates, Way};
 use crate::record::{End, Records};
 use crate::tcp::buffer::Memory;
 use crate::tcp::{Context, Fate, Turn};
@@ -64,6 +65,10 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Records that nobody took in time.
     pub lost_records: u64,
+    /// Times that a flow waited for its part of a rate.
+    pub waits: u64,
+    /// Messages of the guest's that were beyond the rate, and lost.
+    pub lost_messages: u64,
 }
 
 /// The network of one guest. Nothing here waits or has a thread: whoever owns it
@@ -76,6 +81,7 @@ pub struct Stack {
     queue: VecDeque<FlowId>,
     timers: BTreeSet<(Instant, FlowId)>,
     memory: Memory,
+    rates: Rates,
     datagrams: Datagrams,
     /// Connections with the resolver, which have no socket.
     streams: Streams,
@@ -94,7 +100,13 @@ pub struct Stack {
 
 impl Stack {
     /// A network without connections.
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        let limits = config.policy.limits();
+        if let Some(most) = limits.max_flows {
+            let most = usize::try_from(most.get()).unwrap_or(usize::MAX);
+            config.max_flows = config.max_flows.min(most);
+            config.max_datagram_flows = config.max_datagram_flows.min(most);
+        }
         let mut seed = [0; 8];
         // Without random numbers each machine begins with the same.
         let _ = getrandom::fill(&mut seed);
@@ -109,6 +121,7 @@ impl Stack {
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
             memory: Memory::new(limit),
+            rates: Rates::new(&limits),
             datagrams: Datagrams::new(config.max_flows, config.max_datagram_flows),
             streams: Streams::default(),
             watches: Watches::default(),
@@ -239,6 +252,8 @@ impl Stack {
         if !self.pay(io) {
             return false;
         }
+        // One that waited is looked at again if the guest has room.
+        self.rates.inward.hold_message(false);
         self.serve_streams(now, io);
         while let Some(&(due, id)) = self.timers.first()
             && due <= now
@@ -249,6 +264,7 @@ impl Stack {
             }
             self.with_flow(id, now, io, |flow, context| flow.time_passed(context));
         }
+        self.grant_shares(now);
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else {
                 break;
@@ -266,6 +282,7 @@ impl Stack {
                 },
                 link: self.link,
                 memory: &mut self.memory,
+                rates: &mut self.rates,
                 now,
             };
             let turn = flow.turn(&mut context);
@@ -297,6 +314,24 @@ impl Stack {
             return None;
         }
         let connections = self.timers.first().map(|(due, _)| *due);
-        connections.into_iter().chain(self.datagrams.due()).min()
+        let messages = self.datagrams.due();
+        let rates = self.rates.due();
+        connections.into_iter().chain(messages).chain(rates).min()
+    }
+
+    /// Has flows go on that waited for their part of a rate, as far as that goes.
+    fn grant_shares(&mut self, now: Instant) {
+        for way in [Way::In, Way::Out] {
+            while let Some(id) = self.rates.of(way).next(now) {
+                let Some(flow) = self.table.get_mut(id).filter(|flow| flow.waits(way)) else {
+                    continue;
+                };
+                flow.granted(way, &mut self.rates);
+                if !flow.is_queued {
+                    flow.is_queued = true;
+                    self.queue.push_back(id);
+                }
+            }
+        }
     }
 }

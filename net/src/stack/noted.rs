@@ -19,6 +19,7 @@ impl Stack {
             counters.received_bytes += received;
         }
         counters.lost_records = self.records.lost;
+        counters.waits = self.rates.waits();
         counters
     }
 

@@ -16,6 +16,7 @@ use crate::wire::tcp::{Segment, flag};
 pub(super) fn trouble_of(error: &io::Error) -> Option<Trouble> {
     use io::ErrorKind as Kind;
     match error.kind() {
+        Kind::ConnectionRefused => Some(Trouble::PortUnreachable),
         Kind::HostUnreachable => Some(Trouble::HostUnreachable),
         Kind::NetworkUnreachable | Kind::NetworkDown => Some(Trouble::NetworkUnreachable),
         Kind::PermissionDenied => Some(Trouble::Prohibited),

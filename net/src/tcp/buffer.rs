@@ -86,19 +86,24 @@ impl SendBuffer {
         self.release(memory);
     }
 
-    /// What is free.
-    pub(crate) fn room(&mut self) -> [IoSliceMut<'_>; 2] {
+    /// What is free, `most` bytes of it.
+    pub(crate) fn room(&mut self, most: usize) -> [IoSliceMut<'_>; 2] {
         let (head, len, bytes) = (self.head, self.len, self.ring.len());
+        let most = most.min(bytes - len);
         let tail = head + len;
         if tail >= bytes {
             let start = tail - bytes;
             return [
-                IoSliceMut::new(&mut self.ring[start..head]),
+                IoSliceMut::new(&mut self.ring[start..start + most]),
                 IoSliceMut::new(&mut []),
             ];
         }
         let (before, after) = self.ring.split_at_mut(tail);
-        [IoSliceMut::new(after), IoSliceMut::new(&mut before[..head])]
+        let first = most.min(after.len());
+        [
+            IoSliceMut::new(&mut after[..first]),
+            IoSliceMut::new(&mut before[..most - first]),
+        ]
     }
 
     /// So many bytes of [`SendBuffer::room`] were filled.
@@ -142,7 +147,7 @@ mod tests {
         let mut done = 0;
         while done < bytes.len() && buffer.make_room(memory) {
             let mut now = 0;
-            for part in &mut buffer.room() {
+            for part in &mut buffer.room(usize::MAX) {
                 let rest = &bytes[done + now..];
                 let count = part.len().min(rest.len());
                 part[..count].copy_from_slice(&rest[..count]);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::io::{FlowId, Io};
 use crate::policy::Cause;
+use crate::rate::{Rates, Share, Way};
 use crate::record::End;
 use crate::wire::build::{self, Link, TcpOut};
 use crate::wire::tcp::{Segment, flag};
@@ -55,6 +56,7 @@ pub(crate) struct Context<'a, I> {
     pub(crate) io: &'a mut I,
     pub(crate) link: Link,
     pub(crate) memory: &'a mut Memory,
+    pub(crate) rates: &'a mut Rates,
     pub(crate) now: Instant,
 }
 
@@ -112,6 +114,8 @@ struct Receiving {
     edge: u64,
     /// Shift of the windows that we show.
     scale: u8,
+    /// Its part of the rate.
+    share: Share,
 }
 
 /// What the stream to the guest has come to.
@@ -142,6 +146,8 @@ struct Sending {
     wait: Duration,
     tries: u8,
     due: Option<Instant>,
+    /// Its part of the rate.
+    share: Share,
 }
 
 /// A connection of the guest.
@@ -196,6 +202,7 @@ impl Flow {
                 is_blocked: false,
                 edge: 1,
                 scale: options.scale.map_or(0, |_| SCALE),
+                share: Share::default(),
             },
             sending: Sending {
                 first,
@@ -214,6 +221,7 @@ impl Flow {
                 wait: FIRST_WAIT,
                 tries: 0,
                 due: None,
+                share: Share::default(),
             },
             host: HostEnd::Open,
             is_readable: false,
@@ -271,6 +279,25 @@ impl Flow {
         self.sending.due
     }
 
+    /// It is granted a share of the rate, and goes on.
+    pub(crate) fn granted(&mut self, way: Way, rates: &mut Rates) {
+        match way {
+            Way::In => rates.inward.grant(&mut self.sending.share),
+            Way::Out => {
+                rates.outward.grant(&mut self.receiving.share);
+                self.receiving.is_blocked = false;
+            }
+        }
+    }
+
+    /// Whether it waits for its part of the rate.
+    pub(crate) fn waits(&self, way: Way) -> bool {
+        match way {
+            Way::In => self.sending.share.is_waiting(),
+            Way::Out => self.receiving.share.is_waiting(),
+        }
+    }
+
     /// Ends it towards the guest.
     pub(crate) fn reset(&self, context: &mut Context<'_, impl Io>) {
         let (sequence, acknowledged) = self.sequences();
@@ -282,8 +309,10 @@ impl Flow {
         build::tcp(context.io, context.link, &out);
     }
 
-    /// Gives its memory back.
-    pub(crate) fn discard(&mut self, memory: &mut Memory) {
+    /// Gives its memory back, and its part of the rates.
+    pub(crate) fn discard(&mut self, memory: &mut Memory, rates: &mut Rates) {
+        rates.inward.forget(&mut self.sending.share, self.id);
+        rates.outward.forget(&mut self.receiving.share, self.id);
         self.receiving.parked.discard(memory);
         self.sending.buffer.discard(memory);
     }

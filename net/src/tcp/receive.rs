@@ -175,12 +175,23 @@ impl Flow {
             return true;
         }
         if in_order && !receiving.is_blocked && receiving.parked.is_empty() {
-            match offer(context.io, self.id, bytes) {
+            let rate = &mut context.rates.outward;
+            let allowed = rate.allowed(&receiving.share, context.now);
+            let allowed = bytes.get(..allowed).unwrap_or(bytes);
+            match offer(context.io, self.id, allowed) {
                 Offered::Taken => {
-                    receiving.accepted += bytes.len() as u64;
-                    return true;
+                    rate.passed(&mut receiving.share, allowed.len());
+                    receiving.accepted += allowed.len() as u64;
+                    if allowed.len() == bytes.len() {
+                        return true;
+                    }
+                    rate.wait(&mut receiving.share, self.id);
+                    receiving.is_blocked = true;
+                    rest = bytes.get(allowed.len()..).unwrap_or_default();
+                    at += allowed.len() as u64;
                 }
                 Offered::Full(taken) => {
+                    rate.passed(&mut receiving.share, taken);
                     receiving.accepted += taken as u64;
                     receiving.is_blocked = true;
                     rest = bytes.get(taken..).unwrap_or_default();
@@ -202,18 +213,27 @@ impl Flow {
             let Some(piece) = receiving.parked.at(receiving.accepted, context.memory) else {
                 break;
             };
-            let bytes = piece.len();
+            let rate = &mut context.rates.outward;
+            let allowed = rate.allowed(&receiving.share, context.now);
+            if allowed == 0 {
+                rate.wait(&mut receiving.share, self.id);
+                receiving.is_blocked = true;
+                break;
+            }
+            let piece = piece.get(..allowed).unwrap_or(piece);
             let taken = match offer(context.io, self.id, piece) {
-                Offered::Taken => bytes,
+                Offered::Taken => piece.len(),
                 Offered::Full(taken) => {
                     receiving.is_blocked = true;
                     taken
                 }
                 Offered::Broken => return self.host_broke(),
             };
+            context.rates.outward.passed(&mut receiving.share, taken);
             receiving.accepted += taken as u64;
             self.ack_due = true;
         }
+        context.rates.outward.give_back(&mut receiving.share);
         // What was taken is dropped here, and not when the next piece comes.
         let _ = receiving.parked.at(receiving.accepted, context.memory);
         if receiving.fin_at == Some(receiving.accepted) && !receiving.is_finished {
@@ -235,13 +255,14 @@ impl Flow {
         }
     }
 
-    /// The window to show, which never shrinks but where the guest asks again and
-    /// again.
-    pub(super) fn window(&mut self) -> u16 {
+    /// The window to show, of `limit` bytes at most, which never shrinks but where the
+    /// guest asks again and again.
+    pub(super) fn window(&mut self, limit: u64) -> u16 {
         let receiving = &mut self.receiving;
         let scale = receiving.scale;
         // Without a scale the field holds no more than 16 bits.
         let most = u64::from(WINDOW_BYTES).min(u64::from(u16::MAX) << scale);
+        let most = most.min(limit);
         if !receiving.is_blocked {
             receiving.edge = receiving.edge.max(receiving.accepted + most);
         }

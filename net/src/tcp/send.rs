@@ -42,7 +42,7 @@ impl Flow {
             return Turn::Idle;
         }
         self.pass_parked(context);
-        let mut left = TURN_BYTES;
+        let mut left = TURN_BYTES.min(context.rates.inward.turn_bytes());
         loop {
             let got = self.fill(context, left);
             let has_room = self.emit(context);
@@ -54,6 +54,7 @@ impl Flow {
                 break;
             }
         }
+        context.rates.inward.give_back(&mut self.sending.share);
         if self.ack_due && !self.send_ack(context) {
             return Turn::NoRoom;
         }
@@ -75,16 +76,25 @@ impl Flow {
     fn fill(&mut self, context: &mut Context<'_, impl Io>, most: usize) -> usize {
         let mut got = 0;
         while self.is_readable && self.host == HostEnd::Open && got < most {
+            let allowed = context
+                .rates
+                .inward
+                .allowed(&self.sending.share, context.now);
+            if allowed == 0 {
+                context.rates.inward.wait(&mut self.sending.share, self.id);
+                break;
+            }
             // A guest that does not read keeps what it has not read.
             if !self.sending.buffer.make_room(context.memory) {
                 break;
             }
-            let mut room = self.sending.buffer.room();
+            let mut room = self.sending.buffer.room(allowed);
             match context.io.receive(self.id, &mut room) {
                 Ok(0) if self.is_deaf => self.host = HostEnd::Broken,
                 Ok(0) => self.host = HostEnd::Finished,
                 Ok(bytes) => {
                     self.sending.buffer.filled(bytes);
+                    context.rates.inward.passed(&mut self.sending.share, bytes);
                     got += bytes;
                 }
                 Err(error) => match error.kind() {
@@ -149,7 +159,7 @@ impl Flow {
 
     /// Sends bytes from `next` on.
     fn send_data(&mut self, context: &mut Context<'_, impl Io>, bytes: usize, fin: bool) -> bool {
-        let window = self.window();
+        let window = self.window(context.rates.outward.window_bytes());
         let sending = &self.sending;
         let at = sending.next.saturating_sub(sending.buffered_from);
         let at = usize::try_from(at).unwrap_or(usize::MAX);
@@ -177,7 +187,7 @@ impl Flow {
 
     /// Says what we have, and what we take.
     pub(super) fn send_ack(&mut self, context: &mut Context<'_, impl Io>) -> bool {
-        let window = self.window();
+        let window = self.window(context.rates.outward.window_bytes());
         let (sequence, acknowledged) = self.sequences();
         let out = TcpOut {
             sequence,
@@ -197,7 +207,7 @@ impl Flow {
         let options = [2, 4, high, low, 1, 3, 3, SCALE];
         let scales = self.receiving.scale > 0;
         // A SYN's own window is not scaled (RFC 7323, 2.2).
-        let window = self.window();
+        let window = self.window(context.rates.outward.window_bytes());
         let shown = (u64::from(window) << self.receiving.scale).min(u16::MAX.into());
         let out = TcpOut {
             sequence: self.sending.first,

@@ -1,7 +1,7 @@
 //! IPv6: neighbours, routers, and what leaves over it.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use supermachine_net::policy::Policy;
 use supermachine_net::{Addresses, Config, Transport};
@@ -196,7 +196,8 @@ fn no_private_form_of_ipv6_is_reached() {
         assert_eq!(kinds, expected, "{private}");
     }
     assert!(net.host.sockets.is_empty());
-    // The host's listed port is at the gateway's address of either family.
+    // The host's listed port is at the gateway's address of either family, and leads to
+    // the host's loopback interface of the same.
     let mut syn = vec![
         0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff,
     ];
@@ -204,7 +205,7 @@ fn no_private_form_of_ipv6_is_reached() {
     net.frame(&packet6(mine(), gateway(), (6, 64), &syn, 16));
     assert_eq!(
         net.socket(0).to,
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 80))
+        SocketAddr::from((Ipv6Addr::LOCALHOST, 80))
     );
 }
 
@@ -225,4 +226,25 @@ fn connection_that_has_no_way_over_ipv6_fails_at_once() {
     assert_eq!(message[8 + 6], 6);
     assert_eq!(message[8 + 24..8 + 40], THERE.octets());
     assert_eq!(message[8 + 40..8 + 48], [0x9c, 0x40, 1, 187, 0, 0, 0, 1]);
+}
+
+#[test]
+fn hosts_port_that_listens_on_the_other_family_only_refuses_at_once() {
+    let policy = Policy::deny_all().host_port(80).host_udp_port(80);
+    let mut net = Net::of(Config::new(policy));
+    // As the driver says it, too, where the host has no IPv6 at all.
+    net.host.connect_error = Some(ErrorKind::ConnectionRefused);
+    let mut syn = vec![
+        0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff,
+    ];
+    syn.extend([0; 4]);
+    net.frame(&packet6(mine(), gateway(), (6, 64), &syn, 16));
+    let frame = net.host.frames.pop_front().unwrap();
+    let (protocol, from, _, segment) = open6(&frame);
+    assert_eq!((protocol, from), (6, gateway()));
+    assert_eq!(segment[13], RST | ACK);
+    net.frame(&datagram(gateway().into(), 80, b"x"));
+    let frame = net.host.frames.pop_front().unwrap();
+    let (protocol, _, _, message) = open6(&frame);
+    assert_eq!((protocol, &message[..2]), (58, &[1, 4][..]));
 }

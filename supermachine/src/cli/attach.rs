@@ -28,8 +28,8 @@ pub struct Arguments {
     /// Keys that leave, and let the command run on; none if empty
     #[arg(long, value_name = "KEYS", default_value = keys::USUAL, value_parser = keys::parse)]
     detach_keys: Keys,
-    /// Machine that was started with `run --detach`: its name, its id, or the start of
-    /// its id
+    /// Machine that was started with `run --detach` or `run -it`: its name, its id, or
+    /// the start of its id
     #[arg(value_name = "VM")]
     vm: String,
 }
@@ -60,14 +60,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
             .spawn(move || pass_input_on(&to, watch, &has_left))
             .map_err(Error::system("start a thread"))?;
     }
-    let result = show(&stream);
+    let result = show(&stream, &Progress::default());
     drop(raw);
     match result {
         _ if has_left.load(Ordering::SeqCst) => {
             output::complain("\n");
             Ok(0)
         }
-        Ok(Some(status)) => Ok(status),
+        Ok(Some(end)) => Ok(end.told()),
         Ok(None) if machine.is_alive() => {
             let slow = io::Error::other("what the command wrote was not taken for too long");
             Err(Error::connection("showing the command's output")(slow))
@@ -79,16 +79,33 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
     }
 }
 
+/// How a command has ended.
+pub struct End {
+    status: u8,
+    failure: Option<String>,
+}
+
+impl End {
+    /// Its status, once somebody was told of what failed.
+    pub fn told(self) -> u8 {
+        if let Some(failure) = &self.failure {
+            output::report_text(failure);
+        }
+        self.status
+    }
+}
+
 /// Writes what the command writes, until it has ended.
-fn show(stream: &UnixStream) -> Result<Option<u8>, Error> {
-    let progress = Progress::default();
-    let mut to = Standard(&progress);
+pub fn show(stream: &UnixStream, progress: &Progress) -> Result<Option<End>, Error> {
+    let mut to = Standard(progress);
+    let mut failure = None;
     loop {
         let frame = frames::read(stream);
         match frame.map_err(Error::connection("reading what the command writes"))? {
             Some(Frame::Output(bytes)) => to.stdout(&bytes)?,
             Some(Frame::Error(bytes)) => to.stderr(&bytes)?,
-            Some(Frame::End(status)) => return Ok(Some(status)),
+            Some(Frame::Failed(text)) => failure = Some(text),
+            Some(Frame::End(status)) => return Ok(Some(End { status, failure })),
             Some(_) => {}
             None => return Ok(None),
         }
@@ -96,14 +113,15 @@ fn show(stream: &UnixStream) -> Result<Option<u8>, Error> {
 }
 
 /// Where what we say goes: whole frames of one thread after the other.
-type Shared = Mutex<UnixStream>;
+pub type Shared = Mutex<UnixStream>;
 
-fn say(to: &Shared, frame: &Frame) -> io::Result<()> {
+pub fn say(to: &Shared, frame: &Frame) -> io::Result<()> {
     let stream = to.lock().unwrap_or_else(PoisonError::into_inner);
     frames::write(&*stream, frame)
 }
 
-fn pass_input_on(to: &Shared, mut watch: Watch, has_left: &AtomicBool) {
+/// Passes what is typed on, until it ends or the keys leave the command.
+pub fn pass_input_on(to: &Shared, mut watch: Watch, has_left: &AtomicBool) {
     let stdin = io::stdin();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -117,6 +135,7 @@ fn pass_input_on(to: &Shared, mut watch: Watch, has_left: &AtomicBool) {
                 }
                 if leaves {
                     has_left.store(true, Ordering::SeqCst);
+                    let _ = say(to, &Frame::Leave);
                     let stream = to.lock().unwrap_or_else(PoisonError::into_inner);
                     let _ = stream.shutdown(Shutdown::Both);
                     return;

@@ -1,8 +1,8 @@
 //! `supermachine bake` and `supermachine pull`.
 
+use super::engine::EngineName;
 use super::image::{ImageArguments, Load};
 use super::output;
-use super::run::EngineName;
 use super::signals::Forwarder;
 use super::status::{Manner, Status};
 use super::values;

@@ -2,7 +2,7 @@
 
 use super::keys::{self, Keys, Watch};
 use super::output::{self, Progress, Standard};
-use super::signals::{Audience, Forwarder};
+use super::signals::{Audience, Forwarder, to_command};
 use super::terminal::{self, RawTerminal};
 use super::values;
 use crate::deadline::Deadline;
@@ -50,12 +50,12 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Keys that leave a terminal, and let the command run on; none if empty
     #[arg(long, value_name = "KEYS", default_value = keys::USUAL, value_parser = keys::parse)]
-    detach_keys: Keys,
+    pub detach_keys: Keys,
 }
 
 /// What is said to who types the keys that leave a machine which ends with us.
 const NO_LEAVING: &[u8] = b"\r\nsupermachine: this machine ends with its terminal: start one \
-    that can be left with `run -d -it`, and take it up with `attach`\r\n";
+    that can be left without --console, --timings and --json, and where machines can be kept\r\n";
 /// What is said to who has left.
 const HAS_LEFT: &[u8] = b"\r\nsupermachine: the command runs on\r\n";
 
@@ -74,13 +74,13 @@ pub fn supervise(
     } else {
         None
     };
-    let channel = Arc::new(start(command, options)?);
+    let channel = Arc::new(start(command, options, terminal::size())?);
     let progress = Arc::new(Progress::default());
     let audience = Audience::Terminal {
         vm: vm.cloned(),
         progress: progress.clone(),
     };
-    signals.attach(audience, &channel, options.tty)?;
+    signals.attach(audience, to_command(channel.clone(), options.tty))?;
     if options.interactive {
         let (channel, is_tty) = (channel.clone(), options.tty);
         let keys = raw.as_ref().map(|_| match vm {
@@ -101,8 +101,13 @@ pub fn supervise(
     result
 }
 
-/// Starts the command as the options say.
-pub fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Error> {
+/// Starts the command as the options say, and with so many columns and rows if it gets a
+/// terminal.
+pub fn start(
+    command: ExecBuilder<'_>,
+    options: &Options,
+    size: Option<(u16, u16)>,
+) -> Result<Channel, Error> {
     let mut builder = command.tty(options.tty);
     for (key, value) in &values::env_files(&options.env_file)? {
         builder = builder.env(key, value);
@@ -120,7 +125,7 @@ pub fn start(command: ExecBuilder<'_>, options: &Options) -> Result<Channel, Err
         builder = builder.timeout(timeout);
     }
     if options.tty {
-        if let Some((columns, rows)) = terminal::size() {
+        if let Some((columns, rows)) = size {
             builder = builder.winsize(columns, rows);
         }
         if let Some(term) = std::env::var_os("TERM") {

@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 /// The socket's name in the machine's directory.
 const SOCKET: &str = "control";
 /// Changes with the messages: machines outlive the tool that started them.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -32,8 +32,8 @@ pub struct ForkArguments {
     /// Name of the copies: NAME-1, NAME-2, …; by default they have none
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Machine that was started with `run --detach`: its name, its id, or the start of
-    /// its id
+    /// Machine that was started with `run --detach` or `run -it`: its name, its id, or
+    /// the start of its id
     #[arg(value_name = "VM")]
     vm: String,
     /// How many copies

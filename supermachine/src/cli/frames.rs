@@ -17,10 +17,14 @@ pub enum Frame {
     Size(u16, u16),
     /// A signal for the command.
     Signal(u8),
+    /// The end of the connection that comes now is not the end of the command.
+    Leave,
     /// From its standard output.
     Output(Vec<u8>),
     /// From its standard error.
     Error(Vec<u8>),
+    /// What it, or its machine, has failed by.
+    Failed(String),
     /// It has ended with this status.
     End(u8),
 }
@@ -36,8 +40,10 @@ pub fn write(mut to: impl Write, frame: &Frame) -> io::Result<()> {
             return to.write_all(&[b'w', 4, 0, 0, 0, a, b, c, d]);
         }
         Frame::Signal(signal) => return to.write_all(&[b's', 1, 0, 0, 0, *signal]),
+        Frame::Leave => (b'l', &[]),
         Frame::Output(bytes) => (b'o', bytes),
         Frame::Error(bytes) => (b'e', bytes),
+        Frame::Failed(text) => (b'f', text.as_bytes()),
         Frame::End(status) => return to.write_all(&[b'q', 1, 0, 0, 0, *status]),
     };
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -75,8 +81,10 @@ pub fn read(mut from: impl Read) -> io::Result<Option<Frame>> {
             Frame::Size(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))
         }
         (b's', &[signal]) => Frame::Signal(signal),
+        (b'l', []) => Frame::Leave,
         (b'o', _) => Frame::Output(bytes),
         (b'e', _) => Frame::Error(bytes),
+        (b'f', _) => Frame::Failed(String::from_utf8_lossy(&bytes).into_owned()),
         (b'q', &[status]) => Frame::End(status),
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
@@ -94,8 +102,10 @@ mod tests {
             Frame::InputEnd,
             Frame::Size(80, 0x1234),
             Frame::Signal(2),
+            Frame::Leave,
             Frame::Output(Vec::new()),
             Frame::Error(vec![7; 70_000]),
+            Frame::Failed("the worker is gone".into()),
             Frame::End(255),
         ];
         let mut bytes = Vec::new();

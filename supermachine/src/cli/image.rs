@@ -49,7 +49,21 @@ pub struct Load {
 impl ImageArguments {
     /// The image, which a signal can end the loading of.
     pub fn load(&self, reference: &str, load: Load, signals: &Forwarder) -> Result<Image, Error> {
-        let mut options = BakeOptions::default();
+        let (fetch, mut options) = self.fetch(load.by_default)?;
+        // A snapshot and the cache share the files of layers.
+        options.verify_cached_data = load.verify;
+        options.progress = load.progress;
+        let cache = default_cache()?;
+        signals.prepare(|cancel| {
+            options.cancel = cancel.clone();
+            Image::load_with(reference, &cache, &fetch, &options)
+        })
+    }
+
+    /// Where an image comes from; the registry is asked as `by_default` says, if the user
+    /// does not.
+    pub fn fetch(&self, by_default: PullPolicy) -> Result<(Fetch, BakeOptions), Error> {
+        let options = BakeOptions::default();
         if let Some(platform) = &self.platform
             && !options.platform.takes(platform)
         {
@@ -58,23 +72,16 @@ impl ImageArguments {
                 needs: "another kind of machine: leave it out",
             });
         }
-        // A snapshot and the cache share the files of layers.
-        options.verify_cached_data = load.verify;
-        options.progress = load.progress;
         let fetch = Fetch {
             policy: match self.pull {
                 Some(When::Always) => PullPolicy::Always,
                 Some(When::Missing) => PullPolicy::Missing,
                 Some(When::Never) => PullPolicy::Never,
-                None => load.by_default,
+                None => by_default,
             },
             insecure: self.insecure_registry.clone(),
             verify_key: self.verify_key.clone(),
         };
-        let cache = default_cache()?;
-        signals.prepare(|cancel| {
-            options.cancel = cancel.clone();
-            Image::load_with(reference, &cache, &fetch, &options)
-        })
+        Ok((fetch, options))
     }
 }

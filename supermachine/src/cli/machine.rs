@@ -126,7 +126,7 @@ impl Machine {
             Self::Detached(record) => Ok(record),
             Self::Attached(_) => Err(Error::Unsuitable {
                 what,
-                needs: "a machine that was started with `run --detach`",
+                needs: "a machine that was started with `run --detach` or `run -it`",
             }),
         }
     }

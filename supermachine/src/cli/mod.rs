@@ -3,7 +3,9 @@
 mod argv;
 mod assets;
 mod attach;
+mod attended;
 mod bake;
+mod codesign;
 mod command;
 mod control;
 mod copy;
@@ -11,6 +13,7 @@ mod detached;
 mod directories;
 mod disk;
 mod doctor;
+mod engine;
 mod fork;
 mod frames;
 mod host_limits;
@@ -24,6 +27,8 @@ mod logs;
 mod machine;
 mod machines;
 mod manual;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod mounts;
 mod net_log;
 mod network;
@@ -114,6 +119,9 @@ enum Command {
     Top(life::TopArguments),
     /// Say what happens to machines
     Events(life::EventsArguments),
+    /// Serve machines as tools of an agent, by the Model Context Protocol
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Arguments),
     /// Have a detached machine's command with our streams, until keys leave it
     Attach(attach::Arguments),
     /// Show what a detached machine's command wrote
@@ -149,6 +157,8 @@ enum Command {
     /// Find the guest's kernel and init, or put them where every program finds them
     #[command(subcommand)]
     Assets(assets::AssetsCommand),
+    /// Sign a program for a Mac, so that it may run machines
+    Codesign(codesign::Arguments),
     /// Print a script that completes this command line in a shell
     Completions(manual::CompletionsArguments),
     /// Print or write manual pages
@@ -197,6 +207,9 @@ pub fn main() -> u8 {
         Command::Stats(arguments) => life::stats(&arguments),
         Command::Top(arguments) => life::top(&arguments),
         Command::Events(arguments) => life::events(&arguments),
+        Command::Codesign(arguments) => codesign::run(&arguments),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(arguments) => mcp::run(arguments),
         Command::Attach(arguments) => attach::run(&arguments),
         Command::Logs(arguments) => machines::logs(&arguments),
         Command::Wait(arguments) => machines::wait(&arguments),

@@ -4,6 +4,7 @@ use super::net_log::NetLog;
 use super::policy;
 use super::publish::{self, Publish};
 use super::secrets;
+use super::values;
 use crate::{Error, NetworkPolicy, Vm, VmConfig};
 use std::path::PathBuf;
 
@@ -23,6 +24,15 @@ pub struct NetworkOptions {
     /// host.supermachine.internal; may be repeated
     #[arg(long, value_name = "PORT")]
     host_port: Vec<u16>,
+    /// Most bytes a second for the guest's network.
+    #[arg(
+        long,
+        value_name = "RATE",
+        value_parser = rate,
+        help = "Most bytes a second that the guest gets, and others from it: one rate for \
+                each direction (10m), or two (10m:1m, the first is what it gets)"
+    )]
+    net_rate: Option<Rate>,
     /// Append what becomes of the guest's connections to a file, as lines of JSON; at 32
     /// MiB it goes on in a new one, and the one before is FILE.1
     #[arg(long, value_name = "FILE")]
@@ -70,12 +80,39 @@ fn net(text: &str) -> Result<Net, String> {
     }
 }
 
+/// What `--net-rate` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rate {
+    inward: u64,
+    outward: u64,
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    let (inward, outward) = text.split_once(':').unwrap_or((text, text));
+    let rate = Rate {
+        inward: values::bytes(inward)?,
+        outward: values::bytes(outward)?,
+    };
+    match rate {
+        Rate { inward: 0, .. } | Rate { outward: 0, .. } => {
+            Err("with 0 nothing passes: use --net off".to_owned())
+        }
+        rate => Ok(rate),
+    }
+}
+
 impl NetworkOptions {
     /// Says what the guest may reach.
     pub fn apply(&self, config: VmConfig) -> Result<VmConfig, Error> {
         let ports = &self.host_port;
-        let with_ports = |policy| ports.iter().copied().fold(policy, NetworkPolicy::host_port);
-        let public = || with_ports(NetworkPolicy::allow_all());
+        let with_options = |policy| {
+            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
+            match self.net_rate {
+                Some(rate) => policy.rate_in(rate.inward).rate_out(rate.outward),
+                None => policy,
+            }
+        };
+        let public = || with_options(NetworkPolicy::allow_all());
         let config = secrets::give(config, &self.secret)?;
         // What is asked for wants a network as `--net on` does.
         let is_wanted = !ports.is_empty() || !self.secret.is_empty();
@@ -84,12 +121,15 @@ impl NetworkOptions {
             None | Some(Net::On) => config.with_network(public()),
             Some(Net::Rules(file)) => {
                 let (policy, secrets) = policy::read(file)?;
-                secrets::give(config, &secrets)?.with_network(with_ports(policy))
+                secrets::give(config, &secrets)?.with_network(with_options(policy))
             }
-            Some(Net::Off) if ports.is_empty() => config,
+            Some(Net::Off) if ports.is_empty() && self.net_rate.is_none() => config,
             Some(Net::Off) => {
                 return Err(Error::Unsuitable {
-                    what: "--host-port",
+                    what: match ports.is_empty() {
+                        true => "--net-rate",
+                        false => "--host-port",
+                    },
                     needs: "a network: leave --net off out",
                 });
             }
@@ -106,5 +146,27 @@ impl NetworkOptions {
         let file = self.net_log.as_deref();
         file.map(|file| NetLog::start(vm.instance().dir(), file))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_one_for_both_directions_or_two() {
+        let both = Rate {
+            inward: 10 << 20,
+            outward: 10 << 20,
+        };
+        assert_eq!(rate("10m"), Ok(both));
+        let two = Rate {
+            outward: 500,
+            ..both
+        };
+        assert_eq!(rate("10m:500"), Ok(two));
+        for bad in ["", "0", "1:0", "0:1", "1:", ":1", "fast", "1:2:3", "-1"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -143,7 +143,12 @@ fn has_colour() -> bool {
 
 /// Says why the tool failed: the error and all its causes.
 pub fn report(error: &Error) {
-    let text = Printable::lines(&with_causes(error)).to_string();
+    report_text(&with_causes(error));
+}
+
+/// The same of what another process of the tool says of its error.
+pub fn report_text(text: &str) {
+    let text = Printable::lines(text).to_string();
     let name = match has_colour() {
         true => "\x1b[1;31msupermachine:\x1b[0m",
         false => "supermachine:",

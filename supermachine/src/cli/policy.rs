@@ -22,10 +22,42 @@ struct Written {
     /// TCP ports of the host's loopback interface.
     #[serde(default)]
     host_ports: Vec<u16>,
+    /// UDP ports of it.
+    #[serde(default)]
+    host_udp_ports: Vec<u16>,
+    #[serde(default)]
+    limits: WrittenLimits,
     #[serde(default)]
     rule: Vec<WrittenRule>,
     #[serde(default)]
     secret: Vec<Given>,
+}
+
+/// How much of the network the guest may take: rates in bytes a second, a burst in bytes.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLimits {
+    rate_in: Option<u64>,
+    rate_out: Option<u64>,
+    burst: Option<u64>,
+    max_flows: Option<u64>,
+}
+
+impl WrittenLimits {
+    fn apply(&self, policy: NetworkPolicy) -> NetworkPolicy {
+        type Limit = fn(NetworkPolicy, u64) -> NetworkPolicy;
+        let all: [(Option<u64>, Limit); 4] = [
+            (self.rate_in, NetworkPolicy::rate_in),
+            (self.rate_out, NetworkPolicy::rate_out),
+            (self.burst, NetworkPolicy::burst),
+            (self.max_flows, NetworkPolicy::max_flows),
+        ];
+        all.into_iter()
+            .fold(policy, |policy, (value, limit)| match value {
+                Some(value) => limit(policy, value),
+                None => policy,
+            })
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,6 +118,9 @@ fn parse(text: &str) -> Result<(NetworkPolicy, Vec<Given>), Error> {
     };
     let ports = written.host_ports.into_iter();
     let policy = ports.fold(policy, NetworkPolicy::host_port);
+    let ports = written.host_udp_ports.into_iter();
+    let policy = ports.fold(policy, NetworkPolicy::host_udp_port);
+    let policy = written.limits.apply(policy);
     let mut rules = written.rule.into_iter().enumerate();
     let policy = rules.try_fold(policy, |policy, (number, rule)| {
         let one = || file_error(format!("rule {}: write either allow or deny", number + 1));
@@ -134,6 +169,13 @@ mod tests {
         let text = r#"
             default = "deny"
             host_ports = [8080]
+            host_udp_ports = [53]
+
+            [limits]
+            rate_in = 10_000_000
+            rate_out = 1_000_000
+            burst = 64_000
+            max_flows = 100
 
             [[rule]]
             deny = "internal.example.com"
@@ -156,6 +198,11 @@ mod tests {
         "#;
         let built = NetworkPolicy::deny_all()
             .host_port(8080)
+            .host_udp_port(53)
+            .rate_in(10_000_000)
+            .rate_out(1_000_000)
+            .burst(64_000)
+            .max_flows(100)
             .deny(NetworkRule::host("internal.example.com"))
             .allow(NetworkRule::host("*.example.com").ports("443").tcp())
             .allow(NetworkRule::network("10.1.0.0/16").ports("8000-8080"))
@@ -198,6 +245,12 @@ mod tests {
             "default = \"maybe\"",
             "rule = []",
             "default = \"allow\"\nhost_ports = [70000]",
+            "default = \"allow\"\nhost_udp_ports = [70000]",
+            "default = \"allow\"\n[limits]\nrate_in = 0",
+            "default = \"allow\"\n[limits]\nrate_in = -1",
+            "default = \"allow\"\n[limits]\nburst = 1",
+            "default = \"allow\"\n[limits]\nmax_flows = 100000",
+            "default = \"allow\"\n[limits]\nrate = 1",
             "default = \"deny\"\nhosts = [\"example.com\"]",
             "default = \"deny\"\n[[rule]]",
             "default = \"deny\"\n[[rule]]\nallow = \"any\"\ndeny = \"any\"",

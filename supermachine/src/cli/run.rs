@@ -1,23 +1,25 @@
 //! `supermachine run`.
 
 use super::argv::argv;
+use super::attended;
 use super::command::{Options, supervise};
 use super::control;
-use super::detached::{self, About, Going, Work};
+use super::detached::{self, About, Going, Record, Supervised, Work};
 use super::directories::{self, Given};
+use super::engine::{EngineName, TierName};
 use super::host_limits::HostLimits;
 use super::image::{ImageArguments, Load};
 use super::machine;
 use super::mounts::Mounts;
 use super::network::NetworkOptions;
-use super::output::{complain, print};
+use super::output::{complain, is_terminal, print};
 use super::signals::Forwarder;
 use super::source::Source;
 use super::status::{Manner, Status};
-use super::values;
+use super::{terminal, values};
 use crate::error::with_causes;
 use crate::running::unix_ms;
-use crate::{Engine, Error, Image, PullPolicy, Tier, Vm, VmConfig};
+use crate::{Error, Image, PullPolicy, Vm, VmConfig};
 use oci_bake::Progress;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -89,6 +91,15 @@ pub struct Arguments {
     /// Directory of the detached machine that this process is to supervise
     #[arg(long, value_name = "DIR", hide = true)]
     supervise: Option<PathBuf>,
+    /// Columns and rows of the terminal that the supervisor's standard input leads to
+    #[arg(
+        long,
+        value_name = "COLUMNSxROWS",
+        hide = true,
+        requires = "supervise",
+        value_parser = values::screen
+    )]
+    attended: Option<(u16, u16)>,
     /// Snapshot to copy instead of what REF means, of a machine that is forked
     #[arg(long, value_name = "DIR", hide = true, requires = "supervise")]
     instead: Option<PathBuf>,
@@ -145,40 +156,6 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum EngineName {
-    Auto,
-    Hvf,
-    Soft,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum TierName {
-    Auto,
-    Interpret,
-    Compile,
-}
-
-impl From<TierName> for Tier {
-    fn from(name: TierName) -> Self {
-        match name {
-            TierName::Auto => Self::Auto,
-            TierName::Interpret => Self::Interpret,
-            TierName::Compile => Self::Compile,
-        }
-    }
-}
-
-impl From<EngineName> for Engine {
-    fn from(name: EngineName) -> Self {
-        match name {
-            EngineName::Auto => Self::Auto,
-            EngineName::Hvf => Self::Hvf,
-            EngineName::Soft => Self::Soft,
-        }
-    }
-}
-
 /// Runs the command and returns its exit status; or leaves it running, and
 /// returns when it does.
 pub fn run(arguments: &Arguments) -> Result<u8, Error> {
@@ -210,9 +187,15 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
                 let (image, argv) = run.prepare()?;
                 begun(run.start(&image)?, Work::Begin(argv))
             };
-            detached::supervise(dir, &arguments.options, &signals, begin)
+            let supervised = Supervised {
+                dir,
+                options: &arguments.options,
+                attended: arguments.attended,
+            };
+            detached::supervise(&supervised, &signals, begin)
         }
         None if arguments.detach => run.detach(),
+        None if run.can_be_left() => run.attend_supervised(),
         None => run.attend(),
     }
 }
@@ -348,9 +331,53 @@ impl Run<'_> {
         Ok(status.shell_status())
     }
 
-    /// Leaves the machine to a supervisor. What there is to bake is baked before,
-    /// here, where the user sees it.
+    /// Leaves the machine to a supervisor.
     fn detach(&self) -> Result<u8, Error> {
+        let (about, own) = self.hand_over()?;
+        match detached::start(about, &own)? {
+            Ok(id) => {
+                print(&format!("{id}\n"))?;
+                Ok(0)
+            }
+            Err(status) => Ok(status),
+        }
+    }
+
+    /// Whether there is a terminal that somebody may want to leave, and nothing that only
+    /// a process can say whose own the machine is.
+    fn can_be_left(&self) -> bool {
+        let Arguments {
+            options,
+            console,
+            timings,
+            json,
+            ..
+        } = self.arguments;
+        let is_interactive = options.tty && options.interactive && is_terminal(std::io::stdin());
+        is_interactive && !console && !timings && !json
+    }
+
+    /// Runs the command with our terminal, in a machine of a supervisor.
+    fn attend_supervised(&self) -> Result<u8, Error> {
+        let (about, mut own) = self.hand_over()?;
+        let Ok(record) = Record::create(about) else {
+            // Where nothing can be kept it cannot be left, and is as good otherwise.
+            return self.attend();
+        };
+        let (columns, rows) = terminal::size().unwrap_or_default();
+        let size = format!("{columns}x{rows}").into();
+        own.splice(0..0, ["--attended".into(), size]);
+        match detached::attend(record, &own)? {
+            Ok(machine) => {
+                attended::attend(machine, &self.arguments.options.detach_keys, self.signals)
+            }
+            Err(status) => Ok(status),
+        }
+    }
+
+    /// What a supervisor is to be told, and its arguments. What there is to bake is baked
+    /// before, here, where the user sees it.
+    fn hand_over(&self) -> Result<(About, Vec<OsString>), Error> {
         if let Some(name) = &self.arguments.name {
             machine::check_name(name)?;
         }
@@ -377,13 +404,7 @@ impl Run<'_> {
             forked_from: None,
             snapshot: None,
         };
-        match detached::start(about, &own)? {
-            Ok(id) => {
-                print(&format!("{id}\n"))?;
-                Ok(0)
-            }
-            Err(status) => Ok(status),
-        }
+        Ok((about, own))
     }
 }
 

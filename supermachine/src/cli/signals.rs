@@ -112,14 +112,13 @@ impl Forwarder {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on signals go to the command.
+    /// From here on signals go to the command, by `pass`.
     pub fn attach(
         &self,
         audience: Audience,
-        channel: &Arc<Channel>,
-        tty: bool,
+        pass: impl Fn(i32) + Send + 'static,
     ) -> Result<(), Error> {
-        let forward = forwarder(channel.clone(), tty)?;
+        let forward = forwarder(pass)?;
         *self.phase() = Phase::Running(Running { audience, forward });
         Ok(())
     }
@@ -131,20 +130,23 @@ impl Forwarder {
     }
 }
 
-fn forwarder(channel_to: Arc<Channel>, tty: bool) -> Result<Sender<i32>, Error> {
+/// Passes signals on to a command whose connection is here.
+pub fn to_command(channel: Arc<Channel>, tty: bool) -> impl Fn(i32) + Send + 'static {
+    move |signal| {
+        if signal != SIGWINCH {
+            // A broken connection is the reader's news.
+            let _ = channel.signal(signal.unsigned_abs());
+        } else if let (true, Some((columns, rows))) = (tty, terminal::size()) {
+            let _ = channel.resize(columns, rows);
+        }
+    }
+}
+
+fn forwarder(pass: impl Fn(i32) + Send + 'static) -> Result<Sender<i32>, Error> {
     let (forward, signals) = channel::<i32>();
     std::thread::Builder::new()
         .name("forward".into())
-        .spawn(move || {
-            for signal in signals {
-                if signal != SIGWINCH {
-                    // A broken connection is the reader's news.
-                    let _ = channel_to.signal(signal.unsigned_abs());
-                } else if let (true, Some((columns, rows))) = (tty, terminal::size()) {
-                    let _ = channel_to.resize(columns, rows);
-                }
-            }
-        })
+        .spawn(move || signals.iter().for_each(pass))
         .map_err(Error::system("start a thread"))?;
     Ok(forward)
 }

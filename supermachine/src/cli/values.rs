@@ -59,6 +59,14 @@ pub fn vcpus(text: &str) -> Result<u32, String> {
     whole.parse().map_err(|_| "expected a number".to_owned())
 }
 
+/// Columns and rows of a terminal, as `80x25`.
+pub fn screen(text: &str) -> Result<(u16, u16), String> {
+    let sizes = text
+        .split_once('x')
+        .and_then(|(columns, rows)| Some((columns.parse().ok()?, rows.parse().ok()?)));
+    sizes.ok_or_else(|| "expected columns and rows: 80x25".to_owned())
+}
+
 /// A time: seconds, or a number with a unit (`1500ms`, `90s`, `5m`, `2h`).
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|char: char| !char.is_ascii_digit());

@@ -63,6 +63,7 @@ pub fn find_worker(config: &VmConfig) -> Result<Command, Error> {
     for dir in [Some(beside.as_path()), above].into_iter().flatten() {
         let candidate = dir.join(NAME);
         if candidate.is_file() {
+            entitle(&candidate);
             return Ok(Command::new(candidate));
         }
     }
@@ -70,6 +71,27 @@ pub fn find_worker(config: &VmConfig) -> Result<Command, Error> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(NAME))
         .find(|candidate| candidate.is_file())
+        .inspect(|worker| entitle(worker))
         .map(Command::new)
         .ok_or(Error::NoWorker { beside })
 }
+
+/// Signs a worker that has not the entitlement to run machines on a Mac, as one has not
+/// that was just built. What cannot be signed can still run the software engine; why Apple's
+/// refuses it is said then.
+#[cfg(target_os = "macos")]
+fn entitle(worker: &Path) {
+    use std::sync::Once;
+    // It is read whole, which is too much to do for each machine.
+    static ONCE: Once = Once::new();
+    ONCE.call_once(
+        || match codesign::entitle(worker, &codesign::Entitlements::hypervisor()) {
+            Ok(was_signed) => tracing::debug!(path = %worker.display(), was_signed, "worker"),
+            Err(error) => tracing::warn!(path = %worker.display(), %error, "cannot sign worker"),
+        },
+    );
+}
+
+/// Other systems let every program run machines.
+#[cfg(not(target_os = "macos"))]
+fn entitle(_worker: &Path) {}

@@ -206,6 +206,9 @@ fn of_others() -> Vec<Error> {
         broker::BrokerError::Processor.into(),
         broker::BrokerError::Random.into(),
         broker::BrokerError::Certificate(text()).into(),
+        net::policy::PolicyError::NothingLeft("rate_in").into(),
+        net::policy::PolicyError::BurstWithoutRate.into(),
+        net::policy::PolicyError::TooManyFlows(20_000).into(),
         PoolError::Config("odd").into(),
         PoolError::Timeout {
             waited,
@@ -250,6 +253,31 @@ fn every_error_says_what_to_do_next() {
     for error in errors {
         assert!(says_what_to_do(&error.to_string()), "{error}");
     }
+}
+
+/// The line about each code in docs/troubleshooting.md.
+#[test]
+fn every_error_is_in_the_book_with_words_of_its_text() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let line = |code: &str| {
+        let start = format!("| `{code}` | ");
+        let mut lines = page.lines();
+        lines.find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+    };
+    for code in super::tests::codes() {
+        assert!(line(code).is_some(), "docs/troubleshooting.md lacks {code}");
+    }
+    let mut compared = 0;
+    for error in own() {
+        let told = line(error.code()).unwrap();
+        // Where the words are another crate's, none are quoted.
+        if let Some(rest) = told.strip_prefix('"') {
+            let (words, _) = rest.split_once('"').unwrap();
+            assert!(error.to_string().contains(words), "{words}: {error}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "{compared}");
 }
 
 #[cfg(feature = "pull")]

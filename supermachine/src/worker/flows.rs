@@ -99,6 +99,8 @@ impl FlowLog {
             look_ups: counters.look_ups,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
+            waits: counters.waits,
+            lost_datagrams: counters.lost_messages,
         })
     }
 }

@@ -23,6 +23,8 @@ pub fn interface(
 ) -> vmm_core::Network {
     let mac = Addresses::default().guest_mac;
     let mut config = Config::new(policy);
+    // Init gives it one. In a snapshot of before it did, programs fall back at once.
+    config.has_ipv6 = true;
     if let Some(orders) = secrets {
         let hosts = orders.hosts();
         config.brokered = hosts

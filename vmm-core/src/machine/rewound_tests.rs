@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use devices::testing::{Buffer, CountingIrq, Driver, DriverQueue};
 use devices::virtio::mmio::VirtioMmio;
+use devices::virtio::net::{NetBackend, NetConfig, NetFrame, NetPort};
 use devices::{GuestRam, MmioDevice};
 use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
 use vm_memory::{Bytes, GuestAddress};
@@ -19,6 +20,7 @@ use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
 use crate::hypervisor::Architecture as Guests;
 use crate::memory::GuestMemory;
+use crate::spec::{Network, Owner, Share, SymlinkPolicy};
 
 const RAM_BYTES: u64 = 16 << 20;
 const ENTRY: u64 = layout::RAM + (1 << 20);
@@ -53,6 +55,11 @@ fn requests() -> Vec<Request> {
     state[8..16].copy_from_slice(&hot.to_le_bytes());
     state[16] = 1;
     let page = u32::try_from(ANSWERS / 4096).unwrap() + 0x700;
+    let fuse = |len: u8, opcode: u8, node: u8| {
+        let mut request = vec![0; len.into()];
+        (request[0], request[4], request[16]) = (len, opcode, node);
+        request
+    };
     vec![
         // Random numbers over an edge of 4 KiB, of 16 KiB, and a whole page; enough
         // on each side that they are never what was there.
@@ -107,6 +114,33 @@ fn requests() -> Vec<Request> {
             bytes: blk(8),
             answers: &[(0x3ffa, 20), (0x8000, 1)],
         },
+        // Figures of a file system, over both kinds of edges, and a file to forget,
+        // which has no answer.
+        Request {
+            slot: 5,
+            queue: 1,
+            bytes: fuse(40, 17, 1),
+            answers: &[(0xfd0, 96)],
+        },
+        Request {
+            slot: 5,
+            queue: 1,
+            bytes: fuse(40, 17, 1),
+            answers: &[(0x3fff, 16), (0x7ffe, 80)],
+        },
+        Request {
+            slot: 5,
+            queue: 0,
+            bytes: fuse(48, 2, 99),
+            answers: &[],
+        },
+        // A frame of the guest's.
+        Request {
+            slot: 6,
+            queue: 1,
+            bytes: vec![0; 72],
+            answers: &[],
+        },
     ]
 }
 
@@ -120,6 +154,68 @@ fn stray() -> [u8; 44] {
 /// Where the reset packet and the socket device's event go to.
 const PACKET: u64 = ANSWERS + 30 * 0x4_0000 + 0x3ff0;
 const EVENT: u64 = ANSWERS + 31 * 0x4_0000 + 0xffe;
+
+/// The buffers that a frame goes to, which takes both.
+const FRAME: [(u64, u32); 2] = [
+    (ANSWERS + 26 * 0x4_0000 + 0xf00, 1000),
+    (ANSWERS + 26 * 0x4_0000 + 0x7e00, 1000),
+];
+const FRAME_BYTES: usize = 1700;
+/// What of the frame and its header is in the second.
+const REST_BYTES: u64 = FRAME_BYTES as u64 + 12 - 1000;
+
+/// Takes each frame, and gives one as often as there is room.
+#[derive(Default)]
+struct Peer(OnceLock<Weak<dyn NetPort>>);
+
+impl NetBackend for Peer {
+    fn attach(&self, port: Weak<dyn NetPort>) {
+        assert!(self.0.set(port).is_ok());
+    }
+
+    fn wake(&self) {
+        let port = self.0.get().and_then(Weak::upgrade).unwrap();
+        while port.take(&mut Vec::new()).is_some() {}
+        while port.give(&NetFrame {
+            parts: [&[1; FRAME_BYTES], &[], &[]],
+            checksum: None,
+            segmentation: None,
+        }) {}
+        port.flush();
+    }
+
+    fn is_active(&self) -> bool {
+        false
+    }
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
+fn network() -> Network {
+    Network {
+        config: NetConfig {
+            mac: [2, 0, 0, 0, 0, 2],
+            mtu: 1500,
+        },
+        backend: Arc::new(Peer::default()),
+    }
+}
+
+fn share(disk: &Path) -> Share {
+    Share {
+        directory: disk.parent().unwrap().into(),
+        tag: "share".into(),
+        read_only: true,
+        symlinks: SymlinkPolicy::default(),
+        owner: Owner::default(),
+    }
+}
 
 fn transports(machine: &RunningMachine) -> (Vec<Arc<VirtioMmio>>, GuestRam) {
     let parts = machine.parts();
@@ -139,7 +235,8 @@ fn prepared() -> PreparedMachine {
 fn original(disk: &Path) -> (RunningMachine, Vec<Vec<DriverQueue>>) {
     let mut prepared = prepared();
     prepared.create_vcpus(1).unwrap();
-    let disks = super::assembly::open_disks(&[disk.to_str().unwrap().into()], &[]).unwrap();
+    let others =
+        super::assembly::open_others(&[disk.into()], &[], &[share(disk)], Some(&network()));
     let memory = GuestMemory::allocate(layout::RAM, RAM_BYTES).unwrap();
     let ram = memory.ram().clone();
     let background = vec![BACKGROUND; usize::try_from(RAM_BYTES).unwrap()];
@@ -155,11 +252,12 @@ fn original(disk: &Path) -> (RunningMachine, Vec<Vec<DriverQueue>>) {
     }
     ram.write_slice(&stray(), GuestAddress(REQUESTS + 0x8_0000))
         .unwrap();
-    let machine = prepared.assemble(memory, disks, 1).unwrap();
+    let machine = prepared.assemble(memory, others.unwrap(), 1).unwrap();
     let mut queues = Vec::new();
     for (slot, device) in (0..).zip(transports(&machine).0) {
         let sizes: &[u16] = match slot {
             0 | 2 => &[16, 16, 16],
+            5 | 6 => &[16, 16],
             _ => &[16],
         };
         let irq = Arc::new(CountingIrq::default());
@@ -252,6 +350,11 @@ fn use_devices(machine: &RunningMachine, queues: &[Vec<DriverQueue>]) -> Vec<u64
         let queue = &mut queues[request.slot][usize::from(request.queue)];
         ask(&devices[request.slot], request.queue, queue, &chain);
     }
+    let [first, second] = FRAME.map(|(addr, len)| Buffer::Writable { addr, len });
+    queues[6][0].push(&[first]);
+    ask(&devices[6], 0, &mut queues[6][0], &[second]);
+    changed.extend([FRAME[0].0, FRAME[0].0 + 999]);
+    changed.extend([FRAME[1].0, FRAME[1].0 + REST_BYTES - 1]);
     changed
 }
 
@@ -292,6 +395,8 @@ fn a_reset_brings_back_every_page_that_any_device_wrote() {
     let saved = super::SavedMachine::decode(snapshot.state()).unwrap();
     let options = RestoreOptions {
         disks: vec![disk.as_path().into()],
+        shares: vec![share(&disk)],
+        network: Some(network()),
         ..RestoreOptions::default()
     };
     let (copy, _) = prepared().restore(&snapshot, &saved, &options).unwrap();

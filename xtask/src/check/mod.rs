@@ -14,6 +14,7 @@ use std::process::Command;
 /// A crate and the workspace crates it may depend on; the layers of
 /// docs/architecture.md, arrows downwards only.
 const LAYERS: &[(&str, u8, &[&str])] = &[
+    ("supermachine-codesign", 1, &[]),
     ("supermachine-exec-proto", 1, &[]),
     ("supermachine-hvf", 1, &[]),
     ("supermachine-kernel", 1, &[]),
@@ -40,6 +41,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         4,
         &[
             "supermachine-broker",
+            "supermachine-codesign",
             "supermachine-exec-proto",
             "supermachine-kernel",
             "supermachine-net",

@@ -98,8 +98,9 @@ pub struct NetSent {
 /// The device, as its backend sees it. All of it may be called on any thread, and
 /// nothing waits.
 pub trait NetPort: Send + Sync {
-    /// Takes the next frame that the driver sent, in place of what is in `frame`.
-    /// If there is none, the backend is woken when there is.
+    /// Takes the next frame that the driver sent, in place of what is in `frame`:
+    /// an empty one of what is too short or too long to be a frame. If there is none,
+    /// the backend is woken when there is.
     fn take(&self, frame: &mut Vec<u8>) -> Option<NetSent>;
 
     /// Gives the driver a frame; false if it has no buffers for it now, and then

@@ -94,21 +94,20 @@ impl<M: DeviceMemory> Queues<M> {
         available.is_ok_and(|index| index.0 != self.transmit.next_avail())
     }
 
-    /// Takes the next frame that the driver sent. One that is none, it loses.
+    /// Takes what the driver sent next. Of what is no frame nothing is left, and the
+    /// device is free in between: a driver that sends nothing else would keep it.
     pub(super) fn take(&mut self, frame: &mut Vec<u8>) -> Option<NetSent> {
-        while !self.broken {
-            let outcome = pop_or_listen(&mut self.transmit, &*self.ram, MAX_SEGMENTS);
-            let chain = self.check(outcome)??;
-            let outcome = read_frame(&chain, &*self.ram, frame);
-            let sent = self.check(outcome)?;
-            let outcome = add_used(&mut self.transmit, &*self.ram, chain.head, 0);
-            self.check(outcome)?;
-            self.taken = true;
-            if sent.is_some() {
-                return sent;
-            }
+        if self.broken {
+            return None;
         }
-        None
+        let outcome = pop_or_listen(&mut self.transmit, &*self.ram, MAX_SEGMENTS);
+        let chain = self.check(outcome)??;
+        let outcome = read_frame(&chain, &*self.ram, frame);
+        let sent = self.check(outcome)?;
+        let outcome = add_used(&mut self.transmit, &*self.ram, chain.head, 0);
+        self.check(outcome)?;
+        self.taken = true;
+        Some(sent)
     }
 
     /// Gives the driver a frame in as many buffers as it takes. All of them are
@@ -179,17 +178,18 @@ fn read_frame<M: DeviceMemory>(
     chain: &Chain,
     ram: &M,
     frame: &mut Vec<u8>,
-) -> Result<Option<NetSent>, QueueError> {
+) -> Result<NetSent, QueueError> {
     let mut header = [0; HEADER_BYTES];
     let bytes = chain.readable.len().saturating_sub(HEADER_BYTES);
     if bytes > MAX_FRAME_BYTES || !chain.readable.read(ram, 0, &mut header)? {
-        return Ok(None);
+        frame.clear();
+        return Ok(NetSent { is_unsummed: false });
     }
     frame.resize(bytes, 0);
     chain.readable.read(ram, HEADER_BYTES, frame)?;
-    Ok(Some(NetSent {
+    Ok(NetSent {
         is_unsummed: header[0] & NEEDS_CSUM != 0,
-    }))
+    })
 }
 
 fn header(frame: &NetFrame<'_>, buffers: usize) -> [u8; HEADER_BYTES] {

@@ -1,14 +1,18 @@
 //! What holds for every device, each tried through its registers and queues.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::VirtioDevice;
 use super::balloon::Balloon;
 use super::blk::{Blk, BlkConfig};
+use super::fs::{Fs, FsConfig};
 use super::mem::{BLOCK_BYTES, Mem, MemConfig};
 use super::mmio::VirtioMmio;
+use super::net::{Net, NetBackend, NetConfig, NetFrame, NetPort};
 use super::rng::Rng;
 use super::vsock::{Vsock, VsockConfig};
 use crate::reactor::MioReactor;
@@ -46,6 +50,8 @@ struct Rig<M: DeviceMemory = Ram> {
     memory: Arc<M>,
     driver: Driver<M>,
     requests: Vec<Request>,
+    /// Whom the network device serves.
+    station: Option<Arc<Station>>,
     /// Dropped last.
     _reactor: Option<MioReactor>,
 }
@@ -68,7 +74,15 @@ fn rigs() -> Vec<Rig> {
 
 /// The same over another kind of memory.
 fn rigs_in<M: DeviceMemory>(seen: Seen<M>) -> Vec<Rig<M>> {
-    vec![rng(seen), balloon(seen), mem(seen), blk(seen), vsock(seen)]
+    vec![
+        rng(seen),
+        balloon(seen),
+        mem(seen),
+        blk(seen),
+        vsock(seen),
+        fs(seen),
+        net(seen),
+    ]
 }
 
 fn rig<M: DeviceMemory>(
@@ -89,6 +103,7 @@ fn rig<M: DeviceMemory>(
         memory,
         driver,
         requests,
+        station: None,
         _reactor: None,
     }
 }
@@ -96,6 +111,15 @@ fn rig<M: DeviceMemory>(
 impl<M: DeviceMemory> Rig<M> {
     fn write(&self, addr: u64, bytes: &[u8]) {
         self.ram.write_slice(bytes, GuestAddress(addr)).unwrap();
+    }
+
+    /// Has whatever was left be done that is not done on the notifying thread: of
+    /// devices that the driver need not ask again.
+    fn go_on(&self) {
+        self.driver.acknowledge();
+        if let Some(station) = &self.station {
+            station.go_on();
+        }
     }
 }
 
@@ -194,5 +218,101 @@ fn vsock<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
     packet[30] = 3;
     rig.write(DATA, &packet);
     rig._reactor = Some(reactor);
+    rig
+}
+
+fn fs<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = File::open(directory.path()).unwrap();
+    let fs = Fs::new(directory.into(), FsConfig::new("share")).unwrap();
+    // What is forgotten has no answer.
+    let requests = vec![
+        Request {
+            queue: 0,
+            buffers: vec![readable(DATA, 40), readable(DATA + 0x100, 8)],
+        },
+        Request {
+            queue: 1,
+            buffers: vec![readable(DATA + 0x1000, 40), writable(DATA + 0x1100, 96)],
+        },
+    ];
+    let rig = rig("fs", seen, Box::new(fs), requests);
+    // `FUSE_FORGET` of a file nobody knows, and `FUSE_STATFS` of the directory.
+    for (at, opcode, node) in [(DATA, 2, 99), (DATA + 0x1000, 17, 1)] {
+        let mut header = [0; 40];
+        (header[0], header[4], header[16]) = (40, opcode, node);
+        rig.write(at, &header);
+    }
+    rig
+}
+
+/// A backend of the network device that takes and gives all that it can, on the
+/// thread that wakes it, but no more than a queue's worth.
+#[derive(Default)]
+struct Station {
+    port: OnceLock<Weak<dyn NetPort>>,
+    has_more: AtomicBool,
+}
+
+impl Station {
+    fn go_on(&self) {
+        if self.has_more.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+}
+
+impl NetBackend for Station {
+    fn attach(&self, port: Weak<dyn NetPort>) {
+        assert!(self.port.set(port).is_ok());
+    }
+
+    fn wake(&self) {
+        let port = self.port.get().and_then(Weak::upgrade).unwrap();
+        let frame = NetFrame {
+            parts: [&[1; 60], &[], &[]],
+            checksum: None,
+            segmentation: None,
+        };
+        let mut taken = Vec::new();
+        let most = 0..QUEUE;
+        let takes = most.clone().all(|_| port.take(&mut taken).is_some());
+        let gives = most.clone().all(|_| port.give(&frame));
+        port.flush();
+        self.has_more.store(takes || gives, Ordering::SeqCst);
+    }
+
+    fn is_active(&self) -> bool {
+        true
+    }
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
+fn net<M: DeviceMemory>(seen: Seen<M>) -> Rig<M> {
+    let station = Arc::new(Station::default());
+    let config = NetConfig {
+        mac: [2, 0, 0, 0, 0, 2],
+        mtu: 1500,
+    };
+    let net = Net::new(config, station.clone());
+    let requests = vec![
+        Request {
+            queue: 0,
+            buffers: vec![writable(DATA, 2048)],
+        },
+        Request {
+            queue: 1,
+            buffers: vec![readable(DATA + 0x1000, 12), readable(DATA + 0x1100, 60)],
+        },
+    ];
+    let mut rig = rig("net", seen, Box::new(net), requests);
+    rig.station = Some(station);
     rig
 }

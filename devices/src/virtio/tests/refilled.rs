@@ -38,7 +38,7 @@ fn a_notification_ends_however_fast_the_queue_is_refilled() {
                 let begun = Instant::now();
                 rig.driver.notify(u32::try_from(queue).unwrap());
                 // What was left over comes with the interrupt's end.
-                rig.driver.acknowledge();
+                rig.go_on();
                 // The machine comes to rest: vCPUs first, then devices.
                 ended.store(true, Ordering::SeqCst);
                 rig.driver.device.pause();
@@ -49,7 +49,7 @@ fn a_notification_ends_however_fast_the_queue_is_refilled() {
             // All that is there is answered, the late requests included.
             let deadline = Instant::now() + PATIENCE;
             while rig.driver.queues[queue].used_index() != rig.driver.queues[queue].avail_index() {
-                rig.driver.acknowledge();
+                rig.go_on();
                 assert!(Instant::now() < deadline, "{} {queue}", rig.name);
             }
         }

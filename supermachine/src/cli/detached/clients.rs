@@ -80,11 +80,34 @@ impl Attachable {
             number
         };
         let result = self.listen(stream);
-        self.clients().streams.retain(|(other, _)| *other != number);
-        result
+        self.forget(number);
+        result.map(drop)
     }
 
-    fn listen(&self, stream: &UnixStream) -> io::Result<()> {
+    /// Has everything from here on told to the terminal that the command was started
+    /// from. It is waited for as long as it likes: the command is its own.
+    pub fn attend(&self, stream: &UnixStream) -> io::Result<u64> {
+        let mut clients = self.clients();
+        let number = clients.next;
+        clients.next += 1;
+        clients.streams.push((number, stream.try_clone()?));
+        Ok(number)
+    }
+
+    /// Does what that terminal says, until it is gone. Tells whether the command was
+    /// left to itself.
+    pub fn heed(&self, number: u64, stream: &UnixStream) -> bool {
+        let is_left = self.listen(stream).unwrap_or(false);
+        self.forget(number);
+        is_left
+    }
+
+    fn forget(&self, number: u64) {
+        self.clients().streams.retain(|(other, _)| *other != number);
+    }
+
+    /// Does what a client says, until it leaves. Tells whether it said that it would.
+    fn listen(&self, stream: &UnixStream) -> io::Result<bool> {
         while let Some(frame) = frames::read(stream)? {
             // A broken connection to the agent is the news of who reads from it.
             match frame {
@@ -100,10 +123,11 @@ impl Attachable {
                 Frame::Signal(signal) => {
                     let _ = self.channel.signal(signal.into());
                 }
+                Frame::Leave => return Ok(true),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Tells all clients. Those that do not take it in time are left behind.
@@ -118,8 +142,12 @@ impl Attachable {
         });
     }
 
-    /// Tells all clients, and those that come later, how the command has ended.
-    pub fn end(&self, status: u8) {
+    /// Tells all clients, and those that come later, how the command has ended; if
+    /// something has failed, also what, to those that are there.
+    pub fn end(&self, status: u8, failure: Option<String>) {
+        if let Some(failure) = failure {
+            self.tell(&Frame::Failed(failure));
+        }
         self.clients().ended = Some(status);
         self.tell(&Frame::End(status));
     }

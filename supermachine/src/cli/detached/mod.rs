@@ -9,5 +9,5 @@ mod start;
 mod supervise;
 
 pub use record::{About, Record, State, all};
-pub use start::start;
-pub use supervise::{Going, Work, supervise};
+pub use start::{Attended, attend, start};
+pub use supervise::{Going, Supervised, Work, supervise};
