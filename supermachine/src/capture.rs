@@ -185,6 +185,8 @@ impl Vm {
         };
         let child = |made: Made| {
             let vm = Self::over(self.image(), &config, made.instance);
+            // Its programs go on with what its parent's were told.
+            vm.adopt_secrets(self.told_secrets());
             vm.started(
                 begun,
                 Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),

@@ -39,6 +39,7 @@ mod ports;
 mod pull;
 mod random;
 pub mod running;
+mod secret;
 mod spans;
 mod stamp;
 mod stats;
@@ -80,6 +81,7 @@ pub use oci_bake::{ExtraFile, ImageConfig};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
+pub use secret::NetworkSecret;
 pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };

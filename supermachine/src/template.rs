@@ -249,6 +249,7 @@ impl Template {
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
             network: self.network(config)?,
+            secrets: None,
         };
         Ok((restore, files))
     }

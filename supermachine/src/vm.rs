@@ -15,11 +15,13 @@ use crate::link::sockets;
 use crate::pool::turns::{Turn, Turns};
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
+use crate::secret::Told;
 use crate::template::{Template, Workload};
 use crate::{
     Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
     mount, spans, volume,
 };
+use broker::Orders;
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use net::Addresses;
@@ -54,6 +56,8 @@ pub struct Vm {
     turns: OnceLock<Arc<Turns>>,
     /// Closed before the machine ends.
     ports: OwnPorts,
+    /// What its guest was told of secrets, once it runs, if it has some.
+    secrets: OnceLock<Arc<Told>>,
     instance: Instance,
 }
 
@@ -146,6 +150,7 @@ impl Vm {
                     vm.instance.identify(&identity, deadline)?;
                 }
                 vm.mount_volumes()?;
+                vm.tell_secrets()?;
                 Ok(vm)
             }
         }
@@ -154,7 +159,8 @@ impl Vm {
     /// Boots a machine whose copies may have as many vCPUs as there can be, and volumes
     /// where it has disks without content.
     pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
-        Self::boot_until(image, config, &[], Deadline::within(config.boot_timeout))
+        let config = config.without_secrets();
+        Self::boot_until(image, &config, &[], Deadline::within(config.boot_timeout))
     }
 
     fn boot_until(
@@ -191,6 +197,7 @@ impl Vm {
             volumes,
             cmdline: command_line(image, config),
             network: config.network.policy(),
+            secrets: vm.make_secrets()?,
         };
         vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
@@ -217,6 +224,7 @@ impl Vm {
             copies: OnceLock::new(),
             turns: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
+            secrets: OnceLock::new(),
             instance,
         }
     }
@@ -234,7 +242,14 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (restore, mut files) = template.restore(&self.config, self.id())?;
+        let (mut restore, mut files) = template.restore(&self.config, self.id())?;
+        if restore.network.is_none() && !self.config.secrets.is_empty() {
+            return Err(Error::Unsuitable {
+                what: "a secret in a copy of a snapshot without a network",
+                needs: "one with a network: bake the image with it",
+            });
+        }
+        restore.secrets = self.make_secrets()?;
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
@@ -249,6 +264,7 @@ impl Vm {
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
         self.mount_volumes()?;
+        self.tell_secrets()?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         info!(
             snapshot = %template.path().display(),
@@ -271,6 +287,8 @@ impl Vm {
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        // What the guest was told is gone with all else of it.
+        self.tell_secrets()?;
         debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)
     }
@@ -319,6 +337,43 @@ impl Vm {
             self.has_volumes.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Makes what stands for secrets in this start of the machine.
+    fn make_secrets(&self) -> Result<Option<Box<Orders>>, Error> {
+        let Some((orders, told)) = Told::new(&self.config, self.image.config())? else {
+            return Ok(None);
+        };
+        self.adopt_secrets(Some(Arc::new(told)));
+        Ok(Some(Box::new(orders)))
+    }
+
+    /// Goes on with what a guest was told already: a forked child's by its parent.
+    pub(crate) fn adopt_secrets(&self, told: Option<Arc<Told>>) {
+        if let Some(told) = told {
+            // A machine is started once.
+            let _ = self.secrets.set(told);
+        }
+    }
+
+    pub(crate) fn told_secrets(&self) -> Option<Arc<Told>> {
+        self.secrets.get().cloned()
+    }
+
+    /// Has the guest trust whoever puts its secrets into requests.
+    fn tell_secrets(&self) -> Result<(), Error> {
+        match self.secrets.get() {
+            Some(told) => told.install(self),
+            None => Ok(()),
+        }
+    }
+
+    /// The image's configuration, with what commands of this machine have of secrets.
+    fn config_of_commands(&self) -> &ImageConfig {
+        match self.secrets.get() {
+            Some(told) => &told.config,
+            None => self.image.config(),
+        }
     }
 
     /// Asks the guest to write its volumes out, and to write nothing more from then on.
@@ -373,7 +428,7 @@ impl Vm {
                 worker_pid: self.instance.process().pid(),
                 owner_pid: std::process::id(),
                 started_unix_ms: running::unix_ms(),
-                config: self.image.config().clone(),
+                config: self.config_of_commands().clone(),
                 labels: self.config.labels.clone(),
                 ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
@@ -554,7 +609,7 @@ impl Vm {
 
 impl Opens for Vm {
     fn image_config(&self) -> &ImageConfig {
-        self.image.config()
+        self.config_of_commands()
     }
 
     fn open_session(

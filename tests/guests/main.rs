@@ -23,5 +23,6 @@ mod openssl;
 mod perl;
 mod ports;
 mod python;
+mod secrets;
 mod servers;
 mod trust;

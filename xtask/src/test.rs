@@ -57,6 +57,7 @@ const QUICK: &[Step] = &[
 
 /// Crates whose integration tests need neither a guest nor QEMU.
 const GUESTLESS: &[&str] = &[
+    "supermachine-broker",
     "supermachine-devices",
     "supermachine-exec-proto",
     "supermachine-hvf",

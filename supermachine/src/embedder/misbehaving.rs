@@ -190,6 +190,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             volumes: Vec::new(),
             cmdline: String::new(),
             network: None,
+            secrets: None,
         };
         let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
         let limit = Deadline::within(LIMIT);

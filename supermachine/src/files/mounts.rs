@@ -40,6 +40,11 @@ pub(crate) fn make_root_read_only(on: &dyn Opens, working_dir: &[u8]) -> Result<
     ask(on, &[b"read-only-root"]).map(drop)
 }
 
+/// Has the guest's programs trust an authority, whose certificate is in PEM format.
+pub(crate) fn trust(on: &Vm, certificate: &str) -> Result<(), Error> {
+    ask(on, &[b"trust", certificate.as_bytes()]).map(drop)
+}
+
 /// Mounts the machine's `number`th volume, once the guest's kernel has seen what is in
 /// it, and has its file system fill it.
 pub(crate) fn mount_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Result<(), Error> {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use vmm_core::spec::{Owner, SymlinkPolicy};
+use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
@@ -73,6 +74,8 @@ pub struct Boot {
     pub cmdline: String,
     /// What the guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
 }
 
 /// A directory of the host that a guest can mount.
@@ -142,6 +145,8 @@ pub struct Restore {
     pub memory_mib: usize,
     /// What the guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
 }
 
 /// From the embedder.
@@ -414,12 +419,14 @@ pub enum FromWorker {
 
 /// Writes one message.
 pub fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
+    // A secret may be in it.
+    let body = Zeroizing::new(serde_json::to_vec(message)?);
     let length = u32::try_from(body.len())
         .ok()
         .filter(|length| *length as usize <= MAX_MESSAGE_BYTES)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
-    let mut frame = length.to_le_bytes().to_vec();
+    let mut frame = Zeroizing::new(Vec::with_capacity(size_of::<u32>() + body.len()));
+    frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
     to.write_all(&frame)
 }
@@ -438,7 +445,7 @@ pub fn receive<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<
             format!("control message of {length} bytes, at most {MAX_MESSAGE_BYTES} are allowed"),
         ));
     }
-    let mut body = vec![0; length];
+    let mut body = Zeroizing::new(vec![0; length]);
     from.read_exact(&mut body)?;
     Ok(Some(serde_json::from_slice(&body)?))
 }

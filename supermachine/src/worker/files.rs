@@ -31,6 +31,8 @@ pub struct Given {
     pub volumes: Vec<Volume>,
     /// What its guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
     /// What became of its flows.
     pub flows: Arc<FlowLog>,
 }
@@ -39,7 +41,11 @@ impl Given {
     /// The network interface, if there is one: it serves one machine.
     pub fn interface(&self) -> Option<Network> {
         let policy = self.network.clone()?;
-        Some(network::interface(policy, &self.flows))
+        Some(network::interface(
+            policy,
+            self.secrets.as_deref(),
+            &self.flows,
+        ))
     }
 
     /// What a child of this process has the same: a log of its own.

@@ -270,6 +270,7 @@ impl Served {
         let initrd = files.next();
         self.given.layers = files.collect();
         self.given.network = boot.network.clone();
+        self.given.secrets = boot.secrets.clone();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
@@ -302,6 +303,7 @@ impl Served {
         let files = files::named(&restore.files, files);
         self.given.layers = files::among(&files, &restore.layers)?;
         self.given.network = restore.network.clone();
+        self.given.secrets = restore.secrets.clone();
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
