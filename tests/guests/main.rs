@@ -5,6 +5,7 @@
 mod agent;
 mod base;
 mod boots;
+mod clients;
 mod contracts;
 mod copies;
 mod corpus;
@@ -23,6 +24,7 @@ mod openssl;
 mod perl;
 mod ports;
 mod python;
+mod secrets;
 mod servers;
 mod services;
 mod trust;

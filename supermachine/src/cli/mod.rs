@@ -37,6 +37,7 @@ mod output;
 mod policy;
 mod publish;
 mod run;
+mod secrets;
 mod signals;
 mod snapshots;
 mod source;
