@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use supermachine::{AssetPaths, Engine, ExecOutcome, Image, OciImageBuilder, Vm, VmConfig};
+use supermachine::{
+    AssetPaths, Engine, ExecOutcome, Image, NetworkPolicy, OciImageBuilder, Vm, VmConfig,
+};
 
 /// The machine that most benches use, on both sides.
 pub const SMALL: Machine = Machine {
@@ -185,6 +187,16 @@ impl Context {
     /// Boots a machine of ours.
     pub fn start(&self, image: &Image, machine: Machine) -> Result<Vm> {
         Ok(image.start(&config(&self.assets, machine))?)
+    }
+
+    /// Boots a machine of ours whose guest may reach what `policy` says.
+    pub fn start_with_network(
+        &self,
+        image: &Image,
+        machine: Machine,
+        policy: NetworkPolicy,
+    ) -> Result<Vm> {
+        Ok(image.start(&config(&self.assets, machine).with_network(policy))?)
     }
 }
 

@@ -16,6 +16,7 @@ const PROGRAMS: &[&str] = &[
     "scale",
     "pour",
     "readall",
+    "netload",
 ];
 /// Where they are in a guest, without the leading slash.
 pub const GUEST_DIR: &str = "bench";

@@ -19,7 +19,9 @@ mod idle;
 mod images;
 mod layers;
 mod metric;
+mod net;
 mod pairs;
+mod podman;
 mod process;
 mod qemu;
 mod read;
@@ -63,14 +65,15 @@ const BENCHES: &[Bench] = &[
     ("bake", copies::bake),
     ("cycles", fleet::cycles),
     ("reliability", fleet::reliability),
+    ("net", net::run),
 ];
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
-                 spawn, mapped, acquire, reset, density, fork, bake, cycles or
-                 reliability; all without one
+                 spawn, mapped, acquire, reset, density, fork, bake, cycles,
+                 reliability or net; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox

@@ -139,9 +139,7 @@ impl Qemu {
     /// Starts a machine whose root file system is the squashfs files of
     /// `layers`, bottom first.
     pub fn start(&self, machine: Machine, layers: &[PathBuf]) -> Result<Session> {
-        let mut session = self.spawn(machine, &self.serve_initrd, layers, &[])?;
-        session.wait_for_up()?;
-        Ok(session)
+        self.start_with(machine, layers, &[])
     }
 
     /// As [`Qemu::start`], with a serial port of virtio whose other side is a socket.
@@ -163,7 +161,17 @@ impl Qemu {
             "-device",
             "virtserialport,chardev=port",
         ];
-        let mut session = self.spawn(machine, &self.serve_initrd, layers, &more)?;
+        self.start_with(machine, layers, &more)
+    }
+
+    /// As [`Qemu::start`], with more options.
+    pub fn start_with(
+        &self,
+        machine: Machine,
+        layers: &[PathBuf],
+        more: &[&str],
+    ) -> Result<Session> {
+        let mut session = self.spawn(machine, &self.serve_initrd, layers, more)?;
         session.wait_for_up()?;
         Ok(session)
     }

@@ -135,7 +135,8 @@ pub trait Io {
     /// not known yet.
     fn connected(&mut self, flow: FlowId) -> io::Result<()>;
 
-    /// Sends what fits of a stream, or one message.
+    /// Sends what fits of a stream, or one message; `FileTooLarge` for a message that is
+    /// longer than the way takes.
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize>;
 
     /// Receives what is there of a stream, or one message.

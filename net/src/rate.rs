@@ -214,7 +214,7 @@ impl Rate {
         }
     }
 
-    /// The next in line, if there is a share for it, which is to be [`Rate::granted`].
+    /// The next in line, if there is a share for it, which is to be [`Rate::grant`]ed.
     pub(crate) fn next(&mut self, now: Instant) -> Option<FlowId> {
         if self.waiting.is_empty() {
             return None;

@@ -31,6 +31,8 @@ mod squashfs;
 mod store;
 mod tar;
 mod tree;
+#[cfg(feature = "oci-spec")]
+pub mod vocabulary;
 
 pub use bake::{BakeOptions, BakedImage, bake, bake_from, bake_saved};
 pub use builder::{BuildError, ImageBuilder, LayerBuilder, LayerCompression, Owner};

@@ -113,7 +113,7 @@ impl Spool {
                 let mut filled = empty.try_recv().unwrap_or_default();
                 filled.clear();
                 filled.extend_from_slice(piece);
-                // Who writes them has failed, and says why.
+                // The thread that writes them has failed, and says why.
                 let gone = |_| io::Error::other("the layer could not be written");
                 Ok(pieces.send(filled).map_err(gone)?)
             });

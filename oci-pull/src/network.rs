@@ -134,8 +134,8 @@ impl Network {
         match (scheme(at), scheme(&next)) {
             (_, "https") => Ok(next),
             ("https", "http") => Err(refused("that has no TLS")),
-            // Who may do without TLS here may do without it there only if that is
-            // said of there, too.
+            // A host that may do without TLS redirects to another without TLS only
+            // if that one may do without it, too.
             ("http", "http") if self.may_be_plain(&authority(&next)) => Ok(next),
             ("http", "http") => Err(refused("that has no TLS, and is not on this machine")),
             _ => Err(refused("only https is followed")),
@@ -323,7 +323,7 @@ fn resolve(at: &Uri, location: &str) -> Option<Uri> {
         format!("{}://{}{directory}/{location}", scheme(at), authority(at))
     };
     let address: Uri = text.parse().ok()?;
-    // Whoever wants a password in there gets none.
+    // An address with a password in it is refused.
     let has_user = address
         .authority()
         .is_some_and(|a| a.as_str().contains('@'));

@@ -150,9 +150,8 @@ impl OciImageBuilder {
         self
     }
 
-    /// Has copies have room for volumes, as many as this is called. Which they are each
-    /// copy is told anew, by [`VmConfig::with_volume`]; while the image is baked they are
-    /// not there.
+    /// Gives copies room for one more volume. Which volume it is, each copy is told anew,
+    /// by [`VmConfig::with_volume`]; while the image is baked it is not there.
     pub fn with_volume(mut self, volume: VolumeSpec) -> Self {
         self.volumes.push(volume);
         self

@@ -39,10 +39,12 @@ mod ports;
 mod pull;
 mod random;
 pub mod running;
+mod secret;
 mod spans;
 mod stamp;
 mod stats;
 mod store;
+mod sync;
 mod template;
 mod trigger;
 mod unfinished;
@@ -79,6 +81,7 @@ pub use oci_bake::{ExtraFile, ImageConfig};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
+pub use secret::NetworkSecret;
 pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };

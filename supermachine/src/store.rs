@@ -289,7 +289,7 @@ impl Store {
                 }
                 match store.lock(&name, Duration::ZERO) {
                     Ok(lock) => drop(lock.collect()?),
-                    // Whoever bakes it sees to it. What is no snapshot's name is not ours.
+                    // Its baker removes what is left of it. What has no snapshot's name is not ours.
                     Err(SnapshotError::Locked { .. } | SnapshotError::Name { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }

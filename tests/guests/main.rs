@@ -5,6 +5,7 @@
 mod agent;
 mod base;
 mod boots;
+mod clients;
 mod contracts;
 mod copies;
 mod files;
@@ -22,5 +23,6 @@ mod openssl;
 mod perl;
 mod ports;
 mod python;
+mod secrets;
 mod servers;
 mod trust;

@@ -11,6 +11,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         &packages::guest_rust(),
         &packages::guest_c(),
         &QEMU,
+        &packages::NETWORKS,
         &packages::IMAGE_TOOLS,
     ])?;
     assets::ensure()?;

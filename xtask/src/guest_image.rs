@@ -78,6 +78,30 @@ const IMAGES: &[Image] = &[
         packages: &["busybox-static", "iproute2", "iptables", "nftables"],
     },
     Image {
+        name: "clients",
+        base: BASE,
+        packages: &[
+            "apt",
+            "bind9-dnsutils",
+            "curl",
+            "dpkg",
+            "git",
+            "iproute2",
+            "iputils-ping",
+            "netcat-openbsd",
+            "nftables",
+            "nghttp2-server",
+            "nginx-light",
+            "openssh-client",
+            "openssh-server",
+            "python3",
+            "redis-server",
+            "redis-tools",
+            "rsync",
+            "wget",
+        ],
+    },
+    Image {
         name: "openssl",
         base: BASE,
         packages: &["openssl"],
@@ -246,6 +270,7 @@ fn system_files() -> LayerBuilder {
              daemon:x:1:1:daemon:/:/bin/false\n\
              www-data:x:33:33:www-data:/var/www:/bin/false\n\
              user:x:1000:1000:A User:/home/user:/bin/sh\n\
+             sshd:x:100:65534:sshd:/run/sshd:/bin/false\n\
              nobody:x:65534:65534:nobody:/:/bin/false\n",
         )
         .file(

@@ -19,6 +19,7 @@ mod macos;
 mod mcp;
 mod msrv;
 mod node;
+mod outside;
 mod packages;
 mod process;
 mod prune;

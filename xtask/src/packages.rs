@@ -87,6 +87,12 @@ pub const QEMU: Set = Set {
     names: &["qemu-system-arm", "qemu-user"],
 };
 
+/// Yardsticks of the network: passt, beside the user network of QEMU itself.
+pub const NETWORKS: Set = Set {
+    purpose: "comparing with other networks of guests",
+    names: &["passt"],
+};
+
 /// Tools that make and inspect images.
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",

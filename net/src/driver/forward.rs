@@ -176,11 +176,13 @@ mod tests {
 
     #[test]
     fn servers_are_those_of_the_file_and_at_most_three() {
+        let search = "search".to_owned() + &" long.example".repeat(5000) + "\n";
         let text = "# nameserver 9.9.9.9\n; x\nsearch a b\n  nameserver 1.1.1.1 x\n\
                     nameserver ::1\nnameserver fe80::1%eth0\nnameserver 2.2.2.2\n\
                     nameserver 3.3.3.3\noptions x\n";
         let expected = ["1.1.1.1:53", "[::1]:53", "2.2.2.2:53"];
         assert_eq!(parse(text), expected.map(|text| text.parse().unwrap()));
+        assert_eq!(parse(&(search + text)), parse(text));
         assert!(!servers().is_empty());
     }
 

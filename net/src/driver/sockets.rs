@@ -153,8 +153,8 @@ impl Io for Both<'_> {
         match self.sockets.get(flow)? {
             Socket::Stream(stream) => stream.write(bytes),
             Socket::Handed(stream, _) => stream.write(bytes),
-            Socket::Datagram(socket) => socket.send(bytes),
-            Socket::Echo(socket) => socket.send(bytes),
+            Socket::Datagram(socket) => socket.send(bytes).map_err(too_long),
+            Socket::Echo(socket) => socket.send(bytes).map_err(too_long),
         }
     }
 
@@ -244,6 +244,14 @@ impl Io for Both<'_> {
 
     fn is_own(&mut self, address: IpAddr) -> bool {
         is_own(address)
+    }
+}
+
+/// The error of a message, by which one that is too long is told from others.
+fn too_long(error: io::Error) -> io::Error {
+    match rustix::io::Errno::from_io_error(&error) {
+        Some(rustix::io::Errno::MSGSIZE) => io::ErrorKind::FileTooLarge.into(),
+        _ => error,
     }
 }
 

@@ -25,6 +25,11 @@ const ANSWERED: Duration = Duration::from_secs(120);
 const SWEEP: Duration = Duration::from_secs(10);
 /// Messages that one exchange passes to the guest in a turn.
 const MESSAGES_PER_TURN: usize = 32;
+/// What a way is taken to have room for that has none for the guest's longest packet:
+/// what any way of IPv6 has (RFC 8200, 5).
+const SHORT_WAY_BYTES: u16 = 1280;
+/// Longest packet that the guest sends in one piece.
+const MTU: usize = 1500;
 /// Longest message.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
@@ -246,6 +251,12 @@ impl Stack {
             Ok(_) => {
                 exchange.sent_bytes += message.len() as u64;
                 self.rates.outward.message_passed(message.len());
+            }
+            // One that came in pieces would come in pieces again.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                if packet.whole.len() > SHORT_WAY_BYTES.into() && packet.whole.len() <= MTU {
+                    self.undelivered(packet, Trouble::TooBig(SHORT_WAY_BYTES), io);
+                }
             }
             Err(error) => self.exchange_failed(id, &error, now, io),
         }

@@ -15,12 +15,14 @@ use crate::tcp::{Context, Fate, Turn};
 use crate::wire::build::Link;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::Trouble;
-use crate::wire::ip::Packet;
+use crate::wire::ip::{Arrived, Packet};
 use crate::wire::{self, Ethernet};
 
 mod connections;
 mod datagrams;
 mod dhcp;
+mod dhcp6;
+mod fragments;
 mod names;
 mod neighbours;
 mod noted;
@@ -31,6 +33,7 @@ mod table;
 mod watched;
 
 use datagrams::Datagrams;
+use fragments::Fragments;
 use names::Asker;
 use routed::{Routed, Streams};
 pub use saved::BadState;
@@ -83,6 +86,7 @@ pub struct Stack {
     memory: Memory,
     rates: Rates,
     datagrams: Datagrams,
+    fragments: Fragments,
     /// Connections with the resolver, which have no socket.
     streams: Streams,
     /// Connections whose first bytes are looked at.
@@ -123,6 +127,7 @@ impl Stack {
             memory: Memory::new(limit),
             rates: Rates::new(&limits),
             datagrams: Datagrams::new(config.max_flows, config.max_datagram_flows),
+            fragments: Fragments::default(),
             streams: Streams::default(),
             watches: Watches::default(),
             numbers: u64::from_le_bytes(seed),
@@ -146,9 +151,9 @@ impl Stack {
         self.datagrams.len()
     }
 
-    /// Bytes that wait in either direction.
+    /// Bytes that wait in either direction, pieces of packets among them.
     pub fn buffered_bytes(&self) -> usize {
-        self.memory.used()
+        self.memory.used() + self.fragments.bytes()
     }
 
     /// A frame of the guest's. `is_checked` says that its transport checksum need
@@ -175,28 +180,55 @@ impl Stack {
         if ethernet.kind == wire::TYPE_ARP {
             return self.address_resolution(&ethernet, io);
         }
-        let packet = Packet::read(ethernet.kind, ethernet.payload)?;
+        match Arrived::read(ethernet.kind, ethernet.payload)? {
+            Arrived::Packet(packet) => self.packet(&packet, is_checked, now, io),
+            Arrived::Piece(piece) => {
+                if !self.config.addresses.is_guest(piece.label.source) {
+                    return None;
+                }
+                let Some(whole) = self.fragments.add(&piece, now) else {
+                    return Some(());
+                };
+                // Pieces of pieces are none.
+                let packet = Packet::read(ethernet.kind, &whole)?;
+                self.packet(&packet, false, now, io)
+            }
+        }
+    }
+
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        is_checked: bool,
+        now: Instant,
+        io: &mut impl Io,
+    ) -> Option<()> {
         // Answers go to the guest's address, so what claims another gets none. One
         // that has no address yet asks for it.
         if !self.config.addresses.is_guest(packet.source) {
             return match packet.protocol {
-                wire::UDP => self.dhcp(&packet, is_checked, io),
-                wire::ICMPV6 => self.neighbour(&packet, io),
+                wire::UDP => self
+                    .dhcp(packet, is_checked, io)
+                    .or_else(|| self.dhcp6(packet, is_checked, io)),
+                wire::ICMPV6 => self.neighbour(packet, io),
                 _ => None,
             };
         }
-        let is_here = self.config.addresses.is_gateway(packet.destination);
+        let is_here = self.config.addresses.is_gateway(packet.destination)
+            || packet.destination.is_multicast();
         if packet.hops <= 1 && !is_here {
-            self.undelivered(&packet, Trouble::TimeExceeded, io);
+            self.undelivered(packet, Trouble::TimeExceeded, io);
             return Some(());
         }
         match packet.protocol {
-            wire::TCP => self.tcp(&packet, is_checked, now, io),
-            wire::UDP => self.udp(&packet, is_checked, now, io),
-            wire::ICMP if packet.source.is_ipv4() => self.echo(&packet, now, io),
+            wire::TCP => self.tcp(packet, is_checked, now, io),
+            wire::UDP => self
+                .dhcp6(packet, is_checked, io)
+                .or_else(|| self.udp(packet, is_checked, now, io)),
+            wire::ICMP if packet.source.is_ipv4() => self.echo(packet, now, io),
             wire::ICMPV6 if packet.source.is_ipv6() => self
-                .neighbour(&packet, io)
-                .or_else(|| self.echo(&packet, now, io)),
+                .neighbour(packet, io)
+                .or_else(|| self.echo(packet, now, io)),
             _ => None,
         }
     }
@@ -246,8 +278,8 @@ impl Stack {
         }
     }
 
-    /// Has every flow that has something to do do some of it; whether there is more
-    /// to do at once. What the guest has no room for waits until it is called again.
+    /// Gives each flow with work its turn; whether there is more to do at once.
+    /// What the guest has no room for waits until it is called again.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> bool {
         if !self.pay(io) {
             return false;

@@ -58,7 +58,7 @@ impl Stack {
         {
             return None;
         }
-        // Who has no address yet is told among all.
+        // A guest without an address yet is told by a message to all.
         let to = match source.is_unspecified() {
             true => ALL_NODES,
             false => source,
@@ -97,8 +97,9 @@ impl Stack {
     /// What a guest sets itself up by that is not set up by its agent.
     fn advertise_router(&self, to: Ipv6Addr, io: &mut impl Io) {
         let addresses = &self.config.addresses;
-        // Hops, no other ways of configuration, and the times of RFC 4861, 4.2.
-        let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0];
+        // Hops, that there is more to ask for (RFC 8415, 18.2.6), and the times of
+        // RFC 4861, 4.2.
+        let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0x40];
         message.extend(LIFETIME);
         message.extend([0; 8]);
         self.link_address(&mut message, 1);

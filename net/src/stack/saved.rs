@@ -123,6 +123,7 @@ impl Stack {
             self.end(id, End::Rewound, now, io);
         }
         self.end_exchanges(End::Rewound, now, io);
+        self.fragments.clear();
         self.queue.clear();
         self.look_ups.clear();
         self.owed = owed.into();

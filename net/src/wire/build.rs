@@ -1,6 +1,7 @@
 //! Writes headers of frames for the guest.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::checksum::Sum;
 use super::{ETHERNET_BYTES, Mac, TYPE_IPV4, TYPE_IPV6, UDP, checksum, ip, tcp};
@@ -10,6 +11,11 @@ use crate::io::{Frame, Io, PartialChecksum, Segmentation};
 const MAX_BYTES: usize = ETHERNET_BYTES + ip::IPV6_BYTES + 60;
 /// Routers that a packet may pass (IANA's recommendation).
 const HOPS: u8 = 64;
+/// Longest packet that the guest's link takes, and what is behind it: an interface inside
+/// the guest drops one that is longer.
+const MTU: usize = 1500;
+/// Tells the pieces of one packet from those of others.
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 /// Bytes of a UDP header.
 pub(crate) const UDP_BYTES: usize = 8;
 
@@ -183,6 +189,78 @@ fn sum_or_leave(
     None
 }
 
+/// Bytes of an IP header of this address.
+fn ip_bytes(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(_) => ip::IPV4_BYTES,
+        IpAddr::V6(_) => ip::IPV6_BYTES,
+    }
+}
+
+/// Gives the guest a packet in pieces that its link takes; false if it has no room for
+/// one. Checksums are in place.
+fn in_pieces(
+    io: &mut impl Io,
+    link: Link,
+    (source, destination): (IpAddr, IpAddr),
+    protocol: u8,
+    [head, rest]: [&[u8]; 2],
+) -> bool {
+    let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let bytes = head.len() + rest.len();
+    let extra = if source.is_ipv6() {
+        ip::FRAGMENT_BYTES
+    } else {
+        0
+    };
+    let most = (MTU - ip_bytes(source) - extra) / 8 * 8;
+    for start in (0..bytes).step_by(most) {
+        let end = bytes.min(start + most);
+        let is_last = end == bytes;
+        let Ok(place) = u16::try_from(start) else {
+            return true;
+        };
+        let (carried, length) = match source {
+            IpAddr::V4(_) => (protocol, end - start),
+            IpAddr::V6(_) => (ip::FRAGMENT, end - start + extra),
+        };
+        let Some(mut header) = Header::packet(link, source, destination, carried, length) else {
+            return true;
+        };
+        let [.., high, low] = number.to_be_bytes();
+        match source {
+            IpAddr::V4(_) => {
+                header.set(ETHERNET_BYTES + 4, u16::from_be_bytes([high, low]));
+                let more = if is_last { 0 } else { 0x2000 };
+                header.set(ETHERNET_BYTES + 6, (place / 8) | more);
+                header.set(ETHERNET_BYTES + 10, 0);
+                let sum = checksum::of(&header.bytes[ETHERNET_BYTES..header.len]);
+                header.set(ETHERNET_BYTES + 10, sum);
+            }
+            IpAddr::V6(_) => {
+                header.put(&[protocol, 0]);
+                header.put(&(place | u16::from(!is_last)).to_be_bytes());
+                header.put(&number.to_be_bytes());
+            }
+        }
+        let part = |of: &'_ [u8], before: usize| {
+            let at = |place: usize| place.saturating_sub(before).min(of.len());
+            (at(start), at(end))
+        };
+        let (first, second) = (part(head, 0), part(rest, head.len()));
+        let given = io.give(&Frame {
+            header: header.written(),
+            payload: [&head[first.0..first.1], &rest[second.0..second.1]],
+            checksum: None,
+            segmentation: None,
+        });
+        if !given {
+            return false;
+        }
+    }
+    true
+}
+
 /// Gives the guest a datagram; false if it has no room.
 pub(crate) fn udp(
     io: &mut impl Io,
@@ -192,6 +270,9 @@ pub(crate) fn udp(
     payload: &[u8],
 ) -> bool {
     let bytes = UDP_BYTES + payload.len();
+    if bytes > MTU - ip_bytes(from.ip()) {
+        return long_datagram(io, link, from, to, payload);
+    }
     let Some(mut header) = Header::packet(link, from.ip(), to.ip(), UDP, bytes) else {
         return true;
     };
@@ -210,6 +291,35 @@ pub(crate) fn udp(
     })
 }
 
+fn long_datagram(
+    io: &mut impl Io,
+    link: Link,
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) -> bool {
+    let bytes = UDP_BYTES + payload.len();
+    let Ok(length) = u16::try_from(bytes) else {
+        return true;
+    };
+    let ([a, b], [c, d], [e, f]) = (
+        from.port().to_be_bytes(),
+        to.port().to_be_bytes(),
+        length.to_be_bytes(),
+    );
+    let mut head = [a, b, c, d, e, f, 0, 0];
+    let mut sum = Sum::pseudo_header(from.ip(), to.ip(), UDP, bytes);
+    sum.add(&head);
+    sum.add(payload);
+    let value = match sum.finish() {
+        // Zero means that there is none (RFC 768).
+        0 => 0xffff,
+        value => value,
+    };
+    head[6..].copy_from_slice(&value.to_be_bytes());
+    in_pieces(io, link, (from.ip(), to.ip()), UDP, [&head, payload])
+}
+
 /// Gives the guest an ICMP message whose checksum is in place.
 pub(crate) fn icmp(
     io: &mut impl Io,
@@ -224,6 +334,9 @@ pub(crate) fn icmp(
         super::ICMP
     };
     let bytes = message[0].len() + message[1].len();
+    if bytes > MTU - ip_bytes(from) {
+        return in_pieces(io, link, (from, to), protocol, message);
+    }
     let Some(header) = Header::packet(link, from, to, protocol, bytes) else {
         return true;
     };

@@ -22,6 +22,8 @@ pub(crate) enum Trouble {
     Prohibited,
     /// It may pass no router more.
     TimeExceeded,
+    /// It is longer than the way takes, which takes so much.
+    TooBig(u16),
 }
 
 impl Trouble {
@@ -32,6 +34,8 @@ impl Trouble {
             (Self::PortUnreachable, false) => [3, 3],
             (Self::Prohibited, false) => [3, 13],
             (Self::TimeExceeded, false) => [11, 0],
+            (Self::TooBig(_), false) => [3, 4],
+            (Self::TooBig(_), true) => [2, 0],
             (Self::NetworkUnreachable, true) => [1, 0],
             (Self::HostUnreachable, true) => [1, 3],
             (Self::PortUnreachable, true) => [1, 4],
@@ -87,6 +91,10 @@ pub(crate) fn error(
 ) -> [u8; HEADER_BYTES] {
     let [kind, code] = trouble.type_and_code(from.is_ipv6());
     let mut header = [kind, code, 0, 0, 0, 0, 0, 0];
+    if let Trouble::TooBig(bytes) = trouble {
+        // The low half of both kinds' field (RFC 1191, 4; RFC 4443, 3.2).
+        header[6..].copy_from_slice(&bytes.to_be_bytes());
+    }
     seal(from, to, &mut header, quoted);
     header
 }

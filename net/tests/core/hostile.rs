@@ -177,3 +177,38 @@ fn host_without_descriptors_has_one_for_the_next() {
     net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
     assert_eq!(net.stack.datagram_flows(), 1);
 }
+
+#[test]
+fn host_that_loses_its_network_and_finds_another_goes_on() {
+    use std::io::ErrorKind as Kind;
+    let mut net = Net::new();
+    net.connect(GUEST_PORT, 0);
+    // What there was ends by what its sockets say, whatever that is, once.
+    net.socket(0).error = Some(Kind::TimedOut);
+    net.ready(0, true, false);
+    assert!(net.one().has(RST));
+    for kind in [
+        Kind::NetworkDown,
+        Kind::NetworkUnreachable,
+        Kind::HostUnreachable,
+        Kind::AddrNotAvailable,
+        Kind::OutOfMemory,
+        Kind::Other,
+    ] {
+        net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
+        net.socket(10_000).send_error = Some(kind);
+        net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
+        assert_eq!(net.stack.datagram_flows(), 0, "{kind}");
+        net.host.frames.clear();
+        // As long as there is none, each is told so.
+        net.host.connect_error = Some(kind);
+        net.send(&Peer::new(GUEST_PORT).syn());
+        net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
+        assert_eq!((net.stack.flows(), net.stack.datagram_flows()), (0, 0));
+        net.host.frames.clear();
+        net.host.connect_error = None;
+    }
+    net.connect(GUEST_PORT, 0);
+    net.frame(&datagram([9, 9, 9, 9].into(), 60, b"x"));
+    assert_eq!((net.stack.flows(), net.stack.datagram_flows()), (1, 1));
+}

@@ -9,6 +9,7 @@ mod ipv6;
 mod model;
 mod names;
 mod over_snapshots;
+mod pieces;
 mod rates;
 mod reached;
 mod records;

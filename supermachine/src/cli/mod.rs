@@ -36,6 +36,7 @@ mod output;
 mod policy;
 mod publish;
 mod run;
+mod secrets;
 mod signals;
 mod snapshots;
 mod source;

@@ -69,7 +69,7 @@ impl Room {
 /// See the module's documentation.
 pub(super) struct Mux<M> {
     guest_cid: u64,
-    path: Option<PathBuf>,
+    stem: Option<PathBuf>,
     privileged_ports: Vec<u32>,
     reactor: Arc<dyn Reactor>,
     handler: Option<HandlerId>,
@@ -102,7 +102,7 @@ impl<M: DeviceMemory> Mux<M> {
     pub(super) fn new(config: VsockConfig, reactor: Arc<dyn Reactor>) -> Self {
         Self {
             guest_cid: config.guest_cid,
-            path: config.mux,
+            stem: config.stem,
             privileged_ports: config.privileged_ports,
             reactor,
             handler: None,
@@ -132,8 +132,7 @@ impl<M: DeviceMemory> Mux<M> {
     ) -> Result<(), ReactorError> {
         self.handler = Some(handler);
         for (key, (listener, guest_port)) in (0..CONNECTION_KEY).zip(listeners) {
-            self.reactor
-                .register(handler, key, listener.socket.as_fd())?;
+            self.reactor.register(handler, key, listener.as_fd())?;
             self.doors.push(Door {
                 listener,
                 guest_port,
@@ -200,7 +199,7 @@ impl<M: DeviceMemory> Mux<M> {
     pub(super) fn close(&mut self) {
         drop(self.reset());
         for door in std::mem::take(&mut self.doors) {
-            self.reactor.deregister(door.listener.socket.as_fd());
+            self.reactor.deregister(door.listener.as_fd());
         }
     }
 

@@ -238,7 +238,7 @@ pub(super) enum Offered {
     Declined,
 }
 
-/// Has the driver notify of the next buffer it makes available, though there
+/// Asks the driver to notify of the next buffer it makes available, though there
 /// are some left: `virtio-queue` asks for those beyond the last one taken.
 /// Returns the driver's index.
 fn listen_beyond_available<M: DeviceMemory>(queue: &Queue, ram: &M) -> Result<u16, QueueError> {
