@@ -12,7 +12,7 @@
 //!
 //! Clients that come before the guest's driver is ready wait in the listening
 //! sockets' backlogs (128 each). At most [`MAX_CONNECTIONS`] exist at a time,
-//! each holding at most 128 KiB for a slow reader, all together at most
+//! each holding at most 256 KiB for a slow reader, all together at most
 //! [`MAX_BUFFERED_BYTES`]. [`RESERVED_CONNECTIONS`] of them are kept for what
 //! the host opens and for privileged ports.
 
@@ -223,6 +223,10 @@ impl<M: DeviceMemory> EventHandler for Shared<M> {
 
     fn woken(&self) {
         self.lock().start();
+    }
+
+    fn deadline_passed(&self) {
+        self.lock().tell();
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_queue::{Queue, QueueState};
 
@@ -91,6 +92,8 @@ pub(super) struct Mux<M> {
     notice: Notice,
     /// Guest RAM and interrupts are left alone.
     paused: bool,
+    /// When [`Mux::tell`] is going to be called.
+    tells_at: Option<Instant>,
     payload: Vec<u8>,
 }
 
@@ -117,6 +120,7 @@ impl<M: DeviceMemory> Mux<M> {
             buffered: 0,
             notice: Notice::None,
             paused: false,
+            tells_at: None,
             payload: Vec::new(),
         }
     }
@@ -151,6 +155,20 @@ impl<M: DeviceMemory> Mux<M> {
             self.accept_all();
             self.process();
         }
+    }
+
+    /// Tells the driver of what it has not been told yet.
+    pub(super) fn tell(&mut self) {
+        self.tells_at = None;
+        if let (Some(queues), false) = (&mut self.queues, self.paused) {
+            queues.interrupt_now();
+        }
+    }
+
+    /// Leaves it to a test when [`Mux::tell`] is called.
+    #[cfg(all(test, feature = "default"))]
+    pub(super) fn leave_telling(&mut self) {
+        self.tells_at = Some(Instant::now());
     }
 
     pub(super) fn queue_states(&self) -> Vec<QueueState> {
@@ -354,8 +372,13 @@ impl<M: DeviceMemory> Mux<M> {
             self.accept_all();
             self.give_all_received(&mut room);
         }
-        if let Some(queues) = &mut self.queues {
-            queues.interrupt();
+        let patience = self.queues.as_mut().and_then(Queues::interrupt);
+        if let (Some(patience), Some(handler)) = (patience, self.handler) {
+            let deadline = Instant::now() + patience;
+            if self.tells_at.is_none_or(|at| deadline < at) {
+                self.tells_at = Some(deadline);
+                self.reactor.wake_at(handler, Some(deadline));
+            }
         }
         if let (true, Some(handler)) = (room.is_used_up(), self.handler) {
             self.reactor.wake(handler);

@@ -25,6 +25,8 @@ pub(super) enum Notice {
 
 impl<M: DeviceMemory> Mux<M> {
     pub(in super::super) fn pause(&mut self) {
+        // Nothing is left to be told by a device that is not there any more.
+        self.tell();
         self.paused = true;
     }
 
