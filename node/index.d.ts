@@ -436,8 +436,8 @@ export declare class Vm {
   /** Copies a tree out of the guest. */
   copyOut(guestPath: string, hostPath: string): Promise<Copied>
   /**
-   * Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
-   * one that is free. It does until it is stopped, or the machine is released.
+   * Connects a TCP port of the host's loopback interface to one of the guest; 0 for
+   * one that is free. It is open until it is stopped, or the machine is released.
    */
   exposeTcp(hostPort: number, guestPort: number): Promise<TcpForwarder>
   /** Sends the workload a signal. */

@@ -156,7 +156,7 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Has the system forget what it holds of a snapshot and its layers.
+/// Drops a snapshot and its layers from the system's page cache.
 fn drop_from_cache(image: &Image) -> Result<()> {
     let snapshot = image
         .snapshot_path()

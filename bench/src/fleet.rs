@@ -173,6 +173,9 @@ pub fn reliability(context: &Context) -> Result<Vec<Metric>> {
     const RESTORES: usize = 100;
     let mut metrics = Vec::new();
     for vcpus in [1, 2, 4, 8, 16] {
+        if !context.wants("restores") {
+            break;
+        }
         let machine = Machine { vcpus, ..SMALL };
         let image = baked(context, &format!("bench-{vcpus}-vcpus"), machine)?;
         let mut failures = Samples::default();
@@ -191,11 +194,13 @@ pub fn reliability(context: &Context) -> Result<Vec<Metric>> {
         metric.n = failures.len();
         metrics.push(metric);
     }
-    metrics.extend(long_use(context)?);
+    if context.wants("growth") {
+        metrics.extend(long_use(context)?);
+    }
     Ok(metrics)
 }
 
-/// Has every vCPU compute, each the process that is bound to it.
+/// Makes every vCPU compute, in a process that is bound to it.
 fn work_on_all(context: &Context, image: &supermachine::Image, vcpus: u32) -> Result<()> {
     /// SHA-1 of a million zero bytes, by coreutils.
     const DIGEST: &str = "bef3595266a65a2ff36b700a75e8ed95c68210b6  -";
@@ -222,10 +227,9 @@ fn work_on_all(context: &Context, image: &supermachine::Image, vcpus: u32) -> Re
     Ok(())
 }
 
-/// What grows over many cycles of one pool.
+/// What grows over many cycles of one pool, and over as many commands in one machine.
 fn long_use(context: &Context) -> Result<Vec<Metric>> {
     const CYCLES: usize = 10_000;
-    const WARM_UP: usize = 300;
     let cycles = context.rounds.map_or(CYCLES, |rounds| rounds * 100);
     let before = children()?;
     let image = baked(context, "bench-small", SMALL)?;
@@ -236,10 +240,7 @@ fn long_use(context: &Context) -> Result<Vec<Metric>> {
         .max(1)
         .prestart(0)
         .build()?;
-    for _ in 0..WARM_UP {
-        cycle(&pool)?;
-    }
-    let own = std::process::id();
+    warm_up(|| cycle(&pool))?;
     let workers: Vec<u32> = children()?
         .into_iter()
         .filter(|pid| !before.contains(pid))
@@ -247,6 +248,28 @@ fn long_use(context: &Context) -> Result<Vec<Metric>> {
     let [worker] = workers[..] else {
         bail!("{} workers instead of one", workers.len());
     };
+    let mut metrics = growth("", cycles, worker, || cycle(&pool))?;
+    let vm = pool.acquire()?;
+    let command = || text("true", vm.exec(["true"])?).map(drop);
+    warm_up(command)?;
+    metrics.extend(growth("commands_", cycles, worker, command)?);
+    Ok(metrics)
+}
+
+/// Until whatever is made once has been made.
+fn warm_up(work: impl Fn() -> Result<()>) -> Result<()> {
+    const ROUNDS: usize = 300;
+    (0..ROUNDS).try_for_each(|_| work())
+}
+
+/// How much more this process and a worker have after doing something so often.
+fn growth(
+    prefix: &str,
+    cycles: usize,
+    worker: u32,
+    work: impl Fn() -> Result<()>,
+) -> Result<Vec<Metric>> {
+    let own = std::process::id();
     let measure = || -> Result<[f64; 6]> {
         // Until the last reset is over.
         sleep(Duration::from_millis(200));
@@ -263,7 +286,7 @@ fn long_use(context: &Context) -> Result<Vec<Metric>> {
     };
     let start = measure()?;
     for _ in 0..cycles {
-        cycle(&pool)?;
+        work()?;
     }
     let end = measure()?;
     let names = [
@@ -279,7 +302,7 @@ fn long_use(context: &Context) -> Result<Vec<Metric>> {
         .map(|((name, unit, most), (start, end))| {
             let mut growth = Samples::default();
             growth.push(end - start);
-            let name = format!("{name}_growth");
+            let name = format!("{prefix}{name}_growth");
             let bound = Bound::Median(most);
             let mut metric = Metric::new("reliability", name, unit, &growth, None, bound);
             metric.n = cycles;

@@ -21,6 +21,7 @@ mod layers;
 mod metric;
 mod net;
 mod pairs;
+mod podman;
 mod process;
 mod qemu;
 mod read;

@@ -31,7 +31,7 @@ impl BindingError {
         }
     }
 
-    /// An argument is none that there can be.
+    /// An argument is not valid.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new("invalid-argument", "configuration", message)
     }
@@ -45,7 +45,7 @@ impl BindingError {
         )
     }
 
-    /// Whoever asked does not want it any more.
+    /// The caller does not want it any more.
     pub fn aborted() -> Self {
         Self::new("aborted", "ended", "the call was aborted")
     }

@@ -20,7 +20,7 @@ enum Kind {
     Leased(AsyncPooledVm),
 }
 
-/// Has either kind do the same.
+/// Calls the same method of either kind.
 macro_rules! with {
     ($kind:expr, $vm:ident => $what:expr) => {
         match $kind {
@@ -155,7 +155,7 @@ impl Machine {
         of!(self, vm => vm.copy_out(guest, host, options))
     }
 
-    /// Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
+    /// Connects a TCP port of the host's loopback interface to one of the guest; 0 for
     /// one that is free.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl WarmupVm {
             .clone();
         let (reply, answer) = oneshot::channel();
         let job = Message::Job(Box::new(move |vm| {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(work(vm));
         }));
         sender.ok_or_else(over)?.send(job).map_err(|_| over())?;
@@ -107,7 +107,7 @@ impl Complaint {
     }
 }
 
-/// Has the builder run `warmup`; what that says if it fails gets into `complaint`.
+/// Makes the builder run `warmup`, and puts its error into `complaint` if it fails.
 pub(crate) fn with_warmup(
     builder: OciImageBuilder,
     warmup: Warmup,

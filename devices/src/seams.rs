@@ -27,7 +27,7 @@ pub struct TriggerLine<T>(
 
 #[cfg(feature = "vm-superio")]
 impl<T: vm_superio::Trigger + Send + Sync> IrqLine for TriggerLine<T> {
-    /// A rising level is an edge. One that falls is none, and one that stays
+    /// A rising level is an edge. A falling one is not, and one that stays
     /// may be told again.
     fn set_level(&self, high: bool) {
         if high {
@@ -36,7 +36,7 @@ impl<T: vm_superio::Trigger + Send + Sync> IrqLine for TriggerLine<T> {
     }
 
     fn pulse(&self) {
-        // Whoever triggers knows of its failures; the device has no way to
+        // The owner of the trigger knows of its failures; the device has no way to
         // tell its driver of one.
         let _ = self.0.trigger();
     }

@@ -45,7 +45,7 @@ fn repeating(listener: TcpListener) {
             thread::spawn(move || {
                 let mut reader = stream.try_clone().unwrap();
                 let count = std::io::copy(&mut reader, &mut stream).unwrap_or(0);
-                // Who has gone away is not told.
+                // The other end may be gone.
                 let _ = stream.write_all(format!("{count} bytes").as_bytes());
             });
         }

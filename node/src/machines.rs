@@ -210,8 +210,8 @@ impl Vm {
         Ok(copied.map_err(thrown)?.into())
     }
 
-    /// Has a TCP port of the host's loopback interface lead to one of the guest; 0 for
-    /// one that is free. It does until it is stopped, or the machine is released.
+    /// Connects a TCP port of the host's loopback interface to one of the guest; 0 for
+    /// one that is free. It is open until it is stopped, or the machine is released.
     #[napi]
     pub async fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Result<TcpForwarder> {
         let exposed = self.0.expose_tcp(host_port, guest_port).await;

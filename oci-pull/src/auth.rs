@@ -54,6 +54,8 @@ pub(crate) struct Known {
     /// What the host wants, by repository.
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// Held by who gets a token, so that those who want it too wait for that one.
+    getting: Mutex<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,6 +134,7 @@ impl Known {
                     service,
                     scope: scope.unwrap_or_else(own),
                 };
+                let _getting = self.getting.lock().unwrap_or_else(PoisonError::into_inner);
                 let found = {
                     let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
                     tokens.get(&key).cloned()
@@ -238,7 +241,7 @@ fn fetch(
         serde_json::from_slice(&bytes).map_err(|_| invalid("it is not JSON".into()))?;
     let found = [answer.token, answer.access_token].into_iter().flatten();
     let token = found.into_iter().find(|token| !token.is_empty());
-    let token = token.ok_or_else(|| invalid("there is none in it".into()))?;
+    let token = token.ok_or_else(|| invalid("there is no token in it".into()))?;
     if !token.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
         return Err(invalid("it has characters that no header takes".into()));
     }
@@ -262,7 +265,7 @@ fn realm(network: &Network, subject: &Subject, realm: &str) -> Result<Uri, PullE
     let host = authority(&address);
     match scheme(&address) {
         "https" => Ok(address),
-        // Who talks to the registry without TLS has nothing to lose.
+        // What is sent to the registry without TLS may be sent so here, too.
         "http" if network.may_be_plain(&host) && network.may_be_plain(&subject.host) => Ok(address),
         "http" => Err(refused("that has no TLS")),
         _ => Err(refused("only https is asked")),

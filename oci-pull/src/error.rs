@@ -111,7 +111,10 @@ pub enum PullError {
         reason: String,
     },
     /// A redirection that is not followed.
-    #[error("{host} redirects to {}: {reason}; report it to who runs it", show(to))]
+    #[error(
+        "{host} redirects to {}: {reason}; report it to its operator",
+        show(to)
+    )]
     Redirect {
         /// The host.
         host: String,
@@ -120,9 +123,9 @@ pub enum PullError {
         /// Why not.
         reason: &'static str,
     },
-    /// The place where tokens are is none that may get a password.
+    /// The token server is not one that may get a password.
     #[error(
-        "{host} wants tokens from {}: {reason}; report it to who runs it",
+        "{host} wants tokens from {}: {reason}; report it to its operator",
         show(realm)
     )]
     Realm {
@@ -155,7 +158,7 @@ pub enum PullError {
     },
     /// A blob of another length.
     #[error(
-        "{host} has {actual} bytes for {digest}, which has {expected}; report it to who runs it"
+        "{host} has {actual} bytes for {digest}, which has {expected}; report it to its operator"
     )]
     WrongLength {
         /// The host.

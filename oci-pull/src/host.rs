@@ -200,7 +200,7 @@ impl Endpoint {
         };
         match network.get(&of("https")?, &[], None) {
             Ok(_) => Ok("https"),
-            // Who speaks TLS is who it was meant for.
+            // An answer over TLS, of whatever kind, rules plain HTTP out.
             Err(
                 error @ (PullError::Untrusted { .. }
                 | PullError::Cancelled

@@ -82,7 +82,7 @@ fn reply(head: &str, body: &[u8]) -> Vec<u8> {
 fn outcome(answer: Vec<u8>) -> (Result<BakedImage, BakeError>, String) {
     let place = Place::new();
     let engine = place.serve(move |stream| {
-        // Whoever has seen enough goes away.
+        // The client may have gone away.
         let _ = stream.write_all(&answer);
     });
     let result = place.bake("a:1", &BakeOptions::default());

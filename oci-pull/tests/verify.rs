@@ -131,7 +131,7 @@ fn an_image_that_the_key_has_signed_is_pulled_and_known_without_the_network_afte
         assert_whole(&pull(PullPolicy::Never).unwrap(), &image);
         assert_whole(&pull(PullPolicy::Missing).unwrap(), &image);
         assert_eq!(server.seen().len(), asked);
-        // Who trusts another key does not get what is here.
+        // With another key to trust, what is here is refused.
         config.verify_key = Some(p256().public);
         let error = pull_with(config, &reference, PullPolicy::Never, &store).unwrap_err();
         assert!(matches!(

@@ -67,14 +67,14 @@ impl Tenants {
         Some(waiter)
     }
 
-    /// Whoever was in the line has a worker.
+    /// A waiter in the line got a worker.
     pub fn granted(&mut self, ticket: TicketId, worker: WorkerId) {
         if let Some(tenant) = self.tickets.remove(&ticket) {
             self.workers.insert(worker, tenant);
         }
     }
 
-    /// Whoever had a worker is in the line again.
+    /// A waiter lost its worker and is in the line again.
     pub fn taken_back(&mut self, worker: WorkerId, ticket: TicketId) {
         if let Some(tenant) = self.workers.remove(&worker) {
             self.tickets.insert(ticket, tenant);
@@ -99,7 +99,7 @@ impl Tenants {
         self.outside.len()
     }
 
-    /// Whoever has been outside for the longest time.
+    /// The waiter that has been outside for the longest time.
     pub fn oldest_outside(&self) -> Option<&Waiter> {
         self.outside.front().map(|(_, waiter)| waiter)
     }

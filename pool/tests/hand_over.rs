@@ -67,7 +67,7 @@ mod ids;
 mod jobs;
 #[path = "../src/metrics.rs"]
 mod metrics;
-#[path = "../src/policy.rs"]
+#[path = "../src/policy/mod.rs"]
 mod policy;
 #[path = "../src/pool.rs"]
 mod pool;

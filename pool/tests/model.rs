@@ -624,7 +624,7 @@ fn a_tenant_with_all_it_may_have_holds_nobody_else_up() {
     settle(&mut model);
     let stats = model.policy.stats();
     assert_eq!((stats.in_use, stats.waiting, stats.alive), (2, 2, 2));
-    // Whoever comes later is served, though there are some who came before.
+    // A later waiter of another tenant is served before earlier ones of a full one.
     model.acquire_for(Some("other"));
     model.acquire();
     settle(&mut model);

@@ -188,9 +188,9 @@ class Vm:
         return Copied(**wait(self._native.copy_out(guest, os.fspath(host))))
 
     def expose_tcp(self, host_port: int, guest_port: int) -> TcpForwarder:
-        """Has a TCP port of the host's loopback interface lead to one of the guest.
+        """Connects a TCP port of the host's loopback interface to one of the guest.
 
-        0 takes a port that is free. It does until it is stopped, or the machine is
+        0 takes a port that is free. It is open until it is stopped, or the machine is
         released.
         """
         return TcpForwarder(wait(self._native.expose_tcp(host_port, guest_port)))

@@ -7,8 +7,8 @@
 //! ROOT/NAME/.0000000002.PID.RANDOM.tmp/   being written
 //! ```
 //!
-//! Whoever writes something unfinished holds the lock of its name, and the
-//! system takes that back when the process dies. So what is unfinished while
+//! A process that writes a snapshot holds the lock of its name, and the system
+//! releases the lock when the process dies. So what is unfinished while
 //! the lock is ours belongs to nobody.
 
 use crate::draft::Draft;

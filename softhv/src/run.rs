@@ -190,7 +190,7 @@ impl Cpu {
             if rounds.is_empty() {
                 continue;
             }
-            // Who sent it sleeps and waits for others yet, which may have no
+            // Its sender sleeps and waits for others yet, which may have no
             // host core but this one. Nobody needs to wait for this vCPU.
             self.shared.pause();
             rounds.iter().for_each(|round| round.sit_out());

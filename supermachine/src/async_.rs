@@ -352,7 +352,7 @@ macro_rules! machine {
                 blocking(move || vm.connect(port)).await
             }
 
-            /// Has a TCP port of the host lead to one of the guest, as [`Vm::expose_tcp`]
+            /// Connects a TCP port of the host to one of the guest, as [`Vm::expose_tcp`]
             /// does.
             ///
             /// # Errors
@@ -366,7 +366,7 @@ macro_rules! machine {
                 blocking(move || vm.expose_tcp(host_port, guest_port)).await
             }
 
-            /// Has a UDP port of the host lead to one of the guest, as [`Vm::expose_udp`]
+            /// Connects a UDP port of the host to one of the guest, as [`Vm::expose_udp`]
             /// does.
             ///
             /// # Errors
@@ -380,7 +380,7 @@ macro_rules! machine {
                 blocking(move || vm.expose_udp(host_port, guest_port)).await
             }
 
-            /// Has a Unix socket of the host lead to a port of the guest, as
+            /// Connects a Unix socket of the host to a port of the guest, as
             /// [`Vm::expose_unix`] does.
             ///
             /// # Errors

@@ -32,8 +32,8 @@ impl Image {
     /// `dest`: a new generation, if there is a snapshot already. All of it is compared
     /// with its checksums first.
     ///
-    /// Whoever made the file decides what runs in the machines: import only what comes
-    /// from those you trust with that.
+    /// The maker of the file decides what runs in the machines: import only files of
+    /// people you trust with that.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if it is no such file, or damaged, or does not fit this host,

@@ -1,14 +1,18 @@
 //! A snapshot of a machine that runs, and goes on running.
 
-use crate::embedder::instance::Made;
+use crate::embedder::birth::Made;
 use crate::host;
 use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
+use crate::link::protocol::MAX_BIRTHS;
+use crate::link::sockets;
 use crate::template::{
     IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
     read_layers,
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
+#[cfg(feature = "cli")]
+use crate::volume;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
@@ -23,6 +27,8 @@ use tracing::info;
 /// log, both ends of its control connection, the socket where its agent calls, the
 /// connection for the next command, and its process.
 const DESCRIPTORS_PER_CHILD: u64 = 7;
+/// Those for its sockets while they are passed, of as many children as an order makes.
+const DESCRIPTORS_PER_BIRTH: u64 = sockets::COUNT as u64;
 
 /// Whether this process may open what so many children need.
 fn check_descriptors(count: usize, volumes: usize) -> Result<(), Error> {
@@ -33,7 +39,8 @@ fn check_descriptors(count: usize, volumes: usize) -> Result<(), Error> {
     };
     let room = limit.saturating_sub(used);
     let each = DESCRIPTORS_PER_CHILD.saturating_add(volumes as u64);
-    let needed = (count as u64).saturating_mul(each);
+    let births = DESCRIPTORS_PER_BIRTH * count.min(MAX_BIRTHS) as u64;
+    let needed = (count as u64).saturating_mul(each).saturating_add(births);
     if needed <= room {
         return Ok(());
     }
@@ -68,7 +75,24 @@ impl Vm {
                         there for their own: Vm::fork copies them",
             });
         }
-        let dest = dest.as_ref();
+        self.snapshot_with(dest.as_ref(), &|_| Ok(()))
+    }
+
+    /// The same for copies that go on with all that the machine does. What its volumes
+    /// hold is copied into the snapshot while the machine stands still.
+    #[cfg(feature = "cli")]
+    pub(crate) fn snapshot_to_fork(&self, dest: &Path) -> Result<Image, Error> {
+        let volumes = self.open_volumes()?;
+        self.snapshot_with(dest, &|generation| volume::keep(&volumes, generation))
+    }
+
+    /// Makes a snapshot, and has `keep` add to its directory while the machine stands
+    /// still.
+    fn snapshot_with(
+        &self,
+        dest: &Path,
+        keep: &dyn Fn(&Path) -> Result<(), Error>,
+    ) -> Result<Image, Error> {
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
             return Err(Error::Unsuitable {
@@ -112,9 +136,10 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, |vm, _| {
+        write(self, draft, &about, |vm, generation| {
+            let kept = keep(generation);
             vm.instance().go_on()?;
-            Ok(WorkingSet::default())
+            kept.map(|()| WorkingSet::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
         // What is in use or cannot be removed stays until the next time.
@@ -160,6 +185,8 @@ impl Vm {
         };
         let child = |made: Made| {
             let vm = Self::over(self.image(), &config, made.instance);
+            // Its programs go on with what its parent's were told.
+            vm.adopt_secrets(self.told_secrets());
             vm.started(
                 begun,
                 Some(CopyReport::new(made.stages, &made.identity, &made.resumed)),

@@ -20,10 +20,14 @@ impl WallClock {
         self.0.is_none()
     }
 
+    /// What time it is there.
+    pub fn now(&self) -> SystemTime {
+        self.0.as_ref().map_or_else(SystemTime::now, |now| now())
+    }
+
     /// Nanoseconds since the Unix epoch; 0 before it.
     fn now_ns(&self) -> u64 {
-        let now = self.0.as_ref().map_or_else(SystemTime::now, |now| now());
-        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let since = self.now().duration_since(SystemTime::UNIX_EPOCH);
         u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
     }
 }

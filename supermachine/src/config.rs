@@ -3,7 +3,9 @@
 use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
-use crate::{AssetPaths, Error, MountSpec, Network, VolumeSpec, mount, random, volume};
+use crate::{
+    AssetPaths, Error, MountSpec, Network, NetworkSecret, VolumeSpec, mount, random, secret, volume,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -97,9 +99,12 @@ pub struct VmConfig {
     pub(crate) network: Network,
     /// A copy of a snapshot without an interface goes without.
     pub(crate) network_is_optional: bool,
+    pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
+    /// They are those of the machine that is copied, as they were then.
+    pub(crate) volumes_are_copies: bool,
     pub(crate) host_limits: HostLimits,
 }
 
@@ -130,9 +135,11 @@ impl Default for VmConfig {
             clock: WallClock::default(),
             network: Network::Off,
             network_is_optional: false,
+            secrets: Vec::new(),
             mounts: Vec::new(),
             volumes: Vec::new(),
             volumes_dir: None,
+            volumes_are_copies: false,
             host_limits: HostLimits::default(),
         }
     }
@@ -268,6 +275,23 @@ impl VmConfig {
         self
     }
 
+    /// Keeps a secret from the guest, and puts it into its requests to the secret's hosts:
+    /// see [`NetworkSecret`]. A machine has at most 64. Each start makes placeholders, and
+    /// an authority that its guest trusts, anew; forked children keep their parent's. What
+    /// is baked has none of it.
+    pub fn with_secret(mut self, secret: NetworkSecret) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// The same without secrets, which are for what runs and not for what is baked.
+    pub(crate) fn without_secrets(&self) -> Self {
+        Self {
+            secrets: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// As [`VmConfig::with_network`], for copies that have an interface.
     #[cfg(feature = "cli")]
     pub(crate) fn with_network_where_there_is_one(self, network: Network) -> Self {
@@ -387,6 +411,7 @@ impl VmConfig {
             }
         }
         self.network.check()?;
+        secret::check(self)?;
         if self.machine_id == MachineId::Fixed([0; 16]) {
             return Err(Error::Unsuitable {
                 what: "a machine id",

@@ -66,7 +66,7 @@ fn accepted(stream: &mut impl Read) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
-        "the device's answer is none",
+        "the device answered something else",
     ))
 }
 

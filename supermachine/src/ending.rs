@@ -7,8 +7,8 @@ use crate::limits::WORKLOAD_END_PAUSE;
 use exec_proto::WorkloadState;
 use exec_proto::client::{Event, Session};
 
-/// Has a guest end its workload and turn itself off; the connection on which it was
-/// asked to, which must stay open for that.
+/// Asks a guest to end its workload and to turn itself off. Gives the connection on
+/// which it was asked, which must stay open for that.
 pub fn ask_to_end(guest: &impl Opens, deadline: Deadline) -> Result<Channel, Error> {
     let number = stop_signal(guest.image_config().stop_signal.as_deref());
     let patience = Deadline::within(deadline.left_of(deadline.limit()).mul_f64(0.8));

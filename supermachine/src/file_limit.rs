@@ -1,6 +1,6 @@
 //! The limit on the length of files (`ulimit -f`) of a process of ours.
 
-/// Has a write beyond the limit fail, as one on a full disk does, instead of ending the
+/// Makes a write beyond the limit fail, as one on a full disk does, instead of ending the
 /// process with files half written. Programs that embed the library decide for
 /// themselves: a signal's meaning is the whole process's.
 pub fn take_as_error() {

@@ -39,10 +39,12 @@ mod ports;
 mod pull;
 mod random;
 pub mod running;
+mod secret;
 mod spans;
 mod stamp;
 mod stats;
 mod store;
+mod sync;
 mod template;
 mod trigger;
 mod unfinished;
@@ -75,10 +77,13 @@ pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkSecretsUse, NetworkVerdict,
 };
-pub use oci_bake::{ExtraFile, ImageConfig};
+pub use oci_bake::{
+    Digest, Event as ProgressEvent, ExtraFile, ImageConfig, InvalidDigest, Progress,
+};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;
+pub use secret::NetworkSecret;
 pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };

@@ -9,6 +9,7 @@ use crate::events::Watch;
 use crate::exec::{Channel, Opens};
 use crate::limits::{ANSWER_TIMEOUT, GREETING_TIMEOUT, MACHINE_END_TIMEOUT};
 use crate::link::monitor::{self, Answer, Flows, Question};
+use crate::link::sockets::exec as exec_socket;
 use crate::running::RunningVm;
 use crate::{Error, NetworkFlow, Vm, VmEvents, VmStats};
 use std::path::Path;
@@ -255,7 +256,7 @@ impl RunningVm {
     /// # Errors
     /// As [`Vm::events`].
     pub fn events(&self) -> Result<VmEvents, Error> {
-        let exec = self.dir().join("exec");
+        let exec = exec_socket(self.dir());
         let watch = Watch::new(self.dir(), &exec, &self.description.config);
         self.asked(VmEvents::follow(self.dir(), watch))
     }

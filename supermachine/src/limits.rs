@@ -78,6 +78,13 @@ pub const ACQUIRE_TIMEOUT: Duration = seconds(60);
 pub const UNNAMED_POOL_IDLE_TIMEOUT: Duration = seconds(60);
 /// Machines in use come back to a pool that is shut down.
 pub const SHUTDOWN_TIMEOUT: Duration = seconds(30);
+/// A command of a pool's machine computes for this long before the next one does too.
+pub const LONGEST_TURN: Duration = seconds(10);
+/// A machine in which nothing has run for this long does not compute: longer than a read
+/// from a disk takes.
+pub const STANDSTILL: Duration = milliseconds(30);
+/// Looks whether those who have a turn still compute.
+pub const TURN_LOOK: Duration = milliseconds(15);
 /// A machine that was reset is idle for this long before it discards the pages that
 /// the reset copied: a pool in use hands it out much sooner.
 pub const SETTLING_TIME: Duration = seconds(1);
@@ -210,10 +217,10 @@ pub mod cli {
     /// A machine's owner does what another process asks of it: a snapshot, behind one
     /// that somebody else makes.
     pub const CONTROL_TIMEOUT: Duration = seconds(700);
-    /// Whoever asks says what for, and takes what there is.
+    /// The process that asks says what for, and takes the answer.
     pub const CONTROL_REQUEST_TIMEOUT: Duration = seconds(30);
-    /// Who is attached to a command takes what it writes: the command waits for them, but
-    /// not for one that was stopped and forgotten.
+    /// A process that is attached to a command takes what it writes: the command waits for
+    /// it, but not for one that was stopped and forgotten.
     pub const CLIENT_TIMEOUT: Duration = seconds(30);
     /// Shows again what machines use, and looks for new ones: as often as people look.
     pub const STATS_PAUSE: Duration = seconds(1);

@@ -99,8 +99,8 @@ impl MountSpec {
         self
     }
 
-    /// Has the guest's init mount it there, before anything else runs. The
-    /// directory is made if it is not there.
+    /// Mounts it at this path of the guest, before anything else runs. The directory is
+    /// made if it is not there.
     pub fn at(mut self, guest_path: impl Into<String>) -> Self {
         self.at = Some(guest_path.into());
         self

@@ -3,6 +3,7 @@
 
 mod builder;
 mod hooks;
+pub(crate) mod turns;
 
 use crate::ends::Ends;
 use crate::error::with_causes;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use turns::Turns;
 
 pub use builder::PoolBuilder;
 pub use hooks::PoolHook;
@@ -216,6 +218,8 @@ struct Starter {
     /// Whether machines go back to the snapshot.
     resets: bool,
     hooks: Hooks,
+    /// Who of them computes.
+    turns: Arc<Turns>,
     spares: Mutex<Spares>,
     /// Waits for the ends of the pool's workers.
     ends: Ends,
@@ -308,6 +312,7 @@ impl Factory for Starters {
         };
         let worker = vm.instance().process().clone();
         starter.ends.add((worker, vm.instance().control()));
+        vm.compute_by(&starter.turns);
         Ok(PoolVm {
             vm,
             is_restored,

@@ -5,12 +5,12 @@
 
 use crate::deadline::Deadline;
 use crate::embedder::dial::{connect, patiently};
-use crate::embedder::instance::Instance;
 use crate::ending::ask_to_end;
 use crate::exec::{self, Channel, Opens, Unwatched};
 use crate::host;
 use crate::limits::{KILL_TIMEOUT, OTHERS_END_PAUSE};
 use crate::link::runtime_dir::{self, Occupant};
+use crate::link::sockets;
 use crate::{Command, Error, ExecBuilder, ExecChild, ExecId, ExecInfo, ExecOutcome, StreamOffsets};
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
@@ -252,7 +252,7 @@ impl RunningVm {
 
     /// A connection of its own to the agent.
     fn channel(&self, deadline: Deadline) -> Result<Channel, Error> {
-        let stream = connect(&self.dir.join(Instance::EXEC), deadline)?;
+        let stream = connect(&sockets::exec(&self.dir), deadline)?;
         let channel = Channel::new(stream, Arc::new(Unwatched))?;
         channel.limit(deadline);
         Ok(channel)

@@ -231,7 +231,11 @@ impl Template {
         let (mounts, directories) = mount::open(wanted)?;
         files.extend(directories);
         let dir = config.volumes_dir.as_deref();
-        let volumes = volume::open_for_copy(&config.volumes, dir, self.image.volumes, id)?;
+        let slots = self.image.volumes;
+        let volumes = match config.volumes_are_copies {
+            true => volume::open_copies(&config.volumes, self.path(), slots)?,
+            false => volume::open_for_copy(&config.volumes, dir, slots, id)?,
+        };
         let (volumes, disks): (Vec<_>, Vec<_>) = volumes.into_iter().unzip();
         files.extend(disks);
         let layers = layer_resources(&self.layers).into_iter();
@@ -245,6 +249,7 @@ impl Template {
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
             network: self.network(config)?,
+            secrets: None,
         };
         Ok((restore, files))
     }

@@ -11,13 +11,17 @@ use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::{Boot, RestoreStages};
 use crate::link::runtime_dir;
+use crate::link::sockets;
+use crate::pool::turns::{Turn, Turns};
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
+use crate::secret::Told;
 use crate::template::{Template, Workload};
 use crate::{
     Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
     mount, spans, volume,
 };
+use broker::Orders;
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use net::Addresses;
@@ -46,8 +50,14 @@ pub struct Vm {
     still: Mutex<()>,
     /// The guest has volumes mounted that outlive it.
     has_volumes: AtomicBool,
+    /// Copies of volumes that the machine has, and goes on with.
+    copies: OnceLock<Vec<File>>,
+    /// Of the pool that it is in.
+    turns: OnceLock<Arc<Turns>>,
     /// Closed before the machine ends.
     ports: OwnPorts,
+    /// What its guest was told of secrets, once it runs, if it has some.
+    secrets: OnceLock<Arc<Told>>,
     instance: Instance,
 }
 
@@ -140,6 +150,7 @@ impl Vm {
                     vm.instance.identify(&identity, deadline)?;
                 }
                 vm.mount_volumes()?;
+                vm.tell_secrets()?;
                 Ok(vm)
             }
         }
@@ -148,7 +159,8 @@ impl Vm {
     /// Boots a machine whose copies may have as many vCPUs as there can be, and volumes
     /// where it has disks without content.
     pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
-        Self::boot_until(image, config, &[], Deadline::within(config.boot_timeout))
+        let config = config.without_secrets();
+        Self::boot_until(image, &config, &[], Deadline::within(config.boot_timeout))
     }
 
     fn boot_until(
@@ -185,6 +197,7 @@ impl Vm {
             volumes,
             cmdline: command_line(image, config),
             network: config.network.policy(),
+            secrets: vm.make_secrets()?,
         };
         vm.instance.boot(boot, &files, deadline)?;
         vm.started(begun, None)?;
@@ -208,7 +221,10 @@ impl Vm {
             start: Mutex::default(),
             still: Mutex::default(),
             has_volumes: AtomicBool::new(false),
+            copies: OnceLock::new(),
+            turns: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
+            secrets: OnceLock::new(),
             instance,
         }
     }
@@ -226,13 +242,29 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (restore, files) = template.restore(&self.config, self.id())?;
+        let (mut restore, mut files) = template.restore(&self.config, self.id())?;
+        if restore.network.is_none() && !self.config.secrets.is_empty() {
+            return Err(Error::Unsuitable {
+                what: "a secret in a copy of a snapshot without a network",
+                needs: "one with a network: bake the image with it",
+            });
+        }
+        restore.secrets = self.make_secrets()?;
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
+        if self.config.volumes_are_copies {
+            let disks = files.len().saturating_sub(template.image().volumes);
+            let copies = files.split_off(disks).into_iter();
+            // They have no names by which they could be opened again.
+            let _ = self
+                .copies
+                .set(copies.take(self.config.volumes.len()).collect());
+        }
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
         self.mount_volumes()?;
+        self.tell_secrets()?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
         info!(
             snapshot = %template.path().display(),
@@ -255,6 +287,8 @@ impl Vm {
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
+        // What the guest was told is gone with all else of it.
+        self.tell_secrets()?;
         debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)
     }
@@ -279,8 +313,25 @@ impl Vm {
         self.instance.set_clock(&self.config.clock)
     }
 
-    /// Has the guest mount the volumes of the configuration, which its disks are now.
+    /// What its volumes are on, to be read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn open_volumes(&self) -> Result<Vec<File>, Error> {
+        match self.copies.get() {
+            Some(copies) => copies
+                .iter()
+                .map(File::try_clone)
+                .collect::<Result<_, _>>()
+                .map_err(Error::system("duplicate a descriptor")),
+            None => volume::open_to_read(&self.config.volumes, self.config.volumes_dir.as_deref()),
+        }
+    }
+
+    /// Asks the guest to mount the volumes of the configuration, which its disks are now.
     fn mount_volumes(&self) -> Result<(), Error> {
+        // What goes on has them mounted; and they end with it.
+        if self.config.volumes_are_copies {
+            return Ok(());
+        }
         for (number, volume) in self.config.volumes.iter().enumerate() {
             mount_volume(self, number, volume)?;
             self.has_volumes.store(true, Ordering::Relaxed);
@@ -288,7 +339,44 @@ impl Vm {
         Ok(())
     }
 
-    /// Has the guest write out what it has of volumes, and nothing more from then on.
+    /// Makes what stands for secrets in this start of the machine.
+    fn make_secrets(&self) -> Result<Option<Box<Orders>>, Error> {
+        let Some((orders, told)) = Told::new(&self.config, self.image.config())? else {
+            return Ok(None);
+        };
+        self.adopt_secrets(Some(Arc::new(told)));
+        Ok(Some(Box::new(orders)))
+    }
+
+    /// Goes on with what a guest was told already: a forked child's by its parent.
+    pub(crate) fn adopt_secrets(&self, told: Option<Arc<Told>>) {
+        if let Some(told) = told {
+            // A machine is started once.
+            let _ = self.secrets.set(told);
+        }
+    }
+
+    pub(crate) fn told_secrets(&self) -> Option<Arc<Told>> {
+        self.secrets.get().cloned()
+    }
+
+    /// Has the guest trust whoever puts its secrets into requests.
+    fn tell_secrets(&self) -> Result<(), Error> {
+        match self.secrets.get() {
+            Some(told) => told.install(self),
+            None => Ok(()),
+        }
+    }
+
+    /// The image's configuration, with what commands of this machine have of secrets.
+    fn config_of_commands(&self) -> &ImageConfig {
+        match self.secrets.get() {
+            Some(told) => &told.config,
+            None => self.image.config(),
+        }
+    }
+
+    /// Asks the guest to write its volumes out, and to write nothing more from then on.
     fn flush_volumes(&self) {
         if !self.has_volumes.swap(false, Ordering::Relaxed) {
             return;
@@ -340,7 +428,7 @@ impl Vm {
                 worker_pid: self.instance.process().pid(),
                 owner_pid: std::process::id(),
                 started_unix_ms: running::unix_ms(),
-                config: self.image.config().clone(),
+                config: self.config_of_commands().clone(),
                 labels: self.config.labels.clone(),
                 ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
@@ -405,6 +493,12 @@ impl Vm {
         self.start_report().copy
     }
 
+    /// Has its collected commands wait for turns from now on.
+    pub(crate) fn compute_by(&self, turns: &Arc<Turns>) {
+        // It is in one pool all its life.
+        let _ = self.turns.set(turns.clone());
+    }
+
     /// Name of the engine that runs the guest.
     pub fn engine(&self) -> &str {
         self.engine.get().map_or("", String::as_str)
@@ -443,7 +537,7 @@ impl Vm {
     /// `CONNECT port` for a guest port; a guest that connects to port P of the
     /// host reaches the socket with `_P` appended.
     pub fn vsock_path(&self) -> PathBuf {
-        self.instance.dir().join("mux")
+        sockets::stem(self.instance.dir())
     }
 
     /// A command to run.
@@ -515,7 +609,7 @@ impl Vm {
 
 impl Opens for Vm {
     fn image_config(&self) -> &ImageConfig {
-        self.image.config()
+        self.config_of_commands()
     }
 
     fn open_session(
@@ -524,6 +618,18 @@ impl Opens for Vm {
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
+    }
+
+    fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
+        let turns = self
+            .turns
+            .get()
+            .filter(|turns| turns.are_for(self.engine()));
+        let Some(turns) = turns else {
+            return Ok(None);
+        };
+        let turn = turns.take(self.instance.process().pid(), is_wanted);
+        turn.map(Some).ok_or(Error::Cancelled)
     }
 }
 

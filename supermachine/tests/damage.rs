@@ -52,7 +52,7 @@ fn every_flipped_bit_of_what_says_who_runs_what_is_refused_or_baked_anew() {
         }
         open().unwrap();
 
-        // Whoever bakes it gets another, and not an error for ever.
+        // Baking it gives another, and not an error for ever.
         file.write_all_at(&[good[0] ^ 1], 0).unwrap();
         let again = build();
         assert_ne!(again.snapshot_path(), whole.snapshot_path());

@@ -141,7 +141,7 @@ fn trees_go_both_ways_as_archives_that_others_read_and_write() {
     vm.copy_in_tar(&theirs[..], "/srv/again", &options).unwrap();
     assert_eq!(list("/srv/again"), list("/srv/t"));
 
-    // Whoever finds the machine can do the same.
+    // A process that finds the machine can do the same.
     let found = supermachine::running::find(vm.id()).unwrap();
     let mut same = Vec::new();
     found.copy_out_tar("/srv/t", &mut same, &options).unwrap();

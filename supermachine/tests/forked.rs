@@ -107,6 +107,61 @@ fn copies_go_on_with_the_command_and_the_machine_does_too() {
 }
 
 #[test]
+fn copies_have_the_directories_and_copies_of_the_volumes_of_their_machine() {
+    let sandbox = Sandbox::new();
+    let shared = sandbox.files.join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("f"), "of the host\n").unwrap();
+    let mount = format!("{}:/mnt", shared.display());
+    let script = "echo before > /data/f; echo up; while :; do sleep 0.1; done";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-v",
+        "data:/data:16m",
+        "-v",
+        &mount,
+        busybox(),
+        "sh",
+        "-c",
+        script,
+    ];
+    out(&sandbox, &run);
+    await_log(&sandbox, "web", "up");
+    out(&sandbox, &["fork", "web", "2", "--name", "copy"]);
+    let sh = |name: &str, script: &str| out(&sandbox, &["exec", name, "sh", "-c", script]);
+    // In each it is a disk of its own, which is as it was.
+    sh("copy-1", "echo first > /data/f; echo more > /data/g; sync");
+    sh("web", "echo own > /data/f; sync");
+    assert_eq!(
+        sh("copy-2", "cat /data/f /mnt/f; ls /data | grep -v lost"),
+        "before\nof the host\nf\n"
+    );
+    assert_eq!(sh("web", "cat /data/f"), "own\n");
+    // A copy of a copy has what that has.
+    out(&sandbox, &["fork", "copy-1", "--name", "second"]);
+    assert_eq!(sh("second-1", "cat /data/f /data/g"), "first\nmore\n");
+    out(
+        &sandbox,
+        &["rm", "-f", "web", "copy-1", "copy-2", "second-1"],
+    );
+    assert_eq!(forks_left(&sandbox), 0);
+    // The volume itself is the machine's that was not copied.
+    let text = sandbox.run_shell(
+        &["--no-snapshot", "-v", "data:/data"],
+        "cat /data/f; ls /data",
+    );
+    assert_eq!(
+        text.out().replace("lost+found\n", ""),
+        "own\nf\n",
+        "{}",
+        text.err()
+    );
+}
+
+#[test]
 fn a_fork_of_what_is_no_detached_machine_is_refused_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     sandbox

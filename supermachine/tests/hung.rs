@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How much later than its time limit a command may be heard of.
 const HANG: Duration = Duration::from_secs(10);
 
-/// Who looks at all workers there are is alone.
+/// A test that looks at all workers runs alone.
 static WORKERS: RwLock<()> = RwLock::new(());
 
 fn config() -> VmConfig {
@@ -169,7 +169,7 @@ fn stop_during(vm: Vm, script: &str) {
         "{script}: {error:?}"
     );
     assert!(took < limit + HANG + GRACE, "{script}: {took:?}");
-    // Whoever asks from now on does not wait for as long again.
+    // A later request does not wait for as long again.
     let begun = Instant::now();
     assert!(vm.exec(["true"]).is_err());
     drop(vm);

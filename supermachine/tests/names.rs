@@ -138,7 +138,7 @@ fn nothing_is_left_of_a_first_bake_that_failed() {
 #[test]
 fn images_are_baked_and_copied_on_hosts_without_proc() {
     let sandbox = Sandbox::new();
-    // Who cannot see where it is itself looks in PATH and in the user's cache.
+    // A program that cannot see its own path looks in PATH and in the user's cache.
     let cache = sandbox.files.join("c");
     let assets = AssetPaths::discover().unwrap();
     let places = kernel::search_dirs();

@@ -45,8 +45,8 @@ fn config() -> VmConfig {
     library_config().with_restore_timeout(RESTORE)
 }
 
-/// Has a guest use memory it has not used yet. What comes of that, if anything
-/// does, is an error of a kind that says so.
+/// Makes a guest use memory it has not used yet. If that fails, the error is of a kind
+/// that says so.
 fn use_up(vm: &Vm, what: &str) {
     let begun = Instant::now();
     let outcome = vm

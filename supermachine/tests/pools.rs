@@ -61,7 +61,7 @@ fn an_idle_machine_that_dies_is_replaced_though_nobody_asks() {
         let stats = pool.stats();
         assert_eq!((stats.alive, stats.spawned), (2, 2 + round));
     }
-    // Who comes then gets ones that live.
+    // Later leases get machines that live.
     let vms = [pool.acquire().unwrap(), pool.acquire().unwrap()];
     vms.iter()
         .for_each(|vm| assert_eq!(sh(vm, "echo on"), "on"));

@@ -148,7 +148,7 @@ fn ports_of_a_lease_end_with_it_and_a_reset_machine_is_reached_anew() {
     let mut stream = connect(port.local_addr());
     assert_eq!(said(&mut stream, "one"), "one");
     drop(vm);
-    // Whoever gets the machine next has none of it.
+    // The next lease has nothing of it.
     let refused = TcpStream::connect(port.local_addr()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);

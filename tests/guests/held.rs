@@ -13,7 +13,7 @@ const PAIRS: usize = 10;
 /// What a spinner drew, by CPU and count: a random number and the wall clock.
 type Drawn = BTreeMap<(u32, u64), (String, u64)>;
 
-/// Has spinners on every CPU of a machine that lives in the past.
+/// Starts spinners on every CPU of a machine whose clock is set to the past.
 fn start_spinners(vm: &Vm) {
     let source = include_bytes!("../programs/c-spinners.c");
     let compiled = vm

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub use devices::virtio::fs::{Owner, SymlinkPolicy};
 use devices::virtio::net::{Net, NetBackend, NetConfig};
+pub use devices::virtio::vsock::VsockSocket;
 
 /// Kernel command line of a machine that names none: console on the PL011,
 /// restart instead of halting on `reboot` and at once on a panic.
@@ -28,7 +29,7 @@ pub const AGENT_HOST_PORT: u32 = 1027;
 pub enum HostFile {
     /// The machine opens it.
     Path(PathBuf),
-    /// Whoever describes the machine has opened it.
+    /// The caller has opened it.
     Open {
         /// The file. Its position is of no consequence, and changes.
         file: Arc<File>,
@@ -206,11 +207,12 @@ pub struct Share {
 /// Host sockets that lead into the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Unix socket on which a client names the guest port it wants. The guest
-    /// reaches the sockets whose paths are this one, `_` and a port.
-    pub mux: Option<PathBuf>,
+    /// Unix socket on which a client names the guest port it wants.
+    pub mux: Option<VsockSocket>,
+    /// The guest reaches the sockets whose paths are this one, `_` and a port.
+    pub stem: Option<PathBuf>,
     /// Unix socket whose every client is connected to the exec agent.
-    pub exec: Option<PathBuf>,
+    pub exec: Option<VsockSocket>,
     /// Guest vsock port of the exec agent.
     pub exec_guest_port: u32,
 }
@@ -219,6 +221,7 @@ impl Default for Endpoints {
     fn default() -> Self {
         Self {
             mux: None,
+            stem: None,
             exec: None,
             exec_guest_port: DEFAULT_EXEC_GUEST_PORT,
         }

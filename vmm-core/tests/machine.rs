@@ -503,8 +503,8 @@ fn sockets_lead_to_the_guest_and_are_gone_afterwards() {
     let exec = files.path("exec.sock");
     with_engine(|api| {
         let mut spec = files.machine();
-        spec.endpoints.mux = Some(files.path("mux.sock"));
-        spec.endpoints.exec = Some(exec.clone());
+        spec.endpoints.mux = Some(files.path("mux.sock").into());
+        spec.endpoints.exec = Some(exec.clone().into());
         let machine = start(api, &spec).unwrap();
         assert!(Path::new(&exec).exists());
         machine.stop().unwrap();

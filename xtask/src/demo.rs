@@ -58,7 +58,7 @@ fn build() -> Result<()> {
             .stdin(Stdio::null())
             .stdout(std::io::stderr());
         let mut tool = tool.spawn().context("cannot run cargo")?;
-        // Whoever lacks a package is told so at once.
+        // A missing package is reported at once.
         while !guest.is_finished() && tool.try_wait()?.is_none() {
             thread::sleep(POLL);
         }

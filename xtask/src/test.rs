@@ -4,8 +4,8 @@
 use crate::init_build::Toolchain;
 use crate::packages::{self, IMAGE_TOOLS, QEMU};
 use crate::{
-    assets, check, deny, examples, guest_image, handlers, macos, mcp, node, process, python,
-    registry, tests_run, workspace,
+    assets, check, deny, examples, guest_image, handlers, macos, mcp, node, outside, process,
+    python, registry, tests_run, workspace,
 };
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -43,6 +43,7 @@ const BESIDE: &[Step] = &[
     ("overflow checks", overflow_checks),
     ("arm64 loader", arm64_loader),
     ("macos", || macos::run(&[])),
+    ("outside", outside_program),
 ];
 
 /// What `quick` runs: no packages, no guest, no release build.
@@ -56,6 +57,7 @@ const QUICK: &[Step] = &[
 
 /// Crates whose integration tests need neither a guest nor QEMU.
 const GUESTLESS: &[&str] = &[
+    "supermachine-broker",
     "supermachine-devices",
     "supermachine-exec-proto",
     "supermachine-hvf",
@@ -185,6 +187,13 @@ fn packaged() -> Result<()> {
         package.args(["-p", &name]);
     }
     process::shown(&mut package)
+}
+
+/// A program that depends on the packages as they are now.
+fn outside_program() -> Result<()> {
+    packaged()?;
+    release()?;
+    outside::run()
 }
 
 /// The executables that guest tests start.

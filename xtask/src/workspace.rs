@@ -53,6 +53,17 @@ pub fn directory_of(package: &str) -> Result<PathBuf> {
     Ok(Path::new(manifest).with_file_name(""))
 }
 
+/// The version of one of the workspace's packages.
+pub fn version_of(package: &str) -> Result<String> {
+    let metadata: serde_json::Value = serde_json::from_str(&metadata()?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let version = packages
+        .filter(|one| one["name"] == package)
+        .find_map(|one| one["version"].as_str());
+    let version = version.with_context(|| format!("no package {package}"))?;
+    Ok(version.to_owned())
+}
+
 /// Names of the packages that are to be published.
 pub fn published() -> Result<Vec<String>> {
     let packages = oldest_compilers()?.into_iter();

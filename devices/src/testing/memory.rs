@@ -71,7 +71,7 @@ impl ProbedMemory {
 }
 
 impl ProbedRegion {
-    /// Has something behind these offsets, and nothing behind others.
+    /// Shows memory behind these offsets, and nothing behind others.
     pub fn show(&self, offsets: Range<u64>) {
         *lock(&self.shown) = offsets;
     }

@@ -112,8 +112,8 @@ impl<S: Server, M: DeviceMemory> Served<S, M> {
         question(&self.lock().server)
     }
 
-    /// Has the server change its configuration space, and tells the driver if
-    /// `change` says that it did. Under one lock, so that a driver that has
+    /// Changes the server's configuration space, and tells the driver if `change`
+    /// says that it did. Under one lock, so that a driver that has
     /// left gets no interrupt.
     pub fn configure(&self, change: impl FnOnce(&mut S) -> bool) {
         let mut inner = self.lock();

@@ -99,7 +99,7 @@ impl Durable {
         super::watch(self.bell.as_fd(), sys::POLLIN)
     }
 
-    /// Whoever called last. Those before it are hung up on.
+    /// The caller that came last. The connections of those before it are closed.
     pub(super) fn caller(&self) -> Option<Caller> {
         // It does not block: it was readable, or is not read.
         let _ = sys::read(self.bell.as_fd(), &mut [0; 8]);

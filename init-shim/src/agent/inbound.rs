@@ -133,7 +133,7 @@ fn connect(port: u16) -> Result<TcpStream, Stop> {
     }))
 }
 
-/// There is a service, which is busy: another address is none.
+/// There is a service, which is busy: another address would not be better.
 fn is_silent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }

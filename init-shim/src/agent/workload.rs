@@ -168,7 +168,7 @@ impl Workload {
                 if let (Some(group), Some(pool)) = (group, &pool) {
                     pool.give_back(group);
                 }
-                // Whoever asked is gone with its machine at worst.
+                // The receiver may be gone, with its machine.
                 let _ = answer.send(Err(launch::explain(&plan, error)));
                 return;
             }

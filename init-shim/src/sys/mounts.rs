@@ -164,7 +164,7 @@ const FIFREEZE: u32 = 0xc004_5877;
 // `linux/ext4.h`: _IOW('f', 16, __u64).
 const EXT4_IOC_RESIZE_FS: u32 = 0x4008_6610;
 
-/// Has the file system that `directory` is in written out, and take nothing more.
+/// Freezes the file system that `directory` is in: it is written out, and takes no more.
 ///
 /// # Errors
 /// As the ioctl.
@@ -173,7 +173,7 @@ pub fn freeze(directory: &File) -> io::Result<()> {
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FIFREEZE as _, 0) }).map(drop)
 }
 
-/// Has the ext4 file system that `directory` is in grow to so many blocks.
+/// Grows the ext4 file system that `directory` is in to so many blocks.
 ///
 /// # Errors
 /// As the ioctl.

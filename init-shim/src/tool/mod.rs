@@ -6,6 +6,7 @@
 
 mod mounts;
 mod pack;
+mod trust;
 mod unpack;
 mod volumes;
 
@@ -55,7 +56,7 @@ pub fn run(arguments: &[OsString]) -> i32 {
     match act(&words) {
         Ok(()) => 0,
         Err(failure) => {
-            // Whoever closed that has no use for it.
+            // A reader that closed it needs no text.
             let _ = writeln!(io::stderr(), "{} {}", failure.errno, failure.text);
             1
         }
@@ -80,6 +81,7 @@ fn act(words: &[&OsStr]) -> Result<(), Failure> {
         (b"tmpfs", [path, flags, options]) => mounts::tmpfs(Path::new(path), flags, options),
         (b"volume", [number, path]) => volumes::mount(number, Path::new(path)),
         (b"freeze-volume", [number, path]) => volumes::freeze(number, Path::new(path)),
+        (b"trust", [certificate]) => trust::trust(trust::certificate(certificate)?),
         (b"read-only-root", []) => mounts::make_root_read_only(),
         _ => Err(Failure::usage()),
     }

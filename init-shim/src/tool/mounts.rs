@@ -28,7 +28,7 @@ pub fn tmpfs(path: &Path, flags: &OsStr, options: &OsStr) -> Result<(), Failure>
     )
 }
 
-/// Has the root refuse writes, for all who see it: the file system, and not one
+/// Makes the root read-only in every namespace: the file system, and not one
 /// namespace's mount of it.
 pub fn make_root_read_only() -> Result<(), Failure> {
     let root = Path::new("/");

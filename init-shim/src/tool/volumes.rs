@@ -38,11 +38,11 @@ pub(super) fn mount(number: &OsStr, place: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Has the file system of a volume written out, and take nothing more.
+/// Freezes the file system of a volume: it is written out, and takes no more.
 pub(super) fn freeze(number: &OsStr, place: &Path) -> Result<(), Failure> {
     let disk = find(number)?;
     let device = at(&disk.device, fs::metadata(&disk.device))?.rdev();
-    // What is no file system of the volume is none of it any more.
+    // Another file system there means that the volume was unmounted.
     let directory = match File::open(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         directory => at(place, directory)?,
@@ -94,7 +94,7 @@ impl Disk {
     }
 }
 
-/// Has a mounted file system take all of its disk, if it is smaller.
+/// Grows a mounted file system to all of its disk, if it is smaller.
 fn grow(device: &Path, place: &Path, bytes: u64) -> io::Result<()> {
     let mut superblock = [0; 1024];
     File::open(device)?.read_exact_at(&mut superblock, SUPERBLOCK)?;

@@ -144,8 +144,8 @@ impl Network {
         let _ = self.shared.port.set(port);
     }
 
-    /// Has the thread look at the guest's frames and at its room for others. It
-    /// does not wait, and may be called on the thread of a vCPU.
+    /// Wakes the thread, which looks at the guest's frames and at its room for others.
+    /// This does not wait, and may be called on the thread of a vCPU.
     pub fn wake(&self) {
         if self.shared.is_called.swap(true, Ordering::SeqCst) {
             return;
@@ -243,7 +243,7 @@ fn run(mut poll: Poll, shared: &Arc<Shared>) {
             // The queue itself is gone; there is nothing left to wait for.
             Err(_) => return,
         }
-        // Who calls from here on is not forgotten: what it called for is either
+        // A call from here on is not forgotten: what it was for is either
         // seen below, or the next poll ends at once.
         shared.is_called.store(false, Ordering::SeqCst);
         let Some(port) = shared.port.get().and_then(Weak::upgrade) else {

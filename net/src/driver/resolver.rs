@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Resolver {
-    /// Has a name looked up; false if there is no thread for it.
+    /// Looks a name up on another thread; false if there is no thread for it.
     pub(super) fn ask(&self, shared: &Arc<Shared>, ticket: Ticket, query: Query) -> bool {
         let mut state = lock(&self.state);
         if state.idle <= state.questions.len() && state.threads < MAX_THREADS {

@@ -20,13 +20,13 @@ pub const MAX_RULES: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// A network that is none.
+    /// The text is not a network.
     #[error("{0:?} is not a network: write an address, or one with a prefix like 192.0.2.0/24")]
     Network(String),
-    /// A host name that is none.
+    /// The text is not a host name.
     #[error("{0:?} is not a host name: write one like example.com or *.example.com")]
     Host(String),
-    /// A range of ports that is none.
+    /// The numbers are not a range of ports.
     #[error("{0:?} is not a port: write a number, or a range like 8000-8080")]
     Ports(String),
     /// A file that says something else than a policy.

@@ -145,7 +145,7 @@ impl Stack {
             }
         }
         reply.push(END);
-        // Who has no address hears what is for all.
+        // A guest without an address hears only what is sent to all.
         let is_for_all = reply[10] & 0x80 != 0 || kind == NAK;
         let to = match is_for_all {
             true => Ipv4Addr::BROADCAST,

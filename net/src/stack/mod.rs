@@ -278,8 +278,8 @@ impl Stack {
         }
     }
 
-    /// Has every flow that has something to do do some of it; whether there is more
-    /// to do at once. What the guest has no room for waits until it is called again.
+    /// Gives each flow with work its turn; whether there is more to do at once.
+    /// What the guest has no room for waits until it is called again.
     pub fn turn(&mut self, now: Instant, io: &mut impl Io) -> bool {
         if !self.pay(io) {
             return false;

@@ -174,7 +174,7 @@ impl Stack {
         }
     }
 
-    /// Has a question's name looked up; false if there is too much to do.
+    /// Starts to look a question's name up; false if there is too much to do.
     fn look_up(&mut self, question: &Question, asker: Asker, io: &mut impl Io) -> bool {
         if self.look_ups.len() >= MAX_LOOK_UPS {
             return false;

@@ -58,7 +58,7 @@ impl Stack {
         {
             return None;
         }
-        // Who has no address yet is told among all.
+        // A guest without an address yet is told by a message to all.
         let to = match source.is_unspecified() {
             true => ALL_NODES,
             false => source,

@@ -11,7 +11,7 @@ use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
 
 /// Most connections with the resolver: the one that was silent longest makes room.
 const MAX_STREAMS: usize = 64;
-/// Longest question: what is longer is none.
+/// Longest question that is asked.
 const MAX_QUESTION_BYTES: usize = 4096;
 /// Bytes of the length in front of each message (RFC 1035, 4.2.2).
 const LENGTH_BYTES: usize = 2;
@@ -194,7 +194,7 @@ impl Streams {
         Some(())
     }
 
-    /// A question was none, and gets no answer.
+    /// A message was not a question, and gets no answer.
     pub(super) fn break_off(&mut self, id: StreamId) {
         if let Some(stream) = self.get(id.flow) {
             stream.is_broken = true;

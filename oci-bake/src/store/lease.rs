@@ -102,7 +102,7 @@ impl Store {
             return Ok(Lease::default());
         };
         let deadline = Instant::now() + LOCK_PATIENCE;
-        // Whoever collects is done in a moment, unless it was stopped: that is no
+        // A collector is done in a moment, unless its process was stopped: that is no
         // reason to wait for ever.
         while matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
             && Instant::now() < deadline

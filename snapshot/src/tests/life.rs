@@ -282,7 +282,7 @@ fn sweep_takes_only_its_own_leftovers_of_images_nobody_changes() {
     check_left();
     check(&store.open("a", &testing::stamp()).unwrap(), 1);
 
-    // Who finds the image baked, or bakes it, sweeps too.
+    // Finding a baked image, and baking one, sweep as well.
     leave(&dead);
     let never = |_: Draft| -> Result<u64> { panic!("baked again") };
     let found = store.bake("a", "key", &testing::stamp(), PATIENCE, never);
@@ -383,7 +383,7 @@ fn what_memory_has_in_common_with_a_base_is_stored_once_and_found_in_all_ways() 
     assert!(found == memory(3), "mapped afresh");
     snapshot.read_ahead().unwrap();
 
-    // Who shares with one that has a base has the same base.
+    // A draft that shares with a snapshot on a base gets the same base.
     let mut draft = store.lock("b", PATIENCE).unwrap().draft().unwrap();
     draft.share(&snapshot).unwrap();
     fill(draft, "key", 3).unwrap();

@@ -16,6 +16,11 @@ use std::mem::offset_of;
 const INDEX_SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
 const INDEX_MASK: u32 = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
 
+/// Where the vCPU has the entries for its own accesses, and for those with the rights
+/// of EL0 at EL1.
+const OWN: i32 = offset_of!(Cpu, tlb) as i32;
+const USER: i32 = offset_of!(Cpu, tlb_user) as i32;
+
 /// Host vector register for one instruction.
 pub(super) const XMM0: u8 = 0;
 pub(super) const XMM1: u8 = 1;
@@ -25,18 +30,34 @@ pub(super) fn vector_offset(reg: VReg) -> i32 {
     regs_field!(v) + 16 * i32::from(reg.number())
 }
 
+/// Whether doublewords at both places are sixteen bytes in a row.
+fn adjoin(first: Address, second: Address) -> bool {
+    match (first, second) {
+        (
+            Address::Offset { base, offset },
+            Address::Offset {
+                base: other,
+                offset: next,
+            },
+        ) => base == other && offset.checked_add(8) == Some(next),
+        _ => false,
+    }
+}
+
 impl State {
     /// Emits `insn`, whose op is `op`; false if it is none of these. At EL0 if
     /// `user`.
     pub fn memory(&mut self, insn: &Insn, op: *const Op, offset: u16, user: bool) -> bool {
         match *insn {
-            Insn::Load { what, rt, address } => self.load(what, rt, address, op, offset),
-            Insn::LoadUser { what, rt, address } if user => {
-                self.load(what, rt, address, op, offset);
+            Insn::Load { what, rt, address } => self.load(what, rt, address, op, offset, OWN),
+            Insn::LoadUser { what, rt, address } => {
+                let bank = if user { OWN } else { USER };
+                self.load(what, rt, address, op, offset, bank);
             }
-            Insn::Store { size, rt, address } => self.store(size, rt, address, op, offset),
-            Insn::StoreUser { size, rt, address } if user => {
-                self.store(size, rt, address, op, offset);
+            Insn::Store { size, rt, address } => self.store(size, rt, address, op, offset, OWN),
+            Insn::StoreUser { size, rt, address } => {
+                let bank = if user { OWN } else { USER };
+                self.store(size, rt, address, op, offset, bank);
             }
             Insn::Prefetch { .. } => {}
             Insn::LoadPair {
@@ -141,10 +162,15 @@ impl State {
     /// RAX = the host address of the guest address in it, if the TLB allows
     /// `bytes` from there by the tag at `tag` of an entry; else `op` does it.
     pub(super) fn probe(&mut self, tag: usize, bytes: i32, op: *const Op) {
+        self.probe_in(OWN, tag, bytes, op);
+    }
+
+    /// The same by the entries that the field at `bank` of the vCPU leads to.
+    fn probe_in(&mut self, bank: i32, tag: usize, bytes: i32, op: *const Op) {
         emit!(self.asm, movl_rm, RCX, RAX);
         emit!(self.asm, shrl_mi, RCX, INDEX_SHIFT);
         emit!(self.asm, andl_mi, RCX, INDEX_MASK);
-        emit!(self.asm, addq_rm, RCX, at(RDI, offset_of!(Cpu, tlb) as i32));
+        emit!(self.asm, addq_rm, RCX, at(RDI, bank));
         if bytes == 1 {
             self.asm.copy(RDX, RAX);
         } else {
@@ -168,9 +194,17 @@ impl State {
         }
     }
 
-    fn load(&mut self, what: Load, rt: Reg, address: Address, op: *const Op, offset: u16) {
+    fn load(
+        &mut self,
+        what: Load,
+        rt: Reg,
+        address: Address,
+        op: *const Op,
+        offset: u16,
+        bank: i32,
+    ) {
         self.place(address, offset);
-        self.probe(offset_of!(Entry, read), 1 << what.size().log2(), op);
+        self.probe_in(bank, offset_of!(Entry, read), 1 << what.size().log2(), op);
         let d = self.destination(rt, &[]);
         let from = at(RAX, 0);
         match what {
@@ -188,10 +222,18 @@ impl State {
         self.writeback(address);
     }
 
-    fn store(&mut self, size: Size, rt: Reg, address: Address, op: *const Op, offset: u16) {
+    fn store(
+        &mut self,
+        size: Size,
+        rt: Reg,
+        address: Address,
+        op: *const Op,
+        offset: u16,
+        bank: i32,
+    ) {
         let value = self.read(rt);
         self.place(address, offset);
-        self.probe(offset_of!(Entry, write), 1 << size.log2(), op);
+        self.probe_in(bank, offset_of!(Entry, write), 1 << size.log2(), op);
         let to = at(RAX, 0);
         match size {
             Size::B => emit!(self.asm, movb_mr, to, value),
@@ -200,6 +242,54 @@ impl State {
             Size::X => emit!(self.asm, movq_mr, to, value),
         }
         self.writeback(address);
+    }
+
+    /// Emits `insn` and the one behind it at once, if both load or both store a
+    /// doubleword with the rights of EL0, the second right behind the first: what a
+    /// kernel's copies from and to its programs are made of. False if they are not.
+    pub fn user_pair(&mut self, insn: &Insn, behind: &Insn, op: *const Op) -> bool {
+        match (*insn, *behind) {
+            (
+                Insn::LoadUser {
+                    what: Load::X,
+                    rt,
+                    address,
+                },
+                Insn::LoadUser {
+                    what: Load::X,
+                    rt: rt2,
+                    address: next,
+                },
+            ) if adjoin(address, next) && address.base() != Some(rt) => {
+                self.place(address, 0);
+                self.probe_in(USER, offset_of!(Entry, read), 16, op);
+                // The address goes last.
+                emit!(self.asm, movq_rm, RCX, at(RAX, 8));
+                emit!(self.asm, movq_rm, RAX, at(RAX, 0));
+                self.set(rt, RAX);
+                self.set(rt2, RCX);
+            }
+            (
+                Insn::StoreUser {
+                    size: Size::X,
+                    rt,
+                    address,
+                },
+                Insn::StoreUser {
+                    size: Size::X,
+                    rt: rt2,
+                    address: next,
+                },
+            ) if adjoin(address, next) => {
+                let values = [self.read(rt), self.read(rt2)];
+                self.place(address, 0);
+                self.probe_in(USER, offset_of!(Entry, write), 16, op);
+                emit!(self.asm, movq_mr, at(RAX, 0), values[0]);
+                emit!(self.asm, movq_mr, at(RAX, 8), values[1]);
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn load_pair(&mut self, what: PairLoad, regs: [Reg; 2], address: Address, op: *const Op) {

@@ -111,7 +111,7 @@ impl State {
         self.fp_controls_known = false;
     }
 
-    /// Has the interpreter execute the current instruction, alone, where `jump` is
+    /// Leaves the current instruction, alone, to the interpreter where `jump` is
     /// taken. The host's flags are not known behind it.
     pub fn away_and_back(&mut self, jump: Jump) {
         if let Some(Cold::Away([_, second @ None], _, Resume { at: None, .. })) =

@@ -60,10 +60,28 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
     let mut aside = Aside::default();
     let mut asides = 0;
     let mut at = source.first;
-    for word in source.words {
+    let mut words = source.words.iter();
+    while let Some(word) = words.next() {
         let insn = decode::instruction(*word);
         // SAFETY: a block has an op for each of its words, in order.
         let op = unsafe { &*at };
+        let is_far =
+            matches!(insn, Insn::LoadUser { .. } | Insn::StoreUser { .. }) && !source.mode.user;
+        if is_far && aside.first.is_none() {
+            let behind = words
+                .as_slice()
+                .first()
+                .map(|word| decode::instruction(*word));
+            state.next();
+            if behind.is_some_and(|behind| state.user_pair(&insn, &behind, at)) {
+                words.next();
+                state.flags = None;
+                // SAFETY: the op of the second, and what is behind that: neither ends
+                // the block, nor moves the stack pointer.
+                at = unsafe { at.add(2) };
+                continue;
+            }
+        }
         let done = instruction(&mut state, &mut aside, &insn, op, source.mode, way, place)?;
         match done {
             Done::End => return finish(state, asides, way, place),

@@ -174,7 +174,7 @@ impl VcpuShared {
 
     fn stop_running(&self, state: State) {
         self.state.store(state as u8, Ordering::Release);
-        // Whoever still waits for others has no core to gain from this one: it
+        // A vCPU that still waits for others gains no core from this one: it
         // is about to be free.
         drop(self.wake_waiters());
     }

@@ -18,7 +18,7 @@ const SIT_OUT: Duration = Duration::from_micros(500);
 #[derive(Debug)]
 pub struct Round {
     waiter: Thread,
-    /// Who has not settled yet, and the waiter itself until it has asked all.
+    /// How many vCPUs have not settled yet; the waiter counts until it has asked all.
     open: AtomicUsize,
     /// vCPUs that sit it out.
     sitting: Mutex<Vec<Thread>>,
@@ -65,7 +65,7 @@ impl Round {
     pub fn sit_out(&self) {
         {
             let mut sitting = self.sitting.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever ends the round looks at the list after it has.
+            // The vCPU that ends the round looks at the list afterwards.
             if self.is_over() {
                 return;
             }

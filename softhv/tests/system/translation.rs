@@ -70,3 +70,63 @@ fn e0pd_is_for_unprivileged_accesses_only() {
     assert_eq!(syndrome(0, unprivileged), None);
     assert_eq!(syndrome(E0PD0, unprivileged), Some(0x9600_0004));
 }
+
+/// What is done by pairs of LDTR or STTR, which are compiled as one access.
+#[test]
+fn rows_of_unprivileged_accesses_do_what_each_would() {
+    // Both halves, and a base that the first of two loads overwrites.
+    let body = "address x0, USER_DATA
+        address x1, 0x1122334455667788
+        mvn     x2, x1
+        sttr    x1, [x0, #16]
+        sttr    x2, [x0, #24]
+        str     x0, [x0]
+        ldtr    x3, [x0, #16]
+        ldtr    x4, [x0, #24]
+        eor     x3, x3, x1
+        eor     x4, x4, x2
+        orr     x3, x3, x4
+        mov     x5, x0
+        str     x1, [x0, #8]
+        ldtr    x5, [x5]
+        ldtr    x6, [x5, #8]
+        eor     x5, x5, x0
+        eor     x6, x6, x1
+        orr     x3, x3, x5
+        orr     x3, x3, x6
+        sttr    xzr, [x0, #16]
+        sttr    x0, [x0, #24]
+        ldr     x4, [x0, #16]
+        orr     x3, x3, x4
+        ldr     x4, [x0, #24]
+        eor     x4, x4, x0
+        orr     x3, x3, x4
+        cbz     x3, 1f
+        brk     #7
+1:";
+    assert_eq!(syndrome(0, body), None);
+}
+
+#[test]
+fn second_of_two_unprivileged_accesses_faults_alone() {
+    // EL0 may read the page behind USER_DATA, and not write it.
+    let across = |what: &str| {
+        format!(
+            "address x0, USER_READ
+            mov     x1, #5
+            mov     x2, #6
+            sub     x3, x0, #8
+            str     xzr, [x3]
+            {what}
+            ldr     x4, [x3]
+            cmp     x4, #5
+            b.eq    1f
+            brk     #7
+1:"
+        )
+    };
+    let write = across("sttr x1, [x3]\nsttr x2, [x3, #8]");
+    assert_eq!(syndrome(0, &write), Some(0x9600_004f));
+    let read = across("sttr x1, [x3]\nldtr x5, [x3]\nldtr x6, [x3, #8]");
+    assert_eq!(syndrome(0, &read), None);
+}

@@ -67,7 +67,7 @@ pub fn serve(vm: &Arc<Vm>, command: Option<Arc<Attachable>>) -> Result<(), Error
         .spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (vm, command) = (vm.clone(), command.clone());
-                // Whoever is not served sees the connection end.
+                // A client that is not served sees the connection end.
                 let _ = std::thread::Builder::new()
                     .name("request".into())
                     .spawn(move || serve_one(&vm, command.as_deref(), stream));
@@ -112,7 +112,12 @@ fn serve_one(
             return send(&stream, &Answer::Failed(message));
         }
     };
-    match vm.snapshot(directory) {
+    let made = match going {
+        // Its copies go on with what is mounted, too.
+        Some(_) => vm.snapshot_to_fork(&directory),
+        None => vm.snapshot(directory),
+    };
+    match made {
         Ok(image) => {
             let generation = image.snapshot_path().map(Path::to_owned);
             let generation = generation.unwrap_or_default();
@@ -136,7 +141,7 @@ pub struct Made {
     _held: UnixStream,
 }
 
-/// Has a machine's owner make a snapshot of it in `directory`.
+/// Asks a machine's owner to make a snapshot of it in `directory`.
 ///
 /// # Errors
 /// [`Error::Unsuitable`] if it has no owner that listens, [`Error::Refused`] with the
@@ -152,8 +157,8 @@ pub fn snapshot(vm: &RunningVm, directory: PathBuf) -> Result<Made, Error> {
     }
 }
 
-/// Has a machine's owner make a snapshot of it in `directory`, for copies that go on
-/// with its command.
+/// Asks a machine's owner to make a snapshot of it in `directory`, for copies that go
+/// on with its command.
 ///
 /// # Errors
 /// As [`snapshot()`].

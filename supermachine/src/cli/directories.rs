@@ -99,7 +99,7 @@ impl Directory {
 
     /// The mount, as the `number`th of its machine.
     pub fn spec(&self, number: usize) -> MountSpec {
-        // Whoever uses this process sees it as the shell would.
+        // A relative path means what it means to the user's shell.
         let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
         let (uid, gid) = self.owner;
         let spec = MountSpec::new(host, format!("mount{number}"))

@@ -110,7 +110,7 @@ fn text(report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A pool's default is eight machines, whatever the host has.
+/// A pool's default is eight machines, whatever the host has; not all compute at once.
 fn load(cpus: usize) -> String {
     let crowd = DEFAULT_POOL_MAX;
     let times = crowd.div_ceil(cpus.max(1));
@@ -121,8 +121,9 @@ fn load(cpus: usize) -> String {
     match times {
         0 | 1 => words,
         times => format!(
-            "{words}, and what takes 1 s in one takes {times} s in each of {crowd} (a pool's \
-             default): allow for it in time limits, or give the pool a smaller max"
+            "{words}, so of a pool's machines that many compute at once unless \
+             PoolBuilder::max_computing says otherwise. What takes 1 s in one takes {times} s \
+             in each of {crowd} that `run` has started: allow for it in time limits"
         ),
     }
 }

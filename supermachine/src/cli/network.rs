@@ -3,6 +3,7 @@
 use super::net_log::NetLog;
 use super::policy;
 use super::publish::{self, Publish};
+use super::secrets;
 use super::values;
 use crate::{Error, NetworkPolicy, Vm, VmConfig};
 use std::path::PathBuf;
@@ -47,6 +48,18 @@ pub struct NetworkOptions {
                 repeated"
     )]
     publish: Vec<Publish>,
+    /// Secrets.
+    #[arg(
+        long,
+        value_name = "K=V,…",
+        value_parser = secrets::secret,
+        help = "Keep a secret from the guest, and put it into headers of its requests by HTTPS: \
+                id=NAME,host=HOST[:PORT], and env=VARIABLE or src=FILE of the value, if it is \
+                not in the variable of that name; header=NAME to put it into no other, ca=FILE \
+                to know the host by. The guest finds a placeholder in the variable; may be \
+                repeated"
+    )]
+    secret: Vec<secrets::Given>,
 }
 
 /// What `--net` says.
@@ -100,11 +113,16 @@ impl NetworkOptions {
             }
         };
         let public = || with_options(NetworkPolicy::allow_all());
+        let config = secrets::give(config, &self.secret)?;
+        // What is asked for wants a network as `--net on` does.
+        let is_wanted = !ports.is_empty() || !self.secret.is_empty();
         Ok(match &self.net {
-            // A port that is asked for wants a network as `--net on` does.
-            None if ports.is_empty() => config.with_network_where_there_is_one(public().into()),
+            None if !is_wanted => config.with_network_where_there_is_one(public().into()),
             None | Some(Net::On) => config.with_network(public()),
-            Some(Net::Rules(file)) => config.with_network(with_options(policy::read(file)?)),
+            Some(Net::Rules(file)) => {
+                let (policy, secrets) = policy::read(file)?;
+                secrets::give(config, &secrets)?.with_network(with_options(policy))
+            }
             Some(Net::Off) if ports.is_empty() && self.net_rate.is_none() => config,
             Some(Net::Off) => {
                 return Err(Error::Unsuitable {

@@ -1,5 +1,6 @@
 //! What a guest may reach, as a file says it.
 
+use super::secrets::Given;
 use crate::{Error, NetworkPolicy, NetworkRule};
 use exec_proto::Printable;
 use net::policy::PolicyError;
@@ -28,6 +29,8 @@ struct Written {
     limits: WrittenLimits,
     #[serde(default)]
     rule: Vec<WrittenRule>,
+    #[serde(default)]
+    secret: Vec<Given>,
 }
 
 /// How much of the network the guest may take: rates in bytes a second, a burst in bytes.
@@ -89,7 +92,7 @@ enum Protocol {
 }
 
 /// Reads a file, all of it or none.
-pub fn read(path: &Path) -> Result<NetworkPolicy, Error> {
+pub fn read(path: &Path) -> Result<(NetworkPolicy, Vec<Given>), Error> {
     let failed = || Error::host("cannot read the network policy", path);
     let mut text = String::new();
     let file = File::open(path).map_err(failed())?;
@@ -102,7 +105,7 @@ pub fn read(path: &Path) -> Result<NetworkPolicy, Error> {
     parse(&text)
 }
 
-fn parse(text: &str) -> Result<NetworkPolicy, Error> {
+fn parse(text: &str) -> Result<(NetworkPolicy, Vec<Given>), Error> {
     let written: Written = toml::from_str(text).map_err(|error| {
         let place = error.span().map_or(0, |span| span.start);
         let before = text.get(..place).unwrap_or_default();
@@ -119,14 +122,15 @@ fn parse(text: &str) -> Result<NetworkPolicy, Error> {
     let policy = ports.fold(policy, NetworkPolicy::host_udp_port);
     let policy = written.limits.apply(policy);
     let mut rules = written.rule.into_iter().enumerate();
-    rules.try_fold(policy, |policy, (number, rule)| {
+    let policy = rules.try_fold(policy, |policy, (number, rule)| {
         let one = || file_error(format!("rule {}: write either allow or deny", number + 1));
         match (&rule.allow, &rule.deny) {
             (Some(target), None) => Ok(policy.allow(rule.about(target))),
             (None, Some(target)) => Ok(policy.deny(rule.about(target))),
             _ => Err(one()),
         }
-    })
+    })?;
+    Ok((policy, written.secret))
 }
 
 fn file_error(problem: String) -> Error {
@@ -204,15 +208,34 @@ mod tests {
             .allow(NetworkRule::network("10.1.0.0/16").ports("8000-8080"))
             .deny(NetworkRule::network("fd00::1"))
             .allow(NetworkRule::any().icmp());
-        assert_eq!(parse(text).unwrap(), built);
+        assert_eq!(parse(text).unwrap(), (built, Vec::new()));
         let all = NetworkPolicy::allow_all();
-        assert_eq!(parse("default = \"allow\"").unwrap(), all);
+        assert_eq!(parse("default = \"allow\"").unwrap(), (all, Vec::new()));
+    }
+
+    #[test]
+    fn file_says_who_may_have_secrets_and_not_what_they_are() {
+        let text = r#"
+            default = "allow"
+
+            [[secret]]
+            id = "KEY"
+            src = "/run/secrets/key"
+            hosts = ["api.example.com", "eu.example.com:8443"]
+            headers = ["authorization"]
+        "#;
+        let (_, secrets) = parse(text).unwrap();
+        let option = "id=KEY,src=/run/secrets/key,host=api.example.com,\
+                      host=eu.example.com:8443,header=authorization";
+        assert_eq!(secrets, [crate::cli::secrets::secret(option).unwrap()]);
+        let with_value = text.replace("src =", "value =");
+        assert_eq!(parse(&with_value).unwrap_err().code(), "network");
     }
 
     #[test]
     fn file_that_is_half_right_is_refused_whole() {
         let refused = |text: &str| {
-            let config = parse(text).map(|policy| VmConfig::new().with_network(policy));
+            let config = parse(text).map(|(policy, _)| VmConfig::new().with_network(policy));
             let error = config.and_then(|config| config.validate()).unwrap_err();
             assert_eq!(error.code(), "network", "{error}");
             error.to_string()

@@ -228,6 +228,7 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
         config = config.with_label(name, value);
     }
     config = directories::give(config, arguments.volume.iter().chain(&arguments.mount));
+    config.volumes_are_copies = arguments.instead.is_some();
     config.validate()?;
     Ok(config)
 }

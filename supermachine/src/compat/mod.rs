@@ -35,6 +35,7 @@ pub use restore::RestoredVm;
 pub use vmm_core::MachineSpec;
 
 use std::path::{Path, PathBuf};
+use vmm_core::spec::VsockSocket;
 use vmm_core::{Endpoints, HostFile, Volume};
 
 /// Why a description is not that of a machine which boots.
@@ -125,8 +126,9 @@ impl TryFrom<&VmResources> for MachineSpec {
                 .collect(),
             volumes: resources.volumes.iter().map(volume).collect(),
             endpoints: Endpoints {
-                mux: path(&endpoints.vsock_mux),
-                exec: path(&endpoints.vsock_exec),
+                mux: path(&endpoints.vsock_mux).map(VsockSocket::Path),
+                stem: path(&endpoints.vsock_mux),
+                exec: path(&endpoints.vsock_exec).map(VsockSocket::Path),
                 exec_guest_port: endpoints
                     .vsock_exec_guest_port
                     .unwrap_or(DEFAULT_EXEC_GUEST_PORT),

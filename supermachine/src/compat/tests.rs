@@ -148,11 +148,12 @@ fn what_boots_says_the_same_in_types() {
     assert_eq!(volumes, [(Path::new("data.img"), 4096)]);
     let endpoints = Endpoints {
         mux: Some("mux.sock".into()),
+        stem: Some("mux.sock".into()),
         exec: Some("exec.sock".into()),
         exec_guest_port: 2000,
     };
     assert_eq!(spec.endpoints, endpoints);
-    // Whoever names no port gets the agent's.
+    // Without a port it is the agent's.
     let spec = MachineSpec::try_from(&VmResources::new().with_kernel_path("Image")).unwrap();
     assert_eq!(spec.endpoints, Endpoints::default());
     assert_eq!(spec.cmdline, DEFAULT_CMDLINE);

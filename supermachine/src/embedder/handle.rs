@@ -90,8 +90,15 @@ pub struct VmStatus {
 
 impl Worker {
     /// Starts a worker and gives it its first order, which it carries out by
-    /// itself: to prepare a machine, or to identify its engine.
-    pub fn spawn(config: &VmConfig, order: &ToWorker, dir: &RuntimeDir) -> Result<Self, Error> {
+    /// itself: to prepare a machine, or to identify its engine. The files of the order
+    /// go along.
+    pub fn spawn(
+        config: &VmConfig,
+        order: &ToWorker,
+        files: &[BorrowedFd<'_>],
+        dir: &RuntimeDir,
+    ) -> Result<Self, Error> {
+        debug_assert_eq!(order.files(), files.len());
         let mut command = find_worker(config)?;
         let log_path = dir.path().join("log");
         let log = File::options()
@@ -137,6 +144,7 @@ impl Worker {
         let deadline = Deadline::within(ANSWER_TIMEOUT);
         worker.send(&ToWorker::Hello { version: VERSION }, deadline)?;
         worker.send(order, deadline)?;
+        worker.pass(files, deadline)?;
         Ok(worker)
     }
 

@@ -36,5 +36,5 @@ pub fn of_workers(config: &VmConfig) -> Result<EngineIdentity, Error> {
 /// Asks a worker.
 fn ask(config: &VmConfig) -> Result<EngineIdentity, Error> {
     let dir = RuntimeDir::create()?;
-    Worker::spawn(config, &ToWorker::Identify(config.engine), &dir)?.identity()
+    Worker::spawn(config, &ToWorker::Identify(config.engine), &[], &dir)?.identity()
 }

@@ -190,6 +190,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
             volumes: Vec::new(),
             cmdline: String::new(),
             network: None,
+            secrets: None,
         };
         let files = [(); 2].map(|()| File::open("/dev/null").unwrap());
         let limit = Deadline::within(LIMIT);
@@ -205,7 +206,7 @@ fn no_worker_holds_a_start_beyond_its_limit() {
     }
 }
 
-/// Has a shell say this to whoever it is a worker of.
+/// A line of shell that says this to the embedder.
 fn words(messages: &[FromWorker]) -> String {
     let mut wire = Vec::new();
     for message in messages {
@@ -234,6 +235,8 @@ fn machine_with_agent(answer: Option<Reply<'static>>) -> (Instance, Program, Joi
     let program = Program::new(&name, &format!("{}\nexec sleep 600", words(&says)));
     let config = VmConfig::new().with_worker(&program.0);
     let instance = Instance::spawn(&config, 1).unwrap();
+    // In the place of the one that its worker has.
+    std::fs::remove_file(instance.exec_socket()).unwrap();
     let listener = UnixListener::bind(instance.exec_socket()).unwrap();
     let agent = std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -34,6 +34,8 @@ pub(crate) enum Part {
     #[error(transparent)]
     Network(net::policy::PolicyError),
     #[error(transparent)]
+    Secret(broker::BrokerError),
+    #[error(transparent)]
     Protocol(exec_proto::ProtoError),
 }
 
@@ -59,6 +61,7 @@ parts! {
     snapshot::SnapshotError => Snapshot(Snapshot);
     pool::PoolError => Pool(Pool);
     net::policy::PolicyError => Network(Network);
+    broker::BrokerError => Network(Secret);
     exec_proto::ProtoError => Protocol(Protocol);
 }
 

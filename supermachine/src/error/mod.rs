@@ -77,8 +77,8 @@ pub enum Error {
     Assets(Cause),
     /// The worker executable was not found.
     #[error(
-        "supermachine-worker was not found beside {} or in PATH; \
-         install it there or set VmConfig::with_worker",
+        "supermachine-worker was not found beside {} or in PATH: put it there, or begin the \
+         program's `main` with `supermachine::worker_main();`",
         shown(beside)
     )]
     NoWorker {

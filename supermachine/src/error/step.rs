@@ -35,7 +35,7 @@ fn of_part(part: &Part) -> &'static str {
         Part::Assets(KernelError::Io { .. }) | Part::Bake(_) => CAUSE,
         // The others name a command or a variable.
         Part::Assets(_) => "",
-        Part::Network(_) => "",
+        Part::Network(_) | Part::Secret(_) => "",
         Part::Resources(_) => "; ask for more, or leave it to the default",
         Part::Snapshot(error) => of_snapshot(error),
         Part::Pool(error) => of_pool(error),

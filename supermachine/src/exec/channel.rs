@@ -491,7 +491,7 @@ impl Channel {
 
     /// Wakes stdin writers to look again.
     fn wake_writers(&self) {
-        // Who holds the lock has not decided to wait yet, or waits already.
+        // A writer that holds the lock has not decided to wait yet, or waits already.
         drop(self.lock());
         self.stdin_moved.notify_all();
         #[cfg(feature = "tokio")]

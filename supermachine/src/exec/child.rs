@@ -21,7 +21,7 @@ pub struct ExecChild {
     outputs: Arc<Outputs>,
     is_taken: [bool; 2],
     id: Option<ExecId>,
-    /// Whoever drops it means to end nothing.
+    /// Dropping it ends nothing.
     is_let_go: bool,
 }
 

@@ -371,6 +371,7 @@ impl Command {
 
     /// Runs the command and collects what it writes.
     pub(crate) fn output_of(&self, on: &dyn Opens) -> Result<ExecOutcome, Error> {
+        let _turn = on.turn(&|| true)?;
         self.collect(&self.start_collected(on)?)
     }
 

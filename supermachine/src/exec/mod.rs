@@ -23,6 +23,7 @@ pub use output::{ExecOutput, OutputGap};
 
 use crate::Error;
 use crate::deadline::Deadline;
+use crate::pool::turns::Turn;
 use exec_proto::client::Session;
 use exec_proto::{ExitStatus, Exited, ProtoError, WinSize};
 use oci_bake::ImageConfig;
@@ -132,6 +133,15 @@ pub(crate) trait Opens: fmt::Debug + Send + Sync {
         deadline: Deadline,
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error>;
+
+    /// Waits until a command whose output is collected may compute, where not all may at
+    /// once. It may as long as what is returned is there.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if it is not wanted any more.
+    fn turn(&self, _is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
+        Ok(None)
+    }
 }
 
 /// A [`Command`] for one machine: its settings, and what runs it.

@@ -249,6 +249,7 @@ impl Cancel {
         if is_cancelled() {
             return Err(Error::Cancelled);
         }
+        let _turn = on.turn(&|| !is_cancelled())?;
         let channel = Arc::new(command.start_collected(on)?);
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

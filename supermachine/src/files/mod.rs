@@ -202,7 +202,7 @@ fn tool(words: &[&[u8]]) -> Command {
     Command::agent_tool(argv)
 }
 
-/// Has the tool do something, and returns what it wrote.
+/// Runs the tool in the guest, and returns what it wrote.
 fn ask(on: &dyn Opens, words: &[&[u8]]) -> Result<Vec<u8>, Error> {
     let command = tool(words)
         .timeout(GUEST_ANSWER_TIMEOUT)

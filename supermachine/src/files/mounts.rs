@@ -29,7 +29,7 @@ pub(crate) fn mount_tmpfs(on: &dyn Opens, tmpfs: &Tmpfs) -> Result<(), Error> {
 }
 
 #[cfg(feature = "cli")]
-/// Has the guest's root, and all that is not a mount of its own, refuse writes from
+/// Makes the guest's root, and all that is not a mount of its own, read-only from
 /// here on. `working_dir`, where a command is to start, is made before if it is not
 /// there.
 pub(crate) fn make_root_read_only(on: &dyn Opens, working_dir: &[u8]) -> Result<(), Error> {
@@ -38,6 +38,11 @@ pub(crate) fn make_root_read_only(on: &dyn Opens, working_dir: &[u8]) -> Result<
         let _ = ask(on, &[b"mkdir-all", DIRECTORY_MODE, working_dir]);
     }
     ask(on, &[b"read-only-root"]).map(drop)
+}
+
+/// Has the guest's programs trust an authority, whose certificate is in PEM format.
+pub(crate) fn trust(on: &Vm, certificate: &str) -> Result<(), Error> {
+    ask(on, &[b"trust", certificate.as_bytes()]).map(drop)
 }
 
 /// Mounts the machine's `number`th volume, once the guest's kernel has seen what is in
@@ -55,8 +60,8 @@ pub(crate) fn mount_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Resul
     })
 }
 
-/// Has the guest write out what it has of a volume, and write nothing more: the file
-/// system is as after it was unmounted. One that the guest has unmounted is that already.
+/// Asks the guest to write a volume out, and to write nothing more: the file system is
+/// as after it was unmounted. One that the guest has unmounted is that already.
 pub(crate) fn freeze_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Result<(), Error> {
     let number = number.to_string();
     let path = volume.mount_point.as_bytes();

@@ -79,6 +79,22 @@ fn faults_in(stat: &str) -> Option<(u64, u64)> {
     Some((minor, major))
 }
 
+/// Whether a thread of a process runs, or would if there were a processor for it (proc(5),
+/// stat: the third field).
+pub fn has_running_thread(pid: u32) -> Option<bool> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let runs = |stat: String| state_in(&stat) == Some('R');
+    // One that has ended meanwhile does not.
+    let mut stats = threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    Some(stats.any(runs))
+}
+
+fn state_in(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// Memory of the host in bytes, if it tells.
 pub fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -123,6 +139,10 @@ mod tests {
     fn faults_are_found_behind_any_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 120 5 3 6 10 20";
         assert_eq!(faults_in(stat), Some((120, 3)));
+        assert_eq!(state_in(stat), Some('S'));
+        assert_eq!(state_in("7 (a"), None);
+        // This thread.
+        assert_eq!(has_running_thread(std::process::id()), Some(true));
         for bad in ["", "7 (a", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194304 x 5 3"] {
             assert_eq!(faults_in(bad), None, "{bad}");
         }

@@ -9,15 +9,15 @@ mod other;
 pub use linux::ignored_signals;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, is_hung_up, kill, memory_bytes, page_faults,
-    private_bytes, process_descriptor, share_content, signal_if, stream_socket,
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, has_running_thread, is_hung_up, kill, memory_bytes,
+    page_faults, private_bytes, process_descriptor, share_content, signal_if, stream_socket,
 };
 #[cfg(all(not(target_os = "linux"), feature = "cli"))]
 pub use other::ignored_signals;
 #[cfg(not(target_os = "linux"))]
 pub use other::{
-    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, is_hung_up, kill, memory_bytes, page_faults,
-    private_bytes, process_descriptor, share_content, signal_if, stream_socket,
+    RECEIVE_FLAGS, SEND_FLAGS, close_on_exec, has_running_thread, is_hung_up, kill, memory_bytes,
+    page_faults, private_bytes, process_descriptor, share_content, signal_if, stream_socket,
 };
 
 mod sparse;

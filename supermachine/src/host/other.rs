@@ -46,6 +46,11 @@ pub fn private_bytes(_pid: u32) -> u64 {
 }
 
 /// Not told.
+pub fn has_running_thread(_pid: u32) -> Option<bool> {
+    None
+}
+
+/// Not told.
 pub fn page_faults() -> Option<(u64, u64)> {
     None
 }
@@ -66,8 +71,8 @@ pub const SEND_FLAGS: SendFlags = SendFlags::empty();
 /// There is none for descriptors.
 pub const RECEIVE_FLAGS: RecvFlags = RecvFlags::empty();
 
-/// Has a descriptor that was received closed on exec. A program that this process
-/// starts in between has it.
+/// Marks a received descriptor as close-on-exec. A program that this process starts in
+/// between inherits it.
 pub fn close_on_exec(received: &OwnedFd) -> io::Result<()> {
     Ok(fcntl_setfd(received, FdFlags::CLOEXEC)?)
 }

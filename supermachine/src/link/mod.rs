@@ -5,3 +5,4 @@ pub(crate) mod monitor;
 pub(crate) mod passing;
 pub(crate) mod protocol;
 pub(crate) mod runtime_dir;
+pub(crate) mod sockets;

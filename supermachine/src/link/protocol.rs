@@ -7,6 +7,7 @@
 //! Files go along open ([`super::passing`]): a worker is told what errors call them
 //! and opens none itself.
 
+use super::sockets;
 use crate::{Engine, Tier};
 use net::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use vmm_core::spec::{Owner, SymlinkPolicy};
+use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -26,11 +28,12 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// about 50 bytes each.
 pub const MAX_TOUCHED_RUNS: usize = 8192;
 
-/// Most children that one message names, so that it fits: each has three paths, of
-/// which two are of sockets and so have at most 108 bytes.
+/// Most children that one message names, so that it fits: each has the path of a
+/// directory with sockets, which have at most 108 bytes.
 pub const MAX_BIRTHS: usize = 64;
 
-/// What a worker prepares before it knows what it will run.
+/// What a worker prepares before it knows what it will run. Its [`sockets`] come along,
+/// listening.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
@@ -40,13 +43,9 @@ pub struct Setup {
     pub tier: Tier,
     /// vCPUs to create in advance.
     pub vcpus: u32,
-    /// Holds the sockets. The worker removes it when it ends, because the
-    /// embedder may be gone by then.
+    /// The directory with the machine's sockets, and those that the guest reaches. The
+    /// worker removes it when it ends, because the embedder may be gone by then.
     pub runtime_dir: PathBuf,
-    /// Stem of the socket paths.
-    pub mux: PathBuf,
-    /// Socket bridged to the agent.
-    pub exec: PathBuf,
     /// Guest kernel messages go to the worker's standard error.
     pub console: bool,
 }
@@ -75,6 +74,8 @@ pub struct Boot {
     pub cmdline: String,
     /// What the guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
 }
 
 /// A directory of the host that a guest can mount.
@@ -144,6 +145,8 @@ pub struct Restore {
     pub memory_mib: usize,
     /// What the guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
 }
 
 /// From the embedder.
@@ -180,8 +183,8 @@ pub enum ToWorker {
     },
     /// Make children of the running machine.
     Fork {
-        /// At most [`MAX_BIRTHS`]. For each its control connection comes along, and
-        /// then its own files for the machine's volumes, empty.
+        /// At most [`MAX_BIRTHS`]. For each its control connection and its [`sockets`]
+        /// come along, and then its own files for the machine's volumes, empty.
         births: Vec<Setup>,
         /// How many volumes the machine has.
         volumes: usize,
@@ -205,6 +208,11 @@ pub enum ToWorker {
     Stop,
 }
 
+/// How many files come along for each child of a machine with so many volumes.
+pub fn files_of_a_birth(volumes: usize) -> usize {
+    volumes.saturating_add(1 + sockets::COUNT)
+}
+
 impl ToWorker {
     /// How many files go with it.
     pub fn files(&self) -> usize {
@@ -220,9 +228,9 @@ impl ToWorker {
             Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
             Self::Fork {
                 births, volumes, ..
-            } => volumes.saturating_add(1).saturating_mul(births.len()),
+            } => files_of_a_birth(*volumes).saturating_mul(births.len()),
+            Self::Prepare(_) => sockets::COUNT,
             Self::Hello { .. }
-            | Self::Prepare(_)
             | Self::Identify(_)
             | Self::Reset
             | Self::SetMemory { .. }
@@ -411,12 +419,14 @@ pub enum FromWorker {
 
 /// Writes one message.
 pub fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
+    // A secret may be in it.
+    let body = Zeroizing::new(serde_json::to_vec(message)?);
     let length = u32::try_from(body.len())
         .ok()
         .filter(|length| *length as usize <= MAX_MESSAGE_BYTES)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
-    let mut frame = length.to_le_bytes().to_vec();
+    let mut frame = Zeroizing::new(Vec::with_capacity(size_of::<u32>() + body.len()));
+    frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
     to.write_all(&frame)
 }
@@ -435,7 +445,7 @@ pub fn receive<T: for<'de> Deserialize<'de>>(mut from: impl Read) -> io::Result<
             format!("control message of {length} bytes, at most {MAX_MESSAGE_BYTES} are allowed"),
         ));
     }
-    let mut body = vec![0; length];
+    let mut body = Zeroizing::new(vec![0; length]);
     from.read_exact(&mut body)?;
     Ok(Some(serde_json::from_slice(&body)?))
 }
@@ -486,9 +496,7 @@ mod tests {
             engine: Engine::Auto,
             tier: Tier::Interpret,
             vcpus: u32::MAX,
-            runtime_dir: path.clone(),
-            mux: path.clone(),
-            exec: path,
+            runtime_dir: path,
             console: false,
         };
         let order = ToWorker::Fork {

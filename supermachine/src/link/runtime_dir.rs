@@ -23,8 +23,8 @@ fn live() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// A private directory for one machine's sockets, removed on drop.
 ///
-/// Whoever uses it, embedder and worker, holds a shared lock on it. One that
-/// nobody has locked belonged to processes that were killed.
+/// Embedder and worker each hold a shared lock on it. A directory that nobody has
+/// locked belonged to processes that were killed.
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
@@ -212,7 +212,7 @@ pub fn lock_names() -> io::Result<NamesLock> {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         file.lock()?;
-        // Whoever had it removes it when done: then it keeps nobody else out.
+        // Its last holder removed it: the lock of a removed file keeps nobody out.
         let is_current = fs::symlink_metadata(&path)
             .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
         if is_current {

@@ -1,6 +1,7 @@
 //! How a pool is to be.
 
 use super::hooks::{Hooks, PoolHook};
+use super::turns::Turns;
 use super::{DEFAULT_POOL_MAX, Pool, Starter, Starters, budget};
 use crate::ends::Ends;
 use crate::limits::ACQUIRE_TIMEOUT;
@@ -20,6 +21,7 @@ pub struct PoolBuilder {
     restore_timeout: Option<Duration>,
     sizes: PoolConfig,
     prestart: usize,
+    max_computing: Option<usize>,
 }
 
 impl PoolBuilder {
@@ -38,6 +40,7 @@ impl PoolBuilder {
                 ..PoolConfig::default()
             },
             prestart: 1,
+            max_computing: None,
         }
     }
 
@@ -47,9 +50,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Most machines alive at any time; 8 if not set. On the software engine a busy
-    /// machine takes a processor of the host for each busy vCPU: eight of them on two
-    /// cores take four times as long, which time limits of commands should allow for.
+    /// Most machines alive at any time; 8 if not set. How many of them compute at once is
+    /// [`PoolBuilder::max_computing`]'s.
     pub fn max(mut self, max: usize) -> Self {
         self.sizes.max = max;
         self
@@ -109,6 +111,33 @@ impl PoolBuilder {
     pub fn restore_timeout(mut self, timeout: Duration) -> Self {
         self.restore_timeout = Some(timeout);
         self
+    }
+
+    /// How many machines compute at once. On the software engine a busy machine takes a
+    /// processor of the host for each of its vCPUs: eight of them on two cores would take
+    /// four times as long each, and a command with a limit of 5 s would miss it. If this
+    /// is not set it is the host's processors over the vCPUs of a machine there, one at
+    /// least, and without a limit on engines of hardware.
+    ///
+    /// It is for commands whose output is collected (`output`, `exec`, `run`): each waits
+    /// for its turn in the order in which they came, and its time limit begins with the
+    /// turn. A turn counts while the machine has something to compute, and for ten seconds
+    /// at most: what sleeps, or waits for something, holds nobody up.
+    pub fn max_computing(mut self, machines: usize) -> Self {
+        self.max_computing = Some(machines);
+        self
+    }
+
+    /// How many that is, for machines with so many vCPUs.
+    fn turns(&self, vcpus: u32) -> Turns {
+        match self.max_computing {
+            Some(most) => Turns::of_any_engine(most),
+            None => {
+                let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+                let each = usize::try_from(vcpus).unwrap_or(usize::MAX).max(1);
+                Turns::of_software(cpus / each)
+            }
+        }
     }
 
     /// Worker processes kept started beyond the machines there are, so that a
@@ -194,6 +223,8 @@ impl PoolBuilder {
             });
         }
         template.check_memory(&config)?;
+        let vcpus = config.vcpus.or(self.image.vcpus()).unwrap_or(1);
+        let turns = Arc::new(self.turns(vcpus));
         let checker = Arc::new(OnceLock::<Checker<Starters>>::new());
         let ended = Arc::clone(&checker);
         let ends = Ends::watch(move || ended.get().is_none_or(Checker::check))
@@ -206,6 +237,7 @@ impl PoolBuilder {
             prestart: self.prestart,
             resets: self.sizes.restore_on_release,
             hooks: self.hooks,
+            turns,
             spares: Mutex::default(),
             ends,
         });
@@ -241,6 +273,16 @@ mod tests {
             let builder = PoolBuilder::new(Image::bare()).acquire_timeout(for_ever);
             assert_eq!(sizes(builder).acquire_timeout, None);
         }
+    }
+
+    #[test]
+    fn as_many_machines_compute_as_the_host_has_processors_for() {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let builder = PoolBuilder::new(Image::bare());
+        assert_eq!(builder.turns(1).most(), cpus);
+        assert_eq!(builder.turns(16).most(), (cpus / 16).max(1));
+        assert_eq!(builder.turns(0).most(), cpus);
+        assert_eq!(builder.max_computing(5).turns(16).most(), 5);
     }
 
     #[test]

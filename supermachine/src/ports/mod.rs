@@ -9,8 +9,8 @@ mod relay;
 mod streams;
 mod udp;
 
-use crate::embedder::instance::Instance;
 use crate::exec::Liveness;
+use crate::link::sockets;
 use crate::running::RunningVm;
 use crate::{Error, Vm};
 use door::Door;
@@ -128,7 +128,7 @@ impl Way {
     }
 
     fn of_running(vm: &RunningVm, guest_port: u16) -> Result<Self, Error> {
-        let door = Door::new(vm.dir().join(Instance::EXEC), Arc::new(Seen(vm.clone())));
+        let door = Door::new(sockets::exec(vm.dir()), Arc::new(Seen(vm.clone())));
         Self::new(Arc::default(), door, guest_port)
     }
 
@@ -168,7 +168,7 @@ impl Liveness for Seen {
 }
 
 impl Vm {
-    /// Has a TCP port of the host's loopback interface lead to one of the guest, with or
+    /// Connects a TCP port of the host's loopback interface to one of the guest, with or
     /// without a network there, and whether the service listens on the guest's
     /// 127.0.0.1, `::1` or all addresses. With 0 the system chooses the host's port.
     ///
@@ -192,7 +192,7 @@ impl Vm {
         Way::of(self, guest_port)?.tcp(host)
     }
 
-    /// Has a UDP port of the host's loopback interface lead to one of the guest. Each
+    /// Connects a UDP port of the host's loopback interface to one of the guest. Each
     /// sender has a socket of its own in the guest, until it was silent for two minutes
     /// or 256 others came after it.
     ///
@@ -210,7 +210,7 @@ impl Vm {
         Way::of(self, guest_port)?.udp(host)
     }
 
-    /// Has a Unix socket of the host lead to a TCP port of the guest, as
+    /// Connects a Unix socket of the host to a TCP port of the guest, as
     /// [`Vm::expose_tcp`] does with a port. The socket is made, for this user alone, and
     /// removed when it is stopped.
     ///
@@ -226,7 +226,7 @@ impl Vm {
 }
 
 impl RunningVm {
-    /// Has a TCP port of the host's loopback interface lead to one of the guest, as
+    /// Connects a TCP port of the host's loopback interface to one of the guest, as
     /// [`Vm::expose_tcp`] does, for as long as this process wants.
     ///
     /// # Errors

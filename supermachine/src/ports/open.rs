@@ -1,11 +1,12 @@
 //! Which ports are open, and how they are closed.
 
+use crate::sync::lock;
 use crate::{Error, running};
 use rustix::event::{PollFd, PollFlags};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 /// Connections of a machine at a time, senders of datagrams included.
@@ -188,7 +189,7 @@ impl Drop for OwnPorts {
     }
 }
 
-/// Whoever has leased the machine opens ports in this time.
+/// The time in which one user of a pool has the machine, with its ports.
 #[derive(Debug)]
 pub struct Lease(Arc<Ports>);
 
@@ -231,8 +232,4 @@ impl Drop for Open {
 pub fn spawn(run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name("port".into());
     thread.stack_size(STACK_BYTES).spawn(run)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ const ROOM_BYTES: usize = 64 * 1024;
 /// Pieces in one direction before the other has its turn.
 const TURN: usize = 4;
 
-/// Whoever connected.
+/// A client of the host.
 #[derive(Debug)]
 pub enum Client {
     Tcp(TcpStream),

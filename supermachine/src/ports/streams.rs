@@ -117,7 +117,7 @@ impl Listener {
     }
 }
 
-/// Has a listener's connections lead to a service.
+/// Passes a listener's connections on to a service.
 pub fn serve(way: Way, listener: Listener, shown: String) -> Result<Open, Error> {
     let ports = way.ports.clone();
     let severed = ports.severed()?;

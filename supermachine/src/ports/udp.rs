@@ -38,7 +38,7 @@ pub fn bind(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), Error> {
     bind().map_err(taken(address))
 }
 
-/// Has a socket's datagrams lead to a service.
+/// Passes a socket's datagrams on to a service.
 pub fn serve(way: Way, socket: UdpSocket, shown: String) -> Result<Open, Error> {
     let ports = way.ports.clone();
     let severed = ports.severed()?;
@@ -54,7 +54,7 @@ pub fn serve(way: Way, socket: UdpSocket, shown: String) -> Result<Open, Error> 
     };
     ports.open(shown, move |stop| {
         port.take(&stop);
-        // Whoever stopped it may have the port at once.
+        // The port is free as soon as it is stopped.
         *port.answers.write().unwrap_or_else(PoisonError::into_inner) = None;
     })
 }

@@ -3,8 +3,8 @@
 mod ext4;
 mod store;
 
-use crate::Error;
 use crate::assets::volumes_dir;
+use crate::{Error, host};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -149,6 +149,66 @@ pub(crate) fn open_for_copy(
         }
         None => open(volumes, dir, slots, id),
     }
+}
+
+/// Disks for the copy of a machine that goes on with its volumes: what they held is in
+/// the snapshot's directory, and is copied once more for this machine alone.
+pub(crate) fn open_copies(
+    volumes: &[VolumeSpec],
+    snapshot: &Path,
+    slots: usize,
+) -> Result<Opened, Error> {
+    let store = VolumeStore::at(snapshot);
+    let mut opened = Opened::new();
+    for (number, volume) in volumes.iter().enumerate() {
+        let kept = snapshot.join(kept_name(number));
+        let failed = || Error::host("cannot copy the volume in", &kept);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let from = rustix::fs::open(&kept, flags, Mode::empty());
+        let copy = store.unnamed()?;
+        let copied = from
+            .map_err(Into::into)
+            .and_then(|from| host::copy_content(&File::from(from), &copy));
+        copied.map_err(failed())?;
+        opened.push((volume.name.clone(), copy));
+    }
+    for _ in volumes.len()..slots {
+        opened.push(empty()?);
+    }
+    Ok(opened)
+}
+
+/// The file for what a volume held, in the snapshot of a machine that is forked.
+fn kept_name(number: usize) -> String {
+    format!("volume-{number}")
+}
+
+/// Puts what volumes hold into a snapshot's directory, for [`open_copies`].
+#[cfg(feature = "cli")]
+pub(crate) fn keep(volumes: &[File], snapshot: &Path) -> Result<(), Error> {
+    for (number, volume) in volumes.iter().enumerate() {
+        let path = snapshot.join(kept_name(number));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let made = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
+        let copied = made
+            .map_err(Into::into)
+            .and_then(|to| host::copy_content(volume, &File::from(to)));
+        copied.map_err(Error::host("cannot copy a volume to", &path))?;
+    }
+    Ok(())
+}
+
+/// The files of volumes that a machine of this process has, to be read.
+#[cfg(feature = "cli")]
+pub(crate) fn open_to_read(volumes: &[VolumeSpec], dir: Option<&Path>) -> Result<Vec<File>, Error> {
+    let open = |volume: &VolumeSpec| {
+        let path = store(dir)?.inspect(&volume.name)?.path;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::empty());
+        let file = file.map_err(|error| Error::host("cannot read", &path)(error.into()))?;
+        Ok(File::from(file))
+    };
+    volumes.iter().map(open).collect()
 }
 
 /// A disk without content, which a copy of the machine has filled.

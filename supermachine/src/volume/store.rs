@@ -1,8 +1,8 @@
 //! A directory of volumes: for each a file, and beside it the word of who has it.
 //!
-//! Who has a volume holds a lock on its file, which the system ties to the open file:
-//! it ends with the last process that has that open. What is beside it says only whom
-//! to name in an error.
+//! A machine that has a volume holds a lock on its file, which the system ties to the
+//! open file: it ends with the last process that has that open. The file beside it only
+//! says whom to name in an error.
 
 use super::ext4::{self, Identity};
 use super::refused;
@@ -103,7 +103,7 @@ impl VolumeStore {
             };
             match self.inspect(name) {
                 Ok(volume) => found.push(volume),
-                // It was removed meanwhile, or it is none.
+                // It was removed meanwhile, or it is not a volume.
                 Err(Error::Volume { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -160,7 +160,7 @@ impl VolumeStore {
         for name in self.files()? {
             if name.starts_with(UNFINISHED) {
                 let path = self.dir.join(&name);
-                // Who makes it has it locked.
+                // Its maker has it locked.
                 if let Ok(file) = File::open(&path)
                     && file.try_lock().is_ok()
                 {
@@ -267,7 +267,7 @@ impl VolumeStore {
         }
     }
 
-    /// Has nobody else have the volume from here on. Its last machine may be ending.
+    /// Locks the volume against other machines. Its last machine may be ending.
     fn lock(&self, file: &File, name: &str) -> Result<(), Error> {
         let deadline = Deadline::within(VOLUME_LOCK_TIMEOUT);
         loop {
@@ -479,7 +479,7 @@ mod tests {
         assert!(matches!(again, Error::VolumeInUse { .. }), "{again:?}");
         assert!(store.inspect("data").unwrap().in_use_by.is_some());
         assert_eq!(store.prune(true).unwrap(), [""; 0]);
-        // Whoever has the file has the volume, the first or not.
+        // Any process that has the file open has the volume.
         let passed_on = held.try_clone().unwrap();
         drop(held);
         assert!(problem(store.remove("data")).contains("in use"));

@@ -3,7 +3,7 @@
 use super::flows::FlowLog;
 use super::network;
 use crate::host;
-use crate::link::protocol::Mount;
+use crate::link::protocol::{Mount, files_of_a_birth};
 use net::policy::Policy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use snapshot::OpenFiles;
@@ -31,6 +31,8 @@ pub struct Given {
     pub volumes: Vec<Volume>,
     /// What its guest may reach, if it has a network interface.
     pub network: Option<Policy>,
+    /// Secrets for hosts that it reaches.
+    pub secrets: Option<Box<broker::Orders>>,
     /// What became of its flows.
     pub flows: Arc<FlowLog>,
 }
@@ -39,7 +41,11 @@ impl Given {
     /// The network interface, if there is one: it serves one machine.
     pub fn interface(&self) -> Option<Network> {
         let policy = self.network.clone()?;
-        Some(network::interface(policy, &self.flows))
+        Some(network::interface(
+            policy,
+            self.secrets.as_deref(),
+            &self.flows,
+        ))
     }
 
     /// What a child of this process has the same: a log of its own.
@@ -51,10 +57,14 @@ impl Given {
     }
 
     /// For a child of this process, which has the parent's volumes no more: they are
-    /// these of its `files`, after the first.
+    /// these of its `files`, after those that each child has.
     pub fn give_own_volumes(&mut self, files: &[OwnedFd]) {
         let mut own = Vec::new();
-        for (volume, file) in self.volumes.iter().zip(files.iter().skip(1)) {
+        for (volume, file) in self
+            .volumes
+            .iter()
+            .zip(files.iter().skip(files_of_a_birth(0)))
+        {
             let name = volume.file.name();
             // Without it the machine is refused for having other disks.
             if let Ok(file) = file.try_clone() {

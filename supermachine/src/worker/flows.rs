@@ -4,11 +4,12 @@ use crate::link::monitor::Flows;
 use crate::network::NetworkFlow;
 use crate::running::unix_ms;
 use crate::stats::NetworkStats;
+use crate::sync::lock;
 use net::driver::Log;
 use net::{Counters, FlowRecord};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// Flows that are kept.
 const MOST_KEPT: usize = 4096;
@@ -103,10 +104,6 @@ impl FlowLog {
             lost_datagrams: counters.lost_messages,
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

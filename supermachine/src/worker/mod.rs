@@ -14,7 +14,8 @@ mod served;
 
 use crate::error::with_causes;
 use crate::link::protocol::{FromWorker, ToWorker, VERSION, check_version, receive, send};
-use crate::link::runtime_dir;
+use crate::link::sockets::Sockets;
+use crate::link::{passing, runtime_dir};
 use crate::{Engine, VmEventKind, log, spans};
 use monitor::News;
 use served::Served;
@@ -81,18 +82,24 @@ pub(crate) fn serve(control: &UnixStream) -> io::Result<()> {
         None => return Ok(()),
         Some(_) => return Err(io::Error::other("the first message was no hello")),
     }
-    let setup = match receive::<ToWorker>(control)? {
-        Some(ToWorker::Prepare(setup)) => setup,
-        Some(ToWorker::Identify(engine)) => return identify(&replies, engine),
-        None | Some(ToWorker::Stop) => return Ok(()),
-        Some(_) => return Err(io::Error::other("the second message was no preparation")),
+    let order = match receive::<ToWorker>(control)? {
+        Some(order) => order,
+        None => return Ok(()),
     };
+    let files = passing::take(control, order.files())?;
+    let setup = match order {
+        ToWorker::Prepare(setup) => setup,
+        ToWorker::Identify(engine) => return identify(&replies, engine),
+        ToWorker::Stop => return Ok(()),
+        _ => return Err(io::Error::other("the second message was no preparation")),
+    };
+    let Sockets { mux, exec, monitor } = Sockets::of(files)?;
     // Held against the sweep of other processes, and removed at the end: the
     // embedder may be gone by then.
     let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
     let _machine = spans::machine(&setup.runtime_dir, None).entered();
-    let mut served = Served::new(replies, &setup)?;
-    let result = match served.prepare(&setup) {
+    let mut served = Served::new(replies, &setup, monitor)?;
+    let result = match served.prepare(&setup, mux, exec) {
         Ok(engine) => say(&served.replies, &FromWorker::Prepared { engine })
             .and_then(|()| served.serve(control)),
         Err(error) => served.refuse(&error),

@@ -2,14 +2,13 @@
 
 use crate::deadline::{Deadline, Timed};
 use crate::limits::GLANCE_TIMEOUT;
-use crate::link::monitor::{Answer, Question, socket};
+use crate::link::monitor::{Answer, Question};
 use crate::link::protocol;
 use crate::{VmEvent, VmEventKind};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -118,8 +117,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        let listener = UnixListener::bind(socket(dir))?;
+    /// Of a socket that listens.
+    pub fn of(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
@@ -137,7 +136,7 @@ impl Monitor {
             let ready = match self.wait(control, &listeners, deadline) {
                 Ok(Some(ready)) => ready,
                 Ok(None) => return Turn::Quiet,
-                // Whoever reads the order learns what is wrong.
+                // Reading the order tells what is wrong.
                 Err(_) => return Turn::Order,
             };
             let mut ready = ready.into_iter();
@@ -202,7 +201,7 @@ impl Monitor {
     }
 
     fn let_in(&mut self, listeners: usize) {
-        // Whoever comes when there is no room is let in and out again.
+        // A visitor for whom there is no room is let in and out again.
         let Ok((stream, _)) = self.listener.accept() else {
             return;
         };
@@ -219,6 +218,7 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::monitor::socket;
     use crate::link::runtime_dir::RuntimeDir;
 
     /// Longer than any of this takes on a busy host.
@@ -235,7 +235,7 @@ mod tests {
         let dir = RuntimeDir::create().unwrap();
         let (owner, control) = UnixStream::pair().unwrap();
         Place {
-            monitor: Monitor::open(dir.path()).unwrap(),
+            monitor: Monitor::of(UnixListener::bind(socket(dir.path())).unwrap()).unwrap(),
             dir,
             control,
             owner,

@@ -1,9 +1,10 @@
 //! The guest's network interface, and the sockets of this process that it leads to.
 
 use super::flows::FlowLog;
-use net::driver::{Network, Port};
+use broker::Orders;
+use net::driver::{Handed, Network, Port};
 use net::policy::Policy;
-use net::{Addresses, Config, Frame, Offloads};
+use net::{Addresses, Config, Frame, Offloads, SecretsUse};
 use std::sync::{Arc, OnceLock, Weak};
 use vmm_core::network::{
     NetBackend, NetConfig, NetFrame, NetOffloads, NetPort, NetSegmentation, NetSent,
@@ -15,13 +16,28 @@ const MTU: u16 = 1500;
 
 /// An interface for a guest that may reach what `policy` says; `log` is told what
 /// becomes of its flows.
-pub fn interface(policy: Policy, log: &Arc<FlowLog>) -> vmm_core::Network {
+pub fn interface(
+    policy: Policy,
+    secrets: Option<&Orders>,
+    log: &Arc<FlowLog>,
+) -> vmm_core::Network {
     let mac = Addresses::default().guest_mac;
     let mut config = Config::new(policy);
     // Init gives it one. In a snapshot of before it did, programs fall back at once.
     config.has_ipv6 = true;
+    if let Some(orders) = secrets {
+        let hosts = orders.hosts();
+        config.brokered = hosts
+            .map(|host| (host.name().to_owned(), host.port()))
+            .collect();
+    }
+    let network = Network::logged(config, log.clone());
+    // Without a broker connections to those hosts are ended.
+    if let Some(broker) = secrets.and_then(|orders| broker::Broker::new(orders.clone()).ok()) {
+        network.serve_by(Arc::new(Brokered(broker)));
+    }
     let backend = Arc::new(Backend {
-        network: Network::logged(config, log.clone()),
+        network,
         cable: OnceLock::new(),
     });
     let counted = Arc::downgrade(&backend);
@@ -29,6 +45,29 @@ pub fn interface(policy: Policy, log: &Arc<FlowLog>) -> vmm_core::Network {
     vmm_core::Network {
         config: NetConfig { mac, mtu: MTU },
         backend,
+    }
+}
+
+/// Who serves connections to hosts of secrets.
+struct Brokered(broker::Broker);
+
+impl net::driver::Broker for Brokered {
+    fn take(&self, handed: Handed) {
+        let outcome = handed.outcome;
+        self.0.serve(broker::Connection {
+            guest: handed.guest,
+            host: handed.host,
+            name: handed.name,
+            port: handed.port,
+            begun: handed.begun,
+            done: Box::new(move |report| {
+                outcome.report(SecretsUse {
+                    used: report.used,
+                    misplaced: report.misplaced,
+                    refused: report.refusal.map(|refusal| refusal.as_str().to_owned()),
+                });
+            }),
+        });
     }
 }
 

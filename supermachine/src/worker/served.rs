@@ -12,14 +12,15 @@ use crate::error::with_causes;
 use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
     Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker,
-    VERSION, receive,
+    VERSION, files_of_a_birth, receive,
 };
-use crate::link::{passing, runtime_dir};
+use crate::link::sockets::Sockets;
+use crate::link::{passing, runtime_dir, sockets};
 use crate::spans;
 use snapshot::{Inspection, WorkingSet, Written};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -29,7 +30,7 @@ use vmm_core::machine::{
     ForkedMachine, MachineError, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine,
     SavedMachine, Standstill,
 };
-use vmm_core::spec::DEFAULT_CMDLINE;
+use vmm_core::spec::{DEFAULT_CMDLINE, VsockSocket};
 use vmm_core::{Endpoints, MachineSpec};
 
 /// A worker between two orders.
@@ -63,10 +64,14 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(replies: Arc<Mutex<UnixStream>>, setup: &Setup) -> io::Result<Self> {
+    pub(super) fn new(
+        replies: Arc<Mutex<UnixStream>>,
+        setup: &Setup,
+        monitor: UnixListener,
+    ) -> io::Result<Self> {
         Ok(Self {
             replies,
-            monitor: Monitor::open(&setup.runtime_dir)?,
+            monitor: Monitor::of(monitor)?,
             identity: None,
             runtime_dir: setup.runtime_dir.clone(),
             prepared: None,
@@ -84,7 +89,7 @@ impl Served {
         })
     }
 
-    /// Whoever is told what happens to the machine.
+    /// Those who are told what happens to the machine.
     pub(super) fn news(&self) -> &News {
         &self.monitor.news
     }
@@ -157,7 +162,8 @@ impl Served {
                     return Err(Refusal::Untimely("fork with other volumes"));
                 }
                 let mut files = files.into_iter();
-                let files = std::iter::repeat_with(|| files.by_ref().take(1 + volumes).collect());
+                let each = files_of_a_birth(volumes);
+                let files = std::iter::repeat_with(|| files.by_ref().take(each).collect());
                 self.births.extend(births.into_iter().zip(files));
                 match more {
                     true => Ok(FromWorker::Noted),
@@ -221,7 +227,12 @@ impl Served {
         say(&self.replies, &message)
     }
 
-    pub(super) fn prepare(&mut self, setup: &Setup) -> Result<String, Refusal> {
+    pub(super) fn prepare(
+        &mut self,
+        setup: &Setup,
+        mux: UnixListener,
+        exec: UnixListener,
+    ) -> Result<String, Refusal> {
         let listener: Option<Box<dyn Write + Send>> = if setup.console {
             Some(Box::new(io::stderr()))
         } else {
@@ -230,8 +241,9 @@ impl Served {
         let console = Some(Box::new(OomWatch::new(listener, self.news().clone())) as _);
         let options = PrepareOptions {
             endpoints: Endpoints {
-                mux: Some(setup.mux.clone()),
-                exec: Some(setup.exec.clone()),
+                mux: Some(VsockSocket::Open(mux.into())),
+                stem: Some(sockets::stem(&setup.runtime_dir)),
+                exec: Some(VsockSocket::Open(exec.into())),
                 ..Endpoints::default()
             },
             console,
@@ -258,6 +270,7 @@ impl Served {
         let initrd = files.next();
         self.given.layers = files.collect();
         self.given.network = boot.network.clone();
+        self.given.secrets = boot.secrets.clone();
         let spec = MachineSpec {
             initrd,
             cmdline: format!("{DEFAULT_CMDLINE} {}", boot.cmdline),
@@ -290,6 +303,7 @@ impl Served {
         let files = files::named(&restore.files, files);
         self.given.layers = files::among(&files, &restore.layers)?;
         self.given.network = restore.network.clone();
+        self.given.secrets = restore.secrets.clone();
         let path = Path::new(&restore.snapshot);
         let snapshot = Inspection::of_open(files, path)?.admit(&here)?;
         let saved = SavedMachine::decode(snapshot.state())?;
@@ -447,7 +461,9 @@ impl Served {
             return Ok(None);
         }
         machine.pause()?;
-        let copies = births.iter().map(|(_, files)| files.get(1..));
+        let copies = births
+            .iter()
+            .map(|(_, files)| files.get(files_of_a_birth(0)..));
         let copied = copies
             .flatten()
             .try_for_each(|copies| files::copy_volumes(&self.given.volumes, copies));
@@ -514,15 +530,21 @@ impl Served {
 /// The life of a forked worker; its exit status.
 pub(super) fn be_born(setup: &Setup, files: &[OwnedFd], given: Given, forked: ForkedMachine) -> u8 {
     let live = || {
-        let control = files.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let (control, files) = files.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let control = UnixStream::from(control.try_clone()?);
+        let sockets: io::Result<Vec<OwnedFd>> = files
+            .iter()
+            .take(sockets::COUNT)
+            .map(OwnedFd::try_clone)
+            .collect();
+        let Sockets { mux, exec, monitor } = Sockets::of(sockets?)?;
         let replies = Arc::new(Mutex::new(control.try_clone()?));
         say(&replies, &FromWorker::Hello { version: VERSION })?;
         let _lock = runtime_dir::occupy(&setup.runtime_dir)?;
         let _machine = spans::machine(&setup.runtime_dir, None).entered();
-        let mut served = Served::new(replies, setup)?;
+        let mut served = Served::new(replies, setup, monitor)?;
         served.given = given.of_child();
-        let born = served.prepare(setup).and_then(|engine| {
+        let born = served.prepare(setup, mux, exec).and_then(|engine| {
             let pid = std::process::id();
             say(&served.replies, &FromWorker::Born { pid, engine })?;
             let restored = served.adopt(forked)?;

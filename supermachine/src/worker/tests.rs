@@ -54,8 +54,6 @@ fn restored(snapshot: &Path) -> FromWorker {
         tier: Tier::Auto,
         vcpus: 0,
         runtime_dir: dir.path().to_owned(),
-        mux: dir.path().join("mux"),
-        exec: dir.path().join("exec"),
         console: false,
     };
     let found = Store::inspect_path(snapshot).unwrap();
@@ -71,14 +69,13 @@ fn restored(snapshot: &Path) -> FromWorker {
         vcpus: 0,
         memory_mib: 0,
         network: None,
+        secrets: None,
     };
-    for order in [
-        ToWorker::Hello { version: VERSION },
-        ToWorker::Prepare(Box::new(setup)),
-        ToWorker::Restore(Box::new(restore)),
-    ] {
-        send(&ours, &order).unwrap();
-    }
+    let sockets = Sockets::make(dir.path()).unwrap();
+    send(&ours, &ToWorker::Hello { version: VERSION }).unwrap();
+    send(&ours, &ToWorker::Prepare(Box::new(setup))).unwrap();
+    passing::pass(&ours, &sockets.descriptors()).unwrap();
+    send(&ours, &ToWorker::Restore(Box::new(restore))).unwrap();
     passing::pass(&ours, &passing::descriptors(&open)).unwrap();
     let said = || receive::<FromWorker>(&ours).unwrap().unwrap();
     assert_eq!(said(), FromWorker::Hello { version: VERSION });

@@ -221,7 +221,7 @@ pub trait Vcpu {
     /// same value for all vCPUs.
     fn load(&mut self, state: &VcpuState, counter: u64) -> Result<(), EngineError>;
 
-    /// Has the guest's counter be `guest` when the engine's
+    /// Sets the guest's counter so that it is `guest` when the engine's
     /// [counter](DynVm::counter) is `counter`, and changes nothing else: for a
     /// vCPU that is off, which must agree with the others once it is on.
     fn set_counter(&mut self, guest: u64, counter: u64) -> Result<(), EngineError>;

@@ -241,13 +241,14 @@ pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>
 }
 
 fn vsock_config(endpoints: &Endpoints) -> VsockConfig {
-    let listeners = endpoints.exec.iter().map(|path| VsockListener {
-        path: path.clone(),
+    let listeners = endpoints.exec.iter().map(|socket| VsockListener {
+        socket: socket.clone(),
         guest_port: endpoints.exec_guest_port,
     });
     VsockConfig {
         guest_cid: GUEST_CID,
         mux: endpoints.mux.clone(),
+        stem: endpoints.stem.clone(),
         listeners: listeners.collect(),
         privileged_ports: vec![AGENT_HOST_PORT],
     }

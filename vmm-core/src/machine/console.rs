@@ -52,7 +52,7 @@ pub(super) struct ConsoleSink {
 impl Write for ConsoleSink {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.tail.push(data);
-        // A listener that went away is none of the guest's business.
+        // That a listener went away does not concern the guest.
         if let Some(listener) = &mut self.listener
             && listener.write_all(data).is_err()
         {

@@ -201,8 +201,8 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Has resting vCPUs of a paused machine each do a task, by index, and
-    /// waits for all; `None` if they take longer than `timeout` or the machine
+    /// Gives each resting vCPU of a paused machine a task, by index, and waits
+    /// for all; `None` if they take longer than `timeout` or the machine
     /// has ended.
     pub(super) fn perform(
         &self,
@@ -253,7 +253,7 @@ impl Control {
         }
     }
 
-    /// Has all vCPUs of a paused machine run that are off, as they are: their
+    /// Lets all vCPUs of a paused machine run, those that are off included: their
     /// engine knows which of them are on.
     pub(super) fn run_all(&self) {
         for cpu in &mut self.lock().cpus {

@@ -1,10 +1,12 @@
 //! Fuzz logic over states that are damaged, but have good checksums.
 
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use devices::MmioDevice;
 use devices::virtio::mmio::VirtioMmio;
+use devices::virtio::net::{NetBackend, NetConfig, NetFrame, NetPort};
 use snapshot::{RamMapping, Scope, Section, SectionKind, StateFile, StateWriter};
 use vm_memory::VolatileMemory;
 
@@ -15,7 +17,7 @@ use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
 use crate::fuzzing::Input;
 use crate::memory::GuestMemory;
-use crate::spec::HostFile;
+use crate::spec::{Network, Owner, Share, SymlinkPolicy};
 
 pub(super) const RAM_BYTES: u64 = 16 << 20;
 /// Where the guest's program is, behind the rings of its devices.
@@ -106,19 +108,93 @@ fn prepared() -> PreparedMachine {
     PreparedMachine::new(&TableEngine::software(), options).expect("the software engine is there")
 }
 
-/// Any file is a disk that can be read.
-pub(super) fn disk() -> HostFile {
-    std::env::current_exe().unwrap_or_default().into()
+/// What the machines here have of the host: any file is a disk that can be read, and any
+/// directory can be mounted.
+pub(super) fn options() -> RestoreOptions {
+    let program = std::env::current_exe().unwrap_or_default();
+    let directory = program.parent().unwrap_or(Path::new("/"));
+    RestoreOptions {
+        disks: vec![(&*program).into()],
+        shares: vec![share(directory)],
+        network: Some(network()),
+        ..RestoreOptions::default()
+    }
+}
+
+/// Bytes of the frames that a [`Peer`] gives.
+pub(super) const FRAME_BYTES: usize = 1700;
+
+/// Takes each frame, and gives one as often as there is room.
+#[derive(Default)]
+struct Peer(OnceLock<Weak<dyn NetPort>>);
+
+impl NetBackend for Peer {
+    fn attach(&self, port: Weak<dyn NetPort>) {
+        let _ = self.0.set(port);
+    }
+
+    fn wake(&self) {
+        let Some(port) = self.0.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        while port.take(&mut Vec::new()).is_some() {}
+        while port.give(&NetFrame {
+            parts: [&[1; FRAME_BYTES], &[], &[]],
+            checksum: None,
+            segmentation: None,
+        }) {}
+        port.flush();
+    }
+
+    fn is_active(&self) -> bool {
+        false
+    }
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
+/// A network interface whose other end takes and gives all it can.
+pub(super) fn network() -> Network {
+    Network {
+        config: NetConfig {
+            mac: [2, 0, 0, 0, 0, 2],
+            mtu: 1500,
+        },
+        backend: Arc::new(Peer::default()),
+    }
+}
+
+/// A directory that a guest can mount.
+pub(super) fn share(directory: &Path) -> Share {
+    Share {
+        directory: directory.into(),
+        tag: "share".into(),
+        read_only: true,
+        symlinks: SymlinkPolicy::default(),
+        owner: Owner::default(),
+    }
 }
 
 /// A machine with a driver for each device, that has run.
 pub(super) fn good() -> Result<SavedMachine, super::MachineError> {
     let mut prepared = prepared();
     prepared.create_vcpus(2)?;
-    let disks = super::assembly::open_disks(&[disk()], &[])?;
+    let options = options();
+    let others = super::assembly::open_others(
+        &options.disks,
+        &[],
+        &options.shares,
+        options.network.as_ref(),
+    )?;
     let memory = GuestMemory::allocate(layout::RAM, RAM_BYTES)?;
     write_program(memory.host());
-    let machine = prepared.assemble(memory, disks, VCPUS)?;
+    let machine = prepared.assemble(memory, others, VCPUS)?;
     if let Some(parts) = &*machine.parts() {
         for (slot, device) in (0..).zip(&parts.devices.virtio) {
             drive(device, slot);
@@ -252,11 +328,7 @@ pub fn fuzz_saved_machine(data: &[u8]) {
     };
     let ram = RamMapping::anonymous(RAM_BYTES).expect("there is memory");
     write_program(&ram);
-    let options = RestoreOptions {
-        disks: vec![disk()],
-        ..RestoreOptions::default()
-    };
-    let restored = prepared().restore_over(RAM_BYTES, || Ok(ram), &saved, &options);
+    let restored = prepared().restore_over(RAM_BYTES, || Ok(ram), &saved, &options());
     match restored {
         Ok((machine, _)) => run(&machine),
         Err(error) => assert!(changes > 0, "{error}"),

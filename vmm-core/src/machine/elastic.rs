@@ -141,8 +141,8 @@ impl RunningMachine {
             .saturating_add(balance.added_bytes)
     }
 
-    /// Has the guest have `bytes` of memory: its balloon takes what is too
-    /// much, and what is missing is added in units of [`ADDED_UNIT_BYTES`], as
+    /// Gives the guest `bytes` of memory: its balloon takes what is too much,
+    /// and what is missing is added in units of [`ADDED_UNIT_BYTES`], as
     /// far as the machine was made with room for it and within
     /// [`memory_range`]. Waits until the guest is through.
     pub fn set_memory(

@@ -4,23 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::testing::{Buffer, CountingIrq, Driver, DriverQueue};
 use devices::virtio::mmio::VirtioMmio;
-use devices::virtio::net::{NetBackend, NetConfig, NetFrame, NetPort};
 use devices::{GuestRam, MmioDevice};
 use snapshot::{Description, EngineId, Stamp, Store, SystemFiles, Written};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::Power;
+use super::damaged::{FRAME_BYTES, network, share};
 use super::{MachineError, PrepareOptions, PreparedMachine, RestoreOptions, RunningMachine};
 use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
 use crate::hypervisor::Architecture as Guests;
 use crate::memory::GuestMemory;
-use crate::spec::{Network, Owner, Share, SymlinkPolicy};
 
 const RAM_BYTES: u64 = 16 << 20;
 const ENTRY: u64 = layout::RAM + (1 << 20);
@@ -160,62 +159,8 @@ const FRAME: [(u64, u32); 2] = [
     (ANSWERS + 26 * 0x4_0000 + 0xf00, 1000),
     (ANSWERS + 26 * 0x4_0000 + 0x7e00, 1000),
 ];
-const FRAME_BYTES: usize = 1700;
 /// What of the frame and its header is in the second.
 const REST_BYTES: u64 = FRAME_BYTES as u64 + 12 - 1000;
-
-/// Takes each frame, and gives one as often as there is room.
-#[derive(Default)]
-struct Peer(OnceLock<Weak<dyn NetPort>>);
-
-impl NetBackend for Peer {
-    fn attach(&self, port: Weak<dyn NetPort>) {
-        assert!(self.0.set(port).is_ok());
-    }
-
-    fn wake(&self) {
-        let port = self.0.get().and_then(Weak::upgrade).unwrap();
-        while port.take(&mut Vec::new()).is_some() {}
-        while port.give(&NetFrame {
-            parts: [&[1; FRAME_BYTES], &[], &[]],
-            checksum: None,
-            segmentation: None,
-        }) {}
-        port.flush();
-    }
-
-    fn is_active(&self) -> bool {
-        false
-    }
-
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn restore(&self, _: &[u8]) -> bool {
-        true
-    }
-}
-
-fn network() -> Network {
-    Network {
-        config: NetConfig {
-            mac: [2, 0, 0, 0, 0, 2],
-            mtu: 1500,
-        },
-        backend: Arc::new(Peer::default()),
-    }
-}
-
-fn share(disk: &Path) -> Share {
-    Share {
-        directory: disk.parent().unwrap().into(),
-        tag: "share".into(),
-        read_only: true,
-        symlinks: SymlinkPolicy::default(),
-        owner: Owner::default(),
-    }
-}
 
 fn transports(machine: &RunningMachine) -> (Vec<Arc<VirtioMmio>>, GuestRam) {
     let parts = machine.parts();
@@ -235,8 +180,12 @@ fn prepared() -> PreparedMachine {
 fn original(disk: &Path) -> (RunningMachine, Vec<Vec<DriverQueue>>) {
     let mut prepared = prepared();
     prepared.create_vcpus(1).unwrap();
-    let others =
-        super::assembly::open_others(&[disk.into()], &[], &[share(disk)], Some(&network()));
+    let others = super::assembly::open_others(
+        &[disk.into()],
+        &[],
+        &[share(disk.parent().unwrap())],
+        Some(&network()),
+    );
     let memory = GuestMemory::allocate(layout::RAM, RAM_BYTES).unwrap();
     let ram = memory.ram().clone();
     let background = vec![BACKGROUND; usize::try_from(RAM_BYTES).unwrap()];
@@ -307,7 +256,7 @@ fn wait(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Has every device of a copy write; the pages that they must have changed.
+/// Makes every device of a copy write; the pages that they must have changed.
 fn use_devices(machine: &RunningMachine, queues: &[Vec<DriverQueue>]) -> Vec<u64> {
     let (devices, ram) = transports(machine);
     let here = |queue: &DriverQueue| queue.in_ram(ram.clone());
@@ -395,7 +344,7 @@ fn a_reset_brings_back_every_page_that_any_device_wrote() {
     let saved = super::SavedMachine::decode(snapshot.state()).unwrap();
     let options = RestoreOptions {
         disks: vec![disk.as_path().into()],
-        shares: vec![share(&disk)],
+        shares: vec![share(&base)],
         network: Some(network()),
         ..RestoreOptions::default()
     };

@@ -4,7 +4,7 @@ use hvf::sys::{Return, VcpuConfig, VcpuExit, VcpuId};
 use snapshot::RamMapping;
 
 use super::damaged::{self, RAM_BYTES};
-use super::{MachineError, PrepareOptions, PreparedMachine, RestoreOptions, SavedMachine};
+use super::{MachineError, PrepareOptions, PreparedMachine, SavedMachine};
 use crate::backend::table::TableEngine;
 use devices::virtio::RestoreError;
 
@@ -19,12 +19,8 @@ fn refused(saved: &SavedMachine) -> MachineError {
         ..softhv::api()
     });
     let prepared = PreparedMachine::new(&engine, PrepareOptions::default()).unwrap();
-    let options = RestoreOptions {
-        disks: vec![damaged::disk()],
-        ..RestoreOptions::default()
-    };
     let map = || Ok(RamMapping::anonymous(RAM_BYTES).unwrap());
-    let outcome = prepared.restore_over(RAM_BYTES, map, saved, &options);
+    let outcome = prepared.restore_over(RAM_BYTES, map, saved, &damaged::options());
     outcome.map(|_| ()).unwrap_err()
 }
 

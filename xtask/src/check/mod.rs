@@ -40,6 +40,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         "supermachine",
         4,
         &[
+            "supermachine-broker",
             "supermachine-codesign",
             "supermachine-exec-proto",
             "supermachine-kernel",

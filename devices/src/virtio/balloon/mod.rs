@@ -143,7 +143,7 @@ impl Server for Pages {
     }
 
     fn reset(&mut self) {
-        // Whoever drives it next knows of no page that was given up.
+        // The next driver knows of no page that was given up.
         self.state.actual_pages = 0;
     }
 

@@ -294,7 +294,7 @@ impl<M: DeviceMemory> Workers<M> {
         Ok(())
     }
 
-    /// Has somebody look at the queues.
+    /// Wakes a thread to look at the queues.
     pub(super) fn wake(&self) {
         let mut state = self.shared.lock();
         if state.active.is_none() || state.paused || !state.serve_cached(&self.shared.disk) {

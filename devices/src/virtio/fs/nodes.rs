@@ -182,7 +182,7 @@ impl Nodes {
         Ok((self.get(directory)?.identity, steps))
     }
 
-    /// Notes that a node was opened; false if it is none.
+    /// Notes that a node was opened; false if there is no such node.
     pub fn opened(&mut self, number: u64, handle: u64) {
         if let Some(node) = self.by_number.get_mut(&number) {
             node.handles.push(handle);

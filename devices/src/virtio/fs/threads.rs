@@ -245,7 +245,7 @@ impl<M: DeviceMemory> Threads<M> {
         Ok(())
     }
 
-    /// Has somebody look at the queues.
+    /// Wakes a thread to look at the queues.
     pub(super) fn wake(&self) {
         let mut state = self.shared.lock();
         if state.active.is_none() || state.paused {

@@ -124,7 +124,7 @@ impl<M: DeviceMemory> VirtioMmio<M> {
         self.take_over(&mut regs, restored, state)
     }
 
-    /// Has the device leave guest RAM and its interrupt alone once what it
+    /// Makes the device leave guest RAM and its interrupt alone once what it
     /// works on is done, so that both can be saved or replaced. The caller
     /// has stopped the vCPUs.
     pub fn pause(&self) {

@@ -23,7 +23,7 @@ fn windowed(ram: GuestRam) -> Arc<ProbedMemory> {
 fn answered(rig: &mut Rig<ProbedMemory>, queue: usize) {
     rig.driver.notify(u32::try_from(queue).unwrap());
     rig.driver.wait_used(queue);
-    // Whoever else was woken has looked at the queue by now.
+    // Other threads that were woken have looked at the queue by now.
     rig.driver.device.pause();
     rig.driver.device.resume();
 }
@@ -107,7 +107,7 @@ fn buffers_may_be_in_a_window_beside_ram() {
     }
 }
 
-/// Has the driver start again with whole rings.
+/// Starts the driver again with whole rings.
 fn start_again(rig: &mut Rig<ProbedMemory>) {
     let sizes = vec![QUEUE; rig.driver.queues.len()];
     let (device, irq) = (rig.driver.device.clone(), rig.driver.irq.clone());

@@ -113,8 +113,7 @@ impl<M: DeviceMemory> Rig<M> {
         self.ram.write_slice(bytes, GuestAddress(addr)).unwrap();
     }
 
-    /// Has whatever was left be done that is not done on the notifying thread: of
-    /// devices that the driver need not ask again.
+    /// Does what a device left over and the driver need not ask for again.
     fn go_on(&self) {
         self.driver.acknowledge();
         if let Some(station) = &self.station {

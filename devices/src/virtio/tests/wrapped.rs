@@ -4,7 +4,7 @@ use super::*;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Has both sides of all queues go on as after `position` requests.
+/// Moves both sides of all queues to where they are after `position` requests.
 fn move_to(rig: &mut Rig, position: u16) {
     rig.driver.device.pause();
     let mut state = rig.driver.device.state();

@@ -1,8 +1,8 @@
 //! Flow control (virtio 1.2 §5.10.6.3): all counters are modulo 2³².
 
 /// Bytes the guest may have on the way to a host reader that does not read;
-/// our `buf_alloc`.
-pub(super) const BUFFER_BYTES: u32 = 128 << 10;
+/// our `buf_alloc`. A stream hears of room four times for so many bytes.
+pub(super) const BUFFER_BYTES: u32 = 256 << 10;
 
 /// What the guest may send to us.
 #[derive(Debug, Clone, Copy, Default)]

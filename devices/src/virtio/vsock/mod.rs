@@ -1,21 +1,22 @@
 //! Socket device (virtio 1.2 §5.10) whose host side is Unix sockets.
 //!
 //! Three ways connect the two sides:
-//! - a [`VsockListener`] bridges every client of its path to one guest port;
-//! - a client of the mux path writes `CONNECT <port>\n` and reads
+//! - a [`VsockListener`] bridges every client of its socket to one guest port;
+//! - a client of the mux socket writes `CONNECT <port>\n` and reads
 //!   `OK <host port>\n` once the guest accepted; if the guest refuses, the
 //!   client's connection is closed;
 //! - a guest that connects to the host (context id 2) on port P reaches the
-//!   Unix socket at `<mux>_<P>`, or gets a reset. Where P is one of
+//!   Unix socket at `<stem>_<P>`, or gets a reset. Where P is one of
 //!   [`VsockConfig::privileged_ports`], a reset is all that a guest port above
 //!   [`LAST_PRIVILEGED_PORT`] gets.
 //!
 //! Clients that come before the guest's driver is ready wait in the listening
 //! sockets' backlogs (128 each). At most [`MAX_CONNECTIONS`] exist at a time,
-//! each holding at most 128 KiB for a slow reader, all together at most
+//! each holding at most 256 KiB for a slow reader, all together at most
 //! [`MAX_BUFFERED_BYTES`]. [`RESERVED_CONNECTIONS`] of them are kept for what
 //! the host opens and for privileged ports.
 
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,11 +58,40 @@ const MIN_GUEST_CID: u64 = 3;
 /// of `net/vmw_vsock/af_vsock.c`), and gives no such port unasked.
 pub const LAST_PRIVILEGED_PORT: u32 = 1023;
 
-/// A path whose clients are bridged to one port of the guest.
+/// Where clients of the host come in.
+#[derive(Debug, Clone)]
+pub enum VsockSocket {
+    /// A path to listen at, which must not exist. It is removed with the device.
+    Path(PathBuf),
+    /// A socket that listens already. Its path is left to whoever made it, with
+    /// [`VsockSocket::listen`] or in another way: a backlog longer than that gives is
+    /// not emptied by a reset.
+    Open(Arc<UnixListener>),
+}
+
+impl PartialEq for VsockSocket {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Path(one), Self::Path(other)) => one == other,
+            (Self::Open(one), Self::Open(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for VsockSocket {}
+
+impl<P: Into<PathBuf>> From<P> for VsockSocket {
+    fn from(path: P) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+/// A socket whose clients are bridged to one port of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VsockListener {
-    /// Where to listen; must not exist. Removed with the device.
-    pub path: PathBuf,
+    /// Where they come in.
+    pub socket: VsockSocket,
     /// Guest port every client is connected to.
     pub guest_port: u32,
 }
@@ -71,10 +101,12 @@ pub struct VsockListener {
 pub struct VsockConfig {
     /// The guest's context id: at least 3, below 2³² − 1.
     pub guest_cid: u64,
-    /// Socket on which clients choose the guest port, and prefix of the paths
-    /// the guest reaches; none of both if absent.
-    pub mux: Option<PathBuf>,
-    /// Paths bound to one guest port each.
+    /// Socket on which clients choose the guest port.
+    pub mux: Option<VsockSocket>,
+    /// The guest reaches the sockets whose paths are this one, `_` and a port, and
+    /// none without it.
+    pub stem: Option<PathBuf>,
+    /// Sockets bound to one guest port each.
     pub listeners: Vec<VsockListener>,
     /// Host ports that only a privileged process of the guest may reach: one
     /// whose own port is at most [`LAST_PRIVILEGED_PORT`]. All others get a
@@ -97,6 +129,9 @@ pub enum VsockError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A socket that was given cannot be used.
+    #[error("could not use a socket that was given")]
+    Socket(#[source] std::io::Error),
     /// The event loop does not take the sockets.
     #[error("could not watch the sockets")]
     Reactor(#[source] ReactorError),
@@ -189,6 +224,10 @@ impl<M: DeviceMemory> EventHandler for Shared<M> {
     fn woken(&self) {
         self.lock().start();
     }
+
+    fn deadline_passed(&self) {
+        self.lock().tell();
+    }
 }
 
 impl<M: DeviceMemory> Vsock<M> {
@@ -200,11 +239,11 @@ impl<M: DeviceMemory> Vsock<M> {
             return Err(VsockError::BadCid(guest_cid));
         }
         let mut listeners = Vec::with_capacity(config.listeners.len() + 1);
-        for VsockListener { path, guest_port } in &config.listeners {
-            listeners.push((Listener::bind(path)?, Some(*guest_port)));
+        for VsockListener { socket, guest_port } in &config.listeners {
+            listeners.push((Listener::new(socket)?, Some(*guest_port)));
         }
-        if let Some(path) = &config.mux {
-            listeners.push((Listener::bind(path)?, None));
+        if let Some(socket) = &config.mux {
+            listeners.push((Listener::new(socket)?, None));
         }
         let shared = Arc::new(Shared {
             mux: Mutex::new(Mux::new(config, reactor.clone())),

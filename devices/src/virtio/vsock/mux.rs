@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_queue::{Queue, QueueState};
 
@@ -68,7 +69,7 @@ impl Room {
 /// See the module's documentation.
 pub(super) struct Mux<M> {
     guest_cid: u64,
-    path: Option<PathBuf>,
+    stem: Option<PathBuf>,
     privileged_ports: Vec<u32>,
     reactor: Arc<dyn Reactor>,
     handler: Option<HandlerId>,
@@ -91,6 +92,8 @@ pub(super) struct Mux<M> {
     notice: Notice,
     /// Guest RAM and interrupts are left alone.
     paused: bool,
+    /// When [`Mux::tell`] is going to be called.
+    tells_at: Option<Instant>,
     payload: Vec<u8>,
 }
 
@@ -99,7 +102,7 @@ impl<M: DeviceMemory> Mux<M> {
     pub(super) fn new(config: VsockConfig, reactor: Arc<dyn Reactor>) -> Self {
         Self {
             guest_cid: config.guest_cid,
-            path: config.mux,
+            stem: config.stem,
             privileged_ports: config.privileged_ports,
             reactor,
             handler: None,
@@ -117,6 +120,7 @@ impl<M: DeviceMemory> Mux<M> {
             buffered: 0,
             notice: Notice::None,
             paused: false,
+            tells_at: None,
             payload: Vec::new(),
         }
     }
@@ -128,8 +132,7 @@ impl<M: DeviceMemory> Mux<M> {
     ) -> Result<(), ReactorError> {
         self.handler = Some(handler);
         for (key, (listener, guest_port)) in (0..CONNECTION_KEY).zip(listeners) {
-            self.reactor
-                .register(handler, key, listener.socket.as_fd())?;
+            self.reactor.register(handler, key, listener.as_fd())?;
             self.doors.push(Door {
                 listener,
                 guest_port,
@@ -152,6 +155,20 @@ impl<M: DeviceMemory> Mux<M> {
             self.accept_all();
             self.process();
         }
+    }
+
+    /// Tells the driver of what it has not been told yet.
+    pub(super) fn tell(&mut self) {
+        self.tells_at = None;
+        if let (Some(queues), false) = (&mut self.queues, self.paused) {
+            queues.interrupt_now();
+        }
+    }
+
+    /// Leaves it to a test when [`Mux::tell`] is called.
+    #[cfg(all(test, feature = "default"))]
+    pub(super) fn leave_telling(&mut self) {
+        self.tells_at = Some(Instant::now());
     }
 
     pub(super) fn queue_states(&self) -> Vec<QueueState> {
@@ -182,7 +199,7 @@ impl<M: DeviceMemory> Mux<M> {
     pub(super) fn close(&mut self) {
         drop(self.reset());
         for door in std::mem::take(&mut self.doors) {
-            self.reactor.deregister(door.listener.socket.as_fd());
+            self.reactor.deregister(door.listener.as_fd());
         }
     }
 
@@ -355,8 +372,13 @@ impl<M: DeviceMemory> Mux<M> {
             self.accept_all();
             self.give_all_received(&mut room);
         }
-        if let Some(queues) = &mut self.queues {
-            queues.interrupt();
+        let patience = self.queues.as_mut().and_then(Queues::interrupt);
+        if let (Some(patience), Some(handler)) = (patience, self.handler) {
+            let deadline = Instant::now() + patience;
+            if self.tells_at.is_none_or(|at| deadline < at) {
+                self.tells_at = Some(deadline);
+                self.reactor.wake_at(handler, Some(deadline));
+            }
         }
         if let (true, Some(handler)) = (room.is_used_up(), self.handler) {
             self.reactor.wake(handler);

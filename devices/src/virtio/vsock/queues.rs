@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
+use super::packet::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, op};
 use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError, Segments, add_used, pop_or_listen, wants_interrupt};
 use crate::virtio::{Activation, Interrupt};
@@ -16,6 +17,18 @@ const TX: usize = 1;
 const EVENT: usize = 2;
 /// Most descriptors in one packet: 64 KiB in pages, and some to spare.
 const MAX_SEGMENTS: usize = 64;
+
+/// From so many bytes on a packet is large.
+const LARGE_BYTES: usize = 16 << 10;
+/// Of large packets, and of those that only tell of credit, the driver is told when so
+/// many were taken. It waits for none of them, and each time it is told costs it two
+/// changes of the thread that runs.
+const UNTOLD_PACKETS: usize = 16;
+/// After this long it is told of a large packet anyway: a program may wait for that,
+/// if it sent without a copy.
+const PATIENCE_LARGE: Duration = Duration::from_millis(10);
+/// And of one that only tells of credit, for which nobody waits: each command has one.
+const PATIENCE_CREDIT: Duration = Duration::from_millis(100);
 
 /// What stands in a transmit chain.
 pub(super) enum Sent {
@@ -34,6 +47,11 @@ pub(super) struct Queues<M> {
     irq: Arc<dyn Interrupt>,
     /// Which queues had buffers used since the driver was last told.
     used: [bool; 3],
+    /// Packets taken since the driver was last told; [`UNTOLD_PACKETS`] if one of them
+    /// is to be told of at once.
+    untold: usize,
+    /// One of them is large.
+    is_large_untold: bool,
     broken: bool,
 }
 
@@ -44,6 +62,8 @@ impl<M: DeviceMemory> Queues<M> {
             queues: activation.queues,
             irq: activation.irq,
             used: [false; 3],
+            untold: 0,
+            is_large_untold: false,
             broken: false,
         }
     }
@@ -93,6 +113,14 @@ impl<M: DeviceMemory> Queues<M> {
         let chain = self.pop(TX)?;
         let outcome = read_packet(&chain.readable, &*self.ram, payload);
         let sent = self.check(outcome)?;
+        match &sent {
+            Sent::Packet(_) if payload.len() >= LARGE_BYTES => {
+                self.is_large_untold = true;
+                self.untold += 1;
+            }
+            Sent::Packet(header) if header.op == op::CREDIT_UPDATE => self.untold += 1,
+            Sent::Packet(_) | Sent::BadLength(_) | Sent::Garbage => self.untold = UNTOLD_PACKETS,
+        }
         self.give_back(TX, chain.head, 0);
         Some(sent)
     }
@@ -167,8 +195,25 @@ impl<M: DeviceMemory> Queues<M> {
         !self.has_events() || self.events_available_to(index.wrapping_sub(1))
     }
 
-    /// One interrupt at most for each queue, after a batch.
-    pub(super) fn interrupt(&mut self) {
+    /// One interrupt at most for each queue, after a batch. If the driver has yet to be
+    /// told of packets, which [`Queues::interrupt_now`] does, within which time.
+    pub(super) fn interrupt(&mut self) -> Option<Duration> {
+        let only_sent = self.used == [false, true, false] && !self.broken;
+        if only_sent && self.untold < UNTOLD_PACKETS {
+            return Some(if self.is_large_untold {
+                PATIENCE_LARGE
+            } else {
+                PATIENCE_CREDIT
+            });
+        }
+        self.interrupt_now();
+        None
+    }
+
+    /// The same, and the driver is told of everything.
+    pub(super) fn interrupt_now(&mut self) {
+        self.untold = 0;
+        self.is_large_untold = false;
         for index in [RX, TX, EVENT] {
             if !std::mem::take(&mut self.used[index]) || self.broken {
                 continue;
@@ -193,7 +238,7 @@ pub(super) enum Offered {
     Declined,
 }
 
-/// Has the driver notify of the next buffer it makes available, though there
+/// Asks the driver to notify of the next buffer it makes available, though there
 /// are some left: `virtio-queue` asks for those beyond the last one taken.
 /// Returns the driver's index.
 fn listen_beyond_available<M: DeviceMemory>(queue: &Queue, ram: &M) -> Result<u16, QueueError> {

@@ -1,43 +1,88 @@
 //! Unix sockets of the host side.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 
-use super::{VsockError, host};
+use super::{VsockError, VsockSocket, host};
 
 /// Connections the kernel keeps for us while the guest is not ready.
 const BACKLOG: i32 = 128;
 
-/// A listening socket that removes its path at its end.
+/// A path, which goes with this.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Listens at `path`, which must not exist, for this user only; what is returned goes
+/// with the path.
+fn listen_at(path: &Path) -> io::Result<(UnixListener, Bound)> {
+    let address = SocketAddrUnix::new(path)?;
+    let fd = unix_socket()?;
+    bind(&fd, &address)?;
+    let bound = Bound(path.to_owned());
+    // Before it listens nobody can connect, so the mode is never too wide.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listen(&fd, BACKLOG)?;
+    Ok((UnixListener::from(fd), bound))
+}
+
+impl VsockSocket {
+    /// Listens at `path`, which must not exist, for this user only, as the device does
+    /// by itself. Whoever calls this removes the path.
+    ///
+    /// # Errors
+    /// As the system's calls.
+    pub fn listen(path: &Path) -> io::Result<UnixListener> {
+        let (socket, bound) = listen_at(path)?;
+        std::mem::forget(bound);
+        Ok(socket)
+    }
+}
+
+/// A listening socket of the device.
 pub(super) struct Listener {
-    pub(super) socket: UnixListener,
-    path: PathBuf,
+    socket: Arc<UnixListener>,
+    /// If the device has made it.
+    _bound: Option<Bound>,
 }
 
 impl Listener {
-    /// Listens at `path`, which must not exist, for this user only.
-    pub(super) fn bind(path: &Path) -> Result<Self, VsockError> {
-        let failed = |source: io::Error| VsockError::Bind {
-            path: path.to_owned(),
-            source,
+    pub(super) fn new(socket: &VsockSocket) -> Result<Self, VsockError> {
+        let listener = match socket {
+            VsockSocket::Path(path) => {
+                let listening = listen_at(path).map_err(|source| VsockError::Bind {
+                    path: path.clone(),
+                    source,
+                });
+                let (socket, bound) = listening?;
+                Self {
+                    socket: Arc::new(socket),
+                    _bound: Some(bound),
+                }
+            }
+            VsockSocket::Open(socket) => Self {
+                socket: socket.clone(),
+                _bound: None,
+            },
         };
-        let address = SocketAddrUnix::new(path).map_err(|e| failed(e.into()))?;
-        let fd = unix_socket().map_err(failed)?;
-        bind(&fd, &address).map_err(|e| failed(e.into()))?;
-        let listener = Self {
-            socket: UnixListener::from(fd),
-            path: path.to_owned(),
-        };
-        // Before it listens nobody can connect, so the mode is never too wide.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        listen(&listener.socket, BACKLOG).map_err(|e| failed(e.into()))?;
-        listener.socket.set_nonblocking(true).map_err(failed)?;
+        let set = listener.socket.set_nonblocking(true);
+        set.map_err(VsockError::Socket)?;
         Ok(listener)
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// The next client, if one waits.
@@ -63,13 +108,6 @@ impl Listener {
                 Ok(_) | Err(_) => {}
             }
         }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -162,7 +162,7 @@ pub struct Told<'a> {
 impl Sinks for Told<'_> {
     fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
         {
-            // Whoever has seen it in the log finds it counted.
+            // What is in the log is counted by then.
             let mut told = self.to.lock_told();
             self.log.stdout(bytes)?;
             told.stdout = told.stdout.saturating_add(bytes.len() as u64);

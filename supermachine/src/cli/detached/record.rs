@@ -231,7 +231,7 @@ impl Record {
         }
     }
 
-    /// Has the supervisor pass a signal on to the command.
+    /// Asks the supervisor to pass a signal on to the command.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         let occupant = Occupant::of(&self.dir);
         let occupant = occupant.map_err(Error::host("cannot find the supervisor of", &self.dir))?;

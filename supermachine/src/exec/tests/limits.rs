@@ -4,6 +4,7 @@ use super::*;
 use crate::Command;
 use crate::deadline::Deadline;
 use crate::exec::Opens;
+use crate::pool::turns::{Turn, Turns};
 use exec_proto::client::{Event, Session};
 use exec_proto::server::Parser;
 use exec_proto::{ProtoError, Request};
@@ -187,6 +188,9 @@ fn a_kept_connection_is_used_only_while_the_agent_keeps_it_too() {
 struct Asked {
     image: ImageConfig,
     timeouts_ms: Mutex<Vec<u64>>,
+    turns: Option<Arc<Turns>>,
+    /// How many turns were held at each request.
+    held: Mutex<Vec<usize>>,
 }
 
 impl Opens for Asked {
@@ -208,7 +212,14 @@ impl Opens for Asked {
                 self.timeouts_ms.lock().unwrap().push(request.timeout_ms);
             }
         }
+        let held = self.turns.as_ref().map_or(0, |turns| turns.held());
+        self.held.lock().unwrap().push(held);
         Err(Error::Cancelled)
+    }
+
+    fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
+        let turn = |turns: &Arc<Turns>| turns.take(std::process::id(), is_wanted);
+        Ok(self.turns.as_ref().and_then(turn))
     }
 }
 
@@ -224,6 +235,20 @@ fn commands_that_are_collected_have_a_minute_and_others_what_they_say() {
     }
     let asked = guest.timeouts_ms.into_inner().unwrap();
     assert_eq!(asked, [60_000, 0, 0, 0, 2_000, 2_000]);
+}
+
+#[test]
+fn commands_that_are_collected_have_a_turn_to_compute_and_others_need_none() {
+    let guest = Asked {
+        turns: Some(Arc::new(Turns::of_any_engine(1))),
+        ..Asked::default()
+    };
+    for _ in 0..2 {
+        // It is over when the command is: the second would wait for ever.
+        assert!(Command::new(["command"]).output_of(&guest).is_err());
+    }
+    assert!(Command::new(["command"]).spawn_on(&guest).is_err());
+    assert_eq!(guest.held.into_inner().unwrap(), [1, 1, 0]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn resting_vcpus_do_not_keep_waking_each_other() {
     // Something that wakes all of them, as each change of the machine does.
     assert!(control.pause(LONG));
     control.resume();
-    // Who is awake has gone back to sleep when there is a while without a word.
+    // When nothing was said for a while, all threads are asleep again.
     let start = Instant::now();
     let mut state = control.lock();
     loop {

@@ -50,7 +50,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Has the host append or not, as the guest's flags say now.
+    /// Makes the host append or not, as the guest's flags say now.
     fn set_append(&self, flags: u32) -> Result<(), Errno> {
         let appends = flags & open::APPEND != 0;
         if self.appends.swap(appends, Ordering::Relaxed) != appends {

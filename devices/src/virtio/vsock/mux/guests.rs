@@ -21,7 +21,7 @@ impl<M: DeviceMemory> Mux<M> {
 
     /// The guest connects to a port of the host.
     pub(super) fn connect_host(&mut self, header: &Header) {
-        let stream = match &self.path {
+        let stream = match &self.stem {
             Some(path) if self.admits_guest(header) => {
                 let mut target = OsString::from(path);
                 target.push(format!("_{}", header.dst_port));

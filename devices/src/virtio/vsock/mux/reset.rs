@@ -25,6 +25,8 @@ pub(super) enum Notice {
 
 impl<M: DeviceMemory> Mux<M> {
     pub(in super::super) fn pause(&mut self) {
+        // Nothing is left to be told by a device that is not there any more.
+        self.tell();
         self.paused = true;
     }
 
@@ -82,7 +84,7 @@ impl<M: DeviceMemory> Mux<M> {
         Ok(())
     }
 
-    /// Has what was owed in another life sent as soon as there is room for it.
+    /// Queues what was owed in another life, as far as there is room for it.
     pub(super) fn move_owed_resets(&mut self) {
         while self.resets.len() < MAX_RESETS
             && let Some(ports) = self.owed_resets.pop()

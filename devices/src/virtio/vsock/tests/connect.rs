@@ -96,6 +96,46 @@ fn sockets_are_private_and_go_with_the_device() {
 }
 
 #[test]
+fn sockets_that_were_made_elsewhere_serve_and_keep_their_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mux, exec] = ["mux", "exec"].map(|name| dir.path().join(name));
+    let open = |path| VsockSocket::Open(VsockSocket::listen(path).unwrap().into());
+    let config = VsockConfig {
+        guest_cid: CID,
+        mux: Some(open(&mux)),
+        listeners: vec![VsockListener {
+            socket: open(&exec),
+            guest_port: guest::PORT,
+        }],
+        ..VsockConfig::default()
+    };
+    for path in [&mux, &exec] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // A client that comes before the device waits for it.
+    let mut early = patient(UnixStream::connect(&exec).unwrap());
+    let mut guest = Guest::with(config);
+    guest.boot();
+    let ports = guest.accept(guest::PORT);
+    early.write_all(b"early").unwrap();
+    assert_eq!(guest.read(ports, 5), b"early");
+    let mut muxed = patient(UnixStream::connect(&mux).unwrap());
+    muxed.write_all(b"CONNECT 77\nhello").unwrap();
+    let ports = guest.accept(77);
+    assert_eq!(guest.read(ports, 5), b"hello");
+    // Without a stem the guest reaches nothing, whatever is there.
+    let _nobody = UnixListener::bind(dir.path().join("mux_9")).unwrap();
+    assert!(!guest.connect((9, 5000)));
+    drop(guest);
+    assert!(mux.exists() && exec.exists());
+    assert!(
+        UnixStream::connect(&exec).is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[test]
 fn existing_paths_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("taken");
@@ -103,7 +143,7 @@ fn existing_paths_are_left_alone() {
     let reactor = MioReactor::spawn().unwrap();
     let config = VsockConfig {
         guest_cid: CID,
-        mux: Some(path.clone()),
+        mux: Some(path.as_path().into()),
         ..VsockConfig::default()
     };
     let outcome = Vsock::<Ram>::new(config, reactor.handle());

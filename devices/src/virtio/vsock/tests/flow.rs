@@ -144,3 +144,67 @@ fn credit_that_runs_backwards_or_ahead_costs_only_its_own_stream() {
     assert!(guest.read(ports, 9_000) == stream_bytes(9_000));
     assert_eq!(guest.driver.status() & status::NEEDS_RESET, 0);
 }
+
+/// Interrupts so far, acknowledged: one that is not has none behind it.
+fn told(guest: &Guest) -> usize {
+    guest.driver.acknowledge();
+    guest.driver.irq.pulses()
+}
+
+#[test]
+fn guest_is_told_of_large_packets_together_and_of_small_ones_at_once() {
+    let mut guest = Guest::start();
+    let _client = guest.client();
+    let ports = guest.accept(guest::PORT);
+    guest.shared.lock().leave_telling();
+    let large = vec![1; 16 << 10];
+    let before = told(&guest);
+    // Less than half a buffer in all, or the guest hears of room.
+    for _ in 0..5 {
+        guest.send_anyway(ports, &large);
+    }
+    assert_eq!(told(&guest), before, "it waits for none of them");
+    guest.shared.deadline_passed();
+    assert_eq!(told(&guest), before + 1, "but hears of them in the end");
+
+    guest.shared.lock().leave_telling();
+    guest.send_anyway(ports, &large[..1 << 10]);
+    assert_eq!(told(&guest), before + 2);
+    guest.send_anyway(ports, &large);
+    assert_eq!(told(&guest), before + 2);
+    guest.send_anyway(ports, &large[..1 << 10]);
+    assert_eq!(told(&guest), before + 3, "of both");
+}
+
+#[test]
+fn guest_is_told_of_packets_before_there_are_many_and_before_a_pause() {
+    let mut guest = Guest::start();
+    let _client = guest.client();
+    let ports = guest.accept(guest::PORT);
+    guest.shared.lock().leave_telling();
+    let large = vec![1; 16 << 10];
+    let before = told(&guest);
+    guest.send_anyway(ports, &large);
+    for _ in 0..14 {
+        guest.control(ports, op::CREDIT_UPDATE, 0);
+    }
+    assert_eq!(told(&guest), before, "they only tell of credit");
+    guest.control(ports, op::CREDIT_UPDATE, 0);
+    assert_eq!(told(&guest), before + 1);
+
+    guest.send_anyway(ports, &large);
+    assert_eq!(told(&guest), before + 1);
+    guest.driver.device.pause();
+    assert_eq!(told(&guest), before + 2);
+}
+
+/// Nobody but the device itself tells the guest here.
+#[test]
+fn guest_hears_of_a_large_packet_though_nothing_follows_it() {
+    let mut guest = Guest::start();
+    let _client = guest.client();
+    let ports = guest.accept(guest::PORT);
+    let before = told(&guest);
+    guest.send_anyway(ports, &[1; 16 << 10]);
+    assert!(guest.driver.irq.wait_beyond(before, PATIENCE) > before);
+}

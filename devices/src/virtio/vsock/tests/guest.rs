@@ -85,18 +85,27 @@ impl Guest {
 
     /// A device whose driver has not started.
     pub(super) fn not_ready() -> Self {
-        let ram = guest_ram(RAM_BYTES);
         let dir = tempfile::tempdir().unwrap();
-        let reactor = MioReactor::spawn().unwrap();
         let config = VsockConfig {
             guest_cid: CID,
-            mux: Some(dir.path().join("mux")),
+            mux: Some(dir.path().join("mux").into()),
+            stem: Some(dir.path().join("mux")),
             listeners: vec![VsockListener {
-                path: dir.path().join("exec"),
+                socket: dir.path().join("exec").into(),
                 guest_port: PORT,
             }],
             privileged_ports: vec![PRIVILEGED],
         };
+        Self {
+            dir,
+            ..Self::with(config)
+        }
+    }
+
+    /// The same with sockets elsewhere.
+    pub(super) fn with(config: VsockConfig) -> Self {
+        let ram = guest_ram(RAM_BYTES);
+        let reactor = MioReactor::spawn().unwrap();
         let vsock = Vsock::new(config, reactor.handle()).unwrap();
         let shared = vsock.shared.clone();
         let irq = Arc::new(CountingIrq::default());
@@ -108,7 +117,7 @@ impl Guest {
                 queues: Vec::new(),
             },
             ram,
-            dir,
+            dir: tempfile::tempdir().unwrap(),
             streams: HashMap::new(),
             requests: VecDeque::new(),
             stray_resets: 0,
