@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dns::Family;
-use crate::record::FlowRecord;
+use crate::record::{End, FlowRecord};
 
 /// Names a connection of the core to its owner: the number of a place that is used
 /// again once [`Io::close`] was called for it.
@@ -118,6 +118,16 @@ pub enum Close {
     Orderly,
     /// The other end learns that the guest gave up.
     Reset,
+}
+
+impl Close {
+    /// How the socket of a flow is closed that has ended so.
+    pub(crate) fn after(end: End) -> Self {
+        match end {
+            End::Closed => Self::Orderly,
+            _ => Self::Reset,
+        }
+    }
 }
 
 /// The two ends between which the core stands. Nothing here waits.

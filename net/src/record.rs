@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::io::Close;
 use crate::policy::{Cause, Protocol, Verdict};
 
 /// How a flow ended.
@@ -63,14 +62,6 @@ impl End {
             }
             Kind::TimedOut => Self::TimedOut,
             _ => Self::Failed,
-        }
-    }
-
-    /// How the host's socket is closed.
-    pub(crate) fn close(self) -> Close {
-        match self {
-            Self::Closed => Close::Orderly,
-            _ => Close::Reset,
         }
     }
 }

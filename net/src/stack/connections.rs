@@ -266,7 +266,7 @@ impl Stack {
         }
         match self.watches.end(id) {
             Watched::Passed => {
-                io.close(id, end.close());
+                io.close(id, Close::after(end));
                 self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
             }
             Watched::Handed => {
@@ -277,7 +277,7 @@ impl Stack {
                 {
                     self.records.add(record);
                 }
-                io.close(id, end.close());
+                io.close(id, Close::after(end));
             }
             Watched::Denied(name) => {
                 io.close(id, Close::Reset);
