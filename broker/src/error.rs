@@ -13,7 +13,7 @@ pub enum BrokerError {
     )]
     Host(String),
     /// A secret that goes nowhere.
-    #[error("the secret {0} is for no host: say which may have it")]
+    #[error("the secret {0} is for no host: name those that may have it")]
     NoHost(String),
     /// A header that is none, or that says where a request ends or goes.
     #[error("{0:?} is no header for a secret: write one like authorization")]
@@ -46,7 +46,9 @@ pub enum BrokerError {
     )]
     Processor,
     /// The host gives no random numbers.
-    #[error("the system gives no random numbers: without them there are no secrets")]
+    #[error(
+        "the system gives no random numbers, which secrets are made of: start the machine without secrets, or see to that"
+    )]
     Random,
     /// A certificate could not be made.
     #[error("no certificate can be made for {0}: start the machine again")]

@@ -2,48 +2,29 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::thread;
 
+use crate::ahead::{Ahead, Got};
 use crate::bare;
-use crate::cancel::Cancel;
 use crate::config::ImageConfig;
-use crate::digest::{Digest, Hasher};
+use crate::decompress::Windows;
+use crate::digest::Digest;
 use crate::error::{BakeError, ImageError, LayerError};
-use crate::layer::{Means, Stack};
-use crate::limits::Limits;
-use crate::platform::Platform;
-use crate::progress::{Event, Progress};
+use crate::job::Job;
+use crate::layer::Stack;
+use crate::options::BakeOptions;
+use crate::progress::Event;
 use crate::reference::{Reference, Transport};
-use crate::resolve::{LayerBlob, Resolved, resolve, saved};
+use crate::resolve::{LayerContent, Resolved, resolve, saved};
+use crate::section::Section;
 use crate::source::{BlobSource, Files, Layout};
-use crate::squashfs::{self, Compression};
 use crate::store::{CachedLayer, Lease, Store};
-use crate::tree::Tree;
 
 /// Most files in [`BakedImage::layers`]. Each is a disk of the machine, with an
 /// interrupt and a mount of its own, and common runtimes take 127 layers: of
 /// an image with more than this, the topmost are merged into one file. With extra files
 /// they are one more.
 pub(crate) const MAX_STACK: usize = 63;
-
-/// How to bake.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct BakeOptions {
-    /// How file data is stored in the layers.
-    pub compression: Compression,
-    /// Caps on what the image may ask of us.
-    pub limits: Limits,
-    /// Also checksum the file data of cached layers, not only their
-    /// structure. Reads every layer whole.
-    pub verify_cached_data: bool,
-    /// Stops the bake from another thread. Keep a clone.
-    pub cancel: Cancel,
-    /// Which image is taken of those for several platforms.
-    pub platform: Platform,
-    /// Who is told of the progress.
-    pub progress: Option<Arc<dyn Progress>>,
-}
 
 /// An image ready to mount.
 #[derive(Debug, Clone)]
@@ -163,47 +144,41 @@ fn bake_layers(
     options: &BakeOptions,
     store: &Store,
 ) -> Result<BakedImage, BakeError> {
-    let count = image.layers.len();
-    let alone = if count > MAX_STACK {
-        MAX_STACK - 1
-    } else {
-        count
-    };
     let lease = store
         .lease(&mut image.layers.iter().map(|layer| &layer.diff_id))
         .map_err(|source| BakeError::Store {
             path: store.dir().to_owned(),
             source,
         })?;
-    let progress = options.progress.as_deref();
-    let means = Means {
-        store,
-        limits: &options.limits,
-        progress,
-    };
-    let mut bake = Bake {
-        stack: Stack::new(&image.layers, means),
+    let count = image.layers.len();
+    // What fails ends what is done beside it.
+    let failed = options.cancel.child();
+    let store = store.cancelled_by(&failed);
+    let job = Job {
         blobs: &image.layers,
+        alone: match count > MAX_STACK {
+            true => MAX_STACK - 1,
+            false => count,
+        },
         options,
-        store,
+        store: &store,
     };
-    bake.report(&Event::Resolved { layers: count });
-    let mut layers = Vec::with_capacity(count.min(MAX_STACK));
-    let mut add = |layer: CachedLayer| {
-        // overlayfs ignores "opaque" on the root of a layer.
-        if layer.root_opaque {
-            layers.clear();
+    job.report(&Event::Resolved { layers: count });
+    let windows = Windows::default();
+    let ahead = Ahead::new(&job, &windows);
+    let layers = thread::scope(|scope| {
+        let _end = ahead
+            .start(scope)
+            .map_err(|(at, source)| job.error(at, source))?;
+        let made = make(&job, &ahead, &windows);
+        if made.is_err() {
+            failed.cancel();
+            if let Some(LayerContent::Blob(source, _)) = job.blobs.first().map(|b| &b.content) {
+                source.abandon();
+            }
         }
-        layers.push(layer.path);
-    };
-    for at in 0..alone {
-        add(bake
-            .layer(at)
-            .map_err(|source| error(bake.blobs, at, source))?);
-    }
-    if alone < count {
-        add(bake.merged(alone)?);
-    }
+        made
+    })?;
     Ok(BakedImage {
         layers,
         config: image.config,
@@ -218,143 +193,58 @@ fn bake_layers(
     })
 }
 
-/// What a bake in progress needs.
-struct Bake<'a> {
-    stack: Stack<'a>,
-    blobs: &'a [LayerBlob<'a>],
-    options: &'a BakeOptions,
-    store: &'a Store,
-}
-
-impl Bake<'_> {
-    /// Layer `at` as a file of its own.
-    fn layer(&mut self, at: usize) -> Result<CachedLayer, LayerError> {
-        let names = Names::new(self.blobs, at, self.options.compression);
-        let known = [&names.alone, &names.on_these];
-        if let Some(cached) = self.find(at, &known)? {
-            return Ok(cached);
-        }
-        let _lock = self.store.lock(&names.alone)?;
-        if let Some(cached) = self.find(at, &known)? {
-            return Ok(cached);
-        }
-        let tree = self.stack.build(at)?;
-        let name = match tree.applied().used_lower {
-            true => &names.on_these,
-            false => &names.alone,
-        };
-        self.publish(at, name, &tree)
-    }
-
-    /// The layers from `first` up as one file.
-    fn merged(&mut self, first: usize) -> Result<CachedLayer, BakeError> {
-        let last = self.blobs.len() - 1;
-        let name = Names::new(self.blobs, last, self.options.compression).merged_from(first);
-        let on_top = |source| BakeError::Layer {
-            diff_id: self.blobs[last].diff_id.clone(),
-            source,
-        };
-        let io = |source| on_top(LayerError::Io(source));
-        if let Some(cached) = self.find(last, &[&name]).map_err(io)? {
-            return Ok(cached);
-        }
-        let _lock = self.store.lock(&name).map_err(io)?;
-        if let Some(cached) = self.find(last, &[&name]).map_err(io)? {
-            return Ok(cached);
-        }
-        let mut trees = Vec::with_capacity(self.blobs.len() - first);
-        for at in first..=last {
-            trees.push(
-                self.stack
-                    .tree(at)
-                    .map_err(|source| error(self.blobs, at, source))?,
-            );
-        }
-        let tree = self.stack.merge(&trees, first).map_err(on_top)?;
-        self.publish(last, &name, &tree).map_err(on_top)
-    }
-
-    fn report(&self, event: &Event<'_>) {
-        if let Some(progress) = &self.options.progress {
-            progress.report(event);
-        }
-    }
-
-    /// The first of `names` that is in the cache.
-    fn find(&self, at: usize, names: &[&String]) -> std::io::Result<Option<CachedLayer>> {
-        for name in names {
-            if let Some(cached) = self.store.find(name, self.options.verify_cached_data)? {
-                self.report(&Event::Cached {
-                    layer: at,
-                    diff_id: &self.blobs[at].diff_id,
-                });
-                return Ok(Some(cached));
+/// The files of all layers, each made when its content is here.
+fn make<'a>(
+    job: &'a Job<'a>,
+    ahead: &'a Ahead<'a>,
+    windows: &'a Windows,
+) -> Result<Vec<PathBuf>, BakeError> {
+    let mut stack = Stack::new(job.blobs, job.means(), windows, ahead);
+    let mut layers = Vec::with_capacity(job.blobs.len().min(MAX_STACK));
+    let files = job.blobs.len().min(job.alone + 1);
+    for at in 0..files {
+        let layer = match ahead
+            .take(at)
+            .map_err(|(at, source)| job.error(at, source))?
+        {
+            Some(Got::Cached(layer)) => layer,
+            Some(Got::Content(content, _lock)) => {
+                let layer = match at < job.alone {
+                    true => stack
+                        .build(at, content.section)
+                        .and_then(|tree| job.publish(at, &tree)),
+                    false => merged(job, &mut stack, at, content.section),
+                };
+                let at = stack.blamed().unwrap_or(at);
+                let layer = layer.map_err(|source| job.error(at, source))?;
+                if let Some(partial) = content.partial {
+                    partial.remove();
+                }
+                layer
             }
+            None => continue,
+        };
+        ahead.made(at);
+        // overlayfs ignores "opaque" on the root of a layer.
+        if layer.root_opaque {
+            layers.clear();
         }
-        Ok(None)
+        layers.push(layer.path);
     }
-
-    fn publish(&self, at: usize, name: &str, tree: &Tree) -> Result<CachedLayer, LayerError> {
-        let opaque = tree.applied().root_opaque;
-        let layer = self.store.publish(name, opaque, |out| {
-            Ok(squashfs::write(tree, out, self.options.compression)?)
-        })?;
-        self.report(&Event::Baked {
-            layer: at,
-            diff_id: &self.blobs[at].diff_id,
-        });
-        Ok(layer)
-    }
+    Ok(layers)
 }
 
-fn error(blobs: &[LayerBlob<'_>], at: usize, source: LayerError) -> BakeError {
-    BakeError::Layer {
-        diff_id: blobs[at].diff_id.clone(),
-        source,
+/// The layers from `first` up as one file.
+fn merged(
+    job: &Job<'_>,
+    stack: &mut Stack<'_>,
+    first: usize,
+    content: Section,
+) -> Result<CachedLayer, LayerError> {
+    let mut trees = vec![stack.keep(first, content)?];
+    for at in first + 1..job.blobs.len() {
+        trees.push(stack.tree(at)?);
     }
-}
-
-/// The names a layer can have in the cache: usually its content depends on
-/// its DiffID alone, but a hard link into the layers below, a whiteout of
-/// something there, or a directory it implies without describing, makes it
-/// depend on those too.
-struct Names {
-    stem: String,
-    below: String,
-    suffix: &'static str,
-    alone: String,
-    on_these: String,
-}
-
-impl Names {
-    fn new(blobs: &[LayerBlob<'_>], at: usize, compression: Compression) -> Self {
-        let suffix = compression.suffix();
-        let stem = blobs[at].diff_id.file_stem();
-        let mut chain = Hasher::new(crate::digest::Algorithm::Sha256);
-        for below in &blobs[..at] {
-            chain.update(below.diff_id.to_string().as_bytes());
-            chain.update(b"\n");
-        }
-        // Half the hash: with a sha512 DiffID the whole would make file names
-        // longer than file systems allow.
-        let below = chain.finish().hex()[..32].to_owned();
-        Self {
-            on_these: format!("{stem}-on-{below}{suffix}"),
-            alone: format!("{stem}{suffix}"),
-            stem,
-            below,
-            suffix,
-        }
-    }
-
-    /// The name of this layer and those below it down to layer `first`.
-    fn merged_from(&self, first: usize) -> String {
-        let Self {
-            stem,
-            below,
-            suffix,
-            ..
-        } = self;
-        format!("{stem}-from-{first}-on-{below}{suffix}")
-    }
+    let tree = stack.merge(&trees, first)?;
+    job.publish(first, &tree)
 }

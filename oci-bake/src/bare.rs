@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::builder::{BuildError, LayerBuilder, Owner};
 use crate::config;
-use crate::decompress::{Format, MAGIC_BYTES, decompress, unread};
+use crate::decompress::{Format, MAGIC_BYTES, Windows, decompress, unread};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{BakeError, ImageError, LayerError};
 use crate::limits::Limits;
@@ -156,7 +156,7 @@ pub(crate) fn digest(
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut bytes = 0u64;
     let input = store.cancel().watch(content.reader());
-    decompress(input, format, &mut |chunk| {
+    decompress(input, format, &Windows::default(), &mut |chunk| {
         store.cancel().check()?;
         bytes = bytes.saturating_add(chunk.len() as u64);
         if bytes > limits.max_layer_bytes {

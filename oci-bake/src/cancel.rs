@@ -9,7 +9,11 @@ use crate::section::ReadAt;
 /// Asks a running [`bake`](crate::bake()) to stop. Clones share the request,
 /// which cannot be taken back.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    asked: Arc<AtomicBool>,
+    /// Also ends this one.
+    parent: Option<Arc<AtomicBool>>,
+}
 
 impl Cancel {
     /// Asks. The bake ends with [`BakeError::Cancelled`](crate::BakeError) at
@@ -17,13 +21,22 @@ impl Cancel {
     /// layer's last flush to the disk if that has begun.
     pub fn cancel(&self) {
         // Nothing else is handed over with it.
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
     }
 
     /// Whether anyone asked.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let is_set = |asked: &Arc<AtomicBool>| asked.load(Ordering::Relaxed);
+        is_set(&self.asked) || self.parent.as_ref().is_some_and(is_set)
+    }
+
+    /// One that this ends too, for a part of the work.
+    pub(crate) fn child(&self) -> Self {
+        Self {
+            asked: Arc::default(),
+            parent: Some(Arc::clone(&self.asked)),
+        }
     }
 
     /// An error if anyone asked. `bake` says what it means, whatever layer of

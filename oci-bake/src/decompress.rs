@@ -1,6 +1,7 @@
 //! Compressed streams, read strictly.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -19,6 +20,55 @@ pub(crate) enum Format {
 /// Largest zstd window in bytes, which is the memory a stream can ask for.
 /// The reference decoder's own default is this 128 MiB.
 const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+/// Longest header of a zstd frame (RFC 8878 §3.1.1): magic, descriptor, window, dictionary
+/// and size.
+const MAX_ZSTD_HEADER_BYTES: usize = 4 + 1 + 1 + 4 + 8;
+
+/// The memory that zstd windows of one bake may take together: as much as one may. Who
+/// wants more than is left waits for the others.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    left: Mutex<u64>,
+    freed: Condvar,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            left: Mutex::new(MAX_ZSTD_WINDOW),
+            freed: Condvar::new(),
+        }
+    }
+}
+
+impl Windows {
+    /// Takes the memory of one window.
+    fn take(&self, bytes: u64) -> Taken<'_> {
+        // More than all is refused by the decoder.
+        let bytes = bytes.min(MAX_ZSTD_WINDOW);
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_while(left, |left| *left < bytes);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= bytes;
+        Taken {
+            windows: self,
+            bytes,
+        }
+    }
+}
+
+/// The memory of a window, given back when it is dropped.
+struct Taken<'a> {
+    windows: &'a Windows,
+    bytes: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let left = self.windows.left.lock();
+        *left.unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.windows.freed.notify_all();
+    }
+}
 
 impl Format {
     pub(crate) fn name(self) -> &'static str {
@@ -76,13 +126,14 @@ pub(crate) fn unread(start: &[u8]) -> Option<Unread> {
 pub(crate) fn decompress<R: Read>(
     input: R,
     format: Format,
+    windows: &Windows,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
 ) -> Result<(), LayerError> {
     let mut input = BufReader::with_capacity(128 * 1024, input);
     match format {
         Format::Plain => copy(&mut input, sink),
         Format::Gzip => gzip(&mut input, sink),
-        Format::Zstd => zstd(&mut input, sink),
+        Format::Zstd => zstd(&mut input, windows, sink),
     }
 }
 
@@ -133,18 +184,34 @@ fn gzip<R: BufRead>(
 
 fn zstd<R: BufRead>(
     input: &mut R,
+    windows: &Windows,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), LayerError>,
 ) -> Result<(), LayerError> {
     let damaged = |reason: String| LayerError::Compression {
         format: "zstd",
         reason,
     };
-    let mut decoder = FrameDecoder::new();
-    decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+    let new_decoder = || {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+        decoder
+    };
+    let mut decoder = new_decoder();
     let mut buffer = vec![0; 128 * 1024];
     let mut frames = 0u64;
+    let mut taken = None;
     while !input.fill_buf()?.is_empty() {
-        match decoder.reset(&mut *input) {
+        let (header, window) = zstd_header(input)?;
+        // Before the decoder makes room for it; what an earlier frame had it keeps.
+        if taken
+            .as_ref()
+            .is_none_or(|taken: &Taken<'_>| taken.bytes < window)
+        {
+            decoder = new_decoder();
+            drop(taken.take());
+            taken = Some(windows.take(window));
+        }
+        match decoder.reset(&header[..]) {
             Ok(()) => {}
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                 length,
@@ -191,9 +258,121 @@ fn zstd<R: BufRead>(
     }
 }
 
+/// The header of a frame, or as much of it as there is, and the window it asks for.
+fn zstd_header(input: &mut dyn Read) -> io::Result<(Vec<u8>, u64)> {
+    let mut header = Vec::with_capacity(MAX_ZSTD_HEADER_BYTES);
+    let mut more = |header: &mut Vec<u8>, bytes: u64| input.take(bytes).read_to_end(header);
+    more(&mut header, 5)?;
+    let &[a, b, c, d, descriptor] = &header[..] else {
+        return Ok((header, 0));
+    };
+    if Format::sniff(&[a, b, c, d]) != Format::Zstd || a != 0x28 {
+        // A frame to skip has its length there; what else it is the decoder says.
+        more(&mut header, 3)?;
+        return Ok((header, 0));
+    }
+    let is_single = descriptor & 0x20 != 0;
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = match descriptor >> 6 {
+        0 => u64::from(is_single),
+        power => 1 << power,
+    };
+    let at = header.len();
+    more(&mut header, u64::from(!is_single) + dictionary + size)?;
+    let fields = &header[at..];
+    let window = match (is_single, fields.first()) {
+        (false, Some(byte)) => {
+            let base = 1_u64 << (10 + (byte >> 3));
+            base + (base >> 3) * u64::from(byte & 7)
+        }
+        // All of it is the window.
+        (true, _) => {
+            let field = fields
+                .len()
+                .saturating_sub(usize::try_from(size).unwrap_or(0));
+            let mut bytes = [0; 8];
+            let content = &fields[field..];
+            bytes[..content.len()].copy_from_slice(content);
+            let extra = if size == 2 { 256 } else { 0 };
+            u64::from_le_bytes(bytes).saturating_add(extra)
+        }
+        (false, None) => 0,
+    };
+    Ok((header, window))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A frame of one block that is stored as it is, and what it holds.
+    fn frame(descriptor: u8, fields: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, descriptor];
+        frame.extend_from_slice(fields);
+        // The last block, raw, of three bytes.
+        frame.extend_from_slice(&[3 << 3 | 1, 0, 0]);
+        frame.extend_from_slice(b"abc");
+        frame
+    }
+
+    fn unpacked(stream: &[u8], windows: &Windows) -> Result<Vec<u8>, LayerError> {
+        let mut out = Vec::new();
+        decompress(stream, Format::Zstd, windows, &mut |bytes| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    #[test]
+    fn the_window_of_a_frame_is_known_before_the_decoder_makes_room() {
+        for (descriptor, fields, window) in [
+            (0x00, &[0x00][..], 1 << 10),
+            (0x00, &[0x83], (64 << 20) + 3 * (8 << 20)),
+            (0x01, &[0x48, 7], 512 << 10),
+            (0x20, &[3], 3),
+            (0x60, &[1, 1], 256 + 257),
+            (0xa0, &[3, 0, 1, 0], 65_536 + 3),
+            (0xe2, &[9, 9, 3, 0, 0, 0, 0, 0, 0, 0], 3),
+            // Not whole.
+            (0x00, &[], 0),
+        ] {
+            let mut stream = vec![0x28, 0xb5, 0x2f, 0xfd, descriptor];
+            stream.extend_from_slice(fields);
+            let length = stream.len();
+            stream.extend_from_slice(if fields.is_empty() { b"" } else { b"rest" });
+            let (header, found) = zstd_header(&mut &stream[..]).unwrap();
+            assert_eq!(found, window, "{descriptor:x} {fields:x?}");
+            assert_eq!(header, stream[..length], "{descriptor:x} {fields:x?}");
+        }
+        let skipped = [0x5f, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 1];
+        let stream = [&skipped, &frame(0x20, &[3])[..], &frame(0, &[0x80])].concat();
+        assert_eq!(unpacked(&stream, &Windows::default()).unwrap(), b"abcabc");
+        let too_large = frame(0, &[0x89]);
+        assert!(unpacked(&too_large, &Windows::default()).is_err());
+    }
+
+    #[test]
+    fn windows_of_layers_beside_each_other_do_not_take_more_than_one_may() {
+        let windows = Windows::default();
+        let order = Mutex::new(Vec::new());
+        let taken = windows.take(MAX_ZSTD_WINDOW - (32 << 20));
+        std::thread::scope(|scope| {
+            // A small one has room, a large one waits.
+            assert_eq!(unpacked(&frame(0, &[0x48]), &windows).unwrap(), b"abc");
+            scope.spawn(|| {
+                assert_eq!(unpacked(&frame(0, &[0x80]), &windows).unwrap(), b"abc");
+                order.lock().unwrap().push("unpacked");
+            });
+            // Were there no limit it would mostly be done by then.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            order.lock().unwrap().push("freed");
+            drop(taken);
+        });
+        assert_eq!(*order.lock().unwrap(), ["freed", "unpacked"]);
+        // All of it is given back.
+        drop(windows.take(MAX_ZSTD_WINDOW));
+    }
 
     #[test]
     fn compressions_that_are_not_read_are_known_by_their_first_bytes() {

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bake::BakeOptions;
 use crate::bare;
 use crate::builder::LayerBuilder;
 use crate::decompress::Format;
@@ -14,6 +13,7 @@ use crate::digest::Digest;
 use crate::error::{BakeError, ImageError, LayerError, show};
 use crate::layer::read_tree;
 use crate::no_follow::open_in_cache;
+use crate::options::BakeOptions;
 use crate::section::{ReadAt, Section};
 use crate::squashfs::{self, Compression, read};
 use crate::store::{Lease, Store};

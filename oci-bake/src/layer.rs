@@ -1,62 +1,59 @@
 //! From a layer blob to its tree, and what the layers below contribute.
 
-use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::decompress::{Format, MAGIC_BYTES, unread};
-use crate::digest::{Digest, Hasher};
-use crate::error::{ImageError, LayerError};
+use crate::ahead::Ahead;
+use crate::content::{Getter, Means};
+use crate::decompress::Windows;
+use crate::error::LayerError;
 use crate::limits::Limits;
-use crate::progress::{Progress, Reported};
-use crate::resolve::{LayerBlob, LayerContent};
+use crate::resolve::LayerBlob;
 use crate::section::{ReadAt, Section};
-use crate::spool::Spools;
-use crate::store::Store;
-use crate::tar::{Reader, TarError};
+use crate::tar::Reader;
 use crate::tree::{Budget, Dir, Kind, Lower, Node, Tree};
 
 /// Trees of layers up to this many uncompressed bytes are kept while the image
 /// is baked.
 const KEEP_BYTES: u64 = 256 << 20;
-/// Bytes of a blob that are looked at before it is decompressed: a tar header.
-const START_BYTES: usize = 512;
-
-/// What a bake reads layers with.
-#[derive(Clone, Copy)]
-pub(crate) struct Means<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) limits: &'a Limits,
-    pub(crate) progress: Option<&'a dyn Progress>,
-}
 
 /// The layers of an image, their trees made when something asks for them.
 pub(crate) struct Stack<'a> {
     blobs: &'a [LayerBlob<'a>],
     trees: Vec<Option<Rc<Tree>>>,
     means: Means<'a>,
-    spools: Spools,
+    getter: Getter<'a>,
+    /// What gets layers before they are asked for.
+    ahead: &'a Ahead<'a>,
+    /// The layer that could not be got.
+    failed: Option<usize>,
     budget: Rc<Budget>,
 }
 
 impl<'a> Stack<'a> {
-    pub(crate) fn new(blobs: &'a [LayerBlob<'a>], means: Means<'a>) -> Self {
+    pub(crate) fn new(
+        blobs: &'a [LayerBlob<'a>],
+        means: Means<'a>,
+        windows: &'a Windows,
+        ahead: &'a Ahead<'a>,
+    ) -> Self {
         Self {
             blobs,
             trees: blobs.iter().map(|_| None).collect(),
             means,
-            spools: Spools::default(),
+            getter: Getter::new(means, windows),
+            ahead,
+            failed: None,
             budget: Budget::new(means.limits.max_image_tree_bytes),
         }
     }
 
-    /// The tree of layer `at`, to be written. Kept for the layers above if
-    /// that does not take much room; they rarely ask.
-    pub(crate) fn build(&mut self, at: usize) -> Result<Rc<Tree>, LayerError> {
+    /// The tree of layer `at` with this content, to be written. Kept for the layers above
+    /// if that does not take much room; they rarely ask.
+    pub(crate) fn build(&mut self, at: usize, content: Section) -> Result<Rc<Tree>, LayerError> {
         if let Some(tree) = &self.trees[at] {
             return Ok(Rc::clone(tree));
         }
-        let content = self.spool(at)?;
         let small = content.len() <= KEEP_BYTES;
         let tree = Rc::new(self.read(at, content)?);
         if small && self.budget.is_ample() {
@@ -77,58 +74,22 @@ impl<'a> Stack<'a> {
         )
     }
 
-    /// Decompresses layer `at`, and checks the blob's length and digest and
-    /// the DiffID before anything is made of the content.
-    fn spool(&mut self, at: usize) -> Result<Section, LayerError> {
-        let blob = &self.blobs[at];
-        let wrong = |error| LayerError::Content(Box::new(error));
-        let input: Box<dyn Read + '_> = match &blob.content {
-            LayerContent::Archived(section) => Box::new(section.reader()),
-            LayerContent::Blob(source, descriptor) => {
-                let content = source.open(descriptor).map_err(wrong)?;
-                Box::new(content.take(descriptor.size.saturating_add(1)))
-            }
-        };
-        let bytes = blob.content.bytes();
-        let mut input = Reported::new(input, self.means.progress, at, bytes);
-        let (start, format) = checked_start(&mut input, blob.format)?;
-        let mut input = start.chain(input);
-        let sizes = (bytes, self.means.limits.max_layer_bytes);
-        let algorithm = blob.diff_id.algorithm();
-        let store = self.means.store;
-        let mismatch = |expected: &Digest, actual| {
-            wrong(ImageError::DigestMismatch {
-                expected: expected.clone(),
-                actual,
-            })
-        };
-        let (content, diff_id) = if let LayerContent::Blob(_, descriptor) = &blob.content {
-            let mut input = VerifyingReader::new(input, &descriptor.digest);
-            let result = self.spools.add(store, &mut input, format, sizes, algorithm);
-            // A damaged blob fails to decompress; the digest tells the reason
-            // better, so see it through to the end.
-            let mut rest = store.cancel().watch(input.by_ref());
-            io::copy(&mut rest, &mut io::sink())?;
-            let (actual, length) = input.finish();
-            if length != descriptor.size {
-                return Err(wrong(ImageError::SizeMismatch {
-                    digest: descriptor.digest.clone(),
-                    expected: descriptor.size,
-                    actual: length,
-                }));
-            }
-            if actual != descriptor.digest {
-                return Err(mismatch(&descriptor.digest, actual));
-            }
-            result?
-        } else {
-            self.spools
-                .add(store, &mut input, format, sizes, algorithm)?
-        };
-        if diff_id != blob.diff_id {
-            return Err(mismatch(&blob.diff_id, diff_id));
+    /// The content of layer `at`: what is got ahead of this, or else got now.
+    fn content(&mut self, at: usize) -> Result<Section, LayerError> {
+        let ahead = self.ahead.content(at).map_err(|(failed, error)| {
+            self.failed = Some(failed);
+            error
+        })?;
+        if let Some(section) = ahead {
+            return Ok(section);
         }
-        Ok(content)
+        let got = self.getter.get(at, &self.blobs[at]);
+        if got.is_err() {
+            self.failed = Some(at);
+        }
+        let content = got?;
+        // It is in the cache already, and asked for by a layer above it.
+        Ok(content.into_section())
     }
 
     /// The layers from `first` up, whose trees are `trees`, as one layer.
@@ -147,84 +108,21 @@ impl<'a> Stack<'a> {
         if let Some(tree) = &self.trees[at] {
             return Ok(Rc::clone(tree));
         }
-        // Whatever its size: asked for once, it will be asked for again.
-        let content = self.spool(at)?;
+        let content = self.content(at)?;
+        self.keep(at, content)
+    }
+
+    /// The layer to blame for an error, if it is not the one that was asked for.
+    pub(crate) fn blamed(&self) -> Option<usize> {
+        self.failed
+    }
+
+    /// The tree of layer `at` with this content, kept for the layers above whatever its
+    /// size: asked for once, it will be asked for again.
+    pub(crate) fn keep(&mut self, at: usize, content: Section) -> Result<Rc<Tree>, LayerError> {
         let tree = Rc::new(self.read(at, content)?);
         self.trees[at] = Some(Rc::clone(&tree));
         Ok(tree)
-    }
-}
-
-/// The first bytes of a blob, and how it is compressed. They decide where no
-/// media type does; where one does, they must agree, so that the error names
-/// the real reason.
-fn checked_start(
-    input: &mut dyn Read,
-    declared: Option<Format>,
-) -> Result<(io::Cursor<Vec<u8>>, Format), LayerError> {
-    let mut start = Vec::with_capacity(START_BYTES);
-    input.take(START_BYTES as u64).read_to_end(&mut start)?;
-    let magic = &start[..start.len().min(MAGIC_BYTES)];
-    let unread = unread(magic);
-    let sniffed = Format::sniff(magic);
-    match declared {
-        Some(declared) if declared != sniffed => Err(LayerError::WrongCompression {
-            expected: declared.name(),
-            found: match (sniffed, unread) {
-                (_, Some(compression)) => compression.name,
-                (Format::Plain, None) if !is_tar(&start) => {
-                    "neither gzip nor zstd nor a tar archive"
-                }
-                (format, None) => format.name(),
-            },
-        }),
-        Some(_) => Ok((io::Cursor::new(start), sniffed)),
-        None => match unread {
-            Some(compression) => Err(LayerError::UnreadCompression {
-                compression: compression.name,
-            }),
-            None => Ok((io::Cursor::new(start), sniffed)),
-        },
-    }
-}
-
-/// Whether an archive can start so. It goes on behind what is seen here.
-fn is_tar(start: &Vec<u8>) -> bool {
-    start.len() >= START_BYTES
-        && !matches!(
-            Reader::new(start).next_entry(),
-            Err(TarError::BadHeader { .. })
-        )
-}
-
-/// Hashes and counts what something else reads.
-struct VerifyingReader<R> {
-    inner: R,
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl<R: Read> VerifyingReader<R> {
-    fn new(inner: R, digest: &Digest) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(digest.algorithm()),
-            bytes: 0,
-        }
-    }
-
-    /// Digest and length of everything that was read.
-    fn finish(self) -> (Digest, u64) {
-        (self.hasher.finish(), self.bytes)
-    }
-}
-
-impl<R: Read> Read for VerifyingReader<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.bytes += n as u64;
-        Ok(n)
     }
 }
 

@@ -2,11 +2,13 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod bake;
 mod bare;
 mod builder;
 mod cancel;
 mod config;
+mod content;
 mod decompress;
 mod digest;
 mod document;
@@ -14,10 +16,12 @@ mod error;
 mod extra;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod job;
 mod layer;
 mod limits;
 mod names;
 mod no_follow;
+mod options;
 mod platform;
 mod progress;
 mod reference;
@@ -34,7 +38,7 @@ mod tree;
 #[cfg(feature = "oci-spec")]
 pub mod vocabulary;
 
-pub use bake::{BakeOptions, BakedImage, bake, bake_from, bake_saved};
+pub use bake::{BakedImage, bake, bake_from, bake_saved};
 pub use builder::{BuildError, ImageBuilder, LayerBuilder, LayerCompression, Owner};
 pub use cancel::Cancel;
 pub use config::ImageConfig;
@@ -43,6 +47,7 @@ pub use document::Descriptor;
 pub use error::{BakeError, ImageError, LayerError};
 pub use extra::{ExtraFile, ExtraLayer, add_files};
 pub use limits::Limits;
+pub use options::BakeOptions;
 pub use platform::{InvalidPlatform, Platform};
 pub use progress::{Event, Progress};
 pub use reference::{Reference, Transport};

@@ -9,6 +9,9 @@ pub struct Limits {
     /// Uncompressed bytes of one layer, and the sum of its files' sizes
     /// (which sparse files make a different number).
     pub max_layer_bytes: u64,
+    /// Uncompressed bytes of a layer for each compressed one, beyond the first 16 MiB.
+    /// gzip reaches 1,032; zstd some ten thousand for what is all zeros.
+    pub max_ratio: u64,
     /// Files and directories in one layer, implied directories included.
     pub max_entries: u64,
     /// Bytes of names, link targets and attributes of one layer, which are
@@ -27,6 +30,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_layer_bytes: 64 << 30,
+            max_ratio: 1 << 16,
             max_entries: 4_000_000,
             max_tree_bytes: 512 << 20,
             max_image_tree_bytes: 2 << 30,

@@ -10,7 +10,8 @@ const STEP_BYTES: u64 = 1 << 20;
 
 /// Is told how far a bake is: a progress bar, a log.
 pub trait Progress: fmt::Debug + Send + Sync {
-    /// Called on the thread that bakes, which goes on when it returns.
+    /// Called on one of the threads that bake, which goes on when it returns. Layers are
+    /// read beside each other, so that what is told of them comes in any order.
     fn report(&self, event: &Event<'_>);
 }
 
@@ -35,6 +36,8 @@ pub enum Event<'a> {
     Read {
         /// Which layer.
         layer: usize,
+        /// What it is.
+        diff_id: &'a Digest,
         /// Bytes read.
         bytes: u64,
         /// Bytes there are.
@@ -54,6 +57,7 @@ pub(crate) struct Reported<'a, R> {
     inner: R,
     progress: Option<&'a dyn Progress>,
     layer: usize,
+    diff_id: &'a Digest,
     bytes: u64,
     total_bytes: u64,
     told: u64,
@@ -63,13 +67,14 @@ impl<'a, R> Reported<'a, R> {
     pub(crate) fn new(
         inner: R,
         progress: Option<&'a dyn Progress>,
-        layer: usize,
+        (layer, diff_id): (usize, &'a Digest),
         total_bytes: u64,
     ) -> Self {
         Self {
             inner,
             progress,
             layer,
+            diff_id,
             bytes: 0,
             total_bytes,
             told: 0,
@@ -87,6 +92,7 @@ impl<R: Read> Read for Reported<'_, R> {
             if let Some(progress) = self.progress {
                 progress.report(&Event::Read {
                     layer: self.layer,
+                    diff_id: self.diff_id,
                     bytes: self.bytes,
                     total_bytes: self.total_bytes,
                 });

@@ -3,6 +3,7 @@
 //! Layers share them: an image has up to some hundred layers, and a process
 //! often has no more descriptors than that.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -11,9 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use crate::decompress::{Format, decompress};
+use crate::decompress::{Format, Windows, decompress};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::LayerError;
+use crate::limits::Limits;
 use crate::section::Section;
 use crate::store::Store;
 
@@ -23,10 +25,13 @@ const FULL_BYTES: u64 = 256 << 20;
 /// Pieces that are decompressed and not yet written at a time: as much as two threads
 /// need to seldom wait for each other, and no more memory than that.
 const PIECES: usize = 4;
-/// Most files at a time. Beyond it all further layers share the last one.
-const MAX_FILES: usize = 16;
+/// Content up to this size may compress to nothing.
+const RATIO_FROM_BYTES: u64 = 16 << 20;
+/// Most files at a time, of one who gets layers. Beyond it all further layers share the
+/// last one.
+const MAX_FILES: usize = 6;
 
-/// The files of one bake.
+/// The files of one who gets layers.
 #[derive(Debug, Default)]
 pub(crate) struct Spools {
     current: Option<Spool>,
@@ -47,13 +52,13 @@ impl Spools {
         &mut self,
         store: &Store,
         input: impl Read,
-        format: Format,
-        (expected, limit): (u64, u64),
+        format: (Format, &Windows),
+        (expected, limits): (u64, &Limits),
         algorithm: Algorithm,
     ) -> Result<(Section, Digest), LayerError> {
         let spool = self.for_bytes(store, expected)?;
         let start = spool.bytes;
-        let added = spool.write(store, input, format, limit, algorithm);
+        let added = spool.write(store, input, format, limits, algorithm);
         if added.is_err() {
             // Half a layer is of no use.
             spool.file.set_len(start)?;
@@ -86,10 +91,15 @@ impl Spool {
         &mut self,
         store: &Store,
         input: impl Read,
-        format: Format,
-        limit: u64,
+        (format, windows): (Format, &Windows),
+        limits: &Limits,
         algorithm: Algorithm,
     ) -> Result<(Section, Digest), LayerError> {
+        let read = Cell::new(0);
+        let input = Counted {
+            inner: input,
+            bytes: &read,
+        };
         let (start, file) = (self.bytes, &self.file);
         let (pieces, filled) = sync_channel::<Vec<u8>>(PIECES);
         let (used, empty) = channel();
@@ -100,23 +110,19 @@ impl Spool {
                     write_pieces(file, start, &filled, &used, Hasher::new(algorithm))
                 })?;
             let mut bytes = 0_u64;
-            let decompressed = decompress(store.cancel().watch(input), format, &mut |piece| {
-                // A small input can decompress to much.
-                store.cancel().check()?;
-                bytes = bytes.saturating_add(piece.len() as u64);
-                if bytes > limit {
-                    return Err(LayerError::LimitExceeded {
-                        what: "uncompressed bytes",
-                        limit,
-                    });
-                }
-                let mut filled = empty.try_recv().unwrap_or_default();
-                filled.clear();
-                filled.extend_from_slice(piece);
-                // The thread that writes them has failed, and says why.
-                let gone = |_| io::Error::other("the layer could not be written");
-                Ok(pieces.send(filled).map_err(gone)?)
-            });
+            let decompressed =
+                decompress(store.cancel().watch(input), format, windows, &mut |piece| {
+                    // A small input can decompress to much.
+                    store.cancel().check()?;
+                    bytes = bytes.saturating_add(piece.len() as u64);
+                    check_bytes(bytes, read.get(), limits)?;
+                    let mut filled = empty.try_recv().unwrap_or_default();
+                    filled.clear();
+                    filled.extend_from_slice(piece);
+                    // The thread that writes them has failed, and says why.
+                    let gone = |_| io::Error::other("the layer could not be written");
+                    Ok(pieces.send(filled).map_err(gone)?)
+                });
             drop(pieces);
             let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
             Ok::<_, io::Error>((written, decompressed))
@@ -126,6 +132,37 @@ impl Spool {
         self.bytes = end;
         let section = Section::of(Arc::clone(&self.file), start, self.bytes - start);
         Ok((section, hasher.finish()))
+    }
+}
+
+/// Refuses more than a layer may have, and more than what was read of it can honestly
+/// become.
+fn check_bytes(bytes: u64, read: u64, limits: &Limits) -> Result<(), LayerError> {
+    let exceeded = |what, limit| Err(LayerError::LimitExceeded { what, limit });
+    if bytes > limits.max_layer_bytes {
+        return exceeded("uncompressed bytes", limits.max_layer_bytes);
+    }
+    let honest = read.saturating_mul(limits.max_ratio);
+    if bytes > honest.saturating_add(RATIO_FROM_BYTES) {
+        return exceeded(
+            "uncompressed bytes for each compressed one",
+            limits.max_ratio,
+        );
+    }
+    Ok(())
+}
+
+/// Counts what is read, for who cannot ask the reader meanwhile.
+struct Counted<'a, R> {
+    inner: R,
+    bytes: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.bytes.set(self.bytes.get().saturating_add(n as u64));
+        Ok(n)
     }
 }
 
@@ -170,9 +207,50 @@ mod tests {
             file: Arc::new(File::open(&unwritable).unwrap()),
             bytes: 0,
         };
-        let result = spool.write(&store, &*gzip, Format::Gzip, u64::MAX, Algorithm::Sha256);
+        let format = (Format::Gzip, &Windows::default());
+        let limits = Limits::default();
+        let result = spool.write(&store, &*gzip, format, &limits, Algorithm::Sha256);
         assert!(matches!(result, Err(LayerError::Io(_))), "{result:?}");
         assert_eq!(spool.bytes, 0);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// A frame of zstd with blocks of one byte that is repeated: some thousand for each
+    /// byte of the frame.
+    fn bomb(blocks: usize) -> Vec<u8> {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x48];
+        for left in (0..blocks).rev() {
+            // RFC 8878 §3.1.1.2: its size, that it is repeated, whether it is the last.
+            let header = (128 << 10) << 3 | 1 << 1 | u32::from(left == 0);
+            frame.extend_from_slice(&header.to_le_bytes()[..3]);
+            frame.push(0);
+        }
+        frame
+    }
+
+    #[test]
+    fn a_little_that_becomes_a_lot_is_refused_beyond_what_is_honest() {
+        let dir = std::env::temp_dir().join(format!("oci-bake-ratio-{}", std::process::id()));
+        let store = Store::open(&dir).unwrap();
+        let spooled = |blocks: usize, ratio: u64| {
+            let limits = Limits {
+                max_ratio: ratio,
+                ..Limits::default()
+            };
+            let format = (Format::Zstd, &Windows::default());
+            let sizes = (0, &limits);
+            let frame = bomb(blocks);
+            Spools::default().add(&store, &*frame, format, sizes, Algorithm::Sha256)
+        };
+        // Some 32,000 bytes for each.
+        assert!(spooled(300, 40_000).is_ok());
+        let error = spooled(300, 1_000).unwrap_err();
+        assert!(
+            matches!(error, LayerError::LimitExceeded { limit: 1_000, .. }),
+            "{error}"
+        );
+        // So little that it does not matter.
+        assert!(spooled(100, 1_000).is_ok());
         fs::remove_dir_all(dir).unwrap();
     }
 }

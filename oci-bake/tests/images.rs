@@ -9,7 +9,7 @@ use supermachine_oci_bake::{
     BakeError, BakeOptions, BakedImage, Digest, ImageBuilder, ImageError, LayerBuilder,
     LayerCompression, LayerError, Reference, bake,
 };
-use support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, Scratch, chain, text};
+use support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, Scratch, chain, listing, text};
 
 fn image_error(result: Result<BakedImage, BakeError>) -> ImageError {
     match result {
@@ -464,5 +464,52 @@ fn layers_that_are_not_what_the_media_type_says_are_named_for_what_they_are() {
             text.ends_with("the data is neither gzip nor zstd nor a tar archive"),
             "{text}"
         );
+    }
+}
+
+/// Frames of zstd whose blocks are stored as they are, as small as `bytes`.
+fn zstd_frames(content: &[u8], bytes: usize) -> Vec<u8> {
+    let frames = content.chunks(bytes).map(|chunk| {
+        let size = u32::try_from(chunk.len()).unwrap();
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+        frame.extend_from_slice(&size.to_le_bytes());
+        frame.extend_from_slice(&(size << 3 | 1).to_le_bytes()[..3]);
+        frame.extend_from_slice(chunk);
+        frame
+    });
+    frames.collect::<Vec<_>>().concat()
+}
+
+/// container-libs#391: zstd:chunked has a frame for each file, a table of contents in a
+/// frame to skip, and the same archive with other padding is another layer.
+#[test]
+fn a_chunked_layer_is_the_archive_in_it_to_its_last_zero() {
+    let tar = LayerBuilder::new()
+        .file("f", 0o644, "content")
+        .to_tar()
+        .unwrap();
+    let padded = [&tar[..], &[0; 8192]].concat();
+    let table = [&[0x50, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"table"].concat();
+    let media_type = "application/vnd.oci.image.layer.v1.tar+zstd";
+    for (content, diff_id_of, fits) in [
+        (&tar, &tar, true),
+        (&padded, &padded, true),
+        (&tar, &padded, false),
+        (&padded, &tar, false),
+    ] {
+        let scratch = Scratch::new();
+        let layout = Layout::new(scratch.path("image"));
+        let blob = [&table[..], &zstd_frames(content, 600), &table].concat();
+        let manifest = layout.manifest(&blob, media_type, &Digest::sha256_of(diff_id_of));
+        layout.index(&[layout.descriptor(MANIFEST, manifest.to_string().as_bytes())]);
+        let baked = scratch.bake(&layout.reference());
+        assert_eq!(baked.is_ok(), fits, "{baked:?}");
+        if let Ok(baked) = baked {
+            assert!(
+                listing(&baked.layers[0])
+                    .iter()
+                    .any(|line| line.ends_with("/f"))
+            );
+        }
     }
 }

@@ -186,6 +186,7 @@ impl Progress for Log {
                 layer,
                 bytes,
                 total_bytes,
+                ..
             } => format!("{layer} read {bytes} of {total_bytes}"),
             Event::Baked { layer, .. } => format!("{layer} baked"),
             other => format!("{other:?}"),

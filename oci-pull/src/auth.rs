@@ -54,6 +54,8 @@ pub(crate) struct Known {
     /// What the host wants, by repository.
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// Held by who gets a token, so that those who want it too wait for that one.
+    getting: Mutex<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,6 +134,7 @@ impl Known {
                     service,
                     scope: scope.unwrap_or_else(own),
                 };
+                let _getting = self.getting.lock().unwrap_or_else(PoisonError::into_inner);
                 let found = {
                     let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
                     tokens.get(&key).cloned()

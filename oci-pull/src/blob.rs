@@ -21,7 +21,7 @@ pub(crate) struct Blob<'a> {
     network: &'a Network,
     endpoints: &'a [Endpoint],
     descriptor: Descriptor,
-    /// Bytes given so far.
+    /// Bytes given so far, or not wanted.
     offset: u64,
     /// The endpoint in use.
     at: usize,
@@ -49,17 +49,18 @@ impl std::fmt::Debug for Body {
 }
 
 impl<'a> Blob<'a> {
-    /// A blob that some endpoint has begun to give.
+    /// A blob that some endpoint has begun to give, from byte `offset` on.
     pub(crate) fn open(
         network: &'a Network,
         endpoints: &'a [Endpoint],
         descriptor: &Descriptor,
+        offset: u64,
     ) -> Result<Self, PullError> {
         let mut blob = Self {
             network,
             endpoints,
             descriptor: descriptor.clone(),
-            offset: 0,
+            offset,
             at: 0,
             pacing: Pacing::new(network),
             body: None,

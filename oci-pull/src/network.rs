@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use supermachine_oci_bake::Cancel;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body, Proxy};
@@ -27,6 +28,8 @@ const USER_AGENT: &str = concat!("supermachine/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct Network {
     config: ClientConfig,
     agents: Mutex<HashMap<(String, String), Agent>>,
+    /// Asked to end, without everything that the configuration is used for.
+    ended: Cancel,
 }
 
 impl fmt::Debug for Network {
@@ -49,6 +52,7 @@ impl Network {
         Self {
             config,
             agents: Mutex::default(),
+            ended: Cancel::default(),
         }
     }
 
@@ -58,10 +62,15 @@ impl Network {
 
     /// Ends all requests, of other threads too; there are none any more.
     pub(crate) fn shut_down(&self) {
+        self.ended.cancel();
         let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         for agent in agents.values() {
             agent.clone().shutdown();
         }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.ended.is_cancelled() || self.config.cancel.is_cancelled()
     }
 
     /// Gets an address. The authorization goes to its host only.
@@ -151,7 +160,7 @@ impl Network {
         let host = authority(address);
         let key = (scheme(address).to_owned(), host.clone());
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.config.cancel.is_cancelled() {
+        if self.is_ended() {
             return Err(PullError::Cancelled);
         }
         if let Some(agent) = agents.get(&key) {
@@ -189,7 +198,7 @@ impl Network {
     /// What an error of the connection means.
     pub(crate) fn failed(&self, host: &str, error: ureq::Error) -> PullError {
         let host = host.to_owned();
-        if self.config.cancel.is_cancelled() {
+        if self.is_ended() {
             return PullError::Cancelled;
         }
         match error {
@@ -212,7 +221,7 @@ impl Network {
 
     /// What an error while reading means.
     pub(crate) fn broken(&self, host: String, error: &io::Error) -> PullError {
-        if self.config.cancel.is_cancelled() {
+        if self.is_ended() {
             return PullError::Cancelled;
         }
         let inner = error.get_ref();
@@ -239,7 +248,7 @@ impl Network {
         let step = Duration::from_millis(50);
         let mut left = time;
         while !left.is_zero() {
-            if self.config.cancel.is_cancelled() {
+            if self.is_ended() {
                 return Err(PullError::Cancelled);
             }
             let now = left.min(step);

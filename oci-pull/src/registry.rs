@@ -37,21 +37,17 @@ pub enum PullPolicy {
     Never,
 }
 
-/// Gets images from registries.
-///
-/// One client may get any number of images, and remembers where tokens are.
+/// Gets images from registries: any number of them, each with connections of its own.
 #[derive(Debug)]
 pub struct Client {
-    network: Arc<Network>,
+    config: ClientConfig,
 }
 
 impl Client {
     /// A client that nobody has talked to yet.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
-        Self {
-            network: Arc::new(Network::new(config)),
-        }
+        Self { config }
     }
 
     /// Bakes the image called `name` into `store`, with what is there already, and
@@ -67,10 +63,10 @@ impl Client {
         options: &BakeOptions,
         store: &Store,
     ) -> Result<BakedImage, BakeError> {
-        let _watch = Watch::new(&self.network, &options.cancel);
         let image = self.image(name, policy, store)?;
-        let signatures = match &self.network.config().verify_key {
-            Some(key) => Some(self.verify(name, &image, key)?),
+        let _watch = Watch::new(&image.network, &options.cancel);
+        let signatures = match &self.config.verify_key {
+            Some(key) => Some(verified(name, &image, key)?),
             None => None,
         };
         let baked = bake_from(&image, options, store)?;
@@ -81,74 +77,59 @@ impl Client {
         Ok(baked)
     }
 
-    /// Refuses an image that the key has not signed; gives where its signatures are.
-    fn verify<'a>(
-        &'a self,
-        name: &RegistryName,
-        image: &RemoteImage<'a>,
-        key: &VerifyKey,
-    ) -> Result<RemoteImage<'a>, ImageError> {
-        // What is baked is this, whatever the name leads to by then.
-        let roots = image.roots()?;
-        let root = roots.first().ok_or(ImageError::NoImage)?;
-        let signatures = verify::signatures_of(name, &root.digest).map_err(source)?;
-        let signatures = self.image(&signatures, image.policy, image.store)?;
-        let none = || {
-            let reason = "there is no signature beside it";
-            source(verify::unverified(name, &root.digest, reason))
-        };
-        let lists = signatures.roots().map_err(|error| match error {
-            ImageError::Source(cause)
-                if matches!(
-                    cause.downcast_ref::<PullError>(),
-                    Some(PullError::NotFound { .. } | PullError::NotHere { .. })
-                ) =>
-            {
-                none()
-            }
-            error => error,
-        })?;
-        let list = lists.first().ok_or_else(none)?;
-        let list = signatures.document(list).map_err(source)?;
-        let get = |blob: &Descriptor| signatures.document(blob);
-        verify::check((name, &root.digest), key, &list, &get).map_err(source)?;
-        debug!(image = %name, digest = %root.digest, "the key has signed it");
-        Ok(signatures)
-    }
-
     /// The image called `name`, as a source. Nothing is asked yet.
     ///
     /// # Errors
     /// [`ImageError::Source`] if a mirror's address makes no sense.
     pub fn image<'a>(
-        &'a self,
+        &self,
         name: &RegistryName,
         policy: PullPolicy,
         store: &'a Store,
     ) -> Result<RemoteImage<'a>, ImageError> {
-        let registry = name.registry();
-        let mut endpoints = Vec::new();
-        for (of, mirror) in &self.network.config().mirrors {
-            if of.eq_ignore_ascii_case(registry) {
-                endpoints.push(Endpoint::mirror(mirror, name.repository()).map_err(source)?);
-            }
-        }
-        endpoints.push(Endpoint::registry(registry, name.repository()));
-        Ok(RemoteImage {
-            network: &self.network,
-            name: name.clone(),
-            policy,
-            store,
-            endpoints,
-            root: OnceLock::new(),
-        })
+        let network = Arc::new(Network::new(self.config.clone()));
+        RemoteImage::new(network, name, policy, store)
     }
+}
+
+/// Refuses an image that the key has not signed; gives where its signatures are.
+fn verified<'a>(
+    name: &RegistryName,
+    image: &RemoteImage<'a>,
+    key: &VerifyKey,
+) -> Result<RemoteImage<'a>, ImageError> {
+    // What is baked is this, whatever the name leads to by then.
+    let roots = image.roots()?;
+    let root = roots.first().ok_or(ImageError::NoImage)?;
+    let signatures = verify::signatures_of(name, &root.digest).map_err(source)?;
+    let signatures = image.beside(&signatures)?;
+    let none = || {
+        let reason = "there is no signature beside it";
+        source(verify::unverified(name, &root.digest, reason))
+    };
+    let lists = signatures.roots().map_err(|error| match error {
+        ImageError::Source(cause)
+            if matches!(
+                cause.downcast_ref::<PullError>(),
+                Some(PullError::NotFound { .. } | PullError::NotHere { .. })
+            ) =>
+        {
+            none()
+        }
+        error => error,
+    })?;
+    let list = lists.first().ok_or_else(none)?;
+    let list = signatures.document(list).map_err(source)?;
+    let get = |blob: &Descriptor| signatures.document(blob);
+    verify::check((name, &root.digest), key, &list, &get).map_err(source)?;
+    debug!(image = %name, digest = %root.digest, "the key has signed it");
+    Ok(signatures)
 }
 
 /// An image in a registry; see [`Client::image`].
 #[derive(Debug)]
 pub struct RemoteImage<'a> {
-    network: &'a Network,
+    network: Arc<Network>,
     name: RegistryName,
     policy: PullPolicy,
     store: &'a Store,
@@ -158,7 +139,36 @@ pub struct RemoteImage<'a> {
     root: OnceLock<Descriptor>,
 }
 
-impl RemoteImage<'_> {
+impl<'a> RemoteImage<'a> {
+    fn new(
+        network: Arc<Network>,
+        name: &RegistryName,
+        policy: PullPolicy,
+        store: &'a Store,
+    ) -> Result<Self, ImageError> {
+        let registry = name.registry();
+        let mut endpoints = Vec::new();
+        for (of, mirror) in &network.config().mirrors {
+            if of.eq_ignore_ascii_case(registry) {
+                endpoints.push(Endpoint::mirror(mirror, name.repository()).map_err(source)?);
+            }
+        }
+        endpoints.push(Endpoint::registry(registry, name.repository()));
+        Ok(Self {
+            network,
+            name: name.clone(),
+            policy,
+            store,
+            endpoints,
+            root: OnceLock::new(),
+        })
+    }
+
+    /// Another image, by the same connections.
+    fn beside(&self, name: &RegistryName) -> Result<Self, ImageError> {
+        Self::new(Arc::clone(&self.network), name, self.policy, self.store)
+    }
+
     /// Remembers what the name led to, for those who do not ask.
     fn remember(&self) {
         let Some(root) = self.root.get() else { return };
@@ -220,7 +230,7 @@ impl RemoteImage<'_> {
             let path = format!("{}/manifests/{which}", endpoint.repository());
             let what = format!("image {}:{which}", endpoint.repository());
             let headers = [("accept", accept.as_str())];
-            let answer = endpoint.get(self.network, &path, &headers, &what, &[200])?;
+            let answer = endpoint.get(&self.network, &path, &headers, &what, &[200])?;
             let host = answer.host.clone();
             let kind = answer.response.headers().get(CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -280,7 +290,7 @@ impl RemoteImage<'_> {
                 let mut bytes = Vec::new();
                 let host = || self.name.registry().to_owned();
                 // The caller knows how long it may be.
-                Blob::open(self.network, &self.endpoints, descriptor)?
+                Blob::open(&self.network, &self.endpoints, descriptor, 0)?
                     .take(descriptor.size.saturating_add(1))
                     .read_to_end(&mut bytes)
                     .map_err(|error| match error.downcast::<PullError>() {
@@ -317,11 +327,23 @@ impl BlobSource for RemoteImage<'_> {
             let bytes = self.document(blob).map_err(source)?;
             return Ok(Box::new(std::io::Cursor::new(bytes)));
         }
+        self.open_at(blob, 0)
+    }
+
+    fn is_slow(&self) -> bool {
+        true
+    }
+
+    fn open_at(&self, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read + '_>, ImageError> {
         if self.policy == PullPolicy::Never {
             return Err(source(self.not_here()));
         }
-        let blob = Blob::open(self.network, &self.endpoints, blob).map_err(source)?;
+        let blob = Blob::open(&self.network, &self.endpoints, blob, offset).map_err(source)?;
         Ok(Box::new(blob))
+    }
+
+    fn abandon(&self) {
+        self.network.shut_down();
     }
 }
 

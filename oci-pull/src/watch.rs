@@ -28,7 +28,6 @@ impl Watch {
             let own = &network.config().cancel;
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 if own.is_cancelled() || other.is_cancelled() {
-                    own.cancel();
                     network.shut_down();
                     return;
                 }

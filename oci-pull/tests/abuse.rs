@@ -221,7 +221,8 @@ fn cancelling_ends_a_silent_connection_at_once() {
     });
     assert!(matches!(error, BakeError::Cancelled), "{}", chain(&error));
     assert!(begun.elapsed() < Duration::from_secs(300));
-    assert_eq!(scratch.layers(), 1);
+    // The other one may have been done by then.
+    assert!(scratch.layers() <= 1);
     is_stalled.store(true, Ordering::Relaxed);
 }
 
@@ -288,7 +289,7 @@ fn failures_that_pass_are_tried_again_and_no_more_often_than_that() {
     assert_eq!(server.count(|request| image.is_layer(request)), 5);
 }
 
-/// rust-oci-client#165, #149: another content than the digest says.
+/// rust-oci-client#165: another content than the digest says.
 #[test]
 fn content_of_another_digest_is_refused() {
     let image = Image::new(BYTES);
@@ -309,6 +310,7 @@ fn content_of_another_digest_is_refused() {
     assert!(is_named, "{}", chain(&error));
 }
 
+/// rust-oci-client#149: the digest in the reference.
 #[test]
 fn a_manifest_of_another_digest_is_refused() {
     let image = Image::new(0);

@@ -14,7 +14,7 @@ use crate::random::hex;
 use crate::template::{Template, Workload, layer_resources, read_layers};
 use crate::unfinished::Unfinished;
 use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, mount, stamp};
-use oci_bake::{BakeOptions, ExtraFile};
+use oci_bake::{BakeOptions, ExtraFile, Progress};
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -58,6 +58,7 @@ pub struct OciImageBuilder {
     files: Vec<ExtraFile>,
     mounts: Vec<MountSpec>,
     volumes: Vec<VolumeSpec>,
+    progress: Option<Arc<dyn Progress>>,
 }
 
 impl fmt::Debug for OciImageBuilder {
@@ -92,6 +93,7 @@ impl OciImageBuilder {
             files: Vec::new(),
             mounts: Vec::new(),
             volumes: Vec::new(),
+            progress: None,
         }
     }
 
@@ -105,6 +107,12 @@ impl OciImageBuilder {
     /// otherwise.
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.fetch.policy = policy;
+        self
+    }
+
+    /// Is told how far the layers of the image are while they are got and converted.
+    pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = Some(progress);
         self
     }
 
@@ -289,7 +297,8 @@ impl OciImageBuilder {
     /// was there before stays then.
     pub fn build(self) -> Result<Image, Error> {
         let cache = self.cache_dir()?;
-        let options = BakeOptions::default();
+        let mut options = BakeOptions::default();
+        options.progress = self.progress.clone();
         let image = Image::load_with(&self.reference, &cache, &self.fetch, &options)?;
         self.build_on(&image)
     }

@@ -77,7 +77,9 @@ pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkSecretsUse, NetworkVerdict,
 };
-pub use oci_bake::{ExtraFile, ImageConfig};
+pub use oci_bake::{
+    Digest, Event as ProgressEvent, ExtraFile, ImageConfig, InvalidDigest, Progress,
+};
 pub use pool::{Pool, PoolBuilder, PoolHook, PoolMetrics, PoolStats, PooledVm};
 pub use ports::{TcpForwarder, UdpForwarder, UnixForwarder};
 pub use pull::PullPolicy;

@@ -220,10 +220,8 @@ mod tests {
     fn commands_have_placeholders_and_files_that_the_image_does_not_name() {
         let secret = Network::secret("KEY", VALUE).for_host("api.example.com");
         let config = with(secret).with_network(NetworkPolicy::allow_all());
-        let image = ImageConfig {
-            env: vec!["KEY=of the image".into(), "SSL_CERT_FILE=/own".into()],
-            ..ImageConfig::default()
-        };
+        let mut image = ImageConfig::default();
+        image.env = vec!["KEY=of the image".into(), "SSL_CERT_FILE=/own".into()];
         let (orders, one) = Told::new(&config, &image).unwrap().unwrap();
         let (_, other) = Told::new(&config, &image).unwrap().unwrap();
         let env = &one.config.env;

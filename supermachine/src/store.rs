@@ -34,6 +34,9 @@ pub enum StoreKind {
     Document,
     /// What the name of an image in a registry led to.
     Name,
+    /// What came of a blob of an image that is not all here yet; the next pull goes on with
+    /// it.
+    Partial,
     /// A machine that was started with `supermachine run --detach`, with its log.
     Machine,
 }
@@ -48,6 +51,7 @@ impl StoreKind {
             Self::Layer => "layer",
             Self::Document => "document",
             Self::Name => "name",
+            Self::Partial => "partial",
             Self::Machine => "machine",
         }
     }
@@ -100,7 +104,8 @@ pub struct Damage {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GcOptions {
-    /// Layers that were used within this time stay: 25 hours, unless it is set.
+    /// Layers that were used within this time stay, and what came of blobs within it: 25
+    /// hours, unless it is set.
     pub unused_for: Duration,
     /// Bytes that layers may take: of those that nothing has, the ones that were not
     /// used for longest go until the rest is no more.
@@ -333,6 +338,7 @@ fn kind_of(kind: EntryKind) -> StoreKind {
     match kind {
         EntryKind::Document => StoreKind::Document,
         EntryKind::Name => StoreKind::Name,
+        EntryKind::Partial => StoreKind::Partial,
         _ => StoreKind::Layer,
     }
 }

@@ -4,6 +4,8 @@
 //! Nothing here skips: what is missing fails, with the command that makes it.
 #![forbid(unsafe_code)]
 
+pub mod services;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

@@ -211,11 +211,20 @@ pub fn ensure(name: &str) -> Result<PathBuf> {
     let Some(image) = IMAGES.iter().find(|image| image.name == name) else {
         bail!("no such image: {name}");
     };
+    of_packages(name, image.base, image.packages)
+}
+
+/// The layout of an image of [`BASE`] and further packages, made if it is not there yet.
+pub fn ensure_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    of_packages(name, BASE, packages)
+}
+
+fn of_packages(name: &str, base: &[&str], packages: &[&str]) -> Result<PathBuf> {
     let layout = workspace::target_dir()?.join("guest-images").join(name);
-    let base = debs(image.base)?;
+    let wanted: Vec<&str> = base.iter().chain(packages).copied().collect();
+    let base = debs(base)?;
     let mut all = base.clone();
-    if !image.packages.is_empty() {
-        let wanted: Vec<&str> = image.base.iter().chain(image.packages).copied().collect();
+    if !packages.is_empty() {
         all = debs(&wanted)?;
     }
     let own: BTreeMap<_, _> = all

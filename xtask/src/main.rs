@@ -25,6 +25,7 @@ mod process;
 mod prune;
 mod python;
 mod registry;
+mod services;
 mod test;
 mod tests_run;
 mod workspace;
@@ -69,6 +70,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[NAME…]",
         summary: "make the guest images of the tests and benches",
         run: guest_image::run,
+    },
+    Command {
+        name: "services",
+        arguments: "[NAME…]",
+        summary: "have large services of Debian be captured when they listen, and asked (not a test step)",
+        run: services::run,
     },
     Command {
         name: "check",

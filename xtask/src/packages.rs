@@ -97,12 +97,24 @@ pub const NETWORKS: Set = Set {
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",
     names: &[
+        "buildah",
         "bzip2",
         "e2fsprogs",
         "skopeo",
         "squashfs-tools",
         "umoci",
         "xz-utils",
+    ],
+};
+
+/// Clients of the services that guests run.
+pub const SERVICE_CLIENTS: Set = Set {
+    purpose: "asking services in guests",
+    names: &[
+        "curl",
+        "mariadb-client-core",
+        "postgresql-client-15",
+        "redis-tools",
     ],
 };
 

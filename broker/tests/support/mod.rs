@@ -334,7 +334,20 @@ impl Guest {
 
     pub fn receive(&mut self, bytes: usize) -> Vec<u8> {
         let mut got = vec![0; bytes];
-        self.tls.read_exact(&mut got).unwrap();
+        let mut at = 0;
+        while at < bytes {
+            let StreamOwned { conn, sock } = &mut self.tls;
+            match conn.reader().read(&mut got[at..]) {
+                Ok(0) => panic!("it ended after {at} bytes"),
+                Ok(count) => at += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What it has not sent may not be wanted any more.
+                    conn.read_tls(sock).unwrap();
+                    conn.process_new_packets().unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
         got
     }
 

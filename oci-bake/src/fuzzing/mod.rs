@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config;
-use crate::decompress::{Format, decompress};
+use crate::decompress::{Format, Windows, decompress};
 use crate::document;
 use crate::error::LayerError;
 use crate::layer::read_tree;
@@ -165,7 +165,7 @@ pub fn fuzz_compression(data: &[u8]) {
     };
     let unpack = |input: &mut dyn Read| {
         let mut out = Vec::new();
-        let result = decompress(input, format, &mut |bytes| {
+        let result = decompress(input, format, &Windows::default(), &mut |bytes| {
             if out.len() + bytes.len() > CAP {
                 return Err(LayerError::LimitExceeded {
                     what: "bytes",

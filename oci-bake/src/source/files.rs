@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::decompress::{Format, MAGIC_BYTES, unread};
+use crate::decompress::{Format, MAGIC_BYTES, Windows, unread};
 use crate::digest::Algorithm;
 use crate::error::ImageError;
 use crate::limits::Limits;
@@ -74,7 +74,8 @@ impl Files {
         let file = match Format::sniff(&start[..n]) {
             Format::Plain => file,
             format => {
-                let sizes = (file.len(), limits.max_layer_bytes);
+                let sizes = (file.len(), limits);
+                let format = (format, &Windows::default());
                 Spools::default()
                     .add(store, file.reader(), format, sizes, Algorithm::Sha256)
                     .map_err(|source| ImageError::ArchiveCompression {
@@ -94,9 +95,10 @@ impl Files {
         limits: &Limits,
     ) -> Result<Self, ImageError> {
         let path = Path::new("what was received");
-        let sizes = (0, limits.max_layer_bytes);
+        let sizes = (0, limits);
+        let format = (Format::Plain, &Windows::default());
         let (file, _) = Spools::default()
-            .add(store, archive, Format::Plain, sizes, Algorithm::Sha256)
+            .add(store, archive, format, sizes, Algorithm::Sha256)
             .map_err(|source| ImageError::ArchiveCompression {
                 path: path.to_owned(),
                 source: Box::new(source),

@@ -1,6 +1,5 @@
 //! What is in the cache, and removing what nothing needs.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -9,17 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::lease::{Leased, files_of, stem};
-use super::{ALIGN, FOOTER_MAGIC, Store, check};
-use crate::bake::MAX_STACK;
+use super::{ALIGN, FOOTER_MAGIC, Store, check, partial};
 use crate::digest::Digest;
-use crate::document::Descriptor;
-use crate::error::{BakeError, ImageError};
+use crate::error::BakeError;
 use crate::limits::Limits;
 use crate::no_follow::open_in_cache;
-use crate::platform::Platform;
-use crate::resolve::resolve;
 use crate::section::{ReadAt, Section};
-use crate::source::BlobSource;
 
 /// Unit of a file's blocks (POSIX, sys/stat.h on every system we know).
 const BLOCK_BYTES: u64 = 512;
@@ -37,6 +31,8 @@ pub enum EntryKind {
     Document,
     /// What the name of an image in a registry led to.
     Name,
+    /// What came of a blob whose layer is not here yet; the next pull goes on with it.
+    Partial,
 }
 
 /// A file of the cache.
@@ -54,7 +50,8 @@ pub struct StoreEntry {
     /// When a layer was used last, to the hour; when anything else was written.
     pub used: SystemTime,
     /// Whether something has it: a layer a snapshot, a machine or a bake; a document a
-    /// name; a name all layers of its image.
+    /// name; a name all layers of its image; of a [`EntryKind::Partial`], whether somebody
+    /// is getting the rest.
     pub in_use: bool,
     /// Whether it is not what it should be, as far as was looked; also what an earlier
     /// version wrote and this one makes anew.
@@ -65,7 +62,8 @@ pub struct StoreEntry {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct GcOptions {
-    /// Layers that were used within this time stay.
+    /// Layers that were used within this time stay, and so do blobs of which something came
+    /// within it.
     pub unused_for: Duration,
     /// Bytes on the disk to get down to: of the layers that nothing has, those that were
     /// not used for longest go, also if they were used within
@@ -156,6 +154,10 @@ impl Store {
             document.is_damaged || !(document.in_use || is_young)
         });
         gone.extend(documents);
+        gone.extend(self.partial_entries().into_iter().filter(|partial| {
+            let age = now.duration_since(partial.used).unwrap_or_default();
+            !partial.in_use && age >= options.unused_for
+        }));
         if !options.dry_run {
             for entry in &gone {
                 match fs::remove_file(&entry.path) {
@@ -176,6 +178,7 @@ impl Store {
         let (names, needed) = self.name_entries(&stems(&entries))?;
         entries.extend(self.document_entries(&needed, verify)?);
         entries.extend(names);
+        entries.extend(self.partial_entries());
         Ok(entries)
     }
 
@@ -243,36 +246,6 @@ impl Store {
         Ok((found, needed))
     }
 
-    /// The documents of an image, by the names of their files, if nothing of it is
-    /// missing.
-    fn documents_of(
-        &self,
-        root: Descriptor,
-        present: &BTreeSet<String>,
-    ) -> Option<BTreeSet<String>> {
-        let kept = Kept {
-            store: self,
-            root,
-            read: RefCell::default(),
-        };
-        let (platform, limits) = (Platform::default(), Limits::default());
-        let is_whole = match resolve(&kept, &platform, &limits) {
-            Ok(image) => {
-                let last = image.layers.len().saturating_sub(1);
-                // Above so many they are one file, which has the name of the topmost.
-                let is_alone = |at: usize| last < MAX_STACK || at < MAX_STACK - 1 || at == last;
-                let layers = image.layers.iter().enumerate();
-                layers
-                    .filter(|(at, _)| is_alone(*at))
-                    .all(|(_, layer)| present.contains(&layer.diff_id.file_stem()))
-            }
-            // For another platform its layers may be here.
-            Err(ImageError::WrongPlatform { .. }) => true,
-            Err(_) => false,
-        };
-        is_whole.then(|| kept.read.into_inner())
-    }
-
     fn document_entries(
         &self,
         needed: &BTreeSet<String>,
@@ -288,6 +261,17 @@ impl Store {
             found.push(entry);
         }
         Ok(found)
+    }
+
+    fn partial_entries(&self) -> Vec<StoreEntry> {
+        let paths = files_of(&self.partials()).into_iter();
+        let entries = paths.filter_map(|path| entry(EntryKind::Partial, path));
+        entries
+            .map(|(mut entry, _)| {
+                entry.in_use = partial::is_held(&entry.path);
+                entry
+            })
+            .collect()
     }
 
     /// Locks that nobody has had for long. If somebody takes one just now, two may do the
@@ -359,7 +343,7 @@ fn entry(kind: EntryKind, path: PathBuf) -> Option<(StoreEntry, fs::Metadata)> {
     let used = match kind {
         // Noted there by `find`, and by whoever made or removed a further name.
         EntryKind::Layer => metadata.atime().max(metadata.ctime()),
-        EntryKind::Document | EntryKind::Name => metadata.mtime(),
+        EntryKind::Document | EntryKind::Name | EntryKind::Partial => metadata.mtime(),
     };
     let entry = StoreEntry {
         kind,
@@ -385,33 +369,6 @@ fn is_named_by_content(path: &Path, name: &str) -> bool {
     match (digest, read) {
         (Ok(digest), Ok(bytes)) => Digest::of(digest.algorithm(), &bytes) == digest,
         _ => false,
-    }
-}
-
-/// An image whose documents are all in the cache.
-#[derive(Debug)]
-struct Kept<'a> {
-    store: &'a Store,
-    root: Descriptor,
-    /// Names of the documents' files.
-    read: RefCell<BTreeSet<String>>,
-}
-
-impl BlobSource for Kept<'_> {
-    fn roots(&self) -> Result<Vec<Descriptor>, ImageError> {
-        Ok(vec![self.root.clone()])
-    }
-
-    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + '_>, ImageError> {
-        let missing = || ImageError::MissingBlob {
-            digest: blob.digest.clone(),
-        };
-        if blob.size > Limits::default().max_document_bytes {
-            return Err(missing());
-        }
-        let bytes = self.store.document(blob).ok_or_else(missing)?;
-        self.read.borrow_mut().insert(blob.digest.file_stem());
-        Ok(Box::new(io::Cursor::new(bytes)))
     }
 }
 

@@ -6,8 +6,8 @@
 //! <cache>/locks/<name>.lock                  held while it is written
 //! ```
 //!
-//! What else is there: documents and names ([`crate::remembered`]), and notes of what
-//! is in use ([`lease`]).
+//! What else is there: documents and names ([`crate::remembered`]), notes of what is in
+//! use ([`lease`]), and blobs that are on their way ([`partial`]).
 //!
 //! A finished file is the squashfs image, padded to 4 KiB, and one 4 KiB
 //! footer that says what the image must look like.
@@ -22,12 +22,15 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::Digest as _;
 
 mod collect;
+mod kept;
 mod lease;
+mod partial;
 #[cfg(test)]
 mod tests;
 
 pub use collect::{EntryKind, GcOptions, StoreEntry};
 pub use lease::Lease;
+pub(crate) use partial::Partial;
 
 use crate::cancel::{Cancel, Watched};
 use crate::error::{BakeError, LayerError};
@@ -80,6 +83,7 @@ impl Store {
             path: store.layers(),
             source,
         })?;
+        store.sweep_partials();
         Ok(store)
     }
 

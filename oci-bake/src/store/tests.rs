@@ -84,8 +84,8 @@ fn decompressing_ends_when_cancelled() {
     let result = Spools::default().add(
         &store,
         Endless(0, &cancel),
-        Format::Plain,
-        (0, u64::MAX),
+        (Format::Plain, &crate::decompress::Windows::default()),
+        (0, &crate::limits::Limits::default()),
         Algorithm::Sha256,
     );
     assert!(matches!(result, Err(LayerError::Io(_))));

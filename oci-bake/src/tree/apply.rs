@@ -273,6 +273,12 @@ impl Tree {
                 continue;
             }
             self.charge((name.len() + value.len()) as u64)?;
+            // POSIX.1 (pax, "Extended Header"): a record without a value takes back an
+            // earlier one. Other readers have no empty attributes either.
+            if value.is_empty() {
+                xattrs.remove(&name);
+                continue;
+            }
             xattrs.insert(name, value);
         }
         let meta = Meta {

@@ -146,6 +146,7 @@ pub fn du(arguments: &DuArguments) -> Result<u8, Error> {
         StoreKind::Layer,
         StoreKind::Document,
         StoreKind::Name,
+        StoreKind::Partial,
         StoreKind::Machine,
     ];
     let rows = kinds.iter().map(|kind| {

@@ -5,6 +5,7 @@ mod assets;
 mod attach;
 mod attended;
 mod bake;
+mod bars;
 mod codesign;
 mod command;
 mod control;

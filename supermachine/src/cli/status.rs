@@ -1,21 +1,21 @@
-//! What the tool is about to do, for who waits: on a terminal one line that changes
-//! and goes, elsewhere a line for each step.
+//! What the tool is about to do, for who waits: on a terminal a line that changes, with a
+//! bar for each layer that is on its way, and all of it goes; elsewhere a line for each
+//! step.
 
+use super::bars::{Bars, Layer, takes_text};
 use super::output::{complain, is_terminal, plain};
-use super::terminal;
 use crate::limits::cli::{STATUS_DELAY, STATUS_PAUSE};
-use oci_bake::{Event, Progress};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use oci_bake::{Digest, Event, Progress};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Whether a line stands on the terminal that is to go.
-static DRAWN: AtomicBool = AtomicBool::new(false);
-/// Back to the line's start, and nothing behind it.
-const ERASE: &str = "\r\x1b[K";
+pub use super::bars::erase;
+
+/// Digits of a digest that people tell layers by, as Docker shows them.
+const SHORT_DIGITS: usize = 12;
 
 /// Where steps are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Manner {
     Silent,
     /// In a line of each.
     Lines,
-    /// In one line of the terminal.
+    /// In one line of the terminal, with bars below it.
     Line,
 }
 
@@ -59,6 +59,8 @@ struct Text {
     line: String,
     is_over: bool,
     layers: usize,
+    /// Those that are on their way.
+    coming: BTreeMap<usize, Layer>,
 }
 
 impl Status {
@@ -103,32 +105,45 @@ impl Progress for Status {
             text.layers
         };
         let of = |layer: &usize| format!("layer {} of {layers}", layer + 1);
-        match (event, self.manner) {
-            (Event::Resolved { layers }, _) => {
-                self.say(&format!("reading an image of {layers} layers"))
+        match *event {
+            Event::Resolved { layers } => {
+                self.say(&format!("reading an image of {layers} layers"));
             }
-            (Event::Baked { layer, .. }, _) => self.say(&format!("{}: converted", of(layer))),
-            // For who sees it change.
-            (
-                Event::Read {
-                    layer,
+            Event::Read {
+                layer,
+                diff_id,
+                bytes,
+                total_bytes,
+            } if self.manner == Manner::Line => {
+                let mut text = self.shared.lock();
+                if bytes >= total_bytes {
+                    // All of it is here, and is converted when its turn comes.
+                    text.coming.remove(&layer);
+                    return;
+                }
+                let coming = Layer {
+                    name: short(diff_id),
                     bytes,
                     total_bytes,
-                },
-                Manner::Line,
-            ) => {
-                let percent = bytes.saturating_mul(100) / (*total_bytes).max(1);
-                self.say(&format!("{}: {percent} %", of(layer)));
+                };
+                text.coming.insert(layer, coming);
             }
+            Event::Baked { layer, .. } => self.say(&format!("{}: converted", of(&layer))),
             _ => {}
         }
     }
+}
+
+/// What people tell a layer by.
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(SHORT_DIGITS).collect()
 }
 
 /// Draws what is done until it is over, but nothing that is over soon.
 fn draw(shared: &Shared) {
     let begun = Instant::now();
     let mut pause = STATUS_DELAY;
+    let mut bars = None;
     let mut text = shared.lock();
     loop {
         let waited = shared
@@ -139,36 +154,21 @@ fn draw(shared: &Shared) {
             break;
         }
         pause = STATUS_PAUSE;
-        if text.line.is_empty() {
+        if text.line.is_empty() || !takes_text() {
             continue;
         }
-        let width = terminal::size().map_or(80, |(columns, _)| usize::from(columns.max(20)));
         let line = format!("{} ({} s)", plain(&text.line), begun.elapsed().as_secs());
-        let line: String = line.chars().take(width - 1).collect();
-        if write_at_once(&format!("{ERASE}{line}")) {
-            DRAWN.store(true, Ordering::SeqCst);
-        }
+        let coming = text.coming.clone();
+        // Whoever tells something does not wait for the terminal.
+        drop(text);
+        bars.get_or_insert_with(Bars::of_terminal)
+            .draw(line, &coming);
+        text = shared.lock();
     }
     drop(text);
-    erase();
-}
-
-/// Takes the line away, if there is one: something else is to be said.
-pub fn erase() {
-    if DRAWN.swap(false, Ordering::SeqCst) {
-        write_at_once(ERASE);
+    if let Some(bars) = bars {
+        bars.clear();
     }
-}
-
-/// Writes to a terminal that takes it: one that was stopped holds nobody up.
-fn write_at_once(text: &str) -> bool {
-    let stderr = io::stderr();
-    let none = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let takes = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&none));
-    matches!(takes, Ok(1)) && stderr.lock().write_all(text.as_bytes()).is_ok()
 }
 
 impl Drop for Status {

@@ -69,6 +69,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         vcpus: 0,
         memory_mib: 0,
         network: None,
+        secrets: None,
     };
     let sockets = Sockets::make(dir.path()).unwrap();
     send(&ours, &ToWorker::Hello { version: VERSION }).unwrap();

@@ -11,6 +11,7 @@ mod tools;
 
 use super::image::ImageArguments;
 use super::policy;
+use super::secrets;
 use super::values;
 use crate::limits::COLLECTED_TIMEOUT;
 use crate::{Error, NetworkPolicy, VmConfig};
@@ -82,7 +83,10 @@ pub fn run(arguments: Arguments) -> Result<u8, Error> {
     config = match arguments.net.as_str() {
         "off" => config,
         "on" => config.with_network(NetworkPolicy::allow_all()),
-        file => config.with_network(policy::read(&PathBuf::from(file))?),
+        file => {
+            let (policy, secrets) = policy::read(&PathBuf::from(file))?;
+            secrets::give(config, &secrets)?.with_network(policy)
+        }
     };
     let limits = Limits {
         machines: arguments.max_machines as usize,
