@@ -255,7 +255,7 @@ impl<'a> Serving<'a> {
         let ask = match self.asking.get(&place) {
             Some(ask) => ask.clone(),
             None => {
-                let ask = trust::config_for(&secrets).ok_or(Refusal::Host)?;
+                let ask = trust::config_for(secrets.roots()).ok_or(Refusal::Host)?;
                 self.asking.insert(place, ask.clone());
                 ask
             }

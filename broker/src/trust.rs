@@ -6,23 +6,24 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
-use crate::keep::HostSecrets;
-
 /// Whether this is a certificate that something can be known by.
 pub(crate) fn check_root(der: &[u8]) -> Option<()> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(der.to_vec())).ok()
 }
 
-/// How to connect to a host: none if there is nobody to know it by.
-pub(crate) fn config_for(secrets: &HostSecrets) -> Option<Arc<ClientConfig>> {
+/// How to connect to a host that is known by these certificates, or if there are none by
+/// those of the system; none if there is nobody to know it by.
+pub(crate) fn config_for<'a>(
+    certificates: impl IntoIterator<Item = &'a [u8]>,
+) -> Option<Arc<ClientConfig>> {
     let provider = crate::provider::provider().ok()?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .ok()?;
     let mut roots = RootCertStore::empty();
-    for root in secrets.roots() {
-        roots.add(CertificateDer::from(root.to_vec())).ok()?;
+    for certificate in certificates {
+        roots.add(CertificateDer::from(certificate.to_vec())).ok()?;
     }
     let builder = match roots.is_empty() {
         true => builder.with_platform_verifier().ok()?,

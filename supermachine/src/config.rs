@@ -411,7 +411,7 @@ impl VmConfig {
             }
         }
         self.network.check()?;
-        secret::check(self)?;
+        secret::check(&self.secrets, self.network.is_on())?;
         if self.machine_id == MachineId::Fixed([0; 16]) {
             return Err(Error::Unsuitable {
                 what: "a machine id",

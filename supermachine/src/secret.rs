@@ -3,9 +3,9 @@
 use broker::{BrokerError, Orders, Secret, Value};
 use oci_bake::ImageConfig;
 
-use crate::config::VmConfig;
 use crate::network::Network;
 use crate::{Error, Vm};
+use std::time::SystemTime;
 
 /// Where the guest finds the certificate of its machine's authority.
 const AUTHORITY_FILE: &str = "/run/supermachine/authority.crt";
@@ -50,7 +50,7 @@ pub struct NetworkSecret {
 }
 
 impl Network {
-    /// A secret for [`VmConfig::with_secret`]: the variable in which programs look for it,
+    /// A secret for [`VmConfig::with_secret`](crate::VmConfig::with_secret): the variable in which programs look for it,
     /// and its value, of 8 to 8,192 printable ASCII characters.
     pub fn secret(name: impl Into<String>, value: impl Into<String>) -> NetworkSecret {
         NetworkSecret {
@@ -102,29 +102,25 @@ impl NetworkSecret {
 }
 
 /// Refuses secrets that cannot be kept.
-pub(crate) fn check(config: &VmConfig) -> Result<(), Error> {
-    if config.secrets.is_empty() {
+pub(crate) fn check(secrets: &[NetworkSecret], has_network: bool) -> Result<(), Error> {
+    if secrets.is_empty() {
         return Ok(());
     }
-    if !config.network.is_on() {
+    if !has_network {
         return Err(Error::Unsuitable {
             what: "a secret of a machine without a network",
             needs: "a network: say what it may reach, too",
         });
     }
-    let mut mistakes = config
-        .secrets
-        .iter()
-        .filter_map(|secret| secret.mistake.as_ref());
+    let mut mistakes = secrets.iter().filter_map(|secret| secret.mistake.as_ref());
     if let Some(mistake) = mistakes.next() {
         return Err(mistake.clone().into());
     }
-    Ok(broker::check(&secrets(config))?)
+    Ok(broker::check(&kept(secrets))?)
 }
 
-fn secrets(config: &VmConfig) -> Vec<Secret> {
-    let secrets = config.secrets.iter();
-    secrets.map(|secret| secret.secret.clone()).collect()
+fn kept(secrets: &[NetworkSecret]) -> Vec<Secret> {
+    secrets.iter().map(|secret| secret.secret.clone()).collect()
 }
 
 /// What the guest of one start of a machine is told of its secrets.
@@ -138,15 +134,16 @@ pub(crate) struct Told {
 
 impl Told {
     /// Makes placeholders and an authority anew, for the worker and for the guest; none if
-    /// there are no secrets.
+    /// there are no secrets. `guest_time` is what the guest's clock will say.
     pub(crate) fn new(
-        config: &VmConfig,
+        secrets: &[NetworkSecret],
+        guest_time: SystemTime,
         image: &ImageConfig,
     ) -> Result<Option<(Orders, Self)>, Error> {
-        if config.secrets.is_empty() {
+        if secrets.is_empty() {
             return Ok(None);
         }
-        let orders = Orders::new(&secrets(config), config.clock.now())?;
+        let orders = Orders::new(&kept(secrets), guest_time)?;
         let mut image = image.clone();
         let set: Vec<String> = image
             .env
@@ -180,7 +177,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NetworkPolicy;
+    use crate::{NetworkPolicy, VmConfig};
     use std::error::Error as _;
 
     const VALUE: &str = "sk-0123456789abcdef";
@@ -222,8 +219,10 @@ mod tests {
         let config = with(secret).with_network(NetworkPolicy::allow_all());
         let mut image = ImageConfig::default();
         image.env = vec!["KEY=of the image".into(), "SSL_CERT_FILE=/own".into()];
-        let (orders, one) = Told::new(&config, &image).unwrap().unwrap();
-        let (_, other) = Told::new(&config, &image).unwrap().unwrap();
+        let told =
+            |config: &VmConfig| Told::new(&config.secrets, SystemTime::now(), &image).unwrap();
+        let (orders, one) = told(&config).unwrap();
+        let (_, other) = told(&config).unwrap();
         let env = &one.config.env;
         let key = env.iter().rfind(|entry| entry.starts_with("KEY=")).unwrap();
         assert_eq!(key.len(), "KEY=".len() + VALUE.len());
@@ -235,6 +234,6 @@ mod tests {
         assert_eq!(files, ["SSL_CERT_FILE=/own"]);
         assert!(env.contains(&format!("NODE_EXTRA_CA_CERTS={AUTHORITY_FILE}")));
         assert!(!format!("{one:?} {orders:?}").contains(VALUE));
-        assert!(Told::new(&VmConfig::new(), &image).unwrap().is_none());
+        assert!(told(&VmConfig::new()).is_none());
     }
 }

@@ -341,7 +341,8 @@ impl Vm {
 
     /// Makes what stands for secrets in this start of the machine.
     fn make_secrets(&self) -> Result<Option<Box<Orders>>, Error> {
-        let Some((orders, told)) = Told::new(&self.config, self.image.config())? else {
+        let (secrets, now) = (&self.config.secrets, self.config.clock.now());
+        let Some((orders, told)) = Told::new(secrets, now, self.image.config())? else {
             return Ok(None);
         };
         self.adopt_secrets(Some(Arc::new(told)));

@@ -9,8 +9,6 @@ mod responses;
 
 pub(crate) use requests::Requests;
 pub(crate) use responses::Responses;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use {requests::Asked, responses::Answer};
 
 /// Most bytes of a head.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -18,6 +16,24 @@ pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 pub(crate) const MAX_FIELDS: usize = 128;
 /// Most requests that wait for their answers.
 pub(crate) const MAX_UNANSWERED: usize = 32;
+
+/// What an answer has to be read by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The answer has no body, whatever it says of one.
+    pub(crate) is_head: bool,
+    /// The connection becomes another if the answer says so.
+    pub(crate) wants_upgrade: bool,
+}
+
+/// What an answer means for requests behind the one it is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// More requests may follow.
+    Ordinary,
+    /// The connection is another from here on.
+    Switched,
+}
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

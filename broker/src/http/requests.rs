@@ -11,19 +11,9 @@ use zeroize::Zeroizing;
 
 use super::body::Body;
 use super::head::{Gathered, has_word, length, values};
-use super::responses::Answer;
-use super::{MAX_FIELDS, MAX_UNANSWERED, Malformed};
+use super::{Answer, Asked, MAX_FIELDS, MAX_UNANSWERED, Malformed};
 use crate::find::{Replacer, replace_all};
 use crate::keep::HostSecrets;
-
-/// What an answer has to be read by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
-    /// The answer has no body, whatever it says of one.
-    pub(crate) is_head: bool,
-    /// The connection becomes another if the answer says so.
-    pub(crate) wants_upgrade: bool,
-}
 
 #[derive(Debug)]
 enum State {

@@ -6,8 +6,7 @@ use httparse::{EMPTY_HEADER, Response, Status};
 
 use super::body::Body;
 use super::head::{Gathered, length};
-use super::requests::Asked;
-use super::{MAX_FIELDS, Malformed};
+use super::{Answer, Asked, MAX_FIELDS, Malformed};
 
 /// The answer that makes the connection another (RFC 9110, 15.2.2).
 const SWITCHING: u16 = 101;
@@ -18,15 +17,6 @@ enum State {
     Body(Body),
     /// Bytes of no answer.
     Other,
-}
-
-/// What an answer means for requests behind the one it is to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// More requests may follow.
-    Ordinary,
-    /// The connection is another from here on.
-    Switched,
 }
 
 /// The stream of a host's answers.
