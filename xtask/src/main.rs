@@ -8,7 +8,6 @@ mod bench;
 mod check;
 mod demo;
 mod deny;
-mod dist;
 mod examples;
 mod guest_image;
 mod handlers;
@@ -94,12 +93,6 @@ const COMMANDS: &[Command] = &[
         arguments: "[sync|wheel]",
         summary: "put the Python package together, write its module for threads, or make a wheel",
         run: python::run,
-    },
-    Command {
-        name: "dist",
-        arguments: "[check]",
-        summary: "make what strangers install, in target/dist, or install each of it",
-        run: dist::run,
     },
     Command {
         name: "handlers",

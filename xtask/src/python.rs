@@ -99,26 +99,14 @@ pub fn test() -> Result<()> {
 
 /// Makes a wheel in `target/wheels`.
 fn wheel() -> Result<()> {
+    let assets = assets::ensure()?;
     process::shown(
         Command::new(env!("CARGO"))
             .args(["build", "--release", "--locked", "--quiet"])
             .args(["-p", "supermachine", "--bin", "supermachine-worker"])
             .current_dir(workspace::root()),
     )?;
-    let target = workspace::target_dir()?;
-    let settings = [("CARGO_TARGET_DIR", target.display().to_string())];
-    wheel_in(&target.join("wheels"), &settings)
-}
-
-/// Makes a wheel in a directory, with worker, kernel and init in it; `settings` are the
-/// environment of the build, and the worker is in its target directory.
-pub fn wheel_in(to: &Path, settings: &[(&str, String)]) -> Result<()> {
-    let assets = assets::ensure()?;
-    let target = settings
-        .iter()
-        .find(|(name, _)| *name == "CARGO_TARGET_DIR")
-        .context("a target directory")?;
-    let worker = Path::new(&target.1).join("release/supermachine-worker");
+    let worker = workspace::target_dir()?.join("release/supermachine-worker");
     let own = Own::make(&directory().join("supermachine/bin"))?;
     for (from, name) in [
         (&worker, "supermachine-worker"),
@@ -131,8 +119,7 @@ pub fn wheel_in(to: &Path, settings: &[(&str, String)]) -> Result<()> {
     process::shown(
         Command::new(maturin)
             .args(["build", "--release", "--locked", "--strip", "--out"])
-            .arg(to)
-            .envs(settings.iter().cloned())
+            .arg(workspace::target_dir()?.join("wheels"))
             .current_dir(directory()),
     )
 }
