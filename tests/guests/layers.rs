@@ -7,7 +7,7 @@ use std::process::Command;
 
 use oci_bake::{ImageBuilder, LayerBuilder};
 use supermachine::Image;
-use supermachine_tests::{config, required, sh};
+use supermachine_tests::{config, required, run, sh};
 
 /// Lists all of /t: kind, mode, path, and a link's target or a file's content.
 /// The names come from the shell's pattern, which only reads directories, so
@@ -47,15 +47,6 @@ fn list(root: &Path, name: &str, lines: &mut Vec<String>) {
             lines.push(format!("? {mode:o} {name}"));
         }
     }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error} (`cargo xtask test` installs it)"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {text}");
 }
 
 fn text(path: &Path) -> &str {

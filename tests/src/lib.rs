@@ -262,6 +262,19 @@ fn end_of(text: &str) -> &str {
     &text[start..]
 }
 
+/// Runs a program of the host, which must succeed.
+///
+/// # Panics
+/// If it is not there, or fails.
+pub fn run(program: &str, arguments: &[&str]) {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error} (`cargo xtask test` installs it)"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {text}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

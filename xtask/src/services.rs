@@ -3,7 +3,7 @@
 //! gigabyte of packages and minutes of preparation. Two of them are tests, too.
 
 use crate::packages::{self, SERVICE_CLIENTS};
-use crate::{assets, guest_image, process, workspace};
+use crate::{assets, guest_image, process, test, workspace};
 use anyhow::{Result, bail};
 use std::process::Command;
 
@@ -35,29 +35,12 @@ pub fn run(arguments: &[String]) -> Result<()> {
         let layout = guest_image::ensure_with(name, packages)?;
         words.push(format!("{name}={}", layout.display()));
     }
-    let cargo = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO"));
-        command.args(arguments).current_dir(workspace::root());
-        command
-    };
-    let worker = [
-        "build",
-        "--release",
-        "--locked",
-        "--quiet",
-        "-p",
-        "supermachine",
-        "--bins",
-    ];
-    process::shown(&mut cargo(&worker))?;
-    let run = [
-        "run",
-        "--release",
-        "--locked",
-        "--quiet",
-        "-p",
-        "supermachine-tests",
-        "--bin",
-    ];
-    process::shown(cargo(&run).args(["services", "--"]).args(words))
+    test::release()?;
+    process::shown(
+        Command::new(env!("CARGO"))
+            .args(["run", "--release", "--locked", "--quiet"])
+            .args(["-p", "supermachine-tests", "--bin", "services", "--"])
+            .args(words)
+            .current_dir(workspace::root()),
+    )
 }

@@ -197,7 +197,7 @@ fn outside_program() -> Result<()> {
 }
 
 /// The executables that guest tests start.
-fn release() -> Result<()> {
+pub fn release() -> Result<()> {
     process::shown(&mut cargo(&[
         "build",
         "--release",

@@ -259,6 +259,18 @@ fn run(data: &[u8]) -> Counters {
     stack.counters()
 }
 
+/// Numbers below what is asked for, the same each time.
+#[cfg(test)]
+fn rolls() -> impl FnMut(usize) -> usize {
+    let mut state = 0x5eed_u64;
+    move |sides| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % sides
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,14 +297,7 @@ mod tests {
         // It is one, or what follows tries nothing.
         assert_eq!((counters.sent_bytes, counters.received_bytes), (150, 1024));
         fuzz_frames(&[]);
-        // The same numbers each time.
-        let mut state = 0x5eed_u64;
-        let mut roll = move |sides: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(state >> 33).unwrap() % sides
-        };
+        let mut roll = rolls();
         for _ in 0..600 {
             let mut input: Vec<u8> = Vec::new();
             for _ in 0..1 + roll(6) {

@@ -61,13 +61,7 @@ mod tests {
             "or what follows tries nothing"
         );
         assert!(matches!(shown::look(REQUEST, 0), Shown::Http(_)));
-        let mut state = 0x5eed_u64;
-        let mut roll = move |sides: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(state >> 33).unwrap() % sides
-        };
+        let mut roll = super::super::rolls();
         for _ in 0..2000 {
             let seed = if roll(2) == 0 { HELLO } else { REQUEST };
             let mut input = seed.to_vec();

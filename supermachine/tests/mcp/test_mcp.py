@@ -74,47 +74,47 @@ class Tools(unittest.IsolatedAsyncioTestCase):
 
             script = "#!/bin/sh\ncat; echo $WHO >&2; pwd; exit 3\n"
             wrote = await server.call(
-                "write_file", machine=machine, path="/work/do", content=script, executable=True
+                "write_file", machine=machine, path="/srv/do", content=script, executable=True
             )
             self.assertEqual(wrote["bytes"], len(script))
             outcome = await server.call(
                 "exec",
                 machine=machine,
-                command=["/work/do"],
+                command=["/srv/do"],
                 stdin="in\n",
-                cwd="/work",
+                cwd="/srv",
                 env={"WHO": "agent"},
             )
             self.assertEqual(
                 (outcome["status"], outcome["stdout"], outcome["stderr"]),
-                (3, "in\n/work\n", "agent\n"),
+                (3, "in\n/srv\n", "agent\n"),
             )
 
             bytes_ = bytes(range(256))
             await server.call(
                 "write_file",
                 machine=machine,
-                path="/work/bytes",
+                path="/srv/bytes",
                 content=base64.b64encode(bytes_).decode(),
                 encoding="base64",
             )
-            read = await server.call("read_file", machine=machine, path="/work/bytes")
+            read = await server.call("read_file", machine=machine, path="/srv/bytes")
             self.assertEqual(read["encoding"], "base64")
             self.assertEqual(base64.b64decode(read["content"]), bytes_)
-            read = await server.call("read_file", machine=machine, path="/work/do")
+            read = await server.call("read_file", machine=machine, path="/srv/do")
             self.assertEqual((read["encoding"], read["content"]), ("utf8", script))
 
             forks = (await server.call("fork", machine=machine, count=2))["machines"]
             self.assertEqual(len({machine, *forks}), 3)
-            await server.call("exec", machine=forks[0], command=["rm", "/work/do"])
+            await server.call("exec", machine=forks[0], command=["rm", "/srv/do"])
             for other in (machine, forks[1]):
-                outcome = await server.call("exec", machine=other, command=["cat", "/work/do"])
+                outcome = await server.call("exec", machine=other, command=["cat", "/srv/do"])
                 self.assertEqual(outcome["stdout"], script)
 
             kept = await server.call("snapshot", machine=machine, name="kept")
             left = await server.call("stop", machine=machine)
             self.assertEqual(left["machines"], forks)
-            again = await server.call("run", image=kept["image"], command=["cat", "/work/do"])
+            again = await server.call("run", image=kept["image"], command=["cat", "/srv/do"])
             self.assertEqual(again["outcome"]["stdout"], script)
             with self.assertRaisesRegex(Refused, "no machine `m1` runs"):
                 await server.call("exec", machine=machine, command=["true"])

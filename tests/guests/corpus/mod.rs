@@ -15,16 +15,7 @@ use oci_bake::{
     bake,
 };
 use supermachine::Image;
-use supermachine_tests::{COMMAND_TIMEOUT, config, required, succeeded};
-
-fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error} (`cargo xtask test` installs it)"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {text}");
-}
+use supermachine_tests::{COMMAND_TIMEOUT, config, required, run, succeeded};
 
 /// What gzip does takes long in a build for tests.
 fn plain_image() -> ImageBuilder {
