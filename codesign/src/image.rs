@@ -42,8 +42,13 @@ fn foreign(error: object::read::Error) -> Error {
 }
 
 impl Layout {
-    /// Reads it.
+    /// Reads it of a file that is given whole.
     pub fn of(bytes: &[u8]) -> Result<Self, Error> {
+        Self::of_head(bytes, bytes.len())
+    }
+
+    /// Reads it of the header and the load commands of a file of a length.
+    pub fn of_head(bytes: &[u8], length_of_file: usize) -> Result<Self, Error> {
         let magic = bytes.first_chunk().copied().map(u32::from_be_bytes);
         if magic == Some(FAT_MAGIC) || magic == Some(FAT_MAGIC_64) {
             return Err(Error::Universal);
@@ -55,7 +60,7 @@ impl Layout {
         let mut commands = header.load_commands(LE, bytes, 0).map_err(foreign)?;
         let mut at = HEADER_BYTES;
         let (mut text, mut linkedit, mut signature) = (None, None, None);
-        let mut contents = bytes.len();
+        let mut contents = length_of_file;
         while let Some(command) = commands.next().map_err(foreign)? {
             match command.cmd() {
                 LC_SEGMENT_64 => {
@@ -80,11 +85,11 @@ impl Layout {
         let text = text.ok_or(Error::Malformed("it has no segment __TEXT"))?;
         let (linkedit_command, linkedit, length) =
             linkedit.ok_or(Error::Malformed("it has no segment __LINKEDIT"))?;
-        if linkedit.checked_add(length) != Some(bytes.len()) {
+        if linkedit.checked_add(length) != Some(length_of_file) {
             return Err(Error::Malformed("something is behind its last segment"));
         }
         if let Some((_, from, length)) = signature
-            && (from < linkedit || from.checked_add(length) != Some(bytes.len()))
+            && (from < linkedit || from.checked_add(length) != Some(length_of_file))
         {
             return Err(Error::Malformed("its signature is not at its end"));
         }

@@ -30,9 +30,11 @@ const SEGMENT_FILESIZE: usize = 48;
 /// signed.
 pub fn sign(bytes: &[u8], identifier: &str, entitlements: &Entitlements) -> Result<Vec<u8>, Error> {
     let layout = Layout::of(bytes)?;
-    let had = match Signature::read(bytes)? {
-        Some(signature) => signature.entitlements()?,
-        None => Entitlements::none(),
+    let had = match Signature::read(bytes) {
+        Ok(Some(signature)) => signature.entitlements()?,
+        // What a damaged one had is lost.
+        Ok(None) | Err(Error::BadSignature(_)) => Entitlements::none(),
+        Err(error) => return Err(error),
     };
     let entitlements = had.with(entitlements);
     let identifier = plain(identifier);

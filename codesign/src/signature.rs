@@ -31,6 +31,11 @@ impl<'a> Signature<'a> {
         let whole = bytes
             .get(begin..end)
             .ok_or(Error::BadSignature("it is cut off"))?;
+        Self::parse(whole, begin).map(Some)
+    }
+
+    /// Reads the bytes of a signature, which begins there in its file.
+    pub(crate) fn parse(whole: &'a [u8], begin: usize) -> Result<Self, Error> {
         let whole = blob_at(whole, 0, SUPER_BLOB)?;
         let mut directory = None;
         let mut parts = Vec::new();
@@ -48,11 +53,11 @@ impl<'a> Signature<'a> {
             parts.push((slot, blob_at(whole, at, magic)?));
         }
         let directory = directory.ok_or(Error::BadSignature("it has no code directory"))?;
-        Ok(Some(Self {
+        Ok(Self {
             begin,
             directory,
             parts,
-        }))
+        })
     }
 
     /// What the program is called in it.

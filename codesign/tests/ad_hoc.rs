@@ -223,5 +223,18 @@ fn of_many_who_entitle_a_file_at_once_one_signs_it() {
     let bytes = std::fs::read(&path).unwrap();
     signature(&bytes).verify(&bytes).unwrap();
     assert!(signature(&bytes).entitlements().unwrap().has(HYPERVISOR));
+    // Another entitlement is one that lacks, and what is no program is an error.
+    let list = b"<plist version=\"1.0\"><dict><key>a.b</key><true/></dict></plist>";
+    let other = Entitlements::read(list).unwrap();
+    assert!(entitle(&path, &other).unwrap() && !entitle(&path, &other).unwrap());
+    let mut damaged = std::fs::read(&path).unwrap();
+    let begin = damaged
+        .windows(4)
+        .position(|four| four == [0xfa, 0xde, 0x0c, 0xc0]);
+    damaged[begin.unwrap()] = 0;
+    for (bytes, is_signed) in [(&damaged[..], true), (b"", false), (b"#!/bin/sh", false)] {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(entitle(&path, &other).is_ok(), is_signed);
+    }
     std::fs::remove_file(&path).unwrap();
 }
