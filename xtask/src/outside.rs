@@ -139,6 +139,10 @@ impl Outside {
             .args(["run", "--quiet", "--offline"])
             .current_dir(self.root.join("program"))
             .env("CARGO_TARGET_DIR", self.root.join("target"))
+            // What takes most of the room, and nobody debugs this program.
+            .env("CARGO_INCREMENTAL", "0")
+            .env("CARGO_PROFILE_DEV_DEBUG", "false")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
             .env("HOME", self.root.join("home"))
             // Where no worker is.
             .env("PATH", path_without_workers());

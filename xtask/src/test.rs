@@ -118,9 +118,29 @@ fn all<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Result<()> {
         eprintln!("== {name}");
         let start = Instant::now();
         step().with_context(|| format!("step {name}"))?;
-        eprintln!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("== {name}: {seconds:.0} s{}", free_disk());
     }
     Ok(())
+}
+
+/// What the disk of the target directory still has: a full one shows as errors of
+/// compilers and tests that say little.
+fn free_disk() -> String {
+    let free = || {
+        let mut df = Command::new("df");
+        df.args(["--output=avail", "-BG"])
+            .arg(workspace::target_dir().ok()?);
+        Some(
+            process::output(&mut df)
+                .ok()?
+                .lines()
+                .last()?
+                .trim()
+                .to_owned(),
+        )
+    };
+    free().map_or_else(String::new, |free| format!(", {free} of disk free"))
 }
 
 fn cargo(arguments: &[&str]) -> Command {
