@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::link::protocol::Mount;
+use crate::running::Mounted;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -122,6 +123,18 @@ impl MountSpec {
     pub(crate) fn covered(&self) -> Option<(&Path, &str)> {
         let at = self.at.as_deref()?;
         (self.access == Access::CopyOnWrite).then_some((&self.host_path, at))
+    }
+
+    /// What other processes are told of it.
+    pub(crate) fn described(&self) -> Mounted {
+        Mounted {
+            // Descriptions are text; so is what the worker is told.
+            directory: self.host_path.to_string_lossy().into_owned().into(),
+            tag: self.tag.clone(),
+            place: self.at.clone(),
+            read_only: self.access == Access::ReadOnly,
+            copy_on_write: self.access == Access::CopyOnWrite,
+        }
     }
 
     fn refused(&self, problem: &'static str) -> Error {

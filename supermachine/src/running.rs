@@ -60,6 +60,25 @@ pub struct Description {
     /// It has another time than the host, which its owner gives it.
     #[serde(default)]
     pub has_own_time: bool,
+    /// Directories of the host that it has.
+    #[serde(default)]
+    pub mounts: Vec<Mounted>,
+}
+
+/// A directory of the host that a machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mounted {
+    /// The directory.
+    pub directory: PathBuf,
+    /// What the guest knows it by.
+    pub tag: String,
+    /// Where it is in the guest, if it was mounted for it.
+    pub place: Option<String>,
+    /// Nothing of it can be changed.
+    pub read_only: bool,
+    /// What is changed is in the guest's memory.
+    pub copy_on_write: bool,
 }
 
 /// A machine that runs, in this process or another.

@@ -18,8 +18,8 @@ use crate::running::{self, Description};
 use crate::secret::Told;
 use crate::template::{Template, Workload};
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
-    mount, spans, volume,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, MountSpec, VmConfig,
+    VolumeSpec, mount, spans, volume,
 };
 use broker::Orders;
 use exec_proto::ProtoError;
@@ -433,6 +433,12 @@ impl Vm {
                 labels: self.config.labels.clone(),
                 ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
+                mounts: self
+                    .config
+                    .mounts
+                    .iter()
+                    .map(MountSpec::described)
+                    .collect(),
             },
         )
     }
