@@ -63,6 +63,21 @@ pub struct Description {
     /// Directories of the host that it has.
     #[serde(default)]
     pub mounts: Vec<Mounted>,
+    /// Volumes that it has.
+    #[serde(default)]
+    pub volumes: Vec<MountedVolume>,
+}
+
+/// A volume that a machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountedVolume {
+    /// Its name.
+    pub name: String,
+    /// The file of the store; none if it is a copy of that, for a forked child.
+    pub file: Option<PathBuf>,
+    /// Where it is in the guest.
+    pub place: String,
 }
 
 /// A directory of the host that a machine has.

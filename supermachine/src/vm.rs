@@ -439,6 +439,7 @@ impl Vm {
                     .iter()
                     .map(MountSpec::described)
                     .collect(),
+                volumes: volume::described(&self.config),
             },
         )
     }

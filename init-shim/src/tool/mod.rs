@@ -82,6 +82,9 @@ fn act(words: &[&OsStr]) -> Result<(), Failure> {
         (b"unpack", [path]) => unpack::unpack(Path::new(path)),
         (b"tmpfs", [path, flags, options]) => mounts::tmpfs(Path::new(path), flags, options),
         (b"volume", [number, path]) => volumes::mount(number, Path::new(path)),
+        (b"grow-volume", [number, path, bytes]) => {
+            volumes::grow_mounted(number, Path::new(path), bytes)
+        }
         (b"freeze-volume", [number, path]) => volumes::freeze(number, Path::new(path)),
         (b"trust", [certificate]) => trust::trust(trust::certificate(certificate)?),
         (b"read-only-root", []) => mounts::make_root_read_only(),
