@@ -93,8 +93,8 @@ impl MountSpec {
 
     /// Lets the guest change what it sees, and keeps the changes in the guest's memory:
     /// the host refuses every change of the directory. They end with the machine;
-    /// [`crate::Vm::mount_changes`] says what they are. It needs a
-    /// [place](MountSpec::at).
+    /// [`crate::Vm::mount_changes`] says what they are, and [`crate::Vm::apply_changes`]
+    /// makes them the directory's. It needs a [place](MountSpec::at).
     pub fn copy_on_write(mut self) -> Self {
         self.access = Access::CopyOnWrite;
         self

@@ -161,8 +161,9 @@ macro_rules! changes {
             /// it keeps what it has changed for its own.
             ///
             /// # Errors
-            /// As [`Self::mount_changes`]; [`Error::Host`] for what cannot be written. What
-            /// was made before stays.
+            /// As [`Self::mount_changes`]; [`Error::CopyTooLarge`] for more than
+            /// [`CopyOptions`](crate::CopyOptions) has by default, of which nothing is made;
+            /// [`Error::Host`] for what cannot be written. What was made before stays.
             pub fn apply_changes(
                 &self,
                 tag: &str,
@@ -177,8 +178,8 @@ macro_rules! changes {
             /// out, and names that would look like deletions.
             ///
             /// # Errors
-            /// As [`Self::mount_changes`]; [`Error::System`] if the archive cannot be
-            /// written.
+            /// As [`Self::mount_changes`]; [`Error::CopyTooLarge`] as for
+            /// [`Self::apply_changes`]; [`Error::System`] if the archive cannot be written.
             pub fn export_changes(
                 &self,
                 tag: &str,
