@@ -1,21 +1,19 @@
 //! Baking: an image is booted once, brought to the moment that copies start
 //! from, and captured.
 
-use crate::base::{self, RECIPE};
+mod cache;
+
 use crate::capture::{About, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
-use crate::image::default_cache;
 use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
-use crate::random::hex;
-use crate::template::{Template, Workload, layer_resources, read_layers};
+use crate::template::{Template, Workload, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, mount, stamp};
+use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
 use oci_bake::{BakeOptions, ExtraFile, Progress};
-use sha2::{Digest, Sha256};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
 use std::panic::resume_unwind;
@@ -23,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
-use vmm_core::machine::STATE_VERSION;
 
 /// Port on which a workload is expected to listen, if nobody names one.
 pub const DEFAULT_GUEST_PORT: u16 = 80;
@@ -303,13 +300,6 @@ impl OciImageBuilder {
         self.build_on(&image)
     }
 
-    fn cache_dir(&self) -> Result<PathBuf, Error> {
-        match &self.cache {
-            Some(cache) => Ok(cache.clone()),
-            None => default_cache(),
-        }
-    }
-
     /// Bakes as [`OciImageBuilder::build`] does, of an image that is loaded already.
     pub(crate) fn build_on(mut self, image: &Image) -> Result<Image, Error> {
         self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
@@ -364,89 +354,6 @@ impl OciImageBuilder {
         let kept = kept.filter(|vm| vm.reset(&template).is_ok());
         debug!(path = %template.path().display(), "image is ready");
         Ok(Image::from_template(template, kept))
-    }
-
-    /// The snapshot of that name if it is of this image and these options, else
-    /// a new one and the machine it was made of.
-    fn find_or_bake(
-        &self,
-        image: &Image,
-        store: &Store,
-        name: &str,
-        here: &Stamp,
-    ) -> Result<(Baked, Option<Vm>), Error> {
-        let key = self.key(image, here);
-        let mut kept = None;
-        let unfinished = Unfinished::begin(store, name);
-        let baked = store.bake(name, &key, here, BAKE_LOCK_TIMEOUT, |mut draft| {
-            let base = base::find(store.root(), &self.config, here)?;
-            draft.share(&base)?;
-            let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
-            kept = Some(vm);
-            Ok::<u64, Error>(number)
-        });
-        if baked.is_err() {
-            // Of a first bake that failed nothing is left.
-            let _ = base::prune(store.root());
-        }
-        Ok((baked?, kept))
-    }
-
-    /// A name for the snapshot, another one for other references and options, so
-    /// that those who use an image with different memory do not bake it in
-    /// turns. What a later version of the same has (content of the image, kernel,
-    /// code of the warm-up) replaces what was there under the name.
-    fn default_name(&self, here: &Stamp) -> String {
-        let parts = serde_json::json!([
-            self.reference,
-            self.config.boot_memory_mib(),
-            self.config.boot_vcpus(),
-            self.config.network.is_on(),
-            self.config.hostname,
-            mount::points(&self.config.mounts),
-            self.config.volumes.len(),
-            self.cmd,
-            self.overrides,
-            self.env,
-            self.guest_port,
-            format!("{:?}", self.trigger),
-            self.warmup.is_some(),
-            here.engine,
-            self.places(),
-        ]);
-        let digest = hex(&Sha256::digest(parts.to_string()));
-        format!("{}-{}", readable_name(&self.reference), &digest[..8])
-    }
-
-    /// Where extra files go. What is in them is in the name of their layer.
-    fn places(&self) -> Vec<&str> {
-        self.files.iter().map(|file| file.guest.as_str()).collect()
-    }
-
-    /// Digest of everything that decides what is in the snapshot.
-    fn key(&self, image: &Image, here: &Stamp) -> String {
-        let parts = serde_json::json!([
-            RECIPE,
-            STATE_VERSION,
-            image.digest(),
-            layer_resources(image.layers()),
-            self.config.boot_memory_mib(),
-            self.config.boot_vcpus(),
-            self.config.network.is_on(),
-            self.config.hostname,
-            mount::points(&self.config.mounts),
-            self.config.volumes.len(),
-            self.config.max_processes,
-            self.cmd,
-            self.overrides,
-            self.env,
-            self.guest_port,
-            format!("{:?}", self.trigger),
-            self.warmup.is_some(),
-            self.warmup_tag,
-            here,
-        ]);
-        hex(&Sha256::digest(parts.to_string()))
     }
 
     /// Boots and captures a machine; it is given back running.
@@ -530,24 +437,4 @@ fn first_steps(vm: &Vm, written: &Path) -> Result<WorkingSet, Error> {
     Ok(WorkingSet::from_pages(pages.take(
         usize::try_from(MAX_WORKING_SET_PAGES).unwrap_or(usize::MAX),
     )))
-}
-
-/// The readable part of a snapshot's name, made of the reference it comes from.
-fn readable_name(reference: &str) -> String {
-    let last = reference.trim_end_matches('/').rsplit('/').next();
-    let plain = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '-'
-        }
-    };
-    let name: String = last
-        .unwrap_or_default()
-        .chars()
-        .map(plain)
-        .take(40)
-        .collect();
-    let name = name.trim_matches('-');
-    if name.is_empty() { "image" } else { name }.to_owned()
 }

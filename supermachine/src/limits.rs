@@ -83,8 +83,10 @@ pub const LONGEST_TURN: Duration = seconds(10);
 /// A machine in which nothing has run for this long does not compute: longer than a read
 /// from a disk takes.
 pub const STANDSTILL: Duration = milliseconds(30);
-/// Looks whether those who have a turn still compute.
+/// The first who waits for a turn looks whether those who have one still compute.
 pub const TURN_LOOK: Duration = milliseconds(15);
+/// Those behind look whether their turn is still wanted; they are woken when they are first.
+pub const LINE_LOOK: Duration = milliseconds(150);
 /// A machine that was reset is idle for this long before it discards the pages that
 /// the reset copied: a pool in use hands it out much sooner.
 pub const SETTLING_TIME: Duration = seconds(1);

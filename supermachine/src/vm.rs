@@ -1,27 +1,25 @@
 //! One machine.
 
+mod belongings;
+mod copy;
+
 use crate::deadline::Deadline;
-use crate::doubt::{blame, doubting};
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
-use crate::error::with_causes;
 use crate::exec::{Channel, Opens};
-use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::limits::GREETING_TIMEOUT;
-use crate::link::protocol::{Boot, RestoreStages};
+use crate::link::protocol::Boot;
 use crate::link::runtime_dir;
 use crate::link::sockets;
 use crate::pool::turns::{Turn, Turns};
 use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::secret::Told;
-use crate::template::{Template, Workload};
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
-    mount, spans, volume,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, MountSpec, VmConfig,
+    VolumeSpec, mount, spans, volume,
 };
-use broker::Orders;
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
 use net::Addresses;
@@ -29,10 +27,12 @@ use oci_bake::ImageConfig;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::{Span, debug, info, warn};
+use tracing::{Span, info};
+
+pub use copy::CopyReport;
 
 /// A running machine in a worker process of its own.
 ///
@@ -66,51 +66,6 @@ struct Start {
     took: Duration,
     copy: Option<CopyReport>,
     fork_pause: Option<Duration>,
-}
-
-/// What was done to personalise a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CopyReport {
-    /// Manifest and state read and checked.
-    pub read: Duration,
-    /// Memory mapped or brought back, devices made, state in place.
-    pub load: Duration,
-    /// Pages of 4 KiB a reset brought back, if it counted them.
-    pub pages: Option<u64>,
-    /// The generation id the guest was given, and told of by VMGENID.
-    pub generation: [u8; 16],
-    /// By how much the guest's wall clock moved, in nanoseconds.
-    pub clock_step_ns: i64,
-    /// The guest's boot id from now on; zeroes if it could not be replaced.
-    pub boot_id: [u8; 16],
-    /// Whether the guest has the host name of the configuration; without one
-    /// there it keeps that of the snapshot.
-    pub hostname_set: bool,
-    /// What was written to the guest's `/etc/machine-id`, if anything.
-    pub machine_id: Option<[u8; 16]>,
-    /// vCPUs the guest has online.
-    pub vcpus: u32,
-}
-
-impl CopyReport {
-    pub(crate) fn new(
-        stages: RestoreStages,
-        identity: &Personality,
-        resumed: &exec_proto::Resumed,
-    ) -> Self {
-        Self {
-            read: Duration::from_micros(stages.read_us),
-            load: Duration::from_micros(stages.load_us),
-            pages: stages.pages,
-            generation: stages.generation,
-            clock_step_ns: resumed.clock_step_ns,
-            boot_id: resumed.boot_id,
-            hostname_set: resumed.hostname_set,
-            machine_id: identity.machine_id,
-            vcpus: resumed.vcpus_online,
-        }
-    }
 }
 
 impl Vm {
@@ -229,70 +184,6 @@ impl Vm {
         }
     }
 
-    /// Makes a prepared machine a copy of a snapshot.
-    pub(crate) fn restore(&self, template: &Arc<Template>) -> Result<(), Error> {
-        doubting(template, self.instance.process(), || {
-            self.try_restore(template)
-        })
-    }
-
-    fn try_restore(&self, template: &Template) -> Result<(), Error> {
-        let begun = Instant::now();
-        let _machine = self.span().entered();
-        let vcpus = self.config.vcpus.unwrap_or(0);
-        let identity = template.identity(&self.config)?;
-        let deadline = Deadline::within(self.config.restore_timeout);
-        let (mut restore, mut files) = template.restore(&self.config, self.id())?;
-        if restore.network.is_none() && !self.config.secrets.is_empty() {
-            return Err(Error::Unsuitable {
-                what: "a secret in a copy of a snapshot without a network",
-                needs: "one with a network: bake the image with it",
-            });
-        }
-        restore.secrets = self.make_secrets()?;
-        let (stages, resumed) = self
-            .instance
-            .restore(restore, &files, &identity, deadline)?;
-        if self.config.volumes_are_copies {
-            let disks = files.len().saturating_sub(template.image().volumes);
-            let copies = files.split_off(disks).into_iter();
-            // They have no names by which they could be opened again.
-            let _ = self
-                .copies
-                .set(copies.take(self.config.volumes.len()).collect());
-        }
-        drop(files);
-        self.check_vcpus(vcpus, &resumed)?;
-        self.mount_volumes()?;
-        self.tell_secrets()?;
-        self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
-        info!(
-            snapshot = %template.path().display(),
-            engine = self.engine(),
-            took = ?begun.elapsed(),
-            "machine restored"
-        );
-        self.start_workload(&template.image().workload, deadline)
-    }
-
-    /// Brings the machine back to the snapshot.
-    pub(crate) fn reset(&self, template: &Template) -> Result<(), Error> {
-        blame(template, self.try_reset(template), || None)
-    }
-
-    fn try_reset(&self, template: &Template) -> Result<(), Error> {
-        let begun = Instant::now();
-        let _machine = self.span().entered();
-        let identity = template.identity(&self.config)?;
-        let deadline = Deadline::within(self.config.restore_timeout);
-        let (stages, resumed) = self.instance.reset(&identity, deadline)?;
-        self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
-        // What the guest was told is gone with all else of it.
-        self.tell_secrets()?;
-        debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
-        self.start_workload(&template.image().workload, deadline)
-    }
-
     /// Whether the guest's clock is not that of its configuration any more.
     #[cfg(feature = "tokio")]
     pub(crate) fn clock_is_off(&self) -> bool {
@@ -311,95 +202,6 @@ impl Vm {
     /// Sets the guest's clock.
     pub(crate) fn set_clock(&self) -> Result<(), Error> {
         self.instance.set_clock(&self.config.clock)
-    }
-
-    /// What its volumes are on, to be read.
-    #[cfg(feature = "cli")]
-    pub(crate) fn open_volumes(&self) -> Result<Vec<File>, Error> {
-        match self.copies.get() {
-            Some(copies) => copies
-                .iter()
-                .map(File::try_clone)
-                .collect::<Result<_, _>>()
-                .map_err(Error::system("duplicate a descriptor")),
-            None => volume::open_to_read(&self.config.volumes, self.config.volumes_dir.as_deref()),
-        }
-    }
-
-    /// Asks the guest to mount the volumes of the configuration, which its disks are now.
-    fn mount_volumes(&self) -> Result<(), Error> {
-        // What goes on has them mounted; and they end with it.
-        if self.config.volumes_are_copies {
-            return Ok(());
-        }
-        for (number, volume) in self.config.volumes.iter().enumerate() {
-            mount_volume(self, number, volume)?;
-            self.has_volumes.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Makes what stands for secrets in this start of the machine.
-    fn make_secrets(&self) -> Result<Option<Box<Orders>>, Error> {
-        let (secrets, now) = (&self.config.secrets, self.config.clock.now());
-        let Some((orders, told)) = Told::new(secrets, now, self.image.config())? else {
-            return Ok(None);
-        };
-        self.adopt_secrets(Some(Arc::new(told)));
-        Ok(Some(Box::new(orders)))
-    }
-
-    /// Goes on with what a guest was told already: a forked child's by its parent.
-    pub(crate) fn adopt_secrets(&self, told: Option<Arc<Told>>) {
-        if let Some(told) = told {
-            // A machine is started once.
-            let _ = self.secrets.set(told);
-        }
-    }
-
-    pub(crate) fn told_secrets(&self) -> Option<Arc<Told>> {
-        self.secrets.get().cloned()
-    }
-
-    /// Has the guest trust whoever puts its secrets into requests.
-    fn tell_secrets(&self) -> Result<(), Error> {
-        match self.secrets.get() {
-            Some(told) => told.install(self),
-            None => Ok(()),
-        }
-    }
-
-    /// The image's configuration, with what commands of this machine have of secrets.
-    fn config_of_commands(&self) -> &ImageConfig {
-        match self.secrets.get() {
-            Some(told) => &told.config,
-            None => self.image.config(),
-        }
-    }
-
-    /// Asks the guest to write its volumes out, and to write nothing more from then on.
-    fn flush_volumes(&self) {
-        if !self.has_volumes.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        for (number, volume) in self.config.volumes.iter().enumerate() {
-            if let Err(error) = freeze_volume(self, number, volume) {
-                let reason = with_causes(&error);
-                warn!(volume = volume.name, reason, "volume not written out");
-            }
-        }
-    }
-
-    fn check_vcpus(&self, wanted: u32, resumed: &exec_proto::Resumed) -> Result<(), Error> {
-        if wanted == 0 || resumed.vcpus_online == wanted {
-            return Ok(());
-        }
-        Err(Error::NotUnique {
-            reason: format!(
-                "it has {} vCPUs online instead of {wanted}",
-                resumed.vcpus_online
-            ),
-        })
     }
 
     pub(crate) fn started(&self, begun: Instant, copy: Option<CopyReport>) -> Result<(), Error> {
@@ -433,28 +235,19 @@ impl Vm {
                 labels: self.config.labels.clone(),
                 ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
+                mounts: self
+                    .config
+                    .mounts
+                    .iter()
+                    .map(MountSpec::described)
+                    .collect(),
+                volumes: volume::described(&self.config),
             },
         )
     }
 
     fn start_report(&self) -> MutexGuard<'_, Start> {
         self.start.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn start_workload(
-        &self,
-        workload: &Workload,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        let Workload::OnRestore(argv, env) = workload else {
-            return Ok(());
-        };
-        let request = self.exec_builder().argv(argv.clone());
-        let request = env.iter().fold(request, |request, entry| {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            request.env(name, value)
-        });
-        request.start_workload(deadline)
     }
 
     /// For whoever makes the machine stand still: waits until nobody else does.

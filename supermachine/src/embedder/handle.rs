@@ -1,21 +1,19 @@
 //! The embedder's side: finds, starts and ends a worker process.
 
+mod ending;
+
 use super::executable::find_worker;
 use super::pauses::Pauses;
 use super::process::Process;
 use crate::deadline::{Deadline, Timed};
-use crate::limits::{
-    ANSWER_TIMEOUT, CONSOLE_TIMEOUT, DROP_TIMEOUT, END_TIMEOUT, FATE_TIMEOUT, GLANCE_TIMEOUT,
-    KILL_TIMEOUT,
-};
+use crate::limits::{ANSWER_TIMEOUT, CONSOLE_TIMEOUT, FATE_TIMEOUT};
 use crate::link::protocol::{self, EngineIdentity, FromWorker, ToWorker, VERSION, check_version};
 use crate::link::runtime_dir::RuntimeDir;
 use crate::{Error, VmConfig, log};
-use rustix::event::PollFlags;
 use snapshot::SnapshotError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -421,84 +419,6 @@ impl Worker {
             (Err(_), Some(ended)) => ended.console.clone(),
             (Err(_), None) => String::new(),
         }
-    }
-
-    /// The end of the console of a guest that has ended.
-    pub fn ended_console(&self) -> Option<String> {
-        self.ended.as_ref().map(|ended| ended.console.clone())
-    }
-
-    /// How the machine or its worker ended, if it has or does within
-    /// `patience`.
-    pub fn end_within(&mut self, patience: Duration) -> Option<Error> {
-        let deadline = Deadline::within(patience);
-        if self.ended.is_none() {
-            deadline.wait_for(&self.control, PollFlags::IN).ok()?;
-        }
-        self.inspect(Deadline::within(
-            deadline.left_of(patience).max(GLANCE_TIMEOUT),
-        ))
-        .err()
-    }
-
-    /// Ends the worker and its machine without a word.
-    pub fn kill(&mut self) {
-        self.process.kill();
-        self.process.ends_within(KILL_TIMEOUT);
-    }
-
-    /// Tells the worker to stop and waits until it is gone. Safe to call twice.
-    pub fn end(&mut self) {
-        let is_killed = self.is_lost || !self.ends_in_order(END_TIMEOUT);
-        if is_killed {
-            self.kill();
-        }
-        self.is_over(is_killed);
-    }
-
-    /// Tells once how it ended.
-    fn is_over(&mut self, is_killed: bool) {
-        if std::mem::replace(&mut self.is_told, true) {
-            return;
-        }
-        let pid = self.process.pid();
-        if is_killed {
-            warn!(pid, "worker killed");
-        } else {
-            debug!(pid, "worker ended");
-        }
-    }
-
-    /// Ends the worker as [`Worker::end`] does, for callers that cannot wait: a worker
-    /// that takes its time is killed, and one that the system takes its time to end is
-    /// left to a thread.
-    pub fn end_soon(&mut self) {
-        if self.is_left {
-            return;
-        }
-        if !self.is_lost && self.ends_in_order(DROP_TIMEOUT) {
-            return self.is_over(false);
-        }
-        self.is_over(true);
-        self.is_lost = true;
-        self.process.kill();
-        if !self.process.ends_within(DROP_TIMEOUT) {
-            self.is_left = true;
-            let process = self.process();
-            // Without a thread it is collected when this process ends.
-            let _ = std::thread::Builder::new()
-                .name("reaper".into())
-                .spawn(move || process.ends_within(Duration::MAX));
-        }
-    }
-
-    /// Tells the worker to stop; whether it is gone within `patience`.
-    fn ends_in_order(&self, patience: Duration) -> bool {
-        let deadline = Deadline::within(patience);
-        let told = protocol::send(Timed::new(&self.control, deadline), &ToWorker::Stop);
-        let _ = rustix::net::shutdown(self.control.as_fd(), rustix::net::Shutdown::Write);
-        let is_gone = told.is_err() && !self.process.is_alive();
-        is_gone || self.process.ends_within(deadline.left_of(patience))
     }
 }
 

@@ -2,7 +2,7 @@
 //! which they came.
 
 use crate::host;
-use crate::limits::{LONGEST_TURN, STANDSTILL, TURN_LOOK};
+use crate::limits::{LINE_LOOK, LONGEST_TURN, STANDSTILL, TURN_LOOK};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,7 +106,7 @@ impl Turns {
                     return None;
                 }
                 drop(state);
-                thread::park_timeout(TURN_LOOK);
+                thread::park_timeout(if is_first { TURN_LOOK } else { LINE_LOOK });
                 state = self.lock();
             }
             state.line.pop_front();

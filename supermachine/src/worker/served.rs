@@ -1,5 +1,7 @@
 //! What a worker has, and the orders that it carries out on it.
 
+mod still;
+
 use super::files::Given;
 use super::hangup::while_wanted;
 use super::monitor::{Monitor, News, Turn};
@@ -19,7 +21,7 @@ use crate::link::{passing, runtime_dir, sockets};
 use crate::spans;
 use snapshot::{Inspection, WorkingSet, Written};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -374,119 +376,6 @@ impl Served {
             load_us: micros(report.took),
             generation: report.generation,
             pages: report.pages,
-            memory_mib,
-        }))
-    }
-
-    fn capture(
-        &mut self,
-        names: &[String],
-        files: Vec<OwnedFd>,
-        unheld: bool,
-    ) -> Result<FromWorker, Refusal> {
-        let machine = self.machine("capture")?;
-        if !unheld && !machine.holds_programs() {
-            return Ok(FromWorker::Unheld);
-        }
-        let begun = Instant::now();
-        machine.pause()?;
-        let saved = machine.save()?;
-        let state = saved.encode()?;
-        let files = files::named(names, files);
-        let written = machine.store_memory(|memory| {
-            Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)
-        })?;
-        self.captured = Some((saved, written.clone()));
-        Ok(FromWorker::Captured {
-            written: Box::new(written),
-            paused_us: micros(begun.elapsed()),
-        })
-    }
-
-    fn go_on(&mut self, rebase: &[String], files: Vec<OwnedFd>) -> Result<FromWorker, Refusal> {
-        let untimely = Refusal::Untimely("continue");
-        let (saved, written) = self.captured.take().ok_or(untimely)?;
-        let machine = self.machine("continue")?.clone();
-        let mut generation = None;
-        if !rebase.is_empty() {
-            machine.rebase(&files::named(rebase, files), &written)?;
-            generation = Some(machine.renew_generation()?);
-            self.baseline = Some(saved);
-        }
-        machine.resume();
-        Ok(FromWorker::Continued { generation })
-    }
-
-    /// Makes all children that were named, of one moment.
-    fn fork(&mut self, unheld: bool) -> Result<FromWorker, Refusal> {
-        let births = std::mem::take(&mut self.births);
-        let machine = self.machine("fork")?;
-        if !unheld && !machine.holds_programs() {
-            return Ok(FromWorker::Unheld);
-        }
-        let begun = Instant::now();
-        if let Some(message) = self.copy_volumes(machine, &births)? {
-            return Ok(FromWorker::Refused { message });
-        }
-        let copied = begun.elapsed();
-        let mut given = self.given.clone();
-        let keep = |number: usize| {
-            let own = births.get(number).into_iter().flat_map(|(_, files)| files);
-            own.map(AsFd::as_fd)
-                .chain(self.given.descriptors())
-                .collect()
-        };
-        let paused = machine.fork(births.len(), keep, |number, forked| {
-            match births.get(number) {
-                Some((setup, files)) => {
-                    given.give_own_volumes(files);
-                    be_born(setup, files, given, forked)
-                }
-                None => 0,
-            }
-        })?;
-        Ok(FromWorker::Forked {
-            paused_us: micros(copied + paused),
-        })
-    }
-
-    /// Pauses the machine and puts what its volumes hold into the children's. The
-    /// machine goes on if that fails, and what is returned says why.
-    fn copy_volumes(
-        &self,
-        machine: &RunningMachine,
-        births: &[(Setup, Vec<OwnedFd>)],
-    ) -> Result<Option<String>, Refusal> {
-        if self.given.volumes.is_empty() {
-            return Ok(None);
-        }
-        machine.pause()?;
-        let copies = births
-            .iter()
-            .map(|(_, files)| files.get(files_of_a_birth(0)..));
-        let copied = copies
-            .flatten()
-            .try_for_each(|copies| files::copy_volumes(&self.given.volumes, copies));
-        Ok(copied.err().map(|error| {
-            machine.resume();
-            format!("the host cannot copy its volumes: {error}")
-        }))
-    }
-
-    /// Makes a machine of what a fork left.
-    pub(super) fn adopt(&mut self, forked: ForkedMachine) -> Result<FromWorker, Refusal> {
-        let prepared = self.prepared.take().ok_or(Refusal::Untimely("adopt"))?;
-        let begun = Instant::now();
-        let (machine, generation) = prepared.adopt(forked, &self.given.options())?;
-        let memory_mib = memory_mib(&machine);
-        machine.resume();
-        let load = begun.elapsed();
-        self.started(machine)?;
-        Ok(FromWorker::Restored(RestoreStages {
-            read_us: 0,
-            load_us: micros(load),
-            generation,
-            pages: None,
             memory_mib,
         }))
     }

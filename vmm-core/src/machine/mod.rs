@@ -28,10 +28,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use devices::reactor::MioReactor;
+use devices::virtio::DeviceState;
+use devices::virtio::blk::BlkState;
 use linux_loader::cmdline::Cmdline;
 use tracing::{debug, trace};
 
-use self::assembly::Devices;
+use self::assembly::{Devices, FIXED_VIRTIO};
 use self::control::Control;
 use self::generation::Generation;
 use self::rewind::Rewound;
@@ -197,6 +199,17 @@ impl RunningMachine {
             .as_ref()
             .map(|parts| parts.devices.counters())
             .unwrap_or_default()
+    }
+
+    /// Has a disk look how long its file is now, and tell the guest if it was grown: the
+    /// one in this place among read-only disks and volumes. Not while the machine is
+    /// paused. False if there is no such disk.
+    pub fn look_at_disk(&self, place: usize) -> bool {
+        let parts = self.parts();
+        let devices = parts.as_ref().map(|parts| &parts.devices.virtio);
+        let found = devices.and_then(|devices| devices.get(FIXED_VIRTIO.checked_add(place)?));
+        let disk = found.filter(|device| device.state_format() == BlkState::FORMAT);
+        disk.map(|disk| disk.backing_changed()).is_some()
     }
 
     /// Brings all vCPUs to rest, their state whole, and then the devices: what
