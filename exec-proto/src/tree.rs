@@ -18,6 +18,8 @@ pub const MAX_NODE_BYTES: usize = 1 << 20;
 pub const MAX_XATTR_BYTES: usize = 64 * 1024;
 /// Longest name of an attribute (`XATTR_NAME_MAX` of Linux).
 pub const MAX_XATTR_NAME_BYTES: usize = 255;
+/// The attribute by which overlayfs marks a directory that hides what is below it.
+pub const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// Permission bits, setuid, setgid and sticky included.
 const MODE_BITS: u32 = 0o7777;
 

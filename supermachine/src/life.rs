@@ -7,11 +7,12 @@ use crate::embedder::personalise::await_done;
 use crate::ending::ask_to_end;
 use crate::events::Watch;
 use crate::exec::{Channel, Opens};
+use crate::files::mounts::grow_volume;
 use crate::limits::{ANSWER_TIMEOUT, GREETING_TIMEOUT, MACHINE_END_TIMEOUT};
 use crate::link::monitor::{self, Answer, Flows, Question};
 use crate::link::sockets::exec as exec_socket;
 use crate::running::RunningVm;
-use crate::{Error, NetworkFlow, Vm, VmEvents, VmStats};
+use crate::{Error, NetworkFlow, Vm, VmEvents, VmStats, volume};
 use std::path::Path;
 use std::time::Duration;
 
@@ -110,6 +111,23 @@ impl Vm {
     /// Whether somebody has paused it.
     pub fn is_paused(&self) -> bool {
         self.instance().is_paused()
+    }
+
+    /// Grows a [volume](crate::VolumeSpec) that the machine has to this size, while it is
+    /// mounted. One that is as large already stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Volume`] if the machine has none of that name, or it cannot be as large;
+    /// [`Error::Refused`] while the machine is paused, and if the host cannot grow it;
+    /// [`Error::Exec`] if the guest cannot use what it has more, which the next machine
+    /// that has the volume tries again.
+    pub fn grow_volume(&self, name: &str, size_mib: u64) -> Result<(), Error> {
+        let volumes = &self.config().volumes;
+        let names = volumes.iter().map(|volume| &*volume.name);
+        let question = volume::growth(names, name, size_mib)?;
+        self.asked(change(self.instance().dir(), question.asked))?;
+        let place = &volumes[question.number].mount_point;
+        grow_volume(self, question.number, place, size_mib << 20)
     }
 
     /// What the machine has used so far, and what it has now.
@@ -225,6 +243,19 @@ impl RunningVm {
     /// Whether somebody has paused it.
     pub fn is_paused(&self) -> bool {
         monitor::paused_mark(self.dir()).exists()
+    }
+
+    /// Grows a volume that the machine has, as [`Vm::grow_volume`] does.
+    ///
+    /// # Errors
+    /// As [`Vm::grow_volume`].
+    pub fn grow_volume(&self, name: &str, size_mib: u64) -> Result<(), Error> {
+        let volumes = &self.description.volumes;
+        let names = volumes.iter().map(|volume| &*volume.name);
+        let question = volume::growth(names, name, size_mib)?;
+        self.asked(change(self.dir(), question.asked))?;
+        let place = &volumes[question.number].place;
+        grow_volume(self, question.number, place, size_mib << 20)
     }
 
     /// What it has used so far, as [`Vm::stats`] tells.

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::link::protocol::Mount;
+use crate::running::Mounted;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -92,8 +93,8 @@ impl MountSpec {
 
     /// Lets the guest change what it sees, and keeps the changes in the guest's memory:
     /// the host refuses every change of the directory. They end with the machine;
-    /// [`crate::Vm::mount_changes`] says what they are. It needs a
-    /// [place](MountSpec::at).
+    /// [`crate::Vm::mount_changes`] says what they are, and [`crate::Vm::apply_changes`]
+    /// makes them the directory's. It needs a [place](MountSpec::at).
     pub fn copy_on_write(mut self) -> Self {
         self.access = Access::CopyOnWrite;
         self
@@ -122,6 +123,18 @@ impl MountSpec {
     pub(crate) fn covered(&self) -> Option<(&Path, &str)> {
         let at = self.at.as_deref()?;
         (self.access == Access::CopyOnWrite).then_some((&self.host_path, at))
+    }
+
+    /// What other processes are told of it.
+    pub(crate) fn described(&self) -> Mounted {
+        Mounted {
+            // Descriptions are text; so is what the worker is told.
+            directory: self.host_path.to_string_lossy().into_owned().into(),
+            tag: self.tag.clone(),
+            place: self.at.clone(),
+            read_only: self.access == Access::ReadOnly,
+            copy_on_write: self.access == Access::CopyOnWrite,
+        }
     }
 
     fn refused(&self, problem: &'static str) -> Error {

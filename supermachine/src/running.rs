@@ -60,6 +60,40 @@ pub struct Description {
     /// It has another time than the host, which its owner gives it.
     #[serde(default)]
     pub has_own_time: bool,
+    /// Directories of the host that it has.
+    #[serde(default)]
+    pub mounts: Vec<Mounted>,
+    /// Volumes that it has.
+    #[serde(default)]
+    pub volumes: Vec<MountedVolume>,
+}
+
+/// A volume that a machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountedVolume {
+    /// Its name.
+    pub name: String,
+    /// The file of the store; none if it is a copy of that, for a forked child.
+    pub file: Option<PathBuf>,
+    /// Where it is in the guest.
+    pub place: String,
+}
+
+/// A directory of the host that a machine has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mounted {
+    /// The directory.
+    pub directory: PathBuf,
+    /// What the guest knows it by.
+    pub tag: String,
+    /// Where it is in the guest, if it was mounted for it.
+    pub place: Option<String>,
+    /// Nothing of it can be changed.
+    pub read_only: bool,
+    /// What is changed is in the guest's memory.
+    pub copy_on_write: bool,
 }
 
 /// A machine that runs, in this process or another.

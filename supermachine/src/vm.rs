@@ -17,8 +17,8 @@ use crate::ports::{Lease, OwnPorts, Ports};
 use crate::running::{self, Description};
 use crate::secret::Told;
 use crate::{
-    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, VmConfig, VolumeSpec,
-    mount, spans, volume,
+    Command, Error, ExecBuilder, ExecChild, ExecOutcome, Image, MAX_VCPUS, MountSpec, VmConfig,
+    VolumeSpec, mount, spans, volume,
 };
 use exec_proto::ProtoError;
 use exec_proto::client::Session;
@@ -235,6 +235,13 @@ impl Vm {
                 labels: self.config.labels.clone(),
                 ports: Vec::new(),
                 has_own_time: !self.config.clock.is_the_hosts(),
+                mounts: self
+                    .config
+                    .mounts
+                    .iter()
+                    .map(MountSpec::described)
+                    .collect(),
+                volumes: volume::described(&self.config),
             },
         )
     }

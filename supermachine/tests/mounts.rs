@@ -4,12 +4,14 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use supermachine::{ChangeKind, Error, MountSpec, SymlinkPolicy, Vm, VmConfig};
+use supermachine::{ChangeKind, Error, MountChange, MountSpec, SymlinkPolicy, Vm, VmConfig};
 use support::shelf::*;
 use support::*;
+use tar::EntryType;
 
 /// Directories of one test.
 struct Shares(Shelf);
@@ -219,6 +221,7 @@ fn copy_on_write_directory_stays_as_it_is_on_the_host() {
     }
     fs::create_dir(dir.join("remade")).unwrap();
     fs::write(dir.join("remade/old"), "host\n").unwrap();
+    fs::set_permissions(dir.join("remade"), fs::Permissions::from_mode(0o755)).unwrap();
     let mount = MountSpec::new(&dir, "workspace")
         .at("/work")
         .copy_on_write();
@@ -227,7 +230,7 @@ fn copy_on_write_directory_stays_as_it_is_on_the_host() {
     let vm = Vm::start(&image, &config).unwrap();
     assert!(vm.mount_changes("workspace").unwrap().is_empty());
     let script = "cd /work; echo more >> edited; rm removed sub/gone; mkdir new; : > new/file
-        echo changed > sub/deep/file; rm -r remade; mkdir remade; : > remade/young; cat edited
+        echo changed > sub/deep/file; rm -r remade; mkdir -m 755 remade; : > remade/young; cat edited
         ls";
     let listed = "host\nmore\nedited\nkept\nnew\nremade\nsub";
     assert_eq!(sh(&vm, script), listed);
@@ -258,8 +261,106 @@ fn copy_on_write_directory_stays_as_it_is_on_the_host() {
         assert_eq!(fs::read(dir.join(name)).unwrap(), b"host\n", "{name}");
     }
     // Another copy has none of that.
-    let other = Vm::start(&image, &config).unwrap();
+    let other = Vm::start(&image, &config.clone().with_name("mounted-covered")).unwrap();
     assert_eq!(sh(&other, "cat /work/edited"), "host");
     assert!(other.mount_changes("workspace").unwrap().is_empty());
     assert!(other.mount_changes("none").is_err());
+    applied_changes_are_the_hosts(&vm, &dir);
+    hostile_changes_stay_in_the_tree(&other, &dir, &shares.make("outside"));
+}
+
+/// What the machine above has changed, but for `sub/gone`.
+fn applied_changes_are_the_hosts(vm: &Vm, dir: &Path) {
+    let mut archive = Vec::new();
+    let only_sub = |change: &MountChange| change.path.starts_with("sub");
+    vm.export_changes("workspace", &mut archive, only_sub)
+        .unwrap();
+    let mut archive = tar::Archive::new(&archive[..]);
+    let names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(
+        names,
+        ["sub/.wh.gone", "sub/", "sub/deep/", "sub/deep/file"]
+    );
+    let not_gone = |change: &MountChange| change.path != Path::new("sub/gone");
+    let applied = vm.apply_changes("workspace", not_gone).unwrap();
+    assert_eq!(applied.len(), 7, "{applied:?}");
+    let content = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(content("edited"), "host\nmore\n");
+    assert_eq!(content("sub/deep/file"), "changed\n");
+    assert_eq!(
+        (content("sub/gone"), content("kept")),
+        ("host\n".into(), "host\n".into())
+    );
+    assert_eq!(
+        (content("new/file"), content("remade/young")),
+        ("".into(), "".into())
+    );
+    for name in ["removed", "remade/old"] {
+        assert!(!dir.join(name).exists(), "{name}");
+    }
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 5);
+}
+
+/// A machine whose host puts links where it has directories, which fills its own with
+/// what a host must not get, and of which the command line tells.
+fn hostile_changes_stay_in_the_tree(vm: &Vm, dir: &Path, outside: &Path) {
+    fs::write(outside.join("file"), "outside\n").unwrap();
+    let script = "cd /work; echo evil > sub/deep/file; echo evil > kept; chmod 6755 kept
+        mknod pipe p; mknod dev c 1 3; ln -s /etc etc; rm -r new; ln -s ../.. new
+        mkdir 'odd
+name'; : > .wh.kept";
+    sh(vm, script);
+    fs::rename(dir.join("sub/deep"), outside.join("was-deep")).unwrap();
+    symlink(outside, dir.join("sub/deep")).unwrap();
+    let tool = |words: &[&str]| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_supermachine"));
+        let child = tool
+            .args([&["changes", "mounted-covered"], words].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        finish(child.spawn().unwrap(), PATIENCE)
+    };
+    let listed = tool(&["--json", "sub", "./etc"]);
+    let rows: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let expected = serde_json::json!([
+        {"change": "added", "file": "link", "path": "etc", "bytes": 4},
+        {"change": "changed", "file": "directory", "path": "sub/deep", "bytes": 60},
+        {"change": "added", "file": "file", "path": "sub/deep/file", "bytes": 5},
+    ]);
+    assert_eq!(rows, expected, "{}", listed.err());
+    tool(&["--mount", "/none"]).assert_refused(125, &["copy-on-write mount", ":cow"]);
+    let archive = tool(&["--mount", "/work", "--export", "-"]).stdout;
+    let mut archive = tar::Archive::new(&archive[..]);
+    let names = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        assert!(matches!(
+            entry.header().entry_type(),
+            EntryType::Regular | EntryType::Directory | EntryType::Symlink
+        ));
+        entry.path().unwrap().display().to_string()
+    });
+    assert!(!names.collect::<Vec<_>>().contains(&".wh.kept".to_owned()));
+    let applied = tool(&["--apply", "-q"]);
+    let expected = ".wh.kept\netc\nkept\nnew\nodd\\u{a}name\nsub/deep\nsub/deep/file\n";
+    assert_eq!(applied.out(), expected, "{}", applied.err());
+    assert_eq!(fs::read(dir.join("sub/deep/file")).unwrap(), b"evil\n");
+    assert_eq!(
+        fs::read(outside.join("was-deep/file")).unwrap(),
+        b"changed\n"
+    );
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"outside\n");
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 2);
+    assert_eq!(
+        fs::read_link(dir.join("new")).unwrap(),
+        PathBuf::from("../..")
+    );
+    assert_eq!(
+        fs::metadata(dir.join("kept")).unwrap().mode() & 0o7777,
+        0o755
+    );
+    assert!(!dir.join("pipe").exists() && !dir.join("dev").exists());
 }

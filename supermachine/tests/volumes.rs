@@ -6,7 +6,7 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 use supermachine::{Error, Image, Vm, VmConfig, VolumeSpec, VolumeStore};
 use support::shelf::*;
@@ -44,11 +44,15 @@ fn volume_of_a_command_is_there_for_the_next_and_grows() {
     assert_clean(&file);
     let listed = sandbox.run(&["volume", "inspect", "data"]).out();
     assert!(listed.contains("\"size_bytes\": 209715200"), "{listed}");
+    let image = sandbox.files.join("image").display().to_string();
     for (words, expected) in [
         (
             &["volume", "create", "--size", "2g", "other"][..],
             "other\n",
         ),
+        (&["volume", "export", "data", &image], &format!("{image}\n")),
+        (&["volume", "import", &image, "again"], "again\n"),
+        (&["volume", "rm", "again"], "again\n"),
         (&["volume", "rm", "data"], "data\n"),
         (&["volume", "prune"], ""),
         (&["volume", "ls", "-q"], "other\n"),
@@ -59,6 +63,37 @@ fn volume_of_a_command_is_there_for_the_next_and_grows() {
     assert!(!file.exists());
     let refused = sandbox.run(&["volume", "inspect", "data"]);
     refused.assert_refused(125, &["`data`", "volume ls"]);
+}
+
+#[test]
+fn volume_that_the_host_has_no_room_for_is_an_error_of_who_writes_there_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let made = sandbox.run(&["volume", "create", "--size", "64m", "data"]);
+    assert_eq!(made.code(), 0, "{}", made.err());
+    let script = "cd /data; echo kept > kept; sync
+        dd if=/dev/zero of=big bs=1M count=48 conv=fsync 2>/dev/null || echo refused
+        rm big; cat kept; echo on; sync && cat kept";
+    let run = sandbox.shell(&["--no-snapshot", "-v", "data:/data:64m"], script);
+    // The host takes 32 MiB of a file, in blocks of 512 bytes, and nothing beyond them.
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 65536; exec \"$@\"", "sh"])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .envs(
+            run.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let ran = finish(limited.spawn().unwrap(), PATIENCE);
+    let expected = "refused\nkept\non\nkept\n";
+    assert_eq!((ran.code(), &*ran.out()), (0, expected), "{}", ran.err());
+    let length = fs::metadata(sandbox.files.join("v/data.ext4"))
+        .unwrap()
+        .len();
+    assert_eq!(length, 64 << 20);
 }
 
 /// An image with room for one volume, and where volumes are.
@@ -134,6 +169,7 @@ fn one_machine_has_a_volume(baked: &Baked) {
     let child = without.fork(1).unwrap().remove(0);
     let sizes = "cd /sys/block; grep -l volume0 vd*/serial | sed s/serial/size/ | xargs cat";
     assert_eq!(sh(&child, sizes), "0");
+    mounted_volume_grows(baked, &first);
     first.stop().unwrap();
     assert_clean(&baked.file("data"));
     let next = baked.copy("data");
@@ -142,6 +178,42 @@ fn one_machine_has_a_volume(baked: &Baked) {
     second.stop().unwrap();
     let store = VolumeStore::at(&baked.volumes);
     store.remove("more").unwrap();
+}
+
+/// Its volume has 64 MiB before.
+fn mounted_volume_grows(baked: &Baked, vm: &Vm) {
+    let mib = "df -m /data | awk 'NR == 2 { print $2 }'";
+    let has = |vm: &Vm| sh(vm, mib).parse::<u64>().unwrap();
+    assert!(has(vm) < 64);
+    vm.grow_volume("data", 200).unwrap();
+    assert!((150..200).contains(&has(vm)), "{}", has(vm));
+    // As large already, and never smaller.
+    vm.grow_volume("data", 100).unwrap();
+    assert_eq!(fs::metadata(baked.file("data")).unwrap().len(), 200 << 20);
+    let error = vm.grow_volume("none", 300).unwrap_err();
+    assert!(matches!(error, Error::Volume { .. }), "{error}");
+    // By the tool, which is not the one that started the machine, and whose store it is.
+    let tool = |words: &[&str]| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_supermachine"));
+        let child = tool
+            .args(words)
+            .env("SUPERMACHINE_VOLUMES", &baked.volumes)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        finish(child.unwrap(), PATIENCE)
+    };
+    let grown = tool(&["volume", "grow", "--size", "300m", "data", "more"]);
+    assert_eq!(
+        (grown.code(), &*grown.out()),
+        (0, "data\nmore\n"),
+        "{}",
+        grown.err()
+    );
+    assert!((250..300).contains(&has(vm)), "{}", has(vm));
+    assert_eq!(sh(vm, "cat /data/name"), "first");
+    let image = baked.volumes.join("image").display().to_string();
+    tool(&["volume", "export", "data", &image]).assert_refused(125, &["`data`"]);
 }
 
 fn forks_go_on_with_copies(baked: &Baked) {

@@ -147,6 +147,10 @@ pub trait VirtioDevice<M = Ram>: Send + Sync {
     fn traffic(&self) -> Option<Traffic> {
         None
     }
+
+    /// What is behind it on the host has changed, as a file that was grown: it looks,
+    /// and tells the driver. Most have nothing that could.
+    fn backing_changed(&self) {}
     /// The driver made buffers available in `queue`.
     fn notify(&self, queue: u16);
     /// Ring positions of a started device, after waiting for requests in
@@ -196,6 +200,9 @@ impl<M: DeviceMemory, D: VirtioDevice<M> + ?Sized> VirtioDevice<M> for Arc<D> {
     }
     fn traffic(&self) -> Option<Traffic> {
         (**self).traffic()
+    }
+    fn backing_changed(&self) {
+        (**self).backing_changed();
     }
     fn notify(&self, queue: u16) {
         (**self).notify(queue);

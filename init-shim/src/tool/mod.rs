@@ -77,9 +77,14 @@ fn act(words: &[&OsStr]) -> Result<(), Failure> {
         (b"remove-all", [path]) => remove(Path::new(path), true),
         (b"rename", [from, to]) => at(Path::new(from), fs::rename(from, to)),
         (b"pack", [path]) => pack::pack(Path::new(path)),
+        (b"pack-named", [path]) => pack::pack_named(Path::new(path)),
+        (b"tree", [path]) => pack::tree(Path::new(path)),
         (b"unpack", [path]) => unpack::unpack(Path::new(path)),
         (b"tmpfs", [path, flags, options]) => mounts::tmpfs(Path::new(path), flags, options),
         (b"volume", [number, path]) => volumes::mount(number, Path::new(path)),
+        (b"grow-volume", [number, path, bytes]) => {
+            volumes::grow_mounted(number, Path::new(path), bytes)
+        }
         (b"freeze-volume", [number, path]) => volumes::freeze(number, Path::new(path)),
         (b"trust", [certificate]) => trust::trust(trust::certificate(certificate)?),
         (b"read-only-root", []) => mounts::make_root_read_only(),

@@ -1,13 +1,14 @@
 //! A tree as a stream.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use exec_proto::tree::{Node, NodeKind};
+use exec_proto::tree::{Node, NodeKind, OVERLAY_OPAQUE};
 
 use super::{Failure, Out, WRITE_BYTES, at, confine, parted};
 use crate::sys;
@@ -55,14 +56,79 @@ pub(super) fn pack(path: &Path) -> Result<(), Failure> {
         let (parent, name) = parted(&path);
         confine(&parent)?.join(name.unwrap_or_default())
     };
-    let mut packing = Packing {
-        out: Out::default(),
-        seen: HashMap::new(),
-    };
-    packing.walk(&start)?;
+    let mut packing = Packing::default();
+    walk(&start, |path, name| packing.pack_one(path, name))?;
     packing.out.end(&start)
 }
 
+/// Writes a directory, and of what is below it the names that standard input has, each
+/// with a NUL behind it. A directory comes without what is in it, and what is not there
+/// is left out.
+pub(super) fn pack_named(path: &Path) -> Result<(), Failure> {
+    let start = confine(&at(path, fs::canonicalize(path))?)?;
+    let mut packing = Packing::default();
+    packing.pack_one(&start, b"")?;
+    for name in io::stdin().lock().split(0) {
+        let name = at(path, name)?;
+        packing.pack_one(&start.join(OsStr::from_bytes(&name)), &name)?;
+    }
+    packing.out.end(&start)
+}
+
+/// Lists a directory and all that is below it, without content, and of attributes those
+/// in which overlayfs says what it is.
+pub(super) fn tree(path: &Path) -> Result<(), Failure> {
+    let start = confine(&at(path, fs::canonicalize(path))?)?;
+    let mut out = Out::default();
+    walk(&start, |path, name| {
+        let Some(metadata) = look(path, name)? else {
+            return Ok(false);
+        };
+        let mut node = node(path, name, &metadata)?;
+        if node.kind == NodeKind::Directory {
+            node.xattrs = sys::xattrs(path).unwrap_or_default();
+            node.xattrs.retain(|(name, _)| name == OVERLAY_OPAQUE);
+        }
+        out.node(path, &node)?;
+        Ok(node.kind == NodeKind::Directory)
+    })?;
+    out.end(&start)
+}
+
+/// Visits a tree, and a directory's content after the directory if the visit says that
+/// it is one. Without recursion: trees are as deep as a guest makes them.
+fn walk(
+    start: &Path,
+    mut visit: impl FnMut(&Path, &[u8]) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut left = vec![(start.to_owned(), Vec::new())];
+    while let Some((path, name)) = left.pop() {
+        if !visit(&path, &name)? {
+            continue;
+        }
+        let mut children = at(&path, entries(&path))?;
+        children.sort_by(|a, b| b.cmp(a));
+        left.extend(children.into_iter().map(|child| {
+            let own = child.file_name().unwrap_or_default().as_bytes();
+            let name = match &name[..] {
+                b"" => own.to_vec(),
+                above => [above, b"/", own].concat(),
+            };
+            (child, name)
+        }));
+    }
+    Ok(())
+}
+
+/// What is there; `None` if it has gone since it was listed.
+fn look(path: &Path, name: &[u8]) -> Result<Option<Metadata>, Failure> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !name.is_empty() => Ok(None),
+        metadata => at(path, metadata).map(Some),
+    }
+}
+
+#[derive(Default)]
 struct Packing {
     out: Out,
     /// Files with several names, by device and inode, and their first path.
@@ -70,36 +136,10 @@ struct Packing {
 }
 
 impl Packing {
-    /// Packs a directory's content after the directory, without recursion: trees
-    /// are as deep as a guest makes them.
-    fn walk(&mut self, start: &Path) -> Result<(), Failure> {
-        let mut left = vec![(start.to_owned(), Vec::new())];
-        while let Some((path, name)) = left.pop() {
-            if !self.pack_one(&path, &name)? {
-                continue;
-            }
-            let mut children = at(&path, entries(&path))?;
-            children.sort_by(|a, b| b.cmp(a));
-            left.extend(children.into_iter().map(|child| {
-                let own = child.file_name().unwrap_or_default().as_bytes();
-                let name = match &name[..] {
-                    b"" => own.to_vec(),
-                    above => [above, b"/", own].concat(),
-                };
-                (child, name)
-            }));
-        }
-        Ok(())
-    }
-
     /// Packs one file or directory; true for a directory.
     fn pack_one(&mut self, path: &Path, name: &[u8]) -> Result<bool, Failure> {
-        let metadata = match fs::symlink_metadata(path) {
-            // It has gone since it was listed.
-            Err(error) if error.kind() == ErrorKind::NotFound && !name.is_empty() => {
-                return Ok(false);
-            }
-            metadata => at(path, metadata)?,
+        let Some(metadata) = look(path, name)? else {
+            return Ok(false);
         };
         let mut node = node(path, name, &metadata)?;
         if node.kind == NodeKind::Socket {

@@ -27,10 +27,27 @@ const LEAST_GROUP_BLOCKS: u64 = 1024;
 /// Mounts the machine's volume of this number, and has its file system fill it.
 pub(super) fn mount(number: &OsStr, place: &Path) -> Result<(), Failure> {
     let disk = find(number)?;
-    let bytes = disk.await_content()?;
+    let bytes = disk.await_bytes(SECTOR_BYTES)?;
     at(place, fs::create_dir_all(place))?;
     let mounted = sys::mount(&disk.device, place, c"ext4", libc::MS_NODEV, c"");
     at(place, mounted)?;
+    fill(&disk, place, bytes)
+}
+
+/// Has the file system of a mounted volume fill it, once the kernel knows that it has this
+/// many bytes.
+pub(super) fn grow_mounted(number: &OsStr, place: &Path, bytes: &OsStr) -> Result<(), Failure> {
+    let disk = find(number)?;
+    let least = bytes.to_str().and_then(|text| text.parse().ok());
+    let bytes = disk.await_bytes(least.ok_or_else(Failure::usage)?)?;
+    // One that was unmounted grows when it is mounted again.
+    match disk.is_mounted(place)? {
+        Some(_) => fill(&disk, place, bytes),
+        None => Ok(()),
+    }
+}
+
+fn fill(disk: &Disk, place: &Path, bytes: u64) -> Result<(), Failure> {
     let grown = grow(&disk.device, place, bytes);
     grown.map_err(|error| {
         let text = format!("growing {}: {error}", place.display());
@@ -40,16 +57,9 @@ pub(super) fn mount(number: &OsStr, place: &Path) -> Result<(), Failure> {
 
 /// Freezes the file system of a volume: it is written out, and takes no more.
 pub(super) fn freeze(number: &OsStr, place: &Path) -> Result<(), Failure> {
-    let disk = find(number)?;
-    let device = at(&disk.device, fs::metadata(&disk.device))?.rdev();
-    // Another file system there means that the volume was unmounted.
-    let directory = match File::open(place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        directory => at(place, directory)?,
-    };
-    match at(place, directory.metadata())?.dev() == device {
-        true => at(place, sys::freeze(&directory)),
-        false => Ok(()),
+    match find(number)?.is_mounted(place)? {
+        Some(directory) => at(place, sys::freeze(&directory)),
+        None => Ok(()),
     }
 }
 
@@ -77,14 +87,27 @@ fn find(number: &OsStr) -> Result<Disk, Failure> {
 }
 
 impl Disk {
-    /// Waits until the kernel knows that the disk has something in it; its bytes.
-    fn await_content(&self) -> Result<u64, Failure> {
+    /// The directory, if the disk is mounted there: with another file system there, it was
+    /// unmounted.
+    fn is_mounted(&self, place: &Path) -> Result<Option<File>, Failure> {
+        let device = at(&self.device, fs::metadata(&self.device))?.rdev();
+        let directory = match File::open(place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            directory => at(place, directory)?,
+        };
+        let is_there = at(place, directory.metadata())?.dev() == device;
+        Ok(is_there.then_some(directory))
+    }
+
+    /// Waits until the kernel knows that the disk has at least so many bytes; all it has.
+    fn await_bytes(&self, least: u64) -> Result<u64, Failure> {
         let begun = Instant::now();
         loop {
             let size = at(&self.size, fs::read_to_string(&self.size))?;
             let sectors = size.trim().parse::<u64>().unwrap_or(0);
-            if sectors > 0 {
-                return Ok(sectors.saturating_mul(SECTOR_BYTES));
+            let bytes = sectors.saturating_mul(SECTOR_BYTES);
+            if bytes >= least {
+                return Ok(bytes);
             }
             if begun.elapsed() >= CAPACITY_TIMEOUT {
                 return at(&self.size, Err(io::ErrorKind::TimedOut.into()));
@@ -140,8 +163,11 @@ mod tests {
     #[test]
     fn only_numbers_name_volumes() {
         for word in ["", "x", "-1", "256", "1/../sda"] {
-            let failure = mount(OsStr::new(word), Path::new("/none")).unwrap_err();
-            assert_eq!(failure.errno, libc::EINVAL, "{word}");
+            let word = OsStr::new(word);
+            let failure = mount(word, Path::new("/none")).unwrap_err();
+            assert_eq!(failure.errno, libc::EINVAL, "{word:?}");
+            let failure = grow_mounted(word, Path::new("/none"), OsStr::new("1")).unwrap_err();
+            assert_eq!(failure.errno, libc::EINVAL, "{word:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{AsyncPooledVm, AsyncVm};
 #[cfg(doc)]
 use crate::Vm;
 use crate::exec::tasks::blocking;
-use crate::{Copied, CopyOptions, Error, FileInfo, FileOptions};
+use crate::{Copied, CopyOptions, Error, FileInfo, FileOptions, MountChange};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
@@ -216,6 +216,50 @@ macro_rules! files {
                 let (vm, guest) = (self.vm.clone(), guest.into());
                 let pack = move || Ok((vm.copy_out_tar(&guest, &mut archive, &options)?, archive));
                 blocking(pack).await
+            }
+
+            /// What the guest has changed of a copy-on-write mount, as
+            /// [`Vm::mount_changes`] tells it.
+            ///
+            /// # Errors
+            /// As [`Vm::mount_changes`].
+            pub async fn mount_changes(
+                &self,
+                tag: impl Into<String>,
+            ) -> Result<Vec<MountChange>, Error> {
+                let (vm, tag) = (self.vm.clone(), tag.into());
+                blocking(move || vm.mount_changes(&tag)).await
+            }
+
+            /// Makes changes of a copy-on-write mount the host's, as
+            /// [`Vm::apply_changes`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::apply_changes`].
+            pub async fn apply_changes(
+                &self,
+                tag: impl Into<String>,
+                filter: impl Fn(&MountChange) -> bool + Send + 'static,
+            ) -> Result<Vec<MountChange>, Error> {
+                let (vm, tag) = (self.vm.clone(), tag.into());
+                blocking(move || vm.apply_changes(&tag, filter)).await
+            }
+
+            /// Writes changes of a copy-on-write mount as an archive, as
+            /// [`Vm::export_changes`] does, and gives the archive back. It is written on a
+            /// thread that may block.
+            ///
+            /// # Errors
+            /// As [`Vm::export_changes`].
+            pub async fn export_changes<W: Write + Send + 'static>(
+                &self,
+                tag: impl Into<String>,
+                mut archive: W,
+                filter: impl Fn(&MountChange) -> bool + Send + 'static,
+            ) -> Result<(Copied, W), Error> {
+                let (vm, tag) = (self.vm.clone(), tag.into());
+                let export = move || Ok((vm.export_changes(&tag, &mut archive, filter)?, archive));
+                blocking(export).await
             }
         }
     };

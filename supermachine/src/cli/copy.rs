@@ -123,7 +123,7 @@ impl Read for Input {
 }
 
 /// Standard output, also if it does not block.
-struct Output;
+pub(super) struct Output;
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

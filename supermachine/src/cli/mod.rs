@@ -6,6 +6,7 @@ mod attach;
 mod attended;
 mod bake;
 mod bars;
+mod changes;
 mod codesign;
 mod command;
 mod control;
@@ -108,6 +109,8 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Copy files and directories into a machine or out of one
     Cp(copy::Arguments),
+    /// List what a machine has changed of a copy-on-write mount, or make it the host's
+    Changes(changes::Arguments),
     /// Send a machine's command a signal, or end the machine
     Kill(machines::KillArguments),
     /// Have machines stand still
@@ -202,6 +205,7 @@ pub fn main() -> u8 {
         Command::Stop(arguments) => machines::stop(&arguments),
         Command::Fork(arguments) => fork::fork(&arguments),
         Command::Cp(arguments) => copy::run(&arguments),
+        Command::Changes(arguments) => changes::run(&arguments),
         Command::Kill(arguments) => machines::kill(&arguments),
         Command::Pause(arguments) => life::pause(&arguments),
         Command::Unpause(arguments) => life::unpause(&arguments),

@@ -5,8 +5,9 @@ use super::list::{List, ListOptions, Row, column};
 use super::machine::age;
 use super::output::{plain, print, print_json};
 use super::values::memory_mib;
-use crate::running::unix_ms;
+use crate::running::{self, RunningVm, unix_ms};
 use crate::{Error, VolumeInfo, VolumeStore};
+use std::path::PathBuf;
 
 #[derive(clap::Subcommand)]
 pub enum VolumeCommand {
@@ -20,6 +21,12 @@ pub enum VolumeCommand {
     /// Remove volumes and all that is in them, unless a machine has them
     #[command(visible_alias = "remove")]
     Rm(Named),
+    /// Make volumes larger, also one that a machine has mounted
+    Grow(GrowArguments),
+    /// Write what is in a volume into a file: the image of a disk
+    Export(ExportArguments),
+    /// Make a volume of an image of an ext4 file system, as `volume export` writes it
+    Import(ImportArguments),
     /// Remove what was left of volumes that were never finished
     Prune(PruneArguments),
 }
@@ -32,6 +39,36 @@ pub struct CreateArguments {
     size: usize,
     #[command(flatten)]
     named: Named,
+}
+
+#[derive(clap::Args)]
+pub struct GrowArguments {
+    /// Size: a number of MiB, or one with a unit (512m, 10g); one that is as large already
+    /// stays as it is
+    #[arg(short, long, value_name = "SIZE", value_parser = memory_mib)]
+    size: usize,
+    #[command(flatten)]
+    named: Named,
+}
+
+#[derive(clap::Args)]
+pub struct ExportArguments {
+    /// Volume
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The file, which is replaced if it is there
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct ImportArguments {
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Volume, which must not be there
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 #[derive(clap::Args)]
@@ -74,6 +111,20 @@ pub fn run(command: &VolumeCommand) -> Result<u8, Error> {
                 print(&format!("{}\n", plain(name)))?;
             }
         }
+        VolumeCommand::Grow(arguments) => {
+            for name in &arguments.named.names {
+                grow(&store, name, arguments.size as u64)?;
+                print(&format!("{}\n", plain(name)))?;
+            }
+        }
+        VolumeCommand::Export(arguments) => {
+            store.export(&arguments.name, &arguments.file)?;
+            print(&format!("{}\n", plain(&arguments.file.to_string_lossy())))?;
+        }
+        VolumeCommand::Import(arguments) => {
+            store.import(&arguments.name, &arguments.file)?;
+            print(&format!("{}\n", plain(&arguments.name)))?;
+        }
         VolumeCommand::Prune(arguments) => {
             for name in store.prune(arguments.all)? {
                 print(&format!("{}\n", plain(&name)))?;
@@ -81,6 +132,21 @@ pub fn run(command: &VolumeCommand) -> Result<u8, Error> {
         }
     }
     Ok(0)
+}
+
+/// Grows a volume, by the machine that has it if there is one.
+fn grow(store: &VolumeStore, name: &str, size_mib: u64) -> Result<(), Error> {
+    let file = Some(store.inspect(name).map(|_| store.file(name))?);
+    let has_it = |vm: &RunningVm| {
+        vm.description
+            .volumes
+            .iter()
+            .any(|volume| volume.file == file)
+    };
+    match running::list().iter().find(|vm| has_it(vm)) {
+        Some(vm) => vm.grow_volume(name, size_mib),
+        None => store.grow(name, size_mib),
+    }
 }
 
 const VOLUMES: List<'static> = List {

@@ -21,7 +21,7 @@ const XATTR_PREFIX: &[u8] = b"user.";
 
 /// Writes a tree. Every name is looked up in the directory above it, which was
 /// opened without following a link, so that no link leads out, whoever puts it there.
-pub(super) struct Extract {
+pub(crate) struct Extract {
     /// Where it goes, for errors.
     target: PathBuf,
     /// The directory above, and the name there; a root has none.
@@ -51,9 +51,20 @@ impl Extract {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(above, flags, Mode::empty());
         let failed = Error::host("cannot open the directory", above);
-        Ok(Self {
+        let above = opened.map_err(|error| failed(error.into()))?;
+        Ok(Self::over(above, name, target, options))
+    }
+
+    /// Writes into a directory that is open, and that the tree is to begin with; `target`
+    /// is its path for errors.
+    pub(crate) fn within(directory: OwnedFd, target: &Path) -> Self {
+        Self::over(directory, OsStr::new("."), target, CopyOptions::default())
+    }
+
+    fn over(above: OwnedFd, name: &OsStr, target: &Path, options: CopyOptions) -> Self {
+        Self {
             target: target.to_owned(),
-            above: opened.map_err(|error| failed(error.into()))?,
+            above,
             name: name.to_owned(),
             options,
             root: None,
@@ -62,10 +73,10 @@ impl Extract {
             directories: Vec::new(),
             names: (0, MAX_NAMES_BYTES),
             copied: Copied::default(),
-        })
+        }
     }
 
-    pub(super) fn take(&mut self, event: TreeEvent) -> Result<(), Error> {
+    pub(crate) fn take(&mut self, event: TreeEvent) -> Result<(), Error> {
         match event {
             TreeEvent::Node(node) => {
                 self.copied.entry(&self.options)?;

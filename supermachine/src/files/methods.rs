@@ -2,7 +2,7 @@
 
 use super::{
     Copied, CopyOptions, DIRECTORY_MODE, FileInfo, FileOptions, absolute, ask, copy_in, copy_out,
-    mkdir_all, nodes, stat, tar, whole,
+    infos, mkdir_all, stat, tar, whole,
 };
 use crate::running::RunningVm;
 use crate::{Error, Vm};
@@ -105,7 +105,7 @@ macro_rules! files {
             /// # Errors
             /// [`Error::Exec`] if it is none, or cannot be read.
             pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<FileInfo>, Error> {
-                nodes(&ask(self, &[b"list", absolute(path.as_ref())?])?)
+                infos(&ask(self, &[b"list", absolute(path.as_ref())?])?)
             }
 
             /// Makes a directory, mode 0755.

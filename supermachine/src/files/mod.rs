@@ -8,6 +8,7 @@ mod extract;
 mod gather;
 mod methods;
 pub(crate) mod mounts;
+mod named;
 mod tar;
 mod whole;
 
@@ -16,7 +17,8 @@ use crate::exec::{Command, ExecStatus, Opens, Sinks};
 use crate::limits::GUEST_ANSWER_TIMEOUT;
 use exec_proto::ErrorKind;
 use exec_proto::tree::{Node, NodeKind, TOOL_NAME, TreeReader};
-use extract::Extract;
+pub(crate) use extract::Extract;
+pub(crate) use named::{copy_named, named_tar, tree_nodes};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ const MAX_LIST_BYTES: usize = 64 << 20;
 const MAX_WORDS_BYTES: usize = 16 << 10;
 
 /// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FileKind {
     /// A regular file.
@@ -46,6 +48,20 @@ pub enum FileKind {
     Fifo,
     /// A socket.
     Socket,
+}
+
+impl From<&NodeKind> for FileKind {
+    fn from(kind: &NodeKind) -> Self {
+        match kind {
+            NodeKind::Directory => Self::Directory,
+            NodeKind::Symlink(_) => Self::Symlink,
+            NodeKind::CharDevice { .. } => Self::CharDevice,
+            NodeKind::BlockDevice { .. } => Self::BlockDevice,
+            NodeKind::Fifo => Self::Fifo,
+            NodeKind::Socket => Self::Socket,
+            _ => Self::File,
+        }
+    }
 }
 
 /// What a guest says about a file.
@@ -82,18 +98,10 @@ impl From<Node> for FileInfo {
             _ => epoch.checked_sub(whole),
         };
         let nanoseconds = Duration::from_nanos(node.mtime_ns.into());
-        let mut target = None;
-        let kind = match node.kind {
-            NodeKind::Directory => FileKind::Directory,
-            NodeKind::Symlink(path) => {
-                target = Some(PathBuf::from(OsString::from_vec(path)));
-                FileKind::Symlink
-            }
-            NodeKind::CharDevice { .. } => FileKind::CharDevice,
-            NodeKind::BlockDevice { .. } => FileKind::BlockDevice,
-            NodeKind::Fifo => FileKind::Fifo,
-            NodeKind::Socket => FileKind::Socket,
-            _ => FileKind::File,
+        let kind = FileKind::from(&node.kind);
+        let target = match node.kind {
+            NodeKind::Symlink(path) => Some(PathBuf::from(OsString::from_vec(path))),
+            _ => None,
         };
         Self {
             name: OsString::from_vec(node.path),
@@ -238,15 +246,20 @@ fn check(status: &ExecStatus, words: &[u8]) -> Result<(), Error> {
     Err(Error::Exec { kind, message })
 }
 
+/// What a stream of nodes without content says.
+fn infos(stream: &[u8]) -> Result<Vec<FileInfo>, Error> {
+    Ok(nodes(stream)?.into_iter().map(FileInfo::from).collect())
+}
+
 /// The nodes of a stream without content.
-fn nodes(stream: &[u8]) -> Result<Vec<FileInfo>, Error> {
+fn nodes(stream: &[u8]) -> Result<Vec<Node>, Error> {
     let mut reader = TreeReader::new();
     let mut found = Vec::new();
     // A file's node is followed by nothing in a list, so that content would begin.
     reader.feed(stream);
     loop {
         match reader.next_node()? {
-            Some(node) => found.push(node.into()),
+            Some(node) => found.push(node),
             None if reader.is_over() => {
                 // Nothing may follow.
                 reader.next_event()?;
@@ -266,7 +279,7 @@ fn cut_off() -> Error {
 
 pub(crate) fn stat(on: &dyn Opens, path: &[u8], follow: bool) -> Result<FileInfo, Error> {
     let verb: &[u8] = if follow { b"stat-followed" } else { b"stat" };
-    let mut found = nodes(&ask(on, &[verb, absolute(path)?])?)?;
+    let mut found = infos(&ask(on, &[verb, absolute(path)?])?)?;
     match (found.pop(), found.is_empty()) {
         (Some(info), true) => Ok(info),
         _ => Err(cut_off()),
@@ -355,23 +368,8 @@ fn feed(
     gather: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<bool, Error>) -> Result<Copied, Error> + Send,
 ) -> Result<Copied, Error> {
     let command = limited(tool(&[b"unpack", absolute(guest)?]), options);
-    let channel = command.start(on, true)?;
     let mut words = Words(Vec::new());
-    let (status, gathered) = std::thread::scope(|scope| {
-        let feed = || {
-            let gathered = gather(&mut |bytes| channel.write_stdin(bytes));
-            // Of a tree that is not whole, the end tells the guest.
-            let closed = channel.close_stdin();
-            gathered.and_then(|copied| closed.map(|()| copied))
-        };
-        let feeder = std::thread::Builder::new()
-            .name("copy-in".into())
-            .spawn_scoped(scope, feed)
-            .map_err(Error::system("start a thread"))?;
-        let status = channel.read_to_end(&mut words);
-        let gathered = feeder.join().unwrap_or(Err(Error::Cancelled));
-        Ok::<_, Error>((status, gathered))
-    })?;
+    let (status, gathered) = converse(on, &command, &mut words, gather)?;
     // What the host could not read made the guest's end, not the other way round.
     match (status, gathered) {
         (
@@ -389,6 +387,31 @@ fn feed(
             gathered
         }
     }
+}
+
+/// Starts a command, and reads what it writes while `write` writes its input.
+fn converse<T: Send>(
+    on: &dyn Opens,
+    command: &Command,
+    sinks: &mut impl Sinks,
+    write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<bool, Error>) -> Result<T, Error> + Send,
+) -> Result<(Result<ExecStatus, Error>, Result<T, Error>), Error> {
+    let channel = command.start(on, true)?;
+    std::thread::scope(|scope| {
+        let feed = || {
+            let written = write(&mut |bytes| channel.write_stdin(bytes));
+            // Of a tree that is not whole, the end tells the guest.
+            let closed = channel.close_stdin();
+            written.and_then(|written| closed.map(|()| written))
+        };
+        let feeder = std::thread::Builder::new()
+            .name("copy-in".into())
+            .spawn_scoped(scope, feed)
+            .map_err(Error::system("start a thread"))?;
+        let status = channel.read_to_end(sinks);
+        let written = feeder.join().unwrap_or(Err(Error::Cancelled));
+        Ok((status, written))
+    })
 }
 
 fn limited(command: Command, options: &CopyOptions) -> Command {
@@ -450,7 +473,7 @@ mod tests {
         node.encode(&mut stream).unwrap();
         assert!(nodes(&stream).is_err());
         exec_proto::tree::encode_end(&mut stream);
-        let found = nodes(&stream).unwrap();
+        let found = infos(&stream).unwrap();
         assert_eq!((found[0].name.to_str(), found[0].bytes), (Some("name"), 3));
         let half = Duration::from_millis(500);
         assert_eq!(found[0].modified, SystemTime::UNIX_EPOCH - half);

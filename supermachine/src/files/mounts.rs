@@ -3,7 +3,6 @@
 #[cfg(feature = "cli")]
 use super::DIRECTORY_MODE;
 use super::{absolute, ask, check, tool};
-#[cfg(feature = "cli")]
 use crate::exec::Opens;
 use crate::limits::VOLUME_FLUSH_TIMEOUT;
 use crate::{Error, Vm, VolumeSpec};
@@ -58,6 +57,23 @@ pub(crate) fn mount_volume(on: &Vm, number: usize, volume: &VolumeSpec) -> Resul
         },
         error => error,
     })
+}
+
+/// Has the file system of the machine's `number`th volume fill it, once the guest's kernel
+/// has seen that it is as large as that.
+pub(crate) fn grow_volume(
+    on: &dyn Opens,
+    number: usize,
+    mount_point: &str,
+    bytes: u64,
+) -> Result<(), Error> {
+    let (number, bytes) = (number.to_string(), bytes.to_string());
+    let path = absolute(mount_point.as_bytes())?;
+    ask(
+        on,
+        &[b"grow-volume", number.as_bytes(), path, bytes.as_bytes()],
+    )
+    .map(drop)
 }
 
 /// Asks the guest to write a volume out, and to write nothing more: the file system is

@@ -2,7 +2,7 @@
 
 use super::{Copied, CopyOptions, Words, absolute, check, cut_off, feed, limited, mkdir_all, tool};
 use crate::Error;
-use crate::exec::{Opens, Sinks};
+use crate::exec::{ExecStatus, Opens, Sinks};
 use exec_proto::tree::{self, Node, NodeKind, TreeEvent, TreeReader};
 use std::io::{Read, Write};
 use tar::{Archive, Entry, EntryType, Header};
@@ -146,7 +146,7 @@ impl Unpacking<'_> {
 }
 
 /// A tree that becomes an archive.
-struct Packing<'a, W> {
+pub(super) struct Packing<'a, W> {
     reader: TreeReader,
     out: W,
     /// What the root is called.
@@ -160,7 +160,50 @@ struct Packing<'a, W> {
     words: Words,
 }
 
-impl<W: Write> Packing<'_, W> {
+impl<'a, W: Write> Packing<'a, W> {
+    /// `name` is what the tree's root is called; a tree without one has no root in the
+    /// archive.
+    pub(super) fn new(out: W, name: &[u8], options: &'a CopyOptions) -> Self {
+        Self {
+            reader: TreeReader::new(),
+            out,
+            name: name.to_vec(),
+            options,
+            copied: Copied::default(),
+            left: 0,
+            size: 0,
+            words: Words(Vec::new()),
+        }
+    }
+
+    /// An empty file.
+    pub(super) fn empty_file(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.node(&Node {
+            path: path.to_vec(),
+            kind: NodeKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            links: 1,
+            mtime_s: 0,
+            mtime_ns: 0,
+            xattrs: Vec::new(),
+        })
+    }
+
+    /// Ends the archive, if the guest has done its part.
+    pub(super) fn finish(mut self, status: &ExecStatus) -> Result<Copied, Error> {
+        check(status, &self.words.0)?;
+        if !self.reader.is_over() {
+            return Err(cut_off());
+        }
+        self.zeros(2 * BLOCK)?;
+        let flushed = self.out.flush();
+        flushed.map_err(Error::system("write the tar archive"))?;
+        Ok(self.copied)
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let written = self.out.write_all(bytes);
         written.map_err(Error::system("write the tar archive"))
@@ -190,9 +233,10 @@ impl<W: Write> Packing<'_, W> {
     }
 
     fn path(&self, path: &[u8]) -> Vec<u8> {
-        match path {
-            b"" => self.name.clone(),
-            path => [&self.name, &b"/"[..], path].concat(),
+        match (path, &self.name[..]) {
+            (b"", name) => name.to_vec(),
+            (path, b"") => path.to_vec(),
+            (path, _) => [&self.name, &b"/"[..], path].concat(),
         }
     }
 
@@ -214,8 +258,11 @@ impl<W: Write> Packing<'_, W> {
                 return Ok(());
             }
         };
-        self.copied.entry(self.options)?;
         let mut path = self.path(&node.path);
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.copied.entry(self.options)?;
         if kind == EntryType::Directory {
             path.push(b'/');
         }
@@ -305,25 +352,9 @@ pub(crate) fn copy_out_tar(
     let command = limited(tool(&[b"pack", path]), options);
     let mut parts = path.split(|byte| *byte == b'/').rev();
     let name = parts.find(|part| !part.is_empty()).unwrap_or(b".");
-    let mut packing = Packing {
-        reader: TreeReader::new(),
-        out: archive,
-        name: name.to_vec(),
-        options,
-        copied: Copied::default(),
-        left: 0,
-        size: 0,
-        words: Words(Vec::new()),
-    };
+    let mut packing = Packing::new(archive, name, options);
     let status = command.start(on, false)?.read_to_end(&mut packing)?;
-    check(&status, &packing.words.0)?;
-    if !packing.reader.is_over() {
-        return Err(cut_off());
-    }
-    packing.zeros(2 * BLOCK)?;
-    let flushed = packing.out.flush();
-    flushed.map_err(Error::system("write the tar archive"))?;
-    Ok(packing.copied)
+    packing.finish(&status)
 }
 
 #[cfg(test)]
@@ -343,16 +374,8 @@ mod tests {
     #[test]
     fn a_file_that_lies_about_its_length_has_the_one_it_promised() {
         for sent in [0, 5, 700] {
-            let mut packing = Packing {
-                reader: TreeReader::new(),
-                out: Vec::new(),
-                name: b"f".to_vec(),
-                options: &CopyOptions::default(),
-                copied: Copied::default(),
-                left: 0,
-                size: 0,
-                words: Words(Vec::new()),
-            };
+            let options = CopyOptions::default();
+            let mut packing = Packing::new(Vec::new(), b"f", &options);
             let node = Node {
                 path: Vec::new(),
                 kind: NodeKind::File,

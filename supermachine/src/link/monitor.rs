@@ -39,6 +39,13 @@ pub enum Question {
     Pause,
     /// Let it go on, if it is paused.
     Resume,
+    /// Give the file of a volume this length, if it is shorter, and tell the guest.
+    GrowVolume {
+        /// The volume's number.
+        number: u8,
+        /// Its size in MiB.
+        mib: u64,
+    },
     /// Tell what happens to it from now on: events follow the answer.
     Watch,
 }

@@ -2,9 +2,12 @@
 
 mod ext4;
 mod store;
+mod transfer;
 
 use crate::assets::volumes_dir;
-use crate::{Error, host};
+use crate::link::monitor::Question;
+use crate::running::MountedVolume;
+use crate::{Error, VmConfig, host};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -84,6 +87,45 @@ fn refused(name: &str, problem: &'static str) -> Error {
         name: name.to_owned(),
         problem,
     }
+}
+
+/// How a worker is asked to grow a volume.
+pub(crate) struct Growth {
+    /// Which of the machine's it is.
+    pub number: usize,
+    /// The question.
+    pub asked: Question,
+}
+
+/// How one of the volumes of these names is grown.
+pub(crate) fn growth<'a>(
+    mut names: impl Iterator<Item = &'a str>,
+    name: &str,
+    mib: u64,
+) -> Result<Growth, Error> {
+    store::check_size(name, mib)?;
+    let number = names.position(|of_machine| of_machine == name);
+    let number = number.ok_or_else(|| refused(name, "the machine has none of that name"))?;
+    let asked = Question::GrowVolume {
+        number: u8::try_from(number).unwrap_or(u8::MAX),
+        mib,
+    };
+    Ok(Growth { number, asked })
+}
+
+/// What other processes are told of the volumes of a machine.
+pub(crate) fn described(config: &VmConfig) -> Vec<MountedVolume> {
+    let store = store(config.volumes_dir.as_deref()).ok();
+    let file = |name: &str| {
+        let path = store.as_ref()?.file(name);
+        Some(path.to_str()?.into()).filter(|_| !config.volumes_are_copies)
+    };
+    let described = config.volumes.iter().map(|volume| MountedVolume {
+        name: volume.name.clone(),
+        file: file(&volume.name),
+        place: volume.mount_point.clone(),
+    });
+    described.collect()
 }
 
 /// Refuses volumes that no machine could have.

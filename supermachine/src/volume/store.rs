@@ -18,9 +18,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Smallest volume in MiB: the tables and the journal take a third of it.
-const MIN_MIB: u64 = 16;
+pub(super) const MIN_MIB: u64 = 16;
 /// Largest, in MiB: block numbers of 32 bits have room for it.
-const MAX_MIB: u64 = 8 << 20;
+pub(super) const MAX_MIB: u64 = 8 << 20;
 /// Longest name in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// After a volume's name.
@@ -183,6 +183,21 @@ impl VolumeStore {
         Ok(removed)
     }
 
+    /// Grows a volume that no machine has to this size; its file system is grown when a
+    /// machine has it. One that is as large already stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::VolumeInUse`] if a machine has it, which
+    /// [can grow it](crate::Vm::grow_volume); [`Error::Volume`] if there is none of that
+    /// name, or it cannot be as large; [`Error::Host`] if the disk has no room.
+    pub fn grow(&self, name: &str, size_mib: u64) -> Result<(), Error> {
+        check_name(name)?;
+        check_size(name, size_mib)?;
+        let file = self.open(name)?.ok_or_else(|| missing(name))?;
+        self.lock(&file, name)?;
+        self.lengthen(&file, name, size_mib)
+    }
+
     /// Opens a volume for the machine `id`, makes it if there is none and grows it if it
     /// is smaller. It is locked.
     pub(super) fn open_for(&self, name: &str, size_mib: u64, id: &str) -> Result<File, Error> {
@@ -198,14 +213,7 @@ impl VolumeStore {
                 break file;
             }
         };
-        let grown = self.grow(&file, name, size_mib);
-        grown.map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => refused(
-                name,
-                "its file was cut short: put back a copy of it, or remove it",
-            ),
-            _ => Error::host("cannot grow", &path)(error),
-        })?;
+        self.lengthen(&file, name, size_mib)?;
         let owner = format!("machine {id} (process {})\n", std::process::id());
         // Only errors say it.
         let _ = fs::write(self.owner_path(name), owner);
@@ -221,7 +229,13 @@ impl VolumeStore {
         Ok(file)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// The file of a volume, whether it is there or not.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::path::absolute(&path).unwrap_or(path)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}{SUFFIX}"))
     }
 
@@ -251,7 +265,7 @@ impl VolumeStore {
     }
 
     /// Opens a volume's file; `None` if there is none.
-    fn open(&self, name: &str) -> Result<Option<File>, Error> {
+    pub(super) fn open(&self, name: &str) -> Result<Option<File>, Error> {
         let path = self.path(name);
         // What was put there instead is not waited for, and not followed.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -268,7 +282,7 @@ impl VolumeStore {
     }
 
     /// Locks the volume against other machines. Its last machine may be ending.
-    fn lock(&self, file: &File, name: &str) -> Result<(), Error> {
+    pub(super) fn lock(&self, file: &File, name: &str) -> Result<(), Error> {
         let deadline = Deadline::within(VOLUME_LOCK_TIMEOUT);
         loop {
             match file.try_lock() {
@@ -307,10 +321,22 @@ impl VolumeStore {
 
     /// Makes a volume, under another name until it is whole; false if there is one.
     fn make(&self, name: &str, size_mib: u64) -> Result<bool, Error> {
+        let identity = identity()?;
+        self.make_by(name, |file| {
+            file.set_len(size_mib << 20)?;
+            ext4::format(file, size_mib << 20, &identity)
+        })
+    }
+
+    /// As [`Self::make`], with what `fill` writes.
+    pub(super) fn make_by(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<bool, Error> {
         self.make_dir()?;
         let unfinished = self.dir.join(format!("{UNFINISHED}{}", random_name()?));
-        let identity = identity()?;
-        let made = fill(&unfinished, size_mib << 20, &identity);
+        let made = filled(&unfinished, fill);
         // As a link, it replaces none that was made meanwhile.
         let linked = made.and_then(|_locked| fs::hard_link(&unfinished, self.path(name)));
         let _ = fs::remove_file(&unfinished);
@@ -326,30 +352,33 @@ impl VolumeStore {
     }
 
     /// Gives a volume's file its length, if it is shorter.
-    fn grow(&self, file: &File, name: &str, size_mib: u64) -> io::Result<()> {
-        let length = file.metadata()?.len();
+    fn lengthen(&self, file: &File, name: &str, size_mib: u64) -> Result<(), Error> {
+        let failed = || Error::host("cannot grow", self.path(name));
+        let length = file.metadata().map_err(failed())?.len();
         if length < MIN_MIB << 20 {
-            return Err(ErrorKind::UnexpectedEof.into());
+            return Err(refused(
+                name,
+                "its file was cut short: put back a copy of it, or remove it",
+            ));
         }
         if length < size_mib << 20 {
             tracing::info!(volume = name, size_mib, "volume grows");
-            file.set_len(size_mib << 20)?;
+            file.set_len(size_mib << 20).map_err(failed())?;
         }
         Ok(())
     }
 }
 
-/// Makes a file with a file system, locked.
-fn fill(path: &Path, bytes: u64, identity: &Identity) -> io::Result<File> {
+/// Makes a file with what `fill` writes, locked.
+fn filled(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
     let file = create_new(path)?;
     file.lock()?;
-    file.set_len(bytes)?;
-    ext4::format(&file, bytes, identity)?;
+    fill(&file)?;
     file.sync_all()?;
     Ok(file)
 }
 
-fn create_new(path: &Path) -> io::Result<File> {
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
     Ok(file.into())
@@ -380,7 +409,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn missing(name: &str) -> Error {
+pub(super) fn missing(name: &str) -> Error {
     refused(
         name,
         "there is none of that name: `supermachine volume ls` lists what there is",
@@ -422,127 +451,4 @@ pub(super) fn check_size(name: &str, size_mib: u64) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, Instant};
-
-    struct Place(VolumeStore);
-
-    impl Place {
-        fn new(test: &str) -> Self {
-            let name = format!("sm-volumes-{test}-{}", std::process::id());
-            Self(VolumeStore::at(std::env::temp_dir().join(name)))
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0.dir);
-        }
-    }
-
-    fn problem(result: Result<impl Sized, Error>) -> String {
-        match result {
-            Ok(_) => String::new(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[test]
-    fn volume_is_sparse_private_and_made_once() {
-        let place = Place::new("made");
-        let store = &place.0;
-        assert_eq!(store.list().unwrap(), []);
-        store.create("data", 4096).unwrap();
-        assert!(problem(store.create("data", 4096)).contains("one of that name"));
-        let volume = store.inspect("data").unwrap();
-        assert_eq!(volume.size_bytes, 4 << 30);
-        assert!(volume.disk_bytes < 4 << 20, "{}", volume.disk_bytes);
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        assert_eq!((mode(&store.dir), mode(&volume.path)), (0o700, 0o600));
-        let names: Vec<_> = store.list().unwrap().into_iter().map(|v| v.name).collect();
-        assert_eq!(names, ["data"]);
-        assert!(problem(store.inspect("other")).contains("volume ls"));
-        assert!(problem(store.create("../x", 64)).contains("choose a name"));
-        assert!(problem(store.create("x", 1)).contains("choose a size"));
-    }
-
-    #[test]
-    fn one_has_a_volume_and_the_others_are_told_who() {
-        let place = Place::new("held");
-        let store = &place.0;
-        let held = store.open_for("data", 16, "4711-2").unwrap();
-        let said = problem(store.remove("data"));
-        assert!(said.contains("4711-2"), "{said}");
-        assert!(said.contains(&std::process::id().to_string()), "{said}");
-        let again = store.open_for("data", 16, "other").unwrap_err();
-        assert!(matches!(again, Error::VolumeInUse { .. }), "{again:?}");
-        assert!(store.inspect("data").unwrap().in_use_by.is_some());
-        assert_eq!(store.prune(true).unwrap(), [""; 0]);
-        // Any process that has the file open has the volume.
-        let passed_on = held.try_clone().unwrap();
-        drop(held);
-        assert!(problem(store.remove("data")).contains("in use"));
-        drop(passed_on);
-        store.remove("data").unwrap();
-        assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn volume_grows_and_never_shrinks() {
-        let place = Place::new("grown");
-        let store = &place.0;
-        let length = |mib| {
-            let file = store.open_for("data", mib, "id").unwrap();
-            file.metadata().unwrap().len() >> 20
-        };
-        assert_eq!([length(16), length(32), length(16)], [16, 32, 32]);
-    }
-
-    #[test]
-    fn what_is_in_a_volume_s_place_is_not_followed_or_waited_for() {
-        let place = Place::new("hostile");
-        let store = &place.0;
-        store.create("short", 16).unwrap();
-        let short = store.open("short").unwrap().unwrap();
-        short.set_len(4096).unwrap();
-        drop(short);
-        assert!(problem(store.open_for("short", 64, "id")).contains("cut short"));
-        std::os::unix::fs::symlink(store.path("short"), store.path("link")).unwrap();
-        fs::create_dir(store.path("dir")).unwrap();
-        let made = std::process::Command::new("mkfifo")
-            .arg(store.path("fifo"))
-            .status();
-        assert!(made.unwrap().success());
-        for name in ["link", "dir", "fifo"] {
-            let said = problem(store.open_for(name, 64, "id"));
-            assert!(said.contains("something else"), "{name}: {said}");
-        }
-        let names: Vec<_> = store.list().unwrap().into_iter().map(|v| v.name).collect();
-        assert_eq!(names, ["short"]);
-    }
-
-    #[test]
-    fn leftovers_go_and_volumes_stay_unless_all_are_meant() {
-        let place = Place::new("pruned");
-        let store = &place.0;
-        store.create("a", 16).unwrap();
-        store.create("b", 16).unwrap();
-        let left = store.dir.join(format!("{UNFINISHED}1"));
-        fs::write(&left, "").unwrap();
-        let being_made = store.dir.join(format!("{UNFINISHED}2"));
-        let maker = create_new(&being_made).unwrap();
-        maker.lock().unwrap();
-        let held = store.open_for("b", 16, "id").unwrap();
-        assert_eq!(store.prune(false).unwrap(), [""; 0]);
-        assert!(!left.exists() && being_made.exists());
-        // A process that another test starts has all that is open here, for a moment.
-        let begun = Instant::now();
-        while store.path("a").exists() {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-            store.prune(true).unwrap();
-        }
-        assert_eq!(store.list().unwrap().len(), 1);
-        drop(held);
-    }
-}
+mod tests;

@@ -147,6 +147,21 @@ pub fn volumes(names: &[String], files: &mut Vec<OwnedFd>) -> Vec<Volume> {
     volumes.collect()
 }
 
+/// Gives a volume's file this size, if it is smaller; whether it was.
+pub fn grow(volume: &Volume, mib: u64) -> io::Result<bool> {
+    let HostFile::Open { file, .. } = &volume.file else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let metadata = file.metadata()?;
+    let bytes = mib.checked_mul(1 << 20).filter(|_| metadata.is_file());
+    let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
+    if metadata.len() >= bytes {
+        return Ok(false);
+    }
+    file.set_len(bytes)?;
+    Ok(true)
+}
+
 /// Has `copies` hold what `volumes` hold, which nobody writes to meanwhile.
 pub fn copy_volumes(volumes: &[Volume], copies: &[OwnedFd]) -> io::Result<()> {
     for (volume, copy) in volumes.iter().zip(copies) {

@@ -2,7 +2,7 @@
 
 use super::monitor::Visitor;
 use super::served::Served;
-use super::{Refusal, memory_mib};
+use super::{Refusal, files, memory_mib};
 use crate::error::with_causes;
 use crate::host;
 use crate::link::monitor::{Answer, Question, paused_mark};
@@ -26,6 +26,7 @@ impl Served {
             Question::Flows { from } => Ok(Answer::Flows(self.given.flows.since(from))),
             Question::Pause => self.pause(),
             Question::Resume => self.resume(),
+            Question::GrowVolume { number, mib } => self.grow_volume(number, mib),
             Question::Watch => {
                 self.news().add(visitor);
                 return;
@@ -71,6 +72,19 @@ impl Served {
         Ok(Answer::Done { changed: true })
     }
 
+    fn grow_volume(&self, number: u8, mib: u64) -> Result<Answer, Refusal> {
+        let machine = self.machine("grow a volume")?;
+        if self.still.is_some() || self.captured.is_some() {
+            return Err(Refusal::Untimely("grow a volume while it is paused,"));
+        }
+        let number = usize::from(number);
+        let volume = self.given.volumes.get(number);
+        let volume = volume.ok_or(Refusal::Untimely("grow a volume that it has not"))?;
+        let changed = files::grow(volume, mib)?;
+        machine.look_at_disk(self.given.layers.len() + number);
+        Ok(Answer::Done { changed })
+    }
+
     /// The machine is not paused any more.
     pub(super) fn is_running_again(&mut self) {
         if self.still.take().is_some() {
@@ -86,6 +100,7 @@ impl Served {
         let stats = VmStats {
             uptime: machine.uptime(),
             cpu: processor_time(),
+            guest: machine.guest_time_now(),
             is_paused: self.still.is_some(),
             vcpus: u32::try_from(machine.exits().len()).unwrap_or(u32::MAX),
             memory: MemoryStats {

@@ -28,10 +28,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use devices::reactor::MioReactor;
+use devices::virtio::DeviceState;
+use devices::virtio::blk::BlkState;
 use linux_loader::cmdline::Cmdline;
 use tracing::{debug, trace};
 
-use self::assembly::Devices;
+use self::assembly::{Devices, FIXED_VIRTIO};
 use self::control::Control;
 use self::generation::Generation;
 use self::rewind::Rewound;
@@ -63,6 +65,10 @@ pub(crate) static ONE_MACHINE: Mutex<()> = Mutex::new(());
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last console output may take to reach a slow listener.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long vCPUs may take to stop for a moment, so that their time is counted, and
+/// how often they are looked at.
+const GUEST_TIME_PATIENCE: Duration = Duration::from_millis(20);
+const GUEST_TIME_PAUSE: Duration = Duration::from_micros(50);
 /// How often a machine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(1);
 
@@ -165,6 +171,26 @@ impl RunningMachine {
         self.exits().iter().map(ExitCounters::total).sum()
     }
 
+    /// For how long its vCPUs, all together, had executed guest code when each last
+    /// stopped for the machine. Waiting for interrupts is not part of it.
+    pub fn guest_time(&self) -> Duration {
+        self.exits().iter().map(ExitCounters::guest_time).sum()
+    }
+
+    /// The same up to now: has the vCPUs that run stop for a moment. One that does
+    /// not in time is counted up to where it last did.
+    pub fn guest_time_now(&self) -> Duration {
+        let begun = Instant::now();
+        let mut kicked = self.control.kick();
+        loop {
+            kicked.retain(|(exits, before)| exits.total() == *before);
+            if kicked.is_empty() || begun.elapsed() >= GUEST_TIME_PATIENCE {
+                return self.guest_time();
+            }
+            std::thread::sleep(GUEST_TIME_PAUSE);
+        }
+    }
+
     /// How often things happened at each virtio device; none of a machine that was
     /// stopped.
     pub fn device_counters(&self) -> Vec<DeviceCounters> {
@@ -173,6 +199,17 @@ impl RunningMachine {
             .as_ref()
             .map(|parts| parts.devices.counters())
             .unwrap_or_default()
+    }
+
+    /// Has a disk look how long its file is now, and tell the guest if it was grown: the
+    /// one in this place among read-only disks and volumes. Not while the machine is
+    /// paused. False if there is no such disk.
+    pub fn look_at_disk(&self, place: usize) -> bool {
+        let parts = self.parts();
+        let devices = parts.as_ref().map(|parts| &parts.devices.virtio);
+        let found = devices.and_then(|devices| devices.get(FIXED_VIRTIO.checked_add(place)?));
+        let disk = found.filter(|device| device.state_format() == BlkState::FORMAT);
+        disk.map(|disk| disk.backing_changed()).is_some()
     }
 
     /// Brings all vCPUs to rest, their state whole, and then the devices: what

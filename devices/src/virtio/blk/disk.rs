@@ -1,7 +1,7 @@
 //! The file behind the device: positioned I/O on checked ranges.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,10 +14,8 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// A file seen as sectors.
 pub(super) struct Disk {
     pub(super) file: File,
-    /// Length of the file when it was opened.
-    pub(super) len_bytes: u64,
-    /// Sectors shown to the guest.
-    pub(super) sectors: u64,
+    /// Length of the file when it was looked at last.
+    len_bytes: AtomicU64,
     pub(super) read_only: bool,
     pub(super) id: [u8; ID_BYTES],
     /// The host or the file system cannot read from the cache alone.
@@ -57,6 +55,37 @@ impl Moved {
 }
 
 impl Disk {
+    pub(super) fn new(file: File, len_bytes: u64, read_only: bool, id: [u8; ID_BYTES]) -> Self {
+        Self {
+            file,
+            len_bytes: AtomicU64::new(len_bytes),
+            read_only,
+            id,
+            never_cached: AtomicBool::new(false),
+            moved: Moved::default(),
+        }
+    }
+
+    /// Sectors shown to the guest. A tail shorter than one is padded with zeroes if the
+    /// disk is read-only, and out of reach if not.
+    pub(super) fn sectors(&self) -> u64 {
+        let len_bytes = self.len_bytes.load(Ordering::Relaxed);
+        match self.read_only {
+            true => len_bytes.div_ceil(SECTOR_BYTES),
+            false => len_bytes / SECTOR_BYTES,
+        }
+    }
+
+    /// Looks how long the file is now; whether the guest has more sectors of it. One that
+    /// was cut short is an error to those who read what is gone, and no smaller disk.
+    pub(super) fn look_again(&self) -> io::Result<bool> {
+        // Nothing else uses the file's position.
+        let now = (&self.file).seek(SeekFrom::End(0))?;
+        let sectors = self.sectors();
+        self.len_bytes.fetch_max(now, Ordering::Relaxed);
+        Ok(self.sectors() > sectors)
+    }
+
     /// Byte offset of `sector` if `len` bytes from there are whole sectors of
     /// the disk.
     pub(super) fn offset_of(&self, sector: u64, len: u64) -> Option<u64> {
@@ -64,7 +93,7 @@ impl Disk {
             return None;
         }
         let end = sector.checked_add(len / SECTOR_BYTES)?;
-        if end > self.sectors {
+        if end > self.sectors() {
             return None;
         }
         sector.checked_mul(SECTOR_BYTES)
@@ -73,7 +102,8 @@ impl Disk {
     /// Fills `buf` from `offset`; past the end of a file whose last sector is
     /// not whole there are zeroes.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let in_file = self.len_bytes.saturating_sub(offset);
+        let len_bytes = self.len_bytes.load(Ordering::Relaxed);
+        let in_file = len_bytes.saturating_sub(offset);
         let in_file = usize::try_from(in_file).map_or(buf.len(), |len| len.min(buf.len()));
         let (data, tail) = buf.split_at_mut(in_file);
         self.file.read_exact_at(data, offset)?;

@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use virtio_queue::{Queue, QueueState};
 
@@ -163,29 +162,16 @@ impl<M: DeviceMemory> Blk<M> {
         }
         // Seeking finds the size of block devices too, metadata does not.
         let len = file.seek(SeekFrom::End(0)).map_err(BlkError::Size)?;
-        let sectors = if config.read_only {
-            len.div_ceil(SECTOR_BYTES)
-        } else {
-            len / SECTOR_BYTES
-        };
-        if sectors == 0 && !config.may_be_empty {
-            return Err(BlkError::TooSmall(len));
-        }
         let mut id = [0; ID_BYTES];
         id[..config.id.len()].copy_from_slice(config.id.as_bytes());
-        let disk = Arc::new(Disk {
-            file,
-            len_bytes: len,
-            sectors,
-            read_only: config.read_only,
-            id,
-            never_cached: AtomicBool::new(false),
-            moved: disk::Moved::default(),
-        });
+        let disk = Arc::new(Disk::new(file, len, config.read_only, id));
+        if disk.sectors() == 0 && !config.may_be_empty {
+            return Err(BlkError::TooSmall(len));
+        }
         Ok(Self {
             may_be_empty: config.may_be_empty,
             features: features(&config),
-            config_space: config_space(sectors, config.queues),
+            config_space: config_space(config.queues),
             queue_sizes: vec![QUEUE_SIZE; usize::from(config.queues)],
             workers: Workers::new(disk.clone(), config.workers),
             disk,
@@ -212,13 +198,12 @@ fn features(config: &BlkConfig) -> u64 {
     features
 }
 
-/// `struct virtio_blk_config` (virtio 1.2 §5.2.4).
-fn config_space(sectors: u64, queues: u16) -> [u8; 60] {
+/// `struct virtio_blk_config` (virtio 1.2 §5.2.4), without the capacity.
+fn config_space(queues: u16) -> [u8; 60] {
     let mut space = [0; 60];
     let mut put = |offset: usize, bytes: &[u8]| {
         space[offset..offset + bytes.len()].copy_from_slice(bytes);
     };
-    put(0, &sectors.to_le_bytes());
     put(8, &SIZE_MAX.to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
     put(20, &512u32.to_le_bytes()); // blk_size
@@ -246,7 +231,9 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_space(&self.config_space, offset, data);
+        let mut space = self.config_space;
+        space[..8].copy_from_slice(&self.disk.sectors().to_le_bytes());
+        read_config_space(&space, offset, data);
     }
 
     fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
@@ -269,6 +256,14 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
         Some(self.disk.moved.traffic())
     }
 
+    fn backing_changed(&self) {
+        match self.disk.look_again() {
+            Ok(true) => self.workers.tell_news(),
+            Ok(false) => {}
+            Err(error) => self.workers.host_failed(&error),
+        }
+    }
+
     fn notify(&self, _queue: u16) {
         self.workers.wake();
     }
@@ -285,7 +280,7 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
         // What the driver knows of.
         let capacity_sectors = match self.workers.has_news() {
             true => 0,
-            false => self.disk.sectors,
+            false => self.disk.sectors(),
         };
         SavedState::of(&BlkState {
             capacity_sectors,
@@ -295,7 +290,7 @@ impl<M: DeviceMemory> VirtioDevice<M> for Blk<M> {
 
     fn restore(&self, state: &SavedState) -> Result<(), RestoreError> {
         let state: BlkState = state.read()?;
-        let is_another = state.capacity_sectors != self.disk.sectors;
+        let is_another = state.capacity_sectors != self.disk.sectors();
         if is_another && !(self.may_be_empty && state.capacity_sectors == 0) {
             return Err(RestoreError::Invalid("capacity_sectors"));
         }

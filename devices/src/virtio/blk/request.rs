@@ -267,15 +267,12 @@ impl RequestRunner {
         let len_bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let file = file.try_clone().expect("a descriptor is free");
         Self {
-            disk: Disk {
+            disk: Disk::new(
                 file,
                 len_bytes,
-                sectors: len_bytes / SECTOR_BYTES,
                 read_only,
-                never_cached: false.into(),
-                moved: super::disk::Moved::default(),
-                id: *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            },
+                *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ),
             write_through,
             buffer: vec![0; BUFFER_BYTES],
         }

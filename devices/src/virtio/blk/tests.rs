@@ -604,3 +604,35 @@ fn empty_disk_of_a_copy_is_filled_and_the_driver_told() {
     file.set_len(16 << 10).unwrap();
     assert!(other(config).restore(&state).is_err());
 }
+
+#[test]
+fn file_that_was_grown_is_a_larger_disk_to_its_driver_and_one_cut_short_is_none() {
+    let mut disk = disk(16 << 10, BlkConfig::default());
+    let data = Buffer::Writable {
+        addr: DATA,
+        len: 512,
+    };
+    assert_eq!(disk.run(0, 32, &[data]).0, IOERR);
+    let capacity = |disk: &Disk| {
+        let mut bytes = [0; 8];
+        disk.driver.device.read(0x100, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    disk.file.set_len((32 << 10) + 511).unwrap();
+    assert_eq!(capacity(&disk), 32);
+    let generation = |disk: &Disk| {
+        let mut bytes = [0; 4];
+        disk.driver.device.read(0xfc, &mut bytes);
+        u32::from_le_bytes(bytes)
+    };
+    let before = generation(&disk);
+    disk.driver.device.backing_changed();
+    assert_eq!((capacity(&disk), generation(&disk)), (64, before + 1));
+    assert_eq!(disk.run(0, 63, &[data]), (OK, 513));
+    assert_eq!(disk.run(0, 64, &[data]).0, IOERR);
+    disk.file.set_len(1024).unwrap();
+    disk.driver.device.backing_changed();
+    assert_eq!((capacity(&disk), generation(&disk)), (64, before + 1));
+    assert_eq!(disk.run(0, 63, &[data]).0, IOERR);
+    assert_eq!(disk.run(0, 1, &[data]).0, OK);
+}

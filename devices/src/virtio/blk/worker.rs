@@ -334,6 +334,20 @@ impl<M: DeviceMemory> Workers<M> {
         self.shared.lock().news = news;
     }
 
+    /// Tells the driver that the configuration is another than it was. A device that is
+    /// paused must not be told of that.
+    pub(super) fn tell_news(&self) {
+        if let Some(active) = &self.shared.lock().active {
+            active.irq.config_changed();
+        }
+    }
+
+    pub(super) fn host_failed(&self, error: &std::io::Error) {
+        if let Some(active) = &self.shared.lock().active {
+            active.irq.host_failed(error);
+        }
+    }
+
     pub(super) fn has_news(&self) -> bool {
         self.shared.lock().news
     }
@@ -414,15 +428,8 @@ mod tests {
     #[test]
     fn threads_stay_from_start_to_start() {
         let file = tempfile::tempfile().unwrap();
-        let disk = Arc::new(Disk {
-            file,
-            len_bytes: 0,
-            sectors: 0,
-            read_only: true,
-            id: [0; super::super::ID_BYTES],
-            never_cached: AtomicBool::new(false),
-            moved: super::super::disk::Moved::default(),
-        });
+        let id = [0; super::super::ID_BYTES];
+        let disk = Arc::new(Disk::new(file, 0, true, id));
         let workers = Workers::new(disk, 4);
         let mut threads = Vec::new();
         for _ in 0..100 {

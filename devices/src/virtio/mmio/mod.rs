@@ -194,6 +194,11 @@ impl<M: DeviceMemory> VirtioMmio<M> {
         self.device.traffic()
     }
 
+    /// Has its device look at what is behind it on the host.
+    pub fn backing_changed(&self) {
+        self.device.backing_changed();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Regs> {
         self.regs.lock().unwrap_or_else(PoisonError::into_inner)
     }
