@@ -220,14 +220,22 @@ impl Deframer {
 
     /// Adds received bytes. After an error they are dropped.
     pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.room().extend_from_slice(bytes);
+        }
+    }
+
+    /// Where received bytes may be added without a copy: onto its end. After an error
+    /// what is added is dropped by the next call.
+    pub fn room(&mut self) -> &mut Vec<u8> {
         if self.failed.is_some() {
-            return;
+            self.buffer.clear();
         }
         if self.taken > 0 {
             self.buffer.drain(..self.taken);
             self.taken = 0;
         }
-        self.buffer.extend_from_slice(bytes);
+        &mut self.buffer
     }
 
     /// Takes the next complete frame.
@@ -265,6 +273,16 @@ impl Deframer {
     #[must_use]
     pub fn has_partial(&self) -> bool {
         self.buffer.len() > self.taken
+    }
+
+    /// How many bytes the frame lacks whose header is there, 0 if none is.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        let pending = self.buffer.get(self.taken..).unwrap_or_default();
+        match parse_header(self.direction, pending) {
+            Ok(Some((_, len))) => (HEADER_BYTES + len).saturating_sub(pending.len()),
+            _ => 0,
+        }
     }
 
     /// Takes what was received behind the last frame, and is empty then.

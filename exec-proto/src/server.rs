@@ -38,6 +38,18 @@ impl Parser {
         self.frames.feed(bytes);
     }
 
+    /// Where received bytes may be added without a copy: onto its end. As
+    /// [`Parser::feed`] otherwise.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        self.frames.room()
+    }
+
+    /// How many bytes the frame lacks that has begun, as far as that is known.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.frames.missing()
+    }
+
     /// Takes what was received behind the last request, for a connection that is
     /// something else from there on.
     pub fn take_rest(&mut self) -> Vec<u8> {

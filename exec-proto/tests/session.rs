@@ -6,9 +6,10 @@ use supermachine_exec_proto::client::{Event, Session};
 use supermachine_exec_proto::server::Parser;
 use supermachine_exec_proto::{
     AgentReady, Deframer, Direction, ErrorKind, ExecFlags, ExecInfo, ExecLimits, ExecRequest,
-    Failure, FileChunk, Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_HOSTNAME_BYTES, Offsets,
-    ProtoError, Reply, Request, Resume, STDIN_WINDOW_BYTES, StdinState, Transport, VERSION,
-    WORKLOAD_TAIL_BYTES, WinSize, WorkloadReport, WorkloadState, encode_header,
+    Failure, FileChunk, HEADER_BYTES, Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES,
+    MAX_HOSTNAME_BYTES, Offsets, ProtoError, Reply, Request, Resume, STDIN_WINDOW_BYTES,
+    StdinState, Transport, VERSION, WORKLOAD_TAIL_BYTES, WinSize, WorkloadReport, WorkloadState,
+    encode_header,
 };
 use support::*;
 
@@ -493,5 +494,51 @@ fn resume_without_enough_seed_or_with_an_odd_name_is_refused_by_both_ends() {
         parser.feed(&bytes);
         parser.next_request().unwrap();
         assert!(parser.next_request().is_err(), "{resume:?}");
+    }
+}
+
+#[test]
+fn bytes_added_in_place_are_parsed_as_those_that_are_fed() {
+    let mut bytes = Vec::new();
+    Hello::new(0).encode(&mut bytes);
+    let mut sent = Vec::new();
+    for len in [0, 1, 5000, MAX_DATA_BYTES, 7, MAX_DATA_BYTES] {
+        let data: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[at % 2]).collect();
+        Request::Stdin(&data).encode(&mut bytes);
+        sent.extend(data);
+    }
+    for piece in [1, 9, 1000, MAX_DATA_BYTES] {
+        let mut parser = Parser::new();
+        let (mut rest, mut seen) = (bytes.as_slice(), Vec::new());
+        while !rest.is_empty() {
+            // To the end of the next header, as a reader does that wants frames in place.
+            let most = match parser.missing() {
+                0 => piece,
+                missing => missing + HEADER_BYTES,
+            };
+            let (now, later) = rest.split_at(most.min(rest.len()));
+            parser.room().extend_from_slice(now);
+            rest = later;
+            while let Some(request) = parser.next_request().unwrap() {
+                if let Request::Stdin(data) = request {
+                    seen.extend_from_slice(data);
+                }
+            }
+        }
+        assert_eq!(parser.missing(), 0);
+        assert!(seen == sent, "{piece}");
+    }
+}
+
+#[test]
+fn bytes_added_in_place_behind_an_error_do_not_pile_up() {
+    let mut parser = Parser::new();
+    parser.room().extend_from_slice(&[0xff; 64]);
+    let error = parser.next_request().unwrap_err();
+    for _ in 0..3 {
+        assert!(parser.room().is_empty());
+        parser.room().extend_from_slice(&[0; 64]);
+        assert_eq!(parser.next_request().unwrap_err(), error);
+        assert_eq!(parser.missing(), 0);
     }
 }

@@ -27,6 +27,9 @@ pub struct Draft {
     path: PathBuf,
     files: BTreeMap<String, FileEntry>,
     memory: Option<MemoryTable>,
+    /// Files that may not be on the medium yet. They are synced one after the other
+    /// before anybody sees them: on most file systems the first takes the others along.
+    unsynced: Vec<String>,
     stage: Stage,
 }
 
@@ -42,7 +45,8 @@ pub struct Written {
 
 impl Written {
     /// Writes memory, without its pages of zeros, and the state of everything
-    /// else into `directory`, and waits until both are on the medium.
+    /// else into `directory`. Both are on the medium once a draft has
+    /// [adopted](Draft::adopt) them.
     ///
     /// # Errors
     /// When the source or the disk fails, or a reader would refuse the state.
@@ -151,6 +155,7 @@ impl Draft {
             path,
             files: BTreeMap::new(),
             memory: None,
+            unsynced: Vec::new(),
             stage: Stage::Writing,
         })
     }
@@ -190,6 +195,7 @@ impl Draft {
         let base = open_base(&**files, &self.path, source.memory_bytes())?;
         let (entry, table) = memory::write(&**files, &path, source, base.as_ref())?;
         self.files.insert(MEMORY_FILE.to_owned(), entry);
+        self.unsynced.push(MEMORY_FILE.to_owned());
         self.memory = Some(table);
         Ok(())
     }
@@ -204,11 +210,11 @@ impl Draft {
         self.small(STATE_FILE, state)
     }
 
-    /// Takes over files that another process wrote into [`Draft::path`].
+    /// Takes over files that another process wrote into [`Draft::path`], and waits until
+    /// they are on the medium.
     ///
     /// # Errors
-    /// When they are not there, not of that length, or the state is one a
-    /// reader would refuse.
+    /// When they are not there, not of that length, or the disk fails.
     pub fn adopt(&mut self, written: Written) -> Result<()> {
         let files = self.lock.files();
         for (name, entry) in [
@@ -227,6 +233,7 @@ impl Draft {
                     },
                 });
             }
+            files.sync(&file).context("sync", &path)?;
             self.files.insert(name.to_owned(), entry);
         }
         self.memory = Some(written.memory);
@@ -312,15 +319,16 @@ impl Draft {
             entry.bytes += piece.len() as u64;
             entry.crc32c = crc32c::crc32c_append(entry.crc32c, piece);
         }
-        files.sync(&file).context("sync", &path)?;
+        self.unsynced.push(name.to_owned());
         self.files.insert(name.to_owned(), entry);
         Ok(())
     }
 
-    /// Writes a whole file and waits until it is on the medium.
+    /// Writes a whole file.
     fn small(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let files = self.lock.files();
         write_file(&**files, &self.path.join(name), bytes)?;
+        self.unsynced.push(name.to_owned());
         self.files.insert(name.to_owned(), entry_of(bytes));
         Ok(())
     }
@@ -362,10 +370,12 @@ impl Draft {
         Ok(self.number)
     }
 
-    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+    fn write_manifest(&mut self, manifest: &Manifest) -> Result<()> {
         let encoded = manifest.encode()?;
         let path = self.path.join(manifest::FILE);
-        write_file(&**self.lock.files(), &path, &encoded)
+        write_file(&**self.lock.files(), &path, &encoded)?;
+        self.unsynced.push(manifest::FILE.to_owned());
+        Ok(())
     }
 
     /// As [`Draft::publish`], of files that came with their manifest: once all of them
@@ -402,29 +412,42 @@ impl Draft {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let files = self.lock.files();
-        let directory = self.lock.directory();
+        let next = self.lock.directory().join(temporary_name(POINTER));
+        let swapped = self.swap(&next);
+        if swapped.is_err() && self.stage != Stage::Published {
+            let _ = self.lock.files().remove_file(&next);
+        }
+        swapped
+    }
+
+    /// Commits with `next` as the pointer to come. Each step is on the medium before
+    /// one that needs it.
+    fn swap(&mut self, next: &Path) -> Result<()> {
+        let files = Arc::clone(self.lock.files());
+        let directory = self.lock.directory().to_owned();
+        let text = pointer_to(self.number);
+        let pointer = write_file(&*files, next, text.as_bytes())?;
+        for name in std::mem::take(&mut self.unsynced) {
+            let path = self.path.join(name);
+            let file = files.open(&path).context("open", &path)?;
+            files.sync(&file).context("sync", &path)?;
+        }
+        files.sync(&pointer).context("sync", next)?;
         files.sync_dir(&self.path).context("sync", &self.path)?;
-        let name = generation_name(self.number);
-        let place = directory.join(&name);
+
+        let place = directory.join(generation_name(self.number));
         files
             .rename(&self.path, &place)
             .context("rename", &self.path)?;
         self.stage = Stage::Renamed;
         self.path = place;
-        files.sync_dir(directory).context("sync", directory)?;
+        files.sync_dir(&directory).context("sync", &directory)?;
 
-        let pointer = directory.join(POINTER);
-        let next = directory.join(temporary_name(POINTER));
-        let text = pointer_to(self.number);
-        let swapped = write_file(&**files, &next, text.as_bytes())
-            .and_then(|()| files.rename(&next, &pointer).context("rename", &next));
-        if swapped.is_err() {
-            let _ = files.remove_file(&next);
-        }
-        swapped?;
+        files
+            .rename(next, &directory.join(POINTER))
+            .context("rename", next)?;
         self.stage = Stage::Published;
-        files.sync_dir(directory).context("sync", directory)
+        files.sync_dir(&directory).context("sync", &directory)
     }
 }
 
@@ -438,9 +461,9 @@ impl Drop for Draft {
     }
 }
 
-/// Writes a new file and waits until it is on the medium.
-fn write_file(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a new file, which is not on the medium yet.
+fn write_file(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<File> {
     let file = files.create(path).context("create", path)?;
     files.write_all_at(&file, bytes, 0).context("write", path)?;
-    files.sync(&file).context("sync", path)
+    Ok(file)
 }

@@ -318,7 +318,7 @@ impl Writer<'_> {
 }
 
 /// Writes guest memory to a new file, but for what `base` has at the same
-/// place, and waits until it is on the medium.
+/// place. It is not on the medium yet.
 pub(crate) fn write(
     files: &dyn Files,
     path: &Path,
@@ -349,7 +349,6 @@ pub(crate) fn write(
         writer.run(offset, run)?;
     }
     let table = writer.chunks.finish();
-    files.sync(&writer.file).context("sync", path)?;
     let entry = FileEntry {
         bytes: memory_bytes,
         crc32c: table.crc32c(),

@@ -11,6 +11,7 @@ use crate::held::HeldLines;
 use crate::mail::CodeRange;
 use crate::mode::{Mode, SP_OFF};
 use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::page_code::PageCode;
 use crate::tier::{Compiler, Heat};
 use crate::vm::VmShared;
 use crate::words::Words;
@@ -132,8 +133,8 @@ pub struct CodeCache {
     /// All blocks since the last restart, dropped ones included: there are no
     /// more than there is room for ops.
     list: Vec<Block>,
-    /// By page, the block that was decoded last: an index into `list`.
-    pages: AddressMap<Option<u32>>,
+    /// By page, where its blocks begin in `list`.
+    pages: AddressMap<PageCode>,
     /// What is being decoded.
     pub(crate) scratch: Vec<Op>,
     /// Where the ops are.
@@ -267,7 +268,7 @@ impl CodeCache {
     }
 
     fn invalidate_in_page(&mut self, page: u64, start: u64, end: u64) {
-        let Some(last) = self.pages.get_mut(&page) else {
+        let Some(PageCode { last, .. }) = self.pages.get_mut(&page) else {
             return;
         };
         let mut at = std::mem::take(last);
@@ -384,13 +385,15 @@ impl CodeCache {
     /// `entry`.
     fn note(&mut self, key: u64, entry: *mut Op, end: u16) {
         self.blocks.insert(key, entry);
-        let last = self.pages.entry(key & PAGE_OF_KEY).or_default();
-        let next = last.replace(self.list.len() as u32);
+        let page = self.pages.entry(key & PAGE_OF_KEY).or_default();
+        let next = page.last.replace(self.list.len() as u32);
+        let start = (key & OFFSET_OF_KEY) as u16;
+        page.cover(start, end);
         self.list.push(Block {
             key,
             entry,
             next,
-            start: (key & OFFSET_OF_KEY) as u16,
+            start,
             end,
         });
     }
@@ -400,7 +403,11 @@ impl CodeCache {
     pub fn enter(&mut self, mode: Mode, physical: u64) -> Option<*const Op> {
         let key = mode.key(physical);
         let offset = (physical & !PAGE_MASK) as u16;
-        let mut at = *self.pages.get(&(key & PAGE_OF_KEY))?;
+        let page = self.pages.get(&(key & PAGE_OF_KEY))?;
+        if !page.may_have(offset) {
+            return None;
+        }
+        let mut at = page.last;
         loop {
             let block = self.list[at? as usize];
             at = block.next;

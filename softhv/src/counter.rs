@@ -26,6 +26,13 @@ pub fn counter() -> u64 {
     now.tv_sec as u64 * COUNTER_HZ + now.tv_nsec as u64 * ticks / nanos
 }
 
+/// The ticks of a time, rounded down.
+pub fn ticks_of(time: Duration) -> u64 {
+    let (nanos, ticks) = NANOS_PER_TICK;
+    let whole = time.as_secs().saturating_mul(COUNTER_HZ);
+    whole.saturating_add(u64::from(time.subsec_nanos()) * ticks / nanos)
+}
+
 /// The time that `ticks` take, rounded up so that a sleeper wakes late, not early.
 pub fn duration_of(ticks: u64) -> Duration {
     let (nanos, per) = NANOS_PER_TICK;

@@ -39,6 +39,7 @@ pub mod mem;
 pub mod mmu;
 pub mod mode;
 pub mod page;
+mod page_code;
 pub mod phys;
 pub mod regs;
 pub mod rest;

@@ -31,6 +31,8 @@ pub struct Rest {
     resting: bool,
     /// It had no code when it woke up.
     cold: bool,
+    /// For how long it has had nothing to do, in all.
+    idle: Duration,
 }
 
 impl Rest {
@@ -43,7 +45,13 @@ impl Rest {
             worked: now,
             resting: false,
             cold: false,
+            idle: Duration::ZERO,
         }
+    }
+
+    /// For how long it has had nothing to do, in all.
+    pub fn idle(&self) -> Duration {
+        self.idle
     }
 
     /// It has nothing to do from now on.
@@ -82,6 +90,7 @@ impl Rest {
     /// It has something to do, by its own timer or not.
     pub fn end(&mut self, timer: bool) {
         self.woke = Instant::now();
+        self.idle += self.woke.duration_since(self.worked);
         // A vCPU that gets a request now and then should not decode everything
         // anew for each.
         if self.resting && !timer {
@@ -122,6 +131,18 @@ mod tests {
         rest.begin();
         assert!(rest.resting);
         assert!(rest.left(true) <= RESTING_LIMIT);
+    }
+
+    #[test]
+    fn idle_time_is_that_between_beginning_and_end() {
+        let mut rest = Rest::new();
+        for before in [Duration::ZERO, Duration::from_secs(60)] {
+            rest.begin();
+            rest.worked = ago(Duration::from_secs(60));
+            assert!(rest.idle() >= before && rest.idle() < before + Duration::from_secs(60));
+            rest.end(false);
+        }
+        assert!(rest.idle() >= Duration::from_secs(120));
     }
 
     #[test]

@@ -215,6 +215,25 @@ fn a_timer_wakes_a_waiting_guest_at_its_time() {
 }
 
 #[test]
+fn waiting_is_no_time_in_the_guest() {
+    with_machine(|vm, _| {
+        // Until the thread gets to the WFI while most of the time is left.
+        let is_told = (0..7).any(|doublings| {
+            let mut vcpu = boot(vm, 0);
+            vcpu.set_general(6, (24_000 * 20) << doublings).unwrap();
+            let start = Instant::now();
+            assert_eq!(next_interrupt(&mut vcpu), 27);
+            let elapsed = start.elapsed();
+            let ran = Duration::from_secs(vcpu.exec_time().unwrap()) / 24_000_000;
+            // To a tick.
+            assert!(ran <= elapsed + Duration::from_micros(1), "{ran:?}");
+            ran < elapsed / 2
+        });
+        assert!(is_told);
+    });
+}
+
+#[test]
 fn a_timer_interrupts_a_guest_that_never_exits() {
     with_machine(|vm, _| {
         let mut vcpu = boot(vm, 0);

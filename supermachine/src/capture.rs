@@ -224,13 +224,23 @@ pub(crate) fn write(
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
-    let (written, working_set) = {
+    let working_set = {
         let _alone = vm.alone();
         vm.instance().check_running()?;
         let written = vm.instance().capture(draft.path())?;
-        (written, go_on(vm, draft.path())?)
+        // The machine need not wait for the medium.
+        let path = draft.path().to_owned();
+        std::thread::scope(|scope| {
+            let adopting = std::thread::Builder::new()
+                .name("snapshot-sync".into())
+                .spawn_scoped(scope, || draft.adopt(written));
+            let working_set = go_on(vm, &path);
+            let adopted = adopting.map_err(Error::system("start a thread"))?.join();
+            let working_set = working_set?;
+            adopted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, Error>(working_set)
+        })?
     };
-    draft.adopt(written)?;
     link_layers(&mut draft, about.layers)?;
     let file = ImageFile {
         reference: image.reference().to_owned(),

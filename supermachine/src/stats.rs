@@ -15,6 +15,11 @@ pub struct VmStats {
     /// devices and its start.
     #[serde(rename = "cpu_us", with = "micros")]
     pub cpu: Duration,
+    /// Of this, what its vCPUs spent in the guest's own code, as a clock shows it: on a
+    /// busy host, more than it used. While the guest waits for interrupts this stands
+    /// still.
+    #[serde(rename = "guest_us", with = "micros", default)]
+    pub guest: Duration,
     /// It is paused.
     pub is_paused: bool,
     /// Virtual CPUs that it has.

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod demo;
 mod deny;
+mod dist;
 mod examples;
 mod guest_image;
 mod handlers;
@@ -93,6 +94,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[sync|wheel]",
         summary: "put the Python package together, write its module for threads, or make a wheel",
         run: python::run,
+    },
+    Command {
+        name: "dist",
+        arguments: "[check|again]",
+        summary: "make what is installed, install it in a clean system, or make it twice and compare",
+        run: dist::run,
     },
     Command {
         name: "handlers",

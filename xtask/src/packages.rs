@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{process, workspace};
 
@@ -225,6 +225,28 @@ pub fn from_pypi(package: &str, version: &str) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// The directory of a package of npm, installed in the user's cache directory.
+pub fn from_npm(package: &str, version: &str) -> Result<PathBuf> {
+    let place = kernel::cached(&format!("{}-{version}", package.replace('/', "-")))?;
+    let directory = place.join("node_modules").join(package);
+    let complete = place.join("complete");
+    if complete.is_file() {
+        return Ok(directory);
+    }
+    // What an interrupted installation left.
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place)?;
+    process::output(
+        Command::new("npm")
+            .args(["install", "--no-save", "--no-audit", "--no-fund"])
+            .arg("--prefix")
+            .arg(&place)
+            .arg(format!("{package}@{version}")),
+    )?;
+    fs::write(complete, "")?;
+    Ok(directory)
+}
+
 /// The version of an installed package.
 pub fn installed_version(name: &str) -> Result<Option<String>> {
     if !has_apt() {
@@ -325,6 +347,12 @@ impl Root {
         command.arg("DEBIAN_FRONTEND=noninteractive").arg(program);
         command
     }
+}
+
+/// A program as root runs it.
+pub fn root_command(program: &str) -> Result<Command> {
+    let root = as_root().context("not root, and sudo would ask for a password")?;
+    Ok(root.command(program))
 }
 
 fn as_root() -> Option<Root> {

@@ -7,6 +7,7 @@
 
 use crate::{assets, guest_image, packages, process, workspace};
 use anyhow::{Context, Result, bail};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,12 +48,12 @@ fn assemble() -> Result<PathBuf> {
     let target = workspace::target_dir()?;
     let path = target.join("python");
     let package = path.join("supermachine");
-    let _ = std::fs::remove_dir_all(&package);
-    std::fs::create_dir_all(&package)?;
-    for entry in std::fs::read_dir(directory().join("supermachine"))? {
+    let _ = fs::remove_dir_all(&package);
+    fs::create_dir_all(&package)?;
+    for entry in fs::read_dir(directory().join("supermachine"))? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            std::fs::copy(entry.path(), package.join(entry.file_name()))?;
+            fs::copy(entry.path(), package.join(entry.file_name()))?;
         }
     }
     let built = if cfg!(target_os = "macos") {
@@ -61,7 +62,7 @@ fn assemble() -> Result<PathBuf> {
         "lib_native.so"
     };
     let built = target.join("debug").join(built);
-    std::fs::copy(&built, package.join("_native.abi3.so"))
+    fs::copy(&built, package.join("_native.abi3.so"))
         .with_context(|| built.display().to_string())?;
     Ok(path)
 }
@@ -77,8 +78,8 @@ pub fn test() -> Result<()> {
             .current_dir(directory()),
     )?;
     let scratch = workspace::target_dir()?.join("python-test");
-    let _ = std::fs::remove_dir_all(&scratch);
-    std::fs::create_dir_all(&scratch)?;
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch)?;
     let worker = workspace::target_dir()?.join("release/supermachine-worker");
     let image = format!("oci:{}", guest_image::busybox()?.display());
     process::shown(
@@ -94,7 +95,7 @@ pub fn test() -> Result<()> {
             .env("TMPDIR", &scratch)
             .env("TEST_IMAGE", image),
     )?;
-    std::fs::remove_dir_all(&scratch).context("cannot tidy up")
+    fs::remove_dir_all(&scratch).context("cannot tidy up")
 }
 
 /// Makes a wheel in `target/wheels`.
@@ -106,21 +107,49 @@ fn wheel() -> Result<()> {
             .args(["-p", "supermachine", "--bin", "supermachine-worker"])
             .current_dir(workspace::root()),
     )?;
-    let worker = workspace::target_dir()?.join("release/supermachine-worker");
-    let own = Own::make(&directory().join("supermachine/bin"))?;
+    let target = workspace::target_dir()?;
+    let inside = Own::make(&target.join("wheel"))?;
     for (from, name) in [
-        (&worker, "supermachine-worker"),
+        (
+            &target.join("release/supermachine-worker"),
+            "supermachine-worker",
+        ),
         (&assets.kernel, "kernel"),
         (&assets.init_oci, "init-oci"),
     ] {
-        std::fs::copy(from, own.0.join(name)).with_context(|| from.display().to_string())?;
+        fs::copy(from, inside.0.join(name)).with_context(|| from.display().to_string())?;
     }
+    wheel_of(&directory(), &inside.0, &target.join("wheels"), &[])
+}
+
+/// Makes a wheel of the package in a checkout, with what is in `inside`.
+pub fn wheel_of(
+    package: &Path,
+    inside: &Path,
+    out: &Path,
+    environment: &[(&str, String)],
+) -> Result<()> {
+    let own = Own::make(&package.join("supermachine/bin"))?;
+    process::shown(
+        Command::new("cp")
+            .arg("-r")
+            .arg(inside.join("."))
+            .arg(&own.0),
+    )?;
     let maturin = packages::from_pypi(MATURIN.0, MATURIN.1)?.join("maturin");
     process::shown(
         Command::new(maturin)
-            .args(["build", "--release", "--locked", "--strip", "--out"])
-            .arg(workspace::target_dir()?.join("wheels"))
-            .current_dir(directory()),
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--strip",
+                "--out",
+            ])
+            .arg(out)
+            .current_dir(package)
+            .envs(environment.iter().map(|(name, value)| (name, value))),
     )
 }
 
@@ -129,14 +158,14 @@ struct Own(PathBuf);
 
 impl Own {
     fn make(path: &Path) -> Result<Self> {
-        let _ = std::fs::remove_dir_all(path);
-        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        let _ = fs::remove_dir_all(path);
+        fs::create_dir_all(path).with_context(|| path.display().to_string())?;
         Ok(Self(path.to_owned()))
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -375,7 +375,7 @@ impl<'a> Command<'a> {
         }
         for (events, output) in [stdout, stderr].into_iter().zip(&mut self.outputs) {
             if events != 0 {
-                output.read(link, to(&self.held));
+                output.read_all(link, to(&self.held));
             }
         }
         if host & (sys::POLLIN | sys::POLLHUP | sys::POLLERR) != 0

@@ -6,18 +6,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use exec_proto::server::Parser;
-use exec_proto::{HEADER_BYTES, MAX_DATA_BYTES, Reply};
+use exec_proto::{HEADER_BYTES, Kind, MAX_DATA_BYTES, Reply, encode_header};
 
 use crate::sys;
 
 /// Output queued for the host at which the command's pipes are left alone.
-pub(super) const OUTPUT_LIMIT: usize = 2 * MAX_DATA_BYTES;
+pub(super) const OUTPUT_LIMIT: usize = 4 * MAX_DATA_BYTES;
 
 /// Most bytes of a command's output or of a file in a frame: so many pages that frame
 /// and header are one packet of vsock, of which the largest is 64 KiB. With all that a
 /// frame may hold, each would be followed by a packet with its last eight bytes.
 pub(super) const CHUNK_BYTES: usize = 60 * 1024;
 const _: () = assert!(CHUNK_BYTES + HEADER_BYTES <= 64 * 1024);
+
+/// A host that has sent less, and no more, does not send as fast as it can.
+const LITTLE_BYTES: usize = 2048;
 
 /// Buffers of a worker, used by one connection after the other so that their
 /// pages fault in only once.
@@ -32,7 +35,8 @@ impl Default for Buffers {
     fn default() -> Self {
         Self {
             input: vec![0; MAX_DATA_BYTES],
-            output: Vec::new(),
+            // The kernel gives the pages once they are used.
+            output: Vec::with_capacity(OUTPUT_LIMIT + 2 * MAX_DATA_BYTES),
             chunk: vec![0; CHUNK_BYTES],
         }
     }
@@ -52,6 +56,8 @@ pub(super) struct Link<'a> {
     pub(super) parser: Parser,
     pub(super) buffers: &'a mut Buffers,
     sent: usize,
+    /// The host sends as fast as it can.
+    is_fast: bool,
 }
 
 impl<'a> Link<'a> {
@@ -62,6 +68,7 @@ impl<'a> Link<'a> {
             parser: Parser::new(),
             buffers,
             sent: 0,
+            is_fast: false,
         }
     }
 
@@ -72,6 +79,7 @@ impl<'a> Link<'a> {
         self.parser = parser;
         self.buffers.output.clear();
         self.sent = 0;
+        self.is_fast = false;
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -93,6 +101,26 @@ impl<'a> Link<'a> {
     pub(super) fn queue_chunk(&mut self, len: usize, reply: impl FnOnce(&[u8]) -> Reply<'_>) {
         let Buffers { output, chunk, .. } = &mut *self.buffers;
         reply(chunk.get(..len).unwrap_or_default()).encode(output);
+    }
+
+    /// Reads once from `source`, at most `most` bytes, and queues what comes in frames.
+    pub(super) fn queue_read(
+        &mut self,
+        source: BorrowedFd<'_>,
+        most: usize,
+        kind: Kind,
+    ) -> io::Result<usize> {
+        let output = &mut self.buffers.output;
+        let start = output.len();
+        let got = sys::read_pieces(source, output, (HEADER_BYTES, CHUNK_BYTES), most)?;
+        let frames = output.get_mut(start..).unwrap_or_default();
+        for frame in frames.chunks_mut(HEADER_BYTES + CHUNK_BYTES) {
+            let len = frame.len().saturating_sub(HEADER_BYTES);
+            if let Some(header) = frame.first_chunk_mut() {
+                *header = encode_header(kind, len);
+            }
+        }
+        Ok(got)
     }
 
     /// Bytes queued and not yet taken by the socket.
@@ -142,15 +170,35 @@ impl<'a> Link<'a> {
         Ok(watch[0].revents != 0)
     }
 
+    /// Receives once, where the parser has its bytes, from a host that sends much.
+    fn receive_in_place(&mut self, wait: bool) -> io::Result<usize> {
+        // Up to the end of the next header: frames then lie where they are parsed, and
+        // are not moved there.
+        let most = match self.parser.missing() {
+            0 => MAX_DATA_BYTES,
+            missing => missing.min(MAX_DATA_BYTES) + HEADER_BYTES,
+        };
+        let got = sys::receive_onto(self.socket.as_fd(), self.parser.room(), most, wait);
+        if matches!(got, Ok(count) if count < most.min(LITTLE_BYTES)) {
+            self.is_fast = false;
+        }
+        got
+    }
+
     /// Receives once into the parser.
     pub(super) fn receive(&mut self, wait: bool) -> Received {
-        match sys::receive(self.socket.as_fd(), &mut self.buffers.input, wait) {
+        let got = if self.is_fast {
+            self.receive_in_place(wait)
+        } else {
+            let input = &mut self.buffers.input;
+            sys::receive(self.socket.as_fd(), input, wait).inspect(|count| {
+                self.parser.feed(input.get(..*count).unwrap_or_default());
+                self.is_fast = *count == input.len();
+            })
+        };
+        match got {
             Ok(0) => Received::End,
-            Ok(count) => {
-                self.parser
-                    .feed(self.buffers.input.get(..count).unwrap_or_default());
-                Received::Data
-            }
+            Ok(_) => Received::Data,
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Nothing,
                 _ => Received::End,

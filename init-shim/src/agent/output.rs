@@ -5,13 +5,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::durable::Durable;
-use super::link::Link;
+use super::link::{CHUNK_BYTES, Link, OUTPUT_LIMIT};
 use super::stream::Stream;
 use crate::sys;
 
 /// Most that is taken from a terminal after its command has ended: more than
 /// its buffers hold, so only a background writer can reach it.
 const TERMINAL_TAIL_BYTES: usize = 256 * 1024;
+
+/// Room that the pipe of a command gets which writes a frame and more before the agent
+/// looks: each time it is full costs two changes of the running program.
+const FAST_PIPE_BYTES: i32 = 256 * 1024;
 
 /// What becomes of what a command writes.
 #[derive(Clone, Copy)]
@@ -29,6 +33,8 @@ pub(super) struct Output {
     total: u64,
     source: Option<OwnedFd>,
     is_terminal: bool,
+    /// The pipe was given more room.
+    is_fast: bool,
     /// A terminal that nothing in the guest has open at the moment. Closing it
     /// would hang up a command that has only turned its back on it.
     parked: Option<OwnedFd>,
@@ -43,6 +49,7 @@ impl Output {
             total: 0,
             source,
             is_terminal,
+            is_fast: false,
             parked: None,
             left: None,
         }
@@ -92,14 +99,44 @@ impl Output {
         }
     }
 
+    /// Reads what is there, as long as the link takes it. Call only when the source is
+    /// readable.
+    pub(super) fn read_all(&mut self, link: &mut Link<'_>, to: To<'_>) {
+        while self.read(link, to) >= CHUNK_BYTES && link.pending() < OUTPUT_LIMIT {
+            let Some(source) = self.source.as_ref().filter(|_| matches!(to, To::Host)) else {
+                return;
+            };
+            if !std::mem::replace(&mut self.is_fast, true) {
+                sys::grow_pipe(source.as_fd(), FAST_PIPE_BYTES);
+            }
+            if sys::pending_bytes(source.as_fd()) == 0 {
+                return;
+            }
+        }
+    }
+
     /// Reads once what is there. Call only when the source is readable.
     pub(super) fn read(&mut self, link: &mut Link<'_>, to: To<'_>) -> usize {
         let Some(source) = &self.source else {
             return 0;
         };
-        let chunk = &mut link.buffers.chunk;
-        let want = self.left.unwrap_or(usize::MAX).min(chunk.len());
-        let got = sys::read(source.as_fd(), chunk.get_mut(..want).unwrap_or_default());
+        let want = self.left.unwrap_or(usize::MAX);
+        let got = match to {
+            To::Host => {
+                // One read of all that is there wakes the program once.
+                let most = if self.is_fast {
+                    usize::MAX
+                } else {
+                    CHUNK_BYTES
+                };
+                link.queue_read(source.as_fd(), want.min(most), self.stream.kind())
+            }
+            To::Keep(_) => {
+                let chunk = &mut link.buffers.chunk;
+                let want = want.min(chunk.len());
+                sys::read(source.as_fd(), chunk.get_mut(..want).unwrap_or_default())
+            }
+        };
         let count = match got {
             Ok(count) => count,
             Err(error) => match error.kind() {
@@ -114,12 +151,9 @@ impl Output {
             return 0;
         }
         self.total = self.total.saturating_add(count as u64);
-        let stream = self.stream;
-        match to {
-            To::Host => link.queue_chunk(count, |data| stream.reply(data)),
-            To::Keep(durable) => {
-                durable.keep(stream, link.buffers.chunk.get(..count).unwrap_or_default());
-            }
+        if let To::Keep(durable) = to {
+            let kept = link.buffers.chunk.get(..count).unwrap_or_default();
+            durable.keep(self.stream, kept);
         }
         if let Some(left) = &mut self.left {
             *left -= count;

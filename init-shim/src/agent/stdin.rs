@@ -114,8 +114,28 @@ impl Stdin {
         if let Some(last) = data.last() {
             self.at_line_start = *last == b'\n' || *last == b'\r';
         }
-        self.buffer.extend_from_slice(data);
-        self.pump();
+        if !self.buffer.is_empty() {
+            self.buffer.extend_from_slice(data);
+            return Accepted::Yes;
+        }
+        // What the command's pipe takes at once is not kept here first.
+        let mut rest = data;
+        while let Some(target) = self.target.as_ref().filter(|_| !rest.is_empty()) {
+            match Self::write_once(target.as_fd(), rest) {
+                Ok(count) => {
+                    self.grant += count;
+                    rest = rest.get(count..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.buffer.extend_from_slice(rest);
+                    break;
+                }
+                Err(_) => {
+                    self.close_by_command();
+                    break;
+                }
+            }
+        }
         Accepted::Yes
     }
 

@@ -1,6 +1,6 @@
 //! The two outputs of a command.
 
-use exec_proto::Reply;
+use exec_proto::{Kind, Reply};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -9,6 +9,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// What such a frame is.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Stdout => Kind::Stdout,
+            Self::Stderr => Kind::Stderr,
+        }
+    }
+
     /// The frame that carries bytes of it.
     pub(super) fn reply(self, data: &[u8]) -> Reply<'_> {
         match self {

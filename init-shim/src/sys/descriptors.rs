@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -52,6 +53,46 @@ pub fn poll(watches: &mut [Watch], timeout: Option<Duration>) -> io::Result<usiz
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is valid for writes of its length.
     check_len(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Most pieces of one [`read_pieces`].
+const MAX_PIECES: usize = 5;
+
+/// Reads at most `most` bytes once, onto the end of `buffer`, in pieces of `piece` bytes
+/// with `gap` zeroes in front of each, and gives how many bytes were read.
+///
+/// # Errors
+/// As `readv(2)`.
+pub fn read_pieces(
+    fd: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    (gap, piece): (usize, usize),
+    most: usize,
+) -> io::Result<usize> {
+    let pieces = most.div_ceil(piece).clamp(1, MAX_PIECES);
+    buffer.reserve(pieces * (gap + piece));
+    let mut parts = [libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }; MAX_PIECES];
+    let mut left = most;
+    let room = buffer.spare_capacity_mut().chunks_exact_mut(gap + piece);
+    for (part, place) in parts.iter_mut().take(pieces).zip(room) {
+        let (front, data) = place.split_at_mut(gap);
+        front.fill(MaybeUninit::new(0));
+        part.iov_base = data.as_mut_ptr().cast();
+        part.iov_len = data.len().min(left);
+        left -= part.iov_len;
+    }
+    let count = libc::c_int::try_from(pieces).unwrap_or_default();
+    // SAFETY: each part is valid for writes of its length.
+    let got = check_len(unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), count) })?;
+    let begun = got.div_ceil(piece).min(pieces);
+    let len = buffer.len() + begun * gap + got.min(pieces * piece);
+    // SAFETY: the fronts of all pieces were filled, the kernel wrote `got` bytes behind
+    // them in turn, and there is room for all pieces.
+    unsafe { buffer.set_len(len) };
+    Ok(got)
 }
 
 /// Writes once.
@@ -115,6 +156,12 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
     let [reader, writer] = fds;
     Ok((own(reader), own(writer)))
+}
+
+/// Gives a pipe room for `bytes`. One that the kernel does not let grow stays as it is.
+pub fn grow_pipe(pipe: BorrowedFd<'_>, bytes: libc::c_int) {
+    // SAFETY: F_SETPIPE_SZ takes an integer.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
 }
 
 /// A counter to wake a thread by: eight bytes written add to it, and it is readable
@@ -220,5 +267,40 @@ pub fn fill_standard_descriptors() -> io::Result<()> {
             unsafe { libc::close(fd) };
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn pieces_have_gaps_in_front_and_the_last_is_as_long_as_what_came() {
+        let (from, to) = pipe().unwrap();
+        assert_eq!(write(to.as_fd(), b"abcdefgh").unwrap(), 8);
+        let mut bytes = b"before".to_vec();
+        let got = read_pieces(from.as_fd(), &mut bytes, (2, 3), usize::MAX).unwrap();
+        assert_eq!(
+            (got, bytes.as_slice()),
+            (8, &b"before\0\0abc\0\0def\0\0gh"[..])
+        );
+    }
+
+    #[test]
+    fn no_more_is_read_than_was_asked_for_or_has_room_in_a_call() {
+        let (from, to) = pipe().unwrap();
+        assert_eq!(write(to.as_fd(), &[b'x'; 100]).unwrap(), 100);
+        let mut bytes = Vec::new();
+        let got = read_pieces(from.as_fd(), &mut bytes, (1, 4), 6).unwrap();
+        assert_eq!((got, bytes.as_slice()), (6, &b"\0xxxx\0xx"[..]));
+        let got = read_pieces(from.as_fd(), &mut bytes, (1, 4), usize::MAX).unwrap();
+        assert_eq!((got, bytes.len()), (4 * MAX_PIECES, 8 + 5 * MAX_PIECES));
+        drop(to);
+        let got = read_pieces(from.as_fd(), &mut bytes, (1, 80), usize::MAX).unwrap();
+        assert_eq!(got, 100 - 6 - 4 * MAX_PIECES);
+        let before = bytes.len();
+        let end = read_pieces(from.as_fd(), &mut bytes, (1, 80), usize::MAX).unwrap();
+        assert_eq!((end, bytes.len()), (0, before), "the end");
     }
 }

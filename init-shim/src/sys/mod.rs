@@ -22,8 +22,8 @@ use std::io;
 
 pub use descriptors::{
     POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, Pty, Watch, event_counter,
-    fill_standard_descriptors, make_dir_at, open_at, pending_bytes, pipe, poll, read,
-    remove_dir_at, set_nonblocking, set_winsize, write,
+    fill_standard_descriptors, grow_pipe, make_dir_at, open_at, pending_bytes, pipe, poll, read,
+    read_pieces, remove_dir_at, set_nonblocking, set_winsize, write,
 };
 pub use files::{device_numbers, make_node, set_times, set_xattr, xattrs};
 pub use machine::{
@@ -39,7 +39,9 @@ pub use process::{
     Confinement, Credentials, Outcome, Plan, SpawnError, Stage, Waited, kill_group, kill_process,
     reap_orphan, spawn, wait_nonblocking,
 };
-pub use sockets::{Peer, accept, receive, send, shutdown_write, vsock_connect_host, vsock_listen};
+pub use sockets::{
+    Peer, accept, receive, receive_onto, send, shutdown_write, vsock_connect_host, vsock_listen,
+};
 
 /// The return value of a C call that reports errors as -1 and `errno`.
 fn check(ret: libc::c_int) -> io::Result<libc::c_int> {

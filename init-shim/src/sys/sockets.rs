@@ -177,6 +177,29 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Res
     })
 }
 
+/// As [`receive`], onto the end of `buffer`, at most `most` bytes.
+///
+/// # Errors
+/// As `recv(2)`.
+pub fn receive_onto(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    most: usize,
+    wait: bool,
+) -> io::Result<usize> {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    buffer.reserve_exact(most);
+    let room = buffer.spare_capacity_mut();
+    let most = most.min(room.len());
+    // SAFETY: the room is valid for writes of as many bytes.
+    let count = check_len(unsafe {
+        libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), most, flags)
+    })?;
+    // SAFETY: the kernel wrote so many bytes, which are no more than there was room for.
+    unsafe { buffer.set_len(buffer.len() + count.min(most)) };
+    Ok(count)
+}
+
 /// Sends what fits without waiting and without `SIGPIPE`.
 ///
 /// # Errors

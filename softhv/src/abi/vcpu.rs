@@ -3,7 +3,7 @@
 
 use super::objects::{self, Object};
 use super::{machine, put, registers};
-use crate::counter::counter;
+use crate::counter::{counter, ticks_of};
 use crate::cpu::{Cpu, RunExit};
 use crate::faults::{FAULTS, Faults};
 use crate::link::attention;
@@ -19,8 +19,8 @@ pub(super) struct Vcpu {
     pub(super) cpu: Box<Cpu>,
     /// From a `Box`; the caller reads it between runs.
     exit: *mut VcpuExit,
-    /// Ticks spent in runs.
-    exec_ticks: u64,
+    /// Ticks spent in runs, while the guest waited for interrupts too.
+    run_ticks: u64,
 }
 
 impl Vcpu {
@@ -37,10 +37,18 @@ impl Vcpu {
         }
         let start = counter();
         let exit = self.cpu.run();
-        self.exec_ticks += counter().saturating_sub(start);
+        self.run_ticks += counter().saturating_sub(start);
         // The framework forgets asserted lines at every exit.
         self.cpu.pending_lines = [false; 2];
         report(exit)
+    }
+}
+
+impl Vcpu {
+    /// Ticks in which it executed guest code.
+    fn exec_ticks(&self) -> u64 {
+        let idle = ticks_of(self.cpu.rest.idle());
+        self.run_ticks.saturating_sub(idle)
     }
 }
 
@@ -138,7 +146,7 @@ fn new_vcpu() -> Result<Vcpu, Return> {
     Ok(Vcpu {
         cpu,
         exit: Box::into_raw(Box::new(report(RunExit::Canceled))),
-        exec_ticks: 0,
+        run_ticks: 0,
     })
 }
 
@@ -315,7 +323,7 @@ pub(super) unsafe extern "C" fn set_trap_debug(id: VcpuId, trap: bool) -> Return
 
 pub(super) unsafe extern "C" fn get_exec_time(id: VcpuId, ticks: *mut u64) -> Return {
     // SAFETY: the caller gives null or a place for the value.
-    with_owned(id, |vcpu| unsafe { put(ticks, vcpu.exec_ticks) })
+    with_owned(id, |vcpu| unsafe { put(ticks, vcpu.exec_ticks()) })
 }
 
 pub(super) unsafe extern "C" fn get_vtimer_mask(id: VcpuId, masked: *mut bool) -> Return {

@@ -235,6 +235,25 @@ impl Asm {
         Jump(self.code.len())
     }
 
+    /// Jumps unless RCX is zero, whatever the flags are, which stay.
+    pub fn skip_if_rcx_is_zero(&mut self) -> Jump {
+        // jrcxz, over a jump of five bytes.
+        self.code.extend_from_slice(&[0xe3, 5]);
+        self.jump()
+    }
+
+    /// Vector register `to` = the low 64 bits of `from`; its upper half becomes zero.
+    pub fn low_half(&mut self, to: u8, from: u8) {
+        // movq xmm, xmm, which the assembler has for general registers only.
+        let rex = 0x40 | (to >> 3) << 2 | from >> 3;
+        self.code.push(0xf3);
+        if rex != 0x40 {
+            self.code.push(rex);
+        }
+        let operands = 0xc0 | (to & 7) << 3 | from & 7;
+        self.code.extend_from_slice(&[0x0f, 0x7e, operands]);
+    }
+
     /// Lets `jump` lead to what is emitted next.
     pub fn land(&mut self, jump: Jump) {
         let here = self.code.len() as i32;

@@ -4,7 +4,7 @@
 
 use super::asm::host::{RAX, RCX, RDX, RSI, RSP};
 use super::asm::{Cc, at, emit};
-use super::state::{Cold, State};
+use super::state::State;
 use crate::cpu::op::Op;
 use crate::insn::{Atomic, Insn, Reg, Size};
 use crate::tlb::Entry;
@@ -90,7 +90,7 @@ impl State {
         if bytes > 1 {
             emit!(self.asm, testl_mi, RAX, bytes as u32 - 1);
             let misaligned = self.asm.jump_if(Cc::Ne);
-            self.cold.push(Cold::Leave(misaligned, op));
+            self.leave_at(misaligned, op);
         }
         self.probe(tag, bytes, op);
     }

@@ -81,6 +81,10 @@ impl State {
     ) -> Branch {
         match *insn {
             Insn::Branch { link, offset: by } => {
+                if self.loop_back(insn, op, offset, None) {
+                    return Branch::End;
+                }
+                self.flush();
                 if link {
                     self.link(offset);
                 }
@@ -90,11 +94,14 @@ impl State {
             Insn::BranchCond { cond, offset: by } => {
                 let kind = kind(offset, by);
                 if cond.is_always() {
-                    self.take(op, kind, way);
+                    if !self.loop_back(insn, op, offset, None) {
+                        self.flush();
+                        self.take(op, kind, way);
+                    }
                     return Branch::End;
                 }
                 let cc = self.condition(cond, flags);
-                self.take_if(cc, op, kind);
+                self.take_if(cc, insn, op, offset, kind);
                 Branch::Conditional
             }
             Insn::CompareBranch {
@@ -105,7 +112,8 @@ impl State {
             } => {
                 let t = self.read(rt);
                 sized!(self.asm, width == Width::X, testq_mr, testl_mr, t, t);
-                self.take_if(if nonzero { Cc::Ne } else { Cc::E }, op, kind(offset, by));
+                let cc = if nonzero { Cc::Ne } else { Cc::E };
+                self.take_if(cc, insn, op, offset, kind(offset, by));
                 Branch::Conditional
             }
             Insn::TestBranch {
@@ -116,11 +124,13 @@ impl State {
             } => {
                 let t = self.read(rt);
                 emit!(self.asm, btq_mi, t, bit);
-                self.take_if(if set { Cc::B } else { Cc::Ae }, op, kind(offset, by));
+                let cc = if set { Cc::B } else { Cc::Ae };
+                self.take_if(cc, insn, op, offset, kind(offset, by));
                 Branch::Conditional
             }
             Insn::BranchReg { how, rn } => {
                 let n = self.read(rn);
+                self.flush();
                 self.asm.copy(RAX, n);
                 let slow = self.jump((how == BranchReg::Call).then_some(offset));
                 for jump in slow {
@@ -140,18 +150,22 @@ impl State {
         emit!(self.asm, movq_mr, at(RDI, slot_offset(LINK)), RAX);
     }
 
-    fn take_if(&mut self, cc: Cc, op: *const Op, kind: u8) {
+    fn take_if(&mut self, cc: Cc, insn: &Insn, op: *const Op, offset: u16, kind: u8) {
+        if self.loop_back(insn, op, offset, Some(cc)) {
+            return;
+        }
         let taken = self.asm.jump_if(cc);
-        self.cold.push(Cold::Take(taken, op, kind));
+        let spill = self.spill();
+        self.cold.push(Cold::Take(taken, op, kind, spill));
     }
 
-    /// The interpreter goes on at `op`.
+    /// The interpreter goes on at `op`, with nothing dirty.
     pub fn leave(&mut self, op: *const Op) {
         self.asm.constant(RSI, op.addr() as u64);
         emit!(self.asm, jmpq_m, at(RSI, offset_of!(Op, run) as i32));
     }
 
-    /// Takes the direct branch of `op`, with nothing behind it.
+    /// Takes the direct branch of `op`, with nothing behind it and nothing dirty.
     pub fn take(&mut self, op: *const Op, kind: u8, way: Way) {
         let exit = way.exits.0[usize::from(kind)];
         let exit = exit.wrapping_sub(way.base) as i32;
@@ -253,23 +267,37 @@ impl State {
     pub fn finish(&mut self, way: Way, place: &mut Place<'_>) -> Option<()> {
         for cold in std::mem::take(&mut self.cold) {
             match cold {
-                Cold::Away(jumps, op, resume) => {
+                Cold::Away(jumps, op, resume, spill) => {
                     for jump in jumps.into_iter().flatten() {
                         self.asm.land(jump);
                     }
+                    self.store_all(spill);
                     let operand = self.away();
                     let back = super::handler_at(way.base + self.asm.code.len());
                     let copies = place(&mut vec![op, Op::new(back)])?;
                     self.asm.set_operand(operand, copies.addr() as u64);
                     self.resume(resume);
                 }
-                Cold::Leave(jump, op) => {
+                Cold::Leave(jump, op, spill) => {
                     self.asm.land(jump);
+                    self.store_all(spill);
                     self.leave(op);
                 }
-                Cold::Take(jump, op, kind) => {
+                Cold::Take(jump, op, kind, spill) => {
                     self.asm.land(jump);
+                    self.store_all(spill);
                     self.take(op, kind, way);
+                }
+                Cold::Stop(jump, op, spill, pending) => {
+                    self.asm.land(jump);
+                    if let Some(pending) = pending {
+                        self.store_flags(pending);
+                    }
+                    self.store_all(spill);
+                    self.asm.constant(RSI, op.addr() as u64);
+                    let exit = way.exits.0[usize::from(BACK)].wrapping_sub(way.base) as i32;
+                    let jump = self.asm.jump();
+                    self.asm.aim(jump, exit);
                 }
             }
         }

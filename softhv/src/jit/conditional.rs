@@ -71,6 +71,7 @@ impl State {
             sized!(self.asm, wide, addq_rm, addl_rm, RDX, m);
         }
         self.set_flags(sum_flags(op), wide, RDX);
+        self.settle();
         if let Some(otherwise) = otherwise {
             let end = self.asm.jump();
             self.asm.land(otherwise);

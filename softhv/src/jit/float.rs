@@ -3,9 +3,9 @@
 //! [`crate::fp::native`]). All else goes to the op's handler, and comes back.
 
 use super::asm::host::{RAX, RCX, RDI, RDX};
-use super::asm::{Cc, at, emit, sized};
-use super::memory::{XMM0, XMM1, vector_offset};
-use super::state::{Cold, Flags, State, regs_field};
+use super::asm::{Cc, at, emit};
+use super::memory::{XMM0, XMM1};
+use super::state::{Flags, State, regs_field};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::fp::format::IXC;
@@ -69,9 +69,8 @@ impl State {
                 let double = format == FpFormat::D;
                 self.fp_inexact(op);
                 self.fp_load(double, XMM0, ra);
-                self.fp_load(double, XMM1, rn);
-                let m = at(RDI, vector_offset(rm));
-                let (a, n) = (XMM0, XMM1);
+                let [n, m] = [rn, rm].map(|reg| self.v_read(reg));
+                let a = XMM0;
                 let asm = &mut self.asm;
                 match (negate_addend, negate_product) {
                     (false, false) => {
@@ -117,11 +116,13 @@ impl State {
     fn fp_moves(&mut self, insn: &Insn, op: &Op) -> bool {
         match *insn {
             Insn::FpToGeneral { part, rd, rn } => {
-                let from = vector_offset(rn);
                 match part {
-                    FpMove::S => emit!(self.asm, movl_rm, RAX, at(RDI, from)),
-                    FpMove::D => emit!(self.asm, movq_rm, RAX, at(RDI, from)),
-                    FpMove::Top => emit!(self.asm, movq_rm, RAX, at(RDI, from + 8)),
+                    FpMove::S => self.v_low(false, RAX, rn),
+                    FpMove::D => self.v_low(true, RAX, rn),
+                    FpMove::Top => {
+                        let from = self.v_memory(rn, 8);
+                        emit!(self.asm, movq_rm, RAX, from);
+                    }
                 }
                 self.set(rd, RAX);
             }
@@ -134,7 +135,9 @@ impl State {
                     }
                     FpMove::D => self.put_scalar(rd, n),
                     FpMove::Top => {
-                        emit!(self.asm, movq_mr, at(RDI, vector_offset(rd) + 8), n);
+                        let to = self.v_memory(rd, 8);
+                        emit!(self.asm, movq_mr, to, n);
+                        self.v_changed(rd);
                     }
                 }
             }
@@ -146,13 +149,13 @@ impl State {
                     let nan = self.asm.jump_if(Cc::P);
                     self.away_and_back(nan);
                     emit!(self.asm, cvtss2sd_a, XMM0, XMM0);
-                    emit!(self.asm, movq_b, RAX, XMM0);
-                    self.put_scalar(rd, RAX);
+                    self.put_low(rd, XMM0);
                 }
                 (FpFormat::D, FpFormat::S) => {
                     self.fp_inexact(op);
-                    self.fp_load(true, XMM0, rn);
-                    emit!(self.asm, cvtsd2ss_a, XMM0, XMM0);
+                    let n = self.v_read(rn);
+                    emit!(self.asm, xorps_a, XMM0, XMM0);
+                    emit!(self.asm, cvtsd2ss_a, XMM0, n);
                     self.fp_result(false, rd, Plain::Normal);
                 }
                 _ => return false,
@@ -184,7 +187,7 @@ impl State {
     }
 
     /// Goes to `op`, for the rest of the block, unless FPCR has its default controls.
-    fn fp_controls(&mut self, op: &Op) {
+    pub fn fp_controls(&mut self, op: &Op) {
         if self.fp_controls_known {
             return;
         }
@@ -192,7 +195,7 @@ impl State {
         let controls = at(RDI, regs_field!(fpcr));
         emit!(self.asm, testl_mi, controls, CONTROL as u32);
         let other = self.asm.jump_if(Cc::Ne);
-        self.cold.push(Cold::Leave(other, op));
+        self.leave_at(other, op);
         self.fp_controls_known = true;
     }
 
@@ -205,18 +208,29 @@ impl State {
         self.away_and_back(clear);
     }
 
+    /// Host register `to` = the number in `from`; the rest of it becomes zero.
     fn fp_load(&mut self, double: bool, to: u8, from: VReg) {
-        let from = at(RDI, vector_offset(from));
-        for_format!(self.asm, double, movq_a, movd_a, to, from);
+        let from = self.v_read(from);
+        if double {
+            return self.asm.low_half(to, from);
+        }
+        emit!(self.asm, xorps_a, to, to);
+        emit!(self.asm, movss_a_r, to, from);
     }
 
-    /// `rd` = what host register `from` has; the rest of it becomes zero.
+    /// `rd` = what general host register `from` has; the rest of it becomes zero.
     fn put_scalar(&mut self, rd: VReg, from: u8) {
-        emit!(self.asm, movq_mr, at(RDI, vector_offset(rd)), from);
-        emit!(self.asm, movq_mi_sxl, at(RDI, vector_offset(rd) + 8), 0);
+        let to = self.v_set(rd);
+        emit!(self.asm, movq_a, to, from);
     }
 
-    /// `rd` = XMM0, if it is `plain`; else `op` does it.
+    /// `rd` = what vector host register `from` has.
+    fn put_low(&mut self, rd: VReg, from: u8) {
+        let to = self.v_set(rd);
+        emit!(self.asm, movaps_a, to, from);
+    }
+
+    /// `rd` = XMM0, whose rest is zero, if it is `plain`; else `op` does it.
     fn fp_result(&mut self, double: bool, rd: VReg, plain: Plain) {
         let (fraction, exponents) = if double { (52, 0x7ff) } else { (23, 0xff) };
         if double {
@@ -224,17 +238,16 @@ impl State {
         } else {
             emit!(self.asm, movd_b, RAX, XMM0);
         }
-        emit!(self.asm, movq_rm, RCX, RAX);
-        emit!(self.asm, shrq_mi, RCX, fraction);
-        emit!(self.asm, andl_mi, RCX, exponents);
+        emit!(self.asm, shrq_mi, RAX, fraction);
+        emit!(self.asm, andl_mi, RAX, exponents);
         let floor = if plain == Plain::Normal { 2 } else { 0 };
         if floor != 0 {
-            emit!(self.asm, subl_mi_sxb, RCX, floor as i8);
+            emit!(self.asm, subl_mi_sxb, RAX, floor as i8);
         }
-        emit!(self.asm, cmpl_mi, RCX, exponents - floor);
+        emit!(self.asm, cmpl_mi, RAX, exponents - floor);
         let special = self.asm.jump_if(Cc::Ae);
         self.away_and_back(special);
-        self.put_scalar(rd, RAX);
+        self.put_low(rd, XMM0);
     }
 
     fn fp_binary(&mut self, what: FpBinary, format: FpFormat, regs: [VReg; 3], op: &Op) -> bool {
@@ -247,7 +260,7 @@ impl State {
         };
         self.fp_inexact(op);
         self.fp_load(double, XMM0, rn);
-        let m = at(RDI, vector_offset(rm));
+        let m = self.v_read(rm);
         match what {
             FpBinary::Add => for_format!(self.asm, double, addsd_a, addss_a, XMM0, m),
             FpBinary::Sub => for_format!(self.asm, double, subsd_a, subss_a, XMM0, m),
@@ -261,38 +274,43 @@ impl State {
     fn fp_unary(&mut self, what: FpUnary, double: bool, rd: VReg, rn: VReg, op: &Op) {
         if what == FpUnary::Sqrt {
             self.fp_inexact(op);
-            self.fp_load(double, XMM0, rn);
-            for_format!(self.asm, double, sqrtsd_a, sqrtss_a, XMM0, XMM0);
+            let n = self.v_read(rn);
+            emit!(self.asm, xorps_a, XMM0, XMM0);
+            for_format!(self.asm, double, sqrtsd_a, sqrtss_a, XMM0, n);
             return self.fp_result(double, rd, Plain::Finite);
         }
-        let from = at(RDI, vector_offset(rn));
-        sized!(self.asm, double, movq_rm, movl_rm, RAX, from);
-        let sign = if double { 1 << 63 } else { 1 << 31 };
+        self.fp_load(double, XMM0, rn);
+        let sign: u64 = if double { 1 << 63 } else { 1 << 31 };
         match what {
             FpUnary::Abs => {
-                self.asm.constant(RCX, sign - 1);
-                emit!(self.asm, andq_rm, RAX, RCX);
+                self.asm.constant(RAX, sign - 1);
+                emit!(self.asm, movq_a, XMM1, RAX);
+                emit!(self.asm, andps_a, XMM0, XMM1);
             }
             FpUnary::Neg => {
-                self.asm.constant(RCX, sign);
-                emit!(self.asm, xorq_rm, RAX, RCX);
+                self.asm.constant(RAX, sign);
+                emit!(self.asm, movq_a, XMM1, RAX);
+                emit!(self.asm, xorps_a, XMM0, XMM1);
             }
             _ => {}
         }
-        self.put_scalar(rd, RAX);
+        self.put_low(rd, XMM0);
     }
 
     /// Compares `rn` with `rm` or zero: numbers only.
     fn fp_compare(&mut self, double: bool, rn: VReg, rm: Option<VReg>, op: &Op) {
         self.fp_controls(op);
-        self.fp_load(double, XMM0, rn);
-        match rm {
-            Some(rm) => self.fp_load(double, XMM1, rm),
-            None => emit!(self.asm, xorps_a, XMM1, XMM1),
-        }
-        for_format!(self.asm, double, ucomisd_a, ucomiss_a, XMM0, XMM1);
+        let n = self.v_read(rn);
+        let m = match rm {
+            Some(rm) => self.v_read(rm),
+            None => {
+                emit!(self.asm, xorps_a, XMM1, XMM1);
+                XMM1
+            }
+        };
+        for_format!(self.asm, double, ucomisd_a, ucomiss_a, n, m);
         let nan = self.asm.jump_if(Cc::P);
-        self.cold.push(Cold::Leave(nan, op));
+        self.leave_at(nan, op);
         // The host's carry is "less". None of these changes the host's flags.
         emit!(self.asm, movl_oi, RAX, 0u32);
         emit!(self.asm, movl_oi, RCX, 0u32);
@@ -314,14 +332,14 @@ impl State {
         cond: Cond,
         flags: Option<Flags>,
     ) {
-        let [n, m] = [rn, rm].map(|reg| at(RDI, vector_offset(reg)));
         if cond.is_always() {
-            sized!(self.asm, double, movq_rm, movl_rm, RDX, n);
+            self.v_low(double, RDX, rn);
             return self.put_scalar(rd, RDX);
         }
         let cc = self.condition(cond, flags);
-        sized!(self.asm, double, movq_rm, movl_rm, RDX, m);
-        sized!(self.asm, double, movq_rm, movl_rm, RAX, n);
+        // None of these changes the host's flags.
+        self.v_low(double, RDX, rm);
+        self.v_low(double, RAX, rn);
         self.asm.select(cc, RDX, RAX);
         self.put_scalar(rd, RDX);
     }
@@ -354,8 +372,7 @@ impl State {
         // Without a dependence on what was in the register.
         emit!(self.asm, xorps_a, XMM2, XMM2);
         for_format!(self.asm, double, cvtsi2sdq_a, cvtsi2ssq_a, XMM2, RAX);
-        emit!(self.asm, movq_b, RAX, XMM2);
-        self.put_scalar(rd, RAX);
+        self.put_low(rd, XMM2);
     }
 
     /// Towards zero, what fits.
@@ -369,7 +386,7 @@ impl State {
         op: &Op,
     ) {
         self.fp_inexact(op);
-        let n = at(RDI, vector_offset(rn));
+        let n = self.v_read(rn);
         for_format!(self.asm, double, cvttsd2si_aq, cvttss2si_aq, RAX, n);
         let beyond = match (width, signed) {
             (Width::X, true) => {

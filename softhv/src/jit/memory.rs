@@ -3,7 +3,7 @@
 
 use super::asm::host::{RAX, RCX, RDI, RDX};
 use super::asm::{Cc, at, emit, indexed, sized};
-use super::state::{Cold, State, regs_field};
+use super::state::{State, regs_field};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::insn::{Address, Extend, Insn, Load, PairLoad, Reg, Size, VReg, VSize, Width};
@@ -24,11 +24,6 @@ const USER: i32 = offset_of!(Cpu, tlb_user) as i32;
 /// Host vector register for one instruction.
 pub(super) const XMM0: u8 = 0;
 pub(super) const XMM1: u8 = 1;
-
-/// The offset of vector register `reg`.
-pub(super) fn vector_offset(reg: VReg) -> i32 {
-    regs_field!(v) + 16 * i32::from(reg.number())
-}
 
 /// Whether doublewords at both places are sixteen bytes in a row.
 fn adjoin(first: Address, second: Address) -> bool {
@@ -179,7 +174,7 @@ impl State {
         emit!(self.asm, andq_mi_sxl, RDX, PAGE_MASK as i32);
         emit!(self.asm, cmpq_rm, RDX, at(RCX, tag as i32));
         let miss = self.asm.jump_if(Cc::Ne);
-        self.cold.push(Cold::Leave(miss, op));
+        self.leave_at(miss, op);
         let addend = offset_of!(Entry, addend) as i32;
         emit!(self.asm, addq_rm, RAX, at(RCX, addend));
     }
@@ -323,37 +318,31 @@ impl State {
 
     /// Loads from RAX on to `rt`, whose rest becomes zero.
     fn load_vector(&mut self, size: VSize, rt: VReg, by: i32) {
-        let (from, to) = (at(RAX, by), vector_offset(rt));
+        let from = at(RAX, by);
+        let to = self.v_set(rt);
         match size {
             VSize::B => emit!(self.asm, movzbl_rm, RCX, from),
             VSize::H => emit!(self.asm, movzwl_rm, RCX, from),
-            VSize::S => emit!(self.asm, movl_rm, RCX, from),
-            VSize::D => emit!(self.asm, movq_rm, RCX, from),
-            VSize::Q => {
-                let host = if by == 0 { XMM0 } else { XMM1 };
-                emit!(self.asm, movups_a, host, from);
-                emit!(self.asm, movups_b, at(RDI, to), host);
-                return;
-            }
+            VSize::S => return emit!(self.asm, movd_a, to, from),
+            VSize::D => return emit!(self.asm, movq_a, to, from),
+            VSize::Q => return emit!(self.asm, movups_a, to, from),
         }
-        emit!(self.asm, movq_mr, at(RDI, to), RCX);
-        emit!(self.asm, movq_mi_sxl, at(RDI, to + 8), 0);
+        emit!(self.asm, movd_a, to, RCX);
     }
 
     /// Stores of `rt` from RAX on.
     fn store_vector(&mut self, size: VSize, rt: VReg, by: i32) {
-        let (from, to) = (at(RDI, vector_offset(rt)), at(RAX, by));
-        if size == VSize::Q {
-            emit!(self.asm, movups_a, XMM0, from);
-            emit!(self.asm, movups_b, to, XMM0);
-            return;
-        }
-        emit!(self.asm, movq_rm, RCX, from);
+        let (from, to) = (self.v_read(rt), at(RAX, by));
         match size {
-            VSize::B => emit!(self.asm, movb_mr, to, RCX),
-            VSize::H => emit!(self.asm, movw_mr, to, RCX),
-            VSize::S => emit!(self.asm, movl_mr, to, RCX),
-            _ => emit!(self.asm, movq_mr, to, RCX),
+            VSize::B | VSize::H => emit!(self.asm, movd_b, RCX, from),
+            VSize::S => return emit!(self.asm, movd_b, to, from),
+            VSize::D => return emit!(self.asm, movq_b, to, from),
+            VSize::Q => return emit!(self.asm, movups_b, to, from),
+        }
+        if size == VSize::B {
+            emit!(self.asm, movb_mr, to, RCX);
+        } else {
+            emit!(self.asm, movw_mr, to, RCX);
         }
     }
 }

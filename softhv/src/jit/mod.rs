@@ -15,14 +15,18 @@
 
 mod asm;
 mod atomic;
+mod bank;
 mod branch;
 mod conditional;
+mod flags;
 mod float;
 mod integer;
+mod looping;
 mod memory;
 mod multiply;
 pub mod policy;
 mod region;
+mod registers;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,10 +52,10 @@ use std::sync::atomic::Ordering;
 use translate::{Source, translate};
 
 /// Instructions that are compiled at once. Of a longer block the beginning is hot
-/// more often than the end.
+/// more often than the end, unless that leads back.
 const AT_ONCE: usize = 24;
 /// More than so many instructions become.
-const MOST_BYTES: usize = 16 << 10;
+const MOST_BYTES: usize = 32 << 10;
 
 /// A region with what leads into it.
 #[derive(Debug)]
@@ -166,9 +170,13 @@ impl Compiler for Translator {
             sp_off: false,
         };
         let mut next = None;
-        if words.len() > AT_ONCE {
-            words = &words[..AT_ONCE];
-            next = self.rest(op, mode, place);
+        let at_once = match words.len() {
+            0..=AT_ONCE => words.len(),
+            _ => looping::length(words).max(AT_ONCE),
+        };
+        if words.len() > at_once {
+            words = &words[..at_once];
+            next = self.rest(op, at_once, mode, place);
             if next.is_none() {
                 return;
             }
@@ -209,12 +217,18 @@ impl Compiler for Translator {
 }
 
 impl Translator {
-    /// An op in front of what is behind the first [`AT_ONCE`] instructions of the
+    /// An op in front of what is behind the first `skipped` instructions of the
     /// block that `header` is in front of, to be compiled when it is hot itself.
-    fn rest(&mut self, header: &Op, mode: Mode, place: &mut Place<'_>) -> Option<*const Op> {
-        let offset = header.pc_offset + 4 * AT_ONCE as u16;
-        let words = Heat::words(header.imm) + AT_ONCE as u32;
-        let count = usize::from(header.rd).checked_sub(AT_ONCE)?;
+    fn rest(
+        &mut self,
+        header: &Op,
+        skipped: usize,
+        mode: Mode,
+        place: &mut Place<'_>,
+    ) -> Option<*const Op> {
+        let offset = header.pc_offset + 4 * skipped as u16;
+        let words = Heat::words(header.imm) + skipped as u32;
+        let count = usize::from(header.rd).checked_sub(skipped)?;
         let mut first = header.link.get();
         // SAFETY: the block has an op for each of its instructions, in order.
         while unsafe { (*first).pc_offset } != offset {

@@ -1,22 +1,22 @@
 //! The state of a block while it is compiled: which host register has which
 //! guest register, and where the flags are.
 //!
-//! Every result is stored to the vCPU at once, so that its memory is right at
-//! every instruction: a compiled block can be left anywhere, for the interpreter
-//! to go on. Host registers only save loads.
+//! A compiled block can be left at every instruction, for the interpreter to go on:
+//! what is newer in host registers than in the vCPU's memory is stored then (see
+//! [`super::registers`]).
 
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI};
 use super::asm::{Asm, Cc, Features, Jump, at, emit, with_imm};
-use crate::cpu::Cpu;
+use super::bank::{Bank, Spill};
 use crate::cpu::op::{Op, SINK};
-use crate::insn::{Cond, Reg};
-use std::mem::offset_of;
+use crate::insn::{Cond, VReg};
 
 /// Host registers that keep guest registers. RDI has the vCPU; RAX, RCX, RDX and
 /// RSI are for one instruction.
 const POOL: [u8; 10] = [RBX, RBP, R8, R9, R10, R11, R12, R13, R14, R15];
-/// In place of a register.
-const NONE: u8 = 0xff;
+/// Host vector registers that keep guest registers; XMM0 to XMM2 are for one
+/// instruction.
+const VECTOR_POOL: [u8; 13] = [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// The offset of a field of the register file from the vCPU.
 macro_rules! regs_field {
@@ -32,6 +32,11 @@ pub const fn slot_offset(slot: u8) -> i32 {
     regs_field!(x) + 8 * slot as i32
 }
 
+/// The offset of vector register `reg`.
+pub fn vector_offset(reg: VReg) -> i32 {
+    regs_field!(v) + 16 * i32::from(reg.number())
+}
+
 /// What the host's flags say of the guest's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flags {
@@ -45,21 +50,45 @@ pub enum Flags {
     Float,
 }
 
+/// Flags that the host has and the vCPU's memory has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    /// How the host came by them,
+    pub kind: Flags,
+    /// at which width,
+    pub wide: bool,
+    /// and where the result is.
+    pub result: u8,
+}
+
+/// Where a loop begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// In the guest's page.
+    pub offset: u16,
+    /// In the code.
+    pub at: usize,
+    /// Whether the flags are set there before anybody can see them.
+    pub sets_flags: bool,
+}
+
 /// What is emitted behind the block, because it is rare.
 pub enum Cold {
     /// The interpreter goes on at an op.
-    Leave(Jump, *const Op),
+    Leave(Jump, *const Op, Spill),
     /// A direct branch is taken, as its op does it.
-    Take(Jump, *const Op, u8),
+    Take(Jump, *const Op, u8, Spill),
+    /// The run loop is wanted at a branch back.
+    Stop(Jump, *const Op, Spill, Option<Pending>),
     /// The interpreter executes one op, and the block goes on behind it.
-    Away([Option<Jump>; 2], Op, Resume),
+    Away([Option<Jump>; 2], Op, Resume, Spill),
 }
 
 /// Where a block goes on, and which guest register each host register has there.
 #[derive(Clone, Copy, Debug)]
 pub struct Resume {
     at: Option<usize>,
-    held: [u8; 16],
+    held: Spill,
 }
 
 /// What is known at one place of a block.
@@ -70,11 +99,16 @@ pub struct State {
     pub cold: Vec<Cold>,
     /// What the host's flags are, if they are the guest's.
     pub flags: Option<Flags>,
-    map: [u8; 34],
-    held: [u8; 16],
-    turn: usize,
-    /// Host registers that the current instruction uses.
-    locked: u16,
+    /// Guest registers in host registers.
+    pub general: Bank,
+    /// The same of vector registers.
+    pub vectors: Bank,
+    /// Flags that are not in memory yet.
+    pub pending: Option<Pending>,
+    /// Nobody sees the flags that the current instruction sets.
+    pub flags_are_unused: bool,
+    /// Where the loop begins, if the block is one.
+    pub head: Option<Head>,
     /// FPCR is known to have the default controls.
     pub fp_controls_known: bool,
     /// What this host can do.
@@ -93,10 +127,11 @@ impl State {
             asm: Asm { code },
             cold: Vec::new(),
             flags: None,
-            map: [NONE; 34],
-            held: [NONE; 16],
-            turn: 0,
-            locked: 0,
+            general: Bank::new(&POOL),
+            vectors: Bank::new(&VECTOR_POOL),
+            pending: None,
+            flags_are_unused: false,
+            head: None,
             fp_controls_known: false,
             host: Features::here(),
             alone: None,
@@ -105,39 +140,49 @@ impl State {
 
     /// Nothing is known any more: control comes from elsewhere.
     pub fn forget(&mut self) {
-        self.map = [NONE; 34];
-        self.held = [NONE; 16];
+        self.general.forget();
+        self.vectors.forget();
         self.flags = None;
         self.fp_controls_known = false;
+    }
+
+    /// The interpreter goes on at `op` where `jump` is taken.
+    pub fn leave_at(&mut self, jump: Jump, op: *const Op) {
+        let spill = self.spill();
+        self.cold.push(Cold::Leave(jump, op, spill));
     }
 
     /// Leaves the current instruction, alone, to the interpreter where `jump` is
     /// taken. The host's flags are not known behind it.
     pub fn away_and_back(&mut self, jump: Jump) {
-        if let Some(Cold::Away([_, second @ None], _, Resume { at: None, .. })) =
+        let spill = self.spill();
+        if let Some(Cold::Away([_, second @ None], _, Resume { at: None, .. }, before)) =
             self.cold.last_mut()
+            && *before == spill
         {
             *second = Some(jump);
             return;
         }
         let resume = Resume {
             at: None,
-            held: self.held,
+            held: spill,
         };
         if let Some(op) = self.alone.clone() {
-            self.cold.push(Cold::Away([Some(jump), None], op, resume));
+            self.cold
+                .push(Cold::Away([Some(jump), None], op, resume, spill));
         }
     }
 
     /// Ends the current instruction: what was away comes back here.
     pub fn come_back(&mut self) {
+        let held = self.held();
         for cold in &mut self.cold {
-            if let Cold::Away(_, _, resume) = cold
+            if let Cold::Away(_, _, resume, _) = cold
                 && resume.at.is_none()
             {
                 *resume = Resume {
                     at: Some(self.asm.code.len()),
-                    held: self.held,
+                    held,
                 };
             }
         }
@@ -145,120 +190,16 @@ impl State {
 
     /// Emits the way back of [`State::away_and_back`].
     pub fn resume(&mut self, resume: Resume) {
-        for (host, slot) in (0u8..).zip(resume.held) {
-            if slot != NONE {
-                emit!(self.asm, movq_rm, host, at(RDI, slot_offset(slot)));
-            }
-        }
+        self.load_all(resume.held);
         let jump = self.asm.jump();
         self.asm.aim(jump, resume.at.unwrap_or_default() as i32);
     }
 
     /// Begins the next instruction.
     pub fn next(&mut self) {
-        self.locked = 0;
-    }
-
-    fn pick(&mut self, slot: u8) -> u8 {
-        loop {
-            let host = POOL[self.turn];
-            self.turn = (self.turn + 1) % POOL.len();
-            if self.locked & 1 << host != 0 {
-                continue;
-            }
-            let before = std::mem::replace(&mut self.held[usize::from(host)], slot);
-            if before != NONE {
-                self.map[usize::from(before)] = NONE;
-            }
-            self.map[usize::from(slot)] = host;
-            self.locked |= 1 << host;
-            return host;
-        }
-    }
-
-    /// The host register that has register slot `slot`, for this instruction.
-    pub fn read_slot(&mut self, slot: u8) -> u8 {
-        let host = self.map[usize::from(slot)];
-        if host != NONE {
-            self.locked |= 1 << host;
-            return host;
-        }
-        let host = self.pick(slot);
-        emit!(self.asm, movq_rm, host, at(RDI, slot_offset(slot)));
-        host
-    }
-
-    /// The host register that has `reg`, for this instruction.
-    pub fn read(&mut self, reg: Reg) -> u8 {
-        self.read_slot(reg.number())
-    }
-
-    /// The host register that is to get `rd`, none of those in `not`.
-    /// [`State::done`] stores it.
-    pub fn destination(&mut self, rd: Reg, not: &[u8]) -> u8 {
-        if rd.is_zr() {
-            return RAX;
-        }
-        let slot = rd.number();
-        let host = self.map[usize::from(slot)];
-        if host != NONE && !not.contains(&host) {
-            self.locked |= 1 << host;
-            return host;
-        }
-        if host != NONE {
-            self.held[usize::from(host)] = NONE;
-        }
-        self.pick(slot)
-    }
-
-    /// Stores what `host`, which [`State::destination`] gave, has for `rd`.
-    pub fn done(&mut self, rd: Reg, host: u8) {
-        if !rd.is_zr() {
-            emit!(self.asm, movq_mr, at(RDI, slot_offset(rd.number())), host);
-        }
-    }
-
-    /// Sets `rd` to what a register for one instruction has.
-    pub fn set(&mut self, rd: Reg, from: u8) {
-        if rd.is_zr() {
-            return;
-        }
-        let host = self.destination(rd, &[]);
-        self.asm.copy(host, from);
-        self.done(rd, host);
-    }
-
-    /// Sets the guest's flags to the host's after an instruction with the result
-    /// in `result`; the host's stay. Uses RAX, and `result` may be that.
-    pub fn set_flags(&mut self, kind: Flags, wide: bool, result: u8) {
-        let sign = if wide {
-            result
-        } else {
-            emit!(self.asm, movslq_rm, RAX, result);
-            RAX
-        };
-        emit!(self.asm, movq_mr, at(RDI, regs_field!(nf)), sign);
-        emit!(self.asm, movq_mr, at(RDI, regs_field!(zf)), sign);
-        let (carry, overflow) = (at(RDI, regs_field!(cf)), at(RDI, regs_field!(vf)));
-        match kind {
-            Flags::Logic | Flags::Float => {
-                emit!(self.asm, movq_mi_sxl, carry, 0);
-                emit!(self.asm, movq_mi_sxl, overflow, 0);
-            }
-            Flags::Sub | Flags::Add => {
-                // The other seven bytes are always zero.
-                if kind == Flags::Sub {
-                    emit!(self.asm, setae_m, carry);
-                } else {
-                    emit!(self.asm, setb_m, carry);
-                }
-                emit!(self.asm, movl_oi, RAX, 0u32);
-                let one = at(RDI, offset_of!(Cpu, overflow) as i32);
-                emit!(self.asm, cmovoq_rm, RAX, one);
-                emit!(self.asm, movq_mr, overflow, RAX);
-            }
-        }
-        self.flags = Some(kind);
+        self.general.unlock();
+        self.vectors.unlock();
+        self.flags_are_unused = false;
     }
 
     /// The host condition that holds when `cond` does, which is not "always".
@@ -339,7 +280,7 @@ fn either(holds: bool, cc: Cc) -> Cc {
 }
 
 /// The condition on the host's flags alone, where there is one.
-fn direct(cond: Cond, flags: Flags) -> Option<Cc> {
+pub fn direct(cond: Cond, flags: Flags) -> Option<Cc> {
     if flags == Flags::Float {
         return Some(match cond {
             Cond::Eq => Cc::E,

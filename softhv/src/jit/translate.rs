@@ -3,7 +3,9 @@
 use super::asm::host::RAX;
 use super::asm::{Cc, emit};
 use super::branch::{Branch, Way};
-use super::state::{Cold, State};
+use super::flags;
+use super::looping::{self, Survey};
+use super::state::State;
 use crate::cpu::op::{self, Handler, Op};
 use crate::decode;
 use crate::exec::bind::{self, Context};
@@ -57,6 +59,10 @@ pub struct Translated {
 /// as the code may be executed; there may be no room.
 pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
     let mut state = State::new(way.gap);
+    if let Some(survey) = survey(source, way) {
+        // SAFETY: as below.
+        state.begin_loop(source.words, unsafe { &*source.first }, &survey);
+    }
     let mut aside = Aside::default();
     let mut asides = 0;
     let mut at = source.first;
@@ -73,6 +79,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
                 .first()
                 .map(|word| decode::instruction(*word));
             state.next();
+            state.settle();
             if behind.is_some_and(|behind| state.user_pair(&insn, &behind, at)) {
                 words.next();
                 state.flags = None;
@@ -82,6 +89,8 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
                 continue;
             }
         }
+        state.next();
+        state.flags_are_unused = flags::sets(&insn) && flags::are_overwritten(words.as_slice());
         let done = instruction(&mut state, &mut aside, &insn, op, source.mode, way, place)?;
         match done {
             Done::End => return finish(state, asides, way, place),
@@ -89,6 +98,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
             Done::Not => {
                 asides += 1;
                 let bound = bind::bind(&insn, context(source.mode, op));
+                state.flush();
                 aside.first.get_or_insert(at);
                 if bound.ends {
                     state.leave(aside.first.unwrap_or(at));
@@ -104,9 +114,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
         at = unsafe { at.add(1) };
         // SAFETY: as above.
         let look = unsafe { &*at };
-        if look.pc_offset == op.pc_offset
-            && ptr::fn_addr_eq(look.run, system::stack_moved as Handler)
-        {
+        if looks_at_stack(look, op) {
             if is_aside {
                 aside.copies.push(look.clone());
             } else {
@@ -119,6 +127,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
     // What just continues: the op behind the last.
     // SAFETY: as above.
     let last = unsafe { &*at };
+    state.flush();
     match (source.next, aside.first) {
         (None, Some(first)) => state.leave(first),
         (None, None) => {
@@ -137,8 +146,51 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
     finish(state, asides, way, place)
 }
 
+/// What the loop of `source` uses, if that is one, and everything in it has a template.
+fn survey(source: &Source<'_>, way: Way) -> Option<Survey> {
+    if looping::length(source.words) == 0 {
+        return None;
+    }
+    let mut state = State::new(0);
+    let mut at = source.first;
+    for word in source.words {
+        let insn = decode::instruction(*word);
+        // SAFETY: a block has an op for each of its words, in order.
+        let op = unsafe { &*at };
+        state.next();
+        state.settle();
+        match template(&mut state, &insn, op, source.mode, way) {
+            Done::Inline => {}
+            Done::End => break,
+            Done::Not => return None,
+        }
+        // SAFETY: what does not end a block has an op behind it.
+        at = unsafe { at.add(1) };
+        // SAFETY: as above.
+        let look = unsafe { &*at };
+        if looks_at_stack(look, op) {
+            look_at_stack(&mut state, at);
+            // SAFETY: it does not end a block.
+            at = unsafe { at.add(1) };
+        }
+    }
+    Some(Survey {
+        general: state.general,
+        vectors: state.vectors,
+        uses_float: state.fp_controls_known,
+    })
+}
+
+/// Whether `look`, the op behind `op`, looks at what that did to the stack pointer.
+fn looks_at_stack(look: &Op, op: &Op) -> bool {
+    look.pc_offset == op.pc_offset && ptr::fn_addr_eq(look.run, system::stack_moved as Handler)
+}
+
 fn finish(mut state: State, aside: usize, way: Way, place: &mut Place<'_>) -> Option<Translated> {
     state.finish(way, place)?;
+    if state.general.is_short || state.vectors.is_short {
+        return None;
+    }
     Some(Translated {
         code: state.asm.code,
         aside,
@@ -163,7 +215,9 @@ fn instruction(
     way: Way,
     place: &mut Place<'_>,
 ) -> Option<Done> {
-    state.next();
+    if !state.leaves_flags(insn, op.pc_offset) {
+        state.settle();
+    }
     if aside.first.is_none() {
         return Some(template(state, insn, op, mode, way));
     }
@@ -236,10 +290,11 @@ fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Do
 /// alignment, which blocks are decoded for: `look` finds out whether it matters.
 fn look_at_stack(state: &mut State, look: *const Op) {
     state.next();
+    state.settle();
     state.flags = None;
     let sp = state.read_slot(op::SP);
     const { assert!(op::SP == Reg::SP.number()) };
     emit!(state.asm, testl_mi, sp, 15u32);
     let off = state.asm.jump_if(Cc::Ne);
-    state.cold.push(Cold::Leave(off, look));
+    state.leave_at(off, look);
 }

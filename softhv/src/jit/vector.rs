@@ -1,11 +1,11 @@
-//! AdvSIMD data processing, where the host has the operation at its baseline. All of
-//! it works on the vCPU's registers in memory: a result is stored at once.
+//! AdvSIMD data processing, where the host has the operation at its baseline.
 
-use super::asm::host::{RAX, RCX, RDI};
-use super::asm::{at, emit};
-use super::memory::{XMM0, XMM1, vector_offset};
+use super::asm::emit;
+use super::asm::host::{RAX, RCX};
+use super::memory::{XMM0, XMM1};
 use super::state::State;
 use crate::insn::{Arrangement, Insn, Reg, VReg, VecBinary, VecImm, VecShift, VecUnary, Width};
+use cranelift_assembler_x64::Amode;
 
 /// One instruction by the size of lanes: `by_size!(asm, size, [paddb_a, …], …)`.
 macro_rules! by_size {
@@ -63,9 +63,6 @@ impl State {
 
     /// Moves of elements, which are memory of the vCPU.
     fn elements(&mut self, insn: &Insn) -> bool {
-        let element = |reg: VReg, size: u32, index: u8| {
-            at(RDI, vector_offset(reg) + (i32::from(index) << size))
-        };
         match *insn {
             Insn::VecToGeneral {
                 element: kind,
@@ -75,7 +72,7 @@ impl State {
                 rn,
                 index,
             } => {
-                let from = element(rn, kind.size(), index);
+                let from = self.element(rn, kind.size(), index);
                 match (signed, width, kind.size()) {
                     (false, _, 0) => emit!(self.asm, movzbl_rm, RAX, from),
                     (false, _, 1) => emit!(self.asm, movzwl_rm, RAX, from),
@@ -97,7 +94,7 @@ impl State {
                 rn,
             } => {
                 let n = self.read(rn);
-                let to = element(rd, kind.size(), index);
+                let to = self.element(rd, kind.size(), index);
                 by_size!(
                     self.asm,
                     kind.size(),
@@ -105,6 +102,7 @@ impl State {
                     to,
                     n
                 );
+                self.v_changed(rd);
             }
             Insn::VecInsert {
                 element: kind,
@@ -114,7 +112,7 @@ impl State {
                 from,
             } => {
                 let size = kind.size();
-                let (from, to) = (element(rn, size, from), element(rd, size, index));
+                let (from, to) = (self.element(rn, size, from), self.element(rd, size, index));
                 by_size!(
                     self.asm,
                     size,
@@ -129,6 +127,7 @@ impl State {
                     to,
                     RAX
                 );
+                self.v_changed(rd);
             }
             Insn::VecDup {
                 arrangement,
@@ -137,7 +136,7 @@ impl State {
                 index,
             } => {
                 let size = arrangement.size();
-                let from = element(rn, size, index);
+                let from = self.element(rn, size, index);
                 by_size!(
                     self.asm,
                     size,
@@ -155,6 +154,11 @@ impl State {
             _ => return false,
         }
         true
+    }
+
+    /// Where an element is in memory.
+    fn element(&mut self, reg: VReg, size: u32, index: u8) -> Amode<u8> {
+        self.v_memory(reg, i32::from(index) << size)
     }
 
     fn duplicate(&mut self, arrangement: Arrangement, rd: VReg, rn: Reg) {
@@ -187,23 +191,21 @@ impl State {
 
     /// `rd` = what RAX has, twice if `full`.
     fn put_general(&mut self, rd: VReg, full: bool) {
-        let to = vector_offset(rd);
-        emit!(self.asm, movq_mr, at(RDI, to), RAX);
+        let to = self.v_set(rd);
+        emit!(self.asm, movq_a, to, RAX);
         if full {
-            emit!(self.asm, movq_mr, at(RDI, to + 8), RAX);
-        } else {
-            emit!(self.asm, movq_mi_sxl, at(RDI, to + 8), 0);
+            emit!(self.asm, punpcklqdq_a, to, to);
         }
     }
 
     /// `rd` = XMM0, or its lower half if not `full`.
     fn put_vector(&mut self, rd: VReg, full: bool) {
-        if !full {
-            // Clears the upper half.
-            emit!(self.asm, movq_b, RAX, XMM0);
-            return self.put_general(rd, false);
+        let to = self.v_set(rd);
+        if full {
+            emit!(self.asm, movaps_a, to, XMM0);
+        } else {
+            self.asm.low_half(to, XMM0);
         }
-        emit!(self.asm, movups_b, at(RDI, vector_offset(rd)), XMM0);
     }
 
     fn vec_imm(&mut self, op: VecImm, full: bool, rd: VReg, bits: u64) {
@@ -211,30 +213,20 @@ impl State {
         if op == VecImm::Move {
             return self.put_general(rd, full);
         }
-        let low = at(RDI, vector_offset(rd));
-        let high = at(RDI, vector_offset(rd) + 8);
+        let d = self.v_read(rd);
+        emit!(self.asm, movq_a, XMM0, RAX);
+        emit!(self.asm, punpcklqdq_a, XMM0, XMM0);
         if op == VecImm::Or {
-            emit!(self.asm, orq_mr, low, RAX);
+            emit!(self.asm, por_a, XMM0, d);
         } else {
-            emit!(self.asm, andq_mr, low, RAX);
+            emit!(self.asm, pand_a, XMM0, d);
         }
-        match (full, op) {
-            (false, _) => emit!(self.asm, movq_mi_sxl, high, 0),
-            (true, VecImm::Or) => emit!(self.asm, orq_mr, high, RAX),
-            (true, _) => emit!(self.asm, andq_mr, high, RAX),
-        }
+        self.put_vector(rd, full);
     }
 
     /// XMM0 = the result; false if there is no such operation.
     fn vec_binary(&mut self, op: VecBinary, kind: Arrangement, [rd, rn, rm]: [VReg; 3]) -> bool {
-        let [d, n, m] = [rd, rn, rm].map(|reg| at(RDI, vector_offset(reg)));
         let size = kind.size();
-        // What begins with another register than Rn.
-        let first = match op {
-            VecBinary::Bic | VecBinary::Cmhi => m,
-            VecBinary::Bsl => m,
-            _ => n,
-        };
         match (op, size) {
             (VecBinary::And | VecBinary::Orr | VecBinary::Eor | VecBinary::Bic, _)
             | (VecBinary::Bsl | VecBinary::Bit, _)
@@ -244,7 +236,17 @@ impl State {
             | (VecBinary::Smax | VecBinary::Smin | VecBinary::Mul, 1) => {}
             _ => return false,
         }
-        emit!(self.asm, movups_a, XMM0, first);
+        let [n, m] = [rn, rm].map(|reg| self.v_read(reg));
+        let d = match op {
+            VecBinary::Bsl | VecBinary::Bit => self.v_read(rd),
+            _ => n,
+        };
+        // What begins with another register than Rn.
+        let first = match op {
+            VecBinary::Bic | VecBinary::Cmhi | VecBinary::Bsl => m,
+            _ => n,
+        };
+        emit!(self.asm, movaps_a, XMM0, first);
         let asm = &mut self.asm;
         match op {
             VecBinary::And => emit!(*asm, pand_a, XMM0, m),
@@ -253,14 +255,14 @@ impl State {
             VecBinary::Bic => emit!(*asm, pandn_a, XMM0, n),
             VecBinary::Bsl => {
                 // m, turned over to n where d has ones.
-                emit!(*asm, movups_a, XMM1, n);
+                emit!(*asm, movaps_a, XMM1, n);
                 emit!(*asm, pxor_a, XMM1, XMM0);
                 emit!(*asm, pand_a, XMM1, d);
                 emit!(*asm, pxor_a, XMM0, XMM1);
             }
             VecBinary::Bit => {
                 // d, turned over to n where m has ones.
-                emit!(*asm, movups_a, XMM1, d);
+                emit!(*asm, movaps_a, XMM1, d);
                 emit!(*asm, pxor_a, XMM0, XMM1);
                 emit!(*asm, pand_a, XMM0, m);
                 emit!(*asm, pxor_a, XMM0, XMM1);
@@ -303,7 +305,12 @@ impl State {
 
     /// XMM0 = the result; false if there is no such operation.
     fn vec_unary(&mut self, op: VecUnary, size: u32, rn: VReg) -> bool {
-        let n = at(RDI, vector_offset(rn));
+        match (op, size) {
+            (VecUnary::Not | VecUnary::Neg, _) => {}
+            (VecUnary::CmeqZero | VecUnary::CmltZero, 0..3) => {}
+            _ => return false,
+        }
+        let n = self.v_read(rn);
         let asm = &mut self.asm;
         match (op, size) {
             (VecUnary::Not, _) => {
@@ -326,11 +333,10 @@ impl State {
                     _ => emit!(*asm, pcmpgtd_a, XMM0, n),
                 }
             }
-            (VecUnary::Neg, _) => {
+            _ => {
                 emit!(*asm, pxor_a, XMM0, XMM0);
                 by_size!(*asm, size, [psubb_a, psubw_a, psubd_a, psubq_a], XMM0, n);
             }
-            _ => return false,
         }
         true
     }
@@ -343,12 +349,18 @@ impl State {
         rn: VReg,
         amount: u8,
     ) -> bool {
-        let n = at(RDI, vector_offset(rn));
         let size = kind.size();
+        match (op, size) {
+            (VecShift::Ushr | VecShift::Shl, 1..) | (VecShift::Sshr, 1 | 2) => {}
+            (VecShift::Shrn, 0) if !kind.is_full() => {}
+            (VecShift::Ushll, 0..3) => {}
+            _ => return false,
+        }
+        let n = self.v_read(rn);
         let asm = &mut self.asm;
+        emit!(*asm, movaps_a, XMM0, n);
         match (op, size) {
             (VecShift::Ushr | VecShift::Shl, 1..) | (VecShift::Sshr, 1 | 2) => {
-                emit!(*asm, movups_a, XMM0, n);
                 match (op, size) {
                     (VecShift::Ushr, 1) => emit!(*asm, psrlw_b, XMM0, amount),
                     (VecShift::Ushr, 2) => emit!(*asm, psrld_b, XMM0, amount),
@@ -362,8 +374,7 @@ impl State {
                 self.put_vector(rd, kind.is_full());
             }
             // To the lower half only.
-            (VecShift::Shrn, 0) if !kind.is_full() => {
-                emit!(*asm, movups_a, XMM0, n);
+            (VecShift::Shrn, _) => {
                 emit!(*asm, psrlw_b, XMM0, amount);
                 emit!(*asm, pcmpeqb_a, XMM1, XMM1);
                 emit!(*asm, psrlw_b, XMM1, 8u8);
@@ -371,9 +382,10 @@ impl State {
                 emit!(*asm, packuswb_a, XMM0, XMM0);
                 self.put_vector(rd, false);
             }
-            (VecShift::Ushll, 0..3) => {
-                let from = vector_offset(rn) + if kind.is_full() { 8 } else { 0 };
-                emit!(*asm, movq_a, XMM0, at(RDI, from));
+            _ => {
+                if kind.is_full() {
+                    emit!(*asm, punpckhqdq_a, XMM0, XMM0);
+                }
                 emit!(*asm, pxor_a, XMM1, XMM1);
                 match size {
                     0 => {
@@ -391,7 +403,6 @@ impl State {
                 }
                 self.put_vector(rd, true);
             }
-            _ => return false,
         }
         true
     }

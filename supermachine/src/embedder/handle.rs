@@ -78,6 +78,9 @@ struct Ended {
 pub struct VmStatus {
     /// VM exits since the start.
     pub exits: u64,
+    /// For how long its vCPUs, all together, had run the guest's code when each last
+    /// exited. Waiting for interrupts is not part of it.
+    pub guest: Duration,
     /// End of the guest's console, at most 64 KiB.
     pub console: String,
     /// Bytes of its memory that the guest gave up to its balloon.
@@ -392,11 +395,13 @@ impl Worker {
         match self.receive(deadline) {
             Ok(FromWorker::Status {
                 exits,
+                guest_ns,
                 console,
                 ballooned_bytes,
                 added_bytes,
             }) => Ok(VmStatus {
                 exits,
+                guest: Duration::from_nanos(guest_ns),
                 console,
                 ballooned_bytes,
                 added_bytes,

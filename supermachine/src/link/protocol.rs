@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -399,6 +399,8 @@ pub enum FromWorker {
     Status {
         /// VM exits so far.
         exits: u64,
+        /// What its vCPUs had run of the guest by their last exits, in nanoseconds.
+        guest_ns: u64,
         /// End of the guest's console.
         console: String,
         /// Bytes the guest's balloon holds.

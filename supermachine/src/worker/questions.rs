@@ -100,6 +100,7 @@ impl Served {
         let stats = VmStats {
             uptime: machine.uptime(),
             cpu: processor_time(),
+            guest: machine.guest_time_now(),
             is_paused: self.still.is_some(),
             vcpus: u32::try_from(machine.exits().len()).unwrap_or(u32::MAX),
             memory: MemoryStats {

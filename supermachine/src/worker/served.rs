@@ -400,6 +400,7 @@ impl Served {
         let balance = machine.memory_balance();
         Ok(FromWorker::Status {
             exits: machine.total_exits(),
+            guest_ns: u64::try_from(machine.guest_time().as_nanos()).unwrap_or(u64::MAX),
             console: machine.console().text(),
             ballooned_bytes: balance.ballooned_bytes,
             added_bytes: balance.added_bytes,

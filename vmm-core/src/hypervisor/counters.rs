@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Reasons the counters tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +37,12 @@ impl ExitCount {
     ];
 }
 
-/// How often an engine stopped running the guest. Clones share the counts;
-/// reading them never disturbs a vCPU.
+/// How often an engine stopped running the guest, and for how long it ran it. Clones
+/// share the counts; reading them never disturbs a vCPU.
 #[derive(Clone, Debug, Default)]
 pub struct ExitCounters {
     counts: Arc<[AtomicU64; ExitCount::ALL.len()]>,
+    guest_nanos: Arc<AtomicU64>,
 }
 
 impl ExitCounters {
@@ -48,15 +50,29 @@ impl ExitCounters {
     pub fn add(&self, kind: ExitCount) {
         // One thread writes each vCPU's counters: no need for an atomic add.
         let slot = &self.counts[kind as usize];
+        // Who sees the exit sees the time until then.
         slot.store(
             slot.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
+            Ordering::Release,
         );
+    }
+
+    /// Says for how long in all the vCPU has executed guest code, at an exit; for the
+    /// engine, on the vCPU's thread alone.
+    pub fn ran(&self, in_all: Duration) {
+        let nanos = u64::try_from(in_all.as_nanos()).unwrap_or(u64::MAX);
+        self.guest_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// For how long the vCPU had executed guest code when it last exited. Waiting for
+    /// interrupts is not part of it, wherever that is done.
+    pub fn guest_time(&self) -> Duration {
+        Duration::from_nanos(self.guest_nanos.load(Ordering::Relaxed))
     }
 
     /// Exits of one kind.
     pub fn get(&self, kind: ExitCount) -> u64 {
-        self.counts[kind as usize].load(Ordering::Relaxed)
+        self.counts[kind as usize].load(Ordering::Acquire)
     }
 
     /// Exits of every kind.

@@ -139,6 +139,18 @@ impl Control {
             .collect()
     }
 
+    /// Kicks the vCPUs that run, and gives the counters of each and its exits until
+    /// then.
+    pub(super) fn kick(&self) -> Vec<(ExitCounters, u64)> {
+        let state = self.lock();
+        let running = state.cpus.iter().filter(|c| c.place == Place::Running);
+        // Before the kick, of which the exit is to be seen.
+        let before = running.map(|cpu| (cpu.exits.clone(), cpu.exits.total()));
+        let before = before.collect();
+        kick_running(&state);
+        before
+    }
+
     /// Whether a vCPU must ask [`Control::next`] before it runs again.
     pub(super) fn wants_attention(&self) -> bool {
         self.attention.load(Ordering::Acquire)

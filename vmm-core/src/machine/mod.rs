@@ -65,6 +65,10 @@ pub(crate) static ONE_MACHINE: Mutex<()> = Mutex::new(());
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last console output may take to reach a slow listener.
 const CONSOLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long vCPUs may take to stop for a moment, so that their time is counted, and
+/// how often they are looked at.
+const GUEST_TIME_PATIENCE: Duration = Duration::from_millis(20);
+const GUEST_TIME_PAUSE: Duration = Duration::from_micros(50);
 /// How often a machine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(1);
 
@@ -165,6 +169,26 @@ impl RunningMachine {
     /// The same of every kind, over all vCPUs.
     pub fn total_exits(&self) -> u64 {
         self.exits().iter().map(ExitCounters::total).sum()
+    }
+
+    /// For how long its vCPUs, all together, had executed guest code when each last
+    /// stopped for the machine. Waiting for interrupts is not part of it.
+    pub fn guest_time(&self) -> Duration {
+        self.exits().iter().map(ExitCounters::guest_time).sum()
+    }
+
+    /// The same up to now: has the vCPUs that run stop for a moment. One that does
+    /// not in time is counted up to where it last did.
+    pub fn guest_time_now(&self) -> Duration {
+        let begun = Instant::now();
+        let mut kicked = self.control.kick();
+        loop {
+            kicked.retain(|(exits, before)| exits.total() == *before);
+            if kicked.is_empty() || begun.elapsed() >= GUEST_TIME_PATIENCE {
+                return self.guest_time();
+            }
+            std::thread::sleep(GUEST_TIME_PAUSE);
+        }
     }
 
     /// How often things happened at each virtio device; none of a machine that was

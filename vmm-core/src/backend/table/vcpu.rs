@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use hvf::sys::{ExitReason, GicRedistributorReg, Reg, SysReg, VcpuExit};
 use hvf::{ExceptionClass, VcpuKick};
@@ -268,6 +269,15 @@ fn show_features(vcpu: &mut hvf::Vcpu) {
     }
 }
 
+/// How long so many ticks of such a counter are.
+fn time_of(ticks: u64, hz: u64) -> Duration {
+    const NANOS: u64 = 1_000_000_000;
+    let hz = hz.max(1);
+    let rest = u128::from(ticks % hz) * u128::from(NANOS) / u128::from(hz);
+    // Less than a second.
+    Duration::from_secs(ticks / hz) + Duration::from_nanos(u64::try_from(rest).unwrap_or(NANOS))
+}
+
 impl Vcpu for TableVcpu {
     type Kick = TableKick;
 
@@ -295,6 +305,8 @@ impl Vcpu for TableVcpu {
         self.used = true;
         loop {
             let exit = self.vcpu.run()?;
+            let hz = self.shared.vm.api().counter_hz;
+            self.counters.ran(time_of(self.vcpu.exec_time()?, hz));
             if let Some(exit) = self.interpret(&exit)? {
                 return Ok(exit);
             }
