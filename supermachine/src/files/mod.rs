@@ -389,13 +389,16 @@ fn feed(
     }
 }
 
+/// How a command ended, and what came of writing its input.
+type Conversation<T> = (Result<ExecStatus, Error>, Result<T, Error>);
+
 /// Starts a command, and reads what it writes while `write` writes its input.
 fn converse<T: Send>(
     on: &dyn Opens,
     command: &Command,
     sinks: &mut impl Sinks,
     write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<bool, Error>) -> Result<T, Error> + Send,
-) -> Result<(Result<ExecStatus, Error>, Result<T, Error>), Error> {
+) -> Result<Conversation<T>, Error> {
     let channel = command.start(on, true)?;
     std::thread::scope(|scope| {
         let feed = || {

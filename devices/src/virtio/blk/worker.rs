@@ -410,8 +410,6 @@ impl<M: DeviceMemory> Drop for Workers<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::testing::guest_ram;
     use crate::virtio::Interrupt;
