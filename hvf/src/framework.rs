@@ -170,6 +170,54 @@ fn kernel_can_virtualise() -> bool {
     result == 0 && value == 1
 }
 
+/// Model, processor and system of this Mac, in a line.
+pub fn host_description() -> String {
+    [
+        c"hw.model",
+        c"machdep.cpu.brand_string",
+        c"kern.osproductversion",
+        c"kern.osversion",
+    ]
+    .map(system_text)
+    .join(", ")
+}
+
+fn system_text(name: &CStr) -> String {
+    let mut text = [0_u8; 256];
+    let mut size = text.len();
+    // SAFETY: name is a C string; text and size describe a buffer.
+    let result = unsafe {
+        libc::sysctlbyname(
+            name.as_ptr(),
+            text.as_mut_ptr().cast(),
+            &raw mut size,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    let known = if result == 0 { text.as_slice() } else { b"?" };
+    let end = known.iter().position(|byte| *byte == 0);
+    String::from_utf8_lossy(&known[..end.unwrap_or(known.len())]).into_owned()
+}
+
+/// Chooses 4 KiB as the unit of a machine's mappings, where macOS has a call for that;
+/// only the framework's own table has such machines.
+pub(crate) fn set_small_granule(api: &Api, config: VmConfig) -> Option<Result<(), HvfError>> {
+    /// `HV_IPA_GRANULE_4KB`.
+    const SMALL: u32 = 0;
+    if api.id != crate::EngineId::Framework {
+        return None;
+    }
+    let address = symbol(c"hv_vm_config_set_ipa_granule")?;
+    // SAFETY: this symbol has this signature in the headers of macOS 26.
+    let set = unsafe {
+        std::mem::transmute::<*mut c_void, unsafe extern "C" fn(VmConfig, u32) -> Return>(address)
+    };
+    // SAFETY: the caller's configuration is live.
+    let chosen = unsafe { set(config, SMALL) };
+    Some(crate::error::check("vm_config_set_ipa_granule", chosen))
+}
+
 fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the framework is loaded (it is linked), the name is a C string.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };

@@ -16,6 +16,7 @@ mod framework;
 mod framework;
 mod gic;
 mod owner;
+pub mod probe;
 pub mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -25,7 +26,7 @@ mod vm;
 pub use engine_id::EngineId;
 pub use error::HvfError;
 pub use exception::ExceptionClass;
-pub use framework::system_api;
+pub use framework::{host_description, system_api};
 pub use gic::{Gic, GicAddresses, GicGeometry};
 pub use vcpu::{Vcpu, VcpuKick};
 pub use vm::{Capabilities, Vm, feature_reg};

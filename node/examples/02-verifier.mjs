@@ -4,7 +4,7 @@ import { Image } from '@supermachine/core'
 const image = await Image.build({ ref: process.env.TEST_IMAGE ?? 'alpine:latest' })
 const pool = await image.pool({ min: 0, max: 2, restoreOnRelease: true })
 
-async function run(source) {
+async function run(/** @type {string} */ source) {
   const vm = await pool.acquire()
   try {
     const out = await vm.exec({

@@ -10,7 +10,7 @@ const image = await Image.build({
 })
 const pool = await image.pool({ min: 1, max: 2, acquireTimeoutMs: 30_000 })
 
-async function task(code, signal) {
+async function task(/** @type {string} */ code, /** @type {AbortSignal} */ signal) {
   const vm = await pool.acquire({ signal })
   try {
     return await vm.exec({ argv: ['sh', '-c', code], signal })

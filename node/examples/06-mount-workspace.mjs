@@ -6,6 +6,7 @@ import { Image } from '@supermachine/core'
 
 const workspace = fs.mkdtempSync(path.join(os.tmpdir(), 'workspace-'))
 fs.writeFileSync(path.join(workspace, 'question'), 'what is 6 times 7?')
+/** @type {import('@supermachine/core').MountSpec[]} */
 const mounts = [{ hostPath: workspace, guestTag: 'workspace', symlinks: 'opaque', at: '/work' }]
 const image = await Image.build({ ref: process.env.TEST_IMAGE ?? 'alpine:latest', mounts })
 const vm = await image.start({ mounts })

@@ -4,7 +4,8 @@
 //! `node/index.d.ts` anew from the sources, and the step `node` of the tests does
 //! the first and checks the second, then runs `node/test` and the examples.
 
-use crate::packages::{self, NODE};
+use crate::packages::{self, IMAGE_TOOLS, NODE};
+use crate::registry::Registry;
 use crate::{guest_image, process, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -16,6 +17,17 @@ use std::process::Command;
 const PACKAGE: &str = "supermachine-node";
 /// Where the TypeScript compiler and its types of Node come from.
 const TYPESCRIPT: [&str; 2] = ["typescript@5", "@types/node@20"];
+
+/// Runtimes beside Node, from npm, and how each runs the tests.
+const RUNTIMES: [(&str, &str, &[&str]); 2] = [
+    // Its own limit of 5 seconds for a test is for hosts that do nothing else.
+    ("bun", "1.4.4", &["test", "--timeout=600000", "./test"]),
+    (
+        "deno",
+        "2.9.6",
+        &["test", "--allow-all", "--no-check", "test"],
+    ),
+];
 
 pub fn run(arguments: &[String]) -> Result<()> {
     match arguments {
@@ -134,6 +146,7 @@ pub fn test() -> Result<()> {
     if !process::exists("node") {
         packages::ensure(&[&NODE])?;
     }
+    packages::ensure(&[&IMAGE_TOOLS])?;
     let native = build()?;
     let there = std::fs::read_to_string(declarations_path())?;
     ensure!(
@@ -160,19 +173,96 @@ pub fn test() -> Result<()> {
     let worker = workspace::target_dir()?.join("release/supermachine-worker");
     let flag = Path::new("--test");
     process::shown(node(&[flag, Path::new("test")]).env("SUPERMACHINE_WORKER", &worker))?;
+    others(|program, arguments| {
+        let mut command = node(&[]);
+        let mut other = Command::new(program);
+        other.args(arguments).current_dir(directory());
+        for (name, value) in command.env("SUPERMACHINE_WORKER", &worker).get_envs() {
+            if let Some(value) = value {
+                other.env(name, value);
+            }
+        }
+        other.env("DENO_DIR", scratch.join("deno"));
+        process::shown(&mut other)
+    })?;
+    let run = |example: &Path, image: &str| {
+        let mut node = node(&[example]);
+        node.env("SUPERMACHINE_WORKER", &worker)
+            .envs(IN_BUSYBOX)
+            .env("TEST_IMAGE", image);
+        process::output(&mut node)
+    };
+    let examples = examples()?;
+    for example in &examples {
+        let name = example.file_name().unwrap_or_default().to_string_lossy();
+        let says = SAYS.iter().find(|(known, _)| *known == name);
+        let (_, says) = says.with_context(|| format!("no one knows what {name} says"))?;
+        let said = run(example, &image)?;
+        ensure!(said.contains(says), "{name} does not say {says:?}:\n{said}");
+    }
+    // The first once more, as a stranger would: from a registry.
+    let registry = Registry::start(&scratch)?;
+    let pushed = registry.push(&image, "some/busybox:v1")?;
+    let said = run(&examples[0], &pushed)?;
+    ensure!(said.contains(SAYS[0].1), "from a registry: {said}");
+    drop(registry);
+    std::fs::remove_dir_all(&scratch).context("cannot tidy up")
+}
+
+/// Runs the same tests under the other runtimes, where npm can fetch them.
+fn others(run: impl Fn(&Path, &[&str]) -> Result<()>) -> Result<()> {
+    for (name, version, arguments) in RUNTIMES {
+        match packages::from_npm(name, version) {
+            Ok(package) => {
+                let program = package.with_file_name(".bin").join(name);
+                run(&program, arguments).with_context(|| format!("tests under {name}"))?;
+            }
+            Err(error) => eprintln!("tests not run under {name}: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+/// What each example says when it has worked.
+const SAYS: [(&str, &str); 8] = [
+    ("01-hello.mjs", "0 hello from the VM"),
+    ("02-verifier.mjs", "{ ok: true, stdout: '42\\n' }"),
+    ("03-agent.mjs", "prepared"),
+    ("04-service.mjs", "200 served"),
+    ("05-extra-files.mjs", "answer = 42"),
+    ("06-mount-workspace.mjs", "what is 6 times 7? 42"),
+    (
+        "07-npm-workspace-fast.mjs",
+        "module.exports = 'hello again'",
+    ),
+    ("08-streams.mjs", "exit code 7"),
+];
+
+/// What stands for the images of the pages in an image with busybox alone: a server, and
+/// what npm and node do for example 07.
+const IN_BUSYBOX: [(&str, &str); 3] = [
+    (
+        "TEST_SERVICE",
+        "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www",
+    ),
+    (
+        "TEST_INSTALL",
+        "ln -s ../packages/greeter node_modules/greeter",
+    ),
+    ("TEST_RUN", "cat node_modules/greeter/index.js"),
+];
+
+/// The programs of the pages, in order.
+fn examples() -> Result<Vec<PathBuf>> {
     let mut examples: Vec<PathBuf> = std::fs::read_dir(directory().join("examples"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     examples.sort();
-    for example in examples {
-        let said = process::output(node(&[&example]).env("SUPERMACHINE_WORKER", &worker))?;
-        ensure!(!said.is_empty(), "{} says nothing", example.display());
-    }
-    std::fs::remove_dir_all(&scratch).context("cannot tidy up")
+    Ok(examples)
 }
 
-/// That the declarations are TypeScript, and say what the examples and tests of
-/// types need. Skipped, with a word, where npm cannot fetch the compiler.
+/// That the declarations are TypeScript, and that every example and the tests of types are
+/// right by them. Skipped, with a word, where npm cannot fetch the compiler.
 fn types() -> Result<()> {
     let tools = workspace::target_dir()?.join("node-tools");
     let compiler = tools.join("node_modules/typescript/bin/tsc");
@@ -207,7 +297,9 @@ fn types() -> Result<()> {
             ])
             .arg(tools.join("node_modules/@types"))
             .args(["--types", "node"])
+            .args(["--allowJs", "--checkJs"])
             .arg(directory().join("test/types.mts"))
+            .args(examples()?)
             .current_dir(directory()),
     )
 }
