@@ -101,6 +101,11 @@ export interface BuildOptions {
   /** Capture the machine when its workload listens on that port. */
   listenerRequired?: boolean
   /**
+   * What may be reached while it is baked. Its machines have a network interface only if
+   * this is said, if only as `{}`; what they reach is said in `start` and `pool`.
+   */
+  network?: NetworkOptions
+  /**
    * Files of the host that become part of the image. What is in them is part of the
    * snapshot's key: another content, another bake.
    */
@@ -305,12 +310,39 @@ export interface MountSpec {
 export interface NetworkOptions {
   /** Everything public but what is denied; only what is allowed by default. */
   allowAll?: boolean
+  /** Rules, of which the first that fits decides, before `deny` and `allow`. */
+  rules?: Array<NetworkRule>
   /** Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`). */
   allow?: Array<string>
   /** The same of what may not be reached, which counts first. */
   deny?: Array<string>
   /** TCP ports of the host's loopback interface, at `host.supermachine.internal`. */
   hostPorts?: Array<number>
+  /** UDP ports of it. */
+  hostUdpPorts?: Array<number>
+  /** Most bytes a second that the guest gets. */
+  rateIn?: number
+  /** Most bytes a second that others get from it. */
+  rateOut?: number
+  /**
+   * Bytes beyond a rate that pass at once after a silence; a tenth of a second's by
+   * default.
+   */
+  burst?: number
+  /** Most connections at a time; 10,000 by default. */
+  maxFlows?: number
+}
+
+/** A rule of what may be reached: it says either `allow` or `deny`. */
+export interface NetworkRule {
+  /** A host, a network, or `any`, that may be reached. */
+  allow?: string
+  /** The same of what may not. */
+  deny?: string
+  /** A port, or a range like `8000-8080`; all by default. */
+  ports?: string
+  /** All by default. */
+  protocol?: 'tcp' | 'udp' | 'icmp'
 }
 
 /** Machines of one image, ready to be used. */
@@ -350,6 +382,8 @@ export interface PoolOptions {
   restoreTimeoutMs?: number
   /** What the guests may reach; nothing by default. */
   network?: NetworkOptions
+  /** Secrets that the guests use and never have. */
+  secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
 }
@@ -368,6 +402,24 @@ export interface PoolStats {
   min: number
   /** Machines at most. */
   max: number
+}
+
+/**
+ * A secret that the guest never has: its commands find a placeholder in the variable of
+ * that name, which becomes the value in headers of requests by HTTPS to the secret's
+ * hosts. It needs a network that reaches these.
+ */
+export interface Secret {
+  /** The variable in which programs look for it. */
+  name: string
+  /** What it is: 8 to 8,192 printable ASCII characters. */
+  value: string
+  /** Hosts that get it: `api.example.com`, or `api.example.com:8443`. */
+  hosts: Array<string>
+  /** Headers that it is put into; any by default. */
+  headers?: Array<string>
+  /** Certificates in PEM format by which its hosts are known; the system's by default. */
+  authorities?: string
 }
 
 /** A file that is written before a command starts. */
@@ -392,6 +444,8 @@ export interface StartOptions {
   hostname?: string
   /** What the guest may reach; nothing by default. */
   network?: NetworkOptions
+  /** Secrets that the guest uses and never has. */
+  secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
   /** Volumes, as many as the image was baked with. */

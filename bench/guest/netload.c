@@ -5,10 +5,12 @@
  *   crr    connects, asks, hears and closes, COUNT times
  *   rr     sends a byte and waits for one, COUNT times
  *   idle   opens COUNT connections, says so, and keeps them
+ *   ping   sends an echo request and waits for the answer, COUNT times
  * Prints how many nanoseconds it took.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +68,22 @@ static void round_trip(int stream)
         fail("read");
 }
 
+/* A program's own socket for echo requests: the kernel numbers them. */
+static void echo(int socket, int number)
+{
+    struct icmphdr request = { .type = ICMP_ECHO };
+    struct timeval most = { .tv_sec = 10 };
+    char answer[256];
+    request.un.echo.sequence = htons(number);
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+    if (send(socket, &request, sizeof request, 0) != sizeof request)
+        fail("send");
+    do {
+        if (recv(socket, answer, sizeof answer, 0) < (ssize_t)sizeof request)
+            fail("recv");
+    } while (memcmp(answer + 6, &request.un.echo.sequence, 2) != 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 5)
@@ -107,6 +125,14 @@ int main(int argc, char **argv)
         begun = now();
         for (long long n = 0; n < count; n++)
             round_trip(stream);
+    } else if (strcmp(argv[1], "ping") == 0) {
+        int pings = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+        if (pings < 0 || connect(pings, (struct sockaddr *)&there, sizeof there) != 0)
+            fail("ping");
+        echo(pings, 0);
+        begun = now();
+        for (long long n = 1; n <= count; n++)
+            echo(pings, n);
     } else if (strcmp(argv[1], "idle") == 0) {
         struct rlimit most = { 65536, 65536 };
         setrlimit(RLIMIT_NOFILE, &most);

@@ -39,6 +39,8 @@ pub struct Places<'a> {
     pub small: &'a Path,
     /// Layout of an image with what `compute` runs.
     pub large: &'a Path,
+    /// Layout of an image with nginx.
+    pub nginx: &'a Path,
     /// The registry's program.
     pub registry: Option<&'a Path>,
 }
@@ -62,6 +64,7 @@ pub struct Context {
     pub dir: PathBuf,
     small_layout: PathBuf,
     large: PathBuf,
+    nginx: PathBuf,
     registry: Option<PathBuf>,
     assets: AssetPaths,
 }
@@ -89,6 +92,7 @@ impl Context {
             dir: places.dir.to_owned(),
             small_layout: places.small.to_owned(),
             large: places.large.to_owned(),
+            nginx: places.nginx.to_owned(),
             registry: places.registry.map(Path::to_owned),
             assets,
         })
@@ -113,6 +117,11 @@ impl Context {
     /// The image with what `compute` runs.
     pub fn large(&self) -> Result<Image> {
         load(&self.large)
+    }
+
+    /// The image with nginx.
+    pub fn nginx(&self) -> Result<Image> {
+        load(&self.nginx)
     }
 
     /// Whether a part of a bench is to run.

@@ -21,6 +21,7 @@ mod layers;
 mod metric;
 mod net;
 mod pairs;
+mod passt;
 mod podman;
 mod process;
 mod qemu;
@@ -78,6 +79,7 @@ usage: bench [OPTIONS] [NAME…]
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
+  --nginx DIR    OCI layout of an image with nginx, for net
   --registry X   the program of Debian's docker-registry, for pull and hit
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
@@ -93,6 +95,7 @@ struct Arguments {
     dir: PathBuf,
     small: PathBuf,
     large: PathBuf,
+    nginx: PathBuf,
     registry: Option<PathBuf>,
     assets: Option<PathBuf>,
     at: String,
@@ -106,6 +109,7 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
         dir: "target/bench".into(),
         small: "target/demo/busybox".into(),
         large: "target/guest-images/bench".into(),
+        nginx: "target/guest-images/nginx".into(),
         ..Arguments::default()
     };
     let mut words = words.into_iter();
@@ -120,6 +124,7 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             "--dir" => arguments.dir = value()?.into(),
             "--small" => arguments.small = value()?.into(),
             "--large" => arguments.large = value()?.into(),
+            "--nginx" => arguments.nginx = value()?.into(),
             "--registry" => arguments.registry = Some(value()?.into()),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
@@ -159,6 +164,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         assets: arguments.assets.as_deref(),
         small: &arguments.small,
         large: &arguments.large,
+        nginx: &arguments.nginx,
         registry: arguments.registry.as_deref(),
     })?;
     context.rounds = arguments.rounds;

@@ -1,17 +1,17 @@
 //! `net`: what a guest's network carries to and from the host, beside QEMU with passt
 //! and with its user network, which is the library that slirp4netns is.
 
+mod inbound;
+
 use crate::context::{Context, SMALL};
 use crate::metric::{Bound, Metric, Samples};
+use crate::passt::Passt;
 use crate::process::{children, private_kib};
 use crate::qemu::Session;
 use anyhow::{Context as _, Result, bail};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 use supermachine::{NetworkPolicy, Vm};
 
 const BENCH: &str = "net";
@@ -22,13 +22,12 @@ const PEER_HOST: &str = "10.0.2.2";
 const PEER_SET_UP: &str = "/bench/busybox ip link set lo up; \
                            /bench/busybox ip link set eth0 up; \
                            /bench/busybox ip addr add 10.0.2.15/24 dev eth0; \
-                           /bench/busybox ip route add default via 10.0.2.2";
+                           /bench/busybox ip route add default via 10.0.2.2; \
+                           echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range";
 /// Open connections whose memory is counted.
 const IDLE: usize = 1000;
 const IDLE_MUST_MIB: f64 = 8.0;
 const KIB_PER_MIB: f64 = 1024.0;
-/// Longest wait for a program of the host's or the guest's.
-const PATIENCE: Duration = Duration::from_secs(100);
 /// Stack of a thread that only echoes: there are a thousand.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -76,11 +75,23 @@ const PARTS: &[Part] = &[
         scale: 1e-3,
         must: 1.0,
     },
+    Part {
+        name: PING,
+        what: "ping",
+        count: 500,
+        unit: "µs",
+        scale: 1e-3,
+        must: 1.0,
+    },
 ];
+
+const PING: &str = "ping";
+/// Passes echo requests on only where the host permits it to; the other answers itself.
+const PASST: &str = "passt";
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
     let port = serve()?;
-    let passt = Passt::start()?;
+    let passt = Passt::start(PEER_HOST)?;
     let image = &context.small;
     let before = children()?;
     let policy = NetworkPolicy::deny_all().host_port(port);
@@ -92,7 +103,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     context.programs.install(&ours)?;
     let mut peers = Vec::new();
     for (name, netdev) in [
-        ("passt", passt.netdev()),
+        (PASST, passt.netdev()),
         ("libslirp", "user,id=net".to_owned()),
     ] {
         let device = [
@@ -111,6 +122,10 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     }
     if context.wants("idle_connections") {
         metrics.push(idle(&ours, worker, port)?);
+    }
+    drop((ours, peers));
+    if context.wants(inbound::NAME) {
+        metrics.push(inbound::run(context)?);
     }
     Ok(metrics)
 }
@@ -131,13 +146,17 @@ fn measure(
     let mut theirs = vec![Samples::default(); peers.len()];
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         mine.push(value(&crate::context::run(ours, &command(OUR_HOST))?)?);
-        for ((_, session), samples) in peers.iter_mut().zip(&mut theirs) {
+        for ((name, session), samples) in peers.iter_mut().zip(&mut theirs) {
+            if (part.name, *name) == (PING, PASST) {
+                continue;
+            }
             samples.push(value(&session.run(&command(PEER_HOST))?)?);
         }
     }
     // The better one is what is compared with.
     let named = peers.iter().map(|(name, _)| *name).zip(&theirs);
-    let best = named.min_by(|(_, a), (_, b)| a.median().total_cmp(&b.median()));
+    let measured = named.filter(|(_, samples)| samples.len() > 0);
+    let best = measured.min_by(|(_, a), (_, b)| a.median().total_cmp(&b.median()));
     let (name, best) = best.context("there is no peer")?;
     let name = format!("{}, {name}", context.qemu.name(SMALL));
     Ok(Metric::new(
@@ -220,61 +239,5 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
             }
             Ok(())
         }
-    }
-}
-
-/// passt, for one guest. Dropping it ends it.
-#[derive(Debug)]
-struct Passt {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Passt {
-    fn start() -> Result<Self> {
-        // As root it becomes another user, who can write only here.
-        let name = format!("supermachine-bench-{}.sock", std::process::id());
-        let socket = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&socket);
-        let child = Command::new("passt")
-            .args(["--foreground", "--quiet", "--mtu", "1500", "--socket"])
-            .arg(&socket)
-            .args([
-                "--address",
-                "10.0.2.15",
-                "--netmask",
-                "24",
-                "--gateway",
-                PEER_HOST,
-            ])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("cannot run passt")?;
-        let mut started = Self { child, socket };
-        let begun = Instant::now();
-        while !started.socket.exists() {
-            if let Some(status) = started.child.try_wait()? {
-                bail!("passt ended: {status}");
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!("passt makes no socket");
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(started)
-    }
-
-    fn netdev(&self) -> String {
-        let path = self.socket.display();
-        format!("stream,id=net,server=off,addr.type=unix,addr.path={path}")
-    }
-}
-
-impl Drop for Passt {
-    fn drop(&mut self) {
-        // All fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.socket);
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod image;
 mod installation;
 mod machine;
+mod network;
 mod numbers;
 mod options;
 mod warmup;
@@ -23,9 +24,10 @@ pub use error::{BindingError, Result};
 pub use image::{Image, Pool};
 pub use installation::{Installation, install};
 pub use machine::Machine;
+pub use network::{NetworkOptions, NetworkRuleOptions, SecretOptions};
 pub use options::{
-    Assign, BuildOptions, ExecOptions, ExtraFileOptions, MountOptions, NetworkOptions, PoolOptions,
-    StagedFile, StartOptions, VolumeOptions,
+    Assign, BuildOptions, ExecOptions, ExtraFileOptions, MountOptions, PoolOptions, StagedFile,
+    StartOptions, VolumeOptions,
 };
 pub use supermachine::{
     Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, PoolMetrics, PoolStats,

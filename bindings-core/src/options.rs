@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use supermachine::{
-    Command, ExtraFile, MountSpec, Network, NetworkPolicy, NetworkRule, OciImageBuilder,
-    PoolBuilder, PullPolicy, SymlinkPolicy, VmConfig, VolumeSpec,
+    Command, ExtraFile, MountSpec, OciImageBuilder, PoolBuilder, PullPolicy, SymlinkPolicy,
+    VmConfig, VolumeSpec,
 };
 
+use crate::network::{NetworkOptions, SecretOptions};
 use crate::numbers::{fitting, milliseconds, optional};
 use crate::{BindingError, Result, installation};
 
@@ -44,6 +45,9 @@ pub struct BuildOptions {
     pub guest_port: Option<f64>,
     /// Capture the machine when its workload listens.
     pub listener_required: bool,
+    /// What may be reached while it is baked. Machines of it have a network interface only
+    /// if this is said.
+    pub network: Option<NetworkOptions>,
     /// Files of the host that become part of the image.
     pub extra_files: Vec<ExtraFileOptions>,
     /// Directories of the host.
@@ -62,8 +66,12 @@ impl BuildOptions {
         if self.reference.is_empty() {
             return Err(BindingError::invalid("ref must name an image"));
         }
+        let mut config = installation::config();
+        if let Some(network) = self.network {
+            config = config.with_network(network.network()?);
+        }
         let mut builder = supermachine::Image::builder(self.reference)
-            .vm_config(installation::config())
+            .vm_config(config)
             .listener_required(self.listener_required);
         if let Some(name) = self.name {
             builder = builder.name(name);
@@ -210,47 +218,6 @@ impl MountOptions {
     }
 }
 
-/// What a guest may reach.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NetworkOptions {
-    /// Everything public but what is denied.
-    pub allow_all: bool,
-    /// Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`) that may
-    /// be reached.
-    pub allow: Vec<String>,
-    /// The same of what may not, which count first.
-    pub deny: Vec<String>,
-    /// TCP ports of the host's loopback interface.
-    pub host_ports: Vec<f64>,
-}
-
-impl NetworkOptions {
-    fn network(self) -> Result<Network> {
-        let mut policy = match self.allow_all {
-            true => NetworkPolicy::allow_all(),
-            false => NetworkPolicy::deny_all(),
-        };
-        for text in &self.deny {
-            policy = policy.deny(rule(text));
-        }
-        for text in &self.allow {
-            policy = policy.allow(rule(text));
-        }
-        for port in self.host_ports {
-            policy = policy.host_port(fitting("hostPorts", port, 1)?);
-        }
-        Ok(policy.into())
-    }
-}
-
-fn rule(text: &str) -> NetworkRule {
-    let is_network = text.contains(['/', ':']) || text.parse::<std::net::IpAddr>().is_ok();
-    match is_network {
-        true => NetworkRule::network(text),
-        false => NetworkRule::host(text),
-    }
-}
-
 /// How machines of a pool are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolOptions {
@@ -306,6 +273,8 @@ pub struct StartOptions {
     pub hostname: Option<String>,
     /// What the guest may reach; nothing if absent.
     pub network: Option<NetworkOptions>,
+    /// Secrets that the guest uses and never has.
+    pub secrets: Vec<SecretOptions>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Vec<MountOptions>,
     /// Volumes, as many as the image was baked with.
@@ -329,6 +298,9 @@ impl StartOptions {
         }
         if let Some(network) = self.network {
             config = config.with_network(network.network()?);
+        }
+        for secret in self.secrets {
+            config = config.with_secret(secret.secret());
         }
         for mount in self.mounts {
             config = config.with_mount(mount.spec()?);

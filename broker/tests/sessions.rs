@@ -94,6 +94,29 @@ fn hello_for_another_host_is_refused() {
 }
 
 #[test]
+fn client_of_http_2_is_given_http_1_1_or_refused_before_it_sends_anything() {
+    let host = Host::start("api.example.com");
+    let broker = host.broker();
+    let mut guest = Guest::that_speaks(&broker, &host, &["h2", "http/1.1"]);
+    guest.handshake().unwrap();
+    assert_eq!(guest.protocol(), Some(&b"http/1.1"[..]));
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: api.example.com\r\nKey: {}\r\n\r\n",
+        guest.placeholder
+    );
+    guest.ask(&request);
+    assert!(host.next_request().contains(SECRET));
+    assert_eq!(guest.end().used, ["KEY"]);
+    // One that speaks nothing else is told so, in the words of TLS.
+    let mut guest = Guest::that_speaks(&broker, &host, &["h2"]);
+    let error = guest.handshake().unwrap_err().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    let report = guest.end();
+    assert_eq!(report.refusal, Some(Refusal::Guest));
+    assert!(report.used.is_empty() && host.seen_none());
+}
+
+#[test]
 fn requests_that_could_be_understood_differently_are_answered_and_not_passed_on() {
     let host = Host::start("api.example.com");
     let broker = host.broker();

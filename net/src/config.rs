@@ -90,6 +90,9 @@ pub struct Config {
     pub host_name: String,
     /// Hosts whose TLS somebody else serves, by name and port.
     pub brokered: Vec<(String, u16)>,
+    /// Names of secrets, and what the guest has in the place of their values: where that
+    /// leaves as it is, in clear text, the record of the connection says so.
+    pub placeholders: Vec<(String, Vec<u8>)>,
     /// The guest has an IPv6 address, so that it is told those of names.
     pub has_ipv6: bool,
     /// Most connections at a time.
@@ -118,6 +121,7 @@ impl Config {
             policy,
             host_name: "host.supermachine.internal".to_owned(),
             brokered: Vec::new(),
+            placeholders: Vec::new(),
             has_ipv6: false,
             max_flows: 10_000,
             max_half_open: 512,

@@ -72,7 +72,8 @@ impl fmt::Display for End {
     }
 }
 
-/// What became of the secrets of a connection that somebody else served. Names only.
+/// What became of secrets on a connection: one that somebody else served, or one on which
+/// a placeholder left as it is. Names only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SecretsUse {
@@ -107,7 +108,7 @@ pub struct FlowRecord {
     pub end: End,
     /// How long it was there.
     pub lasted: Duration,
-    /// What became of secrets, if it was to a host of some.
+    /// What became of secrets, if it was to a host of some, or had a placeholder.
     pub secrets: Option<SecretsUse>,
 }
 

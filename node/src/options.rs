@@ -39,6 +39,9 @@ pub struct BuildOptions {
     pub guest_port: Option<f64>,
     /// Capture the machine when its workload listens on that port.
     pub listener_required: Option<bool>,
+    /// What may be reached while it is baked. Its machines have a network interface only if
+    /// this is said, if only as `{}`; what they reach is said in `start` and `pool`.
+    pub network: Option<NetworkOptions>,
     /// Files of the host that become part of the image. What is in them is part of the
     /// snapshot's key: another content, another bake.
     pub extra_files: Option<Vec<ExtraFile>>,
@@ -101,12 +104,58 @@ pub struct MountSpec {
 pub struct NetworkOptions {
     /// Everything public but what is denied; only what is allowed by default.
     pub allow_all: Option<bool>,
+    /// Rules, of which the first that fits decides, before `deny` and `allow`.
+    pub rules: Option<Vec<NetworkRule>>,
     /// Hosts (`example.com`, `*.example.com`) and networks (`10.1.0.0/16`).
     pub allow: Option<Vec<String>>,
     /// The same of what may not be reached, which counts first.
     pub deny: Option<Vec<String>>,
     /// TCP ports of the host's loopback interface, at `host.supermachine.internal`.
     pub host_ports: Option<Vec<f64>>,
+    /// UDP ports of it.
+    pub host_udp_ports: Option<Vec<f64>>,
+    /// Most bytes a second that the guest gets.
+    pub rate_in: Option<f64>,
+    /// Most bytes a second that others get from it.
+    pub rate_out: Option<f64>,
+    /// Bytes beyond a rate that pass at once after a silence; a tenth of a second's by
+    /// default.
+    pub burst: Option<f64>,
+    /// Most connections at a time; 10,000 by default.
+    pub max_flows: Option<f64>,
+}
+
+/// A rule of what may be reached: it says either `allow` or `deny`.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct NetworkRule {
+    /// A host, a network, or `any`, that may be reached.
+    pub allow: Option<String>,
+    /// The same of what may not.
+    pub deny: Option<String>,
+    /// A port, or a range like `8000-8080`; all by default.
+    pub ports: Option<String>,
+    /// All by default.
+    #[napi(ts_type = "'tcp' | 'udp' | 'icmp'")]
+    pub protocol: Option<String>,
+}
+
+/// A secret that the guest never has: its commands find a placeholder in the variable of
+/// that name, which becomes the value in headers of requests by HTTPS to the secret's
+/// hosts. It needs a network that reaches these.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct Secret {
+    /// The variable in which programs look for it.
+    pub name: String,
+    /// What it is: 8 to 8,192 printable ASCII characters.
+    pub value: String,
+    /// Hosts that get it: `api.example.com`, or `api.example.com:8443`.
+    pub hosts: Vec<String>,
+    /// Headers that it is put into; any by default.
+    pub headers: Option<Vec<String>>,
+    /// Certificates in PEM format by which its hosts are known; the system's by default.
+    pub authorities: Option<String>,
 }
 
 /// How machines of a pool are.
@@ -131,6 +180,8 @@ pub struct PoolOptions {
     pub restore_timeout_ms: Option<f64>,
     /// What the guests may reach; nothing by default.
     pub network: Option<NetworkOptions>,
+    /// Secrets that the guests use and never have.
+    pub secrets: Option<Vec<Secret>>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
 }
@@ -149,6 +200,8 @@ pub struct StartOptions {
     pub hostname: Option<String>,
     /// What the guest may reach; nothing by default.
     pub network: Option<NetworkOptions>,
+    /// Secrets that the guest uses and never has.
+    pub secrets: Option<Vec<Secret>>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
     /// Volumes, as many as the image was baked with.
@@ -234,6 +287,31 @@ fn mounts(mounts: Option<Vec<MountSpec>>) -> Vec<core::MountOptions> {
         .collect()
 }
 
+fn rules(rules: Option<Vec<NetworkRule>>) -> Vec<core::NetworkRuleOptions> {
+    let rules = rules.unwrap_or_default().into_iter();
+    rules
+        .map(|rule| core::NetworkRuleOptions {
+            allow: rule.allow,
+            deny: rule.deny,
+            ports: rule.ports,
+            protocol: rule.protocol,
+        })
+        .collect()
+}
+
+fn secrets(secrets: Option<Vec<Secret>>) -> Vec<core::SecretOptions> {
+    let secrets = secrets.unwrap_or_default().into_iter();
+    secrets
+        .map(|secret| core::SecretOptions {
+            name: secret.name,
+            value: secret.value,
+            hosts: secret.hosts,
+            headers: secret.headers.unwrap_or_default(),
+            authorities: secret.authorities,
+        })
+        .collect()
+}
+
 fn volumes(volumes: Option<Vec<VolumeSpec>>) -> Vec<core::VolumeOptions> {
     let volumes = volumes.unwrap_or_default().into_iter();
     volumes
@@ -266,6 +344,7 @@ impl From<BuildOptions> for core::BuildOptions {
             labels,
             guest_port: from.guest_port,
             listener_required: from.listener_required.unwrap_or_default(),
+            network: from.network.map(Into::into),
             extra_files: from
                 .extra_files
                 .unwrap_or_default()
@@ -291,6 +370,12 @@ impl From<NetworkOptions> for core::NetworkOptions {
             allow: from.allow.unwrap_or_default(),
             deny: from.deny.unwrap_or_default(),
             host_ports: from.host_ports.unwrap_or_default(),
+            host_udp_ports: from.host_udp_ports.unwrap_or_default(),
+            rules: rules(from.rules),
+            rate_in: from.rate_in,
+            rate_out: from.rate_out,
+            burst: from.burst,
+            max_flows: from.max_flows,
         }
     }
 }
@@ -303,6 +388,7 @@ impl From<StartOptions> for core::StartOptions {
             name: from.name,
             hostname: from.hostname,
             network: from.network.map(Into::into),
+            secrets: secrets(from.secrets),
             mounts: mounts(from.mounts),
             volumes: volumes(from.volumes),
         }
@@ -322,6 +408,7 @@ impl From<PoolOptions> for core::PoolOptions {
                 memory_mib: from.memory_mib,
                 vcpus: from.vcpus,
                 network: from.network.map(Into::into),
+                secrets: secrets(from.secrets),
                 mounts: mounts(from.mounts),
                 ..core::StartOptions::default()
             },

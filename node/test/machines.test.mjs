@@ -2,6 +2,7 @@
 // SUPERMACHINE_NATIVE, SUPERMACHINE_WORKER, and TEST_IMAGE with busybox in it.
 import assert from 'node:assert/strict'
 import fs from 'node:fs'
+import http from 'node:http'
 import os from 'node:os'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -198,6 +199,39 @@ describe('a pool of machines', () => {
       assert.deepEqual([out.stdout.toString(), out.stderr.toString()], [said, ''])
       assert.equal((await vm.stat('/etc/app.toml')).mode & 0o777, 0o600)
       await vm.release()
+    }
+  })
+
+  test('guests reach what rules allow, and use secrets that they never have', async () => {
+    const server = http.createServer((request, answer) => answer.end('reached'))
+    await new Promise((listens) => server.listen(0, '127.0.0.1', listens))
+    const port = server.address().port
+    const reach = `wget -q -O - http://host.supermachine.internal:${port}/ || echo refused`
+    const value = 'sk-0123456789abcdef'
+    try {
+      const image = await Image.build({ ref, snapshotsDir, network: {} })
+      const vm = await image.start({
+        network: {
+          rules: [{ allow: '*.example.com', ports: '443', protocol: 'tcp' }, { deny: 'any' }],
+          hostPorts: [port],
+          rateIn: 10_000_000,
+          maxFlows: 100
+        },
+        secrets: [{ name: 'API_KEY', value, hosts: ['api.example.com'] }]
+      })
+      const out = await vm.exec({ argv: ['sh', '-c', `echo $API_KEY; ${reach}`] })
+      const [placeholder, said] = out.stdout.toString().split('\n')
+      assert.equal(said, 'reached')
+      assert.equal(placeholder.length, value.length)
+      assert.notEqual(placeholder, value)
+      await vm.release()
+      const other = await image.start({ network: { allowAll: true } })
+      const refused = await other.exec({ argv: ['sh', '-c', reach] })
+      assert.ok(refused.stdout.toString().endsWith('refused\n'))
+      await other.release()
+      await assert.rejects(image.start({ network: { rules: [{}] } }), ConfigurationError)
+    } finally {
+      server.close()
     }
   })
 

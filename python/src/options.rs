@@ -67,7 +67,23 @@ impl<'py> Said<'_, 'py> {
             allow: said.get("allow")?.unwrap_or_default(),
             deny: said.get("deny")?.unwrap_or_default(),
             host_ports: said.get("host_ports")?.unwrap_or_default(),
+            host_udp_ports: said.get("host_udp_ports")?.unwrap_or_default(),
+            rules: said.rules()?,
+            rate_in: said.get("rate_in")?,
+            rate_out: said.get("rate_out")?,
+            burst: said.get("burst")?,
+            max_flows: said.get("max_flows")?,
         }))
+    }
+
+    fn rules(&self) -> PyResult<Vec<core::NetworkRuleOptions>> {
+        let rules: Vec<Bound<'py, PyDict>> = self.get("rules")?.unwrap_or_default();
+        rules.iter().map(rule).collect()
+    }
+
+    fn secrets(&self) -> PyResult<Vec<core::SecretOptions>> {
+        let secrets: Vec<Bound<'py, PyDict>> = self.get("secrets")?.unwrap_or_default();
+        secrets.iter().map(secret).collect()
     }
 }
 
@@ -80,6 +96,27 @@ fn mount(said: &Bound<'_, PyDict>) -> PyResult<core::MountOptions> {
         read_only: said.get("read_only")?.unwrap_or_default(),
         copy_on_write: said.get("copy_on_write")?.unwrap_or_default(),
         at: said.get("at")?,
+    })
+}
+
+fn rule(said: &Bound<'_, PyDict>) -> PyResult<core::NetworkRuleOptions> {
+    let said = Said(said);
+    Ok(core::NetworkRuleOptions {
+        allow: said.get("allow")?,
+        deny: said.get("deny")?,
+        ports: said.get("ports")?,
+        protocol: said.get("protocol")?,
+    })
+}
+
+fn secret(said: &Bound<'_, PyDict>) -> PyResult<core::SecretOptions> {
+    let said = Said(said);
+    Ok(core::SecretOptions {
+        name: said.get("name")?.unwrap_or_default(),
+        value: said.get("value")?.unwrap_or_default(),
+        hosts: said.get("hosts")?.unwrap_or_default(),
+        headers: said.get("headers")?.unwrap_or_default(),
+        authorities: said.get("authorities")?,
     })
 }
 
@@ -99,6 +136,7 @@ pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
         labels: said.assign("labels")?,
         guest_port: said.get("guest_port")?,
         listener_required: said.get("listener_required")?.unwrap_or_default(),
+        network: said.network()?,
         extra_files: said.extra_files()?,
         mounts: said.mounts()?,
         volumes: said.volumes()?,
@@ -115,6 +153,7 @@ pub fn start(said: &Bound<'_, PyDict>) -> PyResult<core::StartOptions> {
         name: said.get("name")?,
         hostname: said.get("hostname")?,
         network: said.network()?,
+        secrets: said.secrets()?,
         mounts: said.mounts()?,
         volumes: said.volumes()?,
     })

@@ -48,18 +48,59 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class NetworkRule:
+    """What may be reached, or what may not: a host, a network, or ``any``.
+
+    It says either ``allow`` or ``deny``. ``ports`` is a port or a range like
+    ``8000-8080``, ``protocol`` is ``tcp``, ``udp`` or ``icmp``; without them all are meant.
+    """
+
+    allow: Optional[str] = None
+    deny: Optional[str] = None
+    ports: Union[str, int, None] = None
+    protocol: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Network:
     """What a guest may reach: hosts (``*.example.com``) and networks (``10.1.0.0/16``).
 
-    Addresses that are not public are refused unless their network is listed.
-    ``host_ports`` are TCP ports of the host's loopback interface, which the guest
-    reaches at ``host.supermachine.internal``.
+    The first of ``rules`` that fits decides; then what is in ``deny``, then what is in
+    ``allow``. Addresses that are not public are refused unless their network is listed.
+    ``host_ports`` and ``host_udp_ports`` are ports of the host's loopback interface, which
+    the guest reaches at ``host.supermachine.internal``. ``rate_in`` is the most bytes a
+    second that the guest gets, ``rate_out`` the most that others get from it; ``burst``
+    may pass at once after a silence; ``max_flows`` are the most connections at a time.
     """
 
     allow_all: bool = False
     allow: Sequence[str] = ()
     deny: Sequence[str] = ()
     host_ports: Sequence[int] = ()
+    rules: Sequence[NetworkRule] = ()
+    host_udp_ports: Sequence[int] = ()
+    rate_in: Optional[int] = None
+    rate_out: Optional[int] = None
+    burst: Optional[int] = None
+    max_flows: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret that the guest never has.
+
+    Its commands find a placeholder in the variable ``name``, which becomes the value in
+    headers of requests by HTTPS to ``hosts`` (``api.example.com``, or with a port), and
+    only in ``headers`` if any are named. ``authorities`` are certificates in PEM format by
+    which the hosts are known; the system's if there are none. The network has to reach
+    the hosts, too.
+    """
+
+    name: str
+    value: str = field(repr=False)
+    hosts: Sequence[str] = ()
+    headers: Sequence[str] = ()
+    authorities: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +246,35 @@ def network_of(given: Optional[Network]) -> Optional[Dict[str, Any]]:
         "allow": words("allow", given.allow),
         "deny": words("deny", given.deny),
         "host_ports": list(given.host_ports),
+        "rules": [
+            {
+                "allow": rule.allow,
+                "deny": rule.deny,
+                "ports": None if rule.ports is None else str(rule.ports),
+                "protocol": rule.protocol,
+            }
+            for rule in given.rules
+        ],
+        "host_udp_ports": list(given.host_udp_ports),
+        "rate_in": given.rate_in,
+        "rate_out": given.rate_out,
+        "burst": given.burst,
+        "max_flows": given.max_flows,
     }
+
+
+def secrets_of(given: Sequence[Secret]) -> List[Dict[str, Any]]:
+    """The same for the native part."""
+    return [
+        {
+            "name": secret.name,
+            "value": secret.value,
+            "hosts": words("hosts", secret.hosts),
+            "headers": words("headers", secret.headers),
+            "authorities": secret.authorities,
+        }
+        for secret in given
+    ]
 
 
 def command(
@@ -260,11 +329,14 @@ def pool(
     memory_mib: Optional[int] = None,
     vcpus: Optional[int] = None,
     network: Optional[Network] = None,
+    secrets: Sequence[Secret] = (),
     mounts: Sequence[Mount] = (),
 ) -> Dict[str, Any]:
     """The options of a pool for the native part."""
     return {
-        **machine(memory_mib=memory_mib, vcpus=vcpus, network=network, mounts=mounts),
+        **machine(
+            memory_mib=memory_mib, vcpus=vcpus, network=network, secrets=secrets, mounts=mounts
+        ),
         "min": min,
         "max": max,
         "acquire_timeout_ms": milliseconds("acquire_timeout", acquire_timeout),
@@ -281,6 +353,7 @@ def machine(
     name: Optional[str] = None,
     hostname: Optional[str] = None,
     network: Optional[Network] = None,
+    secrets: Sequence[Secret] = (),
     mounts: Sequence[Mount] = (),
     volumes: Sequence[Volume] = (),
 ) -> Dict[str, Any]:
@@ -291,6 +364,7 @@ def machine(
         "name": name,
         "hostname": hostname,
         "network": network_of(network),
+        "secrets": secrets_of(secrets),
         "mounts": mounts_of(mounts),
         "volumes": volumes_of(volumes),
     }
@@ -311,6 +385,7 @@ def image(
     labels: Optional[Mapping[str, str]] = None,
     guest_port: Optional[int] = None,
     listener_required: bool = False,
+    network: Optional[Network] = None,
     extra_files: Sequence[ExtraFile] = (),
     mounts: Sequence[Mount] = (),
     volumes: Sequence[Volume] = (),
@@ -334,6 +409,7 @@ def image(
         "labels": variables("labels", labels),
         "guest_port": guest_port,
         "listener_required": listener_required,
+        "network": network_of(network),
         "extra_files": [
             (os.fspath(file.host_path), file.guest_path, file.mode) for file in extra_files
         ],

@@ -46,8 +46,10 @@ class Image:
         ``warmup`` is called with the machine before it is captured: what it leaves in
         memory and in files, every copy has. Options: ``name``, ``memory_mib``,
         ``vcpus``, ``pull_policy``, ``cmd``, ``entrypoint``, ``env``, ``workdir``,
-        ``user``, ``labels``, ``guest_port``, ``listener_required``, ``extra_files``,
-        ``mounts``, ``volumes``, ``warmup_tag``, ``snapshots_dir``.
+        ``user``, ``labels``, ``guest_port``, ``listener_required``, ``network``,
+        ``extra_files``, ``mounts``, ``volumes``, ``warmup_tag``, ``snapshots_dir``.
+        Machines have a network interface only if a ``network`` is given here; what they
+        reach is said in ``start`` and ``pool``.
         """
         call = _native.Image.build(_options.image(ref, **options), on_loop(warmup))
         return Image(await awaited(call))
@@ -62,15 +64,15 @@ class Image:
 
         Options: ``min`` (1), ``max`` (1), ``acquire_timeout`` (60 seconds; 0 for as long
         as it takes), ``idle_timeout``, ``restore_on_release`` (True), ``restore_timeout``,
-        ``memory_mib``, ``vcpus``, ``network``, ``mounts``.
+        ``memory_mib``, ``vcpus``, ``network``, ``secrets``, ``mounts``.
         """
         return Pool(await awaited(self._native.pool(_options.pool(**options))))
 
     async def start(self, **options: Any) -> "Vm":
         """Starts a machine that belongs to no pool.
 
-        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``, ``mounts``,
-        ``volumes``.
+        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``,
+        ``secrets``, ``mounts``, ``volumes``.
         """
         return Vm(await awaited(self._native.start(_options.machine(**options))))
 

@@ -3,6 +3,7 @@ SUPERMACHINE_WORKER, and TEST_IMAGE with busybox in it."""
 
 import asyncio
 import http.client
+import http.server
 import os
 import pathlib
 import signal
@@ -170,6 +171,45 @@ class Machines(unittest.TestCase):
                 out = vm.exec(["sh", "-c", script])
                 self.assertEqual((out.stdout, out.stderr), (said, b""))
                 self.assertEqual(vm.stat("/etc/app.toml").mode & 0o777, 0o600)
+
+    def test_guests_reach_what_rules_allow_and_use_secrets_that_they_never_have(self) -> None:
+        class Served(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"reached")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.shutdown)
+        port = server.server_address[1]
+        reach = f"wget -q -O - http://host.supermachine.internal:{port}/ || echo refused"
+        value = "sk-0123456789abcdef"
+        network = supermachine.Network(
+            rules=[
+                supermachine.NetworkRule(allow="*.example.com", ports=443, protocol="tcp"),
+                supermachine.NetworkRule(deny="any"),
+            ],
+            host_ports=[port],
+            rate_in=10_000_000,
+            max_flows=100,
+        )
+        secret = supermachine.Secret("API_KEY", value, hosts=["api.example.com"])
+        self.assertNotIn(value, repr(secret))
+        image = Image.build(REF, snapshots_dir=SNAPSHOTS, network=supermachine.Network())
+        with image.start(network=network, secrets=[secret]) as vm:
+            out = vm.exec(["sh", "-c", f"echo $API_KEY; {reach}"])
+            placeholder, said = out.stdout.decode().splitlines()
+            self.assertEqual(said, "reached")
+            self.assertEqual(len(placeholder), len(value))
+            self.assertNotEqual(placeholder, value)
+        with image.start(network=supermachine.Network(allow_all=True)) as vm:
+            self.assertTrue(vm.exec(["sh", "-c", reach]).stdout.endswith(b"refused\n"))
+        with self.assertRaises(ConfigurationError):
+            image.start(network=supermachine.Network(rules=[supermachine.NetworkRule()]))
 
     def test_an_interrupt_ends_a_call_and_the_machine_is_free(self) -> None:
         with self.pool.acquire() as vm:

@@ -288,7 +288,8 @@ pub struct NetworkFlow {
     pub received_bytes: u64,
     /// How it ended.
     pub end: NetworkEnd,
-    /// What became of secrets, if it was to a host of some; by their names.
+    /// What became of secrets, if it was to a host of some, or a placeholder left on it
+    /// in clear text; by their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<NetworkSecretsUse>,
 }

@@ -7,10 +7,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use sha2::{Digest, Sha256};
 use supermachine::{
-    Error, Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkVerdict, Vm,
-    VmConfig,
+    Command, Error, Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkVerdict,
+    Vm, VmConfig, running,
 };
 use supermachine_tests::{config, image, sh};
 
@@ -306,6 +308,112 @@ fn copies_lose_connections_at_once_and_make_others() {
         assert_eq!(sh(&vm, wait), "status 0 line still here\n");
     }
     assert_eq!(sh(&vm, &fetch), "hello from the host\n0\n");
+}
+
+/// The worker of a machine of this name.
+fn worker(name: &str) -> Pid {
+    let found = running::find(name).expect("it runs");
+    let pid = found.description.worker_pid;
+    Pid::from_raw(pid.try_into().expect("a process")).expect("a process")
+}
+
+/// Waits until a process is stopped by a signal, or is not any more.
+fn wait_until_stopped(pid: Pid, is_stopped: bool) {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let begun = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(&path).expect("it is there");
+        let (_, state) = stat.rsplit_once(") ").expect("its name is in brackets");
+        if state.starts_with('T') == is_stopped {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "{stat}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Reads a line that the guest wrote.
+fn line_of(stream: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    stream.read_line(&mut line).expect("the guest writes");
+    line
+}
+
+/// What one program of the guest does, told by the host over its connection: it fetches
+/// when it has read a line, says when it has asked once more for what was not answered,
+/// then what came of it; and then it reads another line.
+const TOLD: &str = r"
+exec 3<>/dev/tcp/192.168.127.1/$1 4<>/dev/tcp/192.168.127.1/$1
+echo kept >&3
+echo doomed >&4
+read line <&3
+curl -sS -m 100 http://192.168.127.1:$2/ > /tmp/fetched 2>&1 &
+until grep -q ' 02 [0-9A-F:]* [0-9A-F:]* 0000000[1-9A-F] ' /proc/net/tcp; do sleep 0.1; done
+echo asked again >&3
+wait
+cat /tmp/fetched >&3
+read line <&3
+echo $line >&3
+read line <&4
+echo status $? >&3
+curl -sS -m 100 http://192.168.127.1:$2/ >&3
+";
+
+#[test]
+fn guest_goes_on_when_its_worker_was_out_of_descriptors_or_stood_still() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let (port, accepted) = accepting(listener);
+    let web = server();
+    let name = format!("stands-still-{}", std::process::id());
+    let vm = start(&reaching(&[port, web]).with_name(&name));
+    let worker = worker(&name);
+    let child = vm.spawn(&Command::new([
+        "bash",
+        "-c",
+        TOLD,
+        "bash",
+        &port.to_string(),
+        &web.to_string(),
+    ]));
+    let child = child.expect("a program");
+    let patience = Duration::from_secs(100);
+    let mut streams = [(); 2].map(|()| {
+        let stream = accepted.recv_timeout(patience).expect("the guest connects");
+        stream.set_read_timeout(Some(patience)).expect("a limit");
+        let mut stream = BufReader::new(stream);
+        (line_of(&mut stream), stream)
+    });
+    // They may be accepted in either order.
+    streams.sort_by(|(one, _), (other, _)| other.cmp(one));
+    let [(kept_says, mut kept), (doomed_says, doomed)] = streams;
+    assert_eq!((&*kept_says, &*doomed_says), ("kept\n", "doomed\n"));
+
+    // No descriptor is left: what is open goes on, and what is new waits.
+    let none = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Nofile)
+    };
+    let before = prlimit(Some(worker), Resource::Nofile, none).expect("a limit");
+    kept.get_mut().write_all(b"fetch\n").expect("it is open");
+    assert_eq!(line_of(&mut kept), "asked again\n");
+    prlimit(Some(worker), Resource::Nofile, before).expect("a limit");
+    assert_eq!(line_of(&mut kept), "hello from the host\n");
+
+    // It stands still, as when a host is suspended: what came meanwhile is there afterwards,
+    // and who went away is known to have gone.
+    kill_process(worker, Signal::STOP).expect("a signal");
+    wait_until_stopped(worker, true);
+    kept.get_mut()
+        .write_all(b"still here\n")
+        .expect("it is open");
+    set_socket_linger(doomed.get_ref(), Some(Duration::ZERO)).expect("it is a socket");
+    drop(doomed);
+    thread::sleep(Duration::from_secs(2));
+    kill_process(worker, Signal::CONT).expect("a signal");
+    assert_eq!(line_of(&mut kept), "still here\n");
+    assert_eq!(line_of(&mut kept), "status 1\n");
+    assert_eq!(line_of(&mut kept), "hello from the host\n");
+    assert!(child.wait().expect("it ends").success());
 }
 
 #[test]

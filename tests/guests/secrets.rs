@@ -57,18 +57,39 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, heads: &Sender<String>) -
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
     loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-        }
+        let head = read_head(&mut reader)?;
         let _ = heads.send(head.clone());
         let length = head.len();
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{head}");
         reader.get_mut().write_all(answer.as_bytes())?;
         reader.get_mut().flush()?;
     }
+}
+
+/// A host without TLS, which says nothing; its port, and the heads of its requests.
+fn host_in_clear() -> (u16, Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it has one").port();
+    let (send, heads) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that went away is its own affair.
+            let _ = read_head(&mut BufReader::new(&stream)).map(|head| send.send(head));
+            let _ = (&stream).write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        }
+    });
+    (port, heads)
+}
+
+/// The head of a request.
+fn read_head(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
 }
 
 /// The record of the connection to a port, once it is over.
@@ -112,7 +133,8 @@ fn hosts_get_secrets_that_their_guest_never_has() {
     let (own, own_heads) = host();
     let (other, other_heads) = host();
     let (untrusted, untrusted_heads) = host();
-    let policy = [own, other, untrusted]
+    let clear_host = host_in_clear();
+    let policy = [own, other, untrusted, clear_host.0]
         .into_iter()
         .fold(NetworkPolicy::allow_all(), NetworkPolicy::host_port);
     let secret = Network::secret("API_KEY", value()).for_host(&format!("{NAME}:{own}"));
@@ -150,6 +172,15 @@ fn hosts_get_secrets_that_their_guest_never_has() {
     };
     assert_eq!(flow.secrets, Some(used));
 
+    // A program that would rather speak HTTP/2 works, too.
+    let version = sh(
+        &vm,
+        &format!("{curl} --http2 -o /dev/null -w '%{{http_version}}' {url}/3"),
+    );
+    assert_eq!(version, "1.1");
+    let head = own_heads.recv_timeout(PATIENCE).expect("a request");
+    assert!(head.contains(&value()), "{head}");
+
     // A host that it is not for gets the placeholder, if the guest trusts it at all.
     sh(&vm, &format!("{curl} -k https://{NAME}:{other}/"));
     let head = other_heads.recv_timeout(PATIENCE).expect("a request");
@@ -158,6 +189,15 @@ fn hosts_get_secrets_that_their_guest_never_has() {
         "{head}"
     );
     assert_eq!(flow_to(&vm, other).secrets, None);
+
+    // In clear text it is seen that it left.
+    let (clear, clear_heads) = clear_host;
+    sh(&vm, &format!("{curl} http://{NAME}:{clear}/"));
+    let head = clear_heads.recv_timeout(PATIENCE).expect("a request");
+    assert!(head.contains(placeholder), "{head}");
+    let secrets = flow_to(&vm, clear).secrets.expect("it was seen");
+    assert_eq!(secrets.misplaced, ["API_KEY"]);
+    assert!(secrets.used.is_empty() && secrets.refused.is_none());
 
     // One that cannot be verified gets nothing, though the guest would not mind.
     let refused = format!("{curl} -k https://{NAME}:{untrusted}/ || echo failed");

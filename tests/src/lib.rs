@@ -4,6 +4,7 @@
 //! Nothing here skips: what is missing fails, with the command that makes it.
 #![forbid(unsafe_code)]
 
+pub mod loopback;
 pub mod services;
 
 use std::path::{Path, PathBuf};
@@ -207,10 +208,18 @@ impl Guest {
 /// # Panics
 /// If it fails in any way.
 pub fn sh(vm: &Vm, script: &str) -> String {
+    sh_within(vm, script, COMMAND_TIMEOUT)
+}
+
+/// The same of one that may take so long.
+///
+/// # Panics
+/// If it fails.
+pub fn sh_within(vm: &Vm, script: &str, limit: Duration) -> String {
     let outcome = vm
         .exec_builder()
         .argv(["sh", "-c", script])
-        .timeout(COMMAND_TIMEOUT)
+        .timeout(limit)
         .output()
         .unwrap_or_else(|error| panic!("{script}: {error}"));
     succeeded(&outcome).unwrap_or_else(|error| panic!("{script}: {error}"))

@@ -17,6 +17,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     assets::ensure()?;
     let small = guest_image::busybox()?;
     let large = guest_image::ensure("bench")?;
+    let nginx = guest_image::ensure("nginx")?;
     let registry = registry::ensure()?;
     process::shown(
         Command::new(env!("CARGO"))
@@ -34,6 +35,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         .arg(small)
         .arg("--large")
         .arg(large)
+        .arg("--nginx")
+        .arg(nginx)
         .arg("--registry")
         .arg(registry)
         .args(arguments)

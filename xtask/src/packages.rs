@@ -87,10 +87,11 @@ pub const QEMU: Set = Set {
     names: &["qemu-system-arm", "qemu-user"],
 };
 
-/// Yardsticks of the network: passt, beside the user network of QEMU itself.
+/// Yardsticks of the network: passt, beside the user network of QEMU itself, and what
+/// asks servers in guests.
 pub const NETWORKS: Set = Set {
     purpose: "comparing with other networks of guests",
-    names: &["passt"],
+    names: &["passt", "wrk"],
 };
 
 /// Tools that make and inspect images.
@@ -116,6 +117,12 @@ pub const SERVICE_CLIENTS: Set = Set {
         "postgresql-client-15",
         "redis-tools",
     ],
+};
+
+/// What guests' programs speak with.
+pub const NETWORK_CLIENTS: Set = Set {
+    purpose: "measuring networks of guests",
+    names: &["iperf3"],
 };
 
 /// What runs the npm package.

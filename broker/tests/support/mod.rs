@@ -262,25 +262,43 @@ impl Guest {
     }
 
     pub fn connect_to_port(broker: &Broker, host: &Host, name: &str, port: u16) -> Self {
-        Self::with(broker, host, (name, port), name)
+        Self::with(broker, host, (name, port), name, &[])
+    }
+
+    /// Connects as a program that speaks these protocols.
+    pub fn that_speaks(broker: &Broker, host: &Host, protocols: &[&str]) -> Self {
+        Self::with(broker, host, (&host.name, 443), &host.name, protocols)
+    }
+
+    /// What was agreed on with it.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.conn.alpn_protocol()
     }
 
     /// Connects to a host as `told`, and shows the name `shown`.
     pub fn connect(broker: &Broker, host: &Host, told: &str, shown: &str) -> Self {
-        Self::with(broker, host, (told, 443), shown)
+        Self::with(broker, host, (told, 443), shown, &[])
     }
 
-    fn with(broker: &Broker, host: &Host, (told, port): (&str, u16), shown: &str) -> Self {
+    fn with(
+        broker: &Broker,
+        host: &Host,
+        (told, port): (&str, u16),
+        shown: &str,
+        protocols: &[&str],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         let pem = broker.orders().certificate_pem();
         roots
             .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
             .unwrap();
-        let config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let protocols = protocols.iter();
+        config.alpn_protocols = protocols.map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(shown.to_owned()).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut begun = Vec::new();

@@ -138,6 +138,7 @@ impl Stack {
                 self.table.insert(id, flow);
                 self.counters.connections += 1;
                 if !is_ours {
+                    self.placeholders.begin(id, &self.config);
                     self.watch(id, key.remote, cause, now);
                 }
             }
@@ -208,6 +209,7 @@ impl Stack {
                 io,
                 streams: &mut self.streams,
                 watches: &mut self.watches,
+                placeholders: &mut self.placeholders,
                 config: &self.config,
             },
             link: self.link,
@@ -264,18 +266,19 @@ impl Stack {
         if self.streams.end(id) {
             return self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
         }
+        let misplaced = self.placeholders.end(id, &self.config);
         match self.watches.end(id) {
             Watched::Passed => {
                 io.close(id, Close::after(end));
-                self.note_end(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+                let mut ended = self.ended(Protocol::Tcp, key.remote, origin, bytes, (end, now));
+                ended.secrets = misplaced;
+                self.note(ended);
             }
             Watched::Handed => {
                 let ended = self.ended(Protocol::Tcp, key.remote, origin, bytes, (end, now));
                 // Whoever served it may have more to say of it.
-                if let Some(record) = io.complete(id, ended)
-                    && self.records.is_kept()
-                {
-                    self.records.add(record);
+                if let Some(record) = io.complete(id, ended) {
+                    self.note(record);
                 }
                 io.close(id, Close::after(end));
             }

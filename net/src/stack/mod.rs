@@ -26,6 +26,7 @@ mod fragments;
 mod names;
 mod neighbours;
 mod noted;
+mod placeholders;
 mod refusals;
 mod routed;
 mod saved;
@@ -35,6 +36,7 @@ mod watched;
 use datagrams::Datagrams;
 use fragments::Fragments;
 use names::Asker;
+use placeholders::Placeholders;
 use routed::{Routed, Streams};
 pub use saved::BadState;
 use saved::Owed;
@@ -91,6 +93,8 @@ pub struct Stack {
     streams: Streams,
     /// Connections whose first bytes are looked at.
     watches: Watches,
+    /// Connections that are looked at for what stands for secrets.
+    placeholders: Placeholders,
     /// What first sequence numbers are made of.
     numbers: u64,
     names: Names,
@@ -130,6 +134,7 @@ impl Stack {
             fragments: Fragments::default(),
             streams: Streams::default(),
             watches: Watches::default(),
+            placeholders: Placeholders::default(),
             numbers: u64::from_le_bytes(seed),
             names: Names::default(),
             look_ups: HashMap::new(),
@@ -310,6 +315,7 @@ impl Stack {
                     io,
                     streams: &mut self.streams,
                     watches: &mut self.watches,
+                    placeholders: &mut self.placeholders,
                     config: &self.config,
                 },
                 link: self.link,

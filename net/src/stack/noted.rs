@@ -62,6 +62,10 @@ impl Stack {
         (end, now): (End, Instant),
     ) {
         let record = self.ended(protocol, remote, origin, bytes, (end, now));
+        self.note(record);
+    }
+
+    pub(super) fn note(&mut self, record: FlowRecord) {
         if self.records.is_kept() {
             self.records.add(record);
         }

@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::placeholders::Placeholders;
 use super::watched::Watches;
 use crate::config::Config;
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
@@ -207,6 +208,7 @@ pub(super) struct Routed<'a, I> {
     pub(super) io: &'a mut I,
     pub(super) streams: &'a mut Streams,
     pub(super) watches: &'a mut Watches,
+    pub(super) placeholders: &'a mut Placeholders,
     pub(super) config: &'a Config,
 }
 
@@ -228,13 +230,16 @@ impl<I: Io> Io for Routed<'_, I> {
     }
 
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
-        match self.streams.get(flow) {
-            Some(stream) => stream.send(bytes),
-            None => match self.watches.send(flow, bytes, self.config, self.io) {
-                Some(sent) => sent,
-                None => self.io.send(flow, bytes),
-            },
+        if let Some(stream) = self.streams.get(flow) {
+            return stream.send(bytes);
         }
+        let sent = match self.watches.send(flow, bytes, self.config, self.io) {
+            Some(sent) => sent,
+            None => self.io.send(flow, bytes),
+        }?;
+        let taken = bytes.get(..sent).unwrap_or_default();
+        self.placeholders.sent(flow, taken, self.config);
+        Ok(sent)
     }
 
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use supermachine_net::policy::{Cause, Policy, Ports, Protocol, Rule, Target, Verdict};
-use supermachine_net::{Answer, Config, End, FlowRecord};
+use supermachine_net::{Answer, Config, End, FlowRecord, SecretsUse};
 
 use crate::support::*;
 
@@ -166,4 +166,68 @@ fn records_that_nobody_takes_are_bounded_and_counted() {
     silent.send(&Peer::new(1).syn());
     assert!(silent.stack.take_records().is_empty(), "nobody wants them");
     assert_eq!(silent.stack.counters().lost_records, 0);
+}
+
+#[test]
+fn placeholder_that_leaves_for_another_host_is_written_down_by_its_name() {
+    let placeholders = [("KEY", "smsecret-one-0123"), ("OTHER", "smsecret-two-4567")];
+    let mut config = Config::new(Policy::allow_all());
+    config.placeholders = placeholders
+        .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+        .to_vec();
+    let filling = [b'.'; 1000];
+    // Whole, in pieces, behind much else, and not at all.
+    for (sent, misplaced) in [
+        (vec![&b"X-Key: smsecret-one-0123\r\n"[..]], vec!["KEY"]),
+        (
+            vec![b"smsecret-t", b"w", b"o-4567smsecret-one-0", b"123"],
+            vec!["OTHER", "KEY"],
+        ),
+        (
+            [&[&filling[..]; 60][..], &[b"smsecret-one", b"-0123"]].concat(),
+            vec!["KEY"],
+        ),
+        (vec![b"smsecret-one-012", b"4", b"smsecret-two"], vec![]),
+    ] {
+        let mut net = Net::of(config.clone());
+        net.stack.keep_records(1);
+        let mut peer = net.connect(GUEST_PORT, 0);
+        for bytes in &sent {
+            let segment = peer.segment(ACK, bytes);
+            net.send(&segment);
+        }
+        assert_eq!(net.socket(0).sent, sent.concat(), "nothing is held back");
+        let reset = peer.segment(RST, b"");
+        net.send(&reset);
+        let secrets = record(&mut net).secrets;
+        let expected = (!misplaced.is_empty()).then(|| SecretsUse {
+            misplaced: misplaced.into_iter().map(str::to_owned).collect(),
+            ..SecretsUse::default()
+        });
+        assert_eq!(secrets, expected);
+    }
+}
+
+#[test]
+fn what_is_kept_to_find_placeholders_is_bounded() {
+    let mut config = Config::new(Policy::allow_all());
+    config.placeholders = vec![("KEY".to_owned(), vec![b'k'; 8192])];
+    let mut net = Net::of(config);
+    net.stack.keep_records(1000);
+    let mut peers: Vec<_> = (0..200_u16)
+        .map(|n| net.connect(2000 + n, n.into()))
+        .collect();
+    for _ in 0..6 {
+        for peer in &mut peers {
+            let segment = peer.segment(ACK, &[b'k'; 1400]);
+            net.send(&segment);
+        }
+    }
+    for peer in &mut peers {
+        let reset = peer.segment(RST, b"");
+        net.send(&reset);
+    }
+    let records = net.stack.take_records();
+    let found = records.iter().filter(|record| record.secrets.is_some());
+    assert!((1..200).contains(&found.count()));
 }

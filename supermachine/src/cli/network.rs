@@ -6,6 +6,7 @@ use super::publish::{self, Publish};
 use super::secrets;
 use super::values;
 use crate::{Error, NetworkPolicy, Vm, VmConfig};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -20,10 +21,15 @@ pub struct NetworkOptions {
                 loopback and link-local addresses are refused unless a rule lists them"
     )]
     net: Option<Net>,
-    /// TCP port of the host's loopback interface that the guest may reach, as
-    /// host.supermachine.internal; may be repeated
-    #[arg(long, value_name = "PORT")]
-    host_port: Vec<u16>,
+    /// Ports of the host's.
+    #[arg(
+        long,
+        value_name = "PORT",
+        value_parser = host_port,
+        help = "Port of the host's loopback interface that the guest may reach, as \
+                host.supermachine.internal: PORT[/udp]; may be repeated"
+    )]
+    host_port: Vec<HostPort>,
     /// Most bytes a second for the guest's network.
     #[arg(
         long,
@@ -80,6 +86,33 @@ fn net(text: &str) -> Result<Net, String> {
     }
 }
 
+/// What `--host-port` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HostPort {
+    port: NonZeroU16,
+    is_udp: bool,
+}
+
+fn host_port(text: &str) -> Result<HostPort, String> {
+    let (port, is_udp) = publish::protocol(text)?;
+    let is_number = port.bytes().all(|digit| digit.is_ascii_digit());
+    match port.parse().ok().filter(|_| is_number) {
+        Some(port) => Ok(HostPort { port, is_udp }),
+        None => Err(format!(
+            "`{port}` is no port: give one number, and --host-port for each"
+        )),
+    }
+}
+
+impl HostPort {
+    fn open(self, policy: NetworkPolicy) -> NetworkPolicy {
+        match self.is_udp {
+            true => policy.host_udp_port(self.port.get()),
+            false => policy.host_port(self.port.get()),
+        }
+    }
+}
+
 /// What `--net-rate` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
@@ -106,7 +139,7 @@ impl NetworkOptions {
     pub fn apply(&self, config: VmConfig) -> Result<VmConfig, Error> {
         let ports = &self.host_port;
         let with_options = |policy| {
-            let policy = ports.iter().copied().fold(policy, NetworkPolicy::host_port);
+            let policy = ports.iter().fold(policy, |policy, port| port.open(policy));
             match self.net_rate {
                 Some(rate) => policy.rate_in(rate.inward).rate_out(rate.outward),
                 None => policy,
@@ -152,6 +185,28 @@ impl NetworkOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_of_the_host_are_of_tcp_unless_they_say_udp() {
+        let open = |text: &str| host_port(text).map(|port| port.open(NetworkPolicy::deny_all()));
+        let tcp = NetworkPolicy::deny_all().host_port(8080);
+        assert_eq!(open("8080"), Ok(tcp.clone()));
+        assert_eq!(open("8080/tcp"), Ok(tcp));
+        let udp = NetworkPolicy::deny_all().host_udp_port(53);
+        assert_eq!(open("53/udp"), Ok(udp));
+        for bad in [
+            "",
+            "0",
+            "/udp",
+            "53/icmp",
+            "65536",
+            "+53",
+            "53:53",
+            "53/udp/tcp",
+        ] {
+            assert!(host_port(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn rates_are_one_for_both_directions_or_two() {

@@ -13,12 +13,7 @@ pub struct Publish {
 
 /// Reads one.
 pub fn publish(text: &str) -> Result<Publish, String> {
-    let (ports, is_udp) = match text.rsplit_once('/') {
-        Some((ports, "udp")) => (ports, true),
-        Some((ports, "tcp")) => (ports, false),
-        Some((_, other)) => return Err(format!("`{other}` is neither tcp nor udp")),
-        None => (text, false),
-    };
+    let (ports, is_udp) = protocol(text)?;
     let (host, guest) = match ports.rsplit_once(':') {
         Some((host, guest)) => (host, guest),
         None => ("", ports),
@@ -38,6 +33,16 @@ pub fn publish(text: &str) -> Result<Publish, String> {
             guest,
             is_udp,
         }),
+    }
+}
+
+/// What stands before `/tcp` or `/udp`, and whether it is UDP; TCP if nothing is said.
+pub fn protocol(text: &str) -> Result<(&str, bool), String> {
+    match text.rsplit_once('/') {
+        Some((before, "udp")) => Ok((before, true)),
+        Some((before, "tcp")) => Ok((before, false)),
+        Some((_, other)) => Err(format!("`{other}` is neither tcp nor udp")),
+        None => Ok((text, false)),
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a machine has beside its image: volumes and secrets.
 
 use super::Vm;
+use crate::Error;
 use crate::error::with_causes;
 use crate::files::mounts::{freeze_volume, mount_volume};
 use crate::secret::Told;
-use crate::{Error, volume};
 use broker::Orders;
 use oci_bake::ImageConfig;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::warn;
@@ -15,14 +14,17 @@ use tracing::warn;
 impl Vm {
     /// What its volumes are on, to be read.
     #[cfg(feature = "cli")]
-    pub(crate) fn open_volumes(&self) -> Result<Vec<File>, Error> {
+    pub(crate) fn open_volumes(&self) -> Result<Vec<std::fs::File>, Error> {
         match self.copies.get() {
             Some(copies) => copies
                 .iter()
-                .map(File::try_clone)
+                .map(std::fs::File::try_clone)
                 .collect::<Result<_, _>>()
                 .map_err(Error::system("duplicate a descriptor")),
-            None => volume::open_to_read(&self.config.volumes, self.config.volumes_dir.as_deref()),
+            None => crate::volume::open_to_read(
+                &self.config.volumes,
+                self.config.volumes_dir.as_deref(),
+            ),
         }
     }
 

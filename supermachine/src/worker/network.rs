@@ -30,6 +30,10 @@ pub fn interface(
         config.brokered = hosts
             .map(|host| (host.name().to_owned(), host.port()))
             .collect();
+        let placeholders = orders.placeholders();
+        config.placeholders = placeholders
+            .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+            .collect();
     }
     let network = Network::logged(config, log.clone());
     // Without a broker connections to those hosts are ended.
