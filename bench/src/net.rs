@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
-use supermachine::{NetworkPolicy, Vm};
+use supermachine::{Image, NetworkPolicy, Vm};
 
 const BENCH: &str = "net";
 const ROUNDS: usize = 5;
@@ -106,15 +106,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         (PASST, passt.netdev()),
         ("libslirp", "user,id=net".to_owned()),
     ] {
-        let device = [
-            "-netdev",
-            &netdev,
-            "-device",
-            "virtio-net-device,netdev=net",
-        ];
-        let mut session = context.qemu.start_with(SMALL, image.layers(), &device)?;
-        session.run(PEER_SET_UP)?;
-        peers.push((name, session));
+        peers.push((name, peer(context, image, &netdev)?));
     }
     let mut metrics = Vec::new();
     for part in PARTS.iter().filter(|part| context.wants(part.name)) {
@@ -128,6 +120,14 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         metrics.push(inbound::run(context)?);
     }
     Ok(metrics)
+}
+
+/// A machine of QEMU's whose network this is.
+fn peer(context: &Context, image: &Image, netdev: &str) -> Result<Session> {
+    let device = ["-netdev", netdev, "-device", "virtio-net-device,netdev=net"];
+    let mut session = context.qemu.start_with(SMALL, image.layers(), &device)?;
+    session.run(PEER_SET_UP)?;
+    Ok(session)
 }
 
 fn measure(

@@ -213,6 +213,16 @@ fn bad(what: &'static str) -> ProtoError {
     ProtoError::BadTree { what }
 }
 
+/// The name in the stream of what is called `own` in the directory named `above`; the
+/// stream's first directory has no name.
+#[must_use]
+pub fn name_below(above: &[u8], own: &[u8]) -> Vec<u8> {
+    match above {
+        b"" => own.to_vec(),
+        above => [above, b"/", own].concat(),
+    }
+}
+
 /// Appends a piece of a file's content. An empty one is left out: it would end the
 /// file.
 pub fn encode_data(out: &mut Vec<u8>, data: &[u8]) {

@@ -1,7 +1,7 @@
 //! What comes in: nginx in a guest, asked from the host by wrk, through a port of ours
 //! and through one of QEMU's.
 
-use super::{BENCH, PEER_HOST, PEER_SET_UP};
+use super::{BENCH, PEER_HOST, peer};
 use crate::context::{Context, SMALL};
 use crate::metric::{Bound, Metric, Samples};
 use anyhow::{Context as _, Result, bail};
@@ -31,14 +31,7 @@ pub fn run(context: &Context) -> Result<Metric> {
     let peer_port = free_port()?;
     let netdev =
         format!("user,id=net,host={PEER_HOST},hostfwd=tcp:127.0.0.1:{peer_port}-10.0.2.15:{PORT}");
-    let device = [
-        "-netdev",
-        &netdev,
-        "-device",
-        "virtio-net-device,netdev=net",
-    ];
-    let mut peer = context.qemu.start_with(SMALL, image.layers(), &device)?;
-    peer.run(PEER_SET_UP)?;
+    let mut peer = peer(context, &image, &netdev)?;
     peer.run(SERVE)?;
     let (mut mine, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {

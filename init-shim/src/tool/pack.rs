@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use exec_proto::tree::{Node, NodeKind, OVERLAY_OPAQUE};
+use exec_proto::tree::{Node, NodeKind, OVERLAY_OPAQUE, name_below};
 
 use super::{Failure, Out, WRITE_BYTES, at, confine, parted};
 use crate::sys;
@@ -110,10 +110,7 @@ fn walk(
         children.sort_by(|a, b| b.cmp(a));
         left.extend(children.into_iter().map(|child| {
             let own = child.file_name().unwrap_or_default().as_bytes();
-            let name = match &name[..] {
-                b"" => own.to_vec(),
-                above => [above, b"/", own].concat(),
-            };
+            let name = name_below(&name, own);
             (child, name)
         }));
     }

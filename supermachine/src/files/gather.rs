@@ -51,10 +51,7 @@ pub(super) fn gather(
         children.sort_by(|a, b| b.cmp(a));
         left.extend(children.into_iter().map(|child| {
             let own = child.file_name().unwrap_or_default().as_bytes();
-            let name = match &name[..] {
-                b"" => own.to_vec(),
-                above => [above, b"/", own].concat(),
-            };
+            let name = tree::name_below(&name, own);
             (child, name)
         }));
     }

@@ -30,10 +30,10 @@ const GIVEN: &str = "stranger";
 /// Enters the system `$1` over the directory `$2` and runs a script of it.
 const ENTER: &str = r#"
 mount --make-rprivate /
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
-mount --rbind /dev "$2/root/dev"
-mount -t proc proc "$2/root/proc"
-exec chroot "$2/root" env -i "$3" sh -eu "/stranger/check"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/merged"
+mount --rbind /dev "$2/merged/dev"
+mount -t proc proc "$2/merged/proc"
+exec chroot "$2/merged" env -i "$3" sh -eu "/stranger/check"
 "#;
 
 /// The start of each script: `as_user` runs what it reads, in a home directory, and
@@ -295,7 +295,7 @@ impl Own {
     fn make(path: PathBuf) -> Result<Self> {
         let own = Self(path);
         own.remove();
-        for name in ["upper", "work", "root"] {
+        for name in ["upper", "work", "merged"] {
             let dir = own.0.join(name);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
