@@ -14,6 +14,7 @@ mod exec;
 mod file;
 mod fleet;
 mod forkexec;
+mod fs;
 mod guest;
 mod idle;
 mod images;
@@ -29,6 +30,8 @@ mod read;
 mod registry;
 mod scale;
 mod stream;
+mod virtiofsd;
+mod volume;
 
 use anyhow::{Context as _, Result, bail};
 use context::{Context, Places, Side};
@@ -67,6 +70,8 @@ const BENCHES: &[Bench] = &[
     ("cycles", fleet::cycles),
     ("reliability", fleet::reliability),
     ("net", net::run),
+    ("fs", fs::run),
+    ("volume", volume::run),
 ];
 
 const USAGE: &str = "\
@@ -74,7 +79,7 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability or net; all without one
+                 reliability, net, fs or volume; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
@@ -177,7 +182,12 @@ fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         eprintln!("bench {name}");
-        metrics.extend(bench(&context).with_context(|| format!("bench {name}"))?);
+        let measured = bench(&context).with_context(|| format!("bench {name}"))?;
+        // Whoever ends a long run early has what was measured so far.
+        for metric in &measured {
+            eprintln!("{}", metric.line());
+        }
+        metrics.extend(measured);
     }
     print!("{}", metric::table(&metrics));
     if let Some(file) = &arguments.json {
