@@ -1,14 +1,15 @@
-//! Directories of the host in a guest.
+//! Directories of the host, and single files, in a guest.
 
-use crate::Error;
 use crate::link::protocol::Mount;
 use crate::running::Mounted;
+use crate::{Error, guest_path};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use vmm_core::spec::Owner;
 pub use vmm_core::spec::SymlinkPolicy;
+pub use vmm_core::spec::{IdMap, IdRange};
+use vmm_core::spec::{Owner, Owners};
 
 /// Longest tag in bytes (virtio 1.2 §5.11.4).
 const MAX_TAG_BYTES: usize = 36;
@@ -28,15 +29,17 @@ const MAX_TAG_BYTES: usize = 36;
 ///
 /// On the host everything belongs to the user who runs this; the guest sees one
 /// owner of it all, root unless [`MountSpec::with_owner`] says otherwise. The guest
-/// cannot give a file away there, nor have it run with its owner's rights.
+/// cannot give a file away there, unless [`MountSpec::with_owner_map`] lets it, nor have it
+/// run with its owner's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountSpec {
     host_path: PathBuf,
+    is_file: bool,
     tag: String,
     symlinks: SymlinkPolicy,
     access: Access,
     at: Option<String>,
-    owner: (u32, u32),
+    owners: Owners,
 }
 
 /// What a guest may do to a mount.
@@ -58,6 +61,9 @@ pub(crate) struct MountPoint {
     pub at: Option<String>,
     /// What the guest takes it for.
     pub access: Access,
+    /// It is one file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub file: bool,
 }
 
 impl MountSpec {
@@ -67,11 +73,36 @@ impl MountSpec {
     pub fn new(host_path: impl Into<PathBuf>, tag: impl Into<String>) -> Self {
         Self {
             host_path: host_path.into(),
+            is_file: false,
             tag: tag.into(),
             symlinks: SymlinkPolicy::default(),
             access: Access::ReadWrite,
             at: None,
-            owner: (0, 0),
+            owners: Owners::default(),
+        }
+    }
+
+    /// The one file `host_path`, which the guest can write to. Its [place](MountSpec::at) is
+    /// the file's; a guest that mounts it by its tag finds it as `file` in the directory
+    /// that it mounts. Nothing beside it can be reached from the guest, which cannot
+    /// remove it, rename it, or put another in its place.
+    ///
+    /// It is the file that was there when the machine started, as with docker: what is
+    /// written into it the other side sees, and an editor of the host that writes a new
+    /// file and renames it over the old one leaves the guest with the old one. Mount its
+    /// directory where such edits are to be seen.
+    ///
+    /// ```
+    /// use supermachine::MountSpec;
+    ///
+    /// let mount = MountSpec::file("/home/me/app.conf", "conf")
+    ///     .read_only(true)
+    ///     .at("/etc/app.conf");
+    /// ```
+    pub fn file(host_path: impl Into<PathBuf>, tag: impl Into<String>) -> Self {
+        Self {
+            is_file: true,
+            ..Self::new(host_path, tag)
         }
     }
 
@@ -107,9 +138,38 @@ impl MountSpec {
         self
     }
 
-    /// The user and the group that files belong to, for the guest; root if not set.
+    /// The user and the group that all files belong to, for the guest; root if not set.
+    /// That the guest gives a file to another changes nothing.
     pub fn with_owner(mut self, uid: u32, gid: u32) -> Self {
-        self.owner = (uid, gid);
+        self.owners = Owners::Squash(Owner { uid, gid });
+        self
+    }
+
+    /// Has numbers of users and groups of the guest stand for others of the host, which
+    /// are the files' there, as in a user namespace. What belongs to somebody else on the
+    /// host is nobody's (65534) in the guest, and who has no number on the host makes
+    /// nothing (`EOVERFLOW`). To give files to others than the user who runs this, that
+    /// must be root.
+    ///
+    /// ```
+    /// use supermachine::{IdMap, IdRange, MountSpec};
+    ///
+    /// let alone = vec![IdRange { guest: 0, host: 1000, count: 1 }];
+    /// let map = IdMap { users: alone.clone(), groups: alone };
+    /// let mount = MountSpec::new("/home/me/app", "app").with_owner_map(map).at("/app");
+    /// ```
+    pub fn with_owner_map(mut self, map: IdMap) -> Self {
+        self.owners = Owners::Map(map);
+        self
+    }
+
+    /// Has owner and mode be what the guest says, as for packages that are unpacked
+    /// there, while on the host all is still that of the user who runs this. They are
+    /// kept in an extended attribute of each file and directory
+    /// (`user.containers.override_stat`, as podman and libkrun have it). What has none yet
+    /// is root's in the guest, and links always are. No file becomes set-user-id.
+    pub fn with_recorded_owners(mut self) -> Self {
+        self.owners = Owners::Recorded(Owner::default());
         self
     }
 
@@ -137,6 +197,37 @@ impl MountSpec {
         }
     }
 
+    /// Refuses to record owners where nothing can be recorded.
+    fn check_attributes(&self, file: &File) -> Result<(), Error> {
+        if !matches!(self.owners, Owners::Recorded(_)) {
+            return Ok(());
+        }
+        match rustix::fs::fgetxattr(file, c"user.containers.override_stat", &mut [0_u8; 64][..]) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Err(self.refused(
+                "its file system keeps no attributes of users, in which owners are recorded: \
+                 use another file system, or with_owner",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the one file that it is.
+    fn open_file(&self) -> Result<File, Error> {
+        let failed = || Error::host("cannot mount the file", &self.host_path);
+        let access = match self.access {
+            Access::ReadWrite => OFlags::RDWR,
+            Access::ReadOnly | Access::CopyOnWrite => OFlags::RDONLY,
+        };
+        // A pipe in its place is not waited for.
+        let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.host_path, flags, Mode::empty());
+        let file = File::from(file.map_err(|error| failed()(error.into()))?);
+        match file.metadata().map_err(failed())?.is_file() {
+            true => Ok(file),
+            false => Err(self.refused("what is at its path is no file: name a regular file")),
+        }
+    }
+
     fn refused(&self, problem: &'static str) -> Error {
         refused(&self.tag, problem)
     }
@@ -153,6 +244,18 @@ impl MountSpec {
         if matches!(&*self.tag, "." | "..") {
             return Err(self.refused("choose a tag that is a name"));
         }
+        if let Owners::Map(map) = &self.owners
+            && !map.is_sound()
+        {
+            return Err(self.refused(
+                "give it ranges of owners that are apart, at most 32 of users and of groups",
+            ));
+        }
+        if self.is_file && self.access == Access::CopyOnWrite {
+            return Err(
+                self.refused("mount the file's directory, as one file is not copied on write")
+            );
+        }
         let Some(at) = &self.at else {
             return match self.access {
                 Access::CopyOnWrite => {
@@ -161,27 +264,18 @@ impl MountSpec {
                 _ => Ok(()),
             };
         };
-        let names = at.split('/').skip(1).filter(|name| !name.is_empty());
-        if !at.starts_with('/') || at.contains('\0') || names.clone().any(|name| name == "..") {
-            return Err(
-                self.refused("name its place in the guest by an absolute path without `..`")
-            );
-        }
-        if names.clone().all(|name| name == ".") {
-            return Err(self.refused("name another place in the guest than its root"));
-        }
+        guest_path::check(at).map_err(|problem| self.refused(problem))?;
         Ok(())
     }
 
     /// What the worker is told.
     fn order(&self) -> Mount {
-        let (uid, gid) = self.owner;
         Mount {
             directory: self.host_path.to_string_lossy().into_owned(),
             tag: self.tag.clone(),
             read_only: self.access != Access::ReadWrite,
             symlinks: self.symlinks,
-            owner: Owner { uid, gid },
+            owners: self.owners.clone(),
         }
     }
 
@@ -189,6 +283,8 @@ impl MountSpec {
     fn kernel_argument(&self) -> Option<String> {
         let at = self.at.as_deref()?;
         let access = match self.access {
+            Access::ReadWrite if self.is_file => "rw-file",
+            Access::ReadOnly if self.is_file => "ro-file",
             Access::ReadWrite => "rw",
             Access::ReadOnly => "ro",
             Access::CopyOnWrite => "cow",
@@ -235,6 +331,7 @@ pub(crate) fn points(mounts: &[MountSpec]) -> Vec<MountPoint> {
         tag: mount.tag.clone(),
         at: mount.at.clone(),
         access: mount.access,
+        file: mount.is_file,
     });
     points.collect()
 }
@@ -252,7 +349,12 @@ pub(crate) fn open<'a>(
     let mut opened = (Vec::new(), Vec::new());
     for mount in mounts {
         opened.0.push(mount.order());
-        opened.1.push(open_directory(&mount.host_path)?);
+        let file = match mount.is_file {
+            true => mount.open_file()?,
+            false => open_directory(&mount.host_path)?,
+        };
+        mount.check_attributes(&file)?;
+        opened.1.push(file);
     }
     Ok(opened)
 }
@@ -275,6 +377,12 @@ pub(crate) fn for_copy<'a>(
                 "the snapshot has one of that tag: give it a directory, by VmConfig::with_mount",
             )
         })?;
+        if mount.is_file != point.file {
+            return Err(mount.refused(match point.file {
+                true => "the snapshot has one file of that tag: give it one, by MountSpec::file",
+                false => "the snapshot has a directory of that tag: give it one, by MountSpec::new",
+            }));
+        }
         if mount.at.is_some() && mount.at != point.at {
             return Err(
                 mount.refused("the snapshot has it at another place: bake the image with this one")
@@ -368,6 +476,18 @@ mod tests {
         assert!(covered[0].order().read_only);
         let baked = points(&[anywhere[0].clone().at("/a")]);
         assert!(problem(for_copy(&covered, &baked)).contains("copy-on-write"));
+        let file = [MountSpec::file("/a", "a").at("/f")];
+        assert_eq!(kernel_arguments(&file), " sm.mount=a:rw-file:/f");
+        let points_of_file = points(&file);
+        assert_eq!(for_copy(&file, &points_of_file).unwrap(), [&file[0]]);
+        assert!(problem(for_copy(&anywhere, &points_of_file)).contains("one file"));
+        assert!(problem(for_copy(&file, &points(&anywhere))).contains("a directory"));
+        let covered_file = [file[0].clone().copy_on_write()];
+        assert!(problem(validate(&covered_file)).contains("file's directory"));
+        let no_file = open(&[MountSpec::file("/dev", "a")]);
+        assert!(no_file.is_err());
+        let device = problem(open(&[MountSpec::file("/dev/null", "a")]));
+        assert!(device.contains("no file"), "{device}");
         let nowhere = [MountSpec::new("/a", "a").copy_on_write()];
         assert!(problem(validate(&nowhere)).contains("name its place"));
     }

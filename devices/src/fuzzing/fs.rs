@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::{Input, MAX_OPS};
 use crate::virtio::chain::QueueError;
-use crate::virtio::fs::{Exchange, Owner, Rules, Server, SymlinkPolicy};
+use crate::virtio::fs::{Exchange, Owners, Rules, Server, SymlinkPolicy};
 
 /// Most room for an answer.
 const MAX_ROOM: usize = 4096;
@@ -89,7 +89,7 @@ pub fn fuzz_fs(data: &[u8]) {
     let rules = Rules {
         read_only: input.u8() % 8 == 0,
         symlinks: input.pick(&[SymlinkPolicy::Opaque, SymlinkPolicy::Deny]),
-        owner: Owner::default(),
+        owners: Owners::default(),
     };
     let root = File::open(&share).expect("a directory");
     let server = Server::new(root.into(), rules).expect("a server");

@@ -1,7 +1,7 @@
-//! `-v` and `--mount`: directories of the host for the guest, and volumes.
+//! `-v` and `--mount`: directories and files of the host for the guest, and volumes.
 
 use super::values::memory_mib;
-use crate::{MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
+use crate::{IdMap, IdRange, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -17,7 +17,15 @@ pub struct Directory {
     guest: String,
     access: Access,
     symlinks: SymlinkPolicy,
-    owner: (u32, u32),
+    owners: Owners,
+}
+
+/// Whom files of a mount belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owners {
+    One(u32, u32),
+    Recorded,
+    Map(IdMap),
 }
 
 /// What a machine is given to keep files in.
@@ -78,7 +86,7 @@ impl Directory {
             guest: guest.to_owned(),
             access: Access::ReadWrite,
             symlinks: SymlinkPolicy::default(),
-            owner: (0, 0),
+            owners: Owners::One(0, 0),
         })
     }
 
@@ -101,11 +109,17 @@ impl Directory {
     pub fn spec(&self, number: usize) -> MountSpec {
         // A relative path means what it means to the user's shell.
         let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
-        let (uid, gid) = self.owner;
-        let spec = MountSpec::new(host, format!("mount{number}"))
-            .at(&*self.guest)
-            .with_symlinks(self.symlinks)
-            .with_owner(uid, gid);
+        let tag = format!("mount{number}");
+        let spec = match host.is_file() {
+            true => MountSpec::file(host, tag),
+            false => MountSpec::new(host, tag),
+        };
+        let spec = spec.at(&*self.guest).with_symlinks(self.symlinks);
+        let spec = match &self.owners {
+            Owners::One(uid, gid) => spec.with_owner(*uid, *gid),
+            Owners::Recorded => spec.with_recorded_owners(),
+            Owners::Map(map) => spec.with_owner_map(map.clone()),
+        };
         match self.access {
             Access::ReadWrite => spec,
             Access::ReadOnly => spec.read_only(true),
@@ -139,14 +153,16 @@ pub fn volume(text: &str) -> Result<Given, String> {
 
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
-/// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
+/// `symlinks=opaque|deny|follow`, and `owner=UID[:GID]`, `owner=recorded`, or
+/// `uidmap=GUEST:HOST[:COUNT]` and `gidmap=` likewise, each any number of times.
 pub fn mount(text: &str) -> Result<Given, String> {
     let (mut is_volume, mut size) = (false, None);
     let mut host = None;
     let mut guest = None;
     let mut words = Vec::new();
     let mut symlinks = SymlinkPolicy::default();
-    let mut owner = (0, 0);
+    let mut owners = Owners::One(0, 0);
+    let mut map = IdMap::default();
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
             ("type", "bind" | "virtiofs") => {}
@@ -160,7 +176,10 @@ pub fn mount(text: &str) -> Result<Given, String> {
             ("source" | "src", value) => host = Some(value),
             ("target" | "destination" | "dst", value) => guest = Some(value),
             ("symlinks", value) => symlinks = policy(value)?,
-            ("owner", value) => owner = ids(value)?,
+            ("owner", "recorded") => owners = Owners::Recorded,
+            ("owner", value) => owners = ids(value)?,
+            ("uidmap", value) => map.users.push(range(value)?),
+            ("gidmap", value) => map.groups.push(range(value)?),
             ("readonly" | "ro", "true" | "1") => words.push("ro"),
             ("readonly" | "ro", "false" | "0") => words.push("rw"),
             (word, "") => words.push(word),
@@ -170,7 +189,14 @@ pub fn mount(text: &str) -> Result<Given, String> {
     let (Some(host), Some(guest)) = (host, guest) else {
         return Err("expected source=HOST and target=GUEST".to_owned());
     };
-    let is_plain = words.is_empty() && owner == (0, 0) && symlinks == SymlinkPolicy::default();
+    if map != IdMap::default() {
+        if owners != Owners::One(0, 0) {
+            return Err("a mount has either an owner or a map of owners".to_owned());
+        }
+        owners = Owners::Map(map);
+    }
+    let is_plain =
+        words.is_empty() && owners == Owners::One(0, 0) && symlinks == SymlinkPolicy::default();
     match (is_volume, size) {
         (true, size) if is_plain => return named(host, guest, size).map(Given::Volume),
         (true, _) => return Err("of a volume only the size can be said".to_owned()),
@@ -181,7 +207,7 @@ pub fn mount(text: &str) -> Result<Given, String> {
     for word in words {
         mount.set(word)?;
     }
-    (mount.symlinks, mount.owner) = (symlinks, owner);
+    (mount.symlinks, mount.owners) = (symlinks, owners);
     Ok(Given::Directory(mount))
 }
 
@@ -197,12 +223,23 @@ fn policy(text: &str) -> Result<SymlinkPolicy, String> {
 }
 
 /// User and group; without a group, the one with the user's number.
-fn ids(text: &str) -> Result<(u32, u32), String> {
+fn ids(text: &str) -> Result<Owners, String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     match (uid.parse(), gid.parse()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err("an owner is UID or UID:GID, in numbers".to_owned()),
+        (Ok(uid), Ok(gid)) => Ok(Owners::One(uid, gid)),
+        _ => Err("an owner is UID or UID:GID, in numbers, or `recorded`".to_owned()),
     }
+}
+
+/// `GUEST:HOST`, and how many there are in a row if it is more than one.
+fn range(text: &str) -> Result<IdRange, String> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([guest, host]) => Ok((*guest, *host, 1)),
+        Some([guest, host, count]) => Ok((*guest, *host, *count)),
+        _ => Err("a map of owners is GUEST:HOST or GUEST:HOST:COUNT, in numbers".to_owned()),
+    }
+    .map(|(guest, host, count)| IdRange { guest, host, count })
 }
 
 #[cfg(test)]
@@ -268,8 +305,24 @@ mod tests {
             spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
             plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
         );
+        let range = |guest, host, count| IdRange { guest, host, count };
+        let map = IdMap {
+            users: vec![range(0, 1000, 1), range(1, 5000, 9)],
+            groups: vec![range(0, 20, 1)],
+        };
+        let plain = MountSpec::new("/a", "mount3").at("/b");
+        assert_eq!(
+            spec("src=/a,dst=/b,uidmap=0:1000,uidmap=1:5000:9,gidmap=0:20"),
+            plain.clone().with_owner_map(map)
+        );
+        let recorded = plain.with_recorded_owners();
+        assert_eq!(spec("src=/a,dst=/b,owner=recorded"), recorded);
         for bad in [
             "",
+            "src=/a,dst=/b,uidmap=0",
+            "src=/a,dst=/b,uidmap=0:a",
+            "src=/a,dst=/b,owner=1,uidmap=0:1",
+            "type=volume,src=a,dst=/b,gidmap=0:1",
             "src=/a",
             "dst=/b",
             "src=/a,dst=/b,type=tmpfs",

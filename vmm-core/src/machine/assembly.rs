@@ -226,7 +226,7 @@ pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>
         let config = FsConfig {
             read_only: share.read_only,
             symlinks: share.symlinks,
-            owner: share.owner,
+            owners: share.owners.clone(),
             ..FsConfig::new(&*share.tag)
         };
         match Fs::new(directory.into(), config) {

@@ -1,4 +1,4 @@
-//! File system device (virtio 1.2 §5.11): a directory of the host, by FUSE.
+//! File system device (virtio 1.2 §5.11): a directory of the host, or one file, by FUSE.
 //!
 //! The device speaks Linux's FUSE on every host. Requests are answered by a few
 //! threads of the device, never on the one that notifies.
@@ -23,11 +23,13 @@ use crate::{DeviceMemory, Ram};
 mod handles;
 mod host;
 mod nodes;
+mod owners;
 mod saved;
 mod server;
 mod threads;
 mod wire;
 
+pub use owners::{IdMap, IdRange, Owner, Owners};
 pub use saved::FsState;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use server::Exchange;
@@ -58,17 +60,6 @@ pub enum SymlinkPolicy {
     Follow,
 }
 
-/// Whom the guest sees as the owner of all files. On the host they belong to the
-/// user whom this process runs as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Owner {
-    /// User id in the guest.
-    pub uid: u32,
-    /// Group id in the guest.
-    pub gid: u32,
-}
-
 /// What a file system device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsConfig {
@@ -78,8 +69,8 @@ pub struct FsConfig {
     pub read_only: bool,
     /// What becomes of symbolic links.
     pub symlinks: SymlinkPolicy,
-    /// Whom files belong to, for the guest.
-    pub owner: Owner,
+    /// Whom files belong to, for the guest and on the host.
+    pub owners: Owners,
     /// Most requests worked on at the same time, 1 to 16.
     pub workers: usize,
 }
@@ -91,7 +82,7 @@ impl FsConfig {
             tag: tag.into(),
             read_only: false,
             symlinks: SymlinkPolicy::default(),
-            owner: Owner::default(),
+            owners: Owners::default(),
             workers: 4,
         }
     }
@@ -107,8 +98,12 @@ pub enum FsError {
     /// The number of workers is out of range.
     #[error("number of workers {0} is not within 1 to 16")]
     BadWorkers(usize),
-    /// What was given is no directory, or cannot be looked at.
-    #[error("the shared directory cannot be used")]
+    /// Numbers of owners do not stand for one each.
+    #[error("ranges of owners overlap, are empty or endless, or are more than 32")]
+    BadMap,
+    /// What was given is no directory and no file, or cannot be looked at, or is not open
+    /// for what the guest may do.
+    #[error("the shared directory or file cannot be used")]
     Directory(#[source] std::io::Error),
 }
 
@@ -122,7 +117,8 @@ pub struct Fs<M: DeviceMemory = Ram> {
 }
 
 impl<M: DeviceMemory> Fs<M> {
-    /// A device over an open directory.
+    /// A device over an open directory, or over one open file: the guest finds that
+    /// as `file`, alone in the directory that it mounts.
     pub fn new(directory: OwnedFd, config: FsConfig) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG_BYTES || tag.contains(&0) {
@@ -131,13 +127,18 @@ impl<M: DeviceMemory> Fs<M> {
         if !(1..=16).contains(&config.workers) {
             return Err(FsError::BadWorkers(config.workers));
         }
+        if let Owners::Map(map) = &config.owners
+            && !map.is_sound()
+        {
+            return Err(FsError::BadMap);
+        }
         let mut config_space = [0; TAG_BYTES + 4];
         config_space[..tag.len()].copy_from_slice(tag);
         config_space[TAG_BYTES..].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
         let rules = Rules {
             read_only: config.read_only,
             symlinks: config.symlinks,
-            owner: config.owner,
+            owners: config.owners,
         };
         let server = Server::new(directory, rules);
         let server = Arc::new(server.map_err(|error| FsError::Directory(error.into()))?);

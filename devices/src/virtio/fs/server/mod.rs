@@ -9,6 +9,8 @@ mod directories;
 mod entries;
 mod files;
 mod find;
+mod owners;
+mod single;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use self::attributes::SHARED_PREFIX;
+use self::single::Single;
 use super::handles::{Handles, SavedHandle};
 use super::host;
 use super::nodes::{Nodes, SavedNode};
@@ -24,7 +28,7 @@ use super::wire::{
     self, Attributes, Body, Fields, IN_HEADER_BYTES, InHeader, OUT_HEADER_BYTES, Validity, init,
     opcode,
 };
-use super::{Owner, SymlinkPolicy};
+use super::{Owners, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
 
 /// Most bytes of a read or a write: what the guest's kernel asks for at most.
@@ -73,11 +77,11 @@ impl From<QueueError> for Failure {
 }
 
 /// How a directory is shared.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     pub read_only: bool,
     pub symlinks: SymlinkPolicy,
-    pub owner: Owner,
+    pub owners: Owners,
 }
 
 /// The server.
@@ -86,6 +90,8 @@ pub struct Server {
     root: OwnedFd,
     root_dev: u64,
     rules: Rules,
+    /// The device has one file, and no directory.
+    single: Option<Single>,
     nodes: Mutex<Nodes>,
     handles: Mutex<Handles>,
 }
@@ -97,10 +103,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     pub fn new(root: OwnedFd, rules: Rules) -> Result<Self, Errno> {
         let stat = host::stat(&root)?;
-        if !stat.is_dir() {
-            return Err(Errno::NOTDIR);
-        }
+        let single = match () {
+            () if stat.is_dir() => None,
+            () if stat.is_file() => Some(Single::new(&root, &rules)?),
+            () => return Err(Errno::NOTDIR),
+        };
         Ok(Self {
+            single,
             root_dev: stat.identity.dev,
             root,
             rules,
@@ -142,6 +151,27 @@ impl Server {
             table.opened(handle.node, handle.number);
         }
         Some(())
+    }
+
+    /// Whether a request is answered without asking the host anything, and without much
+    /// work.
+    pub fn is_answered_at_once(&self, exchange: &mut dyn Exchange) -> bool {
+        const NAME_AT: usize = IN_HEADER_BYTES + 8;
+        let mut header = [0; IN_HEADER_BYTES];
+        if exchange.incoming() < header.len() || exchange.read(0, &mut header).is_err() {
+            return false;
+        }
+        match InHeader::read(&header).opcode {
+            opcode::FORGET | opcode::INTERRUPT | opcode::FLUSH => true,
+            // Linux asks for a file's capabilities before it first writes to it.
+            opcode::GETXATTR => {
+                let mut prefix = [0; SHARED_PREFIX.len()];
+                exchange.incoming() >= NAME_AT + prefix.len()
+                    && exchange.read(NAME_AT, &mut prefix).is_ok()
+                    && prefix != *SHARED_PREFIX
+            }
+            _ => false,
+        }
     }
 
     /// Answers one request; how many bytes that took. `buffer` is the thread's.
@@ -220,6 +250,11 @@ impl Server {
         if self.rules.read_only && changes(header.opcode) {
             return Err(Errno::ROFS);
         }
+        if let Some(single) = &self.single
+            && let Some(body) = self.dispatch_single(single, header, arguments, room)
+        {
+            return body.map(Some);
+        }
         let body = match header.opcode {
             opcode::FORGET => {
                 self.nodes().forget(node, arguments.u64()?);
@@ -242,9 +277,9 @@ impl Server {
             }
             opcode::LOOKUP => self.look_up(node, arguments)?,
             opcode::READLINK => self.read_link(node)?,
-            opcode::SYMLINK => self.make_link(node, arguments)?,
-            opcode::MKNOD => self.make_file(node, arguments)?,
-            opcode::MKDIR => self.make_directory(node, arguments)?,
+            opcode::SYMLINK => self.make_link(node, arguments, header.owner)?,
+            opcode::MKNOD => self.make_file(node, arguments, header.owner)?,
+            opcode::MKDIR => self.make_directory(node, arguments, header.owner)?,
             opcode::UNLINK => self.remove(node, arguments, false)?,
             opcode::RMDIR => self.remove(node, arguments, true)?,
             opcode::RENAME | opcode::RENAME2 => {
@@ -259,10 +294,11 @@ impl Server {
             opcode::SETXATTR => self.set_extended(node, arguments)?,
             opcode::REMOVEXATTR => self.remove_extended(node, arguments)?,
             opcode::OPEN => self.open(node, arguments)?,
-            opcode::CREATE => self.create(node, arguments)?,
+            opcode::CREATE => self.create(node, arguments, header.owner)?,
             opcode::RELEASE | opcode::RELEASEDIR => self.release(arguments)?,
-            // What was written is the host's already.
-            opcode::FLUSH => Body::default(),
+            // What was written is the host's already, so the guest's kernel need not say
+            // when a program closes a file: it asks no more.
+            opcode::FLUSH => return Err(Errno::NOSYS),
             opcode::FSYNC | opcode::FSYNCDIR => self.sync(arguments)?,
             opcode::SYNCFS => {
                 host::sync_all(&self.root)?;
@@ -290,13 +326,13 @@ impl Server {
             true => 0,
             false => identity.dev.rotate_left(40),
         };
-        let Owner { uid, gid } = self.rules.owner;
+        let (owner, mode) = self.seen(stat);
         Attributes {
             stat: *stat,
             ino: identity.ino ^ apart,
-            mode: stat.mode,
-            uid,
-            gid,
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
         }
     }
 }

@@ -9,7 +9,10 @@ fn go_on(guest: Guest) -> Guest {
     let bytes = state.to_bytes();
     let state = FsState::from_bytes(&bytes).unwrap();
     assert_eq!(state.to_bytes(), bytes);
-    let server = Server::new(guest.server.root.try_clone().unwrap(), guest.server.rules);
+    let server = Server::new(
+        guest.server.root.try_clone().unwrap(),
+        guest.server.rules.clone(),
+    );
     let server = server.unwrap();
     state.give_to(&server).unwrap();
     Guest { server, ..guest }
