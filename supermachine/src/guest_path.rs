@@ -7,7 +7,7 @@ pub(crate) fn check(path: &str) -> Result<(), &'static str> {
         return Err("name its place in the guest by an absolute path without `..`");
     }
     if names.clone().all(|name| name == ".") {
-        return Err("name another place in the guest than its root");
+        return Err("name its place in the guest, which cannot be the root");
     }
     Ok(())
 }

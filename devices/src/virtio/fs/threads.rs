@@ -137,7 +137,6 @@ impl<M: DeviceMemory> State<M> {
     /// Answers requests that take no time, as long as those come first.
     fn answer_at_once(&mut self, server: &Server) {
         let queues = self.active.as_ref().map_or(0, |active| active.queues.len());
-        let mut buffer = Vec::new();
         for index in (0..queues).cycle().take(MAX_AT_ONCE) {
             let Some(active) = self.active.as_mut() else {
                 return;
@@ -160,11 +159,10 @@ impl<M: DeviceMemory> State<M> {
                 chain: &chain,
                 ram: &*ram,
             };
-            if !server.is_answered_at_once(&mut request) {
+            let Some(outcome) = server.answer_at_once(&mut request) else {
                 queue.set_next_avail(position);
                 continue;
-            }
-            let outcome = server.answer(&mut request, &mut buffer);
+            };
             // The driver is to say when the next one comes. Where it cannot be told, the
             // answer cannot be either, which is what counts then.
             let _ = queue.enable_notification(&*ram);

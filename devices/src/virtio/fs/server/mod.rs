@@ -44,6 +44,10 @@ pub const BUFFER_BYTES: usize = 128 << 10;
 /// changes them without saying so.
 const VALIDITY: Validity = Validity { seconds: 1 };
 
+/// Why nothing is done when a program closes a file: what was written is the host's
+/// already. The guest's kernel does not say so again.
+const NEEDS_NO_FLUSH: Errno = Errno::NOSYS;
+
 /// One request and the room for its answer.
 pub trait Exchange {
     /// Bytes that the guest has written.
@@ -153,25 +157,36 @@ impl Server {
         Some(())
     }
 
-    /// Whether a request is answered without asking the host anything, and without much
-    /// work.
-    pub fn is_answered_at_once(&self, exchange: &mut dyn Exchange) -> bool {
-        const NAME_AT: usize = IN_HEADER_BYTES + 8;
-        let mut header = [0; IN_HEADER_BYTES];
-        if exchange.incoming() < header.len() || exchange.read(0, &mut header).is_err() {
-            return false;
-        }
-        match InHeader::read(&header).opcode {
-            opcode::FORGET | opcode::INTERRUPT | opcode::FLUSH => true,
+    /// Answers a request if that takes no question to the host and hardly any work; what
+    /// it is, is read once, as the guest may change it. `None` for any other.
+    pub fn answer_at_once(&self, exchange: &mut dyn Exchange) -> Option<Result<usize, QueueError>> {
+        const MAX_BYTES: usize = IN_HEADER_BYTES + 8 + SHARED_PREFIX.len();
+        let mut bytes = [0; MAX_BYTES];
+        let length = exchange.incoming().min(bytes.len());
+        let (header, arguments) = bytes[..length].split_first_chunk_mut::<IN_HEADER_BYTES>()?;
+        exchange.read(0, header).ok()?;
+        exchange.read(IN_HEADER_BYTES, arguments).ok()?;
+        let header = InHeader::read(header);
+        let mut arguments = Fields(arguments);
+        let error = match header.opcode {
+            opcode::FORGET => {
+                self.nodes().forget(header.node, arguments.u64().ok()?);
+                return Some(Ok(0));
+            }
+            opcode::INTERRUPT => return Some(Ok(0)),
+            opcode::FLUSH => NEEDS_NO_FLUSH,
             // Linux asks for a file's capabilities before it first writes to it.
             opcode::GETXATTR => {
-                let mut prefix = [0; SHARED_PREFIX.len()];
-                exchange.incoming() >= NAME_AT + prefix.len()
-                    && exchange.read(NAME_AT, &mut prefix).is_ok()
-                    && prefix != *SHARED_PREFIX
+                arguments.skip(8).ok()?;
+                let prefix = arguments.0.get(..SHARED_PREFIX.len())?;
+                if prefix == SHARED_PREFIX {
+                    return None;
+                }
+                Errno::OPNOTSUPP
             }
-            _ => false,
-        }
+            _ => return None,
+        };
+        Some(reply(exchange, header.unique, host::linux_errno(error), 0))
     }
 
     /// Answers one request; how many bytes that took. `buffer` is the thread's.
@@ -198,17 +213,7 @@ impl Server {
             Err(Failure::Refused(error)) => (host::linux_errno(error), 0),
             Err(Failure::Queue(error)) => return Err(error),
         };
-        let length = OUT_HEADER_BYTES + bytes;
-        if exchange.room() < length {
-            return Ok(0);
-        }
-        let mut answer = Body::default();
-        answer
-            .u32(u32::try_from(length).unwrap_or(u32::MAX))
-            .u32(error.wrapping_neg().cast_unsigned())
-            .u64(header.unique);
-        exchange.write(0, &answer.0)?;
-        Ok(length)
+        reply(exchange, header.unique, error, bytes)
     }
 
     /// Answers a request whose arguments and answer are short; how many bytes
@@ -296,9 +301,7 @@ impl Server {
             opcode::OPEN => self.open(node, arguments)?,
             opcode::CREATE => self.create(node, arguments, header.owner)?,
             opcode::RELEASE | opcode::RELEASEDIR => self.release(arguments)?,
-            // What was written is the host's already, so the guest's kernel need not say
-            // when a program closes a file: it asks no more.
-            opcode::FLUSH => return Err(Errno::NOSYS),
+            opcode::FLUSH => return Err(NEEDS_NO_FLUSH),
             opcode::FSYNC | opcode::FSYNCDIR => self.sync(arguments)?,
             opcode::SYNCFS => {
                 host::sync_all(&self.root)?;
@@ -335,6 +338,26 @@ impl Server {
             gid: owner.gid,
         }
     }
+}
+
+/// Writes the header of an answer, which `bytes` follow; how long all of it is.
+fn reply(
+    exchange: &mut dyn Exchange,
+    unique: u64,
+    error: i32,
+    bytes: usize,
+) -> Result<usize, QueueError> {
+    let length = OUT_HEADER_BYTES + bytes;
+    if exchange.room() < length {
+        return Ok(0);
+    }
+    let mut answer = Body::default();
+    answer
+        .u32(u32::try_from(length).unwrap_or(u32::MAX))
+        .u32(error.wrapping_neg().cast_unsigned())
+        .u64(unique);
+    exchange.write(0, &answer.0)?;
+    Ok(length)
 }
 
 /// Requests that change something, whatever their arguments.

@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// Adds to what the host says of an entry what is recorded of it.
-    pub(super) fn with_record(&self, dir: &Dir<'_>, name: &CStr, stat: Stat) -> Stat {
+    pub(super) fn with_record(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Stat {
         self.record_of(dir, name, stat).unwrap_or(stat)
     }
 
@@ -50,11 +50,6 @@ impl Server {
         let file = host::open_entry(dir, name, OFlags::RDONLY, 0).ok()?;
         let is_same = host::stat(&file).is_ok_and(|now| now.identity == stat.identity);
         is_same.then(|| read(file.as_fd(), stat))
-    }
-
-    /// As [`Self::with_record`], for an entry of a directory that is listed.
-    pub(super) fn with_record_in(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Stat {
-        self.record_of(dir, name, stat).unwrap_or(stat)
     }
 
     /// As [`Self::with_record`], for what a request is about.

@@ -14,6 +14,7 @@ use super::super::handles::{Handle, OpenFile};
 use super::super::host::{self, Stat};
 use super::super::wire::{Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, opcode, open};
 use super::directories::put_entry;
+use super::find::Target;
 use super::{Rules, Server, VALIDITY, changes, initialise};
 
 /// Its node, which the guest knows as long as there is the device.
@@ -137,7 +138,8 @@ impl Server {
 
     fn tell_single(&self, single: &Single) -> Result<Body, Errno> {
         let mut body = Body::default();
-        body.entry(FILE, VALIDITY, &self.shown(&single.stat()?));
+        let file = Target::Open(Handle::File(single.0.clone()));
+        body.entry(FILE, VALIDITY, &self.shown(&self.stat_of(&file)?));
         Ok(body)
     }
 
