@@ -10,9 +10,9 @@ use super::super::Owner;
 use super::super::handles::Handle;
 use super::super::host;
 use super::super::wire::{Body, Fields, GETATTR_FH, MAX_NAME_BYTES, open, set};
+use super::Server;
 use super::files::clear_privileges;
 use super::find::Target;
-use super::{Server, VALIDITY};
 
 /// Longest value of an extended attribute, and longest list of their names, that
 /// Linux takes (`XATTR_SIZE_MAX`).
@@ -105,7 +105,7 @@ impl Server {
 
     fn describe_target(&self, target: &Target<'_>) -> Result<Body, Errno> {
         let mut body = Body::default();
-        body.attr_out(VALIDITY, &self.shown(&self.stat_of(target)?));
+        body.attr_out(self.validity(), &self.shown(&self.stat_of(target)?));
         Ok(body)
     }
 

@@ -15,7 +15,7 @@ use super::super::host::{self, Stat};
 use super::super::wire::{Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, opcode, open};
 use super::directories::put_entry;
 use super::find::Target;
-use super::{Rules, Server, VALIDITY, changes, initialise};
+use super::{Rules, Server, VALIDITY, Validity, changes, initialise};
 
 /// Its node, which the guest knows as long as there is the device.
 const FILE: u64 = ROOT + 1;
@@ -64,6 +64,15 @@ fn handle(file: OwnedFd, flags: u32) -> OpenFile {
 }
 
 impl Server {
+    /// How long the guest may believe what it was told of a file. One alone need not be
+    /// looked at often, and its copies are given others in its place, by no other name.
+    pub(super) fn validity(&self) -> Validity {
+        match self.single {
+            Some(_) => Validity { seconds: 0 },
+            None => VALIDITY,
+        }
+    }
+
     /// The file, if that is what the device has and what the node is.
     pub(super) fn single(&self, node: u64) -> Option<Handle> {
         let single = self.single.as_ref().filter(|_| node == FILE)?;
@@ -139,7 +148,7 @@ impl Server {
     fn tell_single(&self, single: &Single) -> Result<Body, Errno> {
         let mut body = Body::default();
         let file = Target::Open(Handle::File(single.0.clone()));
-        body.entry(FILE, VALIDITY, &self.shown(&self.stat_of(&file)?));
+        body.entry(FILE, self.validity(), &self.shown(&self.stat_of(&file)?));
         Ok(body)
     }
 

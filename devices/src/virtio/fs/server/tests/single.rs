@@ -34,6 +34,11 @@ fn the_file_is_alone_in_its_directory_and_is_read_and_written() {
     let told = guest.look(ROOT, c"file").unwrap();
     assert_eq!((told.node, told.size, told.uid), (FILE, 7, 7));
     assert_eq!(guest.attributes(ROOT).unwrap().mode, 0o040_755);
+    // What it is told it is to believe for no time at all: a copy has another file.
+    let answer = guest.ask(opcode::GETATTR, FILE, &[0; 16]).unwrap();
+    assert_eq!(answer[..8], [0; 8]);
+    let answer = guest.ask(opcode::LOOKUP, ROOT, b"file\0").unwrap();
+    assert_eq!(answer[24..32], [0; 8]);
     for name in [c"one", c"beside", c"files"] {
         assert_eq!(guest.look(ROOT, name), Err(Errno::NOENT));
     }
