@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use supermachine::{Error, MountSpec, TmpfsSpec, Vm};
+use supermachine::{Error, IdMap, IdRange, Image, MountSpec, TmpfsSpec, Vm};
 use support::shelf::*;
 use support::*;
 
@@ -145,4 +146,59 @@ fn memory_is_there_in_machines_copies_leases_and_forks() {
     let error = Vm::start(&taken, &other).unwrap_err();
     assert!(error.to_string().contains("another size"), "{error}");
     assert!(matches!(error, Error::Mount { .. }), "{error}");
+}
+
+#[test]
+fn owners_are_what_the_guest_says_and_the_host_keeps_its_own() {
+    let shelf = Shelf::new("given-owners");
+    let dir = shelf.0.join("files");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("hosts"), "").unwrap();
+    let own = fs::metadata(&dir).unwrap();
+    let image = Image::load_with_cache(busybox(), cache()).unwrap();
+    let start = |mount: MountSpec| {
+        let config = library_config().with_mount(mount.at("/work"));
+        Vm::start(&image, &config).unwrap()
+    };
+    let recorded = || start(MountSpec::new(&dir, "files").with_recorded_owners());
+    let vm = recorded();
+    let script = "cd /work; umask 022; touch a; mkdir d; chown 33:34 a d; chmod 400 a
+        stat -c %u:%g:%a a d hosts; ln -s a l; chown -h 1:1 l; tar -cf /tmp/t a; tar -xf /tmp/t
+        stat -c %u:%g:%a a";
+    assert_eq!(sh(&vm, script), "33:34:400\n33:34:755\n0:0:644\n33:34:400");
+    drop(vm);
+    // Another machine is told the same by the tree alone.
+    assert_eq!(sh(&recorded(), "stat -c %u:%g:%a /work/a"), "33:34:400");
+    let host = fs::metadata(dir.join("a")).unwrap();
+    assert_eq!((host.uid(), host.gid()), (own.uid(), own.gid()));
+    assert_eq!(host.mode() & 0o7777, 0o600);
+    let number = |guest, host| {
+        vec![IdRange {
+            guest,
+            host,
+            count: 1,
+        }]
+    };
+    let map = IdMap {
+        users: number(1000, own.uid()),
+        groups: number(1000, own.gid()),
+    };
+    let vm = start(MountSpec::new(&dir, "files").with_owner_map(map));
+    let script = "cd /work; stat -c %u:%g hosts; touch root 2>/dev/null || echo refused
+        chown 1 hosts 2>/dev/null || echo refused";
+    assert_eq!(sh(&vm, script), "1000:1000\nrefused\nrefused");
+    assert!(!dir.join("root").exists());
+    // A file system that keeps no attributes says so before a machine starts.
+    let nowhere = MountSpec::new("/proc/sys", "files").with_recorded_owners();
+    let error = Vm::start(&image, &library_config().with_mount(nowhere)).unwrap_err();
+    assert!(matches!(error, Error::Mount { .. }), "{error}");
+    assert!(error.to_string().contains("attributes"), "{error}");
+    let twice = [number(0, 1), number(0, 2)].concat();
+    let map = IdMap {
+        users: twice,
+        groups: Vec::new(),
+    };
+    let twice = MountSpec::new(&dir, "files").with_owner_map(map);
+    let error = Vm::start(&image, &library_config().with_mount(twice)).unwrap_err();
+    assert!(error.to_string().contains("apart"), "{error}");
 }
