@@ -186,7 +186,7 @@ impl Metric {
     }
 
     /// Its line of the report for people.
-    pub fn line(&self) -> String {
+    fn line(&self) -> String {
         let or_dash =
             |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
         let verdict = match (self.bound, self.met()) {

@@ -20,8 +20,6 @@ const MAX_SEGMENTS: usize = 512;
 /// program in the guest goes on from one to the next in less, and waking a thread takes
 /// as long; a thread that looks leaves the processor to whoever else wants it.
 const POLL: Duration = Duration::from_micros(100);
-/// Most requests that are answered on the thread that notifies: it runs a vCPU.
-const MAX_AT_ONCE: usize = 8;
 
 /// The threads of one device.
 #[derive(Debug)]
@@ -132,43 +130,6 @@ impl<M: DeviceMemory> State<M> {
             index.map_or(0, |index| index.0.wrapping_sub(queue.next_avail()).into())
         });
         left.sum()
-    }
-
-    /// Answers requests that take no time, as long as those come first.
-    fn answer_at_once(&mut self, server: &Server) {
-        let queues = self.active.as_ref().map_or(0, |active| active.queues.len());
-        for index in (0..queues).cycle().take(MAX_AT_ONCE) {
-            let Some(active) = self.active.as_mut() else {
-                return;
-            };
-            let (ram, queue) = (active.ram.clone(), &mut active.queues[index]);
-            if !queue.ready() {
-                continue;
-            }
-            let position = queue.next_avail();
-            let chain = match Chain::pop(queue, &*ram, MAX_SEGMENTS) {
-                Ok(Some(chain)) => chain,
-                Ok(None) => continue,
-                // It is reported where all others are taken.
-                Err(_) => {
-                    queue.set_next_avail(position);
-                    continue;
-                }
-            };
-            let mut request = Request {
-                chain: &chain,
-                ram: &*ram,
-            };
-            let Some(outcome) = server.answer_at_once(&mut request) else {
-                queue.set_next_avail(position);
-                continue;
-            };
-            // The driver is to say when the next one comes. Where it cannot be told, the
-            // answer cannot be either, which is what counts then.
-            let _ = queue.enable_notification(&*ram);
-            self.busy += 1;
-            self.complete(index, chain.head, outcome);
-        }
     }
 
     fn complete(&mut self, index: usize, head: u16, outcome: Result<usize, QueueError>) {
@@ -323,7 +284,6 @@ impl<M: DeviceMemory> Threads<M> {
         if state.active.is_none() || state.paused {
             return;
         }
-        state.answer_at_once(&self.shared.server);
         // Whoever looks takes one, and has others take the rest.
         let depth = state.depth();
         if depth == 0 || (state.polls && depth == 1) {

@@ -19,7 +19,7 @@ use super::find::Target;
 const MAX_EXTENDED_BYTES: usize = 64 << 10;
 /// The extended attributes that the guest has of the host's: those of programs.
 /// The others say what a file may do on the host, and are the host's.
-pub(super) const SHARED_PREFIX: &[u8; 5] = b"user.";
+const SHARED_PREFIX: &[u8] = b"user.";
 
 /// What a guest wants of a file's times and size.
 struct Changes {

@@ -19,7 +19,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use self::attributes::SHARED_PREFIX;
 use self::single::Single;
 use super::handles::{Handles, SavedHandle};
 use super::host;
@@ -157,38 +156,6 @@ impl Server {
         Some(())
     }
 
-    /// Answers a request if that takes no question to the host and hardly any work; what
-    /// it is, is read once, as the guest may change it. `None` for any other.
-    pub fn answer_at_once(&self, exchange: &mut dyn Exchange) -> Option<Result<usize, QueueError>> {
-        const MAX_BYTES: usize = IN_HEADER_BYTES + 8 + SHARED_PREFIX.len();
-        let mut bytes = [0; MAX_BYTES];
-        let length = exchange.incoming().min(bytes.len());
-        let (header, arguments) = bytes[..length].split_first_chunk_mut::<IN_HEADER_BYTES>()?;
-        exchange.read(0, header).ok()?;
-        exchange.read(IN_HEADER_BYTES, arguments).ok()?;
-        let header = InHeader::read(header);
-        let mut arguments = Fields(arguments);
-        let error = match header.opcode {
-            opcode::FORGET => {
-                self.nodes().forget(header.node, arguments.u64().ok()?);
-                return Some(Ok(0));
-            }
-            opcode::INTERRUPT => return Some(Ok(0)),
-            opcode::FLUSH => NEEDS_NO_FLUSH,
-            // Linux asks for a file's capabilities before it first writes to it.
-            opcode::GETXATTR => {
-                arguments.skip(8).ok()?;
-                let prefix = arguments.0.get(..SHARED_PREFIX.len())?;
-                if prefix == SHARED_PREFIX {
-                    return None;
-                }
-                Errno::OPNOTSUPP
-            }
-            _ => return None,
-        };
-        Some(reply(exchange, header.unique, host::linux_errno(error), 0))
-    }
-
     /// Answers one request; how many bytes that took. `buffer` is the thread's.
     pub fn answer(
         &self,
@@ -213,7 +180,17 @@ impl Server {
             Err(Failure::Refused(error)) => (host::linux_errno(error), 0),
             Err(Failure::Queue(error)) => return Err(error),
         };
-        reply(exchange, header.unique, error, bytes)
+        let length = OUT_HEADER_BYTES + bytes;
+        if exchange.room() < length {
+            return Ok(0);
+        }
+        let mut answer = Body::default();
+        answer
+            .u32(u32::try_from(length).unwrap_or(u32::MAX))
+            .u32(error.wrapping_neg().cast_unsigned())
+            .u64(header.unique);
+        exchange.write(0, &answer.0)?;
+        Ok(length)
     }
 
     /// Answers a request whose arguments and answer are short; how many bytes
@@ -338,26 +315,6 @@ impl Server {
             gid: owner.gid,
         }
     }
-}
-
-/// Writes the header of an answer, which `bytes` follow; how long all of it is.
-fn reply(
-    exchange: &mut dyn Exchange,
-    unique: u64,
-    error: i32,
-    bytes: usize,
-) -> Result<usize, QueueError> {
-    let length = OUT_HEADER_BYTES + bytes;
-    if exchange.room() < length {
-        return Ok(0);
-    }
-    let mut answer = Body::default();
-    answer
-        .u32(u32::try_from(length).unwrap_or(u32::MAX))
-        .u32(error.wrapping_neg().cast_unsigned())
-        .u64(unique);
-    exchange.write(0, &answer.0)?;
-    Ok(length)
 }
 
 /// Requests that change something, whatever their arguments.
