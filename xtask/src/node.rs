@@ -66,6 +66,9 @@ fn declarations_path() -> PathBuf {
     directory().join("index.d.ts")
 }
 
+/// Classes that only `index.js` uses.
+const ONLY_IN_JS: [&str; 2] = ["CancelToken", "Environment"];
+
 /// One item that napi-derive tells the types of, as it writes them.
 struct Item {
     comment: String,
@@ -97,8 +100,7 @@ fn write_declarations(head: &str, lines: &str) -> Result<String> {
         let told: serde_json::Value = serde_json::from_str(line).context("a type's line")?;
         let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
         let name = text("name");
-        // What only index.js uses.
-        if name == "CancelToken" {
+        if ONLY_IN_JS.contains(&&*name) {
             continue;
         }
         match &*text("kind") {
