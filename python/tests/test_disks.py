@@ -56,11 +56,13 @@ class Disks(unittest.TestCase):
             archive = PLACE / "changes.tar"
             self.assertGreater(vm.export_changes("work", archive).entries, 0)
             with tarfile.open(archive) as tar:
-                self.assertEqual(sorted(tar.getnames()), [".wh.removed", "sub", "sub/file"])
-            # What was deleted is there again, and another file.
+                names = [".wh.removed", "edited", odd, "sub", "sub/file"]
+                self.assertEqual(sorted(tar.getnames()), names)
+            # What was deleted is there again, and what was added is not new any more.
             sh(vm, "echo back > /work/removed")
             left = vm.apply_changes("work", changes)
-            self.assertEqual([change.path for change in left], ["sub/file"])
+            self.assertEqual([change.path for change in left], ["edited", "sub/file"])
+            self.assertEqual((place / "removed").read_text(), "host\n")
             with self.assertRaises(ConfigurationError):
                 vm.mount_changes("none")
             with self.assertRaises(HostError):
