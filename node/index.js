@@ -315,8 +315,9 @@ function dress(native) {
     wrapped(prototype, 'readFile')
   }
   for (const name of [
-    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp', 'workloadSignal',
-    'mountChanges', 'applyChanges', 'exportChanges', 'growVolume', 'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
+    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp',
+    'workloadSignal', 'mountChanges', 'applyChanges', 'exportChanges', 'growVolume',
+    'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
     'dispose'
   ]) {
     wrapped(Vm.prototype, name)

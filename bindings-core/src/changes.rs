@@ -1,14 +1,19 @@
 //! What a guest has changed of a copy-on-write mount, and which of that is wanted.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use supermachine::{ChangeKind, FileKind, MountChange};
 
 use crate::{BindingError, Copied, Result};
+
+/// Names that are tried for an archive that is not whole.
+const MOST_TRIES: u32 = 100;
 
 /// A change that somebody has looked at and wants: what it was then. A guest that has
 /// made something else of it meanwhile does not get it accepted under the same name.
@@ -78,20 +83,24 @@ impl Archive {
         let failed = |error| host("write", &path, &error);
         let name = path
             .file_name()
-            .ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-        let mut unfinished = std::ffi::OsString::from(".");
-        unfinished.push(name);
-        // Another export to the same path by this process has another number.
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        unfinished.push(format!(".{}-{number}", std::process::id()));
-        let unfinished = path.with_file_name(unfinished);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .map_err(failed)?;
-        Ok((Self { path, unfinished }, BufWriter::new(file)))
+            .ok_or_else(|| failed(ErrorKind::InvalidFilename.into()))?;
+        let mut tries = 0;
+        loop {
+            let mut unfinished = OsString::from(".");
+            unfinished.push(name);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            unfinished.push(format!(".{}-{number}", std::process::id()));
+            let unfinished = path.with_file_name(unfinished);
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            tries += 1;
+            match options.open(&unfinished) {
+                Ok(file) => return Ok((Self { path, unfinished }, BufWriter::new(file))),
+                // A process that had this one's number has left it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < MOST_TRIES => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
     }
 
     /// Gives it its name.
@@ -106,7 +115,8 @@ impl Archive {
     }
 }
 
-static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+/// Tells the exports of this process apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Drop for Archive {
     fn drop(&mut self) {
@@ -138,11 +148,16 @@ mod tests {
         drop((archive, file));
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::write(&path, "old").unwrap();
+        // Of a process that had this one's number.
+        let next = NEXT.load(Ordering::Relaxed);
+        let left = dir.join(format!(".changes.tar.{}-{next}", std::process::id()));
+        fs::write(&left, "").unwrap();
         let (archive, mut file) = Archive::create(path.clone()).unwrap();
         file.write_all(b"whole").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         archive.finish(Copied::default(), file).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
+        fs::remove_file(left).unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         for bad in [dir.join("none/changes.tar"), dir.join("..")] {
             let error = Archive::create(bad).unwrap_err();
