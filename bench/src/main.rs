@@ -68,6 +68,7 @@ const BENCHES: &[Bench] = &[
     ("cycles", fleet::cycles),
     ("reliability", fleet::reliability),
     ("net", net::run),
+    ("net_in", net::inbound),
     ("bindings", bindings::run),
 ];
 
@@ -76,12 +77,12 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability, net or bindings; all without one
+                 reliability, net, net_in or bindings; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
-  --nginx DIR    OCI layout of an image with nginx, for net
+  --nginx DIR    OCI layout of an image with nginx, for net_in
   --registry X   the program of Debian's docker-registry, for pull and hit
   --node FILE    the native part of the npm package, for bindings
   --python DIR   the Python package, for bindings
@@ -179,15 +180,29 @@ fn run(arguments: &Arguments) -> Result<()> {
     context.bindings.clone_from(&arguments.bindings);
     context.side = arguments.side.unwrap_or(Side::Both);
     let mut metrics = Vec::new();
+    let mut failed = Vec::new();
     for (name, bench) in BENCHES {
         let wanted = arguments.names.is_empty() || arguments.names.iter().any(|n| n == name);
         if !wanted {
             continue;
         }
         eprintln!("bench {name}");
-        metrics.extend(bench(&context).with_context(|| format!("bench {name}"))?);
+        // What the others measured is worth having although one fails.
+        match bench(&context) {
+            Ok(measured) => {
+                eprint!("{}", metric::table(&measured));
+                metrics.extend(measured);
+            }
+            Err(error) => {
+                eprintln!("bench {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
     }
     print!("{}", metric::table(&metrics));
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
     if let Some(file) = &arguments.json {
         let objects: Vec<_> = metrics.iter().map(|m| m.to_json(&arguments.at)).collect();
         let text = serde_json::to_string_pretty(&objects)?;
