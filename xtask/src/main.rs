@@ -16,6 +16,7 @@ mod handlers;
 mod init_build;
 mod kernel_build;
 mod lock;
+mod mach_o;
 mod macos;
 mod mcp;
 mod msrv;
