@@ -1,0 +1,180 @@
+//! Windows of a machine's addresses onto files of the host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use devices::virtio::fs::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
+use tracing::warn;
+
+use super::error::MachineError;
+use crate::arch::Layout;
+use crate::hypervisor::{Access, DynVm, EngineError};
+use crate::memory::{MemoryError, WindowSpace};
+
+/// Gives devices their windows, one after the other: the same ones to devices of the
+/// same order, so that a restored guest finds its own.
+pub(super) struct Windows<'a> {
+    vm: &'a Arc<dyn DynVm>,
+    next: u64,
+    left: u64,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn new(vm: &'a Arc<dyn DynVm>, layout: &Layout) -> Self {
+        Self {
+            vm,
+            next: layout.dax_window,
+            left: layout.dax_window_bytes,
+        }
+    }
+
+    /// A window of this length.
+    pub(super) fn take(&mut self, bytes: u64) -> Result<Arc<dyn FileWindow>, MachineError> {
+        let left = self.left.checked_sub(bytes);
+        let left = left.filter(|_| bytes > 0 && bytes.is_multiple_of(PIECE_BYTES));
+        let Some(left) = left else {
+            return Err(MemoryError::BadWindow {
+                bytes,
+                left_bytes: self.left,
+            }
+            .into());
+        };
+        let space = WindowSpace::reserve(self.next, bytes)
+            .map_err(|source| MemoryError::HostRefused { bytes, source })?;
+        self.next += bytes;
+        self.left = left;
+        Ok(Arc::new(Window {
+            vm: self.vm.clone(),
+            space,
+            shown: Mutex::default(),
+        }))
+    }
+}
+
+/// A window of one device.
+struct Window {
+    vm: Arc<dyn DynVm>,
+    space: Arc<WindowSpace>,
+    /// Pieces that the guest has, and what it may do there. Locked while one changes.
+    shown: Mutex<BTreeMap<u64, Access>>,
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window")
+            .field("space", &self.space)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Window {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Access>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a piece from the guest, if it has it.
+    fn take(&self, shown: &mut BTreeMap<u64, Access>, offset: u64) -> io::Result<()> {
+        if shown.contains_key(&offset) {
+            self.vm.unmap(self.space.ipa() + offset).map_err(refused)?;
+            shown.remove(&offset);
+        }
+        Ok(())
+    }
+
+    /// Gives the guest what is at a piece's host addresses.
+    fn give(
+        &self,
+        shown: &mut BTreeMap<u64, Access>,
+        offset: u64,
+        access: Access,
+    ) -> io::Result<()> {
+        let lease = self.space.lease(offset)?;
+        if let Err(error) = self.vm.map(lease, access) {
+            let _ = self.space.clear(offset);
+            return Err(refused(error));
+        }
+        shown.insert(offset, access);
+        Ok(())
+    }
+}
+
+fn refused(error: EngineError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn access_of(access: PieceAccess) -> Access {
+    match access {
+        PieceAccess::Read => Access::ReadExecute,
+        PieceAccess::Write | PieceAccess::Keep => Access::ReadWriteExecute,
+    }
+}
+
+impl FileWindow for Window {
+    fn address(&self) -> u64 {
+        self.space.ipa()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.space.bytes()
+    }
+
+    fn show(&self, offset: u64, piece: FilePiece<'_>) -> io::Result<()> {
+        let mut shown = self.lock();
+        self.take(&mut shown, offset)?;
+        self.space
+            .put(offset, piece.file, piece.offset, piece.access)?;
+        self.give(&mut shown, offset, access_of(piece.access))
+    }
+
+    fn renew(&self, offset: u64, piece: FilePiece<'_>) -> io::Result<()> {
+        let mut shown = self.lock();
+        let Some(before) = shown.get(&offset).copied() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let after = access_of(piece.access);
+        let protect = |shown: &mut BTreeMap<u64, Access>| {
+            let at = self.space.ipa() + offset;
+            let bytes = usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX);
+            self.vm.protect(at, bytes, after).map_err(refused)?;
+            shown.insert(offset, after);
+            Ok::<_, io::Error>(())
+        };
+        // The guest never may write what this process may not.
+        if before != after && after == Access::ReadExecute {
+            protect(&mut shown)?;
+        }
+        self.space
+            .put(offset, piece.file, piece.offset, piece.access)?;
+        if before != after && after == Access::ReadWriteExecute {
+            protect(&mut shown)?;
+        }
+        Ok(())
+    }
+
+    fn show_zeros(&self, offset: u64) -> io::Result<()> {
+        let mut shown = self.lock();
+        self.take(&mut shown, offset)?;
+        self.space.put_zeros(offset)?;
+        self.give(&mut shown, offset, Access::ReadExecute)
+    }
+
+    fn hide(&self, offset: u64) {
+        let mut shown = self.lock();
+        // What an engine does not take back stays where it is: a file too long.
+        match self.take(&mut shown, offset) {
+            Ok(()) => drop(self.space.clear(offset)),
+            Err(error) => warn!(%error, offset, "cannot take a mapped file from the guest"),
+        }
+    }
+
+    fn take_lost(&self) -> Vec<u64> {
+        let lost = self.space.take_lost();
+        if !lost.is_empty() {
+            let pieces = lost.len();
+            warn!(pieces, "the guest read zeros where a mapped file has ended");
+        }
+        lost
+    }
+}
