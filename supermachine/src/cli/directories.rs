@@ -272,6 +272,9 @@ mod tests {
         assert_eq!(spec("/a:/work"), plain);
         assert_eq!(spec("/a:/work:rw"), plain);
         assert_eq!(spec("/a:/work:cow"), plain.clone().copy_on_write());
+        let mapped = plain.clone().with_dax(DaxPolicy::LargeFiles);
+        assert_eq!(spec("/a:/work:dax"), mapped);
+        assert_eq!(spec("/a:/work:ro,dax"), mapped.read_only(true));
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");
         assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
@@ -297,7 +300,23 @@ mod tests {
             spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
             plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
         );
+        let plain = MountSpec::new("/a", "mount3").at("/b");
+        let mapped = |policy| plain.clone().with_dax(policy);
+        for (text, expected) in [
+            ("dax", mapped(DaxPolicy::LargeFiles)),
+            ("dax=large", mapped(DaxPolicy::LargeFiles)),
+            (
+                "dax=always,dax-window=1g",
+                mapped(DaxPolicy::Always).with_dax_window_mib(1024),
+            ),
+        ] {
+            assert_eq!(spec(&format!("src=/a,dst=/b,{text}")), expected);
+        }
         for bad in [
+            "src=/a,dst=/b,dax=never",
+            "src=/a,dst=/b,dax-window=1g",
+            "src=/a,dst=/b,dax,dax-window=x",
+            "type=volume,src=a,dst=/b,dax",
             "",
             "src=/a",
             "dst=/b",
