@@ -145,8 +145,16 @@ impl FileWindow for Window {
         if before != after && after == Access::ReadExecute {
             protect(&mut shown)?;
         }
-        self.space
-            .put(offset, piece.file, piece.offset, piece.access)?;
+        let put = self
+            .space
+            .put(offset, piece.file, piece.offset, piece.access);
+        if let Err(error) = put {
+            // The host may have taken what was there, and the guest must find something.
+            if self.space.put_zeros(offset).is_err() {
+                self.take(&mut shown, offset)?;
+            }
+            return Err(error);
+        }
         if before != after && after == Access::ReadWriteExecute {
             protect(&mut shown)?;
         }

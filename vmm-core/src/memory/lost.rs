@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use devices::virtio::fs::PIECE_BYTES;
 
 /// Bytes of a piece.
+#[expect(clippy::cast_possible_truncation, reason = "it is 2 MiB")]
 pub(super) const PIECE: usize = PIECE_BYTES as usize;
 /// Most windows of a process.
 pub const MAX_WINDOWS: usize = 32;

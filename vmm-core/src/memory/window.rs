@@ -114,9 +114,10 @@ impl WindowSpace {
 
     /// A lease of the piece at `offset`.
     pub(crate) fn lease(self: &Arc<Self>, offset: u64) -> io::Result<MemoryLease> {
+        let host = self.piece(offset)?;
         Ok(MemoryLease {
             ipa: self.ipa + offset,
-            host: self.piece(offset)?,
+            host,
             bytes: PIECE,
             kind: LeaseKind::Files,
             _lender: self.clone(),
@@ -144,9 +145,10 @@ impl WindowSpace {
         self.replace(offset, protection, flags, file.as_raw_fd(), file_offset)
     }
 
-    /// Maps zeros, to be read.
+    /// Maps zeros, for whatever access the engine has given the guest.
     pub(crate) fn put_zeros(&self, offset: u64) -> io::Result<()> {
-        self.replace(offset, libc::PROT_READ, NOWHERE, -1, 0)
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        self.replace(offset, protection, NOWHERE, -1, 0)
     }
 
     /// Leaves nothing there.

@@ -49,7 +49,7 @@ pub trait FileWindow: Send + Sync + Debug {
 
     /// Shows a piece that is there already once more, perhaps with another access, or
     /// because some of it was lost. At no time in between is there nothing. After an
-    /// error it is as it was.
+    /// error it is as it was, or zeros.
     fn renew(&self, offset: u64, piece: FilePiece<'_>) -> io::Result<()>;
 
     /// Shows zeros, to be read.

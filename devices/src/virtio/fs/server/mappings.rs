@@ -104,7 +104,10 @@ impl Mappings {
             return Ok(());
         }
         shown.remove(&place);
-        self.window.show(place, piece).map_err(errno)?;
+        if let Err(error) = self.window.show(place, piece) {
+            self.window.hide(place);
+            return Err(errno(error));
+        }
         shown.insert(place, wanted);
         Ok(())
     }
