@@ -112,6 +112,29 @@ impl FileWindow for RecordingWindow {
         Ok(())
     }
 
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let state = self.lock();
+        let piece = state.shown.get(&(offset / PIECE_BYTES * PIECE_BYTES));
+        match piece.ok_or(io::ErrorKind::NotFound)? {
+            None => buffer.fill(0),
+            Some((file, begins, _)) => {
+                file.read_exact_at(buffer, begins + offset % PIECE_BYTES)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let state = self.lock();
+        let piece = state.shown.get(&(offset / PIECE_BYTES * PIECE_BYTES));
+        match piece.and_then(Option::as_ref) {
+            Some((file, begins, PieceAccess::Write)) => {
+                file.write_all_at(bytes, begins + offset % PIECE_BYTES)
+            }
+            _ => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+
     fn hide(&self, offset: u64) {
         self.check(offset);
         self.lock().shown.remove(&offset);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::virtio::fs::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
@@ -49,6 +50,7 @@ impl<'a> Windows<'a> {
             vm: self.vm.clone(),
             space,
             shown: Mutex::default(),
+            told: AtomicBool::new(false),
         }))
     }
 }
@@ -59,6 +61,8 @@ struct Window {
     space: Arc<WindowSpace>,
     /// Pieces that the guest has, and what it may do there. Locked while one changes.
     shown: Mutex<BTreeMap<u64, Access>>,
+    /// The log has been told that something was lost.
+    told: AtomicBool,
 }
 
 impl fmt::Debug for Window {
@@ -98,6 +102,25 @@ impl Window {
         shown.insert(offset, access);
         Ok(())
     }
+}
+
+/// An error unless all pieces of a range are there with such an access.
+fn has(
+    shown: &BTreeMap<u64, Access>,
+    offset: u64,
+    bytes: usize,
+    fits: impl Fn(Access) -> bool,
+) -> io::Result<()> {
+    let end = offset.checked_add(bytes as u64);
+    let end = end.ok_or(io::ErrorKind::InvalidInput)?;
+    let mut piece = offset / PIECE_BYTES * PIECE_BYTES;
+    while piece < end {
+        if !shown.get(&piece).is_some_and(|access| fits(*access)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        piece = piece.saturating_add(PIECE_BYTES);
+    }
+    Ok(())
 }
 
 fn refused(error: EngineError) -> io::Error {
@@ -168,6 +191,20 @@ impl FileWindow for Window {
         self.give(&mut shown, offset, Access::ReadExecute)
     }
 
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        // Locked, so that nothing is taken from there meanwhile.
+        let shown = self.lock();
+        has(&shown, offset, buffer.len(), |_| true)?;
+        self.space.read(offset, buffer)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let shown = self.lock();
+        let may_write = |access| access == Access::ReadWriteExecute;
+        has(&shown, offset, bytes.len(), may_write)?;
+        self.space.write(offset, bytes)
+    }
+
     fn hide(&self, offset: u64) {
         let mut shown = self.lock();
         // What an engine does not take back stays where it is: a file too long.
@@ -179,9 +216,9 @@ impl FileWindow for Window {
 
     fn take_lost(&self) -> Vec<u64> {
         let lost = self.space.take_lost();
-        if !lost.is_empty() {
-            let pieces = lost.len();
-            warn!(pieces, "the guest read zeros where a mapped file has ended");
+        // Once: the guest can have it happen as often as it likes.
+        if !lost.is_empty() && !self.told.swap(true, Ordering::Relaxed) {
+            warn!("the guest read zeros where a mapped file has ended");
         }
         lost
     }

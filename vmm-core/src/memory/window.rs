@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use devices::virtio::fs::{PIECE_BYTES, PieceAccess};
+use vm_memory::VolatileSlice;
 
 use super::lease::{LeaseKind, MemoryLease};
 use super::lost::{PIECE, Watch};
@@ -156,6 +157,31 @@ impl WindowSpace {
         self.replace(offset, libc::PROT_NONE, NOWHERE, -1, 0)
     }
 
+    /// Copies from where pieces are mapped, as vCPUs read it.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let slice = self.slice(offset, buffer.len())?;
+        slice.copy_to(buffer);
+        Ok(())
+    }
+
+    /// Copies to where pieces are mapped for writing, as vCPUs write it.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let slice = self.slice(offset, bytes.len())?;
+        slice.copy_from(bytes);
+        Ok(())
+    }
+
+    fn slice(&self, offset: u64, length: usize) -> io::Result<VolatileSlice<'_>> {
+        let inside = usize::try_from(offset).ok().filter(|at| {
+            let end = at.checked_add(length);
+            end.is_some_and(|end| end <= self.range.bytes)
+        });
+        let at = inside.ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range is this window's as long as it lives, which the slice
+        // borrows, and all access to it is volatile or atomic.
+        Ok(unsafe { VolatileSlice::new(self.range.address.add(at).as_ptr(), length) })
+    }
+
     /// Offsets of pieces of which the guest has touched what their files no longer
     /// have, since the last time.
     pub(crate) fn take_lost(&self) -> Vec<u64> {
@@ -239,6 +265,14 @@ mod tests {
         let mut byte = [0];
         file.read_exact_at(&mut byte, 11).unwrap();
         assert_eq!(byte, [9]);
+        let mut four = [0; 4];
+        window.read(PIECE_BYTES + 9, &mut four).unwrap();
+        assert_eq!(four, [7, 8, 9, 7]);
+        window.write(PIECE_BYTES + 9, &[1]).unwrap();
+        file.read_exact_at(&mut byte, 9).unwrap();
+        assert_eq!(byte, [1]);
+        assert!(window.read(4 * PIECE_BYTES - 3, &mut four).is_err());
+        assert!(window.write(u64::MAX, &four).is_err());
         // What is to be kept from the file reaches the window only.
         window.put(0, file.as_fd(), 0, PieceAccess::Keep).unwrap();
         // SAFETY: as above.

@@ -150,7 +150,8 @@ impl<M: DeviceMemory> Fs<M> {
     }
 
     /// A device over an open directory, of which its guest can map files into `window`.
-    /// Descriptors cannot point there: the window is no [`DeviceMemory`].
+    /// Descriptors of this device can point there; for others it is no
+    /// [`DeviceMemory`].
     pub fn with_window(
         directory: OwnedFd,
         config: FsConfig,

@@ -34,8 +34,8 @@ pub struct FilePiece<'a> {
 /// so. Everything here is called on threads that are not running a vCPU, of several
 /// threads one after the other for each piece. The guest may use the window meanwhile.
 ///
-/// Offsets are from the start of the window, multiples of [`PIECE_BYTES`], and within
-/// it.
+/// Offsets are from the start of the window, multiples of [`PIECE_BYTES`] if nothing else
+/// is said, and within it.
 pub trait FileWindow: Send + Sync + Debug {
     /// Guest physical address of its first byte.
     fn address(&self) -> u64;
@@ -54,6 +54,14 @@ pub trait FileWindow: Send + Sync + Debug {
 
     /// Shows zeros, to be read.
     fn show_zeros(&self, offset: u64) -> io::Result<()>;
+
+    /// Copies from what the guest sees at `offset`, any byte of the window. An error if
+    /// the guest sees nothing there.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Copies to what the guest sees. An error if it sees nothing there, or may only
+    /// read it.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Shows nothing there any more, whether or not there was something.
     fn hide(&self, offset: u64);
