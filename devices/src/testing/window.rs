@@ -112,7 +112,14 @@ impl FileWindow for RecordingWindow {
         Ok(())
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn holds(&self, address: u64, bytes: usize) -> bool {
+        let end = address.checked_add(bytes as u64);
+        let own = self.address + self.bytes;
+        address >= self.address && end.is_some_and(|end| end <= own)
+    }
+
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let offset = address - self.address;
         let state = self.lock();
         let piece = state.shown.get(&(offset / PIECE_BYTES * PIECE_BYTES));
         match piece.ok_or(io::ErrorKind::NotFound)? {
@@ -124,7 +131,8 @@ impl FileWindow for RecordingWindow {
         Ok(())
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = address - self.address;
         let state = self.lock();
         let piece = state.shown.get(&(offset / PIECE_BYTES * PIECE_BYTES));
         match piece.and_then(Option::as_ref) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use devices::virtio::fs::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
 use tracing::warn;
@@ -14,10 +14,22 @@ use crate::arch::Layout;
 use crate::hypervisor::{Access, DynVm, EngineError};
 use crate::memory::{MemoryError, WindowSpace};
 
+/// Pieces that the guest has, and what it may do there. Locked while one changes.
+type Pieces = Mutex<BTreeMap<u64, Access>>;
+/// All windows of a machine: what is mapped of one mount is written to another.
+type All = Arc<Mutex<Vec<Weak<Shown>>>>;
+
+/// What is seen in a window.
+struct Shown {
+    space: Arc<WindowSpace>,
+    pieces: Pieces,
+}
+
 /// Gives devices their windows, one after the other: the same ones to devices of the
 /// same order, so that a restored guest finds its own.
 pub(super) struct Windows<'a> {
     vm: &'a Arc<dyn DynVm>,
+    all: All,
     next: u64,
     left: u64,
 }
@@ -26,6 +38,7 @@ impl<'a> Windows<'a> {
     pub(super) fn new(vm: &'a Arc<dyn DynVm>, layout: &Layout) -> Self {
         Self {
             vm,
+            all: All::default(),
             next: layout.dax_window,
             left: layout.dax_window_bytes,
         }
@@ -46,10 +59,16 @@ impl<'a> Windows<'a> {
             .map_err(|source| MemoryError::HostRefused { bytes, source })?;
         self.next += bytes;
         self.left = left;
+        let shown = Arc::new(Shown {
+            space: space.clone(),
+            pieces: Pieces::default(),
+        });
+        lock(&self.all).push(Arc::downgrade(&shown));
         Ok(Arc::new(Window {
             vm: self.vm.clone(),
             space,
-            shown: Mutex::default(),
+            shown,
+            all: self.all.clone(),
             told: AtomicBool::new(false),
         }))
     }
@@ -59,8 +78,8 @@ impl<'a> Windows<'a> {
 struct Window {
     vm: Arc<dyn DynVm>,
     space: Arc<WindowSpace>,
-    /// Pieces that the guest has, and what it may do there. Locked while one changes.
-    shown: Mutex<BTreeMap<u64, Access>>,
+    shown: Arc<Shown>,
+    all: All,
     /// The log has been told that something was lost.
     told: AtomicBool,
 }
@@ -75,7 +94,17 @@ impl fmt::Debug for Window {
 
 impl Window {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Access>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shown.pieces)
+    }
+
+    /// The window that has this range, and where it is there.
+    fn find(&self, address: u64, bytes: usize) -> Option<(Arc<Shown>, u64)> {
+        let all = lock(&self.all);
+        all.iter().filter_map(Weak::upgrade).find_map(|shown| {
+            let offset = address.checked_sub(shown.space.ipa())?;
+            let end = offset.checked_add(bytes as u64)?;
+            (end <= shown.space.bytes()).then_some((shown, offset))
+        })
     }
 
     /// Takes a piece from the guest, if it has it.
@@ -121,6 +150,10 @@ fn has(
         piece = piece.saturating_add(PIECE_BYTES);
     }
     Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(error: EngineError) -> io::Error {
@@ -191,18 +224,26 @@ impl FileWindow for Window {
         self.give(&mut shown, offset, Access::ReadExecute)
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        // Locked, so that nothing is taken from there meanwhile.
-        let shown = self.lock();
-        has(&shown, offset, buffer.len(), |_| true)?;
-        self.space.read(offset, buffer)
+    fn holds(&self, address: u64, bytes: usize) -> bool {
+        self.find(address, bytes).is_some()
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let shown = self.lock();
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let found = self.find(address, buffer.len());
+        let (shown, offset) = found.ok_or(io::ErrorKind::NotFound)?;
+        // Locked, so that nothing is taken from there meanwhile.
+        let pieces = lock(&shown.pieces);
+        has(&pieces, offset, buffer.len(), |_| true)?;
+        shown.space.read(offset, buffer)
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let found = self.find(address, bytes.len());
+        let (shown, offset) = found.ok_or(io::ErrorKind::NotFound)?;
+        let pieces = lock(&shown.pieces);
         let may_write = |access| access == Access::ReadWriteExecute;
-        has(&shown, offset, bytes.len(), may_write)?;
-        self.space.write(offset, bytes)
+        has(&pieces, offset, bytes.len(), may_write)?;
+        shown.space.write(offset, bytes)
     }
 
     fn hide(&self, offset: u64) {

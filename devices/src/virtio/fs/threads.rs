@@ -64,22 +64,15 @@ struct Request<'a, M> {
     window: Option<&'a dyn FileWindow>,
 }
 
-/// Where something is in the window, if it is there.
-fn in_window(window: &dyn FileWindow, address: GuestAddress, bytes: usize) -> Option<u64> {
-    let offset = address.0.checked_sub(window.address())?;
-    let end = offset.checked_add(bytes as u64)?;
-    (end <= window.bytes()).then_some(offset)
-}
-
 impl<M: DeviceMemory> Request<'_, M> {
     /// Calls `act` with the parts of some bytes of a request: how many there were before
-    /// a part, and its offset in the window if it is there.
+    /// a part, and the window if it is there.
     fn each(
         &self,
         segments: &Segments,
         at: usize,
         bytes: usize,
-        mut act: impl FnMut(usize, &Segment, Option<u64>) -> Result<(), QueueError>,
+        mut act: impl FnMut(usize, &Segment, Option<&dyn FileWindow>) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         if at.checked_add(bytes).is_none_or(|end| end > segments.len()) {
             return Err(QueueError::BadRequest);
@@ -87,8 +80,8 @@ impl<M: DeviceMemory> Request<'_, M> {
         let mut done = 0;
         for part in segments.range(at, bytes) {
             let window = self.window;
-            let place = window.and_then(|window| in_window(window, part.addr, part.len));
-            act(done, &part, place)?;
+            let window = window.filter(|window| window.holds(part.addr.0, part.len));
+            act(done, &part, window)?;
             done += part.len;
         }
         Ok(())
@@ -114,14 +107,14 @@ impl<M: DeviceMemory> Exchange for Request<'_, M> {
 
     fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), QueueError> {
         let segments = &self.chain.readable;
-        self.each(segments, at, buffer.len(), |done, part, place| {
+        self.each(segments, at, buffer.len(), |done, part, window| {
             let buffer = &mut buffer[done..done + part.len];
-            match (self.window, place) {
-                (Some(window), Some(offset)) => {
-                    let read = window.read(offset, buffer);
+            match window {
+                Some(window) => {
+                    let read = window.read(part.addr.0, buffer);
                     read.map_err(|_| nothing_there(part))
                 }
-                _ => {
+                None => {
                     let read = self.ram.read_slice(buffer, part.addr);
                     read.map_err(QueueError::Memory)
                 }
@@ -131,14 +124,14 @@ impl<M: DeviceMemory> Exchange for Request<'_, M> {
 
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), QueueError> {
         let segments = &self.chain.writable;
-        self.each(segments, at, bytes.len(), |done, part, place| {
+        self.each(segments, at, bytes.len(), |done, part, window| {
             let bytes = &bytes[done..done + part.len];
-            match (self.window, place) {
-                (Some(window), Some(offset)) => {
-                    let written = window.write(offset, bytes);
+            match window {
+                Some(window) => {
+                    let written = window.write(part.addr.0, bytes);
                     written.map_err(|_| nothing_there(part))
                 }
-                _ => {
+                None => {
                     let written = self.ram.write_slice(bytes, part.addr);
                     written.map_err(QueueError::Memory)
                 }
@@ -220,8 +213,9 @@ fn take_from<M: DeviceMemory>(
     if !queue.ready() {
         return Ok(None);
     }
-    let beside =
-        |address, bytes| window.is_some_and(|window| in_window(window, address, bytes).is_some());
+    let beside = |address: GuestAddress, bytes: usize| {
+        window.is_some_and(|window| window.holds(address.0, bytes))
+    };
     let chain = Chain::pop_beside(queue, ram, MAX_SEGMENTS, beside)?;
     let more = queue.enable_notification(ram).map_err(QueueError::Ring)?;
     if chain.is_none() && more {

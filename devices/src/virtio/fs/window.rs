@@ -55,13 +55,17 @@ pub trait FileWindow: Send + Sync + Debug {
     /// Shows zeros, to be read.
     fn show_zeros(&self, offset: u64) -> io::Result<()>;
 
-    /// Copies from what the guest sees at `offset`, any byte of the window. An error if
-    /// the guest sees nothing there.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Whether a range of guest physical addresses, which does not wrap around, is within
+    /// a window of the machine: this one, or another.
+    fn holds(&self, address: u64, bytes: usize) -> bool;
+
+    /// Copies from what the guest sees at a guest physical address in a window of the
+    /// machine. An error if the guest sees nothing there.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Copies to what the guest sees. An error if it sees nothing there, or may only
     /// read it.
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Shows nothing there any more, whether or not there was something.
     fn hide(&self, offset: u64);
