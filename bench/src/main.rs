@@ -67,6 +67,7 @@ const BENCHES: &[Bench] = &[
     ("cycles", fleet::cycles),
     ("reliability", fleet::reliability),
     ("net", net::run),
+    ("net_in", net::inbound),
 ];
 
 const USAGE: &str = "\
@@ -74,12 +75,12 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability or net; all without one
+                 reliability, net or net_in; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
-  --nginx DIR    OCI layout of an image with nginx, for net
+  --nginx DIR    OCI layout of an image with nginx, for net_in
   --registry X   the program of Debian's docker-registry, for pull and hit
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
@@ -171,15 +172,29 @@ fn run(arguments: &Arguments) -> Result<()> {
     context.only.clone_from(&arguments.only);
     context.side = arguments.side.unwrap_or(Side::Both);
     let mut metrics = Vec::new();
+    let mut failed = Vec::new();
     for (name, bench) in BENCHES {
         let wanted = arguments.names.is_empty() || arguments.names.iter().any(|n| n == name);
         if !wanted {
             continue;
         }
         eprintln!("bench {name}");
-        metrics.extend(bench(&context).with_context(|| format!("bench {name}"))?);
+        // What the others measured is worth having although one fails.
+        match bench(&context) {
+            Ok(measured) => {
+                eprint!("{}", metric::table(&measured));
+                metrics.extend(measured);
+            }
+            Err(error) => {
+                eprintln!("bench {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
     }
     print!("{}", metric::table(&metrics));
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
     if let Some(file) = &arguments.json {
         let objects: Vec<_> = metrics.iter().map(|m| m.to_json(&arguments.at)).collect();
         let text = serde_json::to_string_pretty(&objects)?;
