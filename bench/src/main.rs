@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bindings;
 mod boot;
 mod churn;
 mod compute;
@@ -34,7 +35,7 @@ mod virtiofsd;
 mod volume;
 
 use anyhow::{Context as _, Result, bail};
-use context::{Context, Places, Side};
+use context::{Bindings, Context, Places, Side};
 use metric::Metric;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ const BENCHES: &[Bench] = &[
     ("net_in", net::inbound),
     ("fs", fs::run),
     ("volume", volume::run),
+    ("bindings", bindings::run),
 ];
 
 const USAGE: &str = "\
@@ -80,13 +82,15 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability, net, net_in, fs or volume; all without one
+                 reliability, net, net_in, fs, volume or bindings; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
   --nginx DIR    OCI layout of an image with nginx, for net_in
   --registry X   the program of Debian's docker-registry, for pull and hit
+  --node FILE    the native part of the npm package, for bindings
+  --python DIR   the Python package, for bindings
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
   --rounds N     measure this often instead of as often as is adequate
@@ -103,6 +107,7 @@ struct Arguments {
     large: PathBuf,
     nginx: PathBuf,
     registry: Option<PathBuf>,
+    bindings: Bindings,
     assets: Option<PathBuf>,
     at: String,
     rounds: Option<usize>,
@@ -131,6 +136,8 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             "--small" => arguments.small = value()?.into(),
             "--large" => arguments.large = value()?.into(),
             "--nginx" => arguments.nginx = value()?.into(),
+            "--node" => arguments.bindings.node = Some(value()?.into()),
+            "--python" => arguments.bindings.python = Some(value()?.into()),
             "--registry" => arguments.registry = Some(value()?.into()),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
@@ -175,6 +182,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     })?;
     context.rounds = arguments.rounds;
     context.only.clone_from(&arguments.only);
+    context.bindings.clone_from(&arguments.bindings);
     context.side = arguments.side.unwrap_or(Side::Both);
     let mut metrics = Vec::new();
     let mut failed = Vec::new();

@@ -74,7 +74,7 @@ pub use exec::{
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
-pub use mount::{IdMap, IdRange, MountSpec, SymlinkPolicy};
+pub use mount::{DaxPolicy, IdMap, IdRange, MountSpec, SymlinkPolicy};
 pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkSecretsUse, NetworkVerdict,

@@ -1,7 +1,7 @@
 //! `-v` and `--mount`: directories and files of the host for the guest, and volumes.
 
 use super::values::memory_mib;
-use crate::{IdMap, IdRange, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
+use crate::{DaxPolicy, IdMap, IdRange, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -18,6 +18,8 @@ pub struct Directory {
     access: Access,
     symlinks: SymlinkPolicy,
     owners: Owners,
+    dax: Option<DaxPolicy>,
+    window_mib: Option<u32>,
 }
 
 /// Whom files of a mount belong to.
@@ -87,6 +89,8 @@ impl Directory {
             access: Access::ReadWrite,
             symlinks: SymlinkPolicy::default(),
             owners: Owners::One(0, 0),
+            dax: None,
+            window_mib: None,
         })
     }
 
@@ -96,9 +100,10 @@ impl Directory {
             "ro" | "readonly" => self.access = Access::ReadOnly,
             "rw" => self.access = Access::ReadWrite,
             "cow" => self.access = Access::CopyOnWrite,
+            "dax" => self.dax = Some(DaxPolicy::LargeFiles),
             other => {
                 return Err(format!(
-                    "`{other}` is no option of a mount: use rw, ro or cow"
+                    "`{other}` is no option of a mount: use rw, ro, cow or dax"
                 ));
             }
         }
@@ -120,6 +125,14 @@ impl Directory {
             Owners::Recorded => spec.with_recorded_owners(),
             Owners::Map(map) => spec.with_owner_map(map.clone()),
         };
+        let spec = match self.dax {
+            None => spec,
+            Some(policy) => spec.with_dax(policy),
+        };
+        let spec = match self.window_mib {
+            None => spec,
+            Some(mib) => spec.with_dax_window_mib(mib),
+        };
         match self.access {
             Access::ReadWrite => spec,
             Access::ReadOnly => spec.read_only(true),
@@ -129,7 +142,7 @@ impl Directory {
 }
 
 /// `HOST:GUEST`, and `:ro` if nothing may be changed, `:cow` if that stays in the
-/// guest's memory; or `NAME:GUEST`, and a volume's size.
+/// guest's memory, `:dax` if large files are mapped; or `NAME:GUEST`, and a volume's size.
 pub fn volume(text: &str) -> Result<Given, String> {
     let mut parts = text.split(':');
     let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
@@ -153,8 +166,9 @@ pub fn volume(text: &str) -> Result<Given, String> {
 
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
-/// `symlinks=opaque|deny|follow`, and `owner=UID[:GID]`, `owner=recorded`, or
-/// `uidmap=GUEST:HOST[:COUNT]` and `gidmap=` likewise, each any number of times.
+/// `symlinks=opaque|deny|follow`, `dax=large|always` and `dax-window=SIZE`, and
+/// `owner=UID[:GID]`, `owner=recorded`, or `uidmap=GUEST:HOST[:COUNT]` and `gidmap=`
+/// likewise, each any number of times.
 pub fn mount(text: &str) -> Result<Given, String> {
     let (mut is_volume, mut size) = (false, None);
     let mut host = None;
@@ -163,6 +177,7 @@ pub fn mount(text: &str) -> Result<Given, String> {
     let mut symlinks = SymlinkPolicy::default();
     let mut owners = Owners::One(0, 0);
     let mut map = IdMap::default();
+    let (mut dax, mut window_mib) = (None, None);
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
             ("type", "bind" | "virtiofs") => {}
@@ -180,6 +195,12 @@ pub fn mount(text: &str) -> Result<Given, String> {
             ("owner", value) => owners = ids(value)?,
             ("uidmap", value) => map.users.push(range(value)?),
             ("gidmap", value) => map.groups.push(range(value)?),
+            ("dax", "" | "large") => dax = Some(DaxPolicy::LargeFiles),
+            ("dax", "always") => dax = Some(DaxPolicy::Always),
+            ("dax-window", value) => {
+                let mib = memory_mib(value).map_err(|problem| format!("dax-window: {problem}"))?;
+                window_mib = u32::try_from(mib).ok();
+            }
             ("readonly" | "ro", "true" | "1") => words.push("ro"),
             ("readonly" | "ro", "false" | "0") => words.push("rw"),
             (word, "") => words.push(word),
@@ -195,8 +216,11 @@ pub fn mount(text: &str) -> Result<Given, String> {
         }
         owners = Owners::Map(map);
     }
-    let is_plain =
-        words.is_empty() && owners == Owners::One(0, 0) && symlinks == SymlinkPolicy::default();
+    let is_plain = words.is_empty()
+        && dax.is_none()
+        && window_mib.is_none()
+        && owners == Owners::One(0, 0)
+        && symlinks == SymlinkPolicy::default();
     match (is_volume, size) {
         (true, size) if is_plain => return named(host, guest, size).map(Given::Volume),
         (true, _) => return Err("of a volume only the size can be said".to_owned()),
@@ -207,7 +231,11 @@ pub fn mount(text: &str) -> Result<Given, String> {
     for word in words {
         mount.set(word)?;
     }
+    if window_mib.is_some() && dax.is_none() {
+        return Err("a window is for mapped files: say dax=large or dax=always".to_owned());
+    }
     (mount.symlinks, mount.owners) = (symlinks, owners);
+    (mount.dax, mount.window_mib) = (dax, window_mib);
     Ok(Given::Directory(mount))
 }
 
@@ -280,6 +308,9 @@ mod tests {
         assert_eq!(spec("/a:/work"), plain);
         assert_eq!(spec("/a:/work:rw"), plain);
         assert_eq!(spec("/a:/work:cow"), plain.clone().copy_on_write());
+        let mapped = plain.clone().with_dax(DaxPolicy::LargeFiles);
+        assert_eq!(spec("/a:/work:dax"), mapped);
+        assert_eq!(spec("/a:/work:ro,dax"), mapped.read_only(true));
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");
         assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
@@ -315,9 +346,24 @@ mod tests {
             spec("src=/a,dst=/b,uidmap=0:1000,uidmap=1:5000:9,gidmap=0:20"),
             plain.clone().with_owner_map(map)
         );
-        let recorded = plain.with_recorded_owners();
+        let recorded = plain.clone().with_recorded_owners();
         assert_eq!(spec("src=/a,dst=/b,owner=recorded"), recorded);
+        let mapped = |policy| plain.clone().with_dax(policy);
+        for (text, expected) in [
+            ("dax", mapped(DaxPolicy::LargeFiles)),
+            ("dax=large", mapped(DaxPolicy::LargeFiles)),
+            (
+                "dax=always,dax-window=1g",
+                mapped(DaxPolicy::Always).with_dax_window_mib(1024),
+            ),
+        ] {
+            assert_eq!(spec(&format!("src=/a,dst=/b,{text}")), expected);
+        }
         for bad in [
+            "src=/a,dst=/b,dax=never",
+            "src=/a,dst=/b,dax-window=1g",
+            "src=/a,dst=/b,dax,dax-window=x",
+            "type=volume,src=a,dst=/b,dax",
             "",
             "src=/a,dst=/b,uidmap=0",
             "src=/a,dst=/b,uidmap=0:a",

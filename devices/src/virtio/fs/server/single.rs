@@ -100,7 +100,7 @@ impl Server {
         room: usize,
     ) -> Option<Result<Body, Errno>> {
         let body = match (header.opcode, header.node) {
-            (opcode::INIT, _) => initialise(arguments),
+            (opcode::INIT, _) => initialise(arguments, self.mappings.is_some()),
             (opcode::LOOKUP, ROOT) => arguments.name().and_then(|name| match name == NAME {
                 true => self.tell_single(single),
                 false => Ok(nothing()),
