@@ -7,7 +7,7 @@ use crate::metric::{BothSides, Bound, Metric, Samples};
 use crate::qemu::Session;
 use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 use supermachine::{Vm, VolumeSpec, VolumeStore};
@@ -157,7 +157,7 @@ fn start_ours(context: &Context, store: &Path) -> Result<Vm> {
     Ok(vm)
 }
 
-fn start_peer(context: &Context, image: &PathBuf) -> Result<Session> {
+fn start_peer(context: &Context, image: &Path) -> Result<Session> {
     let drive = format!("file={},format=raw,if=none,id=volume", image.display());
     let options = [
         "-drive",

@@ -132,7 +132,7 @@ fn told_owner(entry: &[u8]) -> u32 {
 fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     let mut guest = guest(Owners::Recorded(user(7, 8)));
     let probe = rustix::fs::setxattr(
-        &guest.host(""),
+        guest.host(""),
         c"user.probe",
         b"",
         rustix::fs::XattrFlags::empty(),
@@ -154,7 +154,7 @@ fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     assert_eq!(seen(&mut guest, node), (0, u32::MAX - 1, 0o755));
     let mut text = [0; 64];
     let key = c"user.containers.override_stat";
-    let length = rustix::fs::getxattr(&guest.host("a"), key, &mut text[..]).unwrap();
+    let length = rustix::fs::getxattr(guest.host("a"), key, &mut text[..]).unwrap();
     assert_eq!(&text[..length], b"0:4294967294:0755");
     // A guest that looks afresh is told the same, and in lists too.
     let listed = guest.list(ROOT, true, 4096).unwrap();
@@ -167,7 +167,7 @@ fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     let link = ask_by(&mut guest, user(33, 34), opcode::SYMLINK, b"l\0/\0");
     assert_eq!(told_owner(&link.unwrap()), 7);
     let none = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(&guest.host("hosts"), key, b"0:0:lies", none).unwrap();
+    rustix::fs::setxattr(guest.host("hosts"), key, b"0:0:lies", none).unwrap();
     assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
 }
 
@@ -181,7 +181,7 @@ fn attribute_is_not_the_guests(guest: &mut Guest, node: u64) {
     assert_eq!(asked, Err(Errno::OPNOTSUPP));
     let mut lie = Body::default();
     let lie = lie.u32(5).u32(0);
-    lie.bytes(b"user.containers.override_stat\00:0:0");
+    lie.bytes(b"user.containers.override_stat\x000:0:0");
     let told = guest.ask(opcode::SETXATTR, node, &lie.0);
     assert_eq!(told, Err(Errno::OPNOTSUPP));
 }
