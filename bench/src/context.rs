@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supermachine::{
-    AssetPaths, Engine, ExecOutcome, Image, NetworkPolicy, OciImageBuilder, Vm, VmConfig,
+    AssetPaths, Engine, ExecOutcome, Image, MountSpec, NetworkPolicy, OciImageBuilder, Vm,
+    VmConfig, VolumeSpec,
 };
 
 /// The machine that most benches use, on both sides.
@@ -218,6 +219,28 @@ impl Context {
         policy: NetworkPolicy,
     ) -> Result<Vm> {
         Ok(image.start(&config(&self.assets, machine).with_network(policy))?)
+    }
+
+    /// Boots a machine of ours whose guest has a directory of the host.
+    pub fn start_with_mount(
+        &self,
+        image: &Image,
+        machine: Machine,
+        mount: MountSpec,
+    ) -> Result<Vm> {
+        Ok(image.start(&config(&self.assets, machine).with_mount(mount))?)
+    }
+
+    /// Boots a machine of ours with a volume out of the store in `store`.
+    pub fn start_with_volume(
+        &self,
+        image: &Image,
+        machine: Machine,
+        volume: VolumeSpec,
+        store: &Path,
+    ) -> Result<Vm> {
+        let config = config(&self.assets, machine).with_volume(volume);
+        Ok(image.start(&config.with_volumes_dir(store))?)
     }
 }
 

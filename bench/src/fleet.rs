@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use supermachine::{Pool, Vm};
+use supermachine::{Image, MountSpec, Pool, Vm, VmConfig};
 
 /// Idle machines of `density`.
 const CROWD: usize = 50;
@@ -17,13 +17,34 @@ const CROWD: usize = 50;
 const SETTLE: Duration = Duration::from_secs(10);
 const KIB_PER_MIB: f64 = 1024.0;
 
-/// Memory of idle machines.
+/// Memory of idle machines, and what it is more if each has a directory of the host.
 pub fn density(context: &Context) -> Result<Vec<Metric>> {
-    let before = children()?;
     let image = context.baker("bench-small", SMALL).build()?;
+    let each = idle_crowd(&image, context.copies())?;
+    let (mut sum, mut largest) = (Samples::default(), Samples::default());
+    sum.push(each.values().iter().sum());
+    largest.push(each.percentile(100));
+    let mount = MountSpec::new(&context.dir, "share").at("/share");
+    let baker = context.baker("bench-small-mount", SMALL);
+    let image = baker.with_mount(mount.clone()).build()?;
+    let mounted = idle_crowd(&image, context.copies().with_mount(mount))?;
+    let mut more = Samples::default();
+    more.push(mounted.median() - each.median());
+    let metric = |name, samples, bound| Metric::new("density", name, "MiB", samples, None, bound);
+    Ok(vec![
+        metric("each", &each, Bound::Part),
+        metric("largest", &largest, Bound::Median(3.0)),
+        metric("all_50", &sum, Bound::Median(150.0)),
+        metric("more_with_a_mount", &more, Bound::Median(0.3)),
+    ])
+}
+
+/// Private MiB of each worker of a pool that nobody uses.
+fn idle_crowd(image: &Image, config: VmConfig) -> Result<Samples> {
+    let before = children()?;
     let pool = image
         .pool()
-        .vm_config(context.copies())
+        .vm_config(config)
         .min(CROWD)
         .max(CROWD)
         .prestart(0)
@@ -36,31 +57,15 @@ pub fn density(context: &Context) -> Result<Vec<Metric>> {
         sleep(Duration::from_millis(20));
     }
     sleep(SETTLE);
-    let (mut each, mut total) = (Samples::default(), 0.0);
+    let mut each = Samples::default();
     for pid in children()?.into_iter().filter(|pid| !before.contains(pid)) {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let mib = private_kib(pid)? as f64 / KIB_PER_MIB;
-        each.push(mib);
-        total += mib;
+        each.push(private_kib(pid)? as f64 / KIB_PER_MIB);
     }
     if each.len() < CROWD {
         bail!("{} workers instead of {CROWD}", each.len());
     }
-    let (mut sum, mut largest) = (Samples::default(), Samples::default());
-    sum.push(total);
-    largest.push(each.percentile(100));
-    Ok(vec![
-        Metric::new("density", "each", "MiB", &each, None, Bound::Part),
-        Metric::new(
-            "density",
-            "largest",
-            "MiB",
-            &largest,
-            None,
-            Bound::Median(3.0),
-        ),
-        Metric::new("density", "all_50", "MiB", &sum, None, Bound::Median(150.0)),
-    ])
+    Ok(each)
 }
 
 /// Children of a running machine.

@@ -17,6 +17,7 @@ const PROGRAMS: &[&str] = &[
     "pour",
     "readall",
     "netload",
+    "fsload",
 ];
 /// Where they are in a guest, without the leading slash.
 pub const GUEST_DIR: &str = "bench";

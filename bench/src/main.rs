@@ -15,6 +15,7 @@ mod exec;
 mod file;
 mod fleet;
 mod forkexec;
+mod fs;
 mod guest;
 mod idle;
 mod images;
@@ -30,6 +31,8 @@ mod read;
 mod registry;
 mod scale;
 mod stream;
+mod virtiofsd;
+mod volume;
 
 use anyhow::{Context as _, Result, bail};
 use context::{Bindings, Context, Places, Side};
@@ -69,6 +72,8 @@ const BENCHES: &[Bench] = &[
     ("reliability", fleet::reliability),
     ("net", net::run),
     ("net_in", net::inbound),
+    ("fs", fs::run),
+    ("volume", volume::run),
     ("bindings", bindings::run),
 ];
 
@@ -77,7 +82,7 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability, net, net_in or bindings; all without one
+                 reliability, net, net_in, fs, volume or bindings; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox

@@ -185,6 +185,30 @@ impl Metric {
             }
     }
 
+    /// Its line of the report for people.
+    fn line(&self) -> String {
+        let or_dash =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
+        let verdict = match (self.bound, self.met()) {
+            (Bound::Part, _) => String::new(),
+            (_, true) => format!("{}: met", self.must()),
+            (_, false) => format!("{}: NOT MET", self.must()),
+        };
+        let line = format!(
+            "{:<9} {:<26} {:>10.2} {:>10.2} {:>10} {:>7}  {:>3} {:<5} {}",
+            self.bench,
+            self.name,
+            self.p50,
+            self.p99,
+            or_dash(self.peer.as_ref().map(|(_, p50)| *p50)),
+            or_dash(self.ratio()),
+            self.n,
+            self.unit,
+            verdict
+        );
+        line.trim_end().to_owned()
+    }
+
     /// The object that `--json` writes.
     pub fn to_json(&self, at: &str) -> Value {
         json!({
@@ -210,26 +234,7 @@ pub fn table(metrics: &[Metric]) -> String {
         "bench", "metric", "p50", "p99", "peer p50", "ratio", "n", "unit", "must"
     );
     for metric in metrics {
-        let or_dash =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
-        let verdict = match (metric.bound, metric.met()) {
-            (Bound::Part, _) => String::new(),
-            (_, true) => format!("{}: met", metric.must()),
-            (_, false) => format!("{}: NOT MET", metric.must()),
-        };
-        let line = format!(
-            "{:<9} {:<26} {:>10.2} {:>10.2} {:>10} {:>7}  {:>3} {:<5} {}",
-            metric.bench,
-            metric.name,
-            metric.p50,
-            metric.p99,
-            or_dash(metric.peer.as_ref().map(|(_, p50)| *p50)),
-            or_dash(metric.ratio()),
-            metric.n,
-            metric.unit,
-            verdict
-        );
-        text.push_str(line.trim_end());
+        text.push_str(&metric.line());
         text.push('\n');
     }
     text

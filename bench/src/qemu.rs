@@ -40,6 +40,7 @@ $b mount -t devtmpfs dev /dev
 $b mount -t sysfs sys /sys
 for disk in /sys/block/vd*; do
     layer=$($b cat $disk/serial)
+    case $layer in layer*) ;; *) continue ;; esac
     $b mkdir /layers/$layer
     $b mount -t squashfs -o ro /dev/${disk##*/} /layers/$layer
 done

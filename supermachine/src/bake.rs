@@ -12,7 +12,7 @@ use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
 use crate::template::{Template, Workload, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
+use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
 use oci_bake::{BakeOptions, ExtraFile, Progress};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -54,6 +54,7 @@ pub struct OciImageBuilder {
     cache: Option<PathBuf>,
     files: Vec<ExtraFile>,
     mounts: Vec<MountSpec>,
+    tmpfs: Vec<TmpfsSpec>,
     volumes: Vec<VolumeSpec>,
     progress: Option<Arc<dyn Progress>>,
 }
@@ -89,6 +90,7 @@ impl OciImageBuilder {
             cache: None,
             files: Vec::new(),
             mounts: Vec::new(),
+            tmpfs: Vec::new(),
             volumes: Vec::new(),
             progress: None,
         }
@@ -144,6 +146,13 @@ impl OciImageBuilder {
     /// setting of that name was not called, before or after.
     pub fn vm_config(mut self, config: VmConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Mounts memory in the machine, as [`VmConfig::with_tmpfs`] does; what a warm-up writes
+    /// there the copies have.
+    pub fn with_tmpfs(mut self, tmpfs: TmpfsSpec) -> Self {
+        self.tmpfs.push(tmpfs);
         self
     }
 
@@ -305,6 +314,7 @@ impl OciImageBuilder {
         self.config.memory_mib = self.memory_mib.or(self.config.memory_mib);
         self.config.vcpus = self.vcpus.or(self.config.vcpus);
         self.config.mounts.append(&mut self.mounts);
+        self.config.tmpfs.append(&mut self.tmpfs);
         self.config.volumes.append(&mut self.volumes);
         self.config.validate()?;
         let with_files = match self.files.as_slice() {

@@ -43,6 +43,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
             console: false,
             mounts: Vec::new(),
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
             ..config.clone()
         };
         let vm = Vm::boot(&Image::bare(), &bare)?;

@@ -13,7 +13,7 @@ use crate::unfinished;
 use crate::vm::CopyReport;
 #[cfg(feature = "cli")]
 use crate::volume;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
@@ -257,6 +257,10 @@ pub(crate) fn write(
         mounts: match image.template() {
             Some(template) => template.image().mounts.clone(),
             None => mount::points(&vm.config().mounts),
+        },
+        tmpfs: match image.template() {
+            Some(template) => tmpfs::together(&template.image().tmpfs, &vm.config().tmpfs),
+            None => vm.config().tmpfs.clone(),
         },
     };
     let text =

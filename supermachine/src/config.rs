@@ -4,7 +4,8 @@ use crate::clock::WallClock;
 use crate::compat::{DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, ResourceError};
 use crate::limits::{BOOT_TIMEOUT, RESTORE_TIMEOUT};
 use crate::{
-    AssetPaths, Error, MountSpec, Network, NetworkSecret, VolumeSpec, mount, random, secret, volume,
+    AssetPaths, Error, MountSpec, Network, NetworkSecret, TmpfsSpec, VolumeSpec, mount, random,
+    secret, tmpfs, volume,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ pub struct VmConfig {
     pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
+    pub(crate) tmpfs: Vec<TmpfsSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
     /// They are those of the machine that is copied, as they were then.
     pub(crate) volumes_are_copies: bool,
@@ -138,6 +140,7 @@ impl Default for VmConfig {
             secrets: Vec::new(),
             mounts: Vec::new(),
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
             volumes_dir: None,
             volumes_are_copies: false,
             host_limits: HostLimits::default(),
@@ -326,6 +329,14 @@ impl VmConfig {
         self
     }
 
+    /// Mounts memory in the guest before it runs anything. While an image is baked it is
+    /// there too, and copies have what is in it by then; a copy can also have more of
+    /// them, which are empty.
+    pub fn with_tmpfs(mut self, tmpfs: TmpfsSpec) -> Self {
+        self.tmpfs.push(tmpfs);
+        self
+    }
+
     /// The most memory of the host that the machine's worker may have, in MiB: the guest's
     /// memory that it has touched, what it writes of its snapshot's, and some 20 MiB. At
     /// the limit the system reclaims what it can, and then ends the worker. On Linux, by
@@ -383,6 +394,7 @@ impl VmConfig {
         }
         mount::validate(&self.mounts)?;
         volume::validate(&self.volumes)?;
+        tmpfs::validate(&self.tmpfs)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {
                 what: "a limit on processes",

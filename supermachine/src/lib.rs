@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod file_limit;
 mod files;
+mod guest_path;
 mod host;
 mod image;
 mod life;
@@ -46,6 +47,7 @@ mod stats;
 mod store;
 mod sync;
 mod template;
+mod tmpfs;
 mod trigger;
 mod unfinished;
 mod vm;
@@ -72,7 +74,7 @@ pub use exec::{
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
-pub use mount::{DaxPolicy, MountSpec, SymlinkPolicy};
+pub use mount::{DaxPolicy, IdMap, IdRange, MountSpec, SymlinkPolicy};
 pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkSecretsUse, NetworkVerdict,
@@ -88,6 +90,7 @@ pub use stats::{
     DiskStats, ExitStats, FaultStats, MemoryStats, NetworkStats, RestoreStats, VmStats,
 };
 pub use store::{Damage, GcOptions, Store, StoreItem, StoreKind};
+pub use tmpfs::TmpfsSpec;
 pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};

@@ -1,14 +1,14 @@
-//! Directories of the host in a guest.
+//! Directories of the host, and single files, in a guest.
 
-use crate::Error;
 use crate::link::protocol::Mount;
 use crate::running::Mounted;
+use crate::{Error, guest_path};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use vmm_core::spec::{Dax, Owner};
-pub use vmm_core::spec::{DaxPolicy, SymlinkPolicy};
+use vmm_core::spec::{Dax, Owner, Owners};
+pub use vmm_core::spec::{DaxPolicy, IdMap, IdRange, SymlinkPolicy};
 
 /// Longest tag in bytes (virtio 1.2 §5.11.4).
 const MAX_TAG_BYTES: usize = 36;
@@ -37,15 +37,17 @@ const MAX_WINDOWS: usize = vmm_core::memory::MAX_WINDOWS;
 ///
 /// On the host everything belongs to the user who runs this; the guest sees one
 /// owner of it all, root unless [`MountSpec::with_owner`] says otherwise. The guest
-/// cannot give a file away there, nor have it run with its owner's rights.
+/// cannot give a file away there, unless [`MountSpec::with_owner_map`] lets it, nor have it
+/// run with its owner's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountSpec {
     host_path: PathBuf,
+    is_file: bool,
     tag: String,
     symlinks: SymlinkPolicy,
     access: Access,
     at: Option<String>,
-    owner: (u32, u32),
+    owners: Owners,
     dax: Option<DaxPolicy>,
     window_mib: u32,
 }
@@ -69,6 +71,9 @@ pub(crate) struct MountPoint {
     pub at: Option<String>,
     /// What the guest takes it for.
     pub access: Access,
+    /// It is one file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub file: bool,
     /// How the guest maps files. Its window stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dax: Option<Dax>,
@@ -81,13 +86,38 @@ impl MountSpec {
     pub fn new(host_path: impl Into<PathBuf>, tag: impl Into<String>) -> Self {
         Self {
             host_path: host_path.into(),
+            is_file: false,
             tag: tag.into(),
             symlinks: SymlinkPolicy::default(),
             access: Access::ReadWrite,
             at: None,
-            owner: (0, 0),
+            owners: Owners::default(),
             dax: None,
             window_mib: DEFAULT_WINDOW_MIB,
+        }
+    }
+
+    /// The one file `host_path`, which the guest can write to. Its [place](MountSpec::at) is
+    /// the file's; a guest that mounts it by its tag finds it as `file` in the directory
+    /// that it mounts. Nothing beside it can be reached from the guest, which cannot
+    /// remove it, rename it, or put another in its place.
+    ///
+    /// It is the file that was there when the machine started, as with docker: what is
+    /// written into it the other side sees, and an editor of the host that writes a new
+    /// file and renames it over the old one leaves the guest with the old one. Mount its
+    /// directory where such edits are to be seen.
+    ///
+    /// ```
+    /// use supermachine::MountSpec;
+    ///
+    /// let mount = MountSpec::file("/home/me/app.conf", "conf")
+    ///     .read_only(true)
+    ///     .at("/etc/app.conf");
+    /// ```
+    pub fn file(host_path: impl Into<PathBuf>, tag: impl Into<String>) -> Self {
+        Self {
+            is_file: true,
+            ..Self::new(host_path, tag)
         }
     }
 
@@ -123,9 +153,38 @@ impl MountSpec {
         self
     }
 
-    /// The user and the group that files belong to, for the guest; root if not set.
+    /// The user and the group that all files belong to, for the guest; root if not set.
+    /// That the guest gives a file to another changes nothing.
     pub fn with_owner(mut self, uid: u32, gid: u32) -> Self {
-        self.owner = (uid, gid);
+        self.owners = Owners::Squash(Owner { uid, gid });
+        self
+    }
+
+    /// Has numbers of users and groups of the guest stand for others of the host, which
+    /// are the files' there, as in a user namespace. What belongs to somebody else on the
+    /// host is nobody's (65534) in the guest, and who has no number on the host makes
+    /// nothing (`EOVERFLOW`). To give files to others than the user who runs this, that
+    /// must be root.
+    ///
+    /// ```
+    /// use supermachine::{IdMap, IdRange, MountSpec};
+    ///
+    /// let alone = vec![IdRange { guest: 0, host: 1000, count: 1 }];
+    /// let map = IdMap { users: alone.clone(), groups: alone };
+    /// let mount = MountSpec::new("/home/me/app", "app").with_owner_map(map).at("/app");
+    /// ```
+    pub fn with_owner_map(mut self, map: IdMap) -> Self {
+        self.owners = Owners::Map(map);
+        self
+    }
+
+    /// Has owner and mode be what the guest says, as for packages that are unpacked
+    /// there, while on the host all is still that of the user who runs this. They are
+    /// kept in an extended attribute of each file and directory
+    /// (`user.containers.override_stat`, as podman and libkrun have it). What has none yet
+    /// is root's in the guest, and links always are. No file becomes set-user-id.
+    pub fn with_recorded_owners(mut self) -> Self {
+        self.owners = Owners::Recorded(Owner::default());
         self
     }
 
@@ -176,6 +235,37 @@ impl MountSpec {
         }
     }
 
+    /// Refuses to record owners where nothing can be recorded.
+    fn check_attributes(&self, file: &File) -> Result<(), Error> {
+        if !matches!(self.owners, Owners::Recorded(_)) {
+            return Ok(());
+        }
+        match rustix::fs::fgetxattr(file, c"user.containers.override_stat", &mut [0_u8; 64][..]) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Err(self.refused(
+                "its file system keeps no attributes of users, in which owners are recorded: \
+                 use another file system, or with_owner",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the one file that it is.
+    fn open_file(&self) -> Result<File, Error> {
+        let failed = || Error::host("cannot mount the file", &self.host_path);
+        let access = match self.access {
+            Access::ReadWrite => OFlags::RDWR,
+            Access::ReadOnly | Access::CopyOnWrite => OFlags::RDONLY,
+        };
+        // A pipe in its place is not waited for.
+        let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.host_path, flags, Mode::empty());
+        let file = File::from(file.map_err(|error| failed()(error.into()))?);
+        match file.metadata().map_err(failed())?.is_file() {
+            true => Ok(file),
+            false => Err(self.refused("what is at its path is no file: name a regular file")),
+        }
+    }
+
     fn window(&self) -> Option<Dax> {
         self.dax.map(|policy| Dax {
             policy,
@@ -223,6 +313,19 @@ impl MountSpec {
         if matches!(&*self.tag, "." | "..") {
             return Err(self.refused("choose a tag that is a name"));
         }
+        if let Owners::Map(map) = &self.owners
+            && !map.is_sound()
+        {
+            return Err(self.refused(
+                "give it ranges of owners that are apart, at most 32 of users and of groups",
+            ));
+        }
+        if self.is_file && self.dax.is_some() {
+            return Err(self.refused("mount the file's directory, as one file is not mapped"));
+        }
+        if self.is_file && self.access == Access::CopyOnWrite {
+            return Err(self.refused("mount the file's directory to have it copied on write"));
+        }
         let Some(at) = &self.at else {
             return match self.access {
                 Access::CopyOnWrite => {
@@ -231,27 +334,18 @@ impl MountSpec {
                 _ => Ok(()),
             };
         };
-        let names = at.split('/').skip(1).filter(|name| !name.is_empty());
-        if !at.starts_with('/') || at.contains('\0') || names.clone().any(|name| name == "..") {
-            return Err(
-                self.refused("name its place in the guest by an absolute path without `..`")
-            );
-        }
-        if names.clone().all(|name| name == ".") {
-            return Err(self.refused("name another place in the guest than its root"));
-        }
+        guest_path::check(at).map_err(|problem| self.refused(problem))?;
         Ok(())
     }
 
     /// What the worker is told.
     fn order(&self) -> Mount {
-        let (uid, gid) = self.owner;
         Mount {
             directory: self.host_path.to_string_lossy().into_owned(),
             tag: self.tag.clone(),
             read_only: self.access != Access::ReadWrite,
             symlinks: self.symlinks,
-            owner: Owner { uid, gid },
+            owners: self.owners.clone(),
             dax: self.window(),
         }
     }
@@ -260,6 +354,8 @@ impl MountSpec {
     fn kernel_argument(&self) -> Option<String> {
         let at = self.at.as_deref()?;
         let access = match self.access {
+            Access::ReadWrite if self.is_file => "rw-file",
+            Access::ReadOnly if self.is_file => "ro-file",
             Access::ReadWrite => "rw",
             Access::ReadOnly => "ro",
             Access::CopyOnWrite => "cow",
@@ -317,6 +413,7 @@ pub(crate) fn points(mounts: &[MountSpec]) -> Vec<MountPoint> {
         tag: mount.tag.clone(),
         at: mount.at.clone(),
         access: mount.access,
+        file: mount.is_file,
         dax: mount.window(),
     });
     points.collect()
@@ -335,7 +432,12 @@ pub(crate) fn open<'a>(
     let mut opened = (Vec::new(), Vec::new());
     for mount in mounts {
         opened.0.push(mount.order());
-        opened.1.push(open_directory(&mount.host_path)?);
+        let file = match mount.is_file {
+            true => mount.open_file()?,
+            false => open_directory(&mount.host_path)?,
+        };
+        mount.check_attributes(&file)?;
+        opened.1.push(file);
     }
     Ok(opened)
 }
@@ -358,6 +460,12 @@ pub(crate) fn for_copy(
                 "the snapshot has one of that tag: give it a directory, by VmConfig::with_mount",
             )
         })?;
+        if mount.is_file != point.file {
+            return Err(mount.refused(match point.file {
+                true => "the snapshot has one file of that tag: give it one, by MountSpec::file",
+                false => "the snapshot has a directory of that tag: give it one, by MountSpec::new",
+            }));
+        }
         if mount.at.is_some() && mount.at != point.at {
             return Err(
                 mount.refused("the snapshot has it at another place: bake the image with this one")
@@ -387,111 +495,4 @@ fn open_directory(path: &Path) -> Result<File, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problem(result: Result<impl Sized, Error>) -> String {
-        match result {
-            Ok(_) => String::new(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[test]
-    fn tags_and_places_that_no_guest_could_use_are_refused() {
-        let long = "t".repeat(37);
-        for tag in ["", "a b", "a:b", "a=b", "ü", ".", "..", long.as_str()] {
-            let error = problem(validate(&[MountSpec::new("/", tag)]));
-            assert!(error.contains("choose a tag"), "{tag:?}: {error}");
-        }
-        for at in ["", "work", "/", "//", "/.", "/a/../b", "/a\0"] {
-            let error = problem(validate(&[MountSpec::new("/", "a").at(at)]));
-            assert!(error.contains("in the guest"), "{at:?}: {error}");
-        }
-        let twice = [MountSpec::new("/a", "tag"), MountSpec::new("/b", "tag")];
-        assert!(problem(validate(&twice)).contains("of its own"));
-        assert_eq!(problem(validate(&twice[..1])), "");
-    }
-
-    #[test]
-    fn place_becomes_one_word_of_the_command_line() {
-        let mounts = [
-            MountSpec::new("/a", "a").at("/work dir/\"x\"=%"),
-            MountSpec::new("/b", "b"),
-            MountSpec::new("/c", "c").at("/c").read_only(true),
-        ];
-        assert_eq!(
-            kernel_arguments(&mounts),
-            " sm.mount=a:rw:/work%20dir/%22x%22%3d%25 sm.mount=c:ro:/c"
-        );
-    }
-
-    #[test]
-    fn copy_gets_the_mounts_of_its_snapshot_in_their_order() {
-        let mounts = [
-            MountSpec::new("/a", "a").at("/a"),
-            MountSpec::new("/b", "b"),
-        ];
-        let baked = points(&mounts);
-        let other = [mounts[1].clone(), mounts[0].clone()];
-        let found = for_copy(&other, &baked).unwrap();
-        assert_eq!(found, mounts);
-        assert!(problem(for_copy(&mounts[..1], &baked)).contains("give it a directory"));
-        assert!(problem(for_copy(&mounts, &baked[..1])).contains("bake the image"));
-        let elsewhere = [MountSpec::new("/a", "a").at("/z")];
-        assert!(problem(for_copy(&elsewhere, &baked[..1])).contains("another place"));
-        let anywhere = [MountSpec::new("/z", "a")];
-        assert_eq!(for_copy(&anywhere, &baked[..1]).unwrap(), anywhere);
-        let read_only = [anywhere[0].clone().read_only(true)];
-        assert!(for_copy(&read_only, &baked[..1]).is_ok());
-        let baked = points(&read_only);
-        assert!(problem(for_copy(&anywhere, &baked)).contains("read-only"));
-        let covered = [MountSpec::new("/a", "a").at("/a").copy_on_write()];
-        assert_eq!(covered[0].kernel_argument().unwrap(), "sm.mount=a:cow:/a");
-        assert!(covered[0].order().read_only);
-        let baked = points(&[anywhere[0].clone().at("/a")]);
-        assert!(problem(for_copy(&covered, &baked)).contains("copy-on-write"));
-        let nowhere = [MountSpec::new("/a", "a").copy_on_write()];
-        assert!(problem(validate(&nowhere)).contains("name its place"));
-    }
-
-    #[test]
-    fn windows_for_files_fit_and_copies_have_those_of_their_snapshot() {
-        let plain = MountSpec::new("/a", "a");
-        let mapped = plain.clone().with_dax(DaxPolicy::Always);
-        assert_eq!(problem(validate(&[mapped.clone()])), "");
-        for mib in [0, 3] {
-            let odd = mapped.clone().with_dax_window_mib(mib);
-            assert!(problem(validate(&[odd])).contains("multiple of 2 MiB"));
-        }
-        assert_eq!(
-            problem(validate(&[plain.clone().with_dax_window_mib(3)])),
-            ""
-        );
-        let half = |tag| MountSpec::new("/", tag).with_dax(DaxPolicy::LargeFiles);
-        let half = |tag| half(tag).with_dax_window_mib(4096);
-        assert_eq!(problem(validate(&[half("a"), half("b")])), "");
-        let more = [
-            half("a"),
-            half("b"),
-            MountSpec::new("/", "c"),
-            mapped.clone(),
-        ];
-        assert!(problem(validate(&more[..3])).is_empty());
-        let more = [half("x"), half("y"), mapped.clone()];
-        assert!(problem(validate(&more)).contains("8192 MiB"));
-
-        let baked = points(&[mapped.clone().with_dax_window_mib(64)]);
-        let copy = for_copy(&[plain.clone()], &baked).unwrap();
-        assert_eq!(copy[0].window(), baked[0].dax);
-        let other = mapped.clone().with_dax(DaxPolicy::LargeFiles);
-        let copy = for_copy(&[other], &baked).unwrap();
-        let dax = copy[0].window().unwrap();
-        assert_eq!(
-            (dax.policy, dax.window_bytes),
-            (DaxPolicy::LargeFiles, 64 << 20)
-        );
-        let without = points(&[plain]);
-        assert!(problem(for_copy(&[mapped], &without)).contains("no window"));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use crate::embedder::personalise::Personality;
 use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
 use crate::mount::{self, MountPoint};
-use crate::{Error, VmConfig, stamp, volume};
+use crate::{Error, TmpfsSpec, VmConfig, stamp, volume};
 use net::policy::Policy;
 use oci_bake::ImageConfig;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ pub struct ImageFile {
     /// Disks without content that a copy may have volumes in.
     #[serde(default)]
     pub volumes: usize,
+    /// Memory that the guest has mounted.
+    #[serde(default)]
+    pub tmpfs: Vec<TmpfsSpec>,
 }
 
 /// What an image is made of, from what its name led to down to its layers.

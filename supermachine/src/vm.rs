@@ -155,6 +155,7 @@ impl Vm {
             secrets: vm.make_secrets()?,
         };
         vm.instance.boot(boot, &files, deadline)?;
+        vm.mount_tmpfs(&[])?;
         vm.started(begun, None)?;
         info!(engine = vm.engine(), took = ?begun.elapsed(), "machine booted");
         Ok(vm)

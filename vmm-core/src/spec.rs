@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use devices::virtio::fs::{DaxPolicy, Owner, SymlinkPolicy};
+pub use devices::virtio::fs::{DaxPolicy, IdMap, IdRange, Owner, Owners, SymlinkPolicy};
 use devices::virtio::net::{Net, NetBackend, NetConfig};
 pub use devices::virtio::vsock::VsockSocket;
 
@@ -200,8 +200,8 @@ pub struct Share {
     pub read_only: bool,
     /// What becomes of symbolic links.
     pub symlinks: SymlinkPolicy,
-    /// Whom files belong to, for the guest.
-    pub owner: Owner,
+    /// Whom files belong to, for the guest and on the host.
+    pub owners: Owners,
     /// The guest maps files instead of reading them.
     pub dax: Option<Dax>,
 }

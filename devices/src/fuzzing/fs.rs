@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use super::{Input, MAX_OPS};
 use crate::testing::RecordingWindow;
 use crate::virtio::chain::QueueError;
-use crate::virtio::fs::{DaxPolicy, Exchange, Owner, PIECE_BYTES, Rules, Server, SymlinkPolicy};
+use crate::virtio::fs::{DaxPolicy, Exchange, Owners, PIECE_BYTES, Rules, Server, SymlinkPolicy};
 
 /// Most room for an answer.
 const MAX_ROOM: usize = 4096;
@@ -94,7 +94,7 @@ pub fn fuzz_fs(data: &[u8]) {
     let rules = Rules {
         read_only: kind % 8 == 0,
         symlinks: input.pick(&[SymlinkPolicy::Opaque, SymlinkPolicy::Deny]),
-        owner: Owner::default(),
+        owners: Owners::default(),
     };
     let root = File::open(&share).expect("a directory");
     let mut server = Server::new(root.into(), rules).expect("a server");

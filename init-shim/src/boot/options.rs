@@ -29,7 +29,7 @@ pub enum Access {
     CopyOnWrite,
 }
 
-/// A directory of the host that is to be mounted.
+/// A directory of the host, or one file, that is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedDirectory {
     /// What its device calls it.
@@ -38,6 +38,8 @@ pub struct SharedDirectory {
     pub access: Access,
     /// Where it is to be.
     pub place: PathBuf,
+    /// It is one file, which its device has by the name `file`.
+    pub is_file: bool,
 }
 
 /// What the host wants of the boot.
@@ -58,7 +60,8 @@ pub struct Options {
     pub network: Option<Interface>,
     /// Directories of the host, in the order they are mounted in. Given as
     /// `sm.mount=TAG:rw:PLACE`, with `ro` for what is only read and `cow` for what is
-    /// changed in memory alone, any number of times, with bytes of the place as `%` and
+    /// changed in memory alone, or `rw-file` and `ro-file` if it is one file; any number of
+    /// times, with bytes of the place as `%` and
     /// two hexadecimal digits where they must be.
     pub mounts: Vec<SharedDirectory>,
     /// Commands to run one after the other instead of serving, their output to
@@ -101,10 +104,12 @@ fn list(value: &str) -> Vec<String> {
 fn shared_directory(value: &str) -> Option<SharedDirectory> {
     let (tag, rest) = value.split_once(':')?;
     let (access, place) = rest.split_once(':')?;
-    let access = match access {
-        "rw" => Access::ReadWrite,
-        "ro" => Access::ReadOnly,
-        "cow" => Access::CopyOnWrite,
+    let (access, is_file) = match access {
+        "rw" => (Access::ReadWrite, false),
+        "ro" => (Access::ReadOnly, false),
+        "cow" => (Access::CopyOnWrite, false),
+        "rw-file" => (Access::ReadWrite, true),
+        "ro-file" => (Access::ReadOnly, true),
         _ => return None,
     };
     let place = unescaped(place)?;
@@ -114,6 +119,7 @@ fn shared_directory(value: &str) -> Option<SharedDirectory> {
         tag: tag.to_owned(),
         access,
         place: OsString::from_vec(place).into(),
+        is_file,
     })
 }
 
@@ -248,16 +254,20 @@ mod tests {
 
     #[test]
     fn directories_are_mounted_in_their_order_and_at_any_place() {
-        let line = "sm.mount=a:rw:/work%20dir/%25%ff sm.mount=b.c:ro:/ro sm.mount=d:cow:/d";
+        let line = "sm.mount=a:rw:/work%20dir/%25%ff sm.mount=b.c:ro:/ro sm.mount=d:cow:/d \
+                    sm.mount=e:rw-file:/e sm.mount=f:ro-file:/f";
         let mounts = Options::parse(line).unwrap().mounts;
         let expected = [
-            ("a", Access::ReadWrite, &b"/work dir/%\xff"[..]),
-            ("b.c", Access::ReadOnly, b"/ro"),
-            ("d", Access::CopyOnWrite, b"/d"),
+            ("a", Access::ReadWrite, &b"/work dir/%\xff"[..], false),
+            ("b.c", Access::ReadOnly, b"/ro", false),
+            ("d", Access::CopyOnWrite, b"/d", false),
+            ("e", Access::ReadWrite, b"/e", true),
+            ("f", Access::ReadOnly, b"/f", true),
         ];
         assert_eq!(mounts.len(), expected.len());
-        for (mount, (tag, access, place)) in mounts.iter().zip(expected) {
+        for (mount, (tag, access, place, is_file)) in mounts.iter().zip(expected) {
             assert_eq!((&*mount.tag, mount.access), (tag, access));
+            assert_eq!(mount.is_file, is_file);
             assert_eq!(mount.place.as_os_str().as_encoded_bytes(), place);
         }
     }
@@ -298,6 +308,7 @@ mod tests {
             "sm.mount=tag:rw:",
             "sm.mount=tag:rw:work",
             "sm.mount=tag:wo:/work",
+            "sm.mount=tag:cow-file:/work",
             "sm.mount=:rw:/work",
             "sm.mount=..:rw:/work",
             "sm.mount=a/b:rw:/work",

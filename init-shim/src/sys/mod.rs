@@ -32,7 +32,9 @@ pub use machine::{
     set_descriptor_limit, set_hostname, set_umask, sync_all, total_memory_bytes,
     wait_for_child_signal, wall_ns,
 };
-pub use mounts::{MountFlags, freeze, mount, mount_detached, mount_overlay, move_root, resize};
+pub use mounts::{
+    MountFlags, freeze, mount, mount_detached, mount_overlay, move_root, resize, unmount,
+};
 pub use namespaces::Namespaces;
 pub use netlink::{interface_index, route_request};
 pub use process::{

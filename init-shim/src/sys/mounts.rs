@@ -44,6 +44,16 @@ pub fn mount(
     .map(drop)
 }
 
+/// Takes a mount out of the tree; what is in use of it stays until it is not.
+///
+/// # Errors
+/// As `umount2(2)`.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    let target = c_path(target)?;
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
 // `linux/mount.h`.
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;

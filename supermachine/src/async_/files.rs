@@ -245,6 +245,21 @@ macro_rules! files {
                 blocking(move || vm.apply_changes(&tag, filter)).await
             }
 
+            /// Makes changes of a copy-on-write mount the host's within bounds, as
+            /// [`Vm::apply_changes_with`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::apply_changes_with`].
+            pub async fn apply_changes_with(
+                &self,
+                tag: impl Into<String>,
+                options: CopyOptions,
+                filter: impl Fn(&MountChange) -> bool + Send + 'static,
+            ) -> Result<Vec<MountChange>, Error> {
+                let (vm, tag) = (self.vm.clone(), tag.into());
+                blocking(move || vm.apply_changes_with(&tag, &options, filter)).await
+            }
+
             /// Writes changes of a copy-on-write mount as an archive, as
             /// [`Vm::export_changes`] does, and gives the archive back. It is written on a
             /// thread that may block.

@@ -2,9 +2,9 @@
 
 use super::tree::{HostTree, is_none, look, open_directory};
 use super::{ChangeKind, MountChange};
-use crate::Error;
 use crate::files::{Extract, FileKind};
 use crate::random::random_name;
+use crate::{CopyOptions, Error};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -32,10 +32,11 @@ pub(super) fn with_parents<'a>(changes: impl Iterator<Item = &'a MountChange>) -
 }
 
 /// Makes the changes, sorted by path, to the directory `host`. `fetch` gets files of the
-/// guest by their names.
+/// guest by their names, within the bounds of `options`.
 pub(super) fn apply(
     host: &Path,
     changes: Vec<MountChange>,
+    options: &CopyOptions,
     fetch: impl FnOnce(&[Vec<u8>], Extract) -> Result<(), Error>,
 ) -> Result<Vec<MountChange>, Error> {
     let mut applying = Applying::open(host)?;
@@ -47,7 +48,7 @@ pub(super) fn apply(
         let root = rustix::io::fcntl_dupfd_cloexec(&applying.staged.root, 0);
         fetch(
             &names,
-            Extract::within(root.map_err(failed(&place))?, &place),
+            Extract::within(root.map_err(failed(&place))?, &place, options),
         )?;
     }
     let mut applied = Vec::new();

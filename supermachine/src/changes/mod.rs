@@ -7,7 +7,7 @@ mod tree;
 use crate::exec::Opens;
 use crate::files::{self, FileKind};
 use crate::running::RunningVm;
-use crate::{Copied, Error, MountSpec, Vm};
+use crate::{Copied, CopyOptions, Error, MountSpec, Vm};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tree::HostTree;
@@ -67,16 +67,21 @@ impl Covered<'_> {
         Ok(changes)
     }
 
-    fn apply(&self, filter: impl Fn(&MountChange) -> bool) -> Result<Vec<MountChange>, Error> {
+    fn apply(
+        &self,
+        options: &CopyOptions,
+        filter: impl Fn(&MountChange) -> bool,
+    ) -> Result<Vec<MountChange>, Error> {
         let changes = self.wanted(filter)?;
-        apply::apply(self.host, changes, |names, extract| {
-            files::copy_named(self.on, &self.upper(), names, extract)
+        apply::apply(self.host, changes, options, |names, extract| {
+            files::copy_named(self.on, &self.upper(), names, options, extract)
         })
     }
 
     fn export(
         &self,
         archive: impl Write,
+        options: &CopyOptions,
         filter: impl Fn(&MountChange) -> bool,
     ) -> Result<Copied, Error> {
         let changes = self.wanted(filter)?;
@@ -86,7 +91,7 @@ impl Covered<'_> {
         let gone = deleted.iter().map(|change| &*change.path);
         let kept = kept.into_iter().filter(|change| change.is_portable());
         let names = apply::with_parents(kept);
-        files::named_tar(self.on, &self.upper(), &names, gone, archive)
+        files::named_tar(self.on, &self.upper(), &names, gone, archive, options)
     }
 }
 
@@ -169,7 +174,22 @@ macro_rules! changes {
                 tag: &str,
                 filter: impl Fn(&MountChange) -> bool,
             ) -> Result<Vec<MountChange>, Error> {
-                self.covered(tag)?.apply(filter)
+                self.apply_changes_with(tag, &CopyOptions::default(), filter)
+            }
+
+            /// As [`Self::apply_changes`], within the bounds of `options`: bytes of content,
+            /// files and directories, and the time that the guest may take to send them. If
+            /// it is more than that, nothing is made.
+            ///
+            /// # Errors
+            /// As [`Self::apply_changes`]; [`Error::Timeout`] if the time was not enough.
+            pub fn apply_changes_with(
+                &self,
+                tag: &str,
+                options: &CopyOptions,
+                filter: impl Fn(&MountChange) -> bool,
+            ) -> Result<Vec<MountChange>, Error> {
+                self.covered(tag)?.apply(options, filter)
             }
 
             /// Writes the changes of the copy-on-write mount with this tag, those that
@@ -186,7 +206,22 @@ macro_rules! changes {
                 archive: impl Write,
                 filter: impl Fn(&MountChange) -> bool,
             ) -> Result<Copied, Error> {
-                self.covered(tag)?.export(archive, filter)
+                self.export_changes_with(tag, archive, &CopyOptions::default(), filter)
+            }
+
+            /// As [`Self::export_changes`], within the bounds of `options`. What was written
+            /// by then is not a whole archive.
+            ///
+            /// # Errors
+            /// As [`Self::export_changes`]; [`Error::Timeout`] if the time was not enough.
+            pub fn export_changes_with(
+                &self,
+                tag: &str,
+                archive: impl Write,
+                options: &CopyOptions,
+                filter: impl Fn(&MountChange) -> bool,
+            ) -> Result<Copied, Error> {
+                self.covered(tag)?.export(archive, options, filter)
             }
         }
     };

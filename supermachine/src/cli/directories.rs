@@ -1,7 +1,7 @@
-//! `-v` and `--mount`: directories of the host for the guest, and volumes.
+//! `-v` and `--mount`: directories and files of the host for the guest, and volumes.
 
 use super::values::memory_mib;
-use crate::{DaxPolicy, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
+use crate::{DaxPolicy, IdMap, IdRange, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -17,9 +17,17 @@ pub struct Directory {
     guest: String,
     access: Access,
     symlinks: SymlinkPolicy,
-    owner: (u32, u32),
+    owners: Owners,
     dax: Option<DaxPolicy>,
     window_mib: Option<u32>,
+}
+
+/// Whom files of a mount belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owners {
+    One(u32, u32),
+    Recorded,
+    Map(IdMap),
 }
 
 /// What a machine is given to keep files in.
@@ -80,7 +88,7 @@ impl Directory {
             guest: guest.to_owned(),
             access: Access::ReadWrite,
             symlinks: SymlinkPolicy::default(),
-            owner: (0, 0),
+            owners: Owners::One(0, 0),
             dax: None,
             window_mib: None,
         })
@@ -106,11 +114,17 @@ impl Directory {
     pub fn spec(&self, number: usize) -> MountSpec {
         // A relative path means what it means to the user's shell.
         let host = std::path::absolute(&self.host).unwrap_or_else(|_| (&*self.host).into());
-        let (uid, gid) = self.owner;
-        let spec = MountSpec::new(host, format!("mount{number}"))
-            .at(&*self.guest)
-            .with_symlinks(self.symlinks)
-            .with_owner(uid, gid);
+        let tag = format!("mount{number}");
+        let spec = match host.is_file() {
+            true => MountSpec::file(host, tag),
+            false => MountSpec::new(host, tag),
+        };
+        let spec = spec.at(&*self.guest).with_symlinks(self.symlinks);
+        let spec = match &self.owners {
+            Owners::One(uid, gid) => spec.with_owner(*uid, *gid),
+            Owners::Recorded => spec.with_recorded_owners(),
+            Owners::Map(map) => spec.with_owner_map(map.clone()),
+        };
         let spec = match self.dax {
             None => spec,
             Some(policy) => spec.with_dax(policy),
@@ -152,15 +166,17 @@ pub fn volume(text: &str) -> Result<Given, String> {
 
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
-/// `symlinks=opaque|deny|follow`, `owner=UID[:GID]`, `dax=large|always` and
-/// `dax-window=SIZE`.
+/// `symlinks=opaque|deny|follow`, `dax=large|always` and `dax-window=SIZE`, and
+/// `owner=UID[:GID]`, `owner=recorded`, or `uidmap=GUEST:HOST[:COUNT]` and `gidmap=`
+/// likewise, each any number of times.
 pub fn mount(text: &str) -> Result<Given, String> {
     let (mut is_volume, mut size) = (false, None);
     let mut host = None;
     let mut guest = None;
     let mut words = Vec::new();
     let mut symlinks = SymlinkPolicy::default();
-    let mut owner = (0, 0);
+    let mut owners = Owners::One(0, 0);
+    let mut map = IdMap::default();
     let (mut dax, mut window_mib) = (None, None);
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
@@ -175,7 +191,10 @@ pub fn mount(text: &str) -> Result<Given, String> {
             ("source" | "src", value) => host = Some(value),
             ("target" | "destination" | "dst", value) => guest = Some(value),
             ("symlinks", value) => symlinks = policy(value)?,
-            ("owner", value) => owner = ids(value)?,
+            ("owner", "recorded") => owners = Owners::Recorded,
+            ("owner", value) => owners = ids(value)?,
+            ("uidmap", value) => map.users.push(range(value)?),
+            ("gidmap", value) => map.groups.push(range(value)?),
             ("dax", "" | "large") => dax = Some(DaxPolicy::LargeFiles),
             ("dax", "always") => dax = Some(DaxPolicy::Always),
             ("dax-window", value) => {
@@ -191,10 +210,16 @@ pub fn mount(text: &str) -> Result<Given, String> {
     let (Some(host), Some(guest)) = (host, guest) else {
         return Err("expected source=HOST and target=GUEST".to_owned());
     };
+    if map != IdMap::default() {
+        if owners != Owners::One(0, 0) {
+            return Err("a mount has either an owner or a map of owners".to_owned());
+        }
+        owners = Owners::Map(map);
+    }
     let is_plain = words.is_empty()
         && dax.is_none()
         && window_mib.is_none()
-        && owner == (0, 0)
+        && owners == Owners::One(0, 0)
         && symlinks == SymlinkPolicy::default();
     match (is_volume, size) {
         (true, size) if is_plain => return named(host, guest, size).map(Given::Volume),
@@ -209,7 +234,7 @@ pub fn mount(text: &str) -> Result<Given, String> {
     if window_mib.is_some() && dax.is_none() {
         return Err("a window is for mapped files: say dax=large or dax=always".to_owned());
     }
-    (mount.symlinks, mount.owner) = (symlinks, owner);
+    (mount.symlinks, mount.owners) = (symlinks, owners);
     (mount.dax, mount.window_mib) = (dax, window_mib);
     Ok(Given::Directory(mount))
 }
@@ -226,12 +251,23 @@ fn policy(text: &str) -> Result<SymlinkPolicy, String> {
 }
 
 /// User and group; without a group, the one with the user's number.
-fn ids(text: &str) -> Result<(u32, u32), String> {
+fn ids(text: &str) -> Result<Owners, String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     match (uid.parse(), gid.parse()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err("an owner is UID or UID:GID, in numbers".to_owned()),
+        (Ok(uid), Ok(gid)) => Ok(Owners::One(uid, gid)),
+        _ => Err("an owner is UID or UID:GID, in numbers, or `recorded`".to_owned()),
     }
+}
+
+/// `GUEST:HOST`, and how many there are in a row if it is more than one.
+fn range(text: &str) -> Result<IdRange, String> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([guest, host]) => Ok((*guest, *host, 1)),
+        Some([guest, host, count]) => Ok((*guest, *host, *count)),
+        _ => Err("a map of owners is GUEST:HOST or GUEST:HOST:COUNT, in numbers".to_owned()),
+    }
+    .map(|(guest, host, count)| IdRange { guest, host, count })
 }
 
 #[cfg(test)]
@@ -285,7 +321,7 @@ mod tests {
 
     #[test]
     fn mounts_are_written_out() {
-        let spec = |text| directory(mount(text));
+        let spec = |text: &str| directory(mount(text));
         let plain = MountSpec::new("/a", "mount3").at("/b");
         assert_eq!(spec("type=bind,source=/a,target=/b"), plain);
         assert_eq!(
@@ -300,7 +336,18 @@ mod tests {
             spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
             plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
         );
+        let range = |guest, host, count| IdRange { guest, host, count };
+        let map = IdMap {
+            users: vec![range(0, 1000, 1), range(1, 5000, 9)],
+            groups: vec![range(0, 20, 1)],
+        };
         let plain = MountSpec::new("/a", "mount3").at("/b");
+        assert_eq!(
+            spec("src=/a,dst=/b,uidmap=0:1000,uidmap=1:5000:9,gidmap=0:20"),
+            plain.clone().with_owner_map(map)
+        );
+        let recorded = plain.clone().with_recorded_owners();
+        assert_eq!(spec("src=/a,dst=/b,owner=recorded"), recorded);
         let mapped = |policy| plain.clone().with_dax(policy);
         for (text, expected) in [
             ("dax", mapped(DaxPolicy::LargeFiles)),
@@ -318,6 +365,10 @@ mod tests {
             "src=/a,dst=/b,dax,dax-window=x",
             "type=volume,src=a,dst=/b,dax",
             "",
+            "src=/a,dst=/b,uidmap=0",
+            "src=/a,dst=/b,uidmap=0:a",
+            "src=/a,dst=/b,owner=1,uidmap=0:1",
+            "type=volume,src=a,dst=/b,gidmap=0:1",
             "src=/a",
             "dst=/b",
             "src=/a,dst=/b,type=tmpfs",

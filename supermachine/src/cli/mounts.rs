@@ -3,16 +3,12 @@
 use crate::Error;
 use crate::exec::Opens;
 use crate::files::mounts::{Tmpfs, make_root_read_only, mount_tmpfs};
+use crate::tmpfs::{MS_NODEV, MS_NOEXEC, MS_NOSUID, USUAL_FLAGS};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Linux's `sys/mount.h`.
 const MS_RDONLY: u64 = 1;
-const MS_NOSUID: u64 = 2;
-const MS_NODEV: u64 = 4;
-const MS_NOEXEC: u64 = 8;
-/// As docker mounts it.
-const USUAL: u64 = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 /// As /tmp has it: everybody writes, and removes their own.
 const USUAL_MODE: &str = "mode=1777";
 
@@ -60,7 +56,7 @@ fn tmpfs(text: &OsStr) -> Result<Tmpfs, String> {
     let options = options.to_str().ok_or("options are text")?;
     let mut tmpfs = Tmpfs {
         path: path.to_vec(),
-        flags: USUAL,
+        flags: USUAL_FLAGS,
         options: USUAL_MODE.to_owned(),
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -118,7 +114,10 @@ mod tests {
     fn options_are_docker_s_and_refuse_what_the_kernel_would_take_otherwise() {
         let parsed = |text: &str| tmpfs(OsStr::new(text));
         let usual = parsed("/scratch").unwrap();
-        assert_eq!((usual.flags, usual.options.as_str()), (USUAL, "mode=1777"));
+        assert_eq!(
+            (usual.flags, usual.options.as_str()),
+            (USUAL_FLAGS, "mode=1777")
+        );
         assert_eq!(usual.path, b"/scratch");
         let all = parsed("/s:rw,exec,size=64m,mode=700,uid=7").unwrap();
         assert_eq!(all.flags, MS_NOSUID | MS_NODEV);

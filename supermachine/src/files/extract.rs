@@ -57,8 +57,8 @@ impl Extract {
 
     /// Writes into a directory that is open, and that the tree is to begin with; `target`
     /// is its path for errors.
-    pub(crate) fn within(directory: OwnedFd, target: &Path) -> Self {
-        Self::over(directory, OsStr::new("."), target, CopyOptions::default())
+    pub(crate) fn within(directory: OwnedFd, target: &Path, options: &CopyOptions) -> Self {
+        Self::over(directory, OsStr::new("."), target, options.clone())
     }
 
     fn over(above: OwnedFd, name: &OsStr, target: &Path, options: CopyOptions) -> Self {

@@ -7,7 +7,6 @@ use crate::exec::Opens;
 use crate::limits::VOLUME_FLUSH_TIMEOUT;
 use crate::{Error, Vm, VolumeSpec};
 
-#[cfg(feature = "cli")]
 /// A file system in the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tmpfs {
@@ -18,7 +17,6 @@ pub(crate) struct Tmpfs {
     pub options: String,
 }
 
-#[cfg(feature = "cli")]
 /// Mounts one, over what is there; the directory is made if it is not.
 pub(crate) fn mount_tmpfs(on: &dyn Opens, tmpfs: &Tmpfs) -> Result<(), Error> {
     let flags = tmpfs.flags.to_string();

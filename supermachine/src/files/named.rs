@@ -2,8 +2,8 @@
 
 use super::tar::Packing;
 use super::{
-    Arriving, Copied, CopyOptions, Extract, Words, absolute, ask, check, converse, cut_off, nodes,
-    tool,
+    Arriving, Copied, CopyOptions, Extract, Words, absolute, ask, check, converse, cut_off,
+    limited, nodes, tool,
 };
 use crate::Error;
 use crate::exec::Opens;
@@ -26,6 +26,7 @@ pub(crate) fn copy_named(
     on: &dyn Opens,
     root: &[u8],
     names: &[Vec<u8>],
+    options: &CopyOptions,
     extract: Extract,
 ) -> Result<(), Error> {
     let mut arriving = Arriving {
@@ -33,7 +34,7 @@ pub(crate) fn copy_named(
         extract,
         words: Words(Vec::new()),
     };
-    let command = tool(&[b"pack-named", absolute(root)?]);
+    let command = limited(tool(&[b"pack-named", absolute(root)?]), options);
     let (status, asked) = converse(on, &command, &mut arriving, |write| ask_for(names, write))?;
     check(&status?, &arriving.words.0)?;
     asked?;
@@ -51,9 +52,9 @@ pub(crate) fn named_tar<'a>(
     names: &[Vec<u8>],
     gone: impl Iterator<Item = &'a Path>,
     archive: impl Write,
+    options: &CopyOptions,
 ) -> Result<Copied, Error> {
-    let options = CopyOptions::default();
-    let mut packing = Packing::new(archive, b"", &options);
+    let mut packing = Packing::new(archive, b"", options);
     // Who applies a layer wants to know first what goes.
     for path in gone {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -68,7 +69,7 @@ pub(crate) fn named_tar<'a>(
         .filter(|name| !is_mark(name))
         .cloned()
         .collect();
-    let command = tool(&[b"pack-named", absolute(root)?]);
+    let command = limited(tool(&[b"pack-named", absolute(root)?]), options);
     let (status, asked) = converse(on, &command, &mut packing, |write| ask_for(&names, write))?;
     let copied = packing.finish(&status?)?;
     asked?;

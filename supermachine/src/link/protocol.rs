@@ -15,7 +15,7 @@ use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use vmm_core::spec::{Dax, Owner, SymlinkPolicy};
+use vmm_core::spec::{Dax, Owners, SymlinkPolicy};
 use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
@@ -90,8 +90,8 @@ pub struct Mount {
     pub read_only: bool,
     /// What becomes of symbolic links.
     pub symlinks: SymlinkPolicy,
-    /// Whom files belong to, for the guest.
-    pub owner: Owner,
+    /// Whom files belong to, for the guest and on the host.
+    pub owners: Owners,
     /// The guest maps files, into a window of its own.
     pub dax: Option<Dax>,
 }

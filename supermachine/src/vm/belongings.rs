@@ -1,10 +1,10 @@
 //! What a machine has beside its image: volumes and secrets.
 
 use super::Vm;
-use crate::Error;
 use crate::error::with_causes;
-use crate::files::mounts::{freeze_volume, mount_volume};
+use crate::files::mounts::{Tmpfs, freeze_volume, mount_tmpfs, mount_volume};
 use crate::secret::Told;
+use crate::{Error, TmpfsSpec, tmpfs};
 use broker::Orders;
 use oci_bake::ImageConfig;
 use std::sync::Arc;
@@ -26,6 +26,19 @@ impl Vm {
                 self.config.volumes_dir.as_deref(),
             ),
         }
+    }
+
+    /// Has the guest mount the memory of the configuration, but what is there already.
+    pub(super) fn mount_tmpfs(&self, there: &[TmpfsSpec]) -> Result<(), Error> {
+        for tmpfs in tmpfs::missing(&self.config.tmpfs, there)? {
+            let order = Tmpfs {
+                path: tmpfs.mount_point().into(),
+                flags: tmpfs.flags(),
+                options: tmpfs.options(),
+            };
+            mount_tmpfs(self, &order)?;
+        }
+        Ok(())
     }
 
     /// Asks the guest to mount the volumes of the configuration, which its disks are now.

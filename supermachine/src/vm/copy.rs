@@ -91,6 +91,7 @@ impl Vm {
         }
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
+        self.mount_tmpfs(&template.image().tmpfs)?;
         self.mount_volumes()?;
         self.tell_secrets()?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
@@ -115,7 +116,8 @@ impl Vm {
         let deadline = Deadline::within(self.config.restore_timeout);
         let (stages, resumed) = self.instance.reset(&identity, deadline)?;
         self.started(begun, Some(CopyReport::new(stages, &identity, &resumed)))?;
-        // What the guest was told is gone with all else of it.
+        // What the guest was told and given is gone with all else of it.
+        self.mount_tmpfs(&template.image().tmpfs)?;
         self.tell_secrets()?;
         debug!(pages = stages.pages, took = ?begun.elapsed(), "machine reset");
         self.start_workload(&template.image().workload, deadline)

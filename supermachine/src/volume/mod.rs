@@ -7,7 +7,7 @@ mod transfer;
 use crate::assets::volumes_dir;
 use crate::link::monitor::Question;
 use crate::running::MountedVolume;
-use crate::{Error, VmConfig, host};
+use crate::{Error, VmConfig, guest_path, host};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -67,17 +67,7 @@ impl VolumeSpec {
     fn validate(&self) -> Result<(), Error> {
         store::check_name(&self.name)?;
         store::check_size(&self.name, self.size_mib)?;
-        let at = &self.mount_point;
-        let names = at.split('/').skip(1).filter(|name| !name.is_empty());
-        if !at.starts_with('/')
-            || at.contains('\0')
-            || names.clone().any(|name| name == "..")
-            || names.clone().all(|name| name == ".")
-        {
-            return Err(self.refused(
-                "name its place in the guest by an absolute path without `..`, and not the root",
-            ));
-        }
+        guest_path::check(&self.mount_point).map_err(|problem| self.refused(problem))?;
         Ok(())
     }
 }

@@ -132,7 +132,7 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             tag: mount.tag.clone(),
             read_only: mount.read_only,
             symlinks: mount.symlinks,
-            owner: mount.owner,
+            owners: mount.owners.clone(),
             dax: mount.dax,
         });
     shares.collect()

@@ -231,7 +231,7 @@ pub(super) fn open_shares(
         let config = FsConfig {
             read_only: share.read_only,
             symlinks: share.symlinks,
-            owner: share.owner,
+            owners: share.owners.clone(),
             dax: share.dax.map_or(DaxPolicy::default(), |dax| dax.policy),
             ..FsConfig::new(&*share.tag)
         };

@@ -17,7 +17,7 @@ use crate::arch::aarch64::{affinity, layout};
 use crate::backend::table::TableEngine;
 use crate::fuzzing::Input;
 use crate::memory::GuestMemory;
-use crate::spec::{Network, Owner, Share, SymlinkPolicy};
+use crate::spec::{Network, Owners, Share, SymlinkPolicy};
 
 pub(super) const RAM_BYTES: u64 = 16 << 20;
 /// Where the guest's program is, behind the rings of its devices.
@@ -177,7 +177,7 @@ pub(super) fn share(directory: &Path) -> Share {
         tag: "share".into(),
         read_only: true,
         symlinks: SymlinkPolicy::default(),
-        owner: Owner::default(),
+        owners: Owners::default(),
         dax: None,
     }
 }

@@ -21,6 +21,8 @@ pub struct OpenFile {
     pub flags: u32,
     /// Whether the host appends what is written.
     pub appends: AtomicBool,
+    /// Whether others that are open are the same one to the host.
+    pub is_shared: bool,
     /// What a write takes from a file has been taken.
     pub is_cleared: AtomicBool,
 }

@@ -1,4 +1,4 @@
-//! File system device (virtio 1.2 §5.11): a directory of the host, by FUSE.
+//! File system device (virtio 1.2 §5.11): a directory of the host, or one file, by FUSE.
 //!
 //! The device speaks Linux's FUSE on every host. Requests are answered by a few
 //! threads of the device, never on the one that notifies.
@@ -23,12 +23,14 @@ use crate::{DeviceMemory, Ram};
 mod handles;
 mod host;
 mod nodes;
+mod owners;
 mod saved;
 mod server;
 mod threads;
 mod window;
 mod wire;
 
+pub use owners::{IdMap, IdRange, Owner, Owners};
 pub use saved::FsState;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use server::Exchange;
@@ -62,17 +64,6 @@ pub enum SymlinkPolicy {
     Follow,
 }
 
-/// Whom the guest sees as the owner of all files. On the host they belong to the
-/// user whom this process runs as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Owner {
-    /// User id in the guest.
-    pub uid: u32,
-    /// Group id in the guest.
-    pub gid: u32,
-}
-
 /// Which files a guest maps rather than reads, if it has a window to map them into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -94,8 +85,8 @@ pub struct FsConfig {
     pub read_only: bool,
     /// What becomes of symbolic links.
     pub symlinks: SymlinkPolicy,
-    /// Whom files belong to, for the guest.
-    pub owner: Owner,
+    /// Whom files belong to, for the guest and on the host.
+    pub owners: Owners,
     /// Which files are mapped, if there is a [window](Fs::with_window).
     pub dax: DaxPolicy,
     /// Most requests worked on at the same time, 1 to 16.
@@ -109,7 +100,7 @@ impl FsConfig {
             tag: tag.into(),
             read_only: false,
             symlinks: SymlinkPolicy::default(),
-            owner: Owner::default(),
+            owners: Owners::default(),
             dax: DaxPolicy::default(),
             workers: 4,
         }
@@ -126,11 +117,15 @@ pub enum FsError {
     /// The number of workers is out of range.
     #[error("number of workers {0} is not within 1 to 16")]
     BadWorkers(usize),
+    /// Numbers of owners do not stand for one each.
+    #[error("ranges of owners overlap, are empty or endless, or are more than 32")]
+    BadMap,
     /// The window is empty, or not made of whole pieces.
     #[error("the window for mapped files is not made of pieces of 2 MiB")]
     BadWindow,
-    /// What was given is no directory, or cannot be looked at.
-    #[error("the shared directory cannot be used")]
+    /// What was given is no directory and no file, or cannot be looked at, or is not open
+    /// for what the guest may do.
+    #[error("the shared directory or file cannot be used")]
     Directory(#[source] std::io::Error),
 }
 
@@ -144,7 +139,8 @@ pub struct Fs<M: DeviceMemory = Ram> {
 }
 
 impl<M: DeviceMemory> Fs<M> {
-    /// A device over an open directory.
+    /// A device over an open directory, or over one open file: the guest finds that
+    /// as `file`, alone in the directory that it mounts.
     pub fn new(directory: OwnedFd, config: FsConfig) -> Result<Self, FsError> {
         Self::make(directory, config, None)
     }
@@ -177,13 +173,18 @@ impl<M: DeviceMemory> Fs<M> {
         if !(1..=16).contains(&config.workers) {
             return Err(FsError::BadWorkers(config.workers));
         }
+        if let Owners::Map(map) = &config.owners
+            && !map.is_sound()
+        {
+            return Err(FsError::BadMap);
+        }
         let mut config_space = [0; TAG_BYTES + 4];
         config_space[..tag.len()].copy_from_slice(tag);
         config_space[TAG_BYTES..].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
         let rules = Rules {
             read_only: config.read_only,
             symlinks: config.symlinks,
-            owner: config.owner,
+            owners: config.owners,
         };
         let server = Server::new(directory, rules);
         let mut server = server.map_err(|error| FsError::Directory(error.into()))?;

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, yield_now};
+use std::time::{Duration, Instant};
 
 use virtio_queue::{Queue, QueueState, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -16,6 +17,11 @@ use crate::virtio::{ActivateError, Activation};
 /// Most descriptors of one request: pages of the longest read or write, headers,
 /// and room.
 const MAX_SEGMENTS: usize = 512;
+
+/// How long a thread that has answered looks for the next request before it sleeps. A
+/// program in the guest goes on from one to the next in less, and waking a thread takes
+/// as long; a thread that looks leaves the processor to whoever else wants it.
+const POLL: Duration = Duration::from_micros(100);
 
 /// The threads of one device.
 #[derive(Debug)]
@@ -39,6 +45,8 @@ struct State<M> {
     threads: Vec<JoinHandle<()>>,
     /// Threads that wait for work.
     waiting: usize,
+    /// A thread looks for work without being told.
+    polls: bool,
     /// Requests taken off a queue and not yet completed.
     busy: usize,
     /// Nothing more is taken off the queues.
@@ -165,15 +173,20 @@ impl<M: DeviceMemory> State<M> {
 
     /// Whether the driver left something in a queue.
     fn has_work(&self) -> bool {
-        !self.paused
-            && self.active.as_ref().is_some_and(|active| {
-                active.queues.iter().any(|queue| {
-                    queue.ready()
-                        && queue
-                            .avail_idx(&*active.ram, Ordering::Acquire)
-                            .is_ok_and(|index| index.0 != queue.next_avail())
-                })
-            })
+        self.depth() > 0
+    }
+
+    /// How many requests the driver left in the queues, as far as it says.
+    fn depth(&self) -> u32 {
+        let Some(active) = self.active.as_ref().filter(|_| !self.paused) else {
+            return 0;
+        };
+        let queues = active.queues.iter().filter(|queue| queue.ready());
+        let left = queues.map(|queue| {
+            let index = queue.avail_idx(&*active.ram, Ordering::Acquire);
+            index.map_or(0, |index| index.0.wrapping_sub(queue.next_avail()).into())
+        });
+        left.sum()
     }
 
     fn complete(&mut self, index: usize, head: u16, outcome: Result<usize, QueueError>) {
@@ -233,11 +246,16 @@ impl<M: DeviceMemory> Shared<M> {
     fn run(&self) {
         let window = self.server.window().map(|window| &**window);
         let mut buffer = Vec::new();
+        let mut has_answered = false;
         let mut state = self.lock();
         while !state.stopping {
             let Some((index, chain)) = state.take(window) else {
-                state.waiting += 1;
                 self.quiet.notify_all();
+                if std::mem::take(&mut has_answered) && !state.polls {
+                    state = self.poll(state);
+                    continue;
+                }
+                state.waiting += 1;
                 state = self
                     .work
                     .wait(state)
@@ -259,7 +277,21 @@ impl<M: DeviceMemory> Shared<M> {
             let outcome = self.server.answer(&mut request, &mut buffer);
             state = self.lock();
             state.complete(index, chain.head, outcome);
+            has_answered = true;
         }
+    }
+
+    /// Looks for a request for a moment, without sleeping.
+    fn poll<'a>(&'a self, mut state: MutexGuard<'a, State<M>>) -> MutexGuard<'a, State<M>> {
+        let begun = Instant::now();
+        state.polls = true;
+        while !state.paused && !state.stopping && !state.has_work() && begun.elapsed() < POLL {
+            drop(state);
+            yield_now();
+            state = self.lock();
+        }
+        state.polls = false;
+        state
     }
 }
 
@@ -272,6 +304,7 @@ impl<M: DeviceMemory> Threads<M> {
                     active: None,
                     threads: Vec::new(),
                     waiting: 0,
+                    polls: false,
                     busy: 0,
                     paused: false,
                     stopping: false,
@@ -315,6 +348,11 @@ impl<M: DeviceMemory> Threads<M> {
     pub(super) fn wake(&self) {
         let mut state = self.shared.lock();
         if state.active.is_none() || state.paused {
+            return;
+        }
+        // Whoever looks takes one, and has others take the rest.
+        let depth = state.depth();
+        if depth == 0 || (state.polls && depth == 1) {
             return;
         }
         if state.waiting > 0 {

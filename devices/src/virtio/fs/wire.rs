@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 
 use super::host::Stat;
+use super::owners::Owner;
 
 /// Bytes of the header of each request.
 pub const IN_HEADER_BYTES: usize = 40;
@@ -104,6 +105,8 @@ pub const ATTR_DAX: u32 = 1 << 1;
 /// What `SETATTR` sets (`FATTR_*`).
 pub mod set {
     pub const MODE: u32 = 1 << 0;
+    pub const UID: u32 = 1 << 1;
+    pub const GID: u32 = 1 << 2;
     pub const SIZE: u32 = 1 << 3;
     pub const ATIME: u32 = 1 << 4;
     pub const MTIME: u32 = 1 << 5;
@@ -135,6 +138,8 @@ pub struct InHeader {
     pub opcode: u32,
     pub unique: u64,
     pub node: u64,
+    /// Who asks.
+    pub owner: Owner,
 }
 
 impl InHeader {
@@ -147,16 +152,22 @@ impl InHeader {
             let opcode = fields.u32()?;
             let unique = fields.u64()?;
             let node = fields.u64()?;
+            let owner = Owner {
+                uid: fields.u32()?,
+                gid: fields.u32()?,
+            };
             Ok::<_, Errno>(Self {
                 opcode,
                 unique,
                 node,
+                owner,
             })
         };
         header().unwrap_or(Self {
             opcode: 0,
             unique: 0,
             node: 0,
+            owner: Owner::default(),
         })
     }
 }

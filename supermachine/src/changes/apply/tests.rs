@@ -50,6 +50,11 @@ fn send(names: &[Vec<u8>], mut extract: Extract) -> Result<(), Error> {
     Ok(())
 }
 
+/// Bounds that nothing here comes near.
+fn free() -> CopyOptions {
+    CopyOptions::default()
+}
+
 /// Two directories, the second of which nothing may change.
 fn places() -> (RuntimeDir, PathBuf, PathBuf) {
     let dir = RuntimeDir::create().unwrap();
@@ -85,7 +90,7 @@ fn changes_become_the_hosts_and_nothing_of_the_work_stays() {
         change("never", ChangeKind::Deleted, None),
         change("was-dir.f", ChangeKind::Changed, Some(FileKind::File)),
     ];
-    let applied = apply(&host, changes.clone(), send).unwrap();
+    let applied = apply(&host, changes.clone(), &free(), send).unwrap();
     assert_eq!(applied.len(), changes.len() - 1, "{applied:?}");
     assert_eq!(fs::read(host.join("d/f")).unwrap(), b"guest");
     let mode = |path: &str| fs::metadata(host.join(path)).unwrap().permissions().mode() & 0o7777;
@@ -119,7 +124,7 @@ fn no_link_leads_out_whoever_made_it() {
         let names: Vec<Vec<u8>> = names.iter().filter(is_inside).cloned().collect();
         send(&names, extract)
     };
-    apply(&host, changes, fetch).unwrap();
+    apply(&host, changes, &free(), fetch).unwrap();
     assert_untouched(&outside);
     // Where a directory belongs, the link goes, and not what it leads to.
     assert!(host.join("link").symlink_metadata().unwrap().is_dir());
@@ -140,14 +145,14 @@ fn a_guest_that_sends_more_or_something_else_changes_no_more() {
         extract.take(node(b"d", NodeKind::Symlink(out.into())))
     };
     let changes = vec![added("a.f"), added("d/kept"), added("none.f")];
-    assert!(apply(&host, changes, fetch).unwrap().is_empty());
+    assert!(apply(&host, changes, &free(), fetch).unwrap().is_empty());
     // A link in the place of the staged files' directory is none of it.
     let escaping = |_: &[Vec<u8>], mut extract: Extract| {
         extract.take(node(b"", NodeKind::Directory))?;
         extract.take(node(b"d", NodeKind::Symlink(out.into())))?;
         extract.take(node(b"d/x", NodeKind::File))
     };
-    let error = apply(&host, vec![added("d/x")], escaping).unwrap_err();
+    let error = apply(&host, vec![added("d/x")], &free(), escaping).unwrap_err();
     assert!(matches!(error, Error::Host { .. }), "{error}");
     assert_untouched(&outside);
     assert_eq!(fs::read_dir(&host).unwrap().count(), 0);
@@ -163,7 +168,7 @@ fn staged_files_do_not_leave_through_a_link_in_the_place_of_their_directory() {
         symlink(&outside, &staged).unwrap();
         send(names, extract)
     };
-    let applied = apply(&host, vec![added("kept.f")], fetch).unwrap();
+    let applied = apply(&host, vec![added("kept.f")], &free(), fetch).unwrap();
     assert_eq!(applied.len(), 1);
     assert_untouched(&outside);
     assert_eq!(fs::read(host.join("kept.f")).unwrap(), b"guest");
@@ -193,4 +198,35 @@ fn files_go_across_to_another_file_system_whole() {
         Path::new("/nowhere")
     );
     assert!(!other.join("made").exists());
+}
+
+#[test]
+fn of_more_than_the_bounds_nothing_is_made() {
+    let (_dir, host, _) = places();
+    fs::write(host.join("a.f"), "host").unwrap();
+    fs::write(host.join("gone"), "host").unwrap();
+    let gone = change("gone", ChangeKind::Deleted, None);
+    let changes = || vec![added("a.f"), added("b.f"), gone.clone()];
+    let bytes = |max_bytes| CopyOptions {
+        max_bytes,
+        ..free()
+    };
+    // Each of the two files has five, and the directory that they are in is an entry.
+    let entries = |max_entries| CopyOptions {
+        max_entries,
+        ..free()
+    };
+    for options in [bytes(9), entries(2)] {
+        let error = apply(&host, changes(), &options, send).unwrap_err();
+        assert!(matches!(error, Error::CopyTooLarge { .. }), "{error}");
+        assert_eq!(fs::read(host.join("a.f")).unwrap(), b"host");
+        assert_eq!(fs::read_dir(&host).unwrap().count(), 2, "no trace is left");
+    }
+    let most = CopyOptions {
+        max_bytes: 10,
+        ..entries(3)
+    };
+    assert_eq!(apply(&host, changes(), &most, send).unwrap().len(), 3);
+    assert_eq!(fs::read(host.join("b.f")).unwrap(), b"guest");
+    assert!(!host.join("gone").exists());
 }

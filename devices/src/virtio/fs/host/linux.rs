@@ -10,7 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Entry, Identity, Moment, Stat, walk};
+use super::{Entry, Identity, Moment, Owner, Stat, walk};
 
 /// How directories on the way are opened.
 pub const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -90,6 +90,11 @@ fn read_statx(found: Statx) -> Stat {
         },
         mode: found.stx_mode.into(),
         nlink: found.stx_nlink,
+        owner: Owner {
+            uid: found.stx_uid,
+            gid: found.stx_gid,
+        },
+        record: None,
         size: found.stx_size,
         blocks: found.stx_blocks,
         block_bytes: found.stx_blksize,

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::owners::{Owner, Record};
+
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -48,6 +50,9 @@ pub struct Stat {
     /// Type and permissions, with Linux's numbers, which all Unix systems have.
     pub mode: u32,
     pub nlink: u32,
+    pub owner: Owner,
+    /// What an extended attribute says of it, if that is asked for.
+    pub record: Option<Record>,
     pub size: u64,
     /// In units of 512 bytes.
     pub blocks: u64,

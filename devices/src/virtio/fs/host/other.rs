@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Entry, Identity, Moment, Stat, walk};
+use super::{Entry, Identity, Moment, Owner, Stat, walk};
 
 /// How directories on the way are opened.
 pub const DIRECTORY: OFlags = OFlags::RDONLY
@@ -64,6 +64,11 @@ fn read_stat(found: &rustix::fs::Stat) -> Stat {
         },
         mode: u32::from(found.st_mode),
         nlink: u32::from(found.st_nlink),
+        owner: Owner {
+            uid: found.st_uid,
+            gid: found.st_gid,
+        },
+        record: None,
         size: found.st_size as u64,
         blocks: found.st_blocks as u64,
         block_bytes: found.st_blksize as u32,

@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
+use super::super::Owner;
 use super::super::handles::Handle;
 use super::super::host;
 use super::super::wire::{Body, Fields, GETATTR_FH, MAX_NAME_BYTES, open, set};
-use super::entries::kept_mode;
+use super::Server;
 use super::files::clear_privileges;
 use super::find::Target;
-use super::{Server, VALIDITY};
 
 /// Longest value of an extended attribute, and longest list of their names, that
 /// Linux takes (`XATTR_SIZE_MAX`).
@@ -28,6 +28,7 @@ struct Changes {
     atime: Timespec,
     mtime: Timespec,
     mode: u32,
+    owner: Owner,
 }
 
 impl Changes {
@@ -71,6 +72,11 @@ fn read_changes(arguments: &mut Fields<'_>) -> Result<(Changes, Option<u64>), Er
     let (atime_nanos, mtime_nanos) = (nanos(arguments)?, nanos(arguments)?);
     arguments.skip(4)?;
     let mode = arguments.u32()?;
+    arguments.skip(4)?;
+    let owner = Owner {
+        uid: arguments.u32()?,
+        gid: arguments.u32()?,
+    };
     let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
     let changes = Changes {
         valid,
@@ -78,6 +84,7 @@ fn read_changes(arguments: &mut Fields<'_>) -> Result<(Changes, Option<u64>), Er
         atime: time(atime, atime_nanos),
         mtime: time(mtime, mtime_nanos),
         mode,
+        owner,
     };
     let handle = changes.has(set::FH).then_some(handle);
     Ok((changes, handle))
@@ -98,12 +105,11 @@ impl Server {
 
     fn describe_target(&self, target: &Target<'_>) -> Result<Body, Errno> {
         let mut body = Body::default();
-        body.attr_out(VALIDITY, &self.shown(&target.stat()?));
+        body.attr_out(self.validity(), &self.shown(&self.stat_of(target)?));
         Ok(body)
     }
 
-    /// Changes mode, size and times. Owners are the host's: that the guest gives a
-    /// file to somebody is accepted, and changes nothing.
+    /// Changes mode, owner, size and times.
     pub(super) fn set_attributes(
         &self,
         node: u64,
@@ -115,8 +121,15 @@ impl Server {
             set_size(&target, changes.size)?;
         }
         if changes.has(set::MODE) {
-            let mode = host::mode_of(kept_mode(changes.mode, target.stat()?.is_dir()));
-            target.with_open(|file| rustix::fs::fchmod(file, mode))?;
+            self.record_mode(&target, changes.mode)?;
+            let mode = self.host_mode(changes.mode, target.stat()?.is_dir());
+            target.with_open(|file| rustix::fs::fchmod(file, host::mode_of(mode)))?;
+        }
+        let Owner { uid, gid } = changes.owner;
+        let uid = changes.has(set::UID).then_some(uid);
+        let gid = changes.has(set::GID).then_some(gid);
+        if uid.or(gid).is_some() {
+            self.change_owner(&target, (uid, gid))?;
         }
         if let Some(times) = changes.times() {
             match &target {
@@ -153,7 +166,7 @@ impl Server {
 
     pub(super) fn get_extended(&self, node: u64, mut arguments: Fields<'_>) -> Result<Body, Errno> {
         let size = extended_room(&mut arguments)?;
-        let name = shared(arguments.string()?)?;
+        let name = shared(self, arguments.string()?)?;
         let mut value = vec![0; MAX_EXTENDED_BYTES];
         let target = self.target(node, None)?;
         let length = target.with_open(|file| rustix::fs::fgetxattr(file, name, &mut *value))?;
@@ -176,14 +189,17 @@ impl Server {
             listed => listed?,
         };
         let names = names[..length].split_inclusive(|byte| *byte == 0);
-        let shown = names.filter(|name| name.starts_with(SHARED_PREFIX));
+        let shown = names.filter(|name| {
+            let bare = name.strip_suffix(&[0]).unwrap_or(name);
+            name.starts_with(SHARED_PREFIX) && self.is_shown(bare)
+        });
         extended(size, shown.flatten().copied().collect())
     }
 
     pub(super) fn set_extended(&self, node: u64, mut arguments: Fields<'_>) -> Result<Body, Errno> {
         let size = usize::try_from(arguments.u32()?).map_err(|_| Errno::INVAL)?;
         let flags = arguments.u32()?;
-        let name = shared(arguments.string()?)?;
+        let name = shared(self, arguments.string()?)?;
         let value = arguments.0.get(..size).ok_or(Errno::INVAL)?;
         let flags = match flags {
             0 => XattrFlags::empty(),
@@ -201,7 +217,7 @@ impl Server {
         node: u64,
         mut arguments: Fields<'_>,
     ) -> Result<Body, Errno> {
-        let name = shared(arguments.string()?)?;
+        let name = shared(self, arguments.string()?)?;
         let target = self.target(node, None)?;
         target.with_open(|file| rustix::fs::fremovexattr(file, name))?;
         Ok(Body::default())
@@ -229,8 +245,11 @@ fn set_size(target: &Target<'_>, size: u64) -> Result<(), Errno> {
 }
 
 /// Refuses the names of attributes that are not the guest's.
-fn shared(name: &CStr) -> Result<&CStr, Errno> {
-    if name.to_bytes().starts_with(SHARED_PREFIX) && name.to_bytes().len() <= MAX_NAME_BYTES {
+fn shared<'a>(server: &Server, name: &'a CStr) -> Result<&'a CStr, Errno> {
+    if server.is_shown(name.to_bytes())
+        && name.to_bytes().starts_with(SHARED_PREFIX)
+        && name.to_bytes().len() <= MAX_NAME_BYTES
+    {
         Ok(name)
     } else {
         Err(Errno::OPNOTSUPP)

@@ -98,6 +98,7 @@ impl Server {
         if stat.is_link() && self.rules.symlinks != SymlinkPolicy::Opaque {
             return None;
         }
+        let stat = self.with_record(listing.dir(), name, stat);
         let link = Link {
             parent: open.node,
             name: name.into(),
@@ -111,7 +112,7 @@ impl Server {
 }
 
 /// `struct fuse_dirent`.
-fn put_entry(body: &mut Body, entry: &Entry<'_>) {
+pub(super) fn put_entry(body: &mut Body, entry: &Entry<'_>) {
     let name = entry.name.to_bytes();
     let end = body.0.len() + dirent_bytes(name.len());
     // What is above the shared directory has no number here.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::super::host::{self, Stat};
 use super::super::nodes::{Link, Step};
 use super::super::wire::{Body, ENTRY_BYTES, Fields};
-use super::super::{SymlinkPolicy, wire};
+use super::super::{Owner, SymlinkPolicy, wire};
 use super::find::{Dir, stat_name};
 use super::{Server, VALIDITY};
 
@@ -34,6 +34,10 @@ impl Server {
     fn enter(&self, parent: u64, dir: &Dir<'_>, name: &CStr) -> Result<Body, Errno> {
         let stat = host::stat_entry(dir, name)?;
         let (stat, followed) = self.permit(parent, dir, name, stat)?;
+        let stat = match followed {
+            true => stat,
+            false => self.with_record(dir, name, stat),
+        };
         self.tell(parent, name, followed, &stat)
     }
 
@@ -126,19 +130,31 @@ impl Server {
         Ok(Body(target.into_bytes()))
     }
 
-    pub(super) fn make_link(&self, parent: u64, mut arguments: Fields<'_>) -> Result<Body, Errno> {
+    pub(super) fn make_link(
+        &self,
+        parent: u64,
+        mut arguments: Fields<'_>,
+        by: Owner,
+    ) -> Result<Body, Errno> {
         if self.rules.symlinks == SymlinkPolicy::Deny {
             return Err(Errno::PERM);
         }
         let name = arguments.name()?;
         let target = arguments.string()?;
+        self.may_make(by)?;
         let dir = self.dir(parent)?;
         rustix::fs::symlinkat(target, &dir, name)?;
         let stat = host::stat_entry(&dir, name)?;
+        let stat = self.give_link(&dir, name, by, stat)?;
         self.tell(parent, name, false, &stat)
     }
 
-    pub(super) fn make_file(&self, parent: u64, mut arguments: Fields<'_>) -> Result<Body, Errno> {
+    pub(super) fn make_file(
+        &self,
+        parent: u64,
+        mut arguments: Fields<'_>,
+        by: Owner,
+    ) -> Result<Body, Errno> {
         let mode = arguments.u32()?;
         arguments.skip(12)?; // rdev, umask, padding
         let name = arguments.name()?;
@@ -146,8 +162,11 @@ impl Server {
         if !matches!(mode & host::TYPE, 0 | 0o100_000) {
             return Err(Errno::PERM);
         }
+        self.may_make(by)?;
         let dir = self.dir(parent)?;
-        let (_, stat) = create_file(&dir, name, OFlags::WRONLY, mode)?;
+        let host_mode = self.host_mode(mode, false);
+        let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
+        let stat = self.give((&dir, name), &file, (by, mode), stat)?;
         self.tell(parent, name, false, &stat)
     }
 
@@ -155,14 +174,18 @@ impl Server {
         &self,
         parent: u64,
         mut arguments: Fields<'_>,
+        by: Owner,
     ) -> Result<Body, Errno> {
-        let mode = kept_mode(arguments.u32()?, true);
+        self.may_make(by)?;
+        let asked = arguments.u32()?;
+        let mode = self.host_mode(asked, true);
         arguments.skip(4)?; // umask, which the guest's kernel has applied
         let name = arguments.name()?;
         let dir = self.dir(parent)?;
         rustix::fs::mkdirat(&dir, name, host::mode_of(mode))?;
         let made = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
         let stat = with_mode(&made, mode)?;
+        let stat = self.give((&dir, name), &made, (by, asked), stat)?;
         self.tell(parent, name, false, &stat)
     }
 
@@ -229,6 +252,7 @@ impl Server {
         let none = AtFlags::empty();
         rustix::fs::linkat(&found.dir, &*found.name, &dir, name, none)?;
         let stat = host::stat_entry(&dir, name)?;
+        let stat = self.with_record(&dir, name, stat);
         self.tell(parent, name, false, &stat)
     }
 }
@@ -274,14 +298,13 @@ fn with_mode(file: &OwnedFd, mode: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// Makes a file that is not there yet.
+/// Makes a file that is not there yet, with this mode on the host.
 pub(super) fn create_file(
     dir: impl AsFd,
     name: &CStr,
     flags: OFlags,
     mode: u32,
 ) -> Result<(OwnedFd, Stat), Errno> {
-    let mode = kept_mode(mode, false);
     let flags = flags | OFlags::CREATE | OFlags::EXCL;
     let file = host::open_entry(dir, name, flags, mode)?;
     let stat = with_mode(&file, mode)?;

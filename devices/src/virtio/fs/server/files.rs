@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::super::Owner;
 use super::super::handles::{Handle, OpenFile};
 use super::super::host::{self, PRIVILEGES, Stat};
 use super::super::wire::{
@@ -52,7 +53,7 @@ impl OpenFile {
 
     /// Makes the host append or not, as the guest's flags say now.
     fn set_append(&self, flags: u32) -> Result<(), Errno> {
-        let appends = flags & open::APPEND != 0;
+        let appends = flags & open::APPEND != 0 && !self.is_shared;
         if self.appends.swap(appends, Ordering::Relaxed) != appends {
             let mut now = rustix::fs::fcntl_getfl(&self.file)?;
             now.set(OFlags::APPEND, appends);
@@ -98,6 +99,7 @@ impl Server {
                 node,
                 flags: flags & (open::ACCESS | open::APPEND),
                 appends: AtomicBool::new(flags & open::APPEND != 0),
+                is_shared: false,
                 is_cleared: AtomicBool::new(false),
             })),
             stat,
@@ -123,7 +125,10 @@ impl Server {
         if truncates && self.rules.read_only {
             return Err(Errno::ROFS);
         }
-        let (handle, stat) = self.file_handle(node, &self.find(node)?, flags)?;
+        let (handle, stat) = match self.single(node) {
+            Some(_) => self.open_single(flags)?,
+            None => self.file_handle(node, &self.find(node)?, flags)?,
+        };
         if truncates && let Handle::File(file) = &handle {
             file.for_writing()?.clear()?;
             rustix::fs::ftruncate(&file.file, 0)?;
@@ -135,13 +140,21 @@ impl Server {
         Ok(body)
     }
 
-    pub(super) fn create(&self, parent: u64, mut arguments: Fields<'_>) -> Result<Body, Errno> {
+    pub(super) fn create(
+        &self,
+        parent: u64,
+        mut arguments: Fields<'_>,
+        by: Owner,
+    ) -> Result<Body, Errno> {
         let flags = arguments.u32()?;
         let mode = arguments.u32()?;
         arguments.skip(8)?; // umask, open flags
         let name = arguments.name()?;
         let dir = self.dir(parent)?;
-        let made = create_file(&dir, name, host_flags(flags), mode);
+        let host_mode = self.host_mode(mode, false);
+        let made = self
+            .may_make(by)
+            .and_then(|()| create_file(&dir, name, host_flags(flags), host_mode));
         let (file, stat) = match made {
             // The host was quicker: what is there is opened, if it is a file.
             Err(Errno::EXIST) if flags & open::EXCL == 0 => {
@@ -161,9 +174,14 @@ impl Server {
                     rustix::fs::ftruncate(&file, 0)?;
                     stat = host::stat(&file)?;
                 }
+                let stat = self.with_record(&found.dir, name, stat);
                 (file, stat)
             }
-            made => made?,
+            made => {
+                let (file, stat) = made?;
+                let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+                (file, stat)
+            }
         };
         let mut body = self.tell(parent, name, false, &stat)?;
         let node = Fields(&body.0).u64()?;
@@ -172,6 +190,7 @@ impl Server {
             node,
             flags: flags & (open::ACCESS | open::APPEND),
             appends: AtomicBool::new(flags & open::APPEND != 0),
+            is_shared: false,
             is_cleared: AtomicBool::new(false),
         }));
         match self.add_handle(handle) {

@@ -122,6 +122,9 @@ impl Server {
         {
             return Ok(Target::Open(open));
         }
+        if let Some(file) = self.single(node) {
+            return Ok(Target::Open(file));
+        }
         match self.find(node) {
             Ok(found) => Ok(Target::Found(found)),
             Err(error) => {
@@ -137,6 +140,11 @@ impl Server {
         let Handle::Saved(saved) = handle else {
             return Ok(handle);
         };
+        if self.single.is_some() {
+            let handle = self.open_single(saved.flags)?.0;
+            self.handles().replace(number, handle.clone());
+            return Ok(handle);
+        }
         let found = self.find(saved.node)?;
         let handle = match saved.is_dir {
             true => self.directory_handle(saved.node, &found)?,

@@ -10,6 +10,8 @@ mod entries;
 mod files;
 mod find;
 mod mappings;
+mod owners;
+mod single;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use self::single::Single;
 use super::handles::{Handles, SavedHandle};
 use super::host;
 use super::nodes::{Nodes, SavedNode};
@@ -25,7 +28,7 @@ use super::wire::{
     self, Attributes, Body, Fields, IN_HEADER_BYTES, InHeader, OUT_HEADER_BYTES, Validity, init,
     opcode,
 };
-use super::{DaxPolicy, FileWindow, Owner, PIECE_BYTES, SymlinkPolicy};
+use super::{DaxPolicy, FileWindow, Owners, PIECE_BYTES, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
 use mappings::Mappings;
 pub use mappings::{SavedWindow, Shown};
@@ -42,6 +45,10 @@ pub const BUFFER_BYTES: usize = 128 << 10;
 /// How long the guest may believe what it was told of a file or a name: the host
 /// changes them without saying so.
 const VALIDITY: Validity = Validity { seconds: 1 };
+
+/// Why nothing is done when a program closes a file: what was written is the host's
+/// already. The guest's kernel does not say so again.
+const NEEDS_NO_FLUSH: Errno = Errno::NOSYS;
 
 /// One request and the room for its answer.
 pub trait Exchange {
@@ -76,11 +83,11 @@ impl From<QueueError> for Failure {
 }
 
 /// How a directory is shared.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     pub read_only: bool,
     pub symlinks: SymlinkPolicy,
-    pub owner: Owner,
+    pub owners: Owners,
 }
 
 /// What a server saves.
@@ -99,6 +106,8 @@ pub struct Server {
     root: OwnedFd,
     root_dev: u64,
     rules: Rules,
+    /// The device has one file, and no directory.
+    single: Option<Single>,
     nodes: Mutex<Nodes>,
     handles: Mutex<Handles>,
     /// The window, if the guest can map files.
@@ -112,10 +121,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     pub fn new(root: OwnedFd, rules: Rules) -> Result<Self, Errno> {
         let stat = host::stat(&root)?;
-        if !stat.is_dir() {
-            return Err(Errno::NOTDIR);
-        }
+        let single = match () {
+            () if stat.is_dir() => None,
+            () if stat.is_file() => Some(Single::new(&root, &rules)?),
+            () => return Err(Errno::NOTDIR),
+        };
         Ok(Self {
+            single,
             root_dev: stat.identity.dev,
             root,
             rules,
@@ -257,6 +269,11 @@ impl Server {
         if self.rules.read_only && changes(header.opcode) {
             return Err(Errno::ROFS);
         }
+        if let Some(single) = &self.single
+            && let Some(body) = self.dispatch_single(single, header, arguments, room)
+        {
+            return body.map(Some);
+        }
         let body = match header.opcode {
             opcode::FORGET => {
                 self.nodes().forget(node, arguments.u64()?);
@@ -279,9 +296,9 @@ impl Server {
             }
             opcode::LOOKUP => self.look_up(node, arguments)?,
             opcode::READLINK => self.read_link(node)?,
-            opcode::SYMLINK => self.make_link(node, arguments)?,
-            opcode::MKNOD => self.make_file(node, arguments)?,
-            opcode::MKDIR => self.make_directory(node, arguments)?,
+            opcode::SYMLINK => self.make_link(node, arguments, header.owner)?,
+            opcode::MKNOD => self.make_file(node, arguments, header.owner)?,
+            opcode::MKDIR => self.make_directory(node, arguments, header.owner)?,
             opcode::UNLINK => self.remove(node, arguments, false)?,
             opcode::RMDIR => self.remove(node, arguments, true)?,
             opcode::RENAME | opcode::RENAME2 => {
@@ -296,10 +313,9 @@ impl Server {
             opcode::SETXATTR => self.set_extended(node, arguments)?,
             opcode::REMOVEXATTR => self.remove_extended(node, arguments)?,
             opcode::OPEN => self.open(node, arguments)?,
-            opcode::CREATE => self.create(node, arguments)?,
+            opcode::CREATE => self.create(node, arguments, header.owner)?,
             opcode::RELEASE | opcode::RELEASEDIR => self.release(arguments)?,
-            // What was written is the host's already.
-            opcode::FLUSH => Body::default(),
+            opcode::FLUSH => return Err(NEEDS_NO_FLUSH),
             opcode::FSYNC | opcode::FSYNCDIR => self.sync(arguments)?,
             opcode::SYNCFS => {
                 host::sync_all(&self.root)?;
@@ -329,15 +345,15 @@ impl Server {
             true => 0,
             false => identity.dev.rotate_left(40),
         };
-        let Owner { uid, gid } = self.rules.owner;
+        let (owner, mode) = self.seen(stat);
         let mappings = self.mappings.as_ref();
         let is_mapped = mappings.is_some_and(|mappings| mappings.are_for(stat));
         Attributes {
             stat: *stat,
             ino: identity.ino ^ apart,
-            mode: stat.mode,
-            uid,
-            gid,
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
             flags: if is_mapped { wire::ATTR_DAX } else { 0 },
         }
     }

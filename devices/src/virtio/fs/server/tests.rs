@@ -6,13 +6,16 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::virtio::fs::Owner;
 use crate::virtio::fs::wire::{ENTRY_BYTES, ROOT, open, set};
 
 mod hostile;
 mod links;
 mod mapped;
 mod names;
+mod owners;
 mod saved;
+mod single;
 
 /// Open flags of an arm64 guest that are none of ours.
 const GUEST_LARGEFILE: u32 = 0o400_000;
@@ -74,7 +77,7 @@ impl Guest {
         let rules = Rules {
             read_only,
             symlinks,
-            owner: Owner { uid: 7, gid: 8 },
+            owners: Owner { uid: 7, gid: 8 }.into(),
         };
         Self {
             server: Server::new(directory(&place.path().join("share")), rules).unwrap(),

@@ -141,7 +141,7 @@ fn swapping_links_and_directories_never_leads_out() {
     symlink("../outside", guest.host("l")).unwrap();
     let Guest { server, place, .. } = guest;
     let share = |server: &Server| Guest {
-        server: Server::new(server.root.try_clone().unwrap(), server.rules).unwrap(),
+        server: Server::new(server.root.try_clone().unwrap(), server.rules.clone()).unwrap(),
         place: tempfile::tempdir().unwrap(),
         buffer: Vec::new(),
     };

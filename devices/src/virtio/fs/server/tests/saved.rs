@@ -14,7 +14,10 @@ pub(super) fn go_on_with(guest: Guest, make: impl FnOnce(Server) -> Server) -> O
     let bytes = state.to_bytes();
     let state = FsState::from_bytes(&bytes).unwrap();
     assert_eq!(state.to_bytes(), bytes);
-    let server = Server::new(guest.server.root.try_clone().unwrap(), guest.server.rules);
+    let server = Server::new(
+        guest.server.root.try_clone().unwrap(),
+        guest.server.rules.clone(),
+    );
     let server = make(server.unwrap());
     state.give_to(&server).ok()?;
     Some(Guest { server, ..guest })

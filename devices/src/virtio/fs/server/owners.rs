@@ -1,0 +1,252 @@
+//! Owners of files: what the guest is told, and what becomes of what it says.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Gid, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::super::host::{self, Stat};
+use super::super::owners::{Owner, Owners, Record};
+use super::Server;
+use super::find::{Dir, Target};
+
+/// Where owner and mode are recorded, as podman and libkrun do it.
+pub(super) const KEY: &CStr = c"user.containers.override_stat";
+/// Bits of a mode that are recorded: a file gives nobody its owner's rights, nor does it
+/// in a guest.
+const RECORDED: u32 = 0o1777;
+/// Set-group-id of a directory: what is made in it is its group's.
+const GROUP_OF_DIRECTORY: u32 = 0o2000;
+
+impl Server {
+    fn records(&self) -> bool {
+        matches!(self.rules.owners, Owners::Recorded(_))
+    }
+
+    /// Owner and mode that the guest sees.
+    pub(super) fn seen(&self, stat: &Stat) -> (Owner, u32) {
+        match (&self.rules.owners, stat.record) {
+            (Owners::Squash(owner), _) => (*owner, stat.mode),
+            (Owners::Map(map), _) => (map.to_guest(stat.owner), stat.mode),
+            (Owners::Recorded(owner), None) => (*owner, stat.mode),
+            (Owners::Recorded(_), Some(record)) => {
+                let mode = stat.mode & !0o7777 | record.mode & RECORDED;
+                (record.owner, mode)
+            }
+        }
+    }
+
+    /// Adds to what the host says of an entry what is recorded of it.
+    pub(super) fn with_record(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Stat {
+        self.record_of(dir, name, stat).unwrap_or(stat)
+    }
+
+    fn record_of(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Option<Stat> {
+        // Links have no such attributes, and nothing else is opened.
+        if !self.records() || !(stat.is_file() || stat.is_dir()) {
+            return None;
+        }
+        let file = host::open_entry(dir, name, OFlags::RDONLY, 0).ok()?;
+        let is_same = host::stat(&file).is_ok_and(|now| now.identity == stat.identity);
+        is_same.then(|| read(file.as_fd(), stat))
+    }
+
+    /// As [`Self::with_record`], for what a request is about.
+    pub(super) fn stat_of(&self, target: &Target<'_>) -> Result<Stat, Errno> {
+        let stat = target.stat()?;
+        if !self.records() {
+            return Ok(stat);
+        }
+        let found = target.with_open(|file| Ok(read(file, stat)));
+        // What cannot be opened has nothing recorded.
+        Ok(found.unwrap_or(stat))
+    }
+
+    /// Refuses to make something for one who has no number on the host.
+    pub(super) fn may_make(&self, by: Owner) -> Result<(), Errno> {
+        match &self.rules.owners {
+            Owners::Map(map) => {
+                let known = map.host_user(by.uid).and(map.host_group(by.gid));
+                known.map(drop).ok_or(Errno::OVERFLOW)
+            }
+            Owners::Squash(_) | Owners::Recorded(_) => Ok(()),
+        }
+    }
+
+    /// Gives a file or directory that was just made in `dir` to whom it is made by;
+    /// what there is to say of it then. One that cannot be given is removed.
+    pub(super) fn give(
+        &self,
+        (dir, name): (&Dir<'_>, &CStr),
+        file: impl AsFd,
+        (by, mode): (Owner, u32),
+        stat: Stat,
+    ) -> Result<Stat, Errno> {
+        let given = self.try_give(dir, file.as_fd(), (by, mode), stat);
+        if given.is_err() {
+            let flags = match stat.is_dir() {
+                true => AtFlags::REMOVEDIR,
+                false => AtFlags::empty(),
+            };
+            let _ = rustix::fs::unlinkat(dir, name, flags);
+        }
+        given
+    }
+
+    fn try_give(
+        &self,
+        dir: &Dir<'_>,
+        file: BorrowedFd<'_>,
+        (by, mode): (Owner, u32),
+        stat: Stat,
+    ) -> Result<Stat, Errno> {
+        match &self.rules.owners {
+            Owners::Squash(_) => Ok(stat),
+            Owners::Map(_) => {
+                let owner = self.on_host(dir, by, stat.owner)?;
+                if owner != stat.owner {
+                    let (uid, gid) = ids(owner);
+                    rustix::fs::fchown(file, uid, gid)?;
+                }
+                Ok(Stat { owner, ..stat })
+            }
+            Owners::Recorded(_) => {
+                let record = Record {
+                    owner: by,
+                    mode: mode & RECORDED,
+                };
+                write(file, record)?;
+                let record = Some(record);
+                Ok(Stat { record, ..stat })
+            }
+        }
+    }
+
+    /// Gives a link that was just made to whom it is made by.
+    pub(super) fn give_link(
+        &self,
+        dir: &Dir<'_>,
+        name: &CStr,
+        by: Owner,
+        stat: Stat,
+    ) -> Result<Stat, Errno> {
+        if !matches!(self.rules.owners, Owners::Map(_)) {
+            return Ok(stat);
+        }
+        let owner = self.on_host(dir, by, stat.owner)?;
+        if owner != stat.owner {
+            let (uid, gid) = ids(owner);
+            let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+            if let Err(error) = given {
+                let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+                return Err(error);
+            }
+        }
+        Ok(Stat { owner, ..stat })
+    }
+
+    /// Whose it is on the host what somebody makes in a directory.
+    fn on_host(&self, dir: &Dir<'_>, by: Owner, made: Owner) -> Result<Owner, Errno> {
+        let Owners::Map(map) = &self.rules.owners else {
+            return Ok(made);
+        };
+        let uid = map.host_user(by.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = match host::stat(dir)?.mode & GROUP_OF_DIRECTORY {
+            0 => map.host_group(by.gid).ok_or(Errno::OVERFLOW)?,
+            _ => made.gid,
+        };
+        Ok(Owner { uid, gid })
+    }
+
+    /// Gives a file to others, as far as the mount knows owners.
+    pub(super) fn change_owner(
+        &self,
+        target: &Target<'_>,
+        (uid, gid): (Option<u32>, Option<u32>),
+    ) -> Result<(), Errno> {
+        match &self.rules.owners {
+            Owners::Squash(_) => Ok(()),
+            Owners::Map(map) => {
+                let known = |id: Option<u32>| id.ok_or(Errno::OVERFLOW);
+                let uid = uid.map(|id| known(map.host_user(id))).transpose()?;
+                let gid = gid.map(|id| known(map.host_group(id))).transpose()?;
+                let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+                match target {
+                    Target::Found(found) if !found.followed => {
+                        let flags = AtFlags::SYMLINK_NOFOLLOW;
+                        rustix::fs::chownat(&found.dir, &*found.name, uid, gid, flags)
+                    }
+                    target => target.with_open(|file| rustix::fs::fchown(file, uid, gid)),
+                }
+            }
+            Owners::Recorded(_) => self.change_record(target, |record| {
+                record.owner.uid = uid.unwrap_or(record.owner.uid);
+                record.owner.gid = gid.unwrap_or(record.owner.gid);
+            }),
+        }
+    }
+
+    /// Gives a file other permissions, where these are recorded.
+    pub(super) fn record_mode(&self, target: &Target<'_>, mode: u32) -> Result<(), Errno> {
+        match self.records() {
+            true => self.change_record(target, |record| record.mode = mode & RECORDED),
+            false => Ok(()),
+        }
+    }
+
+    fn change_record(
+        &self,
+        target: &Target<'_>,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), Errno> {
+        let stat = self.stat_of(target)?;
+        // What has no attributes is as it is; tar and cp would give up over a link.
+        if !stat.is_file() && !stat.is_dir() {
+            return Ok(());
+        }
+        let (owner, mode) = self.seen(&stat);
+        let mut record = Record {
+            owner,
+            mode: mode & RECORDED,
+        };
+        change(&mut record);
+        target.with_open(|file| write(file, record))
+    }
+
+    /// Permissions that a file has on the host if the guest gives it these.
+    pub(super) fn host_mode(&self, mode: u32, directory: bool) -> u32 {
+        let kept = super::entries::kept_mode(mode, directory);
+        match (self.records(), directory) {
+            (false, _) => kept,
+            // Who may do what is for the guest to say, and this process does it.
+            (true, true) => kept | 0o700,
+            (true, false) => kept | 0o600,
+        }
+    }
+
+    /// Whether an extended attribute is the guest's.
+    pub(super) fn is_shown(&self, name: &[u8]) -> bool {
+        !self.records() || name != KEY.to_bytes()
+    }
+}
+
+fn ids(owner: Owner) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(owner.uid)),
+        Some(Gid::from_raw(owner.gid)),
+    )
+}
+
+fn read(file: BorrowedFd<'_>, stat: Stat) -> Stat {
+    let mut text = [0; Record::MAX_BYTES];
+    let length = rustix::fs::fgetxattr(file, KEY, &mut text[..]);
+    let record = length
+        .ok()
+        .and_then(|length| Record::parse(&text[..length]));
+    Stat { record, ..stat }
+}
+
+fn write(file: BorrowedFd<'_>, record: Record) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(file, KEY, record.text().as_bytes(), XattrFlags::empty())
+}

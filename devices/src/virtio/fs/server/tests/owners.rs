@@ -1,0 +1,187 @@
+//! Whom files belong to.
+
+use super::*;
+use crate::virtio::fs::{IdMap, IdRange};
+
+fn guest(owners: Owners) -> Guest {
+    let guest = Guest::new();
+    let rules = Rules {
+        owners,
+        ..guest.server.rules.clone()
+    };
+    let server = Server::new(directory(&guest.host("")), rules).unwrap();
+    Guest { server, ..guest }
+}
+
+/// As [`message`], from somebody.
+fn message_by(by: Owner, request: u32, node: u64, arguments: &[u8]) -> Vec<u8> {
+    let mut message = message(request, node, arguments);
+    message[24..28].copy_from_slice(&by.uid.to_le_bytes());
+    message[28..32].copy_from_slice(&by.gid.to_le_bytes());
+    message
+}
+
+fn ask_by(guest: &mut Guest, by: Owner, request: u32, arguments: &[u8]) -> Result<Vec<u8>, Errno> {
+    let answer = guest.raw(message_by(by, request, ROOT, arguments), 4096);
+    answer.unwrap().map_err(Errno::from_raw_os_error)
+}
+
+fn make_by(guest: &mut Guest, by: Owner, name: &CStr, mode: u32) -> Result<u64, Errno> {
+    let flags = open::RDWR | CREATE | open::EXCL;
+    let mut arguments = Body::default();
+    let arguments = arguments.u32(flags).u32(mode).u32(0).u32(0);
+    arguments.bytes(name.to_bytes_with_nul());
+    ask_by(guest, by, opcode::CREATE, &arguments.0).map(|answer| told(&answer).node)
+}
+
+/// User, group and mode that the guest is told.
+fn seen(guest: &mut Guest, node: u64) -> (u32, u32, u32) {
+    let mut arguments = Body::default();
+    arguments.u32(0).u32(0).u64(0);
+    let answer = guest.ask(opcode::GETATTR, node, &arguments.0).unwrap();
+    let at = |at: usize| Fields(&answer[16 + at..]).u32().unwrap();
+    (at(68), at(72), at(60) & 0o7777)
+}
+
+fn give(guest: &mut Guest, node: u64, uid: u32, gid: u32) -> Result<(), Errno> {
+    let mut arguments = Body::default();
+    let arguments = arguments.u32(set::UID | set::GID).u32(0).u64(0).u64(0);
+    let arguments = arguments.u64(0).u64(0).u64(0).u64(0);
+    let arguments = arguments.u32(0).u32(0).u32(0).u32(0).u32(0);
+    arguments.u32(uid).u32(gid).u32(0);
+    guest.ask(opcode::SETATTR, node, &arguments.0).map(drop)
+}
+
+/// Whose it is what this process makes.
+fn own_ids() -> (u32, u32) {
+    let made = fs::metadata(tempfile::tempdir().unwrap().path()).unwrap();
+    (made.uid(), made.gid())
+}
+
+fn user(uid: u32, gid: u32) -> Owner {
+    Owner { uid, gid }
+}
+
+#[test]
+fn everything_is_one_owners_unless_a_mount_says_otherwise() {
+    let mut guest = Guest::new();
+    let node = make_by(&mut guest, user(33, 34), c"a", 0o640).unwrap();
+    assert_eq!(seen(&mut guest, node), (7, 8, 0o640));
+    give(&mut guest, node, 1, 2).unwrap();
+    assert_eq!(seen(&mut guest, node), (7, 8, 0o640));
+}
+
+#[test]
+fn numbers_of_the_guest_stand_for_those_of_the_host() {
+    let (uid, gid) = own_ids();
+    let range = |host| IdRange {
+        guest: 1000,
+        host,
+        count: 2,
+    };
+    let map = IdMap {
+        users: vec![range(uid)],
+        groups: vec![range(gid)],
+    };
+    let mut guest = guest(Owners::Map(map));
+    fs::write(guest.host("hosts"), "").unwrap();
+    let hosts = guest.walk("hosts").unwrap().node;
+    assert_eq!(seen(&mut guest, hosts).0, 1000);
+    let node = make_by(&mut guest, user(1000, 1000), c"a", 0o640).unwrap();
+    assert_eq!(seen(&mut guest, node), (1000, 1000, 0o640));
+    assert_eq!(fs::metadata(guest.host("a")).unwrap().uid(), uid);
+    // Who has no number on the host makes nothing, and is given nothing.
+    for by in [user(0, 1000), user(1000, 0), user(1002, 1000)] {
+        assert_eq!(make_by(&mut guest, by, c"b", 0o640), Err(Errno::OVERFLOW));
+        let mut name = Body::default();
+        name.u32(0o755).u32(0).bytes(b"d\0");
+        let made = ask_by(&mut guest, by, opcode::MKDIR, &name.0);
+        assert_eq!(made, Err(Errno::OVERFLOW));
+        let made = ask_by(&mut guest, by, opcode::SYMLINK, b"l\0/\0");
+        assert_eq!(made, Err(Errno::OVERFLOW));
+        assert_eq!(give(&mut guest, node, by.uid, by.gid), Err(Errno::OVERFLOW));
+    }
+    assert_eq!(fs::read_dir(guest.host("")).unwrap().count(), 2);
+    // Root gives files away, and others may not; nothing is left of what could not be.
+    let others = make_by(&mut guest, user(1001, 1001), c"c", 0o600);
+    match uid {
+        0 => {
+            let told = seen(&mut guest, others.unwrap());
+            assert_eq!(told, (1001, 1001, 0o600));
+            let host = fs::metadata(guest.host("c")).unwrap();
+            assert_eq!((host.uid(), host.gid()), (uid + 1, gid + 1));
+            let link = ask_by(&mut guest, user(1001, 1001), opcode::SYMLINK, b"l\0/\0");
+            assert_eq!(told_owner(&link.unwrap()), 1001);
+            let host = fs::symlink_metadata(guest.host("l")).unwrap();
+            assert_eq!(host.uid(), 1);
+            give(&mut guest, node, 1001, 1000).unwrap();
+            assert_eq!(seen(&mut guest, node), (1001, 1000, 0o640));
+        }
+        _ => {
+            assert_eq!(others, Err(Errno::PERM));
+            assert!(!guest.host("c").exists());
+        }
+    }
+}
+
+fn told_owner(entry: &[u8]) -> u32 {
+    told(entry).uid
+}
+
+#[test]
+fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
+    let mut guest = guest(Owners::Recorded(user(7, 8)));
+    let probe = rustix::fs::setxattr(
+        guest.host(""),
+        c"user.probe",
+        b"",
+        rustix::fs::XattrFlags::empty(),
+    );
+    if probe.is_err() {
+        println!("skipped: this file system has no extended attributes of users");
+        return;
+    }
+    fs::write(guest.host("hosts"), "").unwrap();
+    fs::set_permissions(guest.host("hosts"), fs::Permissions::from_mode(0o644)).unwrap();
+    let hosts = guest.walk("hosts").unwrap().node;
+    assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
+    let node = make_by(&mut guest, user(33, 34), c"a", 0o104_000).unwrap();
+    assert_eq!(seen(&mut guest, node), (33, 34, 0));
+    let host = fs::metadata(guest.host("a")).unwrap();
+    assert_eq!((host.uid(), host.mode() & 0o7777), (own_ids().0, 0o600));
+    give(&mut guest, node, 0, u32::MAX - 1).unwrap();
+    guest.set(node, set::MODE, 0, 0o6755).unwrap();
+    assert_eq!(seen(&mut guest, node), (0, u32::MAX - 1, 0o755));
+    let mut text = [0; 64];
+    let key = c"user.containers.override_stat";
+    let length = rustix::fs::getxattr(guest.host("a"), key, &mut text[..]).unwrap();
+    assert_eq!(&text[..length], b"0:4294967294:0755");
+    // A guest that looks afresh is told the same, and in lists too.
+    let listed = guest.list(ROOT, true, 4096).unwrap();
+    let again = listed.iter().find(|(name, _)| name == "a").unwrap().1;
+    assert_eq!(again, node);
+    let looked = guest.look(ROOT, c"a").unwrap();
+    assert_eq!((looked.uid, looked.mode), (0, 0o100_755));
+    attribute_is_not_the_guests(&mut guest, node);
+    // Links and what lies have none.
+    let link = ask_by(&mut guest, user(33, 34), opcode::SYMLINK, b"l\0/\0");
+    assert_eq!(told_owner(&link.unwrap()), 7);
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(guest.host("hosts"), key, b"0:0:lies", none).unwrap();
+    assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
+}
+
+fn attribute_is_not_the_guests(guest: &mut Guest, node: u64) {
+    let mut name = Body::default();
+    name.u32(64).u32(0);
+    let listed = guest.ask(opcode::LISTXATTR, node, &name.0).unwrap();
+    assert!(listed.is_empty(), "{listed:?}");
+    name.bytes(b"user.containers.override_stat\0");
+    let asked = guest.ask(opcode::GETXATTR, node, &name.0);
+    assert_eq!(asked, Err(Errno::OPNOTSUPP));
+    let mut lie = Body::default();
+    let lie = lie.u32(5).u32(0);
+    lie.bytes(b"user.containers.override_stat\x000:0:0");
+    let told = guest.ask(opcode::SETXATTR, node, &lie.0);
+    assert_eq!(told, Err(Errno::OPNOTSUPP));
+}
