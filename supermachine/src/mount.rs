@@ -193,8 +193,8 @@ impl MountSpec {
     ///
     /// Files are mapped, each 2 MiB of them that are used, into a window of the guest's
     /// addresses, for which its kernel takes a 64th of the window's size from its
-    /// memory, used or not. Where more is in use than the window holds, reading gets
-    /// slower than without. Of a file that the host makes shorter while it is mapped, a
+    /// memory, used or not. Where more is in use than the window holds, reading here and
+    /// there gets slower than without. Of a file that the host makes shorter while it is mapped, a
     /// guest that looks at once reads zeros where it ended.
     ///
     /// Whether there is a window, and how large it is, is part of a snapshot; which files
