@@ -5,6 +5,7 @@
 //! share those of a library, and by what they were decoded for ([`Mode`]).
 
 use crate::address_hash::AddressMap;
+use crate::ahead::batch::{Batch, Taken};
 use crate::cpu::op::{Handler, Op};
 use crate::held::HeldLines;
 
@@ -143,6 +144,8 @@ pub struct CodeCache {
     words: Words,
     /// What compiles blocks.
     tier: Option<Box<dyn Compiler>>,
+    /// What was decoded by others, before it is needed.
+    ahead: Taken,
     /// The lines that were decoded, for others to read.
     lines: Arc<HeldLines>,
     /// What the entry of a block that is gone becomes: a handler that returns to
@@ -164,6 +167,7 @@ impl CodeCache {
             arena: Arena::default(),
             words: Words::default(),
             tier: None,
+            ahead: Taken::default(),
             lines: Arc::default(),
             stale,
             epoch: 0,
@@ -203,6 +207,7 @@ impl CodeCache {
         self.pages.clear();
         self.arena = Arena::default();
         self.words = Words::default();
+        self.ahead = Taken::default();
         if let Some(tier) = &mut self.tier {
             tier.clear();
         }
@@ -241,7 +246,7 @@ impl CodeCache {
 
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
-        self.arena.is_large() || self.compiled_bytes() > SMALL_CODE_BYTES
+        self.arena.is_large() || !self.ahead.is_empty() || self.compiled_bytes() > SMALL_CODE_BYTES
     }
 
     /// Bytes of host code that there are.
@@ -308,19 +313,71 @@ impl CodeCache {
         if !self.arena.has_room(ops.len()) {
             self.clear();
         }
-        let offset = (physical & !PAGE_MASK) as u16;
         let entry = self.arena.put(ops);
+        if self.tier.is_some() {
+            // SAFETY: `begin` kept the place in front for it.
+            unsafe { self.head(mode, physical, entry, words) };
+        }
+        self.hold(mode, physical, entry, words.len());
+        entry
+    }
+
+    /// Puts the op that leads to compiled code in front of a block, at `entry`.
+    ///
+    /// # Safety
+    /// `entry` is a live op that is nothing yet, with the block behind it.
+    unsafe fn head(&mut self, mode: Mode, physical: u64, entry: *mut Op, words: &[u32]) {
         if let Some(tier) = &mut self.tier {
+            let offset = (physical & !PAGE_MASK) as u16;
             let place = self.words.keep(words);
             let header = tier.header(mode, offset, place, words.len() as u8);
             header.link.set(entry.wrapping_add(1));
-            // SAFETY: the place that `begin` kept for it.
+            // SAFETY: the caller's.
             unsafe { entry.write(header) };
         }
-        let end = offset + 4 * words.len() as u16;
+    }
+
+    /// Has the `count` instructions at `physical` from now on, at `entry`.
+    fn hold(&mut self, mode: Mode, physical: u64, entry: *mut Op, count: usize) {
+        let offset = (physical & !PAGE_MASK) as u16;
+        let end = offset + 4 * count as u16;
         self.note(mode.key(physical), entry, end);
         self.lines
             .note(physical, (physical & PAGE_MASK) + u64::from(end));
+    }
+
+    /// Takes blocks that were decoded ahead, for [`CodeCache::adopt`].
+    pub fn add_ahead(&mut self, batches: Vec<Batch>) {
+        batches.into_iter().for_each(|batch| self.ahead.add(batch));
+    }
+
+    /// The block for the code at `physical` that was decoded ahead, if there is one and
+    /// its instructions are what `fetch` reads now.
+    pub fn adopt(
+        &mut self,
+        mode: Mode,
+        physical: u64,
+        mut fetch: impl FnMut(usize) -> u32,
+    ) -> Option<*const Op> {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let found = ahead.take(mode.key(physical));
+        let entry = found.and_then(|(place, words)| {
+            let mut numbered = words.iter().enumerate();
+            if !numbered.all(|(n, word)| fetch(n) == *word) {
+                return None;
+            }
+            let entry = if self.tier.is_some() {
+                // SAFETY: the place that the batch has for it; batches live as long
+                // as all code, and give each block once.
+                unsafe { self.head(mode, physical, place, words) };
+                place
+            } else {
+                place.wrapping_add(1)
+            };
+            self.hold(mode, physical, entry, words.len());
+            Some(entry.cast_const())
+        });
+        self.ahead = ahead;
         entry
     }
 

@@ -173,6 +173,25 @@ pub trait DynVm: Send + Sync {
     /// [loaded](Vcpu::load).
     fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
 
+    /// Has the engine forget all code it decoded, and note what it decodes from now on,
+    /// if it decodes any. No vCPU may run.
+    fn note_code(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// What was noted since [`DynVm::note_code`], for [`DynVm::decode_ahead`] of
+    /// machines with the same memory; at most 128 KiB, and empty if the engine notes
+    /// nothing. Nothing is noted any more.
+    fn take_code_notes(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Has the engine decode what was noted before vCPUs need it. Whatever the bytes
+    /// are, guests execute what is in memory; whether they were of use.
+    fn decode_ahead(&self, _notes: &[u8]) -> bool {
+        false
+    }
+
     /// The engine's counter, which guest counters are offset from.
     fn counter(&self) -> u64;
 

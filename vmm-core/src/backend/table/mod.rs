@@ -250,6 +250,19 @@ impl DynVm for TableVm {
         self.shared.content_replaced(pages)
     }
 
+    fn note_code(&self) -> Result<(), EngineError> {
+        self.shared.vm.note_code()?;
+        Ok(())
+    }
+
+    fn take_code_notes(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(self.shared.vm.take_code_notes()?)
+    }
+
+    fn decode_ahead(&self, notes: &[u8]) -> bool {
+        self.shared.vm.decode_ahead(notes)
+    }
+
     fn counter(&self) -> u64 {
         (self.shared.vm.api().counter)()
     }

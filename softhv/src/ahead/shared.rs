@@ -1,0 +1,229 @@
+//! What a machine's vCPUs and the thread that decodes for them share.
+
+use super::batch::Batch;
+use crate::zeroes::atomic_words;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+/// Blocks that are decoded are to be noted.
+const NOTING: u8 = 1;
+/// Blocks are decoded ahead, so it matters which ones vCPUs have decoded.
+const HELPED: u8 = 2;
+/// Blocks that are noted at most.
+const MAX_NOTES: usize = super::plan::MAX_BLOCKS;
+/// Bits of the set of blocks that a vCPU has decoded, a power of two. Blocks that
+/// share a bit are taken for one another: then the vCPU decodes one more.
+const SEEN_BITS: usize = 1 << 17;
+
+/// How many blocks the vCPU that is helped came by, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// vCPUs decoded so many themselves,
+    pub decoded: u64,
+    /// and took so many that were decoded ahead.
+    pub taken: u64,
+}
+
+/// What is decoded ahead in one machine, and what is noted for others.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    state: AtomicU8,
+    notes: Mutex<Vec<u64>>,
+    /// There is something in `batches`.
+    is_fresh: AtomicBool,
+    batches: Mutex<Vec<Batch>>,
+    /// Hashes of the blocks that vCPUs have decoded themselves.
+    seen: OnceLock<Box<[AtomicU64]>>,
+    stop: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    decoded: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Batch");
+        shown.field("blocks", &self.blocks.len());
+        shown.finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ahead {
+    /// Notes from now on which blocks are decoded. What was noted before is
+    /// forgotten.
+    pub fn note(&self) {
+        locked(&self.notes).clear();
+        self.state.fetch_or(NOTING, Ordering::Relaxed);
+    }
+
+    /// What was noted; nothing is any more.
+    pub fn take_notes(&self) -> Vec<u64> {
+        self.state.fetch_and(!NOTING, Ordering::Relaxed);
+        std::mem::take(&mut *locked(&self.notes))
+    }
+
+    /// A vCPU has decoded the block of `key`.
+    #[inline]
+    pub fn decoded(&self, key: u64) {
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.load(Ordering::Relaxed);
+        if state != 0 {
+            self.decoded_while(state, key);
+        }
+    }
+
+    #[cold]
+    fn decoded_while(&self, state: u8, key: u64) {
+        if state & NOTING != 0 {
+            let mut notes = locked(&self.notes);
+            if notes.len() < MAX_NOTES {
+                notes.push(key);
+            }
+        }
+        if state & HELPED != 0
+            && let Some(seen) = self.seen.get()
+        {
+            let (word, bit) = seen_place(key);
+            seen[word].fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// A vCPU has taken a block that was decoded ahead.
+    #[inline]
+    pub fn took(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the vCPUs came by until now.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            decoded: self.decoded.load(Ordering::Relaxed),
+            taken: self.taken.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What was decoded since the last call.
+    #[inline]
+    pub fn fresh(&self) -> Vec<Batch> {
+        if !self.is_fresh.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut batches = locked(&self.batches);
+        self.is_fresh.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *batches)
+    }
+
+    /// Makes `thread` the one that decodes ahead, once `start` has started it; false
+    /// if there is one already or it could not be started.
+    pub(super) fn begin(&self, start: impl FnOnce() -> Option<JoinHandle<()>>) -> bool {
+        let mut thread = locked(&self.thread);
+        if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return false;
+        }
+        let seen = self.seen.get_or_init(|| atomic_words(SEEN_BITS / 64));
+        seen.iter()
+            .for_each(|word| word.store(0, Ordering::Relaxed));
+        self.stop.store(false, Ordering::Relaxed);
+        self.state.fetch_or(HELPED, Ordering::Relaxed);
+        *thread = start();
+        thread.is_some()
+    }
+
+    /// For the thread: whether it is to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// For the thread: whether a vCPU has decoded the block of `key` meanwhile.
+    pub(super) fn is_seen(&self, key: u64) -> bool {
+        self.seen.get().is_some_and(|seen| {
+            let (word, bit) = seen_place(key);
+            seen[word].load(Ordering::Relaxed) & bit != 0
+        })
+    }
+
+    /// For the thread: blocks for whoever needs them.
+    pub(super) fn give(&self, batch: Batch) {
+        let mut batches = locked(&self.batches);
+        // Looked at under the lock: what comes after `close` would stay for good.
+        if !batch.blocks.is_empty() && !self.is_over() {
+            batches.push(batch);
+            self.is_fresh.store(true, Ordering::Release);
+        }
+    }
+
+    /// Drops what nobody took; nothing more comes. Does not wait.
+    pub fn close(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.state.fetch_and(!HELPED, Ordering::Relaxed);
+        locked(&self.batches).clear();
+        self.is_fresh.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until all is decoded.
+    #[cfg(test)]
+    pub(super) fn finish(&self) {
+        if let Some(thread) = locked(&self.thread).take() {
+            thread.join().unwrap();
+        }
+    }
+
+    /// The same, and waits until the thread reads guest memory no more.
+    pub fn end(&self) {
+        self.close();
+        if let Some(thread) = locked(&self.thread).take() {
+            // A panic of its own has been shown.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn seen_place(key: u64) -> (usize, u64) {
+    let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % SEEN_BITS;
+    (hash / 64, 1 << (hash % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_noted_from_the_order_until_the_notes_are_taken() {
+        let ahead = Ahead::default();
+        ahead.decoded(4);
+        ahead.note();
+        ahead.decoded(8);
+        ahead.decoded(5);
+        assert_eq!(ahead.take_notes(), [8, 5]);
+        ahead.decoded(12);
+        assert!(ahead.take_notes().is_empty());
+        assert_eq!(ahead.counts().decoded, 4);
+    }
+
+    #[test]
+    fn nothing_is_given_after_the_end() {
+        let ahead = Ahead::default();
+        let batch = || Batch {
+            blocks: vec![super::super::batch::Ready {
+                key: 4,
+                op: 0,
+                word: 0,
+                count: 0,
+            }],
+            ..Batch::default()
+        };
+        ahead.give(batch());
+        assert_eq!(ahead.fresh().len(), 1);
+        assert!(ahead.fresh().is_empty());
+        ahead.give(batch());
+        ahead.end();
+        assert!(ahead.fresh().is_empty());
+        ahead.give(batch());
+        assert!(ahead.fresh().is_empty());
+    }
+}
