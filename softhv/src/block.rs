@@ -81,12 +81,13 @@ impl Cpu {
         if self.index != 0 {
             return None;
         }
-        self.code.add_ahead(self.vm.ahead.fresh());
-        let entry = self.code.adopt(mode, physical, |n| {
+        let ahead = &self.vm.ahead;
+        let fetch = |n| {
             // SAFETY: `host` backs `physical`, mapped in whole pages, and what was
             // decoded ahead for `physical` ends at the page's end.
             unsafe { word(host, n) }
-        })?;
+        };
+        let entry = self.code.adopt(mode, physical, || ahead.store(), fetch)?;
         self.vm.ahead.took();
         self.vm.code_pages.note(physical);
         Some(entry)

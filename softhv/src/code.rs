@@ -5,8 +5,9 @@
 //! share those of a library, and by what they were decoded for ([`Mode`]).
 
 use crate::address_hash::AddressMap;
-use crate::ahead::batch::{Batch, Taken};
+use crate::ahead::store::Store;
 use crate::cpu::op::{Handler, Op};
+use crate::heap;
 use crate::held::HeldLines;
 
 use crate::mail::CodeRange;
@@ -20,14 +21,17 @@ use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
 pub const JUMP_ENTRIES: usize = 16384;
-/// Ops per arena chunk: 256 KiB.
-const CHUNK_OPS: usize = 8192;
+/// Ops of the first arena chunk: 256 KiB,
+const FIRST_CHUNK_OPS: usize = 8192;
+/// and of all others: 2 MiB, which hosts back with one page if they can. Pages of
+/// 4 KiB cost more than decoding what fills them.
+const CHUNK_OPS: usize = 65536;
 /// Ops that a vCPU may keep while it is idle.
 const SMALL_OPS: usize = 1024;
 /// Bytes of host code that it may keep beside them.
 const SMALL_CODE_BYTES: usize = 32 << 10;
-/// Chunks before the arena starts over: 32 MiB of decoded code.
-const MAX_CHUNKS: usize = 128;
+/// Chunks before the arena starts over: some 32 MiB of decoded code.
+const MAX_CHUNKS: usize = 17;
 
 /// Where a virtual address continues, if the context is the same.
 #[repr(C)]
@@ -73,14 +77,15 @@ struct Block {
 /// Ops, which stay where they are.
 #[derive(Default)]
 pub struct Arena {
-    /// Each has room for [`CHUNK_OPS`] and is never grown.
+    /// Each has room for [`CHUNK_OPS`], the first for [`FIRST_CHUNK_OPS`], and is never
+    /// grown.
     chunks: Vec<Vec<Op>>,
 }
 
 impl Arena {
     fn fits(&self, count: usize) -> bool {
         let last = self.chunks.last();
-        last.is_some_and(|chunk| chunk.len() + count <= CHUNK_OPS)
+        last.is_some_and(|chunk| chunk.len() + count <= chunk.capacity())
     }
 
     /// Whether `count` ops more can be placed.
@@ -106,7 +111,13 @@ impl Arena {
     /// The chunk with room for `count` ops, and how many it has.
     fn chunk(&mut self, count: usize) -> (&mut Vec<Op>, usize) {
         if !self.fits(count) {
-            self.chunks.push(Vec::with_capacity(CHUNK_OPS));
+            self.chunks.push(if self.chunks.is_empty() {
+                Vec::with_capacity(FIRST_CHUNK_OPS)
+            } else {
+                let chunk = Vec::with_capacity(CHUNK_OPS);
+                heap::prefer_huge_pages(&chunk);
+                chunk
+            });
         }
         let last = self.chunks.len() - 1;
         let chunk = &mut self.chunks[last];
@@ -145,7 +156,7 @@ pub struct CodeCache {
     /// What compiles blocks.
     tier: Option<Box<dyn Compiler>>,
     /// What was decoded by others, before it is needed.
-    ahead: Taken,
+    ahead: Option<Arc<Store>>,
     /// The lines that were decoded, for others to read.
     lines: Arc<HeldLines>,
     /// What the entry of a block that is gone becomes: a handler that returns to
@@ -167,7 +178,7 @@ impl CodeCache {
             arena: Arena::default(),
             words: Words::default(),
             tier: None,
-            ahead: Taken::default(),
+            ahead: None,
             lines: Arc::default(),
             stale,
             epoch: 0,
@@ -207,7 +218,7 @@ impl CodeCache {
         self.pages.clear();
         self.arena = Arena::default();
         self.words = Words::default();
-        self.ahead = Taken::default();
+        self.ahead = None;
         if let Some(tier) = &mut self.tier {
             tier.clear();
         }
@@ -246,7 +257,7 @@ impl CodeCache {
 
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
-        self.arena.is_large() || !self.ahead.is_empty() || self.compiled_bytes() > SMALL_CODE_BYTES
+        self.arena.is_large() || self.ahead.is_some() || self.compiled_bytes() > SMALL_CODE_BYTES
     }
 
     /// Bytes of host code that there are.
@@ -346,29 +357,30 @@ impl CodeCache {
             .note(physical, (physical & PAGE_MASK) + u64::from(end));
     }
 
-    /// Takes blocks that were decoded ahead, for [`CodeCache::adopt`].
-    pub fn add_ahead(&mut self, batches: Vec<Batch>) {
-        batches.into_iter().for_each(|batch| self.ahead.add(batch));
-    }
-
     /// The block for the code at `physical` that was decoded ahead, if there is one and
-    /// its instructions are what `fetch` reads now.
+    /// its instructions are what `fetch` reads now. What is decoded ahead is in what
+    /// `store` gives.
     pub fn adopt(
         &mut self,
         mode: Mode,
         physical: u64,
+        store: impl FnOnce() -> Option<Arc<Store>>,
         mut fetch: impl FnMut(usize) -> u32,
     ) -> Option<*const Op> {
-        let mut ahead = std::mem::take(&mut self.ahead);
-        let found = ahead.take(mode.key(physical));
+        if self.ahead.is_none() {
+            self.ahead = store();
+        }
+        let ahead = self.ahead.take()?;
+        // SAFETY: only the thread that has the code takes from it.
+        let found = unsafe { ahead.take(mode.key(physical)) };
         let entry = found.and_then(|(place, words)| {
             let mut numbered = words.iter().enumerate();
             if !numbered.all(|(n, word)| fetch(n) == *word) {
                 return None;
             }
             let entry = if self.tier.is_some() {
-                // SAFETY: the place that the batch has for it; batches live as long
-                // as all code, and give each block once.
+                // SAFETY: the place that was left for it. It lives as long as all code,
+                // since the store stays until then, and is given once.
                 unsafe { self.head(mode, physical, place, words) };
                 place
             } else {
@@ -377,7 +389,7 @@ impl CodeCache {
             self.hold(mode, physical, entry, words.len());
             Some(entry.cast_const())
         });
-        self.ahead = ahead;
+        self.ahead = Some(ahead);
         entry
     }
 
@@ -441,6 +453,10 @@ impl CodeCache {
     /// Notes that the code of `key` up to offset `end` of its page is at
     /// `entry`.
     fn note(&mut self, key: u64, entry: *mut Op, end: u16) {
+        // Growing by so much moves what is there less often.
+        if self.blocks.len() == self.blocks.capacity() {
+            self.blocks.reserve(3 * self.blocks.len());
+        }
         self.blocks.insert(key, entry);
         let page = self.pages.entry(key & PAGE_OF_KEY).or_default();
         let next = page.last.replace(self.list.len() as u32);

@@ -1,7 +1,7 @@
 //! The thread that decodes ahead.
 
-use super::batch::{Batch, Ready};
 use super::plan::Plan;
+use super::store::{Filled, Store};
 use crate::block::MAX_BLOCK;
 use crate::cpu::op::Op;
 use crate::exec::bind;
@@ -12,86 +12,75 @@ use crate::phys::{MemoryFlags, PhysView};
 use crate::vm::VmShared;
 use std::sync::Arc;
 
-/// Ops of a batch at most: some microseconds of work at first, so that there is
-/// something soon.
-const FIRST_OPS: usize = 512;
-const LATER_OPS: usize = 4096;
-/// Ops of a block at most: one more for each instruction that moves the stack
-/// pointer, and two around them.
-const BLOCK_OPS: usize = 2 * MAX_BLOCK + 2;
-/// Ops that are decoded ahead at most: 8 MiB, and more than three times what the first
-/// command of a shell needs.
-const MAX_OPS: usize = 1 << 18;
-
 /// Has a thread decode the blocks of `plan` for the first vCPU of `vm`, which need
 /// not wait for it. Whether there is such a thread now.
 pub fn start(vm: &Arc<VmShared>, plan: Plan) -> bool {
-    vm.ahead.begin(|| {
-        let for_thread = Arc::clone(vm);
+    let store = Arc::new(Store::new(plan.keys().len()));
+    vm.ahead.begin(Arc::clone(&store), || {
+        let vm = Arc::clone(vm);
         std::thread::Builder::new()
             .name("softhv-ahead".into())
-            .spawn(move || decode(&for_thread, &plan))
+            .spawn(move || decode(&vm, &plan, &store))
             .ok()
     })
 }
 
-fn decode(vm: &VmShared, plan: &Plan) {
+fn decode(vm: &VmShared, plan: &Plan, store: &Store) {
     let view = vm.phys.view();
-    let mut most = FIRST_OPS;
-    let mut total = 0;
-    let mut batch = Batch::default();
+    let mut filled = Filled::default();
+    let mut block = Block::default();
     for key in plan.keys() {
-        if vm.ahead.is_over() || total >= MAX_OPS {
+        if vm.ahead.is_over() {
             break;
         }
-        if vm.ahead.is_seen(*key) {
+        if vm.ahead.is_seen(*key) || !block.decode(&view, *key) {
             continue;
         }
-        if batch.ops.len() + BLOCK_OPS > batch.ops.capacity() {
-            vm.ahead.give(std::mem::take(&mut batch));
-            batch.ops = Vec::with_capacity(most + BLOCK_OPS);
-            most = LATER_OPS;
+        // SAFETY: nobody but this thread adds to the store that was made for it.
+        if !unsafe { store.add(&mut filled, *key, &block.ops, &block.words) } {
+            break;
         }
-        total += block(&mut batch, &view, *key);
     }
-    vm.ahead.give(batch);
 }
 
-/// Decodes the block of `key` if there is memory to be executed; how many ops that
-/// took.
-fn block(batch: &mut Batch, view: &PhysView, key: u64) -> usize {
-    let physical = key & !3;
-    let mode = Mode {
-        user: key & 1 != 0,
-        fp_traps: key & 2 != 0,
-        sp_off: false,
-    };
-    let Some(backing) = view.lookup(physical) else {
-        return 0;
-    };
-    if !backing.flags.contains(MemoryFlags::EXEC) {
-        return 0;
+/// A block that is being decoded.
+#[derive(Default)]
+struct Block {
+    ops: Vec<Op>,
+    words: Vec<u32>,
+}
+
+impl Block {
+    /// Decodes the block of `key`, if there is memory to be executed.
+    fn decode(&mut self, view: &PhysView, key: u64) -> bool {
+        let physical = key & !3;
+        let mode = Mode {
+            user: key & 1 != 0,
+            fp_traps: key & 2 != 0,
+            sp_off: false,
+        };
+        let Some(backing) = view.lookup(physical) else {
+            return false;
+        };
+        if !backing.flags.contains(MemoryFlags::EXEC) {
+            return false;
+        }
+        let offset = physical & !PAGE_MASK;
+        // Memory is mapped in whole pages.
+        let room = ((PAGE_SIZE - offset) / 4) as usize;
+        let host = backing.host.cast_const().cast::<u32>();
+        let Self { ops, words } = self;
+        ops.clear();
+        words.clear();
+        ops.push(Op::new(stale));
+        bind::block(ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+            // SAFETY: `host` backs `physical`, mapped in whole pages, and `room` ends at
+            // the page's end. Whoever unmaps it waits for this thread first. Volatile,
+            // as the guest may be writing there from another thread.
+            let value = unsafe { host.wrapping_add(n).read_volatile() };
+            words.push(value);
+            value
+        });
+        true
     }
-    let offset = physical & !PAGE_MASK;
-    // Memory is mapped in whole pages.
-    let room = ((PAGE_SIZE - offset) / 4) as usize;
-    let (op, word) = (batch.ops.len(), batch.words.len());
-    batch.ops.push(Op::new(stale));
-    let Batch { ops, words, .. } = batch;
-    let host = backing.host.cast_const().cast::<u32>();
-    let count = bind::block(ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
-        // SAFETY: `host` backs `physical`, mapped in whole pages, and `room` ends at
-        // the page's end. Whoever unmaps it waits for this thread first. Volatile, as
-        // the guest may be writing there from another thread.
-        let value = unsafe { host.wrapping_add(n).read_volatile() };
-        words.push(value);
-        value
-    });
-    batch.blocks.push(Ready {
-        key,
-        op: op as u32,
-        word: word as u32,
-        count: count as u8,
-    });
-    batch.ops.len() - op
 }

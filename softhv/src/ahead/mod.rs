@@ -10,13 +10,12 @@
 //! A plan says where code was and for what it was decoded, never what is executed:
 //! whatever is in it, the ops come from this decoder and from the guest's memory.
 
-pub mod batch;
 pub mod helper;
 pub mod plan;
 pub mod shared;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, Taken};
 pub use plan::Plan;
 pub use shared::Ahead;

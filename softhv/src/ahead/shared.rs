@@ -1,9 +1,9 @@
 //! What a machine's vCPUs and the thread that decodes for them share.
 
-use super::batch::Batch;
+use super::store::Store;
 use crate::zeroes::atomic_words;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 /// Blocks that are decoded are to be noted.
@@ -16,7 +16,7 @@ const MAX_NOTES: usize = super::plan::MAX_BLOCKS;
 /// share a bit are taken for one another: then the vCPU decodes one more.
 const SEEN_BITS: usize = 1 << 17;
 
-/// How many blocks the vCPU that is helped came by, and how.
+/// How vCPUs came by blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// vCPUs decoded so many themselves,
@@ -30,23 +30,13 @@ pub struct Counts {
 pub struct Ahead {
     state: AtomicU8,
     notes: Mutex<Vec<u64>>,
-    /// There is something in `batches`.
-    is_fresh: AtomicBool,
-    batches: Mutex<Vec<Batch>>,
+    store: Mutex<Option<Arc<Store>>>,
     /// Hashes of the blocks that vCPUs have decoded themselves.
     seen: OnceLock<Box<[AtomicU64]>>,
     stop: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     decoded: AtomicU64,
     taken: AtomicU64,
-}
-
-impl std::fmt::Debug for Batch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Batch");
-        shown.field("blocks", &self.blocks.len());
-        shown.finish_non_exhaustive()
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -99,7 +89,7 @@ impl Ahead {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the vCPUs came by until now.
+    /// How the vCPUs came by blocks until now.
     pub fn counts(&self) -> Counts {
         Counts {
             decoded: self.decoded.load(Ordering::Relaxed),
@@ -107,20 +97,22 @@ impl Ahead {
         }
     }
 
-    /// What was decoded since the last call.
+    /// Where blocks are that are decoded ahead, if any are.
     #[inline]
-    pub fn fresh(&self) -> Vec<Batch> {
-        if !self.is_fresh.load(Ordering::Acquire) {
-            return Vec::new();
+    pub fn store(&self) -> Option<Arc<Store>> {
+        if self.state.load(Ordering::Relaxed) & HELPED == 0 {
+            return None;
         }
-        let mut batches = locked(&self.batches);
-        self.is_fresh.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *batches)
+        locked(&self.store).clone()
     }
 
-    /// Makes `thread` the one that decodes ahead, once `start` has started it; false
-    /// if there is one already or it could not be started.
-    pub(super) fn begin(&self, start: impl FnOnce() -> Option<JoinHandle<()>>) -> bool {
+    /// Fills `store` by a thread that `start` starts; false if there is one already or
+    /// it could not be started.
+    pub(super) fn begin(
+        &self,
+        store: Arc<Store>,
+        start: impl FnOnce() -> Option<JoinHandle<()>>,
+    ) -> bool {
         let mut thread = locked(&self.thread);
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return false;
@@ -128,6 +120,7 @@ impl Ahead {
         let seen = self.seen.get_or_init(|| atomic_words(SEEN_BITS / 64));
         seen.iter()
             .for_each(|word| word.store(0, Ordering::Relaxed));
+        *locked(&self.store) = Some(store);
         self.stop.store(false, Ordering::Relaxed);
         self.state.fetch_or(HELPED, Ordering::Relaxed);
         *thread = start();
@@ -147,22 +140,11 @@ impl Ahead {
         })
     }
 
-    /// For the thread: blocks for whoever needs them.
-    pub(super) fn give(&self, batch: Batch) {
-        let mut batches = locked(&self.batches);
-        // Looked at under the lock: what comes after `close` would stay for good.
-        if !batch.blocks.is_empty() && !self.is_over() {
-            batches.push(batch);
-            self.is_fresh.store(true, Ordering::Release);
-        }
-    }
-
-    /// Drops what nobody took; nothing more comes. Does not wait.
+    /// Nothing is decoded ahead any more, and nobody finds what was. Does not wait.
     pub fn close(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.state.fetch_and(!HELPED, Ordering::Relaxed);
-        locked(&self.batches).clear();
-        self.is_fresh.store(false, Ordering::Relaxed);
+        *locked(&self.store) = None;
     }
 
     /// Waits until all is decoded.
@@ -173,7 +155,7 @@ impl Ahead {
         }
     }
 
-    /// The same, and waits until the thread reads guest memory no more.
+    /// As [`Ahead::close`], and waits until the thread reads guest memory no more.
     pub fn end(&self) {
         self.close();
         if let Some(thread) = locked(&self.thread).take() {
@@ -206,24 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_given_after_the_end() {
+    fn one_thread_fills_one_store_until_the_end() {
         let ahead = Ahead::default();
-        let batch = || Batch {
-            blocks: vec![super::super::batch::Ready {
-                key: 4,
-                op: 0,
-                word: 0,
-                count: 0,
-            }],
-            ..Batch::default()
-        };
-        ahead.give(batch());
-        assert_eq!(ahead.fresh().len(), 1);
-        assert!(ahead.fresh().is_empty());
-        ahead.give(batch());
+        let store = || Arc::new(Store::new(1));
+        assert!(ahead.store().is_none());
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let wait = || Some(std::thread::spawn(move || receiver.recv().unwrap()));
+        assert!(ahead.begin(store(), wait));
+        assert!(!ahead.begin(store(), || None));
+        assert!(ahead.store().is_some() && !ahead.is_over());
+        ahead.decoded(8);
+        assert!(ahead.is_seen(8) && !ahead.is_seen(12));
+        sender.send(()).unwrap();
         ahead.end();
-        assert!(ahead.fresh().is_empty());
-        ahead.give(batch());
-        assert!(ahead.fresh().is_empty());
+        assert!(ahead.store().is_none() && ahead.is_over());
     }
 }
