@@ -448,6 +448,9 @@ table! {
             /// Decodes ahead what another machine with the same memory has noted,
             /// while vCPUs run. Bytes that are no such notes are a bad argument.
             decode_ahead(bytes: *const u8, count: usize) -> Return;
+            /// How many blocks vCPUs have decoded when they needed them, and how many
+            /// they found decoded ahead.
+            counts(decoded: *mut u64, found: *mut u64) -> Return;
         }
     }
 }

@@ -226,6 +226,18 @@ impl Vm {
         unsafe { (code.decode_ahead)(notes.as_ptr(), notes.len()) }.is_success()
     }
 
+    /// How many blocks of code vCPUs have decoded when they needed them, and how many
+    /// they found decoded ahead; `None` if the engine decodes none.
+    pub fn code_counts(&self) -> Result<Option<(u64, u64)>, HvfError> {
+        let Some(code) = &self.inner.api.code else {
+            return Ok(None);
+        };
+        let (mut decoded, mut found) = (0, 0);
+        // SAFETY: both pointers are valid for a number.
+        let result = unsafe { (code.counts)(&raw mut decoded, &raw mut found) };
+        check("code.counts", result).map(|()| Some((decoded, found)))
+    }
+
     /// Creates the interrupt controller; before any vCPU.
     pub fn create_gic(&self, addresses: GicAddresses) -> Result<Gic, HvfError> {
         Gic::new(self.inner.clone(), addresses)

@@ -222,12 +222,23 @@ pub(super) unsafe extern "C" fn code_decode_ahead(bytes: *const u8, count: usize
     }
     // SAFETY: not null; the caller gives `count` bytes that nobody changes meanwhile.
     let bytes = unsafe { std::slice::from_raw_parts(bytes, count) };
-    code(current().map(|vm| match Plan::decode(bytes) {
-        Some(plan) => {
-            helper::start(&vm, plan);
-            Return::SUCCESS
-        }
-        None => Return::BAD_ARGUMENT,
+    if Plan::decode(bytes).is_none() {
+        return Return::BAD_ARGUMENT;
+    }
+    code(current().map(|vm| {
+        // Without a thread for it, vCPUs decode by themselves.
+        helper::start(&vm, bytes.into());
+        Return::SUCCESS
+    }))
+}
+
+pub(super) unsafe extern "C" fn code_counts(decoded: *mut u64, found: *mut u64) -> Return {
+    code(current().map(|vm| {
+        let counts = vm.ahead.counts();
+        // SAFETY: the caller gives null or a place for each value.
+        let results = unsafe { [put(decoded, counts.decoded), put(found, counts.taken)] };
+        let failed = results.into_iter().find(|result| !result.is_success());
+        failed.unwrap_or(Return::SUCCESS)
     }))
 }
 

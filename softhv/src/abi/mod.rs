@@ -116,6 +116,7 @@ fn code_api() -> CodeApi {
         note: machine::code_note,
         take_notes: machine::code_take_notes,
         decode_ahead: machine::code_decode_ahead,
+        counts: machine::code_counts,
     }
 }
 

@@ -12,20 +12,34 @@ use crate::phys::{MemoryFlags, PhysView};
 use crate::vm::VmShared;
 use std::sync::Arc;
 
-/// Has a thread decode the blocks of `plan` for the first vCPU of `vm`, which need
-/// not wait for it. Whether there is such a thread now.
-pub fn start(vm: &Arc<VmShared>, plan: Plan) -> bool {
-    let store = Arc::new(Store::new(plan.keys().len()));
-    vm.ahead.begin(Arc::clone(&store), || {
+/// Has a thread decode the blocks of a stored [`Plan`] for the first vCPU of `vm`, which
+/// need not wait for it, now and whenever it has nothing decoded. Whether there is such
+/// a thread now.
+pub fn start(vm: &Arc<VmShared>, notes: Arc<[u8]>) -> bool {
+    vm.ahead.keep(notes);
+    again(vm)
+}
+
+/// The same once more, with what was given before, if anything was.
+pub fn again(vm: &Arc<VmShared>) -> bool {
+    let Some(notes) = vm.ahead.kept() else {
+        return false;
+    };
+    vm.ahead.begin(|| {
         let vm = Arc::clone(vm);
         std::thread::Builder::new()
             .name("softhv-ahead".into())
-            .spawn(move || decode(&vm, &plan, &store))
+            .spawn(move || decode(&vm, &notes))
             .ok()
     })
 }
 
-fn decode(vm: &VmShared, plan: &Plan, store: &Store) {
+fn decode(vm: &VmShared, notes: &[u8]) {
+    let Some(plan) = Plan::decode(notes) else {
+        return;
+    };
+    let store = Arc::new(Store::new(plan.keys().len()));
+    vm.ahead.open(Arc::clone(&store));
     let view = vm.phys.view();
     let mut filled = Filled::default();
     let mut block = Block::default();

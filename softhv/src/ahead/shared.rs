@@ -30,6 +30,8 @@ pub struct Counts {
 pub struct Ahead {
     state: AtomicU8,
     notes: Mutex<Vec<u64>>,
+    /// What another machine noted, for this one.
+    kept: Mutex<Option<Arc<[u8]>>>,
     store: Mutex<Option<Arc<Store>>>,
     /// Hashes of the blocks that vCPUs have decoded themselves.
     seen: OnceLock<Box<[AtomicU64]>>,
@@ -106,13 +108,19 @@ impl Ahead {
         locked(&self.store).clone()
     }
 
-    /// Fills `store` by a thread that `start` starts; false if there is one already or
+    /// Keeps what is to be decoded ahead, whenever a vCPU has nothing decoded.
+    pub(super) fn keep(&self, notes: Arc<[u8]>) {
+        *locked(&self.kept) = Some(notes);
+    }
+
+    /// What is kept.
+    pub(super) fn kept(&self) -> Option<Arc<[u8]>> {
+        locked(&self.kept).clone()
+    }
+
+    /// Has a thread decode ahead that `start` starts; false if there is one already or
     /// it could not be started.
-    pub(super) fn begin(
-        &self,
-        store: Arc<Store>,
-        start: impl FnOnce() -> Option<JoinHandle<()>>,
-    ) -> bool {
+    pub(super) fn begin(&self, start: impl FnOnce() -> Option<JoinHandle<()>>) -> bool {
         let mut thread = locked(&self.thread);
         if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return false;
@@ -120,11 +128,19 @@ impl Ahead {
         let seen = self.seen.get_or_init(|| atomic_words(SEEN_BITS / 64));
         seen.iter()
             .for_each(|word| word.store(0, Ordering::Relaxed));
-        *locked(&self.store) = Some(store);
         self.stop.store(false, Ordering::Relaxed);
-        self.state.fetch_or(HELPED, Ordering::Relaxed);
         *thread = start();
         thread.is_some()
+    }
+
+    /// For the thread: lets vCPUs take from `store`, unless it is over.
+    pub(super) fn open(&self, store: Arc<Store>) {
+        let mut place = locked(&self.store);
+        // Looked at under the lock: `close` would not empty it once more.
+        if !self.is_over() {
+            *place = Some(store);
+            self.state.fetch_or(HELPED, Ordering::Relaxed);
+        }
     }
 
     /// For the thread: whether it is to end.
@@ -143,8 +159,9 @@ impl Ahead {
     /// Nothing is decoded ahead any more, and nobody finds what was. Does not wait.
     pub fn close(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        let mut place = locked(&self.store);
         self.state.fetch_and(!HELPED, Ordering::Relaxed);
-        *locked(&self.store) = None;
+        *place = None;
     }
 
     /// Waits until all is decoded.
@@ -194,13 +211,16 @@ mod tests {
         assert!(ahead.store().is_none());
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let wait = || Some(std::thread::spawn(move || receiver.recv().unwrap()));
-        assert!(ahead.begin(store(), wait));
-        assert!(!ahead.begin(store(), || None));
+        assert!(ahead.begin(wait));
+        assert!(!ahead.begin(|| None));
+        ahead.open(store());
         assert!(ahead.store().is_some() && !ahead.is_over());
         ahead.decoded(8);
         assert!(ahead.is_seen(8) && !ahead.is_seen(12));
         sender.send(()).unwrap();
         ahead.end();
         assert!(ahead.store().is_none() && ahead.is_over());
+        ahead.open(store());
+        assert!(ahead.store().is_none(), "too late");
     }
 }

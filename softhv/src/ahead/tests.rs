@@ -61,8 +61,8 @@ fn plan() -> Plan {
 }
 
 /// Decodes `plan` before anything runs.
-fn decode(vm: &Arc<VmShared>, plan: Plan) {
-    assert!(helper::start(vm, plan));
+fn decode(vm: &Arc<VmShared>, plan: &Plan) {
+    assert!(helper::start(vm, plan.encode().into()));
     vm.ahead.finish();
 }
 
@@ -70,7 +70,7 @@ fn decode(vm: &Arc<VmShared>, plan: Plan) {
 fn what_was_noted_is_decoded_ahead_and_not_again() {
     for tier in [Tier::Auto, Tier::Interpret, Tier::Restless] {
         let plan = plan();
-        let (sum, counts, _) = run(&mut program(), tier, 0, |vm, _| decode(vm, plan));
+        let (sum, counts, _) = run(&mut program(), tier, 0, |vm, _| decode(vm, &plan));
         assert_eq!(sum, BLOCKS);
         let taken = BLOCKS + 1;
         assert_eq!(counts, Counts { decoded: 0, taken });
@@ -81,7 +81,7 @@ fn what_was_noted_is_decoded_ahead_and_not_again() {
 fn code_that_is_another_by_now_is_decoded_as_it_is() {
     let plan = plan();
     let (sum, counts, _) = run(&mut program(), Tier::Auto, 0, |vm, ram| {
-        decode(vm, plan);
+        decode(vm, &plan);
         // ADD X0, X0, #2
         ram.0[0] = 0x9100_0800;
     });
@@ -92,7 +92,7 @@ fn code_that_is_another_by_now_is_decoded_as_it_is() {
 #[test]
 fn one_vcpu_is_helped_and_the_others_decode() {
     let plan = plan();
-    let (sum, counts, _) = run(&mut program(), Tier::Auto, 1, |vm, _| decode(vm, plan));
+    let (sum, counts, _) = run(&mut program(), Tier::Auto, 1, |vm, _| decode(vm, &plan));
     assert_eq!((sum, counts.taken), (BLOCKS, 0));
 }
 
@@ -102,7 +102,7 @@ fn plans_that_lead_nowhere_do_nothing() {
     let nowhere = [0, RAM - 4, RAM + BYTES as u64, 1 << 47];
     let data = [RAM + BYTES as u64 - 4, RAM + 4, RAM | 3, RAM | 1];
     let plan = Plan::of(nowhere.into_iter().chain(data).cycle().take(20_000));
-    let (sum, counts, _) = run(&mut program(), Tier::Auto, 0, |vm, _| decode(vm, plan));
+    let (sum, counts, _) = run(&mut program(), Tier::Auto, 0, |vm, _| decode(vm, &plan));
     assert_eq!(sum, BLOCKS);
     assert!(counts.taken <= 1, "{counts:?}");
 }
@@ -120,9 +120,32 @@ fn memory_can_go_while_it_is_decoded_ahead() {
         let vm = Arc::new(VmShared::new(40, Tier::Auto));
         let host = (&raw mut *ram).expose_provenance();
         vm.map(host, RAM, BYTES as u64, MemoryFlags::ALL).unwrap();
-        assert!(helper::start(&vm, plan.clone()));
+        assert!(helper::start(&vm, plan.encode().into()));
         vm.unmap(RAM, BYTES as u64).unwrap();
         drop(ram);
         assert!(vm.ahead.store().is_none());
     }
+}
+
+#[test]
+fn a_vcpu_that_gave_its_code_back_is_helped_again() {
+    let plan = plan();
+    let mut ram = program();
+    let vm = Arc::new(VmShared::new(40, Tier::Auto));
+    let host = (&raw mut *ram).expose_provenance();
+    vm.map(host, RAM, BYTES as u64, MemoryFlags::ALL).unwrap();
+    let link = vm.add_vcpu().unwrap();
+    decode(&vm, &plan);
+    let mut cpu = Cpu::new(Arc::clone(&vm), link);
+    for round in 1..=3 {
+        cpu.pc = RAM;
+        assert!(matches!(cpu.run(), RunExit::Exception { .. }));
+        let taken = round * (BLOCKS + 1);
+        assert_eq!(vm.ahead.counts(), Counts { decoded: 0, taken });
+        cpu.release_caches();
+        assert!(vm.ahead.store().is_none());
+        assert!(helper::again(&vm));
+        vm.ahead.finish();
+    }
+    vm.ahead.end();
 }

@@ -407,6 +407,10 @@ pub enum FromWorker {
         exits: u64,
         /// What its vCPUs had run of the guest by their last exits, in nanoseconds.
         guest_ns: u64,
+        /// Blocks of code that its vCPUs decoded when they needed them,
+        blocks_decoded: u64,
+        /// and blocks that had been decoded ahead by then.
+        blocks_ahead: u64,
         /// End of the guest's console.
         console: String,
         /// Bytes the guest's balloon holds.

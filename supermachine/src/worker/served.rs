@@ -403,7 +403,10 @@ impl Served {
     fn inspect(&self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("inspect")?;
         let balance = machine.memory_balance();
+        let code = machine.code_counts();
         Ok(FromWorker::Status {
+            blocks_decoded: code.decoded,
+            blocks_ahead: code.ahead,
             exits: machine.total_exits(),
             guest_ns: u64::try_from(machine.guest_time().as_nanos()).unwrap_or(u64::MAX),
             console: machine.console().text(),

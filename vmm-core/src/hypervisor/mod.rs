@@ -129,6 +129,16 @@ pub enum Access {
     ReadWriteExecute,
 }
 
+/// How vCPUs came by the code that they executed, in blocks. Zeroes where an engine
+/// decodes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeCounts {
+    /// They decoded so many when they needed them,
+    pub decoded: u64,
+    /// and so many had been decoded ahead.
+    pub ahead: u64,
+}
+
 /// A machine, as far as it does not matter of which engine it is. Usable from
 /// any thread.
 pub trait DynVm: Send + Sync {
@@ -190,6 +200,11 @@ pub trait DynVm: Send + Sync {
     /// are, guests execute what is in memory; whether they were of use.
     fn decode_ahead(&self, _notes: &[u8]) -> bool {
         false
+    }
+
+    /// How the vCPUs came by the code that they executed.
+    fn code_counts(&self) -> Result<CodeCounts, EngineError> {
+        Ok(CodeCounts::default())
     }
 
     /// The engine's counter, which guest counters are offset from.

@@ -20,6 +20,7 @@ use super::error::MachineError;
 use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
+use crate::hypervisor::CodeCounts;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::spec::{HostFile, Network, Share, Volume};
 
@@ -252,6 +253,14 @@ impl RunningMachine {
         let parts = self.parts();
         let parts = parts.as_ref().ok_or(MachineError::Gone)?;
         Ok(parts.vm.take_code_notes()?)
+    }
+
+    /// How its vCPUs came by the code that they executed; zeroes of a machine that was
+    /// stopped.
+    pub fn code_counts(&self) -> CodeCounts {
+        let parts = self.parts();
+        let counts = parts.as_ref().map(|parts| parts.vm.code_counts());
+        counts.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Gives a paused machine a new generation id: it goes on as another one, its
