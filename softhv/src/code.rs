@@ -367,8 +367,15 @@ impl CodeCache {
         store: impl FnOnce() -> Option<Arc<Store>>,
         mut fetch: impl FnMut(usize) -> u32,
     ) -> Option<*const Op> {
-        if self.ahead.is_none() {
-            self.ahead = store();
+        if self.ahead.is_none()
+            && let Some(store) = store()
+        {
+            self.ahead = Some(store);
+            // Nearly all of it is about to be written, and each page of it was read
+            // first, which costs two page faults.
+            let jump = self.jump.as_mut_ptr();
+            // SAFETY: memory of this list.
+            unsafe { heap::make_own(jump.cast(), size_of_val(&*self.jump)) };
         }
         let ahead = self.ahead.take()?;
         // SAFETY: only the thread that has the code takes from it.

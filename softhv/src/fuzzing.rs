@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn arbitrary_notes_of_code_change_no_result() {
-        let good = Plan::of((0..64).map(|n| 0x4000_0000 + 4 * n)).encode();
+        let good = Plan::of((0..64).map(|n| 0x4000_0000 + 4 * n), [0x4_0000]).encode();
         fuzz_code_notes(&good);
         for seed in 0..100 {
             fuzz_code_notes(&bytes(seed, seed as usize * 40));
@@ -203,7 +203,7 @@ mod tests {
             let at = usize::from(noise[0]) % forged.len();
             forged[at] ^= noise[1];
             fuzz_code_notes(&forged);
-            forged.splice(12.., noise.into_iter().map(|byte| byte & 0x9f));
+            forged.splice(16.., noise.into_iter().map(|byte| byte & 0x9f));
             fuzz_code_notes(&forged);
         }
     }

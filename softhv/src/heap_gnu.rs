@@ -27,3 +27,19 @@ pub fn prefer_huge_pages<T>(room: &Vec<T>) {
         libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE)
     };
 }
+
+/// Gives each page of these bytes memory of this process, as if all were written, which
+/// takes less than as many page faults.
+///
+/// # Safety
+/// It is memory of this process, which nobody unmaps meanwhile.
+pub unsafe fn make_own(start: *mut u8, bytes: usize) {
+    /// From Linux 5.14; older kernels refuse it, and pages come one by one.
+    const MADV_POPULATE_WRITE: libc::c_int = 23;
+    let skipped = start.addr() % PAGE_BYTES;
+    // SAFETY: whole pages of what the caller says; what is in them stays.
+    let _any = unsafe {
+        let start = start.wrapping_sub(skipped);
+        libc::madvise(start.cast(), bytes + skipped, MADV_POPULATE_WRITE)
+    };
+}

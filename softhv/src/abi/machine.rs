@@ -205,7 +205,7 @@ pub(super) unsafe extern "C" fn code_take_notes(
     written: *mut usize,
 ) -> Return {
     code(current().map(|vm| {
-        let notes = Plan::of(vm.ahead.take_notes()).encode();
+        let notes = Plan::of(vm.ahead.take_notes(), vm.dirty.marked()).encode();
         if bytes.is_null() || notes.len() > room {
             return Return::BAD_ARGUMENT;
         }

@@ -6,6 +6,7 @@ use crate::block::MAX_BLOCK;
 use crate::cpu::op::Op;
 use crate::exec::bind;
 use crate::exec::branch::stale;
+use crate::heap;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 use crate::phys::{MemoryFlags, PhysView};
@@ -41,6 +42,7 @@ fn decode(vm: &VmShared, notes: &[u8]) {
     let store = Arc::new(Store::new(plan.keys().len()));
     vm.ahead.open(Arc::clone(&store));
     let view = vm.phys.view();
+    get_pages(vm, &view, plan.pages());
     let mut filled = Filled::default();
     let mut block = Block::default();
     for key in plan.keys() {
@@ -53,6 +55,26 @@ fn decode(vm: &VmShared, notes: &[u8]) {
         // SAFETY: nobody but this thread adds to the store that was made for it.
         if !unsafe { store.add(&mut filled, *key, &block.ops, &block.words) } {
             break;
+        }
+    }
+}
+
+/// Has the host make the pages that will be written this machine's own: while two
+/// threads run, each page that one of them has read and then writes interrupts the other.
+fn get_pages(vm: &VmShared, view: &PhysView, pages: &[u64]) {
+    for run in pages.chunk_by(|page, next| page + 1 == *next) {
+        let first = run[0] * PAGE_SIZE;
+        let wanted = run.len() as u64 * PAGE_SIZE;
+        if vm.ahead.is_over() {
+            return;
+        }
+        let Some(backing) = view.lookup(first) else {
+            continue;
+        };
+        if backing.flags.contains(MemoryFlags::WRITE) {
+            let bytes = wanted.min(backing.left) as usize;
+            // SAFETY: guest memory, which whoever unmaps it waits for this thread for.
+            unsafe { heap::make_own(backing.host, bytes) };
         }
     }
 }

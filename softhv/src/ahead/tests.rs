@@ -57,7 +57,7 @@ fn plan() -> Plan {
     let (sum, counts, notes) = run(&mut program(), Tier::Auto, 0, note);
     assert_eq!((sum, counts.taken), (BLOCKS, 0));
     assert_eq!(notes.len() as u64, BLOCKS + 1);
-    Plan::decode(&Plan::of(notes).encode()).unwrap()
+    Plan::decode(&Plan::of(notes, []).encode()).unwrap()
 }
 
 /// Decodes `plan` before anything runs.
@@ -101,7 +101,17 @@ fn plans_that_lead_nowhere_do_nothing() {
     // Beside memory, at its end, in data, and in the middle of blocks.
     let nowhere = [0, RAM - 4, RAM + BYTES as u64, 1 << 47];
     let data = [RAM + BYTES as u64 - 4, RAM + 4, RAM | 3, RAM | 1];
-    let plan = Plan::of(nowhere.into_iter().chain(data).cycle().take(20_000));
+    let plan = Plan::of(
+        nowhere.into_iter().chain(data).cycle().take(20_000),
+        [
+            0,
+            1 << 40,
+            RAM / 4096,
+            RAM / 4096 + 1,
+            RAM / 4096 + 3,
+            RAM / 4096 + 4,
+        ],
+    );
     let (sum, counts, _) = run(&mut program(), Tier::Auto, 0, |vm, _| decode(vm, &plan));
     assert_eq!(sum, BLOCKS);
     assert!(counts.taken <= 1, "{counts:?}");
@@ -114,6 +124,7 @@ fn memory_can_go_while_it_is_decoded_ahead() {
             .map(|n| RAM + 4 * n)
             .cycle()
             .take(30_000),
+        (0..4).map(|n| RAM / 4096 + n),
     );
     for _ in 0..50 {
         let mut ram = program();

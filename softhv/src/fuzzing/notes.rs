@@ -30,7 +30,7 @@ pub fn fuzz_code_notes(data: &[u8]) {
         // Mostly in memory, and sometimes far away.
         RAM + near % (RAM_BYTES as u64 + 8) ^ u64::from(at[2] >> 5) << 40
     });
-    let plan = Plan::of(places);
+    let plan = Plan::of(places.clone(), places.map(|at| at >> 12));
     assert_eq!(Plan::decode(&plan.encode()), Some(plan.clone()));
     assert_eq!(run(plan), ROUNDS * 8);
 }
