@@ -103,7 +103,7 @@ fn put_all(bytes: &mut Vec<u8>, values: &[u64], room: usize) -> u32 {
         }
         let value = value.cast_signed();
         let step = value - before;
-        let mut rest = (step << 1 ^ step >> 63).cast_unsigned();
+        let mut rest = ((step << 1) ^ (step >> 63)).cast_unsigned();
         while rest > 0x7f {
             bytes.push(rest as u8 | 0x80);
             rest >>= 7;
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn plans_hold_no_more_than_they_may() {
-        let key = |n: u64| (n % 2) << 40 | n << 2;
+        let key = |n: u64| ((n % 2) << 40) | (n << 2);
         let plan = Plan::of((0..).map(key).take(MAX_BLOCKS + 1), 0..9999);
         assert_eq!(plan.keys().len(), MAX_BLOCKS);
         let bytes = plan.encode();

@@ -28,7 +28,7 @@ pub fn fuzz_code_notes(data: &[u8]) {
     let places = data.chunks_exact(3).map(|at| {
         let near = u64::from(u16::from_le_bytes([at[0], at[1]]));
         // Mostly in memory, and sometimes far away.
-        RAM + near % (RAM_BYTES as u64 + 8) ^ u64::from(at[2] >> 5) << 40
+        (RAM + near % (RAM_BYTES as u64 + 8)) ^ (u64::from(at[2] >> 5) << 40)
     });
     let plan = Plan::of(places.clone(), places.map(|at| at >> 12));
     assert_eq!(Plan::decode(&plan.encode()), Some(plan.clone()));
