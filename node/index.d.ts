@@ -159,7 +159,7 @@ export declare class ExecChild {
 export interface ExecOptions {
   /** Program and arguments. The program is looked up in the guest's PATH. */
   argv: Array<string>
-  /** Files that are written first, by path, with mode 0o644. */
+  /** Files that are written first, by path, with mode 0o644: at most 256 MiB each. */
   stageFiles?: Record<string, Uint8Array | string>
   /** The same with a mode for each. */
   stageFilesMode?: Array<StagedFile>
@@ -285,6 +285,21 @@ export declare class Image {
   get vcpus(): number
   /** What identifies the image that it was baked from. */
   get digest(): string
+}
+
+/** How a file of a copy-on-write mount is different in the guest. */
+export interface MountChange {
+  /**
+   * Its path in the mount. What is no UTF-8 in it is shown as U+FFFD, and then it is
+   * applied and exported only with all others.
+   */
+  path: string
+  /** How it is different. */
+  kind: 'added' | 'changed' | 'deleted'
+  /** What the guest has there; not there if it was deleted. */
+  file?: 'file' | 'directory' | 'symlink' | 'char-device' | 'block-device' | 'fifo' | 'socket'
+  /** How many bytes the guest says that it has. */
+  size: number
 }
 
 /** A directory of the host that a guest may mount. */
@@ -450,6 +465,8 @@ export interface StartOptions {
   mounts?: Array<MountSpec>
   /** Volumes, as many as the image was baked with. */
   volumes?: Array<VolumeSpec>
+  /** The directory that these are kept in: that of a `VolumeStore`; the user's by default. */
+  volumesDir?: string
 }
 
 /** A port of the host that leads to one of a guest. */
@@ -490,6 +507,30 @@ export declare class Vm {
   /** Copies a tree out of the guest. */
   copyOut(guestPath: string, hostPath: string): Promise<Copied>
   /**
+   * What the guest has changed of the copy-on-write mount with this tag, sorted by
+   * path. It is compared with what the host's directory has now.
+   */
+  mountChanges(tag: string): Promise<Array<MountChange>>
+  /**
+   * Makes changes of the copy-on-write mount with this tag to the directory of the
+   * host, and tells which: those in `changes`, of what `mountChanges` has told, or
+   * all. One that is not what it was then (`added`, now `deleted`; a file, now a link)
+   * is left out; what is in a file is what the guest has there now. For the guest
+   * nothing changes.
+   */
+  applyChanges(tag: string, changes?: MountChange[]): Promise<Array<MountChange>>
+  /**
+   * Writes the same changes into a file of the host, in the place of what has its
+   * name: a tar archive in the form of an image's layer, in which `.wh.NAME` says that
+   * NAME was deleted. It is there with all of it or not at all.
+   */
+  exportChanges(tag: string, hostPath: string, changes?: MountChange[]): Promise<Copied>
+  /**
+   * Grows a volume that the machine has to this size, while it is mounted. One that is
+   * as large already stays as it is.
+   */
+  growVolume(name: string, sizeMib: number): Promise<void>
+  /**
    * Connects a TCP port of the host's loopback interface to one of the guest; 0 for
    * one that is free. It is open until it is stopped, or the machine is released.
    */
@@ -523,6 +564,22 @@ export declare class Vm {
   dispose(): Promise<void>
 }
 
+/** What is known of a volume. */
+export interface VolumeInfo {
+  /** Its name. */
+  name: string
+  /** Its file. */
+  path: string
+  /** Its size for the guest, in bytes. */
+  size: number
+  /** What it takes of the host's disk, in bytes. */
+  diskBytes: number
+  /** When it was made or last written to, in milliseconds since 1970. */
+  changedMs: number
+  /** Who has it now: the machine, and the process that started it. */
+  inUseBy?: string
+}
+
 /** A disk that outlives machines: ext4, of one machine at a time. */
 export interface VolumeSpec {
   /** Its name. It is made, empty, if there is none. */
@@ -531,6 +588,49 @@ export interface VolumeSpec {
   sizeMib?: number
   /** Where the guest has it. */
   mountPoint: string
+}
+
+/** A directory of volumes: of disks that outlive machines. */
+export declare class VolumeStore {
+  private constructor()
+  /**
+   * That of this user: the directory in the environment variable
+   * `SUPERMACHINE_VOLUMES`, else `~/.local/supermachine-volumes`.
+   */
+  static ofUser(): VolumeStore
+  /** That in a directory, which is made, for its owner alone, when the first volume is. */
+  static at(dir: string): VolumeStore
+  /** Makes an empty volume, with a file system. */
+  create(name: string, sizeMib: number): Promise<void>
+  /** All volumes, by their names. */
+  list(): Promise<Array<VolumeInfo>>
+  /** What is known of a volume. */
+  inspect(name: string): Promise<VolumeInfo>
+  /**
+   * Removes a volume and all that is in it. One that a machine has stays, and that is
+   * an error.
+   */
+  remove(name: string): Promise<void>
+  /**
+   * Removes what was left of volumes that were never finished, and if `all` is true
+   * every volume that no machine has; the names of these.
+   */
+  prune(all?: boolean | undefined | null): Promise<Array<string>>
+  /**
+   * Grows a volume that no machine has; one that a machine has is grown by
+   * `vm.growVolume`.
+   */
+  grow(name: string, sizeMib: number): Promise<void>
+  /**
+   * Copies what a volume holds to a file of the host, in the place of what has its
+   * name: the image of a disk with an ext4 file system, with holes.
+   */
+  export(name: string, hostPath: string): Promise<void>
+  /**
+   * Makes a volume of what `export` has written, or another tool that makes ext4 file
+   * systems.
+   */
+  import(name: string, hostPath: string): Promise<void>
 }
 
 /** The machine that a warm-up is given, until its promise is settled. */

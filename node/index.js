@@ -260,8 +260,28 @@ class Output {
   }
 }
 
+/** The class of volumes; as with images, its own functions cannot be replaced. */
+function volumeStore(native) {
+  function VolumeStore() {
+    throw new TypeError('volumes are at a place: VolumeStore.ofUser(), VolumeStore.at(dir)')
+  }
+  VolumeStore.prototype = native.VolumeStore.prototype
+  VolumeStore.prototype.constructor = VolumeStore
+  VolumeStore.ofUser = () => native.VolumeStore.ofUser()
+  VolumeStore.at = (dir) => {
+    if (typeof dir !== 'string' || dir === '') throw invalid('dir must name a directory')
+    return native.VolumeStore.at(dir)
+  }
+  for (const name of ['create', 'list', 'inspect', 'remove', 'prune', 'grow', 'export', 'import']) {
+    wrapped(VolumeStore.prototype, name)
+  }
+  return VolumeStore
+}
+
 function dress(native) {
   const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder } = native
+  // A thread has one of its own; what it has ends with it.
+  const environment = new native.Environment()
   // Its own functions cannot be replaced, so the class is: the prototype is the same,
   // and so `instanceof` holds.
   function Image() {
@@ -275,9 +295,9 @@ function dress(native) {
     const { warmup, ...given } = object('options', options)
     if (warmup != null && typeof warmup !== 'function') throw invalid('warmup must be a function')
     for (const name of ['env', 'labels']) if (given[name] != null) strings(name, given[name])
-    return call(given, warmup == null ? undefined : async (vm) => void (await warmup(vm)))
+    return call(environment, given, warmup == null ? undefined : async (vm) => void (await warmup(vm)))
   })
-  wrapped(Image, 'fromSnapshot')
+  wrapped(Image, 'fromSnapshot', (call, path) => call(environment, path))
   for (const name of ['pool', 'start']) wrapped(Image.prototype, name)
   wrapped(Pool.prototype, 'acquire', (call, options = {}) =>
     abortable(object('options', options).signal, native, call)
@@ -295,7 +315,8 @@ function dress(native) {
     wrapped(prototype, 'readFile')
   }
   for (const name of [
-    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp', 'workloadSignal',
+    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp',
+    'workloadSignal', 'mountChanges', 'applyChanges', 'exportChanges', 'growVolume',
     'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
     'dispose'
   ]) {
@@ -325,27 +346,35 @@ function dress(native) {
 
   wrapped(TcpForwarder.prototype, 'stop')
 
+  const VolumeStore = volumeStore(native)
+
   if (Symbol.asyncDispose) {
     TcpForwarder.prototype[Symbol.asyncDispose] = TcpForwarder.prototype.stop
     Vm.prototype[Symbol.asyncDispose] = Vm.prototype.release
     Pool.prototype[Symbol.asyncDispose] = Pool.prototype.shutdown
   }
   if (Symbol.dispose) Vm.prototype[Symbol.dispose] = Vm.prototype.letGo
-  return { Image, Pool, Vm, WarmupVm, ExecChild, TcpForwarder }
+  return { Image, Pool, Vm, WarmupVm, ExecChild, TcpForwarder, VolumeStore }
 }
 
 /** Classes that say at the first call why there is nothing behind them. */
 function absent(error) {
   const refuse = () => Promise.reject(error)
+  const refuseNow = () => {
+    throw error
+  }
   class Image {}
+  class VolumeStore {}
   Object.assign(Image, { build: refuse, fromSnapshot: refuse })
+  Object.assign(VolumeStore, { ofUser: refuseNow, at: refuseNow })
   return {
     Image,
     Pool: class Pool {},
     Vm: class Vm {},
     WarmupVm: class WarmupVm {},
     ExecChild: class ExecChild {},
-    TcpForwarder: class TcpForwarder {}
+    TcpForwarder: class TcpForwarder {},
+    VolumeStore
   }
 }
 

@@ -8,6 +8,7 @@ export const {
   WarmupVm,
   ExecChild,
   TcpForwarder,
+  VolumeStore,
   SupermachineError,
   ConfigurationError,
   NotFoundError,

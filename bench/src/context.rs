@@ -45,6 +45,15 @@ pub struct Places<'a> {
     pub registry: Option<&'a Path>,
 }
 
+/// The packages for other languages, if they were built.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    /// The native part of the npm package.
+    pub node: Option<PathBuf>,
+    /// A directory for `PYTHONPATH`.
+    pub python: Option<PathBuf>,
+}
+
 /// Files, programs and choices of one invocation.
 #[derive(Debug)]
 pub struct Context {
@@ -60,6 +69,8 @@ pub struct Context {
     pub only: Option<String>,
     /// Which of the two to measure.
     pub side: Side,
+    /// The packages for other languages.
+    pub bindings: Bindings,
     /// Scratch files.
     pub dir: PathBuf,
     small_layout: PathBuf,
@@ -89,6 +100,7 @@ impl Context {
             rounds: None,
             only: None,
             side: Side::Both,
+            bindings: Bindings::default(),
             dir: places.dir.to_owned(),
             small_layout: places.small.to_owned(),
             large: places.large.to_owned(),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bindings;
 mod boot;
 mod churn;
 mod compute;
@@ -31,7 +32,7 @@ mod scale;
 mod stream;
 
 use anyhow::{Context as _, Result, bail};
-use context::{Context, Places, Side};
+use context::{Bindings, Context, Places, Side};
 use metric::Metric;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ const BENCHES: &[Bench] = &[
     ("cycles", fleet::cycles),
     ("reliability", fleet::reliability),
     ("net", net::run),
+    ("net_in", net::inbound),
+    ("bindings", bindings::run),
 ];
 
 const USAGE: &str = "\
@@ -74,13 +77,15 @@ usage: bench [OPTIONS] [NAME…]
   NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
                  file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
-                 reliability or net; all without one
+                 reliability, net, net_in or bindings; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
   --large DIR    OCI layout of an image with what compute runs
-  --nginx DIR    OCI layout of an image with nginx, for net
+  --nginx DIR    OCI layout of an image with nginx, for net_in
   --registry X   the program of Debian's docker-registry, for pull and hit
+  --node FILE    the native part of the npm package, for bindings
+  --python DIR   the Python package, for bindings
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
   --rounds N     measure this often instead of as often as is adequate
@@ -97,6 +102,7 @@ struct Arguments {
     large: PathBuf,
     nginx: PathBuf,
     registry: Option<PathBuf>,
+    bindings: Bindings,
     assets: Option<PathBuf>,
     at: String,
     rounds: Option<usize>,
@@ -125,6 +131,8 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             "--small" => arguments.small = value()?.into(),
             "--large" => arguments.large = value()?.into(),
             "--nginx" => arguments.nginx = value()?.into(),
+            "--node" => arguments.bindings.node = Some(value()?.into()),
+            "--python" => arguments.bindings.python = Some(value()?.into()),
             "--registry" => arguments.registry = Some(value()?.into()),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
@@ -169,17 +177,32 @@ fn run(arguments: &Arguments) -> Result<()> {
     })?;
     context.rounds = arguments.rounds;
     context.only.clone_from(&arguments.only);
+    context.bindings.clone_from(&arguments.bindings);
     context.side = arguments.side.unwrap_or(Side::Both);
     let mut metrics = Vec::new();
+    let mut failed = Vec::new();
     for (name, bench) in BENCHES {
         let wanted = arguments.names.is_empty() || arguments.names.iter().any(|n| n == name);
         if !wanted {
             continue;
         }
         eprintln!("bench {name}");
-        metrics.extend(bench(&context).with_context(|| format!("bench {name}"))?);
+        // What the others measured is worth having although one fails.
+        match bench(&context) {
+            Ok(measured) => {
+                eprint!("{}", metric::table(&measured));
+                metrics.extend(measured);
+            }
+            Err(error) => {
+                eprintln!("bench {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
     }
     print!("{}", metric::table(&metrics));
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
     if let Some(file) = &arguments.json {
         let objects: Vec<_> = metrics.iter().map(|m| m.to_json(&arguments.at)).collect();
         let text = serde_json::to_string_pretty(&objects)?;

@@ -9,8 +9,9 @@ use supermachine::{Error, ExecControl, ExecStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::blocking::finished;
 use crate::numbers::{fitting, whole};
-use crate::{BindingError, Result};
+use crate::{BindingError, Cancel, Result};
 
 /// Most bytes that one read gives, and what it gives if it does not say.
 pub const MAX_READ_BYTES: usize = 64 << 10;
@@ -22,15 +23,17 @@ pub struct Child {
     control: ExecControl,
     stdin: AsyncMutex<Option<AsyncExecStdin>>,
     outputs: [AsyncMutex<Option<AsyncExecOutput>>; 2],
+    scope: Cancel,
 }
 
 impl Child {
-    pub(crate) fn new(mut child: AsyncExecChild) -> Self {
+    pub(crate) fn new(mut child: AsyncExecChild, scope: Cancel) -> Self {
         Self {
             control: child.control(),
             stdin: AsyncMutex::new(child.stdin()),
             child: Mutex::new(child),
             outputs: Default::default(),
+            scope,
         }
     }
 
@@ -44,13 +47,16 @@ impl Child {
     /// # Errors
     /// An error with the code `stream` if the input was closed, or the command is over.
     pub async fn write_stdin(&self, bytes: &[u8]) -> Result<()> {
-        let mut stdin = self.stdin.lock().await;
-        let Some(stdin) = stdin.as_mut() else {
-            let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-            return Err(BindingError::stream(&closed));
-        };
-        let written = stdin.write_all(bytes).await;
-        written.map_err(|error| BindingError::stream(&error))
+        self.in_scope(async {
+            let mut stdin = self.stdin.lock().await;
+            let Some(stdin) = stdin.as_mut() else {
+                let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+                return Err(BindingError::stream(&closed));
+            };
+            let written = stdin.write_all(bytes).await;
+            written.map_err(|error| BindingError::stream(&error))
+        })
+        .await
     }
 
     /// Ends the standard input. Again is no mistake.
@@ -102,7 +108,8 @@ impl Child {
             return Ok(Vec::new());
         };
         let mut bytes = vec![0; max.min(MAX_READ_BYTES)];
-        let count = output.read(&mut bytes).await;
+        let read = async { Ok(output.read(&mut bytes).await) };
+        let count = self.in_scope(read).await?;
         bytes.truncate(count.map_err(|error| BindingError::stream(&error))?);
         Ok(bytes)
     }
@@ -131,10 +138,7 @@ impl Child {
         what: impl FnOnce(&ExecControl) -> std::result::Result<(), Error> + Send + 'static,
     ) -> Result<()> {
         let control = self.control.clone();
-        match tokio::task::spawn_blocking(move || what(&control)).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(BindingError::aborted()),
-        }
+        finished(move || Ok(what(&control)?)).await
     }
 
     /// Waits for the command to end. Output that nobody has begun to read is
@@ -149,6 +153,10 @@ impl Child {
             let mut child = self.child();
             pin!(child.wait()).poll(context)
         });
-        Ok(ended.await?)
+        self.in_scope(async { Ok(ended.await?) }).await
+    }
+
+    async fn in_scope<T>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        Cancel::or(Some(self.scope.clone()), call).await
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use supermachine::async_::{AsyncImage, AsyncPool};
 use supermachine::{PoolMetrics, PoolStats};
 
+use crate::blocking::blocking;
 use crate::warmup::{Complaint, with_warmup};
 use crate::{
     BindingError, BuildOptions, Cancel, Machine, PoolOptions, Result, StartOptions, Warmup,
@@ -13,25 +14,33 @@ use crate::{
 
 /// A baked image. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Image(AsyncImage);
+pub struct Image {
+    image: AsyncImage,
+    scope: Cancel,
+}
 
 impl Image {
-    pub(crate) fn new(image: AsyncImage) -> Self {
-        Self(image)
+    pub(crate) fn new(image: AsyncImage, scope: Cancel) -> Self {
+        Self { image, scope }
     }
 
-    /// Bakes an image, or finds it baked.
+    /// Bakes an image, or finds it baked. All that is asked of the image, and of what is
+    /// made of it, ends when `scope` is cancelled.
     ///
     /// # Errors
     /// As [`supermachine::OciImageBuilder::build`]; what `warmup` says.
-    pub async fn build(options: BuildOptions, warmup: Option<Warmup>) -> Result<Self> {
+    pub async fn build(
+        options: BuildOptions,
+        warmup: Option<Warmup>,
+        scope: Cancel,
+    ) -> Result<Self> {
         let mut builder = options.builder()?;
         let complaint = Complaint::default();
         if let Some(warmup) = warmup {
             builder = with_warmup(builder, warmup, complaint.clone());
         }
         match AsyncImage::build(builder).await {
-            Ok(image) => Ok(Self(image)),
+            Ok(image) => Ok(Self::new(image, scope)),
             Err(error) => Err(match complaint.take() {
                 Some(said) => BindingError::warmup(format!("the warm-up failed: {said}")),
                 None => error.into(),
@@ -39,14 +48,14 @@ impl Image {
         }
     }
 
-    /// Opens a snapshot.
+    /// Opens a snapshot, for as long as [`Image::build`] says.
     ///
     /// # Errors
     /// As [`supermachine::Image::from_snapshot`].
-    pub async fn from_snapshot(path: PathBuf) -> Result<Self> {
+    pub async fn from_snapshot(path: PathBuf, scope: Cancel) -> Result<Self> {
         let config = installation::config();
         let open = move || supermachine::Image::from_snapshot_with(path, &config);
-        Ok(Self(blocking(open).await?.into()))
+        Ok(Self::new(blocking(open).await?.into(), scope))
     }
 
     /// Makes a pool of its machines.
@@ -54,8 +63,10 @@ impl Image {
     /// # Errors
     /// As [`supermachine::PoolBuilder::build`].
     pub async fn pool(&self, options: PoolOptions) -> Result<Pool> {
-        let builder = options.apply(self.0.image().pool())?;
-        Ok(Pool(blocking(move || builder.build()).await?.into()))
+        let builder = options.apply(self.image.image().pool())?;
+        let pool = blocking(move || builder.build()).await?.into();
+        let scope = self.scope.clone();
+        Ok(Pool { pool, scope })
     }
 
     /// Starts a machine of its own.
@@ -63,37 +74,43 @@ impl Image {
     /// # Errors
     /// As [`supermachine::Image::start`].
     pub async fn start(&self, options: StartOptions) -> Result<Machine> {
-        Ok(Machine::owned(self.0.start(&options.config()?).await?))
+        let (config, scope) = (options.config()?, self.scope.clone());
+        let started = async { Ok(self.image.start(&config).await?) };
+        let vm = Cancel::or(Some(scope.clone()), started).await?;
+        Ok(Machine::owned(vm, scope))
     }
 
     /// Where its snapshot is; none of an image that was only loaded.
     #[must_use]
     pub fn snapshot_path(&self) -> Option<PathBuf> {
-        self.0.image().snapshot_path().map(Into::into)
+        self.image.image().snapshot_path().map(Into::into)
     }
 
     /// Memory of the machine that was captured.
     #[must_use]
     pub fn memory_mib(&self) -> Option<usize> {
-        self.0.image().memory_mib()
+        self.image.image().memory_mib()
     }
 
     /// Its virtual CPUs.
     #[must_use]
     pub fn vcpus(&self) -> Option<u32> {
-        self.0.image().vcpus()
+        self.image.image().vcpus()
     }
 
     /// What identifies the image it was baked from.
     #[must_use]
     pub fn digest(&self) -> String {
-        self.0.image().digest()
+        self.image.image().digest()
     }
 }
 
 /// A pool of machines. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Pool(AsyncPool);
+pub struct Pool {
+    pool: AsyncPool,
+    scope: Cancel,
+}
 
 impl Pool {
     /// Leases a machine. Callers are served in the order of their calls, whenever the
@@ -105,35 +122,29 @@ impl Pool {
         &self,
         cancel: Option<Cancel>,
     ) -> impl Future<Output = Result<Machine>> + Send + use<> {
-        let leased = self.0.acquire();
-        Cancel::or(cancel, async move { Ok(Machine::leased(leased.await?)) })
+        let (leased, scope) = (self.pool.acquire(), self.scope.clone());
+        let machine = async move {
+            let leased = async { Ok(leased.await?) };
+            let vm = Cancel::or(Some(scope.clone()), leased).await?;
+            Ok(Machine::leased(vm, scope))
+        };
+        Cancel::or(cancel, machine)
     }
 
     /// How many machines there are, and what they do.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.0.stats()
+        self.pool.stats()
     }
 
     /// What it has done so far.
     #[must_use]
     pub fn metrics(&self) -> PoolMetrics {
-        self.0.metrics()
+        self.pool.metrics()
     }
 
     /// Ends all its machines.
     pub async fn shutdown(&self) {
-        self.0.shutdown().await;
-    }
-}
-
-/// Does what blocks on a thread of tokio for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::result::Result<T, supermachine::Error> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        // The runtime is shutting down.
-        Err(_) => Err(BindingError::aborted()),
+        self.pool.shutdown().await;
     }
 }

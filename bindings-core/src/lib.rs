@@ -7,7 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+mod blocking;
 mod cancel;
+mod changes;
 mod child;
 mod error;
 mod image;
@@ -16,9 +18,11 @@ mod machine;
 mod network;
 mod numbers;
 mod options;
+mod volumes;
 mod warmup;
 
 pub use cancel::Cancel;
+pub use changes::{WantedChange, change_word, file_word};
 pub use child::{Child, MAX_READ_BYTES};
 pub use error::{BindingError, Result};
 pub use image::{Image, Pool};
@@ -30,7 +34,8 @@ pub use options::{
     StartOptions, VolumeOptions,
 };
 pub use supermachine::{
-    Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, PoolMetrics, PoolStats,
-    TcpForwarder, WorkloadState, WorkloadStatus,
+    ChangeKind, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, MountChange,
+    PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState, WorkloadStatus,
 };
+pub use volumes::VolumeStore;
 pub use warmup::{Warmup, WarmupVm};

@@ -4,15 +4,22 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
-use supermachine::{Copied, CopyOptions, ExecOutcome, FileInfo, TcpForwarder, WorkloadStatus};
+use supermachine::{
+    Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
+};
 
-use crate::numbers::fitting;
-use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result};
+use crate::blocking::finished;
+use crate::changes::{Archive, filter};
+use crate::numbers::{fitting, whole};
+use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
 
 /// A machine of its own, or one of a pool. What it is asked after it was released is
-/// an error; what was asked before comes to its end.
+/// an error; what was asked before comes to its end, or to that of its scope.
 #[derive(Debug)]
-pub struct Machine(Mutex<Option<Kind>>);
+pub struct Machine {
+    kind: Mutex<Option<Kind>>,
+    scope: Cancel,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -30,26 +37,40 @@ macro_rules! with {
     };
 }
 
-/// Awaits the same of either kind.
+/// Awaits the same of either kind, until the machine's scope ends.
 macro_rules! of {
-    ($self:expr, $vm:ident => $what:expr) => {
-        with!($self.get()?, $vm => $what.await.map_err(BindingError::from))
-    };
+    ($self:expr, $vm:ident => $what:expr) => {{
+        let kind = $self.get()?;
+        Cancel::or(Some($self.scope.clone()), async move {
+            with!(kind, $vm => $what.await.map_err(BindingError::from))
+        })
+        .await
+    }};
 }
 
 impl Machine {
-    pub(crate) fn owned(vm: AsyncVm) -> Self {
-        Self(Mutex::new(Some(Kind::Owned(vm))))
+    pub(crate) fn owned(vm: AsyncVm, scope: Cancel) -> Self {
+        Self::new(Kind::Owned(vm), scope)
     }
 
-    pub(crate) fn leased(vm: AsyncPooledVm) -> Self {
-        Self(Mutex::new(Some(Kind::Leased(vm))))
+    pub(crate) fn leased(vm: AsyncPooledVm, scope: Cancel) -> Self {
+        Self::new(Kind::Leased(vm), scope)
+    }
+
+    fn new(kind: Kind, scope: Cancel) -> Self {
+        let kind = Mutex::new(Some(kind));
+        Self { kind, scope }
     }
 
     fn get(&self) -> Result<Kind> {
-        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = self.kind.lock().unwrap_or_else(PoisonError::into_inner);
         kind.clone()
             .ok_or_else(|| BindingError::released("machine"))
+    }
+
+    fn take(&self) -> Option<Kind> {
+        let mut kind = self.kind.lock().unwrap_or_else(PoisonError::into_inner);
+        kind.take()
     }
 
     /// Runs a command and collects its output. It has a minute, unless the options
@@ -59,11 +80,7 @@ impl Machine {
     /// As [`supermachine::Vm::run`].
     pub async fn exec(&self, options: ExecOptions, cancel: Option<Cancel>) -> Result<ExecOutcome> {
         let command = options.command()?;
-        let kind = self.get()?;
-        Cancel::or(cancel, async move {
-            with!(kind, vm => vm.run(command).await.map_err(BindingError::from))
-        })
-        .await
+        Cancel::or(cancel, async move { of!(self, vm => vm.run(command)) }).await
     }
 
     /// Starts a command with its streams open.
@@ -72,7 +89,8 @@ impl Machine {
     /// As [`supermachine::Vm::spawn`].
     pub async fn spawn(&self, options: ExecOptions) -> Result<Child> {
         let command = options.command()?;
-        of!(self, vm => vm.spawn(command)).map(Child::new)
+        let child = of!(self, vm => vm.spawn(command))?;
+        Ok(Child::new(child, self.scope.clone()))
     }
 
     /// Writes a file in the guest.
@@ -155,6 +173,53 @@ impl Machine {
         of!(self, vm => vm.copy_out(guest, host, options))
     }
 
+    /// What the guest has changed of the copy-on-write mount with this tag.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::mount_changes`].
+    pub async fn mount_changes(&self, tag: String) -> Result<Vec<MountChange>> {
+        of!(self, vm => vm.mount_changes(tag))
+    }
+
+    /// Makes changes of a copy-on-write mount the host's: those that were listed and are
+    /// `wanted`, or all. Which were made.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::apply_changes`].
+    pub async fn apply_changes(
+        &self,
+        tag: String,
+        wanted: Option<Vec<WantedChange>>,
+    ) -> Result<Vec<MountChange>> {
+        of!(self, vm => vm.apply_changes(tag, filter(wanted)))
+    }
+
+    /// Writes the same into an archive, a file of the host, in the place of what has its
+    /// name. It is there with all of it or not at all.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::export_changes`].
+    pub async fn export_changes(
+        &self,
+        tag: String,
+        file: PathBuf,
+        wanted: Option<Vec<WantedChange>>,
+    ) -> Result<Copied> {
+        let (archive, writer) = finished(move || Archive::create(file)).await?;
+        let written = of!(self, vm => vm.export_changes(tag, writer, filter(wanted)));
+        let (copied, writer) = written?;
+        finished(move || archive.finish(copied, writer)).await
+    }
+
+    /// Grows a volume that the machine has.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::grow_volume`].
+    pub async fn grow_volume(&self, name: String, size_mib: f64) -> Result<()> {
+        let size_mib = whole("sizeMib", size_mib, 1)?;
+        of!(self, vm => vm.grow_volume(name, size_mib))
+    }
+
     /// Connects a TCP port of the host's loopback interface to one of the guest; 0 for
     /// one that is free.
     ///
@@ -188,7 +253,8 @@ impl Machine {
     /// # Errors
     /// As [`supermachine::Vm::snapshot`].
     pub async fn snapshot(&self, directory: PathBuf) -> Result<Image> {
-        of!(self, vm => vm.snapshot(directory)).map(Image::new)
+        let image = of!(self, vm => vm.snapshot(directory))?;
+        Ok(Image::new(image, self.scope.clone()))
     }
 
     /// Makes children that go on where this machine is.
@@ -198,7 +264,8 @@ impl Machine {
     pub async fn fork(&self, count: f64) -> Result<Vec<Self>> {
         let count = fitting("count", count, 1)?;
         let children = of!(self, vm => vm.fork(count))?;
-        Ok(children.into_iter().map(Self::owned).collect())
+        let owned = |vm| Self::owned(vm, self.scope.clone());
+        Ok(children.into_iter().map(owned).collect())
     }
 
     /// Pauses the machine.
@@ -256,8 +323,7 @@ impl Machine {
     /// # Errors
     /// As [`supermachine::Vm::stop`].
     pub async fn release(&self) -> Result<()> {
-        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match kind {
+        match self.take() {
             Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
             // Its drop gives it back, and does not wait for that.
             Some(Kind::Leased(_)) | None => Ok(()),
@@ -266,7 +332,6 @@ impl Machine {
 
     /// Lets go of it without waiting; whoever collects garbage calls this.
     pub fn let_go(&self) {
-        let kind = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(kind);
+        drop(self.take());
     }
 }

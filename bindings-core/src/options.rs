@@ -279,6 +279,8 @@ pub struct StartOptions {
     pub mounts: Vec<MountOptions>,
     /// Volumes, as many as the image was baked with.
     pub volumes: Vec<VolumeOptions>,
+    /// Where these are kept; with those of the user if absent.
+    pub volumes_dir: Option<PathBuf>,
 }
 
 impl StartOptions {
@@ -307,6 +309,9 @@ impl StartOptions {
         }
         for volume in self.volumes {
             config = config.with_volume(volume.spec()?);
+        }
+        if let Some(dir) = self.volumes_dir {
+            config = config.with_volumes_dir(dir);
         }
         Ok(config)
     }

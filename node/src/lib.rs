@@ -3,12 +3,14 @@
 //! what fails here, and adds what only JavaScript has.
 
 mod child;
+mod disks;
 mod machines;
 mod options;
 mod results;
 mod warmup;
 
-use bindings_core::{BindingError, Installation};
+use bindings_core::{BindingError, Cancel, Installation};
+use napi::Env;
 use napi_derive::napi;
 
 /// The result of what JavaScript calls.
@@ -34,10 +36,26 @@ pub fn install(worker: Option<String>, assets: Option<String>) {
     });
 }
 
+/// One of this process's runtimes of JavaScript, the main one or that of a thread.
+/// What was asked for in it ends with it: machines are let go of and commands killed.
+#[napi]
+pub struct Environment(pub(crate) Cancel);
+
+#[napi]
+impl Environment {
+    /// The one that this is called in.
+    #[napi(constructor)]
+    pub fn new(env: Env) -> Result<Self> {
+        let scope = Cancel::new();
+        env.add_env_cleanup_hook(scope.clone(), |scope| scope.cancel())?;
+        Ok(Self(scope))
+    }
+}
+
 /// Ends calls: what an `AbortSignal` is turned into.
 #[napi]
 #[derive(Default)]
-pub struct CancelToken(pub(crate) bindings_core::Cancel);
+pub struct CancelToken(pub(crate) Cancel);
 
 #[napi]
 impl CancelToken {

@@ -1,10 +1,10 @@
 //! Images, their pools, and machines.
 
 use crate::child::ExecChild;
-use crate::options::{BuildOptions, ExecOptions, PoolOptions, StartOptions};
-use crate::results::{Copied, ExecOutput, FileInfo, PoolStats, WorkloadStatus};
+use crate::options::{BuildOptions, ExecOptions, PoolOptions, StartOptions, wanted};
+use crate::results::{Copied, ExecOutput, FileInfo, MountChange, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
-use crate::{CancelToken, Result, thrown};
+use crate::{CancelToken, Environment, Result, thrown};
 use bindings_core as core;
 use napi::bindgen_prelude::{Buffer, Env, PromiseRaw, spawn_blocking};
 use napi_derive::napi;
@@ -26,15 +26,21 @@ impl Image {
     /// machine before it is captured: what it leaves in memory and in files, every
     /// copy has.
     #[napi(ts_args_type = "options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void> }")]
-    pub async fn build(options: BuildOptions, function: Option<WarmupFunction>) -> Result<Image> {
-        let image = core::Image::build(options.into(), function.map(warmup)).await;
+    pub async fn build(
+        environment: &Environment,
+        options: BuildOptions,
+        function: Option<WarmupFunction>,
+    ) -> Result<Image> {
+        let scope = environment.0.clone();
+        let warmup = function.map(|function| warmup(function, scope.clone()));
+        let image = core::Image::build(options.into(), warmup, scope).await;
         Ok(image.map_err(thrown)?.into())
     }
 
     /// Opens a snapshot that was made before.
-    #[napi]
-    pub async fn from_snapshot(path: String) -> Result<Image> {
-        let image = core::Image::from_snapshot(path.into()).await;
+    #[napi(ts_args_type = "path: string")]
+    pub async fn from_snapshot(environment: &Environment, path: String) -> Result<Image> {
+        let image = core::Image::from_snapshot(path.into(), environment.0.clone()).await;
         Ok(image.map_err(thrown)?.into())
     }
 
@@ -208,6 +214,56 @@ impl Vm {
     pub async fn copy_out(&self, guest_path: String, host_path: String) -> Result<Copied> {
         let copied = self.0.copy_out(guest_path, host_path.into()).await;
         Ok(copied.map_err(thrown)?.into())
+    }
+
+    /// What the guest has changed of the copy-on-write mount with this tag, sorted by
+    /// path. It is compared with what the host's directory has now.
+    #[napi]
+    pub async fn mount_changes(&self, tag: String) -> Result<Vec<MountChange>> {
+        let changes = self.0.mount_changes(tag).await.map_err(thrown)?;
+        Ok(changes.into_iter().map(Into::into).collect())
+    }
+
+    /// Makes changes of the copy-on-write mount with this tag to the directory of the
+    /// host, and tells which: those in `changes`, of what `mountChanges` has told, or
+    /// all. One that is not what it was then (`added`, now `deleted`; a file, now a link)
+    /// is left out; what is in a file is what the guest has there now. For the guest
+    /// nothing changes.
+    #[napi(ts_args_type = "tag: string, changes?: MountChange[]")]
+    pub async fn apply_changes(
+        &self,
+        tag: String,
+        changes: Option<Vec<MountChange>>,
+    ) -> Result<Vec<MountChange>> {
+        let applied = self.0.apply_changes(tag, wanted(changes)).await;
+        Ok(applied
+            .map_err(thrown)?
+            .into_iter()
+            .map(Into::into)
+            .collect())
+    }
+
+    /// Writes the same changes into a file of the host, in the place of what has its
+    /// name: a tar archive in the form of an image's layer, in which `.wh.NAME` says that
+    /// NAME was deleted. It is there with all of it or not at all.
+    #[napi(ts_args_type = "tag: string, hostPath: string, changes?: MountChange[]")]
+    pub async fn export_changes(
+        &self,
+        tag: String,
+        host_path: String,
+        changes: Option<Vec<MountChange>>,
+    ) -> Result<Copied> {
+        let exported = self
+            .0
+            .export_changes(tag, host_path.into(), wanted(changes));
+        Ok(exported.await.map_err(thrown)?.into())
+    }
+
+    /// Grows a volume that the machine has to this size, while it is mounted. One that is
+    /// as large already stays as it is.
+    #[napi]
+    pub async fn grow_volume(&self, name: String, size_mib: f64) -> Result<()> {
+        self.0.grow_volume(name, size_mib).await.map_err(thrown)
     }
 
     /// Connects a TCP port of the host's loopback interface to one of the guest; 0 for

@@ -1,5 +1,6 @@
 //! Options, as JavaScript has them.
 
+use crate::results::MountChange;
 use bindings_core as core;
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
@@ -206,6 +207,8 @@ pub struct StartOptions {
     pub mounts: Option<Vec<MountSpec>>,
     /// Volumes, as many as the image was baked with.
     pub volumes: Option<Vec<VolumeSpec>>,
+    /// The directory that these are kept in: that of a `VolumeStore`; the user's by default.
+    pub volumes_dir: Option<String>,
 }
 
 /// Columns and rows of a terminal.
@@ -235,7 +238,7 @@ pub struct StagedFile {
 pub struct ExecOptions {
     /// Program and arguments. The program is looked up in the guest's PATH.
     pub argv: Vec<String>,
-    /// Files that are written first, by path, with mode 0o644.
+    /// Files that are written first, by path, with mode 0o644: at most 256 MiB each.
     #[napi(ts_type = "Record<string, Uint8Array | string>")]
     pub stage_files: Option<HashMap<String, Buffer>>,
     /// The same with a mode for each.
@@ -323,6 +326,16 @@ fn volumes(volumes: Option<Vec<VolumeSpec>>) -> Vec<core::VolumeOptions> {
         .collect()
 }
 
+/// Changes that somebody wants, of what they were told.
+pub fn wanted(changes: Option<Vec<MountChange>>) -> Option<Vec<core::WantedChange>> {
+    let wanted = |change: MountChange| core::WantedChange {
+        path: change.path.into(),
+        kind: change.kind,
+        file: change.file,
+    };
+    changes.map(|changes| changes.into_iter().map(wanted).collect())
+}
+
 impl From<BuildOptions> for core::BuildOptions {
     fn from(from: BuildOptions) -> Self {
         // Variables in one order, whatever order the map has: the snapshot's key.
@@ -391,6 +404,7 @@ impl From<StartOptions> for core::StartOptions {
             secrets: secrets(from.secrets),
             mounts: mounts(from.mounts),
             volumes: volumes(from.volumes),
+            volumes_dir: from.volumes_dir.map(Into::into),
         }
     }
 }

@@ -142,22 +142,13 @@ pub struct FileInfo {
 
 impl From<core::FileInfo> for FileInfo {
     fn from(info: core::FileInfo) -> Self {
-        let kind = match info.kind {
-            core::FileKind::Directory => "directory",
-            core::FileKind::Symlink => "symlink",
-            core::FileKind::CharDevice => "char-device",
-            core::FileKind::BlockDevice => "block-device",
-            core::FileKind::Fifo => "fifo",
-            core::FileKind::Socket => "socket",
-            _ => "file",
-        };
         let mtime_ms = match info.modified.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => after.as_secs_f64() * 1e3,
             Err(before) => before.duration().as_secs_f64() * -1e3,
         };
         Self {
             name: info.name.to_string_lossy().into_owned(),
-            kind: kind.to_owned(),
+            kind: core::file_word(info.kind).to_owned(),
             mode: info.mode,
             uid: info.uid,
             gid: info.gid,
@@ -185,6 +176,65 @@ impl From<core::Copied> for Copied {
             entries: number(copied.entries),
             bytes: number(copied.bytes),
             skipped: number(copied.skipped),
+        }
+    }
+}
+
+/// How a file of a copy-on-write mount is different in the guest.
+#[napi(object)]
+pub struct MountChange {
+    /// Its path in the mount. What is no UTF-8 in it is shown as U+FFFD, and then it is
+    /// applied and exported only with all others.
+    pub path: String,
+    /// How it is different.
+    #[napi(ts_type = "'added' | 'changed' | 'deleted'")]
+    pub kind: String,
+    /// What the guest has there; not there if it was deleted.
+    #[napi(
+        ts_type = "'file' | 'directory' | 'symlink' | 'char-device' | 'block-device' | 'fifo' | 'socket'"
+    )]
+    pub file: Option<String>,
+    /// How many bytes the guest says that it has.
+    pub size: f64,
+}
+
+impl From<core::MountChange> for MountChange {
+    fn from(change: core::MountChange) -> Self {
+        Self {
+            path: change.path.to_string_lossy().into_owned(),
+            kind: core::change_word(change.kind).to_owned(),
+            file: change.file.map(|kind| core::file_word(kind).to_owned()),
+            size: number(change.bytes),
+        }
+    }
+}
+
+/// What is known of a volume.
+#[napi(object, object_from_js = false)]
+pub struct VolumeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// Its size for the guest, in bytes.
+    pub size: f64,
+    /// What it takes of the host's disk, in bytes.
+    pub disk_bytes: f64,
+    /// When it was made or last written to, in milliseconds since 1970.
+    pub changed_ms: f64,
+    /// Who has it now: the machine, and the process that started it.
+    pub in_use_by: Option<String>,
+}
+
+impl From<core::VolumeInfo> for VolumeInfo {
+    fn from(info: core::VolumeInfo) -> Self {
+        Self {
+            name: info.name,
+            path: info.path.to_string_lossy().into_owned(),
+            size: number(info.size_bytes),
+            disk_bytes: number(info.disk_bytes),
+            changed_ms: number(info.changed_unix_ms),
+            in_use_by: info.in_use_by,
         }
     }
 }

@@ -13,16 +13,18 @@ use std::sync::Arc;
 pub type WarmupFunction = ThreadsafeFunction<WarmupVm, Promise<()>, WarmupVm, napi::Status, false>;
 
 /// What calls that function, waits for its promise, and tells its end.
-pub fn warmup(function: WarmupFunction) -> core::Warmup {
+pub fn warmup(function: WarmupFunction, scope: core::Cancel) -> core::Warmup {
     let function = Arc::new(function);
     Box::new(move |vm, end| {
-        let function = function.clone();
+        let (function, scope) = (function.clone(), scope.clone());
         spawn(async move {
-            let result = match function.call_async(WarmupVm(vm)).await {
-                Ok(promise) => promise.await,
-                Err(error) => Err(error),
-            };
-            end.end(result.map_err(|error| error.reason.clone()));
+            // Nobody settles a promise of an environment that has ended.
+            let called = core::Cancel::or(Some(scope), async {
+                let said = |error: napi::Error| core::BindingError::warmup(&*error.reason);
+                let promise = function.call_async(WarmupVm(vm)).await.map_err(said)?;
+                promise.await.map_err(said)
+            });
+            end.end(called.await.map_err(|error| error.message));
         });
     })
 }

@@ -9,7 +9,7 @@ import readline from 'node:readline'
 import { before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
-import { Image, SupermachineError } from '../index.mjs'
+import { ConfigurationError, Image, SupermachineError } from '../index.mjs'
 
 const PATIENCE_MS = 120_000
 const own = fileURLToPath(import.meta.url)
@@ -92,11 +92,36 @@ async function play(how, snapshot) {
 }
 
 /** In a thread of its own, which is ended with a machine that nobody has released. */
-async function playThread(snapshot) {
+async function playThread({ snapshot, how }) {
+  const tell = (said) => parentPort.postMessage({ said })
+  if (how === 'warms up') {
+    const warmup = () => {
+      tell('hello\n')
+      return new Promise(() => {})
+    }
+    await Image.build({ ref, warmupTag: `stuck in a thread of ${process.pid}`, warmup })
+  }
   const image = await Image.fromSnapshot(snapshot)
   const vm = await image.start()
-  const out = await vm.exec({ argv: ['echo', 'hello'] })
-  parentPort.postMessage({ said: out.stdout.toString() })
+  const child = await vm.spawn({ argv: ['sh', '-c', 'echo hello; exec sleep 1000'] })
+  const said = (await child.readStdout()).toString()
+  // What would be waited for until the end of the process.
+  const calls = {
+    idles: () => child.signal(9),
+    runs: () => vm.exec({ argv: ['sleep', '1000'], timeoutMs: 0 }),
+    reads: () => child.readStdout(),
+    waits: () => child.wait(),
+    'waits in line': async () => {
+      const pool = await image.pool({ min: 0, max: 1, acquireTimeoutMs: 0 })
+      await pool.acquire()
+      await pool.acquire()
+    }
+  }
+  const call = calls[how]()
+  call.catch(() => {})
+  if (how === 'idles') await call
+  // Long enough for it to have begun, in most runs.
+  setTimeout(() => tell(said), 100)
   setInterval(() => vm.execPath, 1_000)
 }
 
@@ -147,8 +172,8 @@ function tests() {
   const kept = 'Deno' in globalThis && 'Deno keeps what a thread had until the process ends'
   test('a thread has machines of its own, which end with it', { skip: skip || kept }, async () => {
     const others = children()
-    const started = () => new Worker(own, { workerData: { snapshot: image.snapshotPath } })
-    const threads = [started(), started()]
+    const started = (how) => new Worker(own, { workerData: { snapshot: image.snapshotPath, how } })
+    const threads = ['idles', 'runs', 'reads', 'waits', 'waits in line', 'warms up'].map(started)
     const told = await Promise.all(
       threads.map(async (thread) => {
         const failed = once(thread, 'error').then(([error]) => Promise.reject(error))
@@ -158,7 +183,7 @@ function tests() {
     )
     for (const message of told) assert.equal(message.said, 'hello\n')
     const machines = children().filter((pid) => !others.includes(pid))
-    assert.ok(machines.length >= 2)
+    assert.ok(machines.length >= threads.length, `${machines.length}`)
     await Promise.all(threads.map((thread) => thread.terminate()))
     await ended(machines)
   })
@@ -188,12 +213,21 @@ function tests() {
       () => vm.exec({ argv: ['true'], env: { LARGE: words } })
     ]) {
       await assert.rejects(call(), (error) => {
-        assert.ok(error instanceof SupermachineError, `${error}`)
+        assert.ok(error instanceof ConfigurationError, `${error.name}: ${error}`)
         assert.match(error.message, /larger than its limit|too large/)
         assert.equal(error.retryable, false)
         return true
       })
     }
+    // Files of a command may be larger than those of a call.
+    const size = ['stat', '-c', '%s', '/tmp/large']
+    const staged = (contents) => vm.exec({ argv: size, stageFiles: { '/tmp/large': contents } })
+    assert.equal((await staged(large)).stdout.toString(), `${large.length}\n`)
+    await assert.rejects(staged(Buffer.alloc(256 * 1024 * 1024 + 1)), {
+      name: 'ConfigurationError',
+      code: 'protocol',
+      message: 'the file is larger than its limit; call it otherwise'
+    })
     const least = Buffer.alloc(4 * 1024 * 1024)
     await vm.writeFile('/tmp/large', least)
     assert.equal((await vm.readFile('/tmp/large')).length, least.length)
@@ -203,7 +237,7 @@ function tests() {
 }
 
 if (!isMainThread) {
-  await playThread(workerData.snapshot)
+  await playThread(workerData)
 } else if (process.env.ENDS) {
   await play(process.env.ENDS, process.env.ENDS_SNAPSHOT)
 } else {

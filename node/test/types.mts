@@ -1,6 +1,8 @@
 // What the declarations must accept, and what not: compiled, never run.
-import { EndedError, Image, SupermachineError } from '@supermachine/core'
-import type { ExecOutput, FileInfo, Pool, PoolStats, Vm } from '@supermachine/core'
+import { EndedError, Image, SupermachineError, VolumeStore } from '@supermachine/core'
+import type {
+  Copied, ExecOutput, FileInfo, MountChange, Pool, PoolStats, Vm, VolumeInfo
+} from '@supermachine/core'
 
 const image: Image = await Image.build({
   ref: 'python:slim',
@@ -41,6 +43,22 @@ try {
   if (error instanceof EndedError && error.retryable) throw new SupermachineError(error.code)
 }
 
+const changes: MountChange[] = await vm.mountChanges('src')
+const links = changes.filter((change) => change.file === 'symlink' && change.kind !== 'deleted')
+const applied: MountChange[] = await vm.applyChanges('src', links)
+const copied: Copied = await vm.exportChanges('src', `/tmp/${applied.length}.tar`)
+const store: VolumeStore = copied.entries ? VolumeStore.ofUser() : VolumeStore.at('/tmp/volumes')
+await store.create('data', 64)
+await vm.growVolume('data', 128)
+const info: VolumeInfo = await store.inspect('data')
+await store.export(info.name, info.inUseBy ?? info.path)
+await store.import('copy', '/tmp/image')
+await image.start({ volumes: [{ name: 'copy', mountPoint: '/data' }], volumesDir: '/tmp/volumes' })
+
+// @ts-expect-error: there is no such change.
+await vm.applyChanges('src', [{ path: 'x', kind: 'moved', size: 0 }])
+// @ts-expect-error: a volume has a size.
+await store.create('data')
 // @ts-expect-error: there is no such policy.
 await Image.build({ ref: 'x', pullPolicy: 'often' })
 // @ts-expect-error: a command has a program.

@@ -48,12 +48,14 @@ impl Image {
     #[pyo3(signature = (said, function=None))]
     fn build(said: &Bound<'_, PyDict>, function: Option<Py<PyAny>>) -> PyResult<Call> {
         let (options, warmup) = (options::build(said)?, function.map(warmup));
-        Ok(Call::new(core::Image::build(options, warmup)))
+        // What is asked of it ends with what waits for it, and not with a scope.
+        let scope = core::Cancel::new();
+        Ok(Call::new(core::Image::build(options, warmup, scope)))
     }
 
     #[staticmethod]
     fn from_snapshot(path: PathBuf) -> Call {
-        Call::new(core::Image::from_snapshot(path))
+        Call::new(core::Image::from_snapshot(path, core::Cancel::new()))
     }
 
     fn pool(&self, said: &Bound<'_, PyDict>) -> PyResult<Call> {
@@ -189,6 +191,29 @@ impl Vm {
 
     fn copy_out(&self, guest: String, host: PathBuf) -> Call {
         self.call(|vm| async move { vm.copy_out(guest, host).await })
+    }
+
+    fn mount_changes(&self, tag: String) -> Call {
+        self.call(|vm| async move { vm.mount_changes(tag).await })
+    }
+
+    fn apply_changes(&self, tag: String, wanted: Option<Vec<options::Wanted>>) -> Call {
+        let wanted = options::wanted(wanted);
+        self.call(|vm| async move { vm.apply_changes(tag, wanted).await })
+    }
+
+    fn export_changes(
+        &self,
+        tag: String,
+        file: PathBuf,
+        wanted: Option<Vec<options::Wanted>>,
+    ) -> Call {
+        let wanted = options::wanted(wanted);
+        self.call(|vm| async move { vm.export_changes(tag, file, wanted).await })
+    }
+
+    fn grow_volume(&self, name: String, size_mib: f64) -> Call {
+        self.call(|vm| async move { vm.grow_volume(name, size_mib).await })
     }
 
     fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Call {

@@ -5,6 +5,7 @@
 
 mod call;
 mod classes;
+mod disks;
 mod options;
 mod values;
 mod warmup;
@@ -43,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<classes::Vm>()?;
     module.add_class::<classes::Child>()?;
     module.add_class::<classes::TcpForwarder>()?;
+    module.add_class::<disks::VolumeStore>()?;
     module.add_class::<warmup::WarmupVm>()?;
     module.add_function(wrap_pyfunction!(install, module)?)
 }

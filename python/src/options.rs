@@ -120,6 +120,14 @@ fn secret(said: &Bound<'_, PyDict>) -> PyResult<core::SecretOptions> {
     })
 }
 
+/// A change of a mount that is wanted: path, how it is different, what is there.
+pub type Wanted = (PathBuf, String, Option<String>);
+
+pub fn wanted(wanted: Option<Vec<Wanted>>) -> Option<Vec<core::WantedChange>> {
+    let one = |(path, kind, file)| core::WantedChange { path, kind, file };
+    wanted.map(|wanted| wanted.into_iter().map(one).collect())
+}
+
 pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
     let said = Said(said);
     Ok(core::BuildOptions {
@@ -156,6 +164,7 @@ pub fn start(said: &Bound<'_, PyDict>) -> PyResult<core::StartOptions> {
         secrets: said.secrets()?,
         mounts: said.mounts()?,
         volumes: said.volumes()?,
+        volumes_dir: said.get("volumes_dir")?,
     })
 }
 

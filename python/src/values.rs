@@ -4,7 +4,7 @@ use crate::call::Gives;
 use bindings_core as core;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 impl Gives for () {
     fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -56,6 +56,44 @@ impl Gives for core::FileInfo {
     }
 }
 
+impl Gives for Vec<core::MountChange> {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let list = PyList::empty(py);
+        for change in &self {
+            let dict = PyDict::new(py);
+            // As a string that leads back to the same bytes, whatever they are.
+            dict.set_item("path", change.path.as_os_str())?;
+            dict.set_item("kind", core::change_word(change.kind))?;
+            dict.set_item("file", change.file.map(core::file_word))?;
+            dict.set_item("size", change.bytes)?;
+            list.append(dict)?;
+        }
+        Ok(list.into_any().unbind())
+    }
+}
+
+impl Gives for core::VolumeInfo {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(volume(py, &self)?.into_any().unbind())
+    }
+}
+
+impl Gives for Vec<core::VolumeInfo> {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let list = PyList::empty(py);
+        for info in &self {
+            list.append(volume(py, info)?)?;
+        }
+        Ok(list.into_any().unbind())
+    }
+}
+
+impl Gives for Vec<String> {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(PyList::new(py, self)?.into_any().unbind())
+    }
+}
+
 impl Gives for core::Copied {
     fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let dict = PyDict::new(py);
@@ -92,15 +130,6 @@ fn status<'py>(py: Python<'py>, ended: &core::ExecStatus) -> PyResult<Bound<'py,
 }
 
 fn file<'py>(py: Python<'py>, info: &core::FileInfo) -> PyResult<Bound<'py, PyDict>> {
-    let kind = match info.kind {
-        core::FileKind::Directory => "directory",
-        core::FileKind::Symlink => "symlink",
-        core::FileKind::CharDevice => "char-device",
-        core::FileKind::BlockDevice => "block-device",
-        core::FileKind::Fifo => "fifo",
-        core::FileKind::Socket => "socket",
-        _ => "file",
-    };
     let mtime = match info.modified.duration_since(UNIX_EPOCH) {
         Ok(after) => after.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),
@@ -108,13 +137,25 @@ fn file<'py>(py: Python<'py>, info: &core::FileInfo) -> PyResult<Bound<'py, PyDi
     let target = info.target.as_ref().map(|path| path.to_string_lossy());
     let dict = PyDict::new(py);
     dict.set_item("name", info.name.to_string_lossy())?;
-    dict.set_item("kind", kind)?;
+    dict.set_item("kind", core::file_word(info.kind))?;
     dict.set_item("mode", info.mode)?;
     dict.set_item("uid", info.uid)?;
     dict.set_item("gid", info.gid)?;
     dict.set_item("size", info.bytes)?;
     dict.set_item("mtime", mtime)?;
     dict.set_item("target", target)?;
+    Ok(dict)
+}
+
+fn volume<'py>(py: Python<'py>, info: &core::VolumeInfo) -> PyResult<Bound<'py, PyDict>> {
+    let changed = Duration::from_millis(info.changed_unix_ms);
+    let dict = PyDict::new(py);
+    dict.set_item("name", &info.name)?;
+    dict.set_item("path", info.path.as_os_str())?;
+    dict.set_item("size", info.size_bytes)?;
+    dict.set_item("disk_bytes", info.disk_bytes)?;
+    dict.set_item("changed", changed.as_secs_f64())?;
+    dict.set_item("in_use_by", &info.in_use_by)?;
     Ok(dict)
 }
 

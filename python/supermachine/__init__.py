@@ -33,16 +33,18 @@ from ._options import (
     ExtraFile,
     FileInfo,
     Mount,
+    MountChange,
     Network,
     NetworkRule,
     PoolStats,
     Secret,
     StagedFile,
     Volume,
+    VolumeInfo,
     WorkloadStatus,
 )
 from ._ports import TcpForwarder
-from ._sync import Child, Image, Pool, Vm
+from ._sync import Child, Image, Pool, Vm, VolumeStore
 from ._warmup import WarmupVm
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "ImageError",
     "InstallationError",
     "Mount",
+    "MountChange",
     "Network",
     "NetworkRule",
     "NotFoundError",
@@ -73,6 +76,8 @@ __all__ = [
     "TimedOutError",
     "Vm",
     "Volume",
+    "VolumeInfo",
+    "VolumeStore",
     "WarmupVm",
     "WorkloadStatus",
     "aio",

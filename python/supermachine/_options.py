@@ -162,6 +162,38 @@ class Copied:
 
 
 @dataclass(frozen=True)
+class MountChange:
+    """How a file of a copy-on-write mount is different in the guest.
+
+    ``path`` is its path in the mount, ``kind`` is ``added``, ``changed`` or ``deleted``,
+    and ``file`` what the guest has there: ``file``, ``directory``, ``symlink`` and so on,
+    or None if it was deleted. ``size`` is in bytes, as the guest says.
+    """
+
+    path: str
+    kind: str
+    file: Optional[str]
+    size: int
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """What is known of a volume.
+
+    ``size`` is that for the guest and ``disk_bytes`` what it takes of the host's disk;
+    ``changed`` is when it was made or last written to, in seconds since 1970;
+    ``in_use_by`` is the machine that has it, and the process that started that.
+    """
+
+    name: str
+    path: str
+    size: int
+    disk_bytes: int
+    changed: float
+    in_use_by: Optional[str]
+
+
+@dataclass(frozen=True)
 class WorkloadStatus:
     """How a workload is doing: ``not-started``, ``running`` or ``exited``."""
 
@@ -235,6 +267,15 @@ def mounts_of(given: Sequence[Mount]) -> List[Dict[str, Any]]:
 def volumes_of(given: Sequence[Volume]) -> List[Tuple[str, Optional[int], str]]:
     """The same for the native part."""
     return [(volume.name, volume.size_mib, volume.mount_point) for volume in given]
+
+
+def wanted_of(
+    given: Optional[Sequence[MountChange]],
+) -> Optional[List[Tuple[str, str, Optional[str]]]]:
+    """The same for the native part."""
+    if given is None:
+        return None
+    return [(change.path, change.kind, change.file) for change in given]
 
 
 def network_of(given: Optional[Network]) -> Optional[Dict[str, Any]]:
@@ -356,6 +397,7 @@ def machine(
     secrets: Sequence[Secret] = (),
     mounts: Sequence[Mount] = (),
     volumes: Sequence[Volume] = (),
+    volumes_dir: Optional[Path] = None,
 ) -> Dict[str, Any]:
     """The options of a machine for the native part."""
     return {
@@ -367,6 +409,7 @@ def machine(
         "secrets": secrets_of(secrets),
         "mounts": mounts_of(mounts),
         "volumes": volumes_of(volumes),
+        "volumes_dir": None if volumes_dir is None else os.fspath(volumes_dir),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Type
+from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Sequence, Type
 
 from . import _native, _options
 from ._errors import awaited
@@ -18,14 +18,16 @@ from ._options import (
     ExecResult,
     ExecStatus,
     FileInfo,
+    MountChange,
     Path,
     PoolStats,
+    VolumeInfo,
     WorkloadStatus,
 )
 from ._ports import TcpForwarder
 from ._warmup import WarmupVm, on_loop
 
-__all__ = ["Image", "Pool", "Vm", "Child"]
+__all__ = ["Image", "Pool", "Vm", "Child", "VolumeStore"]
 
 
 class Image:
@@ -72,7 +74,7 @@ class Image:
         """Starts a machine that belongs to no pool.
 
         Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``,
-        ``secrets``, ``mounts``, ``volumes``.
+        ``secrets``, ``mounts``, ``volumes``, ``volumes_dir``.
         """
         return Vm(await awaited(self._native.start(_options.machine(**options))))
 
@@ -189,6 +191,43 @@ class Vm:
         """Copies a tree out of the guest."""
         return Copied(**await awaited(self._native.copy_out(guest, os.fspath(host))))
 
+    async def mount_changes(self, tag: str) -> List[MountChange]:
+        """What the guest has changed of the copy-on-write mount with this tag, by path.
+
+        It is compared with what the host's directory has now.
+        """
+        changes = await awaited(self._native.mount_changes(tag))
+        return [MountChange(**change) for change in changes]
+
+    async def apply_changes(
+        self, tag: str, changes: Optional[Sequence[MountChange]] = None
+    ) -> List[MountChange]:
+        """Makes changes of that mount to the directory of the host, and tells which.
+
+        Those in ``changes``, of what ``mount_changes`` has told, or all. One that is not
+        what it was then (``added``, now ``deleted``; a file, now a link) is left out; what
+        is in a file is what the guest has there now. For the guest nothing changes.
+        """
+        wanted = _options.wanted_of(changes)
+        applied = await awaited(self._native.apply_changes(tag, wanted))
+        return [MountChange(**change) for change in applied]
+
+    async def export_changes(
+        self, tag: str, file: Path, changes: Optional[Sequence[MountChange]] = None
+    ) -> Copied:
+        """Writes the same changes into a file of the host, in the place of what is there.
+
+        It is a tar archive in the form of an image's layer, in which ``.wh.NAME`` says
+        that NAME was deleted, and is there with all of it or not at all.
+        """
+        wanted = _options.wanted_of(changes)
+        call = self._native.export_changes(tag, os.fspath(file), wanted)
+        return Copied(**await awaited(call))
+
+    async def grow_volume(self, name: str, size_mib: int) -> None:
+        """Grows a volume that the machine has to this size, while it is mounted."""
+        await awaited(self._native.grow_volume(name, size_mib))
+
     async def expose_tcp(self, host_port: int, guest_port: int) -> TcpForwarder:
         """Connects a TCP port of the host's loopback interface to one of the guest.
 
@@ -297,3 +336,63 @@ class Child:
     async def wait(self) -> ExecStatus:
         """Waits for the command to end. Output that nobody has begun to read is dropped."""
         return _options.status(await awaited(self._native.wait()))
+
+
+class VolumeStore:
+    """A directory of volumes: of disks that outlive machines."""
+
+    def __init__(self, native: _native.VolumeStore):
+        self._native = native
+
+    @staticmethod
+    def of_user() -> "VolumeStore":
+        """That of this user.
+
+        It is the directory in the environment variable ``SUPERMACHINE_VOLUMES``, else
+        ``~/.local/supermachine-volumes``.
+        """
+        return VolumeStore(_native.VolumeStore.of_user())
+
+    @staticmethod
+    def at(directory: Path) -> "VolumeStore":
+        """That in a directory, which is made, for its owner alone, with the first volume."""
+        return VolumeStore(_native.VolumeStore.at(os.fspath(directory)))
+
+    async def create(self, name: str, size_mib: int) -> None:
+        """Makes an empty volume, with a file system."""
+        await awaited(self._native.create(name, size_mib))
+
+    async def list(self) -> List[VolumeInfo]:
+        """All volumes, by their names."""
+        return [VolumeInfo(**info) for info in await awaited(self._native.list())]
+
+    async def inspect(self, name: str) -> VolumeInfo:
+        """What is known of a volume."""
+        return VolumeInfo(**await awaited(self._native.inspect(name)))
+
+    async def remove(self, name: str) -> None:
+        """Removes a volume and all that is in it, if no machine has it."""
+        await awaited(self._native.remove(name))
+
+    async def prune(self, *, all: bool = False) -> List[str]:
+        """Removes what was left of volumes that were never finished.
+
+        If ``all``, every volume that no machine has, too; the names of these.
+        """
+        names: List[str] = await awaited(self._native.prune(all))
+        return names
+
+    async def grow(self, name: str, size_mib: int) -> None:
+        """Grows a volume that no machine has; for another there is ``Vm.grow_volume``."""
+        await awaited(self._native.grow(name, size_mib))
+
+    async def export(self, name: str, file: Path) -> None:
+        """Copies what a volume holds to a file, in the place of what has its name.
+
+        It is the image of a disk with an ext4 file system, with holes.
+        """
+        await awaited(self._native.export(name, os.fspath(file)))
+
+    async def import_(self, name: str, file: Path) -> None:
+        """Makes a volume of what ``export`` has written, or another tool that makes ext4."""
+        await awaited(self._native.import_(name, os.fspath(file)))

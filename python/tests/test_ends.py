@@ -15,7 +15,7 @@ import unittest
 from typing import List, Optional, Tuple
 
 import supermachine
-from supermachine import EndedError, Image, SupermachineError
+from supermachine import ConfigurationError, EndedError, Image, SupermachineError
 
 REF = os.environ["TEST_IMAGE"]
 PATIENCE = 120.0
@@ -161,8 +161,15 @@ class Ends(unittest.TestCase):
                 lambda: vm.exec(["echo", words]),
                 lambda: vm.exec(["true"], env={"LARGE": words}),
             ]:
-                with self.assertRaisesRegex(SupermachineError, "larger than its limit|too large"):
+                with self.assertRaisesRegex(ConfigurationError, "larger than its limit|too large"):
                     call()
+            # Files of a command may be larger than those of a call.
+            size = ["stat", "-c", "%s", "/tmp/large"]
+            out = vm.exec(size, files={"/tmp/large": large})
+            self.assertEqual(int(out.stdout), len(large))
+            with self.assertRaisesRegex(ConfigurationError, "larger than its limit") as caught:
+                vm.exec(size, files={"/tmp/large": bytes(256 * 1024 * 1024 + 1)})
+            self.assertEqual(caught.exception.code, "protocol")
             vm.write_file("/tmp/large", large[:LARGEST])
             self.assertEqual(len(vm.read_file("/tmp/large")), LARGEST)
             self.assertEqual(vm.exec(["echo", "well"]).stdout, b"well\n")

@@ -304,6 +304,19 @@ macro_rules! machine {
                 blocking(move || vm.network_log()).await
             }
 
+            /// Grows a volume that the machine has, as [`Vm::grow_volume`] does.
+            ///
+            /// # Errors
+            /// As [`Vm::grow_volume`].
+            pub async fn grow_volume(
+                &self,
+                name: impl Into<String>,
+                size_mib: u64,
+            ) -> Result<(), Error> {
+                let (vm, name) = (self.vm.clone(), name.into());
+                blocking(move || vm.grow_volume(&name, size_mib)).await
+            }
+
             /// The end of its console, as [`Vm::console_log`] tells.
             ///
             /// # Errors

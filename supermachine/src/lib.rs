@@ -72,7 +72,7 @@ pub use exec::{
 pub use exec_proto::ErrorKind as ExecErrorKind;
 pub use files::{Copied, CopyOptions, FileInfo, FileKind, FileOptions};
 pub use image::Image;
-pub use mount::{MountSpec, SymlinkPolicy};
+pub use mount::{DaxPolicy, MountSpec, SymlinkPolicy};
 pub use network::{
     Network, NetworkCause, NetworkEnd, NetworkFlow, NetworkPolicy, NetworkProtocol, NetworkRule,
     NetworkSecretsUse, NetworkVerdict,

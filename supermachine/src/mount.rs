@@ -7,11 +7,20 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use vmm_core::spec::Owner;
-pub use vmm_core::spec::SymlinkPolicy;
+use vmm_core::spec::{Dax, Owner};
+pub use vmm_core::spec::{DaxPolicy, SymlinkPolicy};
 
 /// Longest tag in bytes (virtio 1.2 §5.11.4).
 const MAX_TAG_BYTES: usize = 36;
+/// Window of a mount that does not say how large it is to be: of the 256 MiB of memory
+/// that a guest has without asking, its kernel takes 4 MiB for it.
+const DEFAULT_WINDOW_MIB: u32 = 256;
+/// Most of all windows of a machine: what its addresses have room for.
+const MAX_WINDOWS_MIB: u32 = 8 << 10;
+/// Unit of windows, in MiB.
+const WINDOW_UNIT_MIB: u32 = 2;
+/// Most of them: each has its part in what happens at a bus error.
+const MAX_WINDOWS: usize = vmm_core::memory::MAX_WINDOWS;
 
 /// A directory of the host that a guest has while it runs, by virtio-fs: what
 /// either side writes, the other sees, within a second where the guest has looked
@@ -37,6 +46,8 @@ pub struct MountSpec {
     access: Access,
     at: Option<String>,
     owner: (u32, u32),
+    dax: Option<DaxPolicy>,
+    window_mib: u32,
 }
 
 /// What a guest may do to a mount.
@@ -58,6 +69,9 @@ pub(crate) struct MountPoint {
     pub at: Option<String>,
     /// What the guest takes it for.
     pub access: Access,
+    /// How the guest maps files. Its window stays where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dax: Option<Dax>,
 }
 
 impl MountSpec {
@@ -72,6 +86,8 @@ impl MountSpec {
             access: Access::ReadWrite,
             at: None,
             owner: (0, 0),
+            dax: None,
+            window_mib: DEFAULT_WINDOW_MIB,
         }
     }
 
@@ -113,6 +129,29 @@ impl MountSpec {
         self
     }
 
+    /// Has the guest map files instead of reading them (DAX): what it reads is the
+    /// host's own copy in memory, and what it writes by `mmap`, too.
+    ///
+    /// Files are mapped, each 2 MiB of them that are used, into a window of the guest's
+    /// addresses, for which its kernel takes a 64th of the window's size from its
+    /// memory, used or not. Where more is in use than the window holds, reading gets
+    /// slower than without. Of a file that the host makes shorter while it is mapped, a
+    /// guest that looks at once reads zeros where it ended.
+    ///
+    /// Whether there is a window, and how large it is, is part of a snapshot; which files
+    /// are mapped, each copy can say anew.
+    pub fn with_dax(mut self, policy: DaxPolicy) -> Self {
+        self.dax = Some(policy);
+        self
+    }
+
+    /// The size of the window for [mapped files](MountSpec::with_dax): a multiple of
+    /// 2 MiB, 256 MiB if not set. All windows of a machine have 8 GiB.
+    pub fn with_dax_window_mib(mut self, mib: u32) -> Self {
+        self.window_mib = mib;
+        self
+    }
+
     /// What the guest mounts it by.
     pub fn tag(&self) -> &str {
         &self.tag
@@ -137,8 +176,35 @@ impl MountSpec {
         }
     }
 
+    fn window(&self) -> Option<Dax> {
+        self.dax.map(|policy| Dax {
+            policy,
+            window_bytes: u64::from(self.window_mib) << 20,
+        })
+    }
+
     fn refused(&self, problem: &'static str) -> Error {
         refused(&self.tag, problem)
+    }
+
+    /// The same with the window that the guest of a snapshot has.
+    fn with_window_of(&self, point: &MountPoint) -> Result<Self, Error> {
+        let mut mount = self.clone();
+        match point.dax {
+            None if self.dax.is_some() => {
+                return Err(self.refused(
+                    "the guest of the snapshot has no window for files: leave out DAX, or bake \
+                     the image with it",
+                ));
+            }
+            None => {}
+            Some(dax) => {
+                mount.dax = self.dax.or(Some(dax.policy));
+                let mib = u32::try_from(dax.window_bytes >> 20);
+                mount.window_mib = mib.unwrap_or(u32::MAX);
+            }
+        }
+        Ok(mount)
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -148,6 +214,10 @@ impl MountSpec {
             return Err(self.refused(
                 "choose a tag of 1 to 36 letters, digits, dots, hyphens and underscores",
             ));
+        }
+        let whole = self.window_mib.is_multiple_of(WINDOW_UNIT_MIB);
+        if self.dax.is_some() && (!whole || self.window_mib == 0) {
+            return Err(self.refused("give its DAX window a multiple of 2 MiB"));
         }
         // It names a directory of the guest, too.
         if matches!(&*self.tag, "." | "..") {
@@ -182,6 +252,7 @@ impl MountSpec {
             read_only: self.access != Access::ReadWrite,
             symlinks: self.symlinks,
             owner: Owner { uid, gid },
+            dax: self.window(),
         }
     }
 
@@ -226,6 +297,17 @@ pub(crate) fn validate(mounts: &[MountSpec]) -> Result<(), Error> {
             return Err(mount.refused("give each mount a tag of its own"));
         }
     }
+    let windows = mounts.iter().filter(|mount| mount.dax.is_some());
+    let mut left = MAX_WINDOWS_MIB;
+    for (n, mount) in windows.enumerate() {
+        let fits = left.checked_sub(mount.window_mib);
+        left = fits.ok_or_else(|| {
+            mount.refused("make the DAX windows smaller: all together have 8192 MiB")
+        })?;
+        if n >= MAX_WINDOWS {
+            return Err(mount.refused("map files of at most 32 mounts"));
+        }
+    }
     Ok(())
 }
 
@@ -235,6 +317,7 @@ pub(crate) fn points(mounts: &[MountSpec]) -> Vec<MountPoint> {
         tag: mount.tag.clone(),
         at: mount.at.clone(),
         access: mount.access,
+        dax: mount.window(),
     });
     points.collect()
 }
@@ -258,10 +341,10 @@ pub(crate) fn open<'a>(
 }
 
 /// The mounts that a copy of a snapshot needs, in the snapshot's order.
-pub(crate) fn for_copy<'a>(
-    mounts: &'a [MountSpec],
+pub(crate) fn for_copy(
+    mounts: &[MountSpec],
     points: &[MountPoint],
-) -> Result<Vec<&'a MountSpec>, Error> {
+) -> Result<Vec<MountSpec>, Error> {
     for mount in mounts {
         if !points.iter().any(|point| point.tag == mount.tag) {
             return Err(mount.refused("the snapshot has none of that tag: bake the image with it"));
@@ -291,7 +374,7 @@ pub(crate) fn for_copy<'a>(
                 ));
             }
         }
-        Ok(mount)
+        mount.with_window_of(point)
     });
     found.collect()
 }
@@ -352,13 +435,13 @@ mod tests {
         let baked = points(&mounts);
         let other = [mounts[1].clone(), mounts[0].clone()];
         let found = for_copy(&other, &baked).unwrap();
-        assert_eq!(found, [&mounts[0], &mounts[1]]);
+        assert_eq!(found, mounts);
         assert!(problem(for_copy(&mounts[..1], &baked)).contains("give it a directory"));
         assert!(problem(for_copy(&mounts, &baked[..1])).contains("bake the image"));
         let elsewhere = [MountSpec::new("/a", "a").at("/z")];
         assert!(problem(for_copy(&elsewhere, &baked[..1])).contains("another place"));
         let anywhere = [MountSpec::new("/z", "a")];
-        assert_eq!(for_copy(&anywhere, &baked[..1]).unwrap(), [&anywhere[0]]);
+        assert_eq!(for_copy(&anywhere, &baked[..1]).unwrap(), anywhere);
         let read_only = [anywhere[0].clone().read_only(true)];
         assert!(for_copy(&read_only, &baked[..1]).is_ok());
         let baked = points(&read_only);
@@ -370,5 +453,45 @@ mod tests {
         assert!(problem(for_copy(&covered, &baked)).contains("copy-on-write"));
         let nowhere = [MountSpec::new("/a", "a").copy_on_write()];
         assert!(problem(validate(&nowhere)).contains("name its place"));
+    }
+
+    #[test]
+    fn windows_for_files_fit_and_copies_have_those_of_their_snapshot() {
+        let plain = MountSpec::new("/a", "a");
+        let mapped = plain.clone().with_dax(DaxPolicy::Always);
+        assert_eq!(problem(validate(&[mapped.clone()])), "");
+        for mib in [0, 3] {
+            let odd = mapped.clone().with_dax_window_mib(mib);
+            assert!(problem(validate(&[odd])).contains("multiple of 2 MiB"));
+        }
+        assert_eq!(
+            problem(validate(&[plain.clone().with_dax_window_mib(3)])),
+            ""
+        );
+        let half = |tag| MountSpec::new("/", tag).with_dax(DaxPolicy::LargeFiles);
+        let half = |tag| half(tag).with_dax_window_mib(4096);
+        assert_eq!(problem(validate(&[half("a"), half("b")])), "");
+        let more = [
+            half("a"),
+            half("b"),
+            MountSpec::new("/", "c"),
+            mapped.clone(),
+        ];
+        assert!(problem(validate(&more[..3])).is_empty());
+        let more = [half("x"), half("y"), mapped.clone()];
+        assert!(problem(validate(&more)).contains("8192 MiB"));
+
+        let baked = points(&[mapped.clone().with_dax_window_mib(64)]);
+        let copy = for_copy(&[plain.clone()], &baked).unwrap();
+        assert_eq!(copy[0].window(), baked[0].dax);
+        let other = mapped.clone().with_dax(DaxPolicy::LargeFiles);
+        let copy = for_copy(&[other], &baked).unwrap();
+        let dax = copy[0].window().unwrap();
+        assert_eq!(
+            (dax.policy, dax.window_bytes),
+            (DaxPolicy::LargeFiles, 64 << 20)
+        );
+        let without = points(&[plain]);
+        assert!(problem(for_copy(&[mapped], &without)).contains("no window"));
     }
 }

@@ -232,7 +232,7 @@ impl Template {
     pub fn restore(&self, config: &VmConfig, id: &str) -> Result<(Restore, Vec<File>), Error> {
         let wanted = mount::for_copy(&config.mounts, &self.image.mounts)?;
         let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
-        let (mounts, directories) = mount::open(wanted)?;
+        let (mounts, directories) = mount::open(&wanted)?;
         files.extend(directories);
         let dir = config.volumes_dir.as_deref();
         let slots = self.image.volumes;

@@ -17,6 +17,7 @@ mod idle;
 mod layers;
 mod leaving;
 mod limits;
+mod mapped;
 mod nested;
 mod network;
 mod nodejs;

@@ -11,7 +11,7 @@ pub mod memory;
 pub mod spec;
 mod sync;
 
-pub use spec::{Endpoints, HostFile, MachineSpec, Network, Share, Volume};
+pub use spec::{Dax, DaxPolicy, Endpoints, HostFile, MachineSpec, Network, Share, Volume};
 
 /// What a guest's network interface leads to, for whoever brings that along.
 pub mod network {

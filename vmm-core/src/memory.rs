@@ -2,7 +2,10 @@
 
 pub(crate) mod fork;
 pub use fork::close_inherited_descriptors;
+mod lease;
+mod lost;
 mod page_set;
+mod window;
 
 use std::io;
 use std::ptr::NonNull;
@@ -14,7 +17,11 @@ use vm_memory::{GuestAddress, GuestRegionMmap};
 use devices::{GuestRam, Ram, WrittenPages};
 use snapshot::RamMapping;
 
+use lease::LeaseKind;
+pub use lease::MemoryLease;
+pub use lost::MAX_WINDOWS;
 pub use page_set::{PAGE_SET_BYTES, PageSet};
+pub(crate) use window::WindowSpace;
 
 /// Unit of all guest memory, in bytes: the largest in which an engine maps it,
 /// which is Apple silicon's, so that a machine has the same layout everywhere.
@@ -56,6 +63,17 @@ pub enum MemoryError {
         bytes: u64,
         /// The least there can be.
         min_bytes: u64,
+    },
+    /// A window for mapped files is not whole pieces of 2 MiB, or there are not so many
+    /// addresses left for it.
+    #[error(
+        "a window of {bytes} bytes for mapped files must be whole pieces of 2 MiB, at most {left_bytes} bytes"
+    )]
+    BadWindow {
+        /// How much was asked for.
+        bytes: u64,
+        /// How much there is.
+        left_bytes: u64,
     },
     /// The host's memory cannot be used as guest memory.
     #[error("the host's memory cannot be used for a guest")]
@@ -222,7 +240,13 @@ impl GuestMemory {
     pub fn leases(&self) -> impl Iterator<Item = MemoryLease> + use<> {
         let mappings = [Some(self.mapping.clone()), self.hot.clone()];
         let mappings = mappings.into_iter().flatten();
-        mappings.map(|mapping| MemoryLease { mapping })
+        mappings.map(|mapping| MemoryLease {
+            ipa: mapping.base,
+            host: mapping.address,
+            bytes: mapping.bytes,
+            kind: LeaseKind::Memory,
+            _lender: mapping,
+        })
     }
 
     /// Length in bytes of the range that can be added.
@@ -253,30 +277,6 @@ impl GuestMemory {
         if let Some(hot) = &self.hot {
             self.discard(hot.base, hot.bytes as u64);
         }
-    }
-}
-
-/// Memory that stays in place as long as this exists, so that an engine may
-/// show it to a guest.
-#[derive(Debug)]
-pub struct MemoryLease {
-    mapping: Arc<Mapping>,
-}
-
-impl MemoryLease {
-    /// Guest physical address of the first byte.
-    pub fn ipa(&self) -> u64 {
-        self.mapping.base
-    }
-
-    /// First byte on the host.
-    pub fn host(&self) -> NonNull<u8> {
-        self.mapping.address
-    }
-
-    /// Length in bytes.
-    pub fn bytes(&self) -> usize {
-        self.mapping.bytes
     }
 }
 

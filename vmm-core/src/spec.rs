@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use devices::virtio::fs::{Owner, SymlinkPolicy};
+pub use devices::virtio::fs::{DaxPolicy, Owner, SymlinkPolicy};
 use devices::virtio::net::{Net, NetBackend, NetConfig};
 pub use devices::virtio::vsock::VsockSocket;
 
@@ -202,6 +202,20 @@ pub struct Share {
     pub symlinks: SymlinkPolicy,
     /// Whom files belong to, for the guest.
     pub owner: Owner,
+    /// The guest maps files instead of reading them.
+    pub dax: Option<Dax>,
+}
+
+/// How a guest maps files of a directory: into a window of its addresses, each for as
+/// long as it is used. Whatever of its size is used, the guest's kernel takes a 64th of
+/// it from the guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dax {
+    /// Which files.
+    pub policy: DaxPolicy,
+    /// Length of the window in bytes: whole pieces of 2 MiB.
+    pub window_bytes: u64,
 }
 
 /// Host sockets that lead into the guest.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: sets up what the benches need and runs them.
 
 use crate::packages::{self, QEMU};
-use crate::{assets, guest_image, process, registry, workspace};
+use crate::workspace::Profile;
+use crate::{assets, guest_image, node, process, python, registry, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
@@ -26,7 +27,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
             .current_dir(workspace::root()),
     )?;
     let target = workspace::target_dir()?;
-    let status = Command::new(target.join("release/supermachine-bench"))
+    let mut bench = Command::new(target.join("release/supermachine-bench"));
+    bench
         .args(["--at", &commit()?, "--assets"])
         .arg(target.join("assets"))
         .arg("--dir")
@@ -38,7 +40,15 @@ pub fn run(arguments: &[String]) -> Result<()> {
         .arg("--nginx")
         .arg(nginx)
         .arg("--registry")
-        .arg(registry)
+        .arg(registry);
+    if wants_bindings(arguments) {
+        packages::ensure(&[&packages::NODE, &packages::PYTHON])?;
+        bench.arg("--node").arg(node::build(Profile::Release)?);
+        bench
+            .arg("--python")
+            .arg(python::assemble(Profile::Release)?);
+    }
+    let status = bench
         .args(arguments)
         .status()
         .context("cannot run the benches")?;
@@ -46,6 +56,20 @@ pub fn run(arguments: &[String]) -> Result<()> {
         bail!("the benches: {status}");
     }
     Ok(())
+}
+
+/// Whether the packages for other languages are measured, which takes minutes to build:
+/// if they are named, or nothing is.
+fn wants_bindings(arguments: &[String]) -> bool {
+    let mut words = arguments.iter();
+    let mut names = Vec::new();
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--") {
+            Some(_) => drop(words.next()),
+            None => names.push(word),
+        }
+    }
+    names.is_empty() || names.iter().any(|name| *name == "bindings")
 }
 
 /// The commit that is measured, and whether the tree differs from it.

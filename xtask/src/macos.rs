@@ -1,9 +1,10 @@
-//! `cargo xtask macos`: builds the product for macOS and links its executables as
-//! Mach-O, all from Linux.
+//! `cargo xtask macos`: builds the product for macOS and links its executables and the
+//! native part of the npm package as Mach-O, all from Linux.
 //!
 //! The distribution's Rust builds the standard library from its sources, zig
 //! links, and `hvf/link` says what Apple's framework exports.
 
+use crate::mach_o::{self, Use};
 use crate::packages::{self, Set};
 use crate::{process, workspace};
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "aarch64-apple-darwin";
+/// What is linked, by its name in cargo's directory.
+const LINKED: [(&str, Use); 3] = [
+    ("supermachine", Use::Program),
+    ("supermachine-worker", Use::Program),
+    ("libsupermachine_node.dylib", Use::Addon),
+];
 /// Version of the PyPI package `ziglang`, whose linker knows Mach-O.
 const ZIG_VERSION: &str = "0.15.2";
 const RUST_SOURCES: Set = Set {
@@ -56,7 +63,14 @@ fn link() -> Result<()> {
     let zig = zig()?;
     let mut build = cargo("build")?;
     build
-        .args(["-p", "supermachine", "--bins"])
+        .args([
+            "-p",
+            "supermachine",
+            "--bins",
+            "-p",
+            "supermachine-node",
+            "--lib",
+        ])
         .env("ZIG", format!("{} -m ziglang", zig.display()))
         .env("SDKROOT", &stubs)
         .env(
@@ -68,11 +82,12 @@ fn link() -> Result<()> {
             format!("-Lframework={}", stubs.display()),
         );
     process::shown(&mut build)?;
-    for name in ["supermachine", "supermachine-worker"] {
-        let executable = target_dir()?.join(TARGET).join("debug").join(name);
-        require_mach_o(&executable)?;
-        signed(&executable)?;
-        eprintln!("{name}: a Mach-O executable for arm64, signed");
+    for (name, for_use) in LINKED {
+        let file = target_dir()?.join(TARGET).join("debug").join(name);
+        let found = mach_o::inspect(&file, for_use)?;
+        signed(&file, for_use)?;
+        let libraries = found.libraries.len();
+        eprintln!("{name}: Mach-O for arm64, with {libraries} libraries of macOS, signed");
     }
     Ok(())
 }
@@ -82,33 +97,24 @@ fn zig() -> Result<PathBuf> {
     Ok(packages::from_pypi("ziglang", ZIG_VERSION)?.join("python"))
 }
 
-/// Signs what zig's linker signed without entitlements, and reads the signature.
-fn signed(path: &Path) -> Result<()> {
-    let entitled = path.with_extension("entitled");
-    std::fs::copy(path, &entitled).with_context(|| entitled.display().to_string())?;
-    codesign::sign_file(&entitled, &Entitlements::hypervisor())?;
-    let bytes = std::fs::read(&entitled)?;
+/// Signs what zig's linker signed without entitlements, and reads the signature. What is
+/// loaded has those of the program that loads it, and none of its own.
+fn signed(path: &Path, for_use: Use) -> Result<()> {
+    let is_program = for_use == Use::Program;
+    let signed = path.with_extension("signed");
+    std::fs::copy(path, &signed).with_context(|| signed.display().to_string())?;
+    let entitlements = match is_program {
+        true => Entitlements::hypervisor(),
+        false => Entitlements::default(),
+    };
+    codesign::sign_file(&signed, &entitlements)?;
+    let bytes = std::fs::read(&signed)?;
     let signature = Signature::read(&bytes)?.context("no signature")?;
     signature.verify(&bytes)?;
     ensure!(
-        signature.entitlements()?.has(HYPERVISOR),
-        "{} has not the entitlement",
-        entitled.display()
-    );
-    Ok(())
-}
-
-/// Checks magic, processor and file type of the header (mach-o/loader.h).
-fn require_mach_o(path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let word = |at: usize| {
-        let four = bytes.get(at..at + 4).unwrap_or_default();
-        four.try_into().map(u32::from_le_bytes).unwrap_or(0)
-    };
-    ensure!(
-        word(0) == 0xfeed_facf && word(4) == 0x0100_000c && word(12) == 2,
-        "{} is no Mach-O executable for arm64",
-        path.display()
+        signature.entitlements()?.has(HYPERVISOR) == is_program,
+        "{} has other entitlements than it should",
+        signed.display()
     );
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod assets;
 mod bench;
 mod check;
+mod clients;
 mod demo;
 mod deny;
 mod dist;
@@ -15,6 +16,7 @@ mod handlers;
 mod init_build;
 mod kernel_build;
 mod lock;
+mod mach_o;
 mod macos;
 mod mcp;
 mod msrv;
@@ -76,6 +78,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[NAME…]",
         summary: "have large services of Debian be captured when they listen, and asked (not a test step)",
         run: services::run,
+    },
+    Command {
+        name: "clients",
+        arguments: "",
+        summary: "have large programs of Debian use a guest's network (not a test step)",
+        run: clients::run,
     },
     Command {
         name: "check",

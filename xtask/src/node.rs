@@ -6,6 +6,7 @@
 
 use crate::packages::{self, IMAGE_TOOLS, NODE};
 use crate::registry::Registry;
+use crate::workspace::Profile;
 use crate::{guest_image, process, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ const RUNTIMES: [(&str, &str, &[&str]); 2] = [
 pub fn run(arguments: &[String]) -> Result<()> {
     match arguments {
         [] => {
-            println!("{}", build()?.display());
+            println!("{}", build(Profile::Dev)?.display());
             Ok(())
         }
         [word] if word == "types" => {
@@ -43,11 +44,12 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// Builds the native part for debugging; where it is.
-fn build() -> Result<PathBuf> {
+/// Builds the native part; where it is.
+pub fn build(profile: Profile) -> Result<PathBuf> {
     process::shown(
         Command::new(env!("CARGO"))
             .args(["build", "--locked", "--quiet", "-p", PACKAGE])
+            .args(["--profile", profile.name()])
             .current_dir(workspace::root()),
     )?;
     let name = if cfg!(target_os = "macos") {
@@ -55,7 +57,7 @@ fn build() -> Result<PathBuf> {
     } else {
         "libsupermachine_node.so"
     };
-    Ok(workspace::target_dir()?.join("debug").join(name))
+    Ok(profile.dir()?.join(name))
 }
 
 fn directory() -> PathBuf {
@@ -65,6 +67,9 @@ fn directory() -> PathBuf {
 fn declarations_path() -> PathBuf {
     directory().join("index.d.ts")
 }
+
+/// Classes that only `index.js` uses.
+const ONLY_IN_JS: [&str; 2] = ["CancelToken", "Environment"];
 
 /// One item that napi-derive tells the types of, as it writes them.
 struct Item {
@@ -97,8 +102,7 @@ fn write_declarations(head: &str, lines: &str) -> Result<String> {
         let told: serde_json::Value = serde_json::from_str(line).context("a type's line")?;
         let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
         let name = text("name");
-        // What only index.js uses.
-        if name == "CancelToken" {
+        if ONLY_IN_JS.contains(&&*name) {
             continue;
         }
         match &*text("kind") {
@@ -147,7 +151,7 @@ pub fn test() -> Result<()> {
         packages::ensure(&[&NODE])?;
     }
     packages::ensure(&[&IMAGE_TOOLS])?;
-    let native = build()?;
+    let native = build(Profile::Dev)?;
     let there = std::fs::read_to_string(declarations_path())?;
     ensure!(
         there == declarations()?,

@@ -119,6 +119,12 @@ pub const SERVICE_CLIENTS: Set = Set {
     ],
 };
 
+/// What guests' programs speak with.
+pub const NETWORK_CLIENTS: Set = Set {
+    purpose: "measuring networks of guests",
+    names: &["iperf3"],
+};
+
 /// What runs the npm package.
 pub const NODE: Set = Set {
     purpose: "running the npm package",

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Lines of a log shown when its program failed.
-const TAIL_LINES: usize = 30;
+const TAIL_LINES: usize = 120;
 
 /// Runs a program to its end and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -105,15 +105,15 @@ mod tests {
         let mut script = Command::new("sh");
         script.args([
             "-c",
-            "i=0; while [ $i -lt 100 ]; do echo line-$i; i=$((i+1)); done; exit 3",
+            "i=0; while [ $i -lt 300 ]; do echo line-$i; i=$((i+1)); done; exit 3",
         ]);
         let error = logged(&mut script, &log).unwrap_err().to_string();
         std::fs::remove_file(&log).unwrap();
         assert!(
-            error.contains("line-99") && error.contains("line-70"),
+            error.contains("line-299") && error.contains("line-180\n"),
             "{error}"
         );
-        assert!(!error.contains("line-69\n"), "{error}");
+        assert!(!error.contains("line-179\n"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! worker, kernel and init in it. The step `python` of the tests does the first, checks
 //! the types, and runs `python/tests`.
 
+use crate::workspace::Profile;
 use crate::{assets, guest_image, packages, process, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -21,7 +22,7 @@ const MATURIN: (&str, &str) = ("maturin", "1.16.0");
 pub fn run(arguments: &[String]) -> Result<()> {
     match arguments {
         [] => {
-            println!("{}", assemble()?.display());
+            println!("{}", assemble(Profile::Dev)?.display());
             Ok(())
         }
         [word] if word == "sync" => {
@@ -36,17 +37,16 @@ fn directory() -> PathBuf {
     workspace::root().join("python")
 }
 
-/// Builds the native part for debugging and puts it beside the rest; what
-/// `PYTHONPATH` must have.
-fn assemble() -> Result<PathBuf> {
+/// Builds the native part and puts it beside the rest; what `PYTHONPATH` must have.
+pub fn assemble(profile: Profile) -> Result<PathBuf> {
     packages::ensure(&[&packages::PYTHON])?;
     process::shown(
         Command::new(env!("CARGO"))
             .args(["build", "--locked", "--quiet", "-p", PACKAGE])
+            .args(["--profile", profile.name()])
             .current_dir(workspace::root()),
     )?;
-    let target = workspace::target_dir()?;
-    let path = target.join("python");
+    let path = workspace::target_dir()?.join("python");
     let package = path.join("supermachine");
     let _ = fs::remove_dir_all(&package);
     fs::create_dir_all(&package)?;
@@ -61,7 +61,7 @@ fn assemble() -> Result<PathBuf> {
     } else {
         "lib_native.so"
     };
-    let built = target.join("debug").join(built);
+    let built = profile.dir()?.join(built);
     fs::copy(&built, package.join("_native.abi3.so"))
         .with_context(|| built.display().to_string())?;
     Ok(path)
@@ -69,7 +69,7 @@ fn assemble() -> Result<PathBuf> {
 
 /// The step of `cargo xtask test`.
 pub fn test() -> Result<()> {
-    let path = assemble()?;
+    let path = assemble(Profile::Dev)?;
     let mypy = packages::from_pypi(MYPY.0, MYPY.1)?.join("mypy");
     process::shown(
         Command::new(mypy)

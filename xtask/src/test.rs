@@ -254,7 +254,7 @@ fn run_examples() -> Result<()> {
 /// guest does must not end in a panic there. Some optimisation, for speed; the
 /// profiles of this workspace leave the checks out.
 fn overflow_checks() -> Result<()> {
-    let mut tests = cargo(&["test", "--locked", "--quiet", "--target-dir"]);
+    let mut tests = cargo(&["test", "--locked", "--no-fail-fast", "--target-dir"]);
     tests.arg(workspace::target_dir()?.join("checked"));
     for setting in [
         "opt-level=1",
@@ -275,7 +275,7 @@ fn overflow_checks() -> Result<()> {
     ] {
         tests.args(["--test", streams]);
     }
-    process::shown(&mut tests)
+    tests_run::run(tests)
 }
 
 fn quick_tests() -> Result<()> {

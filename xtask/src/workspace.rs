@@ -42,6 +42,33 @@ pub fn target_dir() -> Result<PathBuf> {
         .context("cargo metadata names no target directory")
 }
 
+/// How cargo builds something.
+#[derive(Clone, Copy, Debug)]
+pub enum Profile {
+    /// For debugging.
+    Dev,
+    /// For use.
+    Release,
+}
+
+impl Profile {
+    /// Its name for cargo.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+
+    /// Where cargo puts what it has built so.
+    pub fn dir(self) -> Result<PathBuf> {
+        Ok(target_dir()?.join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }))
+    }
+}
+
 /// The directory of one of the workspace's packages.
 pub fn directory_of(package: &str) -> Result<PathBuf> {
     let metadata: serde_json::Value = serde_json::from_str(&metadata()?)?;

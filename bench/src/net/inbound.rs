@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
-pub const NAME: &str = "inbound_request";
+const NAME: &str = "inbound_request";
 const ROUNDS: usize = 3;
 /// Requests by QEMU's must be so many times ours, by what one of them takes.
 const MUST: f64 = 1.0 / 1.2;

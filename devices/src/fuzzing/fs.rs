@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 
 use super::{Input, MAX_OPS};
+use crate::testing::RecordingWindow;
 use crate::virtio::chain::QueueError;
-use crate::virtio::fs::{Exchange, Owner, Rules, Server, SymlinkPolicy};
+use crate::virtio::fs::{DaxPolicy, Exchange, Owner, PIECE_BYTES, Rules, Server, SymlinkPolicy};
 
 /// Most room for an answer.
 const MAX_ROOM: usize = 4096;
@@ -13,6 +14,8 @@ const HEADER_BYTES: usize = 16;
 /// `FALLOCATE`, which could take all of the host's disk, and `FSYNC`, `FSYNCDIR` and
 /// `SYNCFS`, which wait for it.
 const LEFT_OUT: [u32; 4] = [43, 20, 30, 50];
+/// `IOCTL`, with which a file loses something here.
+const LOSES: u32 = 39;
 const NAMES: [&[u8]; 12] = [
     b"a\0", b"d\0", b"in\0", b"out\0", b"b\0", b"new\0", b"..\0", b".\0", b"\0", b"d/x\0",
     b"no end", b"/\0",
@@ -50,6 +53,7 @@ impl Exchange for InMemory {
 fn number(input: &mut Input<'_>) -> u64 {
     match input.u8() {
         0 => input.u64(),
+        255 => u64::from(input.u8() % 8) * PIECE_BYTES,
         small => (small % 8).into(),
     }
 }
@@ -86,13 +90,18 @@ pub fn fuzz_fs(data: &[u8]) {
     fs::write(share.join("a"), "content").expect("a file");
     symlink("d", share.join("in")).expect("a link");
     symlink("../secret", share.join("out")).expect("a link");
+    let kind = input.u8();
     let rules = Rules {
-        read_only: input.u8() % 8 == 0,
+        read_only: kind % 8 == 0,
         symlinks: input.pick(&[SymlinkPolicy::Opaque, SymlinkPolicy::Deny]),
         owner: Owner::default(),
     };
     let root = File::open(&share).expect("a directory");
-    let server = Server::new(root.into(), rules).expect("a server");
+    let mut server = Server::new(root.into(), rules).expect("a server");
+    let window = RecordingWindow::new(32 << 30, 4);
+    if kind < 128 {
+        server = server.with_window(window.clone(), DaxPolicy::Always);
+    }
     let mut buffer = Vec::new();
     for _ in 0..MAX_OPS {
         if input.is_empty() {
@@ -109,6 +118,9 @@ pub fn fuzz_fs(data: &[u8]) {
             request: request(&mut input, opcode),
             answer: vec![0; usize::from(input.u16()) % MAX_ROOM],
         };
+        if opcode == LOSES {
+            window.lose(u64::from(input.u8() % 4) * PIECE_BYTES);
+        }
         let length = server.answer(&mut exchange, &mut buffer);
         let length = length.expect("memory that can be used");
         if length == 0 {

@@ -11,9 +11,13 @@ use crate::{Clock, GuestRam, HotMemory, IrqLine, Ram, RamAdvisor};
 
 mod driver;
 mod memory;
+#[cfg(feature = "fs")]
+mod window;
 
 pub use driver::{Buffer, Driver, DriverQueue};
 pub use memory::{ProbedMemory, ProbedRegion};
+#[cfg(feature = "fs")]
+pub use window::RecordingWindow;
 
 /// Guest RAM of `len` bytes at address 0.
 pub fn guest_ram(len: usize) -> GuestRam {

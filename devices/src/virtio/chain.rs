@@ -163,8 +163,19 @@ impl Chain {
         ram: &M,
         max_segments: usize,
     ) -> Result<Option<Self>, QueueError> {
+        Self::pop_beside(queue, ram, max_segments, |_, _| false)
+    }
+
+    /// As [`Chain::pop`], with segments where `beside` says so as well. Whoever takes
+    /// those knows what is there: [`Segments::read`] and [`Segments::write`] do not.
+    pub(crate) fn pop_beside<M: DeviceMemory>(
+        queue: &mut Queue,
+        ram: &M,
+        max_segments: usize,
+        beside: impl Fn(GuestAddress, usize) -> bool,
+    ) -> Result<Option<Self>, QueueError> {
         match queue.iter(ram).map_err(QueueError::Ring)?.next() {
-            Some(descriptors) => Self::collect(descriptors, ram, max_segments).map(Some),
+            Some(descriptors) => Self::collect(descriptors, ram, max_segments, beside).map(Some),
             None => Ok(None),
         }
     }
@@ -173,6 +184,7 @@ impl Chain {
         mut descriptors: DescriptorChain<&M>,
         ram: &M,
         max_segments: usize,
+        beside: impl Fn(GuestAddress, usize) -> bool,
     ) -> Result<Self, QueueError> {
         let mut chain = Self {
             head: descriptors.head_index(),
@@ -195,7 +207,8 @@ impl Chain {
             let Ok(len) = usize::try_from(descriptor.len()) else {
                 return Err(outside);
             };
-            if addr.0.checked_add(len as u64).is_none() || !ram.check_range(addr, len) {
+            let ends = addr.0.checked_add(len as u64).is_some();
+            if !ends || !(ram.check_range(addr, len) || beside(addr, len)) {
                 return Err(outside);
             }
             if !descriptor.is_write_only() && !chain.writable.parts.is_empty() {

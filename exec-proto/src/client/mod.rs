@@ -10,14 +10,14 @@ mod conversation;
 mod dialing;
 mod durable;
 mod staging;
+mod stdin;
 
 use alloc::vec::Vec;
 
 use crate::{
     AgentReady, Attached, Deframer, Direction, ExecInfo, ExecRequest, Exited, Failure, FileChunk,
-    Hello, Kind, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES,
+    Hello, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES,
     Offsets, ProtoError, Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize, WorkloadReport,
-    encode_header,
 };
 use conversation::{Conversation, Owed, Stdin};
 
@@ -253,42 +253,6 @@ impl Session {
             .encode(&mut self.out);
         }
         Ok(())
-    }
-
-    /// Queues stdin for the command and returns how many bytes were taken;
-    /// the rest must wait for [`Event::StdinReady`]. Once the command has
-    /// closed its stdin all bytes are taken and dropped.
-    pub fn write_stdin(&mut self, data: &[u8]) -> usize {
-        match self.state.stdin {
-            Stdin::None | Stdin::Closed => return data.len(),
-            Stdin::Open => {}
-        }
-        let take = data.len().min(self.state.stdin_window);
-        for piece in data.get(..take).unwrap_or_default().chunks(MAX_DATA_BYTES) {
-            self.out
-                .extend_from_slice(&encode_header(Kind::Stdin, piece.len()));
-            self.out.extend_from_slice(piece);
-        }
-        self.state.stdin_window -= take;
-        self.state.stdin_starved |= take < data.len();
-        take
-    }
-
-    /// How many bytes [`Self::write_stdin`] would send now.
-    #[must_use]
-    pub fn stdin_capacity(&self) -> usize {
-        match self.state.stdin {
-            Stdin::Open => self.state.stdin_window,
-            Stdin::None | Stdin::Closed => 0,
-        }
-    }
-
-    /// Ends the command's stdin. Later calls do nothing.
-    pub fn close_stdin(&mut self) {
-        if self.state.stdin == Stdin::Open {
-            Request::StdinEof.encode(&mut self.out);
-            self.state.stdin = Stdin::Closed;
-        }
     }
 
     /// Sends a signal to the command's process group; nothing happens without

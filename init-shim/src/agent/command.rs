@@ -1,5 +1,6 @@
 //! Runs one command, or a chain, between a connection and the guest.
 
+mod ending;
 mod hosts;
 
 use std::ffi::CString;
@@ -7,13 +8,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use exec_proto::{ExecLimits, ExecRequest, Exited, Failure, Reply};
+use exec_proto::{ExecLimits, ExecRequest, Failure, Reply};
 
 use super::dialer::Post;
 use super::durable::Held;
 use super::failure;
 use super::groups::Group;
-use super::launch::{self, exit_status};
+use super::launch;
 use super::link::{Link, OUTPUT_LIMIT, Received};
 use super::output::{Output, To};
 use super::stdin::Stdin;
@@ -432,75 +433,6 @@ impl<'a> Command<'a> {
         }
         self.wind_up(link);
         Ok(())
-    }
-
-    /// The next program cannot be executed: as in a shell, that is a status and a
-    /// line on standard error, whether commands ran before it or not.
-    fn not_executed(&mut self, link: &mut Link<'_>, failure: &Failure) {
-        // A terminal has one stream, and ends its lines so.
-        let (stream, line_end) = match self.tty {
-            true => (Stream::Stdout, "\r\n"),
-            false => (Stream::Stderr, "\n"),
-        };
-        let line = format!("{failure}{line_end}");
-        match to(&self.held) {
-            To::Host => link.queue(&stream.reply(line.as_bytes())),
-            To::Keep(durable) => durable.keep(stream, line.as_bytes()),
-        }
-        self.last.outcome = Outcome::Code(failure.kind.exit_status());
-        self.executed = false;
-    }
-
-    /// No further command will write: takes the output that is there.
-    fn wind_up(&mut self, link: &mut Link<'_>) {
-        self.ends = None;
-        let (held, host_gone) = (&self.held, self.host_gone);
-        for output in &mut self.outputs {
-            output.limit_to_pending();
-            // What is there can be read without waiting; a host too slow for
-            // it gets the rest from the loop.
-            while output.is_open()
-                && link.pending() < OUTPUT_LIMIT
-                && hosts::has_room(held, host_gone, output.stream())
-            {
-                if output.read(link, to(held)) == 0 {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn finish(&mut self, link: &mut Link<'_>) -> Result<(), Stop> {
-        if self.timed_out
-            && let Some(group) = &self.group
-        {
-            group.wait_until_empty(KILL_WAIT);
-        }
-        let exited = self.exited(self.last, self.started_ns);
-        if let Some(held) = self.held.take() {
-            self.release_group();
-            return held.finish(link, exited, !self.host_gone);
-        }
-        link.queue(&Reply::Exited(exited));
-        link.flush()?;
-        self.release_group();
-        Ok(())
-    }
-
-    /// How what began then has ended.
-    fn exited(&self, waited: Waited, since_ns: u64) -> Exited {
-        Exited {
-            status: exit_status(waited.outcome),
-            duration_ns: sys::monotonic_ns().saturating_sub(since_ns),
-            peak_rss_kib: waited.peak_rss_kib,
-            timed_out: self.timed_out,
-            oom: self
-                .group
-                .as_ref()
-                .is_some_and(|group| group.is_limited() && group.was_out_of_memory()),
-            step: self.step,
-            executed: self.executed,
-        }
     }
 
     fn kill_tree(&self) {

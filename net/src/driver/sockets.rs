@@ -22,7 +22,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// A socket of a flow.
 enum Socket {
-    Stream(TcpStream),
+    /// With where else it is looked for if it is refused.
+    Stream(TcpStream, Option<SocketAddr>),
     Datagram(UdpSocket),
     Echo(Echo),
     /// A connection that somebody else serves.
@@ -48,11 +49,60 @@ impl Sockets {
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn stream(&mut self, flow: FlowId) -> io::Result<&mut TcpStream> {
-        match self.get(flow)? {
-            Socket::Stream(stream) => Ok(stream),
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
+    /// Begins to connect a stream, and looks for it at `other` if it is refused.
+    fn begin(&mut self, flow: FlowId, to: SocketAddr, other: Option<SocketAddr>) -> io::Result<()> {
+        let connect = |to| TcpStream::connect(to).map_err(|error| without_ipv6(error, to));
+        // Some hosts know at once that it is refused.
+        let (mut stream, other) = match (connect(to), other) {
+            (Err(error), Some(other)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                (connect(other)?, None)
+            }
+            (stream, other) => (stream?, other),
+        };
+        // What the guest sends small, it wants sent small.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
+        let Some(registry) = &self.registry else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let token = Token(flow.0 as usize);
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.put(flow, Socket::Stream(stream, other));
+        Ok(())
+    }
+
+    /// What became of a stream that was being connected.
+    fn connected(&mut self, flow: FlowId) -> io::Result<()> {
+        let Socket::Stream(stream, other) = self.get(flow)? else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let Some(error) = stream.take_error()? else {
+            return stream.peer_addr().map(drop);
+        };
+        match other.take() {
+            Some(other) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.remove(flow);
+                self.begin(flow, other, None)?;
+                Err(io::ErrorKind::NotConnected.into())
+            }
+            _ => Err(error),
         }
+    }
+
+    /// Takes a flow's socket out, and watches it no more.
+    fn remove(&mut self, flow: FlowId) -> Option<Socket> {
+        let place = self.streams.get_mut(flow.0 as usize);
+        let mut socket = place.and_then(Option::take)?;
+        if let Some(registry) = &self.registry {
+            let _ = match &mut socket {
+                Socket::Stream(stream, _) => registry.deregister(stream),
+                Socket::Datagram(socket) => registry.deregister(socket),
+                Socket::Echo(socket) => registry.deregister(socket),
+                Socket::Handed(stream, _) => registry.deregister(stream),
+            };
+        }
+        Some(socket)
     }
 
     fn put(&mut self, flow: FlowId, socket: Socket) {
@@ -131,27 +181,16 @@ impl Io for Both<'_> {
             }
             Transport::Stream => {}
         }
-        let mut stream = TcpStream::connect(to).map_err(told)?;
-        // What the guest sends small, it wants sent small.
-        let _ = stream.set_nodelay(true);
-        let _ = sockopt::set_socket_keepalive(&stream, true);
-        let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.sockets.put(flow, Socket::Stream(stream));
-        Ok(())
+        self.sockets.begin(flow, to, other_loopback(to))
     }
 
     fn connected(&mut self, flow: FlowId) -> io::Result<()> {
-        let stream = self.sockets.stream(flow)?;
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-        stream.peer_addr().map(drop)
+        self.sockets.connected(flow)
     }
 
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
         match self.sockets.get(flow)? {
-            Socket::Stream(stream) => stream.write(bytes),
+            Socket::Stream(stream, _) => stream.write(bytes),
             Socket::Handed(stream, _) => stream.write(bytes),
             Socket::Datagram(socket) => socket.send(bytes).map_err(too_long),
             Socket::Echo(socket) => socket.send(bytes).map_err(too_long),
@@ -160,7 +199,7 @@ impl Io for Both<'_> {
 
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match (self.sockets.get(flow)?, room) {
-            (Socket::Stream(stream), room) => stream.read_vectored(room),
+            (Socket::Stream(stream, _), room) => stream.read_vectored(room),
             (Socket::Handed(stream, slot), room) => match stream.read_vectored(room) {
                 // Its end is told by what was said of it.
                 Ok(0) if broker::is_refused(slot) => Err(io::ErrorKind::ConnectionReset.into()),
@@ -182,7 +221,7 @@ impl Io for Both<'_> {
         let mut own = UnixStream::from_std(own);
         let (outcome, slot) = Outcome::new(self.shared.log.clone());
         let place = self.sockets.streams.get_mut(flow.0 as usize);
-        let Some(Socket::Stream(mut host)) = place.and_then(Option::take) else {
+        let Some(Socket::Stream(mut host, _)) = place.and_then(Option::take) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         registry.deregister(&mut host)?;
@@ -210,26 +249,17 @@ impl Io for Both<'_> {
     fn finish_sending(&mut self, flow: FlowId) {
         // One that is gone already is noticed when it is read.
         let _ = match self.sockets.get(flow) {
-            Ok(Socket::Stream(stream)) => stream.shutdown(Shutdown::Write),
+            Ok(Socket::Stream(stream, _)) => stream.shutdown(Shutdown::Write),
             Ok(Socket::Handed(stream, _)) => stream.shutdown(Shutdown::Write),
             _ => Ok(()),
         };
     }
 
     fn close(&mut self, flow: FlowId, how: Close) {
-        let place = self.sockets.streams.get_mut(flow.0 as usize);
-        let Some(mut socket) = place.and_then(Option::take) else {
+        let Some(socket) = self.sockets.remove(flow) else {
             return;
         };
-        if let Some(registry) = &self.sockets.registry {
-            let _ = match &mut socket {
-                Socket::Stream(stream) => registry.deregister(stream),
-                Socket::Datagram(socket) => registry.deregister(socket),
-                Socket::Echo(socket) => registry.deregister(socket),
-                Socket::Handed(stream, _) => registry.deregister(stream),
-            };
-        }
-        if let (Socket::Stream(stream), Close::Reset) = (&socket, how) {
+        if let (Socket::Stream(stream, _), Close::Reset) = (&socket, how) {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
@@ -253,6 +283,18 @@ fn too_long(error: io::Error) -> io::Error {
         Some(rustix::io::Errno::MSGSIZE) => io::ErrorKind::FileTooLarge.into(),
         _ => error,
     }
+}
+
+/// The host's loopback address of the other family. A service of the host listens on one of
+/// them or on both, and a guest's program does not know on which: many take the first
+/// address of a name, and no other.
+fn other_loopback(to: SocketAddr) -> Option<SocketAddr> {
+    let other: IpAddr = match to.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    Some((other, to.port()).into())
 }
 
 /// What a guest is to be told of a host that has no IPv6, or not this of it: a socket of

@@ -1,7 +1,7 @@
 //! The thread and its sockets; what goes over the cable, the core's tests look at.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::sync::Condvar;
 
 use super::*;
@@ -128,6 +128,31 @@ fn guest_speaks_with_a_socket_of_the_host() {
     assert!(stream.read(&mut got).is_err(), "a reset");
     drop(network);
     let _ = cable;
+}
+
+#[test]
+fn service_of_the_host_is_found_at_either_of_its_loopback_addresses() {
+    // The guest asks for the IPv4 one.
+    let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    let ask = || {
+        lock(&cable.sent).push(frame(port, 100, 0, flag::SYN, b""));
+        network.wake();
+        heard(&cable.next()).0
+    };
+    assert_eq!(ask(), flag::SYN | flag::ACK);
+    drop(listener.accept().unwrap());
+    // Nobody listens at either any more.
+    drop(listener);
+    network.restore(&[]).unwrap();
+    assert_eq!(ask() & flag::RST, flag::RST);
 }
 
 /// Takes connections over, and keeps what is written down.

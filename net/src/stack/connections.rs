@@ -63,7 +63,7 @@ impl Stack {
         };
         if self.config.addresses.is_gateway(address) {
             let listed = self.config.policy.has_host_port(protocol, port);
-            // The same family: some services listen on one of the two only.
+            // The same family first: a connection that is refused there goes to the other.
             let loopback: IpAddr = match address {
                 IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
                 IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),

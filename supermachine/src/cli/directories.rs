@@ -1,7 +1,7 @@
 //! `-v` and `--mount`: directories of the host for the guest, and volumes.
 
 use super::values::memory_mib;
-use crate::{MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
+use crate::{DaxPolicy, MountSpec, SymlinkPolicy, VmConfig, VolumeSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -18,6 +18,8 @@ pub struct Directory {
     access: Access,
     symlinks: SymlinkPolicy,
     owner: (u32, u32),
+    dax: Option<DaxPolicy>,
+    window_mib: Option<u32>,
 }
 
 /// What a machine is given to keep files in.
@@ -79,6 +81,8 @@ impl Directory {
             access: Access::ReadWrite,
             symlinks: SymlinkPolicy::default(),
             owner: (0, 0),
+            dax: None,
+            window_mib: None,
         })
     }
 
@@ -88,9 +92,10 @@ impl Directory {
             "ro" | "readonly" => self.access = Access::ReadOnly,
             "rw" => self.access = Access::ReadWrite,
             "cow" => self.access = Access::CopyOnWrite,
+            "dax" => self.dax = Some(DaxPolicy::LargeFiles),
             other => {
                 return Err(format!(
-                    "`{other}` is no option of a mount: use rw, ro or cow"
+                    "`{other}` is no option of a mount: use rw, ro, cow or dax"
                 ));
             }
         }
@@ -106,6 +111,14 @@ impl Directory {
             .at(&*self.guest)
             .with_symlinks(self.symlinks)
             .with_owner(uid, gid);
+        let spec = match self.dax {
+            None => spec,
+            Some(policy) => spec.with_dax(policy),
+        };
+        let spec = match self.window_mib {
+            None => spec,
+            Some(mib) => spec.with_dax_window_mib(mib),
+        };
         match self.access {
             Access::ReadWrite => spec,
             Access::ReadOnly => spec.read_only(true),
@@ -115,7 +128,7 @@ impl Directory {
 }
 
 /// `HOST:GUEST`, and `:ro` if nothing may be changed, `:cow` if that stays in the
-/// guest's memory; or `NAME:GUEST`, and a volume's size.
+/// guest's memory, `:dax` if large files are mapped; or `NAME:GUEST`, and a volume's size.
 pub fn volume(text: &str) -> Result<Given, String> {
     let mut parts = text.split(':');
     let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
@@ -139,7 +152,8 @@ pub fn volume(text: &str) -> Result<Given, String> {
 
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
-/// `symlinks=opaque|deny|follow` and `owner=UID[:GID]`.
+/// `symlinks=opaque|deny|follow`, `owner=UID[:GID]`, `dax=large|always` and
+/// `dax-window=SIZE`.
 pub fn mount(text: &str) -> Result<Given, String> {
     let (mut is_volume, mut size) = (false, None);
     let mut host = None;
@@ -147,6 +161,7 @@ pub fn mount(text: &str) -> Result<Given, String> {
     let mut words = Vec::new();
     let mut symlinks = SymlinkPolicy::default();
     let mut owner = (0, 0);
+    let (mut dax, mut window_mib) = (None, None);
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
             ("type", "bind" | "virtiofs") => {}
@@ -161,6 +176,12 @@ pub fn mount(text: &str) -> Result<Given, String> {
             ("target" | "destination" | "dst", value) => guest = Some(value),
             ("symlinks", value) => symlinks = policy(value)?,
             ("owner", value) => owner = ids(value)?,
+            ("dax", "" | "large") => dax = Some(DaxPolicy::LargeFiles),
+            ("dax", "always") => dax = Some(DaxPolicy::Always),
+            ("dax-window", value) => {
+                let mib = memory_mib(value).map_err(|problem| format!("dax-window: {problem}"))?;
+                window_mib = u32::try_from(mib).ok();
+            }
             ("readonly" | "ro", "true" | "1") => words.push("ro"),
             ("readonly" | "ro", "false" | "0") => words.push("rw"),
             (word, "") => words.push(word),
@@ -170,7 +191,11 @@ pub fn mount(text: &str) -> Result<Given, String> {
     let (Some(host), Some(guest)) = (host, guest) else {
         return Err("expected source=HOST and target=GUEST".to_owned());
     };
-    let is_plain = words.is_empty() && owner == (0, 0) && symlinks == SymlinkPolicy::default();
+    let is_plain = words.is_empty()
+        && dax.is_none()
+        && window_mib.is_none()
+        && owner == (0, 0)
+        && symlinks == SymlinkPolicy::default();
     match (is_volume, size) {
         (true, size) if is_plain => return named(host, guest, size).map(Given::Volume),
         (true, _) => return Err("of a volume only the size can be said".to_owned()),
@@ -181,7 +206,11 @@ pub fn mount(text: &str) -> Result<Given, String> {
     for word in words {
         mount.set(word)?;
     }
+    if window_mib.is_some() && dax.is_none() {
+        return Err("a window is for mapped files: say dax=large or dax=always".to_owned());
+    }
     (mount.symlinks, mount.owner) = (symlinks, owner);
+    (mount.dax, mount.window_mib) = (dax, window_mib);
     Ok(Given::Directory(mount))
 }
 
@@ -243,6 +272,9 @@ mod tests {
         assert_eq!(spec("/a:/work"), plain);
         assert_eq!(spec("/a:/work:rw"), plain);
         assert_eq!(spec("/a:/work:cow"), plain.clone().copy_on_write());
+        let mapped = plain.clone().with_dax(DaxPolicy::LargeFiles);
+        assert_eq!(spec("/a:/work:dax"), mapped);
+        assert_eq!(spec("/a:/work:ro,dax"), mapped.read_only(true));
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");
         assert_eq!(spec("./x:/w"), MountSpec::new(here, "mount3").at("/w"));
@@ -268,7 +300,23 @@ mod tests {
             spec("src=/a,dst=/b,ro=false,owner=1:2,symlinks=deny"),
             plain.with_symlinks(SymlinkPolicy::Deny).with_owner(1, 2)
         );
+        let plain = MountSpec::new("/a", "mount3").at("/b");
+        let mapped = |policy| plain.clone().with_dax(policy);
+        for (text, expected) in [
+            ("dax", mapped(DaxPolicy::LargeFiles)),
+            ("dax=large", mapped(DaxPolicy::LargeFiles)),
+            (
+                "dax=always,dax-window=1g",
+                mapped(DaxPolicy::Always).with_dax_window_mib(1024),
+            ),
+        ] {
+            assert_eq!(spec(&format!("src=/a,dst=/b,{text}")), expected);
+        }
         for bad in [
+            "src=/a,dst=/b,dax=never",
+            "src=/a,dst=/b,dax-window=1g",
+            "src=/a,dst=/b,dax,dax-window=x",
+            "type=volume,src=a,dst=/b,dax",
             "",
             "src=/a",
             "dst=/b",

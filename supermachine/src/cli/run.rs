@@ -73,7 +73,8 @@ pub struct Arguments {
         value_name = "HOST:GUEST[:ACCESS]",
         value_parser = directories::volume,
         help = "Give the guest a directory of the host; with `ro` it can change nothing of it, \
-                with `cow` only what it sees of it, in its memory. Or, as NAME:GUEST[:SIZE], \
+                with `cow` only what it sees of it, in its memory; with `dax` it maps large \
+                files instead of reading them. Or, as NAME:GUEST[:SIZE], \
                 a volume, which outlives the machine and is made if there is none of that \
                 name; may be repeated"
     )]
@@ -84,8 +85,8 @@ pub struct Arguments {
         value_name = "K=V,…",
         value_parser = directories::mount,
         help = "The same, written out: source=HOST,target=GUEST, and readonly or cow, \
-                symlinks=opaque|deny|follow, owner=UID[:GID]; or type=volume,source=NAME,\
-                target=GUEST, and size=SIZE"
+                symlinks=opaque|deny|follow, owner=UID[:GID], dax=large|always, \
+                dax-window=SIZE; or type=volume,source=NAME,target=GUEST, and size=SIZE"
     )]
     mount: Vec<Given>,
     /// Directory of the detached machine that this process is to supervise

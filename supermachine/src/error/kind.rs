@@ -3,7 +3,7 @@
 use super::Error;
 use super::cause::{Cause, Part};
 use super::registry::of_registry;
-use exec_proto::ErrorKind as GuestKind;
+use exec_proto::{ErrorKind as GuestKind, ProtoError};
 use pool::PoolError;
 use snapshot::SnapshotError;
 
@@ -76,7 +76,7 @@ impl Error {
             Self::Start { .. } | Self::Output { .. } | Self::System { .. } | Self::Host { .. } => {
                 ErrorKind::Host
             }
-            Self::Protocol(_) => ErrorKind::Defect,
+            Self::Protocol(cause) => of_protocol(cause),
         }
     }
 
@@ -154,6 +154,19 @@ fn of_pool(cause: &Cause) -> ErrorKind {
         Part::Pool(PoolError::Closed) => ErrorKind::Ended,
         // Whether none was free, too large or failed to start: later it may work.
         _ => ErrorKind::Busy,
+    }
+}
+
+fn of_protocol(cause: &Cause) -> ErrorKind {
+    match cause.part() {
+        // Refused on this side, before anything was sent: a file that is too large, a path
+        // that is not absolute.
+        Part::Protocol(ProtoError::Misuse { .. }) => ErrorKind::Configuration,
+        // As of a guest that says so itself: its init is of another version.
+        Part::Protocol(ProtoError::VersionMismatch { .. } | ProtoError::NotThisProtocol) => {
+            ErrorKind::Rebake
+        }
+        _ => ErrorKind::Defect,
     }
 }
 

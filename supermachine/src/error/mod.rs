@@ -327,7 +327,8 @@ pub enum Error {
         /// The guest's words.
         message: String,
     },
-    /// The agent broke the protocol.
+    /// The agent broke the protocol, or was asked for what it has no words for: a path
+    /// that is not absolute, a file that is too large.
     #[error(transparent)]
     Protocol(Cause),
     /// The connection to the agent broke.

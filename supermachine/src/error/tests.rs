@@ -1,4 +1,5 @@
 use super::*;
+use exec_proto::ProtoError;
 
 const HOSTILE: &str = "a\x1b]0;owned\x07b\u{9b}2J\u{202e}c\nsupermachine: all is well";
 
@@ -108,6 +109,7 @@ fn an_error_that_ends_main_reads_like_one_of_the_tool() {
 #[test]
 fn errors_are_sorted_by_what_a_caller_can_do() {
     let pool = |error: pool::PoolError| Error::from(error);
+    let protocol = |error: ProtoError| Error::from(error);
     let guest = |kind| Error::Exec {
         kind,
         message: String::new(),
@@ -149,6 +151,21 @@ fn errors_are_sorted_by_what_a_caller_can_do() {
             false,
         ),
         (guest(exec_proto::ErrorKind::Busy), ErrorKind::Busy, true),
+        (
+            protocol(ProtoError::Misuse { what: "odd" }),
+            ErrorKind::Configuration,
+            false,
+        ),
+        (
+            protocol(ProtoError::NotThisProtocol),
+            ErrorKind::Rebake,
+            false,
+        ),
+        (
+            protocol(ProtoError::UnknownKind { kind: 1 }),
+            ErrorKind::Defect,
+            false,
+        ),
         (
             Error::Rebake {
                 reason: String::new(),

@@ -1,5 +1,6 @@
 //! One connection to the guest's agent, shared by a reader and writers.
 
+use super::liveness::Liveness;
 use super::{ExecId, ExecStatus};
 use crate::Error;
 use crate::deadline::Deadline;
@@ -11,7 +12,6 @@ use crate::limits::{
 use exec_proto::client::{Event, Session};
 use exec_proto::{Printable, ProtoError};
 use rustix::event::{PollFd, PollFlags};
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -66,33 +66,6 @@ impl Finished {
         }
     }
 }
-
-/// Knows of the worker behind a connection, as far as anybody does.
-pub trait Liveness: fmt::Debug + Send + Sync {
-    /// For how long the machine has stood still because of orders to its worker.
-    fn paused(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    /// How the machine or its worker ended, if it has or does within `patience`.
-    fn end_within(&self, _patience: Duration) -> Option<Error> {
-        None
-    }
-
-    /// Asks the worker whether it lives, and waits for its answer up to `patience`.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if it does not answer, or how its machine ended.
-    fn probe(&self, _patience: Duration) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-/// A worker of another process, of which nobody here knows.
-#[derive(Debug)]
-pub struct Unwatched;
-
-impl Liveness for Unwatched {}
 
 /// A connection. Reading happens on one thread; requests, stdin and signals
 /// may come from others meanwhile.

@@ -5,13 +5,15 @@ mod child;
 mod command;
 mod durable;
 mod environment;
+mod gap;
+mod liveness;
 mod output;
 #[cfg(feature = "tokio")]
 pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use channel::{Channel, Finished, Liveness, Sinks, Unwatched};
+pub(crate) use channel::{Channel, Finished, Sinks};
 pub use child::{ExecChild, ExecControl, ExecStdin};
 pub use command::Command;
 use command::settings;
@@ -19,7 +21,9 @@ pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};
 pub(crate) use durable::{attach, list};
 #[cfg(feature = "cli")]
 pub(crate) use durable::{attach_channel, durable_id};
-pub use output::{ExecOutput, OutputGap};
+pub use gap::OutputGap;
+pub(crate) use liveness::{Liveness, Unwatched};
+pub use output::ExecOutput;
 
 use crate::Error;
 use crate::deadline::Deadline;

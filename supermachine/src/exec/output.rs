@@ -6,7 +6,7 @@
 //! grows beyond that only while somebody waits for what comes behind.
 
 use super::channel::Finished;
-use super::{Channel, Sinks, StreamOffsets};
+use super::{Channel, OutputGap, Sinks, StreamOffsets};
 use crate::Error;
 use crate::limits::FULL_STREAM_PAUSE;
 use std::collections::VecDeque;
@@ -34,40 +34,6 @@ impl Which {
             Self::Stdout => Self::Stderr,
             Self::Stderr => Self::Stdout,
         }
-    }
-}
-
-/// Bytes that are missing from the output of a durable command that was taken up
-/// again: the guest could not keep them. A read fails with this inside, once, where
-/// they were; the next goes on behind them.
-///
-/// ```
-/// use std::io::Read;
-/// use supermachine::{ExecOutput, OutputGap};
-///
-/// fn rest(output: &mut ExecOutput) -> std::io::Result<Vec<u8>> {
-///     let mut text = Vec::new();
-///     while let Err(error) = output.read_to_end(&mut text) {
-///         match OutputGap::of(&error) {
-///             Some(gap) => text.extend(format!("[{} bytes lost]", gap.bytes).bytes()),
-///             None => return Err(error),
-///         }
-///     }
-///     Ok(text)
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{bytes} bytes of the command's output were not kept; reading goes on behind them")]
-#[non_exhaustive]
-pub struct OutputGap {
-    /// How many.
-    pub bytes: u64,
-}
-
-impl OutputGap {
-    /// The gap that a read failed for, if it was one.
-    pub fn of(error: &io::Error) -> Option<Self> {
-        error.get_ref()?.downcast_ref().copied()
     }
 }
 

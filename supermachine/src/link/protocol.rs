@@ -15,7 +15,7 @@ use snapshot::{EngineId, Stamp, Written};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use vmm_core::spec::{Owner, SymlinkPolicy};
+use vmm_core::spec::{Dax, Owner, SymlinkPolicy};
 use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
@@ -92,6 +92,8 @@ pub struct Mount {
     pub symlinks: SymlinkPolicy,
     /// Whom files belong to, for the guest.
     pub owner: Owner,
+    /// The guest maps files, into a window of its own.
+    pub dax: Option<Dax>,
 }
 
 /// Digests of the files that guests boot from.

@@ -133,6 +133,7 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             read_only: mount.read_only,
             symlinks: mount.symlinks,
             owner: mount.owner,
+            dax: mount.dax,
         });
     shares.collect()
 }

@@ -17,6 +17,9 @@ pub struct Service {
     pub preparation: Option<&'static str>,
     /// The workload.
     pub command: &'static [&'static str],
+    /// What ends once it serves, of one that listens before it does. It runs before the
+    /// capture, so that copies answer at once.
+    pub ready: Option<&'static str>,
     /// A program that everybody uses with it.
     pub client: Client,
 }
@@ -95,6 +98,7 @@ pub const SERVICES: &[Service] = &[
             "-c",
             "mkdir -p /run /var/log/nginx /var/lib/nginx && exec nginx -c /etc/nginx.conf",
         ],
+        ready: None,
         client: CURL,
     },
     Service {
@@ -104,6 +108,7 @@ pub const SERVICES: &[Service] = &[
         files: &[],
         preparation: None,
         command: &["redis-server", "--save", "", "--protected-mode", "no"],
+        ready: None,
         client: Client::Program {
             argv: &["redis-cli", "-p", "PORT", "incrby", "counter", "42"],
             answer: "42",
@@ -116,6 +121,7 @@ pub const SERVICES: &[Service] = &[
         files: &[USERS, GROUPS],
         preparation: None,
         command: &["memcached", "-u", "nobody", "-l", "0.0.0.0"],
+        ready: None,
         client: Client::Bytes {
             question: "set key 0 0 5\r\nvalue\r\nget key\r\n",
             answer: "VALUE key 0 5\r\nvalue\r\nEND",
@@ -136,6 +142,9 @@ pub const SERVICES: &[Service] = &[
             "exec setpriv --reuid=70 --regid=70 --clear-groups \
              /usr/lib/postgresql/15/bin/postgres -D /data/db -k /tmp -h 127.0.0.1",
         ],
+        ready: Some(
+            "until /usr/lib/postgresql/15/bin/pg_isready -q -h 127.0.0.1; do sleep 0.1; done",
+        ),
         client: Client::Program {
             argv: &[
                 "psql",
@@ -162,6 +171,7 @@ pub const SERVICES: &[Service] = &[
             "-c",
             "mkdir -p /run; exec apache2 -f /etc/httpd.conf -DFOREGROUND",
         ],
+        ready: None,
         client: CURL,
     },
     Service {
@@ -183,6 +193,7 @@ pub const SERVICES: &[Service] = &[
             "--skip-name-resolve",
             "--innodb-use-native-aio=0",
         ],
+        ready: None,
         client: Client::Program {
             argv: &[
                 "mariadb",
@@ -212,6 +223,7 @@ pub const SERVICES: &[Service] = &[
             "/srv",
             "8000",
         ],
+        ready: None,
         client: CURL,
     },
     Service {
@@ -221,6 +233,7 @@ pub const SERVICES: &[Service] = &[
         files: &[],
         preparation: None,
         command: &["node", "-e", NODE],
+        ready: None,
         client: CURL,
     },
     Service {
@@ -234,6 +247,7 @@ pub const SERVICES: &[Service] = &[
             "-Xmx256m",
             "/srv/Server.java",
         ],
+        ready: None,
         client: CURL,
     },
 ];

@@ -64,7 +64,14 @@ pub fn check(service: &Service, layout: &Path, client: &Client) -> Result<Report
     };
     let reference = format!("oci:{}", layout.display());
     let begun = Instant::now();
-    let image = Image::builder(&reference)
+    let mut bake = Image::builder(&reference);
+    if let Some(script) = service.ready {
+        bake = bake.with_warmup(move |vm| {
+            let command = vm.exec_builder().argv(["sh", "-c", script]);
+            command.timeout(PATIENCE).output().map(drop)
+        });
+    }
+    let image = bake
         .vm_config(config())
         .memory_mib(service.memory_mib)
         .cmd(service.command.iter().copied())

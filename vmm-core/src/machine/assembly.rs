@@ -8,7 +8,7 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
-use devices::virtio::fs::{Fs, FsConfig, FsState};
+use devices::virtio::fs::{DaxPolicy, Fs, FsConfig, FsState};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::net::NetState;
@@ -21,6 +21,7 @@ use super::elastic::Elastic;
 use super::error::MachineError;
 use super::events::DeviceEvents;
 use super::line::VmLine;
+use super::window::Windows;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
@@ -185,9 +186,10 @@ pub(super) fn open_others(
     volumes: &[Volume],
     shares: &[Share],
     network: Option<&Network>,
+    windows: Windows<'_>,
 ) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
     let mut others = open_disks(disks, volumes)?;
-    others.extend(open_shares(shares)?);
+    others.extend(open_shares(shares, windows)?);
     if let Some(network) = network {
         others.push(Box::new(network.device()));
     }
@@ -218,8 +220,11 @@ pub(super) fn open_disks(
 }
 
 /// Opens directories of the host.
-pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
-    let open = |share: &Share| -> Result<Box<dyn VirtioDevice>, MachineError> {
+pub(super) fn open_shares(
+    shares: &[Share],
+    mut windows: Windows<'_>,
+) -> Result<Vec<Box<dyn VirtioDevice>>, MachineError> {
+    let mut open = |share: &Share| -> Result<Box<dyn VirtioDevice>, MachineError> {
         let path = share.directory.name();
         let directory = share.directory.to_file();
         let directory = directory.map_err(|source| disk_error(path, source))?;
@@ -227,9 +232,17 @@ pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>
             read_only: share.read_only,
             symlinks: share.symlinks,
             owner: share.owner,
+            dax: share.dax.map_or(DaxPolicy::default(), |dax| dax.policy),
             ..FsConfig::new(&*share.tag)
         };
-        match Fs::new(directory.into(), config) {
+        let made = match share.dax {
+            None => Fs::new(directory.into(), config),
+            Some(dax) => {
+                let window = windows.take(dax.window_bytes)?;
+                Fs::with_window(directory.into(), config, window)
+            }
+        };
+        match made {
             Ok(fs) => Ok(Box::new(fs)),
             Err(source) => Err(MachineError::Share {
                 path: path.to_owned(),
@@ -237,7 +250,7 @@ pub(super) fn open_shares(shares: &[Share]) -> Result<Vec<Box<dyn VirtioDevice>>
             }),
         }
     };
-    shares.iter().map(open).collect()
+    shares.iter().map(&mut open).collect()
 }
 
 fn vsock_config(endpoints: &Endpoints) -> VsockConfig {

@@ -178,6 +178,7 @@ pub(super) fn share(directory: &Path) -> Share {
         read_only: true,
         symlinks: SymlinkPolicy::default(),
         owner: Owner::default(),
+        dax: None,
     }
 }
 
@@ -191,6 +192,7 @@ pub(super) fn good() -> Result<SavedMachine, super::MachineError> {
         &[],
         &options.shares,
         options.network.as_ref(),
+        prepared.windows(),
     )?;
     let memory = GuestMemory::allocate(layout::RAM, RAM_BYTES)?;
     write_program(memory.host());

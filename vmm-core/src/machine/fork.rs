@@ -69,6 +69,7 @@ impl RunningMachine {
         // From here on this is the only thread, and it does not return.
         after_fork();
         memory.host().forget_base();
+        fork::leave_windows();
         let mut number = 0;
         for sibling in 1..count {
             if let Ok(true) = fork::split() {
@@ -109,6 +110,7 @@ impl PreparedMachine {
             &options.volumes,
             &options.shares,
             options.network.as_ref(),
+            self.windows(),
         )?;
         let machine = self.assemble(memory, others, saved.possible_vcpus())?;
         let generation = match &*machine.parts() {

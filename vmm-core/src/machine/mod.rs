@@ -21,6 +21,7 @@ mod saved;
 mod saved_tests;
 mod standstill;
 mod vcpu_thread;
+mod window;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

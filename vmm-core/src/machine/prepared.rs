@@ -17,6 +17,7 @@ use super::control::Control;
 use super::error::{ExitReason, MachineError, no_random};
 use super::generation::Generation;
 use super::rewind::Rewound;
+use super::window::Windows;
 use super::{ConsoleTail, Parts, RunningMachine, command_line, vcpu_thread};
 use crate::arch::{self, Arch, BootSpec, Layout};
 use crate::boot::BootFiles;
@@ -144,6 +145,11 @@ impl PreparedMachine {
         self.arch
     }
 
+    /// Where its devices get windows onto files.
+    pub(super) fn windows(&self) -> Windows<'_> {
+        Windows::new(&self.vm, self.arch.layout())
+    }
+
     /// Creates vCPUs until there are `count`. Each is created before the next,
     /// and all before any runs: the guest finds a whole interrupt controller.
     pub(super) fn create_vcpus(&mut self, count: u32) -> Result<(), MachineError> {
@@ -191,6 +197,7 @@ impl PreparedMachine {
             &spec.volumes,
             &spec.shares,
             spec.network.as_ref(),
+            self.windows(),
         )?;
         let first = self.arch.vcpu_id(0);
         let power = self.capabilities.power;

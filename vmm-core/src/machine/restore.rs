@@ -126,6 +126,7 @@ impl PreparedMachine {
             &options.volumes,
             &options.shares,
             options.network.as_ref(),
+            self.windows(),
         )?;
         let mut memory = GuestMemory::over(layout.ram, map()?)?;
         if options.hot_bytes > 0 {

@@ -185,6 +185,7 @@ fn original(disk: &Path) -> (RunningMachine, Vec<Vec<DriverQueue>>) {
         &[],
         &[share(disk.parent().unwrap())],
         Some(&network()),
+        prepared.windows(),
     );
     let memory = GuestMemory::allocate(layout::RAM, RAM_BYTES).unwrap();
     let ram = memory.ram().clone();

@@ -26,6 +26,12 @@ pub(crate) fn split() -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Forgets the windows onto files, which the child of a process does not have.
+pub(crate) fn leave_windows() {
+    #[cfg(target_os = "linux")]
+    super::lost::forget();
+}
+
 /// Closes everything the parent had open, but not standard error and what is in
 /// `keep`, and puts nothing in the place of standard input and output: the parent's
 /// connections end with the parent, not with its children.

@@ -16,7 +16,7 @@ use virtio_queue::{Queue, QueueState};
 use self::threads::Threads;
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
-    RestoreError, SavedState, StateFormat, VirtioDevice, read_config_space,
+    RestoreError, SavedState, SharedMemory, StateFormat, VirtioDevice, read_config_space,
 };
 use crate::{DeviceMemory, Ram};
 
@@ -26,17 +26,21 @@ mod nodes;
 mod saved;
 mod server;
 mod threads;
+mod window;
 mod wire;
 
 pub use saved::FsState;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use server::Exchange;
 pub(crate) use server::{Rules, Server};
+pub use window::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
 
 /// Device type of a file system.
 const DEVICE_ID: u32 = 26;
 /// Bytes of the tag in the configuration space (virtio 1.2 §5.11.4).
 pub const TAG_BYTES: usize = 36;
+/// Number of the shared memory region that files are mapped into (virtio 1.2 §5.11.6.4).
+const WINDOW_ID: u8 = 0;
 /// Sizes of the queues: for what the guest forgets, and for requests. Linux takes
 /// no more pages for a request than the second has entries.
 const QUEUE_SIZES: &[u16] = &[128, 512];
@@ -69,6 +73,18 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// Which files a guest maps rather than reads, if it has a window to map them into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum DaxPolicy {
+    /// Files of 1 MiB and more. Smaller ones would each take 2 MiB of the window, and
+    /// are read faster.
+    #[default]
+    LargeFiles,
+    /// All files.
+    Always,
+}
+
 /// What a file system device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsConfig {
@@ -80,6 +96,8 @@ pub struct FsConfig {
     pub symlinks: SymlinkPolicy,
     /// Whom files belong to, for the guest.
     pub owner: Owner,
+    /// Which files are mapped, if there is a [window](Fs::with_window).
+    pub dax: DaxPolicy,
     /// Most requests worked on at the same time, 1 to 16.
     pub workers: usize,
 }
@@ -92,6 +110,7 @@ impl FsConfig {
             read_only: false,
             symlinks: SymlinkPolicy::default(),
             owner: Owner::default(),
+            dax: DaxPolicy::default(),
             workers: 4,
         }
     }
@@ -107,6 +126,9 @@ pub enum FsError {
     /// The number of workers is out of range.
     #[error("number of workers {0} is not within 1 to 16")]
     BadWorkers(usize),
+    /// The window is empty, or not made of whole pieces.
+    #[error("the window for mapped files is not made of pieces of 2 MiB")]
+    BadWindow,
     /// What was given is no directory, or cannot be looked at.
     #[error("the shared directory cannot be used")]
     Directory(#[source] std::io::Error),
@@ -124,6 +146,30 @@ pub struct Fs<M: DeviceMemory = Ram> {
 impl<M: DeviceMemory> Fs<M> {
     /// A device over an open directory.
     pub fn new(directory: OwnedFd, config: FsConfig) -> Result<Self, FsError> {
+        Self::make(directory, config, None)
+    }
+
+    /// A device over an open directory, of which its guest can map files into `window`.
+    /// Descriptors of this device can point there; for others it is no
+    /// [`DeviceMemory`].
+    pub fn with_window(
+        directory: OwnedFd,
+        config: FsConfig,
+        window: Arc<dyn FileWindow>,
+    ) -> Result<Self, FsError> {
+        let whole = window.bytes().is_multiple_of(PIECE_BYTES)
+            && window.address().is_multiple_of(PIECE_BYTES);
+        if window.bytes() == 0 || !whole || window.address().checked_add(window.bytes()).is_none() {
+            return Err(FsError::BadWindow);
+        }
+        Self::make(directory, config, Some(window))
+    }
+
+    fn make(
+        directory: OwnedFd,
+        config: FsConfig,
+        window: Option<Arc<dyn FileWindow>>,
+    ) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG_BYTES || tag.contains(&0) {
             return Err(FsError::BadTag(config.tag));
@@ -140,7 +186,11 @@ impl<M: DeviceMemory> Fs<M> {
             owner: config.owner,
         };
         let server = Server::new(directory, rules);
-        let server = Arc::new(server.map_err(|error| FsError::Directory(error.into()))?);
+        let mut server = server.map_err(|error| FsError::Directory(error.into()))?;
+        if let Some(window) = window {
+            server = server.with_window(window, config.dax);
+        }
+        let server = Arc::new(server);
         Ok(Self {
             tag: config.tag,
             config_space,
@@ -165,6 +215,14 @@ impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_space(&self.config_space, offset, data);
+    }
+
+    fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        let window = self.server.window().filter(|_| id == WINDOW_ID)?;
+        Some(SharedMemory {
+            address: window.address(),
+            bytes: window.bytes(),
+        })
     }
 
     fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {

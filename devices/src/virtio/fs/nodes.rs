@@ -202,6 +202,12 @@ impl Nodes {
         self.by_number.get(&number)?.handles.first().copied()
     }
 
+    /// All handles by which the node is open.
+    pub fn handles(&self, number: u64) -> Vec<u64> {
+        let node = self.by_number.get(&number);
+        node.map_or_else(Vec::new, |node| node.handles.clone())
+    }
+
     /// Whether a file that is opened again has not changed since the last time.
     pub fn is_unchanged(&mut self, number: u64, now: &Stat) -> bool {
         let Some(node) = self.by_number.get_mut(&number) else {

@@ -8,7 +8,7 @@ use super::TAG_BYTES;
 use super::handles::SavedHandle;
 use super::host::{Identity, Moment};
 use super::nodes::{Link, SavedNode};
-use super::server::Server;
+use super::server::{Saved, SavedWindow, Server, Shown};
 use super::wire::{ROOT, check_name};
 use crate::virtio::state::StateFields;
 use crate::virtio::{DeviceState, RestoreError, StateFormat};
@@ -18,30 +18,20 @@ use crate::virtio::{DeviceState, RestoreError, StateFormat};
 pub struct FsState {
     /// The tag that the guest mounts it by.
     pub tag: String,
-    next_node: u64,
-    nodes: Vec<SavedNode>,
-    next_handle: u64,
-    handles: Vec<SavedHandle>,
+    saved: Saved,
 }
 
 impl FsState {
     pub(super) fn of(tag: &str, server: &Server) -> Self {
-        let (next_node, nodes, next_handle, handles) = server.save();
         Self {
             tag: tag.to_owned(),
-            next_node,
-            nodes,
-            next_handle,
-            handles,
+            saved: server.save(),
         }
     }
 
     pub(super) fn give_to(&self, server: &Server) -> Result<(), RestoreError> {
-        let nodes = (self.next_node, &*self.nodes);
-        let handles = (self.next_handle, &*self.handles);
-        server
-            .restore(nodes, handles)
-            .ok_or(RestoreError::Invalid("nodes"))
+        let restored = server.restore(&self.saved);
+        restored.ok_or(RestoreError::Invalid("nodes or window"))
     }
 }
 
@@ -118,22 +108,32 @@ fn node(fields: &mut StateFields<'_>) -> Option<SavedNode> {
 impl DeviceState for FsState {
     const FORMAT: StateFormat = StateFormat {
         kind: "fs",
-        version: 1,
+        version: 2,
     };
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
+        let saved = &self.saved;
         put_text(&mut out, self.tag.as_bytes());
-        put(&mut out, self.next_node);
-        put(&mut out, self.nodes.len() as u64);
-        self.nodes.iter().for_each(|node| put_node(&mut out, node));
-        put(&mut out, self.next_handle);
-        put(&mut out, self.handles.len() as u64);
-        for handle in &self.handles {
+        put(&mut out, saved.next_node);
+        put(&mut out, saved.nodes.len() as u64);
+        saved.nodes.iter().for_each(|node| put_node(&mut out, node));
+        put(&mut out, saved.next_handle);
+        put(&mut out, saved.handles.len() as u64);
+        for handle in &saved.handles {
             put(&mut out, handle.number);
             put(&mut out, handle.node);
             out.push(handle.is_dir.into());
             out.extend(handle.flags.to_le_bytes());
+        }
+        put(&mut out, saved.window.address);
+        put(&mut out, saved.window.bytes);
+        put(&mut out, saved.window.shown.len() as u64);
+        for (place, shown) in &saved.window.shown {
+            put(&mut out, *place);
+            put(&mut out, shown.node);
+            put(&mut out, shown.offset);
+            out.push(shown.writes.into());
         }
         out
     }
@@ -157,13 +157,35 @@ impl DeviceState for FsState {
                 flags: fields.u32()?,
             });
         }
+        let window = window(&mut fields)?;
         fields.end()?;
         (next_node > ROOT).then_some(Self {
             tag,
-            next_node,
-            nodes,
-            next_handle,
-            handles,
+            saved: Saved {
+                next_node,
+                nodes,
+                next_handle,
+                handles,
+                window,
+            },
         })
     }
+}
+
+fn window(fields: &mut StateFields<'_>) -> Option<SavedWindow> {
+    let mut window = SavedWindow {
+        address: fields.u64()?,
+        bytes: fields.u64()?,
+        shown: Vec::new(),
+    };
+    for _ in 0..fields.u64()? {
+        let place = fields.u64()?;
+        let shown = Shown {
+            node: fields.u64()?,
+            offset: fields.u64()?,
+            writes: fields.bool()?,
+        };
+        window.shown.push((place, shown));
+    }
+    Some(window)
 }

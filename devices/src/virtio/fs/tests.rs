@@ -7,7 +7,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::wire::{Body, ENTRY_BYTES, Fields, IN_HEADER_BYTES, OUT_HEADER_BYTES, ROOT, opcode};
 use super::*;
-use crate::testing::{Buffer, CountingIrq, Driver, guest_ram};
+use crate::testing::{Buffer, CountingIrq, Driver, RecordingWindow, guest_ram};
 use crate::virtio::mmio::{VirtioMmio, status};
 use crate::{GuestRam, MmioDevice};
 
@@ -35,6 +35,84 @@ fn guest() -> Guest {
     let transport = VirtioMmio::new(ram.clone(), irq.clone(), Box::new(device(&place)));
     let driver = Driver::start(&ram, Arc::new(transport), irq, RINGS, &[64, 64]);
     Guest { ram, driver, place }
+}
+
+#[test]
+fn what_a_request_has_in_the_window_is_taken_from_the_file_that_is_seen_there() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("a"), vec![b'a'; 8192]).unwrap();
+    std::fs::write(place.path().join("b"), "").unwrap();
+    let (ram, irq) = (guest_ram(8 << 20), Arc::new(CountingIrq::default()));
+    let window = RecordingWindow::new(32 << 30, 2);
+    let directory = File::open(place.path()).unwrap();
+    let config = FsConfig {
+        dax: DaxPolicy::Always,
+        ..FsConfig::new("share")
+    };
+    let fs: Fs = Fs::with_window(directory.into(), config, window.clone()).unwrap();
+    assert_eq!(
+        VirtioDevice::<Ram>::shared_memory(&fs, 0),
+        Some(SharedMemory {
+            address: 32 << 30,
+            bytes: 2 * PIECE_BYTES
+        })
+    );
+    assert_eq!(VirtioDevice::<Ram>::shared_memory(&fs, 1), None);
+    let transport = VirtioMmio::new(ram.clone(), irq.clone(), Box::new(fs));
+    let driver = Driver::start(&ram, Arc::new(transport), irq, RINGS, &[64, 64]);
+    let mut guest = Guest { ram, driver, place };
+    let [a, b] = [c"a", c"b"].map(|name| guest.node(name));
+    let message = |opcode, node, arguments: &Body, data: u32| {
+        let mut request = Body::default();
+        let length = IN_HEADER_BYTES + arguments.0.len();
+        let length = u32::try_from(length).unwrap() + data;
+        let header = request.u32(length).u32(opcode).u64(9).u64(node);
+        header.u64(0).u64(0).bytes(&arguments.0);
+        request.0
+    };
+    let mut handles = [a, b].map(|node| {
+        let mut arguments = Body::default();
+        arguments.u32(2).u32(0);
+        let answer = guest.ask(&message(opcode::OPEN, node, &arguments, 0));
+        Fields(&answer[OUT_HEADER_BYTES..]).u64().unwrap()
+    });
+    let mut arguments = Body::default();
+    let wanted = arguments.u64(u64::MAX).u64(0).u64(PIECE_BYTES);
+    wanted.u64(3).u64(PIECE_BYTES);
+    let answer = guest.ask(&message(opcode::SETUPMAPPING, a, &arguments, 0));
+    assert_eq!(answer.len(), OUT_HEADER_BYTES);
+    // What is mapped of one is written to the other, and read over the first.
+    let data = |handle: u64, offset: u64, size: u32| {
+        let mut arguments = Body::default();
+        let fields = arguments.u64(handle).u64(offset).u32(size).u32(0);
+        fields.u64(0).u32(2).u32(0);
+        arguments
+    };
+    let seen = (32 << 30) + PIECE_BYTES + 100;
+    let written = data(handles[1], 0, 5000);
+    guest.push_with(
+        &message(opcode::WRITE, b, &written, 5000),
+        Some((seen, 5000)),
+        None,
+    );
+    assert_eq!(guest.answer().len(), OUT_HEADER_BYTES + 8);
+    let file = |guest: &Guest, name| std::fs::read(guest.place.path().join(name)).unwrap();
+    assert_eq!(file(&guest, "b"), vec![b'a'; 5000]);
+    std::fs::write(guest.place.path().join("b"), vec![b'b'; 600]).unwrap();
+    let read = message(opcode::READ, b, &data(handles[1], 0, 600), 0);
+    guest.push_with(&read, None, Some((seen, 600)));
+    guest.answer();
+    assert_eq!(file(&guest, "a")[100..700], vec![b'b'; 600]);
+    // Where nothing is seen there is nothing.
+    handles.swap(0, 1);
+    let nowhere = data(handles[0], 0, 600);
+    let request = message(opcode::WRITE, b, &nowhere, 600);
+    guest.push_with(&request, Some(((32 << 30) + 100, 600)), None);
+    let begun = std::time::Instant::now();
+    while guest.driver.read(0x070) & status::NEEDS_RESET == 0 {
+        assert!(begun.elapsed().as_secs() < 60);
+        std::thread::yield_now();
+    }
 }
 
 fn look_up(name: &std::ffi::CStr) -> Vec<u8> {
@@ -75,6 +153,26 @@ impl Guest {
         }
         self.driver.queues[queue as usize].push(&chain);
         self.driver.notify(queue);
+    }
+
+    /// A request with data, or room for it, that is elsewhere.
+    fn push_with(&mut self, request: &[u8], data: Option<(u64, u32)>, room: Option<(u64, u32)>) {
+        self.ram
+            .write_slice(request, GuestAddress(REQUEST))
+            .unwrap();
+        let mut chain = vec![Buffer::Readable {
+            addr: REQUEST,
+            len: u32::try_from(request.len()).unwrap(),
+        }];
+        chain.extend(data.map(|(addr, len)| Buffer::Readable { addr, len }));
+        let header = if room.is_some() { 16 } else { 64 };
+        chain.push(Buffer::Writable {
+            addr: ANSWER,
+            len: header,
+        });
+        chain.extend(room.map(|(addr, len)| Buffer::Writable { addr, len }));
+        self.driver.queues[REQUESTS as usize].push(&chain);
+        self.driver.notify(REQUESTS);
     }
 
     fn ask(&mut self, request: &[u8]) -> Vec<u8> {

@@ -5,10 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use virtio_queue::{Queue, QueueState, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::server::{Exchange, Server};
+use super::window::FileWindow;
 use crate::DeviceMemory;
-use crate::virtio::chain::{Chain, QueueError, add_used, wants_interrupt};
+use crate::virtio::chain::{Chain, QueueError, Segment, Segments, add_used, wants_interrupt};
 use crate::virtio::{ActivateError, Activation};
 
 /// Most descriptors of one request: pages of the longest read or write, headers,
@@ -57,6 +59,41 @@ impl<M> std::fmt::Debug for State<M> {
 struct Request<'a, M> {
     chain: &'a Chain,
     ram: &'a M,
+    /// Part of it may be there: a program gives what it has mapped to be written, or to
+    /// be read to.
+    window: Option<&'a dyn FileWindow>,
+}
+
+impl<M: DeviceMemory> Request<'_, M> {
+    /// Calls `act` with the parts of some bytes of a request: how many there were before
+    /// a part, and the window if it is there.
+    fn each(
+        &self,
+        segments: &Segments,
+        at: usize,
+        bytes: usize,
+        mut act: impl FnMut(usize, &Segment, Option<&dyn FileWindow>) -> Result<(), QueueError>,
+    ) -> Result<(), QueueError> {
+        if at.checked_add(bytes).is_none_or(|end| end > segments.len()) {
+            return Err(QueueError::BadRequest);
+        }
+        let mut done = 0;
+        for part in segments.range(at, bytes) {
+            let window = self.window;
+            let window = window.filter(|window| window.holds(part.addr.0, part.len));
+            act(done, &part, window)?;
+            done += part.len;
+        }
+        Ok(())
+    }
+}
+
+/// A segment in the window where the guest sees nothing, or nothing it may write.
+fn nothing_there(part: &Segment) -> QueueError {
+    QueueError::NotInRam {
+        addr: part.addr.0,
+        len: u32::try_from(part.len).unwrap_or(u32::MAX),
+    }
 }
 
 impl<M: DeviceMemory> Exchange for Request<'_, M> {
@@ -69,29 +106,49 @@ impl<M: DeviceMemory> Exchange for Request<'_, M> {
     }
 
     fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), QueueError> {
-        match self.chain.readable.read(self.ram, at, buffer)? {
-            true => Ok(()),
-            false => Err(QueueError::BadRequest),
-        }
+        let segments = &self.chain.readable;
+        self.each(segments, at, buffer.len(), |done, part, window| {
+            let buffer = &mut buffer[done..done + part.len];
+            match window {
+                Some(window) => {
+                    let read = window.read(part.addr.0, buffer);
+                    read.map_err(|_| nothing_there(part))
+                }
+                None => {
+                    let read = self.ram.read_slice(buffer, part.addr);
+                    read.map_err(QueueError::Memory)
+                }
+            }
+        })
     }
 
     fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), QueueError> {
-        match self.chain.writable.write(self.ram, at, bytes)? {
-            true => Ok(()),
-            false => Err(QueueError::BadRequest),
-        }
+        let segments = &self.chain.writable;
+        self.each(segments, at, bytes.len(), |done, part, window| {
+            let bytes = &bytes[done..done + part.len];
+            match window {
+                Some(window) => {
+                    let written = window.write(part.addr.0, bytes);
+                    written.map_err(|_| nothing_there(part))
+                }
+                None => {
+                    let written = self.ram.write_slice(bytes, part.addr);
+                    written.map_err(QueueError::Memory)
+                }
+            }
+        })
     }
 }
 
 impl<M: DeviceMemory> State<M> {
     /// The next request and its queue.
-    fn take(&mut self) -> Option<(usize, Chain)> {
+    fn take(&mut self, window: Option<&dyn FileWindow>) -> Option<(usize, Chain)> {
         if self.paused {
             return None;
         }
         let active = self.active.as_mut()?;
         for (index, queue) in active.queues.iter_mut().enumerate() {
-            match take_from(queue, &*active.ram) {
+            match take_from(queue, &*active.ram, window) {
                 Ok(None) => {}
                 Ok(Some(chain)) => {
                     self.busy += 1;
@@ -148,15 +205,22 @@ impl<M: DeviceMemory> State<M> {
 
 /// Takes a request, leaving notifications on: the driver must be able to wake
 /// the next thread while this one is busy.
-fn take_from<M: DeviceMemory>(queue: &mut Queue, ram: &M) -> Result<Option<Chain>, QueueError> {
+fn take_from<M: DeviceMemory>(
+    queue: &mut Queue,
+    ram: &M,
+    window: Option<&dyn FileWindow>,
+) -> Result<Option<Chain>, QueueError> {
     if !queue.ready() {
         return Ok(None);
     }
-    let chain = Chain::pop(queue, ram, MAX_SEGMENTS)?;
+    let beside = |address: GuestAddress, bytes: usize| {
+        window.is_some_and(|window| window.holds(address.0, bytes))
+    };
+    let chain = Chain::pop_beside(queue, ram, MAX_SEGMENTS, beside)?;
     let more = queue.enable_notification(ram).map_err(QueueError::Ring)?;
     if chain.is_none() && more {
         // Made available just before notifications were on again.
-        return Chain::pop(queue, ram, MAX_SEGMENTS);
+        return Chain::pop_beside(queue, ram, MAX_SEGMENTS, beside);
     }
     Ok(chain)
 }
@@ -167,10 +231,11 @@ impl<M: DeviceMemory> Shared<M> {
     }
 
     fn run(&self) {
+        let window = self.server.window().map(|window| &**window);
         let mut buffer = Vec::new();
         let mut state = self.lock();
         while !state.stopping {
-            let Some((index, chain)) = state.take() else {
+            let Some((index, chain)) = state.take(window) else {
                 state.waiting += 1;
                 self.quiet.notify_all();
                 state = self
@@ -189,6 +254,7 @@ impl<M: DeviceMemory> Shared<M> {
             let mut request = Request {
                 chain: &chain,
                 ram: &*ram,
+                window,
             };
             let outcome = self.server.answer(&mut request, &mut buffer);
             state = self.lock();

@@ -68,6 +68,8 @@ pub mod opcode {
     pub const RENAME2: u32 = 45;
     pub const LSEEK: u32 = 46;
     pub const COPY_FILE_RANGE: u32 = 47;
+    pub const SETUPMAPPING: u32 = 48;
+    pub const REMOVEMAPPING: u32 = 49;
     pub const SYNCFS: u32 = 50;
 }
 
@@ -82,8 +84,22 @@ pub mod init {
     pub const ASYNC_DIO: u32 = 1 << 15;
     pub const PARALLEL_DIROPS: u32 = 1 << 18;
     pub const MAX_PAGES: u32 = 1 << 22;
+    pub const MAP_ALIGNMENT: u32 = 1 << 26;
     pub const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
+    /// There are more flags, in a word of their own.
+    pub const INIT_EXT: u32 = 1 << 30;
+    /// In that word: which files are mapped is said with each file's attributes.
+    pub const HAS_INODE_DAX: u32 = 1 << 1;
 }
+
+/// What `SETUPMAPPING` asks for (`FUSE_SETUPMAPPING_FLAG_*`).
+pub mod mapping {
+    pub const WRITE: u64 = 1 << 0;
+    pub const READ: u64 = 1 << 1;
+}
+
+/// `FUSE_ATTR_DAX`: the guest maps the file instead of reading it.
+pub const ATTR_DAX: u32 = 1 << 1;
 
 /// What `SETATTR` sets (`FATTR_*`).
 pub mod set {
@@ -207,6 +223,8 @@ pub struct Attributes {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// `FUSE_ATTR_*`.
+    pub flags: u32,
 }
 
 /// The body of an answer.
@@ -252,7 +270,7 @@ impl Body {
             .u32(attributes.gid)
             .u32(stat.rdev)
             .u32(stat.block_bytes)
-            .u32(0)
+            .u32(attributes.flags)
     }
 
     /// `struct fuse_entry_out`.
@@ -321,6 +339,7 @@ mod tests {
             mode: 0,
             uid: 0,
             gid: 0,
+            flags: 0,
         };
         let length = |write: &dyn for<'b> Fn(&'b mut Body) -> &'b mut Body| {
             let mut body = Body::default();

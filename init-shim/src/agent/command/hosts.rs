@@ -144,8 +144,9 @@ impl Command<'_> {
     /// Lets a host go that has all that was queued for it.
     pub(super) fn part_if_sent(&mut self, link: &Link<'_>) {
         if self.parting && link.pending() == 0 {
-            sys::shutdown_write(link.socket());
+            // First, so that a host which reads the end finds the command let go.
             self.set_host_gone(true);
+            sys::shutdown_write(link.socket());
         }
     }
 

@@ -90,6 +90,9 @@ impl Shared {
 
     pub(super) fn track_writes(&self) -> Result<(), EngineError> {
         for mapped in self.mappings().values_mut() {
+            if !mapped.lease.is_memory() {
+                continue;
+            }
             let (ipa, bytes) = (mapped.lease.ipa(), mapped.lease.bytes());
             mapped.logged = self.vm.start_dirty_log(ipa, bytes)?;
             if !mapped.logged {

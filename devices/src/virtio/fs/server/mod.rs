@@ -9,11 +9,12 @@ mod directories;
 mod entries;
 mod files;
 mod find;
+mod mappings;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
@@ -24,8 +25,10 @@ use super::wire::{
     self, Attributes, Body, Fields, IN_HEADER_BYTES, InHeader, OUT_HEADER_BYTES, Validity, init,
     opcode,
 };
-use super::{Owner, SymlinkPolicy};
+use super::{DaxPolicy, FileWindow, Owner, PIECE_BYTES, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
+use mappings::Mappings;
+pub use mappings::{SavedWindow, Shown};
 
 /// Most bytes of a read or a write: what the guest's kernel asks for at most.
 const MAX_DATA_BYTES: u32 = 1 << 20;
@@ -80,6 +83,16 @@ pub struct Rules {
     pub owner: Owner,
 }
 
+/// What a server saves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    pub next_node: u64,
+    pub nodes: Vec<SavedNode>,
+    pub next_handle: u64,
+    pub handles: Vec<SavedHandle>,
+    pub window: SavedWindow,
+}
+
 /// The server.
 #[derive(Debug)]
 pub struct Server {
@@ -88,6 +101,8 @@ pub struct Server {
     rules: Rules,
     nodes: Mutex<Nodes>,
     handles: Mutex<Handles>,
+    /// The window, if the guest can map files.
+    mappings: Option<Mappings>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,7 +121,20 @@ impl Server {
             rules,
             nodes: Mutex::default(),
             handles: Mutex::default(),
+            mappings: None,
         })
+    }
+
+    /// A server whose guest can map files into `window`.
+    pub fn with_window(self, window: Arc<dyn FileWindow>, policy: DaxPolicy) -> Self {
+        Self {
+            mappings: Some(Mappings::new(window, policy)),
+            ..self
+        }
+    }
+
+    pub fn window(&self) -> Option<&Arc<dyn FileWindow>> {
+        self.mappings.as_ref().map(|mappings| &mappings.window)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -119,29 +147,37 @@ impl Server {
 
     /// Forgets all that a guest knows.
     pub fn reset(&self) {
+        if let Some(mappings) = &self.mappings {
+            mappings.clear();
+        }
         self.nodes().clear();
         self.handles().clear();
     }
 
-    pub fn save(&self) -> (u64, Vec<SavedNode>, u64, Vec<SavedHandle>) {
+    pub fn save(&self) -> Saved {
         let (next_node, nodes) = self.nodes().save();
         let (next_handle, handles) = self.handles().save();
-        (next_node, nodes, next_handle, handles)
+        let window = self.mappings.as_ref().map(Mappings::save);
+        Saved {
+            next_node,
+            nodes,
+            next_handle,
+            handles,
+            window: window.unwrap_or_default(),
+        }
     }
 
     /// Takes over what was saved, which is not trusted; `None` if it cannot be.
-    pub fn restore(
-        &self,
-        (next_node, nodes): (u64, &[SavedNode]),
-        (next_handle, handles): (u64, &[SavedHandle]),
-    ) -> Option<()> {
+    pub fn restore(&self, saved: &Saved) -> Option<()> {
         let mut table = self.nodes();
-        table.restore(next_node, nodes)?;
-        self.handles().restore(next_handle, handles)?;
+        table.restore(saved.next_node, &saved.nodes)?;
+        let handles = &saved.handles;
+        self.handles().restore(saved.next_handle, handles)?;
         for handle in handles {
             table.opened(handle.node, handle.number);
         }
-        Some(())
+        drop(table);
+        self.restore_mappings(&saved.window)
     }
 
     /// Answers one request; how many bytes that took. `buffer` is the thread's.
@@ -155,6 +191,7 @@ impl Server {
             return Ok(0);
         }
         exchange.read(0, &mut header)?;
+        self.mend_mappings();
         let header = InHeader::read(&header);
         let answered = match header.opcode {
             opcode::READ => self.read(exchange, buffer),
@@ -235,7 +272,7 @@ impl Server {
                 return Ok(None);
             }
             opcode::INTERRUPT => return Ok(None),
-            opcode::INIT => initialise(arguments)?,
+            opcode::INIT => initialise(arguments, self.mappings.is_some())?,
             opcode::DESTROY => {
                 self.reset();
                 Body::default()
@@ -271,6 +308,8 @@ impl Server {
             opcode::FALLOCATE => self.allocate(arguments)?,
             opcode::LSEEK => self.seek(arguments)?,
             opcode::COPY_FILE_RANGE => self.copy_range(arguments)?,
+            opcode::SETUPMAPPING => self.set_up_mapping(node, arguments)?,
+            opcode::REMOVEMAPPING => self.remove_mappings(arguments)?,
             opcode::OPENDIR => self.open_directory(node)?,
             opcode::READDIR => self.list(arguments, false, room)?,
             opcode::READDIRPLUS => self.list(arguments, true, room)?,
@@ -291,12 +330,15 @@ impl Server {
             false => identity.dev.rotate_left(40),
         };
         let Owner { uid, gid } = self.rules.owner;
+        let mappings = self.mappings.as_ref();
+        let is_mapped = mappings.is_some_and(|mappings| mappings.are_for(stat));
         Attributes {
             stat: *stat,
             ino: identity.ino ^ apart,
             mode: stat.mode,
             uid,
             gid,
+            flags: if is_mapped { wire::ATTR_DAX } else { 0 },
         }
     }
 }
@@ -324,7 +366,7 @@ fn changes(request: u32) -> bool {
 }
 
 /// Agrees with the guest's kernel on a version and on what both can do.
-fn initialise(mut arguments: Fields<'_>) -> Result<Body, Errno> {
+fn initialise(mut arguments: Fields<'_>, has_window: bool) -> Result<Body, Errno> {
     let major = arguments.u32()?;
     let minor = arguments.u32()?;
     let mut body = Body::default();
@@ -338,6 +380,17 @@ fn initialise(mut arguments: Fields<'_>) -> Result<Body, Errno> {
     }
     let read_ahead = arguments.u32()?;
     let offered = arguments.u32()?;
+    let (mapping, alignment, more) = match has_window {
+        false => (0, 0, 0),
+        true => {
+            let more = match offered & init::INIT_EXT {
+                0 => 0,
+                _ => arguments.u32()?,
+            };
+            let alignment = u16::try_from(PIECE_BYTES.trailing_zeros()).unwrap_or(0);
+            (init::MAP_ALIGNMENT | init::INIT_EXT, alignment, more)
+        }
+    };
     let wanted = init::ASYNC_READ
         | init::ATOMIC_O_TRUNC
         | init::BIG_WRITES
@@ -347,7 +400,8 @@ fn initialise(mut arguments: Fields<'_>) -> Result<Body, Errno> {
         | init::ASYNC_DIO
         | init::PARALLEL_DIROPS
         | init::MAX_PAGES
-        | init::HANDLE_KILLPRIV_V2;
+        | init::HANDLE_KILLPRIV_V2
+        | mapping;
     body.u32(read_ahead.min(MAX_DATA_BYTES))
         .u32(offered & wanted)
         .u16(64) // max_background
@@ -355,8 +409,8 @@ fn initialise(mut arguments: Fields<'_>) -> Result<Body, Errno> {
         .u32(MAX_DATA_BYTES)
         .u32(1) // time_gran: nanoseconds
         .u16(MAX_PAGES)
-        .u16(0) // map_alignment
-        .u32(0) // flags2
+        .u16(alignment) // map_alignment, as a power of two
+        .u32(more & init::HAS_INODE_DAX) // flags2
         .bytes(&[0; 28]);
     Ok(body)
 }

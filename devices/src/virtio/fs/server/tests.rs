@@ -10,6 +10,7 @@ use crate::virtio::fs::wire::{ENTRY_BYTES, ROOT, open, set};
 
 mod hostile;
 mod links;
+mod mapped;
 mod names;
 mod saved;
 

@@ -5,14 +5,19 @@ use crate::virtio::DeviceState;
 use crate::virtio::fs::FsState;
 
 fn go_on(guest: Guest) -> Guest {
+    go_on_with(guest, |server| server).unwrap()
+}
+
+/// The same with something for the new server; `None` if that refuses the state.
+pub(super) fn go_on_with(guest: Guest, make: impl FnOnce(Server) -> Server) -> Option<Guest> {
     let state = FsState::of("tag", &guest.server);
     let bytes = state.to_bytes();
     let state = FsState::from_bytes(&bytes).unwrap();
     assert_eq!(state.to_bytes(), bytes);
     let server = Server::new(guest.server.root.try_clone().unwrap(), guest.server.rules);
-    let server = server.unwrap();
-    state.give_to(&server).unwrap();
-    Guest { server, ..guest }
+    let server = make(server.unwrap());
+    state.give_to(&server).ok()?;
+    Some(Guest { server, ..guest })
 }
 
 #[test]

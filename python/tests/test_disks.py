@@ -1,0 +1,115 @@
+"""Changes of copy-on-write mounts, and volumes, with real guests; set up as
+``test_machines.py`` says."""
+
+import os
+import pathlib
+import tarfile
+import tempfile
+import unittest
+
+import supermachine
+from supermachine import BusyError, ConfigurationError, HostError, Image, Mount, Volume, VolumeStore, aio
+
+REF = os.environ["TEST_IMAGE"]
+SCRATCH = tempfile.TemporaryDirectory(prefix="supermachine-disks-")
+PLACE = pathlib.Path(SCRATCH.name)
+SNAPSHOTS = PLACE / "snapshots"
+
+
+def tearDownModule() -> None:
+    SCRATCH.cleanup()
+
+
+def sh(vm: supermachine.Vm, script: str) -> str:
+    out = vm.exec(["sh", "-c", script])
+    assert out.stderr == b"", out.stderr
+    return out.stdout.decode().strip()
+
+
+class Disks(unittest.TestCase):
+    def test_chosen_changes_of_a_mount_become_the_hosts(self) -> None:
+        place = PLACE / "work"
+        (place / "sub").mkdir(parents=True)
+        for name in ["edited", "removed", "sub/file"]:
+            (place / name).write_text("host\n")
+        mount = Mount(place, "work", copy_on_write=True, at="/work")
+        image = Image.build(REF, snapshots_dir=SNAPSHOTS, mounts=[mount])
+        with image.start(mounts=[mount]) as vm:
+            sh(vm, "cd /work; echo guest >> edited; rm removed; echo guest > sub/file; : > $(printf 'odd\\377')")
+            changes = vm.mount_changes("work")
+            odd = os.fsdecode(b"odd\xff")
+            self.assertEqual(
+                [(change.kind, change.file, change.path) for change in changes],
+                [
+                    ("changed", "file", "edited"),
+                    ("added", "file", odd),
+                    ("deleted", None, "removed"),
+                    ("changed", "file", "sub/file"),
+                ],
+            )
+            self.assertEqual(vm.apply_changes("work", []), [])
+            chosen = [change for change in changes if change.path in ("edited", odd)]
+            self.assertEqual(vm.apply_changes("work", chosen), chosen)
+            self.assertEqual((place / "edited").read_text(), "host\nguest\n")
+            self.assertTrue(os.path.exists(os.fsencode(place) + b"/odd\xff"))
+            self.assertEqual((place / "sub/file").read_text(), "host\n")
+            archive = PLACE / "changes.tar"
+            self.assertGreater(vm.export_changes("work", archive).entries, 0)
+            with tarfile.open(archive) as tar:
+                names = [".wh.removed", "edited", odd, "sub", "sub/file"]
+                self.assertEqual(sorted(tar.getnames()), names)
+            # What was deleted is there again, and what was added is not new any more.
+            sh(vm, "echo back > /work/removed")
+            left = vm.apply_changes("work", changes)
+            self.assertEqual([change.path for change in left], ["edited", "sub/file"])
+            self.assertEqual((place / "removed").read_text(), "host\n")
+            with self.assertRaises(ConfigurationError):
+                vm.mount_changes("none")
+            with self.assertRaises(HostError):
+                vm.export_changes("work", PLACE / "none/x.tar")
+
+    def test_volumes_are_made_grown_copied_and_removed(self) -> None:
+        store = VolumeStore.at(PLACE / "volumes")
+        self.assertEqual(store.list(), [])
+        store.create("data", 64)
+        made = store.inspect("data")
+        self.assertEqual((made.name, made.size, made.in_use_by), ("data", 64 << 20, None))
+        volume = Volume("data", "/data", size_mib=64)
+        image = Image.build(REF, snapshots_dir=SNAPSHOTS, volumes=[volume])
+        with image.start(volumes=[volume], volumes_dir=PLACE / "volumes") as vm:
+            vm.grow_volume("data", 200)
+            self.assertGreater(int(sh(vm, "df -m /data | awk 'NR == 2 { print $2 }'")), 150)
+            sh(vm, "echo kept > /data/file; sync")
+            self.assertIn(f"process {os.getpid()}", store.inspect("data").in_use_by or "")
+            with self.assertRaises(BusyError) as caught:
+                store.remove("data")
+            self.assertEqual(caught.exception.code, "volume-in-use")
+        store.grow("data", 256)
+        store.export("data", PLACE / "data.image")
+        store.import_("copy", PLACE / "data.image")
+        self.assertEqual([(one.name, one.size) for one in store.list()], [("copy", 256 << 20), ("data", 256 << 20)])
+        copy = Volume("copy", "/data", size_mib=64)
+        with image.start(volumes=[copy], volumes_dir=PLACE / "volumes") as vm:
+            self.assertEqual(sh(vm, "cat /data/file"), "kept")
+        store.remove("data")
+        self.assertEqual(store.prune(all=True), ["copy"])
+        for call in [
+            lambda: store.inspect("data"),
+            lambda: store.create("x", 0),
+            lambda: store.create("../x", 64),
+        ]:
+            with self.assertRaises(ConfigurationError):
+                call()
+        self.assertNotIn("copy", [one.name for one in VolumeStore.of_user().list()])
+
+
+class Asyncio(unittest.IsolatedAsyncioTestCase):
+    async def test_volumes_are_awaited(self) -> None:
+        store = aio.VolumeStore.at(PLACE / "awaited")
+        await store.create("one", 16)
+        self.assertEqual([one.name for one in await store.list()], ["one"])
+        self.assertEqual(await store.prune(all=True), ["one"])
+
+
+if __name__ == "__main__":
+    unittest.main()
