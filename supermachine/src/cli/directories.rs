@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn mounts_are_written_out() {
-        let spec = |text| directory(mount(text));
+        let spec = |text: &str| directory(mount(text));
         let plain = MountSpec::new("/a", "mount3").at("/b");
         assert_eq!(spec("type=bind,source=/a,target=/b"), plain);
         assert_eq!(
