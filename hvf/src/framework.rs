@@ -102,6 +102,7 @@ pub fn system_api() -> Result<Api, HvfError> {
         name: "hvf",
         gic: gic_api(),
         dirty: None,
+        code: None,
         after_fork: None,
         counter,
         counter_hz: counter_hz(),

@@ -323,6 +323,8 @@ table! {
             gic: Option<GicApi>,
             /// The engine's own log of guest writes. No system has one.
             dirty: Option<DirtyApi>,
+            /// Code that the engine decodes before it is needed. No system has it.
+            code: Option<CodeApi>,
             /// In a process made by fork(2): forgets the virtual machine of its
             /// parent, whose threads are not there, so that another can be
             /// created. That has to be the parent's machine again: when a vCPU
@@ -431,6 +433,30 @@ table! {
         }
     }
 }
+
+table! {
+    /// What an engine that decodes code remembers of it for other machines.
+    pub struct CodeApi {
+        fields {}
+        functions {
+            /// Drops all decoded code, and notes what is decoded from now on. Legal
+            /// only while no vCPU runs.
+            note() -> Return;
+            /// Ends noting: writes what was noted to `room` bytes at `bytes`, and how
+            /// many bytes that took to `written`.
+            take_notes(bytes: *mut u8, room: usize, written: *mut usize) -> Return;
+            /// Decodes ahead what another machine with the same memory has noted,
+            /// while vCPUs run. Bytes that are no such notes are a bad argument.
+            decode_ahead(bytes: *const u8, count: usize) -> Return;
+            /// How many blocks vCPUs have decoded when they needed them, and how many
+            /// they found decoded ahead.
+            counts(decoded: *mut u64, found: *mut u64) -> Return;
+        }
+    }
+}
+
+/// Bytes of notes that [`CodeApi`] takes and gives at most.
+pub const MAX_CODE_NOTES: usize = 128 << 10;
 
 table! {
     /// The interrupt controller of macOS 15: a GICv3 inside the engine.

@@ -453,6 +453,7 @@ pub fn api() -> Api {
         id: crate::EngineId::Software,
         name: "fake",
         dirty: None,
+        code: None,
         after_fork: None,
         vm_content_replaced,
         gic: Some(GicApi {

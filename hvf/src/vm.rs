@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crate::error::{HvfError, check};
 use crate::gic::{Gic, GicAddresses};
 use crate::owner::VmInner;
-use crate::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, VcpuConfig, VmConfig};
+use crate::sys::{Api, FeatureReg, MAX_CODE_NOTES, MemoryFlags, PAGE_BYTES, VcpuConfig, VmConfig};
 use crate::vcpu::Vcpu;
 
 /// The process's one virtual machine.
@@ -187,6 +187,55 @@ impl Vm {
         check("dirty.take", unsafe {
             (dirty.take)(ipa, size, words.as_mut_ptr(), words.len())
         })
+    }
+
+    /// Drops decoded code, and has the engine note what it decodes from now on; `false`
+    /// if it notes nothing. No vCPU may run.
+    pub fn note_code(&self) -> Result<bool, HvfError> {
+        let Some(code) = &self.inner.api.code else {
+            return Ok(false);
+        };
+        // SAFETY: no pointers.
+        check("code.note", unsafe { (code.note)() }).map(|()| true)
+    }
+
+    /// What was noted since [`Self::note_code`], [`MAX_CODE_NOTES`] bytes at most;
+    /// nothing is any more. Empty if the engine notes nothing.
+    pub fn take_code_notes(&self) -> Result<Vec<u8>, HvfError> {
+        let Some(code) = &self.inner.api.code else {
+            return Ok(Vec::new());
+        };
+        let mut bytes = vec![0; MAX_CODE_NOTES];
+        let mut written = 0;
+        // SAFETY: the pointer is valid for as many bytes as it is said to be, and the
+        // other for the number.
+        let result =
+            unsafe { (code.take_notes)(bytes.as_mut_ptr(), bytes.len(), &raw mut written) };
+        check("code.take_notes", result)?;
+        bytes.truncate(written);
+        Ok(bytes)
+    }
+
+    /// Has the engine decode what a machine with the same memory noted; `false` if it
+    /// cannot, or if these are no notes of its.
+    pub fn decode_ahead(&self, notes: &[u8]) -> bool {
+        let Some(code) = &self.inner.api.code else {
+            return false;
+        };
+        // SAFETY: the pointer is valid for as many bytes as it is said to be.
+        unsafe { (code.decode_ahead)(notes.as_ptr(), notes.len()) }.is_success()
+    }
+
+    /// How many blocks of code vCPUs have decoded when they needed them, and how many
+    /// they found decoded ahead; `None` if the engine decodes none.
+    pub fn code_counts(&self) -> Result<Option<(u64, u64)>, HvfError> {
+        let Some(code) = &self.inner.api.code else {
+            return Ok(None);
+        };
+        let (mut decoded, mut found) = (0, 0);
+        // SAFETY: both pointers are valid for a number.
+        let result = unsafe { (code.counts)(&raw mut decoded, &raw mut found) };
+        check("code.counts", result).map(|()| Some((decoded, found)))
     }
 
     /// Creates the interrupt controller; before any vCPU.

@@ -7,7 +7,7 @@ use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 
 /// Instructions per block at most.
-const MAX_BLOCK: usize = 64;
+pub const MAX_BLOCK: usize = 64;
 
 impl Cpu {
     /// What code is decoded for now.
@@ -53,22 +53,54 @@ impl Cpu {
         let room = ((PAGE_SIZE - offset) / 4) as usize;
         // From the first word read until the lines are noted.
         self.shared.held.looking.begin();
+        if let Some(entry) = self.adopt(mode, physical, host) {
+            self.shared.held.looking.end();
+            return entry;
+        }
         let mut ops = std::mem::take(&mut self.code.scratch);
         self.code.begin(&mut ops);
         // What is compiled later is what was decoded, whatever is there then.
         let mut words = [0; MAX_BLOCK];
         let count = bind::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
-            let at = (host + 4 * n as u64) as *const u32;
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
-            // `room` ends at the page's end. Volatile, as the guest may be
-            // writing there from another thread.
-            words[n] = unsafe { at.read_volatile() };
+            // `room` ends at the page's end.
+            words[n] = unsafe { word(host, n) };
             words[n]
         });
+        self.vm.ahead.decoded(mode.key(physical));
         self.vm.code_pages.note(physical);
         let entry = self.code.insert(mode, physical, &mut ops, &words[..count]);
         self.code.scratch = ops;
         self.shared.held.looking.end();
         entry
     }
+
+    /// The same, if it was decoded ahead.
+    fn adopt(&mut self, mode: Mode, physical: u64, host: u64) -> Option<*const Op> {
+        // They cannot be given to several.
+        if self.index != 0 {
+            return None;
+        }
+        let ahead = &self.vm.ahead;
+        let fetch = |n| {
+            // SAFETY: `host` backs `physical`, mapped in whole pages, and what was
+            // decoded ahead for `physical` ends at the page's end.
+            unsafe { word(host, n) }
+        };
+        let entry = self.code.adopt(mode, physical, || ahead.store(), fetch)?;
+        self.vm.ahead.took();
+        self.vm.code_pages.note(physical);
+        Some(entry)
+    }
+}
+
+/// The `n`th instruction at `host`. Volatile, as the guest may be writing there from
+/// another thread.
+///
+/// # Safety
+/// It is guest memory.
+unsafe fn word(host: u64, n: usize) -> u32 {
+    let at = (host + 4 * n as u64) as *const u32;
+    // SAFETY: the caller's.
+    unsafe { at.read_volatile() }
 }

@@ -5,7 +5,9 @@
 //! share those of a library, and by what they were decoded for ([`Mode`]).
 
 use crate::address_hash::AddressMap;
+use crate::ahead::store::Store;
 use crate::cpu::op::{Handler, Op};
+use crate::heap;
 use crate::held::HeldLines;
 
 use crate::mail::CodeRange;
@@ -19,14 +21,17 @@ use std::sync::Arc;
 
 /// Entries of the jump cache; a power of two.
 pub const JUMP_ENTRIES: usize = 16384;
-/// Ops per arena chunk: 256 KiB.
-const CHUNK_OPS: usize = 8192;
+/// Ops of the first arena chunk: 256 KiB,
+const FIRST_CHUNK_OPS: usize = 8192;
+/// and of all others: 2 MiB, which hosts back with one page if they can. Pages of
+/// 4 KiB cost more than decoding what fills them.
+const CHUNK_OPS: usize = 65536;
 /// Ops that a vCPU may keep while it is idle.
 const SMALL_OPS: usize = 1024;
 /// Bytes of host code that it may keep beside them.
 const SMALL_CODE_BYTES: usize = 32 << 10;
-/// Chunks before the arena starts over: 32 MiB of decoded code.
-const MAX_CHUNKS: usize = 128;
+/// Chunks before the arena starts over: some 32 MiB of decoded code.
+const MAX_CHUNKS: usize = 17;
 
 /// Where a virtual address continues, if the context is the same.
 #[repr(C)]
@@ -72,14 +77,15 @@ struct Block {
 /// Ops, which stay where they are.
 #[derive(Default)]
 pub struct Arena {
-    /// Each has room for [`CHUNK_OPS`] and is never grown.
+    /// Each has room for [`CHUNK_OPS`], the first for [`FIRST_CHUNK_OPS`], and is never
+    /// grown.
     chunks: Vec<Vec<Op>>,
 }
 
 impl Arena {
     fn fits(&self, count: usize) -> bool {
         let last = self.chunks.last();
-        last.is_some_and(|chunk| chunk.len() + count <= CHUNK_OPS)
+        last.is_some_and(|chunk| chunk.len() + count <= chunk.capacity())
     }
 
     /// Whether `count` ops more can be placed.
@@ -105,7 +111,13 @@ impl Arena {
     /// The chunk with room for `count` ops, and how many it has.
     fn chunk(&mut self, count: usize) -> (&mut Vec<Op>, usize) {
         if !self.fits(count) {
-            self.chunks.push(Vec::with_capacity(CHUNK_OPS));
+            self.chunks.push(if self.chunks.is_empty() {
+                Vec::with_capacity(FIRST_CHUNK_OPS)
+            } else {
+                let chunk = Vec::with_capacity(CHUNK_OPS);
+                heap::prefer_huge_pages(&chunk);
+                chunk
+            });
         }
         let last = self.chunks.len() - 1;
         let chunk = &mut self.chunks[last];
@@ -143,6 +155,8 @@ pub struct CodeCache {
     words: Words,
     /// What compiles blocks.
     tier: Option<Box<dyn Compiler>>,
+    /// What was decoded by others, before it is needed.
+    ahead: Option<Arc<Store>>,
     /// The lines that were decoded, for others to read.
     lines: Arc<HeldLines>,
     /// What the entry of a block that is gone becomes: a handler that returns to
@@ -164,6 +178,7 @@ impl CodeCache {
             arena: Arena::default(),
             words: Words::default(),
             tier: None,
+            ahead: None,
             lines: Arc::default(),
             stale,
             epoch: 0,
@@ -203,6 +218,7 @@ impl CodeCache {
         self.pages.clear();
         self.arena = Arena::default();
         self.words = Words::default();
+        self.ahead = None;
         if let Some(tier) = &mut self.tier {
             tier.clear();
         }
@@ -241,7 +257,7 @@ impl CodeCache {
 
     /// Whether there is enough that [`CodeCache::release`] is worth it.
     pub fn is_large(&self) -> bool {
-        self.arena.is_large() || self.compiled_bytes() > SMALL_CODE_BYTES
+        self.arena.is_large() || self.ahead.is_some() || self.compiled_bytes() > SMALL_CODE_BYTES
     }
 
     /// Bytes of host code that there are.
@@ -308,19 +324,79 @@ impl CodeCache {
         if !self.arena.has_room(ops.len()) {
             self.clear();
         }
-        let offset = (physical & !PAGE_MASK) as u16;
         let entry = self.arena.put(ops);
+        if self.tier.is_some() {
+            // SAFETY: `begin` kept the place in front for it.
+            unsafe { self.head(mode, physical, entry, words) };
+        }
+        self.hold(mode, physical, entry, words.len());
+        entry
+    }
+
+    /// Puts the op that leads to compiled code in front of a block, at `entry`.
+    ///
+    /// # Safety
+    /// `entry` is a live op that is nothing yet, with the block behind it.
+    unsafe fn head(&mut self, mode: Mode, physical: u64, entry: *mut Op, words: &[u32]) {
         if let Some(tier) = &mut self.tier {
+            let offset = (physical & !PAGE_MASK) as u16;
             let place = self.words.keep(words);
             let header = tier.header(mode, offset, place, words.len() as u8);
             header.link.set(entry.wrapping_add(1));
-            // SAFETY: the place that `begin` kept for it.
+            // SAFETY: the caller's.
             unsafe { entry.write(header) };
         }
-        let end = offset + 4 * words.len() as u16;
+    }
+
+    /// Has the `count` instructions at `physical` from now on, at `entry`.
+    fn hold(&mut self, mode: Mode, physical: u64, entry: *mut Op, count: usize) {
+        let offset = (physical & !PAGE_MASK) as u16;
+        let end = offset + 4 * count as u16;
         self.note(mode.key(physical), entry, end);
         self.lines
             .note(physical, (physical & PAGE_MASK) + u64::from(end));
+    }
+
+    /// The block for the code at `physical` that was decoded ahead, if there is one and
+    /// its instructions are what `fetch` reads now. What is decoded ahead is in what
+    /// `store` gives.
+    pub fn adopt(
+        &mut self,
+        mode: Mode,
+        physical: u64,
+        store: impl FnOnce() -> Option<Arc<Store>>,
+        mut fetch: impl FnMut(usize) -> u32,
+    ) -> Option<*const Op> {
+        if self.ahead.is_none()
+            && let Some(store) = store()
+        {
+            self.ahead = Some(store);
+            // Nearly all of it is about to be written, and each page of it was read
+            // first, which costs two page faults.
+            let jump = self.jump.as_mut_ptr();
+            // SAFETY: memory of this list.
+            unsafe { heap::make_own(jump.cast(), size_of_val(&*self.jump)) };
+        }
+        let ahead = self.ahead.take()?;
+        // SAFETY: only the thread that has the code takes from it.
+        let found = unsafe { ahead.take(mode.key(physical)) };
+        let entry = found.and_then(|(place, words)| {
+            let mut numbered = words.iter().enumerate();
+            if !numbered.all(|(n, word)| fetch(n) == *word) {
+                return None;
+            }
+            let entry = if self.tier.is_some() {
+                // SAFETY: the place that was left for it. It lives as long as all code,
+                // since the store stays until then, and is given once.
+                unsafe { self.head(mode, physical, place, words) };
+                place
+            } else {
+                place.wrapping_add(1)
+            };
+            self.hold(mode, physical, entry, words.len());
+            Some(entry.cast_const())
+        });
+        self.ahead = Some(ahead);
         entry
     }
 
@@ -384,6 +460,10 @@ impl CodeCache {
     /// Notes that the code of `key` up to offset `end` of its page is at
     /// `entry`.
     fn note(&mut self, key: u64, entry: *mut Op, end: u16) {
+        // Growing by so much moves what is there less often.
+        if self.blocks.len() == self.blocks.capacity() {
+            self.blocks.reserve(3 * self.blocks.len());
+        }
         self.blocks.insert(key, entry);
         let page = self.pages.entry(key & PAGE_OF_KEY).or_default();
         let next = page.last.replace(self.list.len() as u32);

@@ -83,6 +83,18 @@ impl DirtyLog {
         *guard = DirtyView(Arc::new(list));
     }
 
+    /// The numbers of all pages that are marked, which stay so.
+    pub fn marked(&self) -> Vec<u64> {
+        let mut pages = Vec::new();
+        for range in self.view().0.iter() {
+            for (first, word) in (range.ipa / PAGE_SIZE..).step_by(64).zip(&range.words) {
+                let word = word.load(Ordering::Relaxed);
+                pages.extend((0..64).filter(|n| word >> n & 1 != 0).map(|n| first + n));
+            }
+        }
+        pages
+    }
+
     /// Moves the marks of a followed range into `out`, one word for each 64
     /// pages. `None` if there is no such range, or `out` has another length;
     /// else whether there were any, in which case every vCPU must lose its
@@ -175,6 +187,7 @@ mod tests {
         view.mark(BASE + 0x10_0000);
         view.mark(BASE - 1);
         assert!(view.is_noted(BASE + 0x4_1000) && !view.is_noted(BASE + 0x4_2000));
+        assert_eq!(log.marked(), [0x8_0041, 0x8_00ff]);
         let mut out = [0; 4];
         assert_eq!(log.take(BASE, 0x10_0000, &mut out), Some(true));
         assert_eq!(out, [0, 1 << 1, 0, 1 << 63]);

@@ -2,12 +2,14 @@
 //! breaks. `cargo test` replays them on a fixed seed; a fuzzer can call them too.
 
 mod code;
+mod notes;
 
 use crate::gic::{Gic, GicConfig, IccReg, MSI_SET_SPI, MsiConfig};
 use crate::link::VcpuShared;
 use std::sync::Arc;
 
 pub use code::fuzz_code;
+pub use notes::fuzz_code_notes;
 
 const VCPUS: usize = 3;
 const CONFIG: GicConfig = GicConfig {
@@ -123,6 +125,7 @@ pub fn fuzz_gic_registers(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ahead::plan::Plan;
 
     /// A fixed pseudo-random sequence (SplitMix64).
     fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -185,6 +188,23 @@ mod tests {
                 })
                 .collect();
             fuzz_code(&defined);
+        }
+    }
+
+    #[test]
+    fn arbitrary_notes_of_code_change_no_result() {
+        let good = Plan::of((0..64).map(|n| 0x4000_0000 + 4 * n), [0x4_0000]).encode();
+        fuzz_code_notes(&good);
+        for seed in 0..100 {
+            fuzz_code_notes(&bytes(seed, seed as usize * 40));
+            // Past the header, and with one byte of it changed.
+            let noise = bytes(seed, 64);
+            let mut forged = good.clone();
+            let at = usize::from(noise[0]) % forged.len();
+            forged[at] ^= noise[1];
+            fuzz_code_notes(&forged);
+            forged.splice(16.., noise.into_iter().map(|byte| byte & 0x9f));
+            fuzz_code_notes(&forged);
         }
     }
 

@@ -61,6 +61,8 @@ mod tests {
     use crate::tier::Tier;
     use std::sync::Arc;
 
+    /// Number of the first vCPU with code.
+    const FIRST: usize = 40;
     const PLACE: u64 = 0x8000_0000;
     /// RETs.
     static WORDS: [u32; 64] = [0xd65f_03c0; 64];
@@ -69,6 +71,10 @@ mod tests {
     fn code_goes_to_the_vcpu_of_the_same_number_unless_it_is_stale() {
         let parent = Arc::new(VmShared::new(40, Tier::Auto));
         let mut cpus = Vec::new();
+        // vCPUs of other tests in this process, of small numbers, start meanwhile.
+        for _ in 0..FIRST {
+            parent.add_vcpu().unwrap();
+        }
         for _ in 0..3 {
             let link = parent.add_vcpu().unwrap();
             // Never dropped: its thread is not there any more.
@@ -101,14 +107,14 @@ mod tests {
 
         let child = VmShared::new(40, Tier::Auto);
         assert!(!child.code_pages.may_hold(PLACE));
-        let code = claim(0, &child).unwrap();
+        let code = claim(FIRST, &child).unwrap();
         assert!(child.code_pages.may_hold(PLACE));
         assert!(code.find(mode, PLACE).is_some());
         assert!(code.find(mode, PLACE + 16).is_none());
-        assert!(claim(1, &child).is_none(), "it was in guest code");
-        let code = claim(2, &child).unwrap();
+        assert!(claim(FIRST + 1, &child).is_none(), "it was in guest code");
+        let code = claim(FIRST + 2, &child).unwrap();
         assert!(code.find(mode, PLACE + 16).is_some());
-        for index in 0..3 {
+        for index in FIRST..FIRST + 3 {
             assert!(claim(index, &child).is_none(), "once only");
         }
     }

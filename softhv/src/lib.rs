@@ -4,6 +4,7 @@
 
 pub mod abi;
 pub mod address_hash;
+pub mod ahead;
 pub mod alarm;
 pub mod block;
 pub mod code;

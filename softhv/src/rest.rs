@@ -87,16 +87,19 @@ impl Rest {
         self.cold = true;
     }
 
-    /// It has something to do, by its own timer or not.
-    pub fn end(&mut self, timer: bool) {
+    /// It has something to do, by its own timer or not. Whether it had given its code
+    /// back, and is likely to need it now.
+    pub fn end(&mut self, timer: bool) -> bool {
         self.woke = Instant::now();
         self.idle += self.woke.duration_since(self.worked);
         // A vCPU that gets a request now and then should not decode everything
         // anew for each.
-        if self.resting && !timer {
+        let is_wanted = self.resting && !timer;
+        if is_wanted {
             self.resting = false;
             self.since = self.woke;
         }
+        is_wanted
     }
 }
 

@@ -1,5 +1,6 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
+use crate::ahead::helper;
 use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::dispatch::{self, StackLimit};
@@ -238,19 +239,25 @@ impl Cpu {
             self.timers.poll();
             let bits = self.shared.attention.load(Ordering::Acquire);
             if self.interrupt_waits() || bits & attention::KICK != 0 {
-                self.rest.end(timer);
+                self.end_rest(timer);
                 return None;
             }
             self.shared.take(attention::IRQ | attention::TIMER);
             // A wake between the look above and here set its bit again, and
             // parking looks at the bits.
             if self.interrupt_waits() {
-                self.rest.end(timer);
+                self.end_rest(timer);
                 return None;
             }
             let sleep = self.longest_sleep();
             self.shared.park(sleep);
             self.take_mail();
+        }
+    }
+
+    fn end_rest(&mut self, timer: bool) {
+        if self.rest.end(timer) && self.index == 0 {
+            helper::again(&self.vm);
         }
     }
 

@@ -106,6 +106,9 @@ impl Cpu {
     /// Gives back to the host what can be found out again: for a vCPU that has
     /// nothing to do. No op may be executing.
     pub fn release_caches(&mut self) {
+        if self.index == 0 {
+            self.vm.ahead.close();
+        }
         self.code.release();
         self.code_replaced();
         self.link_from = std::ptr::null();

@@ -1,5 +1,6 @@
 //! The parts of a VM that its vCPUs and device threads share.
 
+use crate::ahead::shared::Ahead;
 use crate::alarm::Alarm;
 use crate::dirty::{self, CodePages, DirtyLog};
 use crate::gic::Gic;
@@ -28,6 +29,8 @@ pub struct VmShared {
     pub dirty: DirtyLog,
     /// The pages vCPUs decoded code of.
     pub code_pages: CodePages,
+    /// What is decoded for the first of them before it needs it.
+    pub ahead: Ahead,
     /// How much of what they compiled they keep.
     pub code_memory: Arc<CodeMemory>,
     /// How vCPUs execute code.
@@ -46,6 +49,7 @@ impl VmShared {
             alarm: Alarm::new(),
             dirty: DirtyLog::default(),
             code_pages: CodePages::new(),
+            ahead: Ahead::default(),
             code_memory: Arc::default(),
             tier,
             gic: OnceLock::new(),
@@ -184,6 +188,7 @@ impl VmShared {
     /// As [`PhysMap::unmap`].
     pub fn unmap(&self, ipa: u64, size: u64) -> Result<(), PhysError> {
         self.phys.unmap(ipa, size)?;
+        self.ahead.end();
         self.tell_map_change(ipa, size).wait();
         Ok(())
     }
@@ -269,6 +274,20 @@ impl VmShared {
                 vcpu.post_replaced(&stale);
             }
         }
+    }
+
+    /// Makes vCPUs forget all code, and notes what they decode from then on. No vCPU may
+    /// run.
+    pub fn note_code(&self) {
+        let all = [CodeRange {
+            pa: 0,
+            bytes: u64::MAX,
+        }];
+        self.ahead.end();
+        for vcpu in self.vcpus().iter() {
+            vcpu.post_replaced(&all);
+        }
+        self.ahead.note();
     }
 
     /// Makes the runs of `indices` return `CANCELED`, now or at their next

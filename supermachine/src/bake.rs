@@ -3,7 +3,7 @@
 
 mod cache;
 
-use crate::capture::{About, quiet, write};
+use crate::capture::{About, FirstSteps, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
@@ -438,13 +438,16 @@ impl OciImageBuilder {
 }
 
 /// Lets a captured machine take the first steps of a copy on the memory that
-/// was written, and sees which pages they need.
-fn first_steps(vm: &Vm, written: &Path) -> Result<WorkingSet, Error> {
+/// was written, and sees which pages and which code they need.
+fn first_steps(vm: &Vm, written: &Path) -> Result<FirstSteps, Error> {
     vm.instance().go_on_from(written, &Personality::default())?;
     // What every command needs; whether there is a `true` does not matter.
     let _ = vm.exec(["true"]);
-    let pages = vm.instance().touched()?.into_iter().flatten();
-    Ok(WorkingSet::from_pages(pages.take(
-        usize::try_from(MAX_WORKING_SET_PAGES).unwrap_or(usize::MAX),
-    )))
+    let touched = vm.instance().touched()?;
+    let most = usize::try_from(MAX_WORKING_SET_PAGES).unwrap_or(usize::MAX);
+    let pages = touched.runs.into_iter().flatten().take(most);
+    Ok(FirstSteps {
+        working_set: WorkingSet::from_pages(pages),
+        code_notes: touched.code_notes,
+    })
 }

@@ -5,14 +5,14 @@
 //! them. It is captured once for each size of machine, as a snapshot of its own
 //! in a directory beside the others, and they leave it out.
 
-use crate::capture::{self, About};
+use crate::capture::{self, About, FirstSteps};
 use crate::limits::BAKE_LOCK_TIMEOUT;
 use crate::random::hex;
 use crate::template::{LayerFiles, Workload};
 use crate::unfinished::Unfinished;
 use crate::{Error, Image, Vm, VmConfig};
 use sha2::{Digest, Sha256};
-use snapshot::{Snapshot, SnapshotError, Stamp, Store, WorkingSet};
+use snapshot::{Snapshot, SnapshotError, Stamp, Store};
 use std::path::Path;
 use std::time::Duration;
 use vmm_core::machine::STATE_VERSION;
@@ -59,7 +59,7 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
         };
         capture::write(&vm, draft, &about, |vm, _| {
             vm.instance().go_on()?;
-            Ok(WorkingSet::default())
+            Ok(FirstSteps::default())
         })
     })?;
     Ok(baked.into_snapshot())

@@ -6,8 +6,8 @@ use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::link::protocol::MAX_BIRTHS;
 use crate::link::sockets;
 use crate::template::{
-    IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources, link_layers,
-    read_layers,
+    CODE_NOTES_FILE, IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources,
+    link_layers, read_layers,
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
@@ -139,7 +139,7 @@ impl Vm {
         write(self, draft, &about, |vm, generation| {
             let kept = keep(generation);
             vm.instance().go_on()?;
-            kept.map(|()| WorkingSet::default())
+            kept.map(|()| FirstSteps::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
         // What is in use or cannot be removed stays until the next time.
@@ -213,18 +213,27 @@ pub(crate) struct About<'a> {
     pub here: &'a Stamp,
 }
 
+/// What the first steps of a machine's copies need.
+#[derive(Debug, Default)]
+pub(crate) struct FirstSteps {
+    /// These pages,
+    pub(crate) working_set: WorkingSet,
+    /// and this code, as the engine notes it.
+    pub(crate) code_notes: Vec<u8>,
+}
+
 /// Captures a machine into a draft and publishes it. The machine goes on as
 /// `go_on` lets it, whatever else fails.
 pub(crate) fn write(
     vm: &Vm,
     mut draft: Draft,
     about: &About<'_>,
-    go_on: impl FnOnce(&Vm, &Path) -> Result<WorkingSet, Error>,
+    go_on: impl FnOnce(&Vm, &Path) -> Result<FirstSteps, Error>,
 ) -> Result<u64, Error> {
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
-    let working_set = {
+    let first_steps = {
         let _alone = vm.alone();
         vm.instance().check_running()?;
         let written = vm.instance().capture(draft.path())?;
@@ -234,11 +243,11 @@ pub(crate) fn write(
             let adopting = std::thread::Builder::new()
                 .name("snapshot-sync".into())
                 .spawn_scoped(scope, || draft.adopt(written));
-            let working_set = go_on(vm, &path);
+            let first_steps = go_on(vm, &path);
             let adopted = adopting.map_err(Error::system("start a thread"))?.join();
-            let working_set = working_set?;
+            let first_steps = first_steps?;
             adopted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok::<_, Error>(working_set)
+            Ok::<_, Error>(first_steps)
         })?
     };
     link_layers(&mut draft, about.layers)?;
@@ -266,7 +275,10 @@ pub(crate) fn write(
     let text =
         serde_json::to_vec(&file).map_err(|error| Error::system("describe")(error.into()))?;
     draft.extra_file(IMAGE_FILE, &mut text.as_slice())?;
-    draft.working_set(&working_set)?;
+    draft.working_set(&first_steps.working_set)?;
+    if !first_steps.code_notes.is_empty() {
+        draft.extra_file(CODE_NOTES_FILE, &mut first_steps.code_notes.as_slice())?;
+    }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let vcpus = vm.config().vcpus.or(image.vcpus());
     let description = Description {

@@ -17,6 +17,10 @@ use std::sync::Arc;
 
 /// File of a generation that says what runs in the machine.
 pub const IMAGE_FILE: &str = "image.json";
+/// What the engine noted of the code that the first steps of copies execute.
+pub const CODE_NOTES_FILE: &str = "code.bin";
+/// Longest [`CODE_NOTES_FILE`] in bytes.
+pub const MAX_CODE_NOTES_BYTES: u64 = 128 << 10;
 /// Kind of the resources that are read-only layers.
 const LAYER: &str = "layer";
 /// Longest [`IMAGE_FILE`] in bytes.

@@ -2,6 +2,8 @@
 
 use super::objects::{self, Object};
 use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
+use crate::ahead::helper;
+use crate::ahead::plan::{self, Plan};
 use crate::faults::{FAULTS, Faults};
 use crate::inherit;
 use crate::jit;
@@ -97,6 +99,10 @@ pub(super) unsafe extern "C" fn destroy() -> Return {
     }
     let vm = slot.take();
     drop(slot);
+    if let Some(vm) = &vm {
+        // Its memory may go when this returns.
+        vm.ahead.end();
+    }
     drop(vm);
     Return::SUCCESS
 }
@@ -184,6 +190,56 @@ pub(super) unsafe extern "C" fn dirty_take(
             Return::BAD_ARGUMENT
         }
     })
+}
+
+pub(super) unsafe extern "C" fn code_note() -> Return {
+    with_stopped(|vm| {
+        vm.note_code();
+        Return::SUCCESS
+    })
+}
+
+pub(super) unsafe extern "C" fn code_take_notes(
+    bytes: *mut u8,
+    room: usize,
+    written: *mut usize,
+) -> Return {
+    code(current().map(|vm| {
+        let notes = Plan::of(vm.ahead.take_notes(), vm.dirty.marked()).encode();
+        if bytes.is_null() || notes.len() > room {
+            return Return::BAD_ARGUMENT;
+        }
+        // SAFETY: the caller gives `room` bytes that no one else uses.
+        unsafe { notes.as_ptr().copy_to_nonoverlapping(bytes, notes.len()) };
+        // SAFETY: the caller gives null or a place for the value.
+        unsafe { put(written, notes.len()) }
+    }))
+}
+
+pub(super) unsafe extern "C" fn code_decode_ahead(bytes: *const u8, count: usize) -> Return {
+    if bytes.is_null() || count > plan::MAX_BYTES {
+        return Return::BAD_ARGUMENT;
+    }
+    // SAFETY: not null; the caller gives `count` bytes that nobody changes meanwhile.
+    let bytes = unsafe { std::slice::from_raw_parts(bytes, count) };
+    if Plan::decode(bytes).is_none() {
+        return Return::BAD_ARGUMENT;
+    }
+    code(current().map(|vm| {
+        // Without a thread for it, vCPUs decode by themselves.
+        helper::start(&vm, bytes.into());
+        Return::SUCCESS
+    }))
+}
+
+pub(super) unsafe extern "C" fn code_counts(decoded: *mut u64, found: *mut u64) -> Return {
+    code(current().map(|vm| {
+        let counts = vm.ahead.counts();
+        // SAFETY: the caller gives null or a place for each value.
+        let results = unsafe { [put(decoded, counts.decoded), put(found, counts.taken)] };
+        let failed = results.into_iter().find(|result| !result.is_success());
+        failed.unwrap_or(Return::SUCCESS)
+    }))
 }
 
 pub(super) unsafe extern "C" fn config_create() -> VmConfig {

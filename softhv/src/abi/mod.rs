@@ -18,7 +18,8 @@
 //! | interrupt controller after a vCPU | `HV_BUSY` |
 //! | redistributor address before `MPIDR_EL1` is set | `HV_ERROR` |
 //! | interrupt controller state restored after a run, without a reset | `HV_DENIED` |
-//! | dirty log or replaced content while a vCPU runs | `HV_BUSY` |
+//! | dirty log, replaced content or notes of code begun while a vCPU runs | `HV_BUSY` |
+//! | notes of code that this engine did not write, or no room for them | `HV_BAD_ARGUMENT` |
 //! | dirty log of a range that is not followed | `HV_BAD_ARGUMENT` |
 //! | state with vCPUs that the VM does not have | `HV_BAD_ARGUMENT` |
 //! | machines of the compiling tier where nothing can be compiled | `HV_UNSUPPORTED` |
@@ -39,7 +40,7 @@ mod vcpu;
 
 use crate::counter;
 use crate::tier::Tier;
-use hvf::sys::{Api, DirtyApi, GicApi, Return};
+use hvf::sys::{Api, CodeApi, DirtyApi, GicApi, Return};
 
 /// Guest physical address bits without configuration, as on most Macs.
 pub const DEFAULT_IPA_BITS: u32 = 36;
@@ -58,6 +59,7 @@ pub fn api_with(tier: Tier) -> Api {
         name: "soft",
         gic: Some(gic_api()),
         dirty: Some(dirty_api()),
+        code: Some(code_api()),
         after_fork: Some(machine::forget),
         counter: counter::counter,
         counter_hz: counter::COUNTER_HZ,
@@ -106,6 +108,15 @@ fn dirty_api() -> DirtyApi {
     DirtyApi {
         start: machine::dirty_start,
         take: machine::dirty_take,
+    }
+}
+
+fn code_api() -> CodeApi {
+    CodeApi {
+        note: machine::code_note,
+        take_notes: machine::code_take_notes,
+        decode_ahead: machine::code_decode_ahead,
+        counts: machine::code_counts,
     }
 }
 

@@ -81,6 +81,11 @@ pub struct VmStatus {
     /// For how long its vCPUs, all together, had run the guest's code when each last
     /// exited. Waiting for interrupts is not part of it.
     pub guest: Duration,
+    /// Blocks of code that its vCPUs decoded when they needed them. Zero on engines that
+    /// decode nothing.
+    pub blocks_decoded: u64,
+    /// Blocks of code that had been decoded by then, since the snapshot names them.
+    pub blocks_ahead: u64,
     /// End of the guest's console, at most 64 KiB.
     pub console: String,
     /// Bytes of its memory that the guest gave up to its balloon.
@@ -396,12 +401,16 @@ impl Worker {
             Ok(FromWorker::Status {
                 exits,
                 guest_ns,
+                blocks_decoded,
+                blocks_ahead,
                 console,
                 ballooned_bytes,
                 added_bytes,
             }) => Ok(VmStatus {
                 exits,
                 guest: Duration::from_nanos(guest_ns),
+                blocks_decoded,
+                blocks_ahead,
                 console,
                 ballooned_bytes,
                 added_bytes,

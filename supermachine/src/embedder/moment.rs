@@ -13,6 +13,15 @@ use exec_proto::client::Session;
 use snapshot::{OpenFiles, Written};
 use std::path::Path;
 
+/// What a machine did since it was put over what was written of it.
+#[derive(Debug)]
+pub struct Touched {
+    /// Which pages of its memory it touched.
+    pub runs: Vec<std::ops::Range<u64>>,
+    /// What its engine noted of the code that it executed.
+    pub code_notes: Vec<u8>,
+}
+
 impl Instance {
     /// Orders copies. If the guest's kernel would not hold their programs, they are
     /// ordered again once its agent has said that there are no programs.
@@ -83,13 +92,13 @@ impl Instance {
         }
     }
 
-    /// Which pages of the machine's memory were touched since it was mapped.
-    pub fn touched(&self) -> Result<Vec<std::ops::Range<u64>>, Error> {
+    /// What the machine did since it was put over what was written.
+    pub fn touched(&self) -> Result<Touched, Error> {
         let answer = self
             .worker()
             .order(&ToWorker::Touched, Deadline::within(ANSWER_TIMEOUT))?;
         match answer {
-            FromWorker::Touched(runs) => Ok(runs),
+            FromWorker::Touched { runs, code_notes } => Ok(Touched { runs, code_notes }),
             other => Err(self.worker().unexpected(&other)),
         }
     }

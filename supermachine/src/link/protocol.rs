@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -202,7 +202,8 @@ pub enum ToWorker {
         /// How long that may take, in milliseconds.
         patience_ms: u64,
     },
-    /// Tell which memory was touched since it was mapped.
+    /// Tell which memory was touched since it was mapped, and which code was executed
+    /// since the machine went on from what was written.
     Touched,
     /// Tell how the machine is doing.
     Inspect,
@@ -376,9 +377,14 @@ pub enum FromWorker {
     },
     /// The guest has the memory it was to have.
     MemorySet,
-    /// Answer to [`ToWorker::Touched`]: runs of 4 KiB pages, the first
-    /// [`MAX_TOUCHED_RUNS`].
-    Touched(Vec<std::ops::Range<u64>>),
+    /// Answer to [`ToWorker::Touched`].
+    Touched {
+        /// Runs of 4 KiB pages, the first [`MAX_TOUCHED_RUNS`].
+        runs: Vec<std::ops::Range<u64>>,
+        /// What the engine noted of the code that was executed, 128 KiB at most; empty
+        /// if it notes nothing.
+        code_notes: Vec<u8>,
+    },
     /// What was asked cannot be done; the worker ends.
     Failed {
         /// Why, with all causes.
@@ -403,6 +409,10 @@ pub enum FromWorker {
         exits: u64,
         /// What its vCPUs had run of the guest by their last exits, in nanoseconds.
         guest_ns: u64,
+        /// Blocks of code that its vCPUs decoded when they needed them,
+        blocks_decoded: u64,
+        /// and blocks that had been decoded ahead by then.
+        blocks_ahead: u64,
         /// End of the guest's console.
         console: String,
         /// Bytes the guest's balloon holds.

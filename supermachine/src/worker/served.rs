@@ -19,7 +19,8 @@ use crate::link::protocol::{
 use crate::link::sockets::Sockets;
 use crate::link::{passing, runtime_dir, sockets};
 use crate::spans;
-use snapshot::{Inspection, WorkingSet, Written};
+use crate::template::{CODE_NOTES_FILE, MAX_CODE_NOTES_BYTES};
+use snapshot::{Inspection, Snapshot, WorkingSet, Written};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -316,6 +317,7 @@ impl Served {
         let options = RestoreOptions {
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
+            code_notes: code_notes(&snapshot),
             ..self.given.options()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;
@@ -392,13 +394,19 @@ impl Served {
         let machine = self.machine("list its pages")?;
         let pages = machine.touched_pages().unwrap_or_default();
         let runs = pages.runs().iter().take(MAX_TOUCHED_RUNS);
-        Ok(FromWorker::Touched(runs.cloned().collect()))
+        Ok(FromWorker::Touched {
+            runs: runs.cloned().collect(),
+            code_notes: machine.take_code_notes().unwrap_or_default(),
+        })
     }
 
     fn inspect(&self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("inspect")?;
         let balance = machine.memory_balance();
+        let code = machine.code_counts();
         Ok(FromWorker::Status {
+            blocks_decoded: code.decoded,
+            blocks_ahead: code.ahead,
             exits: machine.total_exits(),
             guest_ns: u64::try_from(machine.guest_time().as_nanos()).unwrap_or(u64::MAX),
             console: machine.console().text(),
@@ -415,6 +423,13 @@ impl Served {
             let _ = watcher.join();
         }
     }
+}
+
+/// What the machine of `snapshot` noted of the code of its first steps; nothing if there
+/// is no such file, or it is damaged: its copies decode what they execute then.
+fn code_notes(snapshot: &Snapshot) -> Vec<u8> {
+    let notes = snapshot.read_extra_file(CODE_NOTES_FILE, MAX_CODE_NOTES_BYTES);
+    notes.unwrap_or_default()
 }
 
 /// The life of a forked worker; its exit status.

@@ -129,6 +129,16 @@ pub enum Access {
     ReadWriteExecute,
 }
 
+/// How vCPUs came by the code that they executed, in blocks. Zeroes where an engine
+/// decodes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeCounts {
+    /// They decoded so many when they needed them,
+    pub decoded: u64,
+    /// and so many had been decoded ahead.
+    pub ahead: u64,
+}
+
 /// A machine, as far as it does not matter of which engine it is. Usable from
 /// any thread.
 pub trait DynVm: Send + Sync {
@@ -172,6 +182,30 @@ pub trait DynVm: Send + Sync {
     /// among them are read anew only once each vCPU is
     /// [loaded](Vcpu::load).
     fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError>;
+
+    /// Has the engine forget all code it decoded, and note what it decodes from now on,
+    /// if it decodes any. No vCPU may run.
+    fn note_code(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// What was noted since [`DynVm::note_code`], for [`DynVm::decode_ahead`] of
+    /// machines with the same memory; at most 128 KiB, and empty if the engine notes
+    /// nothing. Nothing is noted any more.
+    fn take_code_notes(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Has the engine decode what was noted before vCPUs need it. Whatever the bytes
+    /// are, guests execute what is in memory; whether they were of use.
+    fn decode_ahead(&self, _notes: &[u8]) -> bool {
+        false
+    }
+
+    /// How the vCPUs came by the code that they executed.
+    fn code_counts(&self) -> Result<CodeCounts, EngineError> {
+        Ok(CodeCounts::default())
+    }
 
     /// The engine's counter, which guest counters are offset from.
     fn counter(&self) -> u64;

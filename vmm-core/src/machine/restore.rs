@@ -20,6 +20,7 @@ use super::error::MachineError;
 use super::rewind::Rewound;
 use super::saved::{Board, SavedMachine};
 use super::{Parts, PreparedMachine, REST_TIMEOUT, RunningMachine};
+use crate::hypervisor::CodeCounts;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::spec::{HostFile, Network, Share, Volume};
 
@@ -42,6 +43,9 @@ pub struct RestoreOptions {
     /// Bytes of memory there should be room for beside the machine's RAM, for
     /// [`RunningMachine::set_memory`].
     pub hot_bytes: u64,
+    /// [`RunningMachine::take_code_notes`] of a machine with this memory; empty if there
+    /// is none. What is in it changes nothing but how soon the machine is at work.
+    pub code_notes: Vec<u8>,
 }
 
 /// What a reset did.
@@ -141,6 +145,9 @@ impl PreparedMachine {
         let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
+                if !options.code_notes.is_empty() && !parts.vm.decode_ahead(&options.code_notes) {
+                    debug!("notes of code are of no use to this engine");
+                }
                 parts.vm.track_writes()?;
                 machine.load(parts, saved)?
             }
@@ -232,6 +239,29 @@ impl RunningMachine {
         parts.vm.track_writes()?;
         debug!("memory put over what was written");
         Ok(())
+    }
+
+    /// Has the engine of a paused machine forget its decoded code and note what it
+    /// decodes from now on.
+    pub fn note_code(&self) -> Result<(), MachineError> {
+        let parts = self.parts();
+        Ok(parts.as_ref().ok_or(MachineError::Gone)?.vm.note_code()?)
+    }
+
+    /// What was noted since [`RunningMachine::note_code`], for
+    /// [`RestoreOptions::code_notes`]; empty if the engine notes nothing.
+    pub fn take_code_notes(&self) -> Result<Vec<u8>, MachineError> {
+        let parts = self.parts();
+        let parts = parts.as_ref().ok_or(MachineError::Gone)?;
+        Ok(parts.vm.take_code_notes()?)
+    }
+
+    /// How its vCPUs came by the code that they executed; zeroes of a machine that was
+    /// stopped.
+    pub fn code_counts(&self) -> CodeCounts {
+        let parts = self.parts();
+        let counts = parts.as_ref().map(|parts| parts.vm.code_counts());
+        counts.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Gives a paused machine a new generation id: it goes on as another one, its

@@ -19,7 +19,10 @@ fn messages_survive_the_wire_and_lengths_are_bounded() {
 #[test]
 fn the_longest_lists_fit_in_a_message() {
     let far = u64::MAX - 1..u64::MAX;
-    let touched = FromWorker::Touched(vec![far; MAX_TOUCHED_RUNS]);
+    let touched = FromWorker::Touched {
+        runs: vec![far; MAX_TOUCHED_RUNS],
+        code_notes: vec![u8::MAX; 128 << 10],
+    };
     send(io::sink(), &touched).unwrap();
 }
 

@@ -2,11 +2,13 @@
 
 use super::super::{Refusal, files, memory_mib, micros};
 use super::{Served, be_born};
+use crate::error::with_causes;
 use crate::link::protocol::{FromWorker, RestoreStages, Setup, files_of_a_birth};
 use snapshot::Written;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
+use tracing::warn;
 use vmm_core::machine::{ForkedMachine, RunningMachine};
 
 impl Served {
@@ -48,6 +50,11 @@ impl Served {
             machine.rebase(&files::named(rebase, files), &written)?;
             generation = Some(machine.renew_generation()?);
             self.baseline = Some(saved);
+            // For copies of what was written, which take the same steps. Without it they
+            // decode their code themselves.
+            if let Err(error) = machine.note_code() {
+                warn!(reason = with_causes(&error), "code is not noted");
+            }
         }
         machine.resume();
         Ok(FromWorker::Continued { generation })

@@ -14,8 +14,8 @@ use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
 use hvf::{GicAddresses, GicGeometry, HvfError};
 
 use crate::hypervisor::{
-    Access, Architecture, Capabilities, CpuIdentity, DirtyTracking, DynVm, EngineError, EngineId,
-    GicKind, Hypervisor, PowerControl, Vm, VmSpec,
+    Access, Architecture, Capabilities, CodeCounts, CpuIdentity, DirtyTracking, DynVm, EngineError,
+    EngineId, GicKind, Hypervisor, PowerControl, Vm, VmSpec,
 };
 use crate::memory::{MemoryLease, PageSet};
 use writes::{Mapped, Mappings};
@@ -248,6 +248,25 @@ impl DynVm for TableVm {
 
     fn content_replaced(&self, pages: &PageSet) -> Result<(), EngineError> {
         self.shared.content_replaced(pages)
+    }
+
+    fn note_code(&self) -> Result<(), EngineError> {
+        self.shared.vm.note_code()?;
+        Ok(())
+    }
+
+    fn take_code_notes(&self) -> Result<Vec<u8>, EngineError> {
+        Ok(self.shared.vm.take_code_notes()?)
+    }
+
+    fn decode_ahead(&self, notes: &[u8]) -> bool {
+        self.shared.vm.decode_ahead(notes)
+    }
+
+    fn code_counts(&self) -> Result<CodeCounts, EngineError> {
+        let counts = self.shared.vm.code_counts()?;
+        let counts = counts.map(|(decoded, ahead)| CodeCounts { decoded, ahead });
+        Ok(counts.unwrap_or_default())
     }
 
     fn counter(&self) -> u64 {
