@@ -97,7 +97,7 @@ function load() {
   }
   native.install(
     process.env.SUPERMACHINE_WORKER || beside('supermachine-worker'),
-    beside('kernel') && dir
+    process.env.SUPERMACHINE_ASSETS || (beside('kernel') && dir)
   )
   return native
 }

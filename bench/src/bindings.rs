@@ -30,6 +30,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     let snapshot = image.snapshot_path().context("it was baked")?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let worker = std::env::current_exe()?.with_file_name("supermachine-worker");
+    let assets = context.kernel().parent().context("the kernel is a file")?;
     let mut others = [
         Other::start(
             Command::new("node")
@@ -37,7 +38,8 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
                 .arg(sources.join("../node/index.mjs"))
                 .arg(snapshot)
                 .env("SUPERMACHINE_NATIVE", node)
-                .env("SUPERMACHINE_WORKER", &worker),
+                .env("SUPERMACHINE_WORKER", &worker)
+                .env("SUPERMACHINE_ASSETS", assets),
         )?,
         Other::start(
             Command::new("python3")
@@ -45,7 +47,8 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
                 .arg(snapshot)
                 .env("PYTHONPATH", python)
                 .env("PYTHONDONTWRITEBYTECODE", "1")
-                .env("SUPERMACHINE_WORKER", &worker),
+                .env("SUPERMACHINE_WORKER", &worker)
+                .env("SUPERMACHINE_ASSETS", assets),
         )?,
     ];
     let vm = image.start(&context.copies())?;

@@ -88,7 +88,8 @@ def _install() -> None:
     """Has the native part use the files that came with this package."""
     here = _os.path.join(_os.path.dirname(__file__), "bin")
     worker = _os.environ.get("SUPERMACHINE_WORKER") or _os.path.join(here, "supermachine-worker")
-    assets = here if _os.path.exists(_os.path.join(here, "kernel")) else None
+    own = here if _os.path.exists(_os.path.join(here, "kernel")) else None
+    assets = _os.environ.get("SUPERMACHINE_ASSETS") or own
     _native.install(worker if _os.path.exists(worker) else None, assets)
 
 

@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn only_what_a_mac_has_is_needed() {
         check(&found(), Use::Addon).unwrap();
-        let cases: [(fn(&mut Found), &str); 5] = [
+        type Change = fn(&mut Found);
+        let cases: [(Change, &str); 5] = [
             (|found| found.oldest = Some(14), "macOS 14"),
             (|found| found.oldest = None, "what system"),
             (
