@@ -446,8 +446,10 @@ table! {
             /// many bytes that took to `written`.
             take_notes(bytes: *mut u8, room: usize, written: *mut usize) -> Return;
             /// Decodes ahead what another machine with the same memory has noted,
-            /// while vCPUs run. Bytes that are no such notes are a bad argument.
-            decode_ahead(bytes: *const u8, count: usize) -> Return;
+            /// while vCPUs run. Bytes that are no such notes are a bad argument. Unless
+            /// the machine is `at_work` at once, it may be idle for long, and takes no
+            /// memory that only work needs.
+            decode_ahead(bytes: *const u8, count: usize, at_work: bool) -> Return;
             /// How many blocks vCPUs have decoded when they needed them, and how many
             /// they found decoded ahead.
             counts(decoded: *mut u64, found: *mut u64) -> Return;

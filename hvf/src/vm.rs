@@ -217,13 +217,14 @@ impl Vm {
     }
 
     /// Has the engine decode what a machine with the same memory noted; `false` if it
-    /// cannot, or if these are no notes of its.
-    pub fn decode_ahead(&self, notes: &[u8]) -> bool {
+    /// cannot, or if these are no notes of its. Unless the machine is `at_work` at once,
+    /// it takes no memory that only work needs.
+    pub fn decode_ahead(&self, notes: &[u8], at_work: bool) -> bool {
         let Some(code) = &self.inner.api.code else {
             return false;
         };
         // SAFETY: the pointer is valid for as many bytes as it is said to be.
-        unsafe { (code.decode_ahead)(notes.as_ptr(), notes.len()) }.is_success()
+        unsafe { (code.decode_ahead)(notes.as_ptr(), notes.len(), at_work) }.is_success()
     }
 
     /// How many blocks of code vCPUs have decoded when they needed them, and how many

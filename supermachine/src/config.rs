@@ -100,6 +100,8 @@ pub struct VmConfig {
     pub(crate) network: Network,
     /// A copy of a snapshot without an interface goes without.
     pub(crate) network_is_optional: bool,
+    /// Nobody waits for the machine's first steps: a pool keeps it ready.
+    pub(crate) starts_idle: bool,
     pub(crate) secrets: Vec<NetworkSecret>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) volumes: Vec<VolumeSpec>,
@@ -137,6 +139,7 @@ impl Default for VmConfig {
             clock: WallClock::default(),
             network: Network::Off,
             network_is_optional: false,
+            starts_idle: false,
             secrets: Vec::new(),
             mounts: Vec::new(),
             volumes: Vec::new(),

@@ -210,6 +210,7 @@ impl Image {
             // Not of one machine, and of none that is not booted.
             pool_warm: 0,
             boot_timeout: Duration::ZERO,
+            starts_idle: false,
             ..config.clone()
         };
         if of_copy(config) != of_copy(has) {

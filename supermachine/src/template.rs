@@ -255,6 +255,7 @@ impl Template {
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
+            starts_idle: config.starts_idle,
             network: self.network(config)?,
             secrets: None,
         };

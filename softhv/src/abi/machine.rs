@@ -216,7 +216,11 @@ pub(super) unsafe extern "C" fn code_take_notes(
     }))
 }
 
-pub(super) unsafe extern "C" fn code_decode_ahead(bytes: *const u8, count: usize) -> Return {
+pub(super) unsafe extern "C" fn code_decode_ahead(
+    bytes: *const u8,
+    count: usize,
+    at_work: bool,
+) -> Return {
     if bytes.is_null() || count > plan::MAX_BYTES {
         return Return::BAD_ARGUMENT;
     }
@@ -227,7 +231,7 @@ pub(super) unsafe extern "C" fn code_decode_ahead(bytes: *const u8, count: usize
     }
     code(current().map(|vm| {
         // Without a thread for it, vCPUs decode by themselves.
-        helper::start(&vm, bytes.into());
+        helper::start(&vm, bytes.into(), at_work);
         Return::SUCCESS
     }))
 }

@@ -15,14 +15,19 @@ use std::sync::Arc;
 
 /// Has a thread decode the blocks of a stored [`Plan`] for the first vCPU of `vm`, which
 /// need not wait for it, now and whenever it has nothing decoded. Whether there is such
-/// a thread now.
-pub fn start(vm: &Arc<VmShared>, notes: Arc<[u8]>) -> bool {
+/// a thread now. A machine that is `at_work` from its start gets the pages that it will
+/// write at once; another one when it gets work.
+pub fn start(vm: &Arc<VmShared>, notes: Arc<[u8]>, at_work: bool) -> bool {
     vm.ahead.keep(notes);
-    again(vm)
+    begin(vm, at_work)
 }
 
 /// The same once more, with what was given before, if anything was.
 pub fn again(vm: &Arc<VmShared>) -> bool {
+    begin(vm, true)
+}
+
+fn begin(vm: &Arc<VmShared>, at_work: bool) -> bool {
     let Some(notes) = vm.ahead.kept() else {
         return false;
     };
@@ -30,19 +35,21 @@ pub fn again(vm: &Arc<VmShared>) -> bool {
         let vm = Arc::clone(vm);
         std::thread::Builder::new()
             .name("softhv-ahead".into())
-            .spawn(move || decode(&vm, &notes))
+            .spawn(move || decode(&vm, &notes, at_work))
             .ok()
     })
 }
 
-fn decode(vm: &VmShared, notes: &[u8]) {
+fn decode(vm: &VmShared, notes: &[u8], at_work: bool) {
     let Some(plan) = Plan::decode(notes) else {
         return;
     };
     let store = Arc::new(Store::new(plan.keys().len()));
     vm.ahead.open(Arc::clone(&store));
     let view = vm.phys.view();
-    get_pages(vm, &view, plan.pages());
+    if at_work {
+        get_pages(vm, &view, plan.pages());
+    }
     let mut filled = Filled::default();
     let mut block = Block::default();
     for key in plan.keys() {

@@ -62,7 +62,7 @@ fn plan() -> Plan {
 
 /// Decodes `plan` before anything runs.
 fn decode(vm: &Arc<VmShared>, plan: &Plan) {
-    assert!(helper::start(vm, plan.encode().into()));
+    assert!(helper::start(vm, plan.encode().into(), true));
     vm.ahead.finish();
 }
 
@@ -131,7 +131,7 @@ fn memory_can_go_while_it_is_decoded_ahead() {
         let vm = Arc::new(VmShared::new(40, Tier::Auto));
         let host = (&raw mut *ram).expose_provenance();
         vm.map(host, RAM, BYTES as u64, MemoryFlags::ALL).unwrap();
-        assert!(helper::start(&vm, plan.encode().into()));
+        assert!(helper::start(&vm, plan.encode().into(), true));
         vm.unmap(RAM, BYTES as u64).unwrap();
         drop(ram);
         assert!(vm.ahead.store().is_none());

@@ -57,7 +57,7 @@ fn run(plan: Plan) -> u64 {
     let mut cpu = Cpu::new(Arc::clone(&vm), Arc::clone(&link));
     cpu.pc = RAM;
     cpu.regs.x[1] = ROUNDS;
-    assert!(helper::start(&vm, plan.encode().into()));
+    assert!(helper::start(&vm, plan.encode().into(), true));
     assert!(matches!(cpu.run(), RunExit::Exception { .. }));
     vm.ahead.end();
     vm.remove_vcpu(&link);

@@ -145,6 +145,8 @@ pub struct Restore {
     pub vcpus: u32,
     /// Guest memory in MiB that it may be told to have.
     pub memory_mib: usize,
+    /// Nobody waits for the copy's first steps.
+    pub starts_idle: bool,
     /// What the guest may reach, if it has a network interface.
     pub network: Option<Policy>,
     /// Secrets for hosts that it reaches.

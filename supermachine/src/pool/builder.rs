@@ -202,8 +202,9 @@ impl PoolBuilder {
     /// have a name or volumes; [`Error::MemoryOutOfRange`] for memory its copies cannot have;
     /// [`Error::Pool`] if the sizes contradict each other.
     pub fn build(self) -> Result<Pool, Error> {
-        let (config, sizes) = self.settled();
+        let (mut config, sizes) = self.settled();
         config.validate()?;
+        config.starts_idle = sizes.min > 0;
         let Some(template) = self.image.template().cloned() else {
             return Err(Error::Unsuitable {
                 what: "a pool",

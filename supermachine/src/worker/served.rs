@@ -318,6 +318,7 @@ impl Served {
             vcpus: restore.vcpus,
             hot_bytes: bytes(restore.memory_mib).saturating_sub(saved.ram_bytes()),
             code_notes: code_notes(&snapshot),
+            starts_idle: restore.starts_idle,
             ..self.given.options()
         };
         let (machine, generation) = prepared.restore(&snapshot, &saved, &options)?;

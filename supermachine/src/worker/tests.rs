@@ -68,6 +68,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         volumes: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
+        starts_idle: false,
         network: None,
         secrets: None,
     };

@@ -197,8 +197,9 @@ pub trait DynVm: Send + Sync {
     }
 
     /// Has the engine decode what was noted before vCPUs need it. Whatever the bytes
-    /// are, guests execute what is in memory; whether they were of use.
-    fn decode_ahead(&self, _notes: &[u8]) -> bool {
+    /// are, guests execute what is in memory; whether they were of use. Unless the
+    /// machine is at work at once, it takes no memory that only work needs.
+    fn decode_ahead(&self, _notes: &[u8], _at_work: bool) -> bool {
         false
     }
 

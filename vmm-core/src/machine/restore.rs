@@ -46,6 +46,9 @@ pub struct RestoreOptions {
     /// [`RunningMachine::take_code_notes`] of a machine with this memory; empty if there
     /// is none. What is in it changes nothing but how soon the machine is at work.
     pub code_notes: Vec<u8>,
+    /// The machine may have nothing to do for long once it is there: it takes no memory
+    /// ahead that only work needs.
+    pub starts_idle: bool,
 }
 
 /// What a reset did.
@@ -145,7 +148,8 @@ impl PreparedMachine {
         let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
-                if !options.code_notes.is_empty() && !parts.vm.decode_ahead(&options.code_notes) {
+                let notes = &options.code_notes;
+                if !notes.is_empty() && !parts.vm.decode_ahead(notes, !options.starts_idle) {
                     debug!("notes of code are of no use to this engine");
                 }
                 parts.vm.track_writes()?;

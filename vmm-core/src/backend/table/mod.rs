@@ -259,8 +259,8 @@ impl DynVm for TableVm {
         Ok(self.shared.vm.take_code_notes()?)
     }
 
-    fn decode_ahead(&self, notes: &[u8]) -> bool {
-        self.shared.vm.decode_ahead(notes)
+    fn decode_ahead(&self, notes: &[u8], at_work: bool) -> bool {
+        self.shared.vm.decode_ahead(notes, at_work)
     }
 
     fn code_counts(&self) -> Result<CodeCounts, EngineError> {
