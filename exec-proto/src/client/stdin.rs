@@ -6,7 +6,7 @@ use crate::{Kind, MAX_DATA_BYTES, Request, encode_header};
 
 impl Session {
     /// Queues stdin for the command and returns how many bytes were taken;
-    /// the rest must wait for [`Event::StdinReady`]. Once the command has
+    /// the rest must wait for [`StdinReady`](super::Event::StdinReady). Once the command has
     /// closed its stdin all bytes are taken and dropped.
     pub fn write_stdin(&mut self, data: &[u8]) -> usize {
         match self.state.stdin {
