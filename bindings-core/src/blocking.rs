@@ -3,19 +3,12 @@
 use crate::{BindingError, Result};
 
 /// Does it on a thread of tokio for that.
-pub(crate) async fn finished<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // The runtime is shutting down.
-        Err(_) => Err(BindingError::aborted()),
-    }
-}
-
-/// The same of what `supermachine` does.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::result::Result<T, supermachine::Error> + Send + 'static,
 ) -> Result<T> {
-    finished(move || Ok(work()?)).await
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        // The runtime is shutting down.
+        Err(_) => Err(BindingError::aborted()),
+    }
 }

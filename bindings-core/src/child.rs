@@ -9,7 +9,7 @@ use supermachine::{Error, ExecControl, ExecStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::blocking::finished;
+use crate::blocking::blocking;
 use crate::numbers::{fitting, whole};
 use crate::{BindingError, Cancel, Result};
 
@@ -138,7 +138,7 @@ impl Child {
         what: impl FnOnce(&ExecControl) -> std::result::Result<(), Error> + Send + 'static,
     ) -> Result<()> {
         let control = self.control.clone();
-        finished(move || Ok(what(&control)?)).await
+        blocking(move || what(&control)).await
     }
 
     /// Waits for the command to end. Output that nobody has begun to read is

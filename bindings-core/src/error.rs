@@ -55,11 +55,6 @@ impl BindingError {
         Self::new("warmup", "guest", message)
     }
 
-    /// The host has refused something.
-    pub(crate) fn host(message: impl Into<String>) -> Self {
-        Self::new("host", "host", message)
-    }
-
     /// Output went missing, or a stream broke.
     pub(crate) fn stream(error: &std::io::Error) -> Self {
         match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {

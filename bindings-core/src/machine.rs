@@ -8,8 +8,7 @@ use supermachine::{
     Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
 };
 
-use crate::blocking::finished;
-use crate::changes::{Archive, filter};
+use crate::changes::filter;
 use crate::numbers::{fitting, whole};
 use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
 
@@ -198,17 +197,14 @@ impl Machine {
     /// name. It is there with all of it or not at all.
     ///
     /// # Errors
-    /// As [`supermachine::Vm::export_changes`].
+    /// As [`supermachine::Vm::export_changes_to`].
     pub async fn export_changes(
         &self,
         tag: String,
         file: PathBuf,
         wanted: Option<Vec<WantedChange>>,
     ) -> Result<Copied> {
-        let (archive, writer) = finished(move || Archive::create(file)).await?;
-        let written = of!(self, vm => vm.export_changes(tag, writer, filter(wanted)));
-        let (copied, writer) = written?;
-        finished(move || archive.finish(copied, writer)).await
+        of!(self, vm => vm.export_changes_to(tag, file, filter(wanted)))
     }
 
     /// Grows a volume that the machine has.

@@ -2,11 +2,11 @@
 
 use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::template::Template;
+use crate::whole::write_whole;
 use crate::{Error, Image, VmConfig, stamp};
 use snapshot::{FileEntry, Inspection, Store, SystemFiles};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,36 +55,13 @@ impl Image {
     }
 }
 
-/// Writes a snapshot under another name beside the file, and renames it.
+/// Writes a snapshot into a file. Memory of a machine may hold secrets: it is the user's alone.
 pub(crate) fn export(found: &Inspection, file: &Path) -> Result<(), Error> {
-    let failed = || Error::host("cannot write", file);
-    let name = file.file_name().ok_or(Error::Unsuitable {
-        what: "an export",
-        needs: "the name of a file to go to",
-    })?;
-    let next = format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id());
-    let next = file.with_file_name(next);
-    let written = write_to(found, &next, failed);
-    let renamed = written.and_then(|()| fs::rename(&next, file).map_err(failed()));
-    if renamed.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&next);
-    }
-    renamed
-}
-
-fn write_to<F>(found: &Inspection, path: &Path, failed: impl Fn() -> F) -> Result<(), Error>
-where
-    F: FnOnce(std::io::Error) -> Error,
-{
-    let mut options = OpenOptions::new();
-    // Memory of a machine may hold secrets.
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(path).map_err(failed())?;
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
-    found.export(&mut out)?;
-    out.flush().map_err(failed())?;
-    out.get_ref().sync_all().map_err(failed())
+    write_whole(file, |to| {
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, to);
+        found.export(&mut out)?;
+        out.flush().map_err(Error::host("cannot write", file))
+    })
 }
 
 /// Makes a snapshot in a directory of them of what is in a file. Layers that are in

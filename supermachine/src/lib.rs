@@ -52,6 +52,7 @@ mod trigger;
 mod unfinished;
 mod vm;
 mod volume;
+mod whole;
 mod worker;
 mod workload;
 

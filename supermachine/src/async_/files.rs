@@ -276,6 +276,21 @@ macro_rules! files {
                 let export = move || Ok((vm.export_changes(&tag, &mut archive, filter)?, archive));
                 blocking(export).await
             }
+
+            /// Writes them into a file of the host that is there whole or not at all, as
+            /// [`Vm::export_changes_to`] does. A call that is given up goes on to its end.
+            ///
+            /// # Errors
+            /// As [`Vm::export_changes_to`].
+            pub async fn export_changes_to(
+                &self,
+                tag: impl Into<String>,
+                file: impl Into<PathBuf>,
+                filter: impl Fn(&MountChange) -> bool + Send + 'static,
+            ) -> Result<Copied, Error> {
+                let (vm, tag, file) = (self.vm.clone(), tag.into(), file.into());
+                blocking(move || vm.export_changes_to(&tag, file, filter)).await
+            }
         }
     };
 }

@@ -7,8 +7,9 @@ mod tree;
 use crate::exec::Opens;
 use crate::files::{self, FileKind};
 use crate::running::RunningVm;
+use crate::whole::write_whole;
 use crate::{Copied, CopyOptions, Error, MountSpec, Vm};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tree::HostTree;
 
@@ -207,6 +208,26 @@ macro_rules! changes {
                 filter: impl Fn(&MountChange) -> bool,
             ) -> Result<Copied, Error> {
                 self.export_changes_with(tag, archive, &CopyOptions::default(), filter)
+            }
+
+            /// As [`Self::export_changes`], into a file of the host, in the place of what has
+            /// its name. It is there with all of the archive or not at all.
+            ///
+            /// # Errors
+            /// As [`Self::export_changes`]; [`Error::Host`] if the file cannot be written.
+            pub fn export_changes_to(
+                &self,
+                tag: &str,
+                file: impl AsRef<Path>,
+                filter: impl Fn(&MountChange) -> bool,
+            ) -> Result<Copied, Error> {
+                let file = file.as_ref();
+                write_whole(file, |to| {
+                    let mut archive = BufWriter::new(to);
+                    let copied = self.export_changes(tag, &mut archive, filter)?;
+                    archive.flush().map_err(Error::host("cannot write", file))?;
+                    Ok(copied)
+                })
             }
 
             /// As [`Self::export_changes`], within the bounds of `options`. What was written

@@ -120,9 +120,12 @@ fn export(
             error => error,
         });
     }
-    let archive = File::create(file).map_err(Error::host("cannot write", file))?;
-    vm.export_changes(tag, io::BufWriter::new(archive), is_wanted)?;
-    Ok(())
+    // A pipe or a device is written to, and not replaced.
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        let archive = File::create(file).map_err(Error::host("cannot write", file))?;
+        return vm.export_changes(tag, archive, is_wanted).map(drop);
+    }
+    vm.export_changes_to(tag, file, is_wanted).map(drop)
 }
 
 fn row(change: &MountChange) -> Row {

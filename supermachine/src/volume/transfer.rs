@@ -1,11 +1,10 @@
 //! Volumes as files that other tools read, and other hosts.
 
 use super::refused;
-use super::store::{self, MAX_MIB, MIN_MIB, VolumeStore, create_new};
-use crate::random::random_name;
+use super::store::{self, MAX_MIB, MIN_MIB, VolumeStore};
+use crate::whole::write_whole;
 use crate::{Error, host};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -25,16 +24,9 @@ impl VolumeStore {
         let path = file.as_ref();
         let volume = self.open(name)?.ok_or_else(|| store::missing(name))?;
         self.lock(&volume, name)?;
-        let failed = Error::host("cannot write", path);
-        let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else {
-            return Err(failed(ErrorKind::InvalidFilename.into()));
-        };
-        let unfinished = path.with_file_name(format!(".{file_name}.{}", random_name()?));
-        let written = write_whole(&volume, &unfinished, path);
-        if written.is_err() {
-            let _ = fs::remove_file(&unfinished);
-        }
-        written.map_err(failed)
+        write_whole(path, |to| {
+            host::copy_content(&volume, to).map_err(Error::host("cannot write", path))
+        })
     }
 
     /// Makes a volume of what [`VolumeStore::export`] has written, or another tool that
@@ -75,18 +67,12 @@ impl VolumeStore {
     }
 }
 
-/// Copies a volume to a file that has another name until it is whole.
-fn write_whole(volume: &File, unfinished: &Path, path: &Path) -> io::Result<()> {
-    let to = create_new(unfinished)?;
-    host::copy_content(volume, &to)?;
-    to.sync_all()?;
-    fs::rename(unfinished, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::link::runtime_dir::RuntimeDir;
+    use crate::volume::store::create_new;
+    use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     #[test]
