@@ -2,6 +2,7 @@
 //! QEMU: the same kernel, the same program, the same directory, in turns.
 
 use crate::context::{Context, SMALL, Side, run as run_ours};
+use crate::edits;
 use crate::metric::{BothSides, Bound, Metric};
 use crate::qemu::Session;
 use crate::virtiofsd::{TAG, Virtiofsd};
@@ -106,7 +107,12 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         }
     }
     let name = format!("{}, {}", context.qemu.name(SMALL), daemon.name());
-    drop((ours, peer, daemon));
+    drop((peer, daemon));
+    let heard = match &ours {
+        Some(vm) if context.wants(edits::NAME) => Some(edits::measure(vm, &shared, PLACE)?),
+        _ => None,
+    };
+    drop(ours);
     fs::remove_dir_all(&shared)?;
     let metrics = parts.iter().zip(&values).map(|(part, values)| {
         let (ours, peer, bound) = match context.side {
@@ -119,7 +125,11 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         };
         Metric::new(BENCH, part.name, "ms", ours, peer, bound)
     });
-    Ok(metrics.collect())
+    let heard = heard.map(|samples| {
+        let bound = Bound::Median(edits::MUST_MS);
+        Metric::new(BENCH, edits::NAME, "ms", &samples, None, bound)
+    });
+    Ok(metrics.chain(heard).collect())
 }
 
 fn shown(value: Option<f64>) -> String {
