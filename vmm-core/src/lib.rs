@@ -10,6 +10,7 @@ pub mod machine;
 pub mod memory;
 pub mod spec;
 mod sync;
+mod watch;
 
 pub use spec::{Dax, DaxPolicy, Endpoints, HostFile, MachineSpec, Network, Share, Volume};
 

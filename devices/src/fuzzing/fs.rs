@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 use super::{Input, MAX_OPS};
 use crate::testing::RecordingWindow;
 use crate::virtio::chain::QueueError;
-use crate::virtio::fs::{DaxPolicy, Exchange, Owners, PIECE_BYTES, Rules, Server, SymlinkPolicy};
+use crate::virtio::fs::{
+    DaxPolicy, Exchange, Lately, Owners, PIECE_BYTES, Rules, Server, SymlinkPolicy,
+};
 
 /// Most room for an answer.
 const MAX_ROOM: usize = 4096;
@@ -102,6 +104,9 @@ pub fn fuzz_fs(data: &[u8]) {
     if kind < 128 {
         server = server.with_window(window.clone(), DaxPolicy::Always);
     }
+    if kind % 4 == 1 {
+        server = server.with_host_watch();
+    }
     let mut buffer = Vec::new();
     for _ in 0..MAX_OPS {
         if input.is_empty() {
@@ -130,6 +135,13 @@ pub fn fuzz_fs(data: &[u8]) {
         let said = u32::try_from(length).unwrap_or(u32::MAX);
         assert_eq!(exchange.answer[..4], said.to_le_bytes());
     }
+    fs::write(share.join("d/told"), "").expect("a file");
+    let mut told = Lately::default();
+    for event in server.events() {
+        // Whatever the guest knows, there is something to tell or there is nothing.
+        let _ = server.tell_event(&event, &mut told);
+    }
+    drop(told);
     let mut beside: Vec<_> = fs::read_dir(place.path())
         .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
-use devices::virtio::fs::{DaxPolicy, Fs, FsConfig, FsState, HostEdits};
+use devices::virtio::fs::{DaxPolicy, Fs, FsConfig, FsParts, FsState, HostEdits};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::net::NetState;
@@ -26,6 +26,7 @@ use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
 use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Share, Volume};
+use crate::watch;
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
 /// has its own host side, so that all can have the same.
@@ -228,6 +229,16 @@ pub(super) fn open_shares(
         let path = share.directory.name();
         let directory = share.directory.to_file();
         let directory = directory.map_err(|source| disk_error(path, source))?;
+        let parts = FsParts {
+            window: match share.dax {
+                None => None,
+                Some(dax) => Some(windows.take(dax.window_bytes)?),
+            },
+            watch: match share.watched {
+                true => watch::of(&directory),
+                false => None,
+            },
+        };
         let config = FsConfig {
             read_only: share.read_only,
             symlinks: share.symlinks,
@@ -241,14 +252,7 @@ pub(super) fn open_shares(
             },
             ..FsConfig::new(&*share.tag)
         };
-        let made = match share.dax {
-            None => Fs::new(directory.into(), config),
-            Some(dax) => {
-                let window = windows.take(dax.window_bytes)?;
-                Fs::with_window(directory.into(), config, window)
-            }
-        };
-        match made {
+        match Fs::with_parts(directory.into(), config, parts) {
             Ok(fs) => Ok(Box::new(fs)),
             Err(source) => Err(MachineError::Share {
                 path: path.to_owned(),

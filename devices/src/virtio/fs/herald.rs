@@ -103,6 +103,8 @@ fn run<M: DeviceMemory>(server: &Server, watch: &Watch, orders: &Orders, shared:
     let mut last: Option<Instant> = None;
     while !orders.stopping.load(Ordering::Acquire) {
         if orders.restored.swap(false, Ordering::AcqRel) {
+            // What waits is for the guest that was.
+            pending = Pending::default();
             server.watch_restored();
         }
         if take(watch, &mut taken, &mut pending) {

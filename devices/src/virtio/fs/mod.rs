@@ -36,7 +36,7 @@ mod wire;
 pub use owners::{IdMap, IdRange, Owner, Owners};
 pub use saved::FsState;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
-pub(crate) use server::Exchange;
+pub(crate) use server::{Exchange, Lately};
 pub(crate) use server::{Rules, Server};
 pub use watch::{DirectoryWatch, HostEvent};
 pub use window::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
@@ -144,6 +144,16 @@ impl FsConfig {
     }
 }
 
+/// What the owner of a file system device has for it.
+#[derive(Debug, Clone, Default)]
+pub struct FsParts {
+    /// A window that files are mapped into.
+    pub window: Option<Arc<dyn FileWindow>>,
+    /// How the host says what changes, where there is another way than this crate's, which
+    /// is Linux's inotify.
+    pub watch: Option<Arc<dyn DirectoryWatch>>,
+}
+
 /// Why a file system device could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -183,7 +193,7 @@ impl<M: DeviceMemory> Fs<M> {
     /// A device over an open directory, or over one open file: the guest finds that
     /// as `file`, alone in the directory that it mounts.
     pub fn new(directory: OwnedFd, config: FsConfig) -> Result<Self, FsError> {
-        Self::make(directory, config, None)
+        Self::with_parts(directory, config, FsParts::default())
     }
 
     /// A device over an open directory, of which its guest can map files into `window`.
@@ -194,19 +204,33 @@ impl<M: DeviceMemory> Fs<M> {
         config: FsConfig,
         window: Arc<dyn FileWindow>,
     ) -> Result<Self, FsError> {
-        let whole = window.bytes().is_multiple_of(PIECE_BYTES)
-            && window.address().is_multiple_of(PIECE_BYTES);
-        if window.bytes() == 0 || !whole || window.address().checked_add(window.bytes()).is_none() {
-            return Err(FsError::BadWindow);
-        }
-        Self::make(directory, config, Some(window))
+        let parts = FsParts {
+            window: Some(window),
+            ..FsParts::default()
+        };
+        Self::with_parts(directory, config, parts)
     }
 
-    fn make(
+    /// A device over an open directory, with what its owner has for it.
+    pub fn with_parts(
         directory: OwnedFd,
         config: FsConfig,
-        window: Option<Arc<dyn FileWindow>>,
+        parts: FsParts,
     ) -> Result<Self, FsError> {
+        if let Some(window) = &parts.window {
+            let whole = window.bytes().is_multiple_of(PIECE_BYTES)
+                && window.address().is_multiple_of(PIECE_BYTES);
+            if window.bytes() == 0
+                || !whole
+                || window.address().checked_add(window.bytes()).is_none()
+            {
+                return Err(FsError::BadWindow);
+            }
+        }
+        Self::make(directory, config, parts)
+    }
+
+    fn make(directory: OwnedFd, config: FsConfig, parts: FsParts) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG_BYTES || tag.contains(&0) {
             return Err(FsError::BadTag(config.tag));
@@ -230,19 +254,18 @@ impl<M: DeviceMemory> Fs<M> {
         };
         let server = Server::new(directory, rules);
         let mut server = server.map_err(|error| FsError::Directory(error.into()))?;
-        if let Some(window) = window {
+        if let Some(window) = parts.window {
             server = server.with_window(window, config.dax);
         }
         let notifies = config.edits != HostEdits::Unknown && !server.is_single();
         if notifies {
             numbers[4..].copy_from_slice(&NOTIFICATION_BYTES.to_le_bytes()); // notify_buf_size
         }
-        // Where the host has no way, or no more of it, the guest looks again in a second.
-        if notifies
-            && config.edits == HostEdits::Told
-            && let Ok(watch) = host::watch()
-        {
-            server = server.with_watch(watch);
+        if notifies && config.edits == HostEdits::Told {
+            server = match parts.watch {
+                Some(watch) => server.with_watch(watch),
+                None => server.with_host_watch(),
+            };
         }
         let server = Arc::new(server);
         Ok(Self {

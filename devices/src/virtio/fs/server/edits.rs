@@ -53,6 +53,25 @@ impl Server {
         }
     }
 
+    /// The same by this crate's own way. Where the host has none, or no more of it, the guest
+    /// looks again in a second.
+    pub fn with_host_watch(self) -> Self {
+        match host::watch() {
+            Ok(watch) => self.with_watch(watch),
+            Err(_) => self,
+        }
+    }
+
+    /// What the host says now.
+    #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
+    pub fn events(&self) -> Vec<HostEvent> {
+        let mut events = Vec::new();
+        if let Some(watch) = &self.watch {
+            watch.host().take(&mut events);
+        }
+        events
+    }
+
     pub fn watch(&self) -> Option<&Watch> {
         self.watch.as_ref()
     }
