@@ -2,6 +2,7 @@
 //! QEMU: the same kernel, the same program, the same directory, in turns.
 
 use crate::context::{Context, SMALL, Side, run as run_ours};
+use crate::edits;
 use crate::metric::{BothSides, Bound, Metric};
 use crate::qemu::Session;
 use crate::virtiofsd::{TAG, Virtiofsd};
@@ -100,9 +101,10 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         .into_iter()
         .filter(|part| context.wants(part.name))
         .collect();
+    let hears = |has| has == Has::Mount && context.wants(edits::NAME);
     let start = |has| match context.side {
         Side::Peer => Ok(None),
-        _ if parts.iter().all(|part| part.has != has) => Ok(None),
+        _ if !hears(has) && parts.iter().all(|part| part.has != has) => Ok(None),
         _ => start_ours(context, &shared, has).map(Some),
     };
     let (plain, mapped) = (start(Has::Mount)?, start(Has::MappedFiles)?);
@@ -133,7 +135,12 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         }
     }
     let name = format!("{}, {}", context.qemu.name(SMALL), daemon.name());
-    drop((plain, mapped, peer, daemon));
+    drop((mapped, peer, daemon));
+    let heard = match &plain {
+        Some(vm) if context.wants(edits::NAME) => Some(edits::measure(vm, &shared, PLACE)?),
+        _ => None,
+    };
+    drop(plain);
     fs::remove_dir_all(&shared)?;
     let metrics = parts.iter().zip(&values).map(|(part, values)| {
         let (ours, peer, bound) = match context.side {
@@ -146,7 +153,11 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         };
         Metric::new(BENCH, part.name, "ms", ours, peer, bound)
     });
-    Ok(metrics.collect())
+    let heard = heard.map(|samples| {
+        let bound = Bound::Median(edits::MUST_MS);
+        Metric::new(BENCH, edits::NAME, "ms", &samples, None, bound)
+    });
+    Ok(metrics.chain(heard).collect())
 }
 
 fn shown(value: Option<f64>) -> String {
