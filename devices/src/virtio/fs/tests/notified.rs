@@ -129,10 +129,30 @@ fn paused_device_says_nothing_until_it_goes_on() {
     std::fs::write(guest.place.path().join("a"), "").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(guest.driver.queues[NOTES as usize].used_index(), 0);
-    let state = guest.driver.device.state();
-    guest.driver.device.reset_to(&state).unwrap();
     guest.driver.device.resume();
     assert_eq!(guest.told().1, "a");
+}
+
+#[test]
+fn guest_that_is_put_back_is_told_of_what_is_changed_from_then_on() {
+    let mut guest = guest(HostEdits::Told);
+    guest.give(304);
+    guest.driver.device.pause();
+    let state = guest.driver.device.state();
+    std::fs::write(guest.place.path().join("before"), "").unwrap();
+    guest.driver.device.reset_to(&state).unwrap();
+    guest.driver.device.resume();
+    // The directory is watched again by a thread of the device.
+    let begun = std::time::Instant::now();
+    for n in 0.. {
+        std::fs::write(guest.place.path().join(n.to_string()), "").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if guest.driver.queues[NOTES as usize].used_index() > 0 {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 60);
+    }
+    assert!(guest.told().1.parse::<u32>().is_ok());
 }
 
 #[test]
