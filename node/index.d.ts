@@ -113,10 +113,16 @@ export interface BuildOptions {
   /** Directories of the host that each machine is given. */
   mounts?: Array<MountSpec>
   /**
-   * Volumes that machines will have, each named anew in `start`. They are not there
-   * while the image is baked.
+   * Disks that are baked with the image: mounted, empty, before anything runs, and what
+   * the warm-up leaves there is in the snapshot. Each machine begins with that, and has
+   * what it writes to itself.
    */
   volumes?: Array<VolumeSpec>
+  /**
+   * How many volumes that outlive them machines may be given in `start`; none by
+   * default. These are not there while the image is baked.
+   */
+  volumeSlots?: number
   /** Tells warm-ups apart: another tag, another snapshot; `default` by default. */
   warmupTag?: string
   /** Where snapshots are kept; `~/.local/supermachine-snapshots` by default. */
@@ -463,7 +469,7 @@ export interface StartOptions {
   secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
-  /** Volumes, as many as the image was baked with. */
+  /** Volumes that outlive the machine, at most `volumeSlots` of the image. */
   volumes?: Array<VolumeSpec>
   /** The directory that these are kept in: that of a `VolumeStore`; the user's by default. */
   volumesDir?: string
@@ -580,9 +586,12 @@ export interface VolumeInfo {
   inUseBy?: string
 }
 
-/** A disk that outlives machines: ext4, of one machine at a time. */
+/**
+ * A disk with an ext4 file system: one that is baked with an image, or one that outlives
+ * machines and is of one at a time.
+ */
 export interface VolumeSpec {
-  /** Its name. It is made, empty, if there is none. */
+  /** Its name. One that outlives machines is made, empty, if there is none. */
   name: string
   /** Its least size in MiB; 1,024 by default. */
   sizeMib?: number

@@ -48,9 +48,13 @@ pub struct BuildOptions {
     pub extra_files: Option<Vec<ExtraFile>>,
     /// Directories of the host that each machine is given.
     pub mounts: Option<Vec<MountSpec>>,
-    /// Volumes that machines will have, each named anew in `start`. They are not there
-    /// while the image is baked.
+    /// Disks that are baked with the image: mounted, empty, before anything runs, and what
+    /// the warm-up leaves there is in the snapshot. Each machine begins with that, and has
+    /// what it writes to itself.
     pub volumes: Option<Vec<VolumeSpec>>,
+    /// How many volumes that outlive them machines may be given in `start`; none by
+    /// default. These are not there while the image is baked.
+    pub volume_slots: Option<f64>,
     /// Tells warm-ups apart: another tag, another snapshot; `default` by default.
     pub warmup_tag: Option<String>,
     /// Where snapshots are kept; `~/.local/supermachine-snapshots` by default.
@@ -68,10 +72,11 @@ pub struct ExtraFile {
     pub mode: Option<f64>,
 }
 
-/// A disk that outlives machines: ext4, of one machine at a time.
+/// A disk with an ext4 file system: one that is baked with an image, or one that outlives
+/// machines and is of one at a time.
 #[napi(object, object_to_js = false)]
 pub struct VolumeSpec {
-    /// Its name. It is made, empty, if there is none.
+    /// Its name. One that outlives machines is made, empty, if there is none.
     pub name: String,
     /// Its least size in MiB; 1,024 by default.
     pub size_mib: Option<f64>,
@@ -205,7 +210,7 @@ pub struct StartOptions {
     pub secrets: Option<Vec<Secret>>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
-    /// Volumes, as many as the image was baked with.
+    /// Volumes that outlive the machine, at most `volumeSlots` of the image.
     pub volumes: Option<Vec<VolumeSpec>>,
     /// The directory that these are kept in: that of a `VolumeStore`; the user's by default.
     pub volumes_dir: Option<String>,
@@ -370,6 +375,7 @@ impl From<BuildOptions> for core::BuildOptions {
                 .collect(),
             mounts: mounts(from.mounts),
             volumes: volumes(from.volumes),
+            volume_slots: from.volume_slots,
             warmup_tag: from.warmup_tag,
             snapshots_dir: from.snapshots_dir.map(Into::into),
         }

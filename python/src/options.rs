@@ -148,6 +148,7 @@ pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
         extra_files: said.extra_files()?,
         mounts: said.mounts()?,
         volumes: said.volumes()?,
+        volume_slots: said.get("volume_slots")?,
         warmup_tag: said.get("warmup_tag")?,
         snapshots_dir: said.get("snapshots_dir")?,
     })

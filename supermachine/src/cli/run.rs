@@ -230,7 +230,10 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
         config = config.with_label(name, value);
     }
     config = directories::give(config, arguments.volume.iter().chain(&arguments.mount));
-    config.volumes_are_copies = arguments.instead.is_some();
+    if arguments.instead.is_some() {
+        // What they held is in the snapshot that a fork is a copy of.
+        config.volumes.clear();
+    }
     config.validate()?;
     Ok(config)
 }

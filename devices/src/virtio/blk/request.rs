@@ -268,7 +268,7 @@ impl RequestRunner {
         let file = file.try_clone().expect("a descriptor is free");
         Self {
             disk: Disk::new(
-                file,
+                super::disk::Content::File(file),
                 len_bytes,
                 read_only,
                 *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
