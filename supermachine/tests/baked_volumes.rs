@@ -3,9 +3,11 @@
 
 mod support;
 
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use supermachine::{Error, Image, OciImageBuilder, Vm, VmConfig, VolumeSpec};
 use support::shelf::*;
 use support::*;
@@ -99,6 +101,14 @@ fn copies_begin_with_what_was_baked_and_write_for_themselves() {
     assert!(bytes(&disk) == before, "the base is nobody's to write to");
     a.stop().unwrap();
     assert_eq!(sh(&place.copy(&image), LOOK), FILLED);
+    // However a copy ends.
+    signal(worker_of(&b), Signal::KILL);
+    let begun = Instant::now();
+    while b.status().is_ok() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(bytes(&disk) == before);
     drop(b);
     // Nothing of it is left where disks are made, or is the user's to see.
     assert_eq!(fs::read_dir(&place.volumes).unwrap().count(), 0);
