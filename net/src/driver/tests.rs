@@ -155,6 +155,40 @@ fn service_of_the_host_is_found_at_either_of_its_loopback_addresses() {
     assert_eq!(ask() & flag::RST, flag::RST);
 }
 
+/// Whether the system asks after a while if a connection is still there: its timer for
+/// that runs. `None` where the system does not show its timers.
+fn is_asked_after(port: u16) -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let own = format!(":{port:04X}");
+    let mut lines = text.lines().map(|line| line.split_whitespace());
+    let mut fields =
+        lines.find(|fields| fields.clone().nth(1).is_some_and(|at| at.ends_with(&own)))?;
+    // Which timer, and in how many hundredths of a second it fires (proc_pid_net(5)).
+    let (timer, left) = fields.nth(5)?.split_once(':')?;
+    assert_eq!(timer, "02", "keep-alive");
+    Some(Duration::from_millis(
+        10 * u64::from_str_radix(left, 16).ok()?,
+    ))
+}
+
+#[test]
+fn connections_that_died_in_a_minute_of_silence_are_found_out() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    lock(&cable.sent).push(frame(port, 100, 0, flag::SYN, b""));
+    network.wake();
+    let (_stream, from) = listener.accept().unwrap();
+    assert_eq!(heard(&cable.next()).0, flag::SYN | flag::ACK);
+    match is_asked_after(from.port()) {
+        Some(left) => assert!(left <= Duration::from_secs(60), "{left:?}"),
+        None => eprintln!("skipped: the system does not show its timers"),
+    }
+}
+
 /// Takes connections over, and keeps what is written down.
 #[derive(Default)]
 struct Taken {
