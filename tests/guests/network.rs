@@ -143,6 +143,14 @@ fn guest_fetches_from_and_sends_to_a_listed_port_of_the_host() {
         (flow.verdict, flow.end),
         (NetworkVerdict::Allow, NetworkEnd::Closed)
     );
+    // Its one vCPU never sleeps: nobody waits for that before there are frames.
+    let script = format!(
+        "while :; do :; done & {CURL} {url}/long | sha256sum; kill $!; \
+         while :; do :; done & {CURL} -H Expect: --data-binary @/tmp/up {url}/digest; kill $!"
+    );
+    let busy = sh(&vm, &script);
+    let down_and_up = busy.replace("  -\n", " ");
+    assert_eq!(down_and_up, format!("{} {got}", digest(&long())));
     // Several at once, and one after the other.
     let script = format!(
         "for n in 1 2 3 4; do {CURL} {url}/long | sha256sum > /tmp/$n & done; wait; \
