@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-snapshot",
         ],
     ),
+    ("supermachine-fsd", 3, &["supermachine-devices"]),
     ("supermachine-oci-pull", 4, &["supermachine-oci-bake"]),
     (
         "supermachine",
@@ -72,6 +73,7 @@ const RUST_ONLY_LINKS: &[&str] = &["rayon-core"];
 const SINGLE_VERSION: &[&str] = &[
     "event-manager",
     "linux-loader",
+    "vhost",
     "virtio-bindings",
     "virtio-queue",
     "virtio-vsock",

@@ -199,6 +199,14 @@ impl<M: DeviceMemory> Fs<M> {
             server,
         })
     }
+
+    /// As [`VirtioDevice::reset`], but forgets nothing: with the next activation the
+    /// guest goes on where it was. For owners who stop queues of a guest that is only
+    /// paused, as vhost-user does. A guest that has begun anew says so itself, in its
+    /// first request.
+    pub fn release(&self) -> Vec<Queue> {
+        self.threads.stop()
+    }
 }
 
 impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {

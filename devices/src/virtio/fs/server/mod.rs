@@ -289,7 +289,7 @@ impl Server {
                 return Ok(None);
             }
             opcode::INTERRUPT => return Ok(None),
-            opcode::INIT => initialise(arguments, self.mappings.is_some())?,
+            opcode::INIT => self.begin(arguments)?,
             opcode::DESTROY => {
                 self.reset();
                 Body::default()
@@ -334,6 +334,14 @@ impl Server {
             _ => return Err(Errno::NOSYS),
         };
         Ok(Some(body))
+    }
+
+    /// Begins with a guest's kernel, which knows nothing of what was before: it may be
+    /// another than the one that the same queues were of.
+    fn begin(&self, arguments: Fields<'_>) -> Result<Body, Errno> {
+        let body = initialise(arguments, self.mappings.is_some())?;
+        self.reset();
+        Ok(body)
     }
 
     /// What the guest is shown of a file.
