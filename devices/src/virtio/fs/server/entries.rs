@@ -11,6 +11,7 @@ use super::super::nodes::{Link, Step};
 use super::super::wire::{Body, ENTRY_BYTES, Fields};
 use super::super::{Owner, SymlinkPolicy, wire};
 use super::find::{Dir, stat_name};
+use super::owners::Made;
 use super::{Server, VALIDITY};
 
 impl Server {
@@ -156,17 +157,20 @@ impl Server {
         by: Owner,
     ) -> Result<Body, Errno> {
         let mode = arguments.u32()?;
-        arguments.skip(12)?; // rdev, umask, padding
+        let device = arguments.u32()?;
+        arguments.skip(8)?; // umask, padding
         let name = arguments.name()?;
-        // Pipes, sockets and devices are the guest's own, in its own tree.
-        if !matches!(mode & host::TYPE, 0 | 0o100_000) {
+        // Pipes, sockets and devices are the guest's own: it has them in its own tree, or
+        // where it is kept what they are to it.
+        if !matches!(mode & host::TYPE, 0 | 0o100_000) && !self.records() {
             return Err(Errno::PERM);
         }
         self.may_make(by)?;
         let dir = self.dir(parent)?;
         let host_mode = self.host_mode(mode, false);
         let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
-        let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+        let made = Made { by, mode, device };
+        let stat = self.give((&dir, name), &file, made, stat)?;
         self.tell(parent, name, false, &stat)
     }
 
@@ -183,9 +187,14 @@ impl Server {
         let name = arguments.name()?;
         let dir = self.dir(parent)?;
         rustix::fs::mkdirat(&dir, name, host::mode_of(mode))?;
-        let made = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-        let stat = with_mode(&made, mode)?;
-        let stat = self.give((&dir, name), &made, (by, asked), stat)?;
+        let file = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        let stat = with_mode(&file, mode)?;
+        let made = Made {
+            by,
+            mode: asked & !host::TYPE,
+            device: 0,
+        };
+        let stat = self.give((&dir, name), &file, made, stat)?;
         self.tell(parent, name, false, &stat)
     }
 

@@ -15,6 +15,7 @@ use super::super::wire::{
 };
 use super::entries::create_file;
 use super::find::Found;
+use super::owners::Made;
 use super::{BUFFER_BYTES, Exchange, Failure, MAX_DATA_BYTES, Server};
 
 /// Bytes of the arguments of a read or a write.
@@ -179,7 +180,13 @@ impl Server {
             }
             made => {
                 let (file, stat) = made?;
-                let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+                let mode = mode & !host::TYPE;
+                let made = Made {
+                    by,
+                    mode,
+                    device: 0,
+                };
+                let stat = self.give((&dir, name), &file, made, stat)?;
                 (file, stat)
             }
         };

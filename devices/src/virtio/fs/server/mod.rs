@@ -357,7 +357,10 @@ impl Server {
         let mappings = self.mappings.as_ref();
         let is_mapped = mappings.is_some_and(|mappings| mappings.are_for(stat));
         Attributes {
-            stat: *stat,
+            stat: host::Stat {
+                rdev: self.seen_device(stat),
+                ..*stat
+            },
             ino: identity.ino ^ apart,
             mode,
             uid: owner.uid,
