@@ -17,6 +17,8 @@ mod connection;
 pub mod daemon;
 #[cfg(target_os = "linux")]
 mod front;
+#[cfg(all(target_os = "linux", any(test, feature = "fuzzing")))]
+pub mod fuzzing;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
