@@ -11,6 +11,7 @@ mod context;
 mod copies;
 mod crowd;
 mod echo;
+mod edits;
 mod exec;
 mod file;
 mod fleet;

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -94,6 +94,8 @@ pub struct Mount {
     pub owners: Owners,
     /// The guest maps files, into a window of its own.
     pub dax: Option<Dax>,
+    /// The guest is told what the host changes.
+    pub watched: bool,
 }
 
 /// Digests of the files that guests boot from.

@@ -39,7 +39,11 @@ impl Server {
             true => stat,
             false => self.with_record(dir, name, stat),
         };
-        self.tell(parent, name, followed, &stat)
+        let body = self.tell(parent, name, followed, &stat)?;
+        if !followed {
+            self.watch_entry((parent, dir), name, told_node(&body)?, &stat);
+        }
+        Ok(body)
     }
 
     /// What the policy for links makes of an entry; whether it is what a link
@@ -147,6 +151,7 @@ impl Server {
         rustix::fs::symlinkat(target, &dir, name)?;
         let stat = host::stat_entry(&dir, name)?;
         let stat = self.give_link(&dir, name, by, stat)?;
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
 
@@ -171,6 +176,9 @@ impl Server {
         let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
         let made = Made { by, mode, device };
         let stat = self.give((&dir, name), &file, made, stat)?;
+        // It says that it was written, too.
+        drop(file);
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
 
@@ -195,7 +203,10 @@ impl Server {
             device: 0,
         };
         let stat = self.give((&dir, name), &file, made, stat)?;
-        self.tell(parent, name, false, &stat)
+        self.made(parent, &dir, name);
+        let body = self.tell(parent, name, false, &stat)?;
+        self.watch_entry((parent, &dir), name, told_node(&body)?, &stat);
+        Ok(body)
     }
 
     pub(super) fn remove(
@@ -210,6 +221,7 @@ impl Server {
             false => AtFlags::empty(),
         };
         rustix::fs::unlinkat(self.dir(parent)?, name, flags)?;
+        self.left(parent, name, None);
         Ok(Body::default())
     }
 
@@ -236,7 +248,9 @@ impl Server {
         let places = [(new_parent, &to, new_name), (parent, &from, name)];
         for (parent, dir, name) in places {
             // At the old place there is something after an exchange only.
-            if let Ok(stat) = host::stat_entry(dir, name) {
+            let found = host::stat_entry(dir, name);
+            self.left(parent, name, found.ok().map(|stat| stat.identity));
+            if let Ok(stat) = found {
                 let link = Link {
                     parent,
                     name: name.into(),
@@ -262,8 +276,14 @@ impl Server {
         rustix::fs::linkat(&found.dir, &*found.name, &dir, name, none)?;
         let stat = host::stat_entry(&dir, name)?;
         let stat = self.with_record(&dir, name, stat);
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
+}
+
+/// The node that an answer tells of, which it begins with.
+pub(super) fn told_node(body: &Body) -> Result<u64, Errno> {
+    Fields(&body.0).u64()
 }
 
 /// Whether the text of a link leads above a directory from `depth` below it.
