@@ -36,6 +36,7 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
         ],
     ),
     ("supermachine-fsd", 3, &["supermachine-devices"]),
+    ("supermachine-fuse", 3, &["supermachine-devices"]),
     ("supermachine-oci-pull", 4, &["supermachine-oci-bake"]),
     (
         "supermachine",
@@ -67,7 +68,7 @@ const NO_C_LAYERS: std::ops::RangeInclusive<u8> = 1..=3;
 const C_BUILDERS: &[&str] = &["cc", "cmake", "bindgen", "pkg-config"];
 
 /// Crates whose `links` names no library; each was looked at.
-const RUST_ONLY_LINKS: &[&str] = &["rayon-core"];
+const RUST_ONLY_LINKS: &[&str] = &["rayon-core", "wasm-bindgen-shared"];
 
 /// Crates of which two versions must never be in one build.
 const SINGLE_VERSION: &[&str] = &[

@@ -128,6 +128,14 @@ fn is_sound(ranges: &[IdRange]) -> bool {
     ranges.len() <= MAX_RANGES && ranges.iter().all(fits) && ranges.iter().enumerate().all(apart)
 }
 
+/// What was just made: by whom, with which mode, and which number if it is a device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub by: Owner,
+    pub mode: u32,
+    pub device: u32,
+}
+
 /// What the extended attribute of a file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {

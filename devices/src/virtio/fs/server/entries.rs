@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 use super::super::host::{self, Stat};
 use super::super::nodes::{Link, Step};
+use super::super::owners::Made;
 use super::super::wire::{Body, ENTRY_BYTES, Fields};
 use super::super::{Owner, SymlinkPolicy, wire};
 use super::find::{Dir, stat_name};
-use super::owners::Made;
 use super::{Server, VALIDITY};
 
 impl Server {
@@ -319,12 +319,12 @@ pub(super) fn kept_mode(mode: u32, directory: bool) -> u32 {
 
 /// Gives what was just made its mode, whatever the umask of this process left.
 fn with_mode(file: &OwnedFd, mode: u32) -> Result<Stat, Errno> {
-    let mut stat = host::stat(file)?;
-    if stat.mode & 0o1777 != mode {
-        rustix::fs::fchmod(file, host::mode_of(mode))?;
-        stat.mode = stat.mode & !0o1777 | mode;
+    let stat = host::stat(file)?;
+    if stat.mode & 0o1777 == mode {
+        return Ok(stat);
     }
-    Ok(stat)
+    rustix::fs::fchmod(file, host::mode_of(mode))?;
+    host::stat(file)
 }
 
 /// Makes a file that is not there yet, with this mode on the host.

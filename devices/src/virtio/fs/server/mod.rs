@@ -298,7 +298,7 @@ impl Server {
                 return Ok(None);
             }
             opcode::INTERRUPT => return Ok(None),
-            opcode::INIT => self.begin(arguments)?,
+            opcode::INIT => self.begin_anew(arguments)?,
             opcode::DESTROY => {
                 self.reset();
                 Body::default()
@@ -347,7 +347,7 @@ impl Server {
 
     /// Begins with a guest's kernel, which knows nothing of what was before: it may be
     /// another than the one that the same queues were of.
-    fn begin(&self, arguments: Fields<'_>) -> Result<Body, Errno> {
+    fn begin_anew(&self, arguments: Fields<'_>) -> Result<Body, Errno> {
         let body = initialise(arguments, self.mappings.is_some())?;
         self.reset();
         self.watch_root();

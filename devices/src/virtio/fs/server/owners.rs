@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Gid, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::super::host::{self, Stat};
-use super::super::owners::{Owner, Owners, Record, Special};
+use super::super::owners::{Made, Owner, Owners, Record, Special};
 use super::Server;
 use super::find::{Dir, Target};
 
@@ -18,14 +18,6 @@ pub(super) const KEY: &CStr = c"user.containers.override_stat";
 const RECORDED: u32 = 0o1777;
 /// Set-group-id of a directory: what is made in it is its group's.
 const GROUP_OF_DIRECTORY: u32 = 0o2000;
-
-/// What was just made: by whom, with which mode, and which number if it is a device.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Made {
-    pub by: Owner,
-    pub mode: u32,
-    pub device: u32,
-}
 
 /// What a file is to the guest alone: only what is a file to the host can be that.
 fn special(stat: &Stat) -> Option<Special> {
@@ -105,7 +97,7 @@ impl Server {
     }
 
     /// Gives a file or directory that was just made in `dir` to whom it is made by;
-    /// what there is to say of it then. One that cannot be given is removed.
+    /// what there is to say of it then, the time of this change included. One that cannot be given is removed.
     pub(super) fn give(
         &self,
         (dir, name): (&Dir<'_>, &CStr),
@@ -135,11 +127,12 @@ impl Server {
             Owners::Squash(_) => Ok(stat),
             Owners::Map(_) => {
                 let owner = self.on_host(dir, made.by, stat.owner)?;
-                if owner != stat.owner {
-                    let (uid, gid) = ids(owner);
-                    rustix::fs::fchown(file, uid, gid)?;
+                if owner == stat.owner {
+                    return Ok(stat);
                 }
-                Ok(Stat { owner, ..stat })
+                let (uid, gid) = ids(owner);
+                rustix::fs::fchown(file, uid, gid)?;
+                host::stat(file)
             }
             Owners::Recorded(_) => {
                 let record = Record {
@@ -149,6 +142,7 @@ impl Server {
                 };
                 write(file, record)?;
                 let record = Some(record);
+                let stat = host::stat(file)?;
                 Ok(Stat { record, ..stat })
             }
         }
@@ -166,15 +160,16 @@ impl Server {
             return Ok(stat);
         }
         let owner = self.on_host(dir, by, stat.owner)?;
-        if owner != stat.owner {
-            let (uid, gid) = ids(owner);
-            let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-            if let Err(error) = given {
-                let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
-                return Err(error);
-            }
+        if owner == stat.owner {
+            return Ok(stat);
         }
-        Ok(Stat { owner, ..stat })
+        let (uid, gid) = ids(owner);
+        let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        if let Err(error) = given {
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            return Err(error);
+        }
+        host::stat_entry(dir, name)
     }
 
     /// Whose it is on the host what somebody makes in a directory.

@@ -105,7 +105,7 @@ impl Server {
         room: usize,
     ) -> Option<Result<Body, Errno>> {
         let body = match (header.opcode, header.node) {
-            (opcode::INIT, _) => self.begin(arguments),
+            (opcode::INIT, _) => self.begin_anew(arguments),
             (opcode::LOOKUP, ROOT) => arguments.name().and_then(|name| match name == NAME {
                 true => self.tell_single(single),
                 false => Ok(nothing()),

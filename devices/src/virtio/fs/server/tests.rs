@@ -557,6 +557,17 @@ fn kernel_that_begins_knows_nothing_of_what_was_before() {
 }
 
 #[test]
+fn file_is_emptied_also_by_who_opens_it_to_read() {
+    let mut guest = Guest::new();
+    fs::write(guest.host("a"), "content").unwrap();
+    let node = guest.look(ROOT, c"a").unwrap().node;
+    let handle = guest.open(node, open::TRUNC).unwrap();
+    assert_eq!(fs::metadata(guest.host("a")).unwrap().len(), 0);
+    assert_eq!(guest.read(handle, 0, 10), Ok(Vec::new()));
+    assert_eq!(guest.write(handle, 0, b"x"), Err(Errno::BADF));
+}
+
+#[test]
 fn privileges_of_a_file_go_when_it_is_changed() {
     let mut guest = Guest::new();
     let mode = |guest: &Guest| fs::metadata(guest.host("a")).unwrap().mode() & 0o7777;

@@ -238,6 +238,49 @@ fn pipes_sockets_and_devices_are_recorded_and_are_files_of_the_host() {
     assert_eq!(refused, Err(Errno::PERM));
 }
 
+/// A guest that is told of an earlier one sees a change that nobody made.
+#[test]
+fn what_was_made_is_told_with_the_time_of_its_last_change() {
+    let own = own_ids();
+    let range = |host| IdRange {
+        guest: 0,
+        host,
+        count: 1,
+    };
+    let map = IdMap {
+        users: vec![range(own.0)],
+        groups: vec![range(own.1)],
+    };
+    let all = [
+        Owners::Squash(user(0, 0)),
+        Owners::Map(map),
+        Owners::Recorded(user(0, 0)),
+    ];
+    for owners in all {
+        let mut guest = guest(owners.clone());
+        let mut made = Body::default();
+        // More than the mask of this process leaves.
+        made.u32(0o777).u32(0).bytes(b"dir\0");
+        let answer = ask_by(&mut guest, user(0, 0), opcode::MKDIR, &made.0);
+        let Ok(dir) = answer else {
+            println!("skipped: {owners:?} cannot be had here: {answer:?}");
+            continue;
+        };
+        let mut made = Body::default();
+        let flags = open::RDWR | CREATE;
+        made.u32(flags).u32(0o666).u32(0).u32(0).bytes(b"file\0");
+        let file = ask_by(&mut guest, user(0, 0), opcode::CREATE, &made.0).unwrap();
+        for (name, entry) in [("dir", dir), ("file", file)] {
+            let host = fs::metadata(guest.host(name)).unwrap();
+            let (seconds, nanos) = (40 + 40, 40 + 56);
+            let host_nanos = u32::try_from(host.ctime_nsec()).unwrap();
+            assert_eq!(entry[seconds..seconds + 8], host.ctime().to_le_bytes());
+            let told = &entry[nanos..nanos + 4];
+            assert_eq!(told, host_nanos.to_le_bytes(), "{name}, {owners:?}");
+        }
+    }
+}
+
 fn attribute_is_not_the_guests(guest: &mut Guest, node: u64) {
     let mut name = Body::default();
     name.u32(64).u32(0);
