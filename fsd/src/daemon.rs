@@ -158,6 +158,10 @@ fn is_socket(path: &Path) -> bool {
 
 /// Serves the client that is standard input.
 fn serve_connected(options: Options) -> Result<(), DaemonError> {
+    // Whoever ends the program ends this one, too.
+    let with_parent = rustix::process::Signal::KILL;
+    rustix::process::set_parent_process_death_signal(Some(with_parent))
+        .map_err(|error| DaemonError::Process(error.into()))?;
     let standard = std::io::stdin();
     let client = standard.as_fd().try_clone_to_owned();
     let client = UnixStream::from(client.map_err(DaemonError::Process)?);

@@ -32,7 +32,7 @@ const TAG: &str = "fsd";
 /// What the program is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where to listen. A path that begins nowhere is one for a client's own process.
+    /// Where to listen.
     pub socket: PathBuf,
     /// The directory, or the file.
     pub shared: PathBuf,

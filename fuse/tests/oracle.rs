@@ -44,7 +44,6 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
             minor: 38,
             max_readahead: 1 << 20,
             flags: 1 << 13,
-            ..InitIn::default()
         };
         side.ask(Opcode::Init, ROOT, &[hello.as_slice(), &[0; 48]])
             .unwrap();
@@ -121,6 +120,10 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
         let (name, other) = (NAMES[what.name], NAMES[what.other]);
         match what.kind {
             0 => {
+                // Over what is no file a kernel does not make one.
+                if self.look(from, name).is_ok_and(|node| !self.is_file(node)) {
+                    return Err(0);
+                }
                 let asked = CreateIn {
                     flags: (libc::O_RDWR | libc::O_CREAT).cast_unsigned(),
                     mode: 0o100_640,
@@ -183,6 +186,10 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
             }
             12 => {
                 let node = self.look(from, name)?;
+                // Of links and the like a kernel says itself that they have none.
+                if !self.is_file(node) {
+                    return Err(0);
+                }
                 let asked = SetxattrIn {
                     size: 5,
                     flags: u32::try_from(what.value % 3).unwrap(),

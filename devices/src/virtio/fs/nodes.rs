@@ -152,7 +152,7 @@ impl Nodes {
             .by_number
             .get(&number)
             .and_then(|node| node.links.first());
-        link.is_some_and(|link| &*link.name == name)
+        link.is_some_and(|link| *link.name == *name)
     }
 
     /// Whether the guest knows a node.
