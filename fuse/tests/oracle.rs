@@ -154,9 +154,12 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
                 Ok(entry(&self.ask(Opcode::Symlink, from, &parts)?))
             }
             3 => {
-                let asked = LinkIn {
-                    oldnodeid: self.look(from, name)?,
-                };
+                let node = self.look(from, name)?;
+                // Directories have no second name, says a kernel.
+                if self.kind(node) == libc::S_IFDIR {
+                    return Err(0);
+                }
+                let asked = LinkIn { oldnodeid: node };
                 let answer = self.named(Opcode::Link, to, asked.as_slice(), other)?;
                 Ok(entry(&answer))
             }
@@ -181,6 +184,9 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
             10 => self.size(self.look(from, name)?, what),
             11 => {
                 let node = self.look(from, name)?;
+                if self.kind(node) != libc::S_IFLNK {
+                    return Err(0);
+                }
                 let link = self.ask(Opcode::Readlink, node, &[])?;
                 Ok(String::from_utf8_lossy(&link).into_owned())
             }
@@ -251,9 +257,13 @@ impl<F: FileSystem<Inode = u64, Handle = u64> + Sync> Side<F> {
     }
 
     fn is_file(&self, node: u64) -> bool {
+        self.kind(node) == libc::S_IFREG
+    }
+
+    fn kind(&self, node: u64) -> u32 {
         let answer = self.ask(Opcode::Getattr, node, &[&[0; 16]]).unwrap();
         let mode = u32::from_le_bytes(answer[16 + 60..16 + 64].try_into().unwrap());
-        mode & libc::S_IFMT == libc::S_IFREG
+        mode & libc::S_IFMT
     }
 }
 
