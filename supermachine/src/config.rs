@@ -38,6 +38,9 @@ pub enum Tier {
     Interpret,
     /// Everything is compiled before it runs; a host where that cannot be is an error.
     Compile,
+    /// Everything is interpreted, at a fraction of the speed, and the instructions are
+    /// counted: [`VmStats::instructions`](crate::VmStats::instructions).
+    Count,
 }
 
 /// What `/etc/machine-id` holds in a machine that starts.
