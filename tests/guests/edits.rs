@@ -209,5 +209,7 @@ fn copies_forks_and_the_original_hear_the_host() {
     }
     assert_eq!(sh(&untold, "cat /tmp/heard"), "");
     drop((vm, children, copy, untold));
-    [dir, elsewhere].map(|dir| fs::remove_dir_all(dir).unwrap());
+    for dir in [dir, elsewhere] {
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

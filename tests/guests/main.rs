@@ -10,6 +10,7 @@ mod contracts;
 mod copies;
 mod corpus;
 mod edits;
+mod elsewhere;
 mod files;
 mod gcc;
 mod hanging;

@@ -4,8 +4,8 @@ use super::*;
 use crate::virtio::fs::wire::NOTIFY_CHANGED;
 
 /// Which queues there are with the feature.
-const NOTES: usize = 1;
-const REQUESTS: usize = 2;
+const NOTES: u32 = 1;
+const REQUESTS: u32 = 2;
 const ROOM: u64 = 0xa_0000;
 
 fn device(place: &tempfile::TempDir, edits: HostEdits) -> Fs {
@@ -33,25 +33,25 @@ impl Guest {
         let mut request = Body::default();
         let header = request.u32(56).u32(opcode::INIT).u64(9).u64(0);
         header.u64(0).u64(0).u32(7).u32(38).u32(0).u32(0);
-        self.push(REQUESTS as u32, &request.0, 4096);
-        self.driver.wait_used(REQUESTS);
+        self.push(REQUESTS, &request.0, 4096);
+        self.driver.wait_used(REQUESTS as usize);
     }
 
     /// Gives room for one message.
     fn give(&mut self, len: u32) {
-        self.driver.queues[NOTES].push(&[
+        self.driver.queues[NOTES as usize].push(&[
             Buffer::Writable { addr: ROOM, len: 9 },
             Buffer::Writable {
                 addr: ROOM + 9,
                 len: len - 9,
             },
         ]);
-        self.driver.notify(NOTES as u32);
+        self.driver.notify(NOTES);
     }
 
     /// Mask and name of the next message.
     fn told(&mut self) -> (u32, String) {
-        let (_, length) = self.driver.wait_used(NOTES);
+        let (_, length) = self.driver.wait_used(NOTES as usize);
         let mut message = vec![0; length as usize];
         self.ram
             .read_slice(&mut message, GuestAddress(ROOM))
@@ -101,8 +101,8 @@ fn host_s_edits_come_one_by_one_as_there_is_room() {
     }
     assert_eq!(next.1, "a");
     // Requests are answered in the meantime.
-    guest.push(REQUESTS as u32, &look_up(c"a"), 4096);
-    assert!(guest.driver.wait_used(REQUESTS).1 > 0);
+    guest.push(REQUESTS, &look_up(c"a"), 4096);
+    assert!(guest.driver.wait_used(REQUESTS as usize).1 > 0);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn paused_device_says_nothing_until_it_goes_on() {
     guest.driver.device.pause();
     std::fs::write(guest.place.path().join("a"), "").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
-    assert_eq!(guest.driver.queues[NOTES].used_index(), 0);
+    assert_eq!(guest.driver.queues[NOTES as usize].used_index(), 0);
     let state = guest.driver.device.state();
     guest.driver.device.reset_to(&state).unwrap();
     guest.driver.device.resume();
@@ -140,12 +140,12 @@ fn room_that_is_too_short_or_not_in_memory_is_the_driver_s_mistake() {
     let mut guest = guest(HostEdits::Told);
     guest.give(20);
     std::fs::write(guest.place.path().join("a"), "").unwrap();
-    assert_eq!(guest.driver.wait_used(NOTES).1, 20);
-    guest.driver.queues[NOTES].push(&[Buffer::Writable {
+    assert_eq!(guest.driver.wait_used(NOTES as usize).1, 20);
+    guest.driver.queues[NOTES as usize].push(&[Buffer::Writable {
         addr: 1 << 40,
         len: 304,
     }]);
-    guest.driver.notify(NOTES as u32);
+    guest.driver.notify(NOTES);
     std::fs::write(guest.place.path().join("b"), "").unwrap();
     let begun = std::time::Instant::now();
     while guest.driver.read(0x070) & status::NEEDS_RESET == 0 {
@@ -159,10 +159,10 @@ fn untold_guest_has_the_queue_and_hears_nothing() {
     let mut guest = guest(HostEdits::Untold);
     guest.give(304);
     std::fs::write(guest.place.path().join("a"), "").unwrap();
-    guest.push(REQUESTS as u32, &look_up(c"a"), 4096);
-    assert!(guest.driver.wait_used(REQUESTS).1 > 0);
+    guest.push(REQUESTS, &look_up(c"a"), 4096);
+    assert!(guest.driver.wait_used(REQUESTS as usize).1 > 0);
     std::thread::sleep(std::time::Duration::from_millis(100));
-    assert_eq!(guest.driver.queues[NOTES].used_index(), 0);
+    assert_eq!(guest.driver.queues[NOTES as usize].used_index(), 0);
 }
 
 #[test]
