@@ -112,11 +112,19 @@ export interface BuildOptions {
   extraFiles?: Array<ExtraFile>
   /** Directories of the host that each machine is given. */
   mounts?: Array<MountSpec>
+  /** File systems in the memory of each machine. */
+  tmpfs?: Array<TmpfsSpec>
   /**
-   * Volumes that machines will have, each named anew in `start`. They are not there
-   * while the image is baked.
+   * Disks that are baked with the image: mounted, empty, before anything runs, and what
+   * the warm-up leaves there is in the snapshot. Each machine begins with that, and has
+   * what it writes to itself.
    */
   volumes?: Array<VolumeSpec>
+  /**
+   * How many volumes that outlive them machines may be given in `start`; none by
+   * default. These are not there while the image is baked.
+   */
+  volumeSlots?: number
   /** Tells warm-ups apart: another tag, another snapshot; `default` by default. */
   warmupTag?: string
   /** Where snapshots are kept; `~/.local/supermachine-snapshots` by default. */
@@ -262,6 +270,16 @@ export interface FileInfo {
   target?: string
 }
 
+/** Numbers in a row. */
+export interface IdRange {
+  /** The first in the guest. */
+  guest: number
+  /** The first on the host. */
+  host: number
+  /** How many. */
+  count: number
+}
+
 /** A baked image: what machines are copies of. */
 export declare class Image {
   private constructor()
@@ -302,12 +320,14 @@ export interface MountChange {
   size: number
 }
 
-/** A directory of the host that a guest may mount. */
+/** A directory or a file of the host that a guest may mount. */
 export interface MountSpec {
-  /** The directory. */
+  /** The directory or the file. */
   hostPath: string
   /** What the guest mounts it by: `mount -t virtiofs TAG DIR`. */
   guestTag: string
+  /** It is one file, and `at` is where the guest has it. */
+  file?: boolean
   /** What becomes of symbolic links; `opaque` by default. */
   symlinks?: 'deny' | 'opaque' | 'follow'
   /** Refuse every change. */
@@ -316,6 +336,19 @@ export interface MountSpec {
   copyOnWrite?: boolean
   /** Where in the guest it is mounted before anything runs. */
   at?: string
+  /** Whose all files are, for the guest; root's by default. */
+  owner?: Owner
+  /** Numbers of the guest that stand for others of the host, instead of `owner`. */
+  ownerMap?: OwnerMap
+  /**
+   * Keep owners and modes as the guest says beside the files, instead of `owner`: on the
+   * host all is still the user's who runs this.
+   */
+  recordedOwners?: boolean
+  /** Have the guest map files instead of reading them (DAX): the large ones or all. */
+  dax?: 'large' | 'always'
+  /** The size in MiB of the window for mapped files, a multiple of 2; 256 by default. */
+  daxWindowMib?: number
 }
 
 /**
@@ -360,6 +393,22 @@ export interface NetworkRule {
   protocol?: 'tcp' | 'udp' | 'icmp'
 }
 
+/** A user and a group. */
+export interface Owner {
+  /** The user's number. */
+  uid: number
+  /** The group's number. */
+  gid: number
+}
+
+/** Numbers of users and of groups. */
+export interface OwnerMap {
+  /** Of users. */
+  users: Array<IdRange>
+  /** Of groups. */
+  groups: Array<IdRange>
+}
+
 /** Machines of one image, ready to be used. */
 export declare class Pool {
   private constructor()
@@ -401,6 +450,8 @@ export interface PoolOptions {
   secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
+  /** File systems in the guests' memory, beside those of the image. */
+  tmpfs?: Array<TmpfsSpec>
 }
 
 /** How many machines a pool has, and what they do. */
@@ -463,7 +514,9 @@ export interface StartOptions {
   secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
-  /** Volumes, as many as the image was baked with. */
+  /** File systems in the guest's memory, beside those of the image. */
+  tmpfs?: Array<TmpfsSpec>
+  /** Volumes that outlive the machine, at most `volumeSlots` of the image. */
   volumes?: Array<VolumeSpec>
   /** The directory that these are kept in: that of a `VolumeStore`; the user's by default. */
   volumesDir?: string
@@ -476,6 +529,20 @@ export declare class TcpForwarder {
   get localAddr(): string
   /** Takes no more connections. Those that are open go on. Once more does nothing. */
   stop(): Promise<void>
+}
+
+/** A file system in the guest's memory. */
+export interface TmpfsSpec {
+  /** Where the guest has it. */
+  mountPoint: string
+  /** The most that it takes in MiB; half of the guest's memory by default. */
+  sizeMib?: number
+  /** Permission bits of its directory; 0o1777 by default. */
+  mode?: number
+  /** Whose its directory is; root's by default. */
+  owner?: Owner
+  /** Whether programs there can be run; they cannot by default. */
+  executable?: boolean
 }
 
 /** A machine, of a pool or of its own, until it is released. */
@@ -580,9 +647,12 @@ export interface VolumeInfo {
   inUseBy?: string
 }
 
-/** A disk that outlives machines: ext4, of one machine at a time. */
+/**
+ * A disk with an ext4 file system: one that is baked with an image, or one that outlives
+ * machines and is of one at a time.
+ */
 export interface VolumeSpec {
-  /** Its name. It is made, empty, if there is none. */
+  /** Its name. One that outlives machines is made, empty, if there is none. */
   name: string
   /** Its least size in MiB; 1,024 by default. */
   sizeMib?: number

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use supermachine::{
-    AssetPaths, Engine, ExecOutcome, Image, MountSpec, NetworkPolicy, OciImageBuilder, Vm,
+    AssetPaths, Engine, ExecOutcome, Image, MountSpec, NetworkPolicy, OciImageBuilder, Tier, Vm,
     VmConfig, VolumeSpec,
 };
 
@@ -219,6 +219,17 @@ impl Context {
         policy: NetworkPolicy,
     ) -> Result<Vm> {
         Ok(image.start(&config(&self.assets, machine).with_network(policy))?)
+    }
+
+    /// The same, on the engine that counts what the guest executes.
+    pub fn start_counted(
+        &self,
+        image: &Image,
+        machine: Machine,
+        policy: NetworkPolicy,
+    ) -> Result<Vm> {
+        let config = config(&self.assets, machine).with_tier(Tier::Count);
+        Ok(image.start(&config.with_network(policy))?)
     }
 
     /// Boots a machine of ours whose guest has a directory of the host.

@@ -1,5 +1,5 @@
-//! `volume`: a volume of ours beside a disk of QEMU's with the same content, and making
-//! one beside mke2fs.
+//! `volume`: a volume of ours beside a disk of QEMU's with the same content, one in copies
+//! of the machine that has it, and making one beside mke2fs.
 
 use crate::context::{Context, SMALL, Side, run as run_ours};
 use crate::fs::counted;
@@ -108,6 +108,12 @@ fn read_and_write(context: &Context, place: &Path) -> Result<Vec<Metric>> {
         Side::Peer => None,
         _ => Some(start_ours(context, &place.join("ours"))?),
     };
+    // What copies of it begin with.
+    let taken = match &ours {
+        Some(vm) => Some(vm.snapshot(place.join("taken"))?),
+        None => None,
+    };
+    let copies = context.copies().with_volumes_dir(place.join("ours"));
     let mut peer = match context.side {
         Side::Ours => None,
         _ => Some(start_peer(context, &copy)?),
@@ -120,6 +126,7 @@ fn read_and_write(context: &Context, place: &Path) -> Result<Vec<Metric>> {
         }
         let command = format!("/bench/fsload disk {PLACE}/file {how} {bytes} {count}");
         let mut values = BothSides::default();
+        let mut of_copies = Samples::default();
         for _ in 0..context.rounds.unwrap_or(ROUNDS) {
             let ours = ours.as_ref().map(|vm| run_ours(vm, &command)).transpose()?;
             let peer = peer.as_mut().map(|peer| peer.run(&command)).transpose()?;
@@ -127,6 +134,11 @@ fn read_and_write(context: &Context, place: &Path) -> Result<Vec<Metric>> {
             let peer = peer.map(|said| each(&said, *count)).transpose()?;
             eprintln!("  {part}: ours {ours:.1?}, peer {peer:.1?}");
             values.push(ours, peer);
+            if let Some(taken) = &taken {
+                // A new one each time: what is written was the base's before.
+                let said = run_ours(&taken.start(&copies)?, &command)?;
+                of_copies.push(each(&said, *count)?);
+            }
         }
         let (ours, peer, bound) = match context.side {
             Side::Ours => (&values.ours, None, Bound::Part),
@@ -137,6 +149,17 @@ fn read_and_write(context: &Context, place: &Path) -> Result<Vec<Metric>> {
             }
         };
         metrics.push(Metric::new(BENCH, *part, "µs", ours, peer, bound));
+        if taken.is_some() {
+            let name = format!("{part}_over_a_base");
+            metrics.push(Metric::new(
+                BENCH,
+                name,
+                "µs",
+                &of_copies,
+                peer,
+                Bound::Part,
+            ));
+        }
     }
     Ok(metrics)
 }

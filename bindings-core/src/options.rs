@@ -54,8 +54,10 @@ pub struct BuildOptions {
     pub mounts: Vec<MountOptions>,
     /// Memory that guests have as file systems.
     pub tmpfs: Vec<TmpfsOptions>,
-    /// Volumes that machines will have.
+    /// Volumes that are baked.
     pub volumes: Vec<VolumeOptions>,
+    /// Room for volumes that outlive machines.
+    pub volume_slots: Option<f64>,
     /// Tells warm-ups apart.
     pub warmup_tag: Option<String>,
     /// Where snapshots are kept.
@@ -118,6 +120,8 @@ impl BuildOptions {
         for volume in self.volumes {
             builder = builder.with_volume(volume.spec()?);
         }
+        let slots = optional("volumeSlots", self.volume_slots, 0)?;
+        builder = builder.volume_slots(slots.unwrap_or(0));
         if let Some(tag) = self.warmup_tag {
             builder = builder.with_warmup_tag(tag);
         }
@@ -242,7 +246,7 @@ pub struct StartOptions {
     pub mounts: Vec<MountOptions>,
     /// Memory that the guest has as file systems.
     pub tmpfs: Vec<TmpfsOptions>,
-    /// Volumes, as many as the image was baked with.
+    /// Volumes that outlive the machine, as many as the image has room for.
     pub volumes: Vec<VolumeOptions>,
     /// Where these are kept; with those of the user if absent.
     pub volumes_dir: Option<PathBuf>,

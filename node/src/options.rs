@@ -51,9 +51,13 @@ pub struct BuildOptions {
     pub mounts: Option<Vec<MountSpec>>,
     /// File systems in the memory of each machine.
     pub tmpfs: Option<Vec<TmpfsSpec>>,
-    /// Volumes that machines will have, each named anew in `start`. They are not there
-    /// while the image is baked.
+    /// Disks that are baked with the image: mounted, empty, before anything runs, and what
+    /// the warm-up leaves there is in the snapshot. Each machine begins with that, and has
+    /// what it writes to itself.
     pub volumes: Option<Vec<VolumeSpec>>,
+    /// How many volumes that outlive them machines may be given in `start`; none by
+    /// default. These are not there while the image is baked.
+    pub volume_slots: Option<f64>,
     /// Tells warm-ups apart: another tag, another snapshot; `default` by default.
     pub warmup_tag: Option<String>,
     /// Where snapshots are kept; `~/.local/supermachine-snapshots` by default.
@@ -71,10 +75,11 @@ pub struct ExtraFile {
     pub mode: Option<f64>,
 }
 
-/// A disk that outlives machines: ext4, of one machine at a time.
+/// A disk with an ext4 file system: one that is baked with an image, or one that outlives
+/// machines and is of one at a time.
 #[napi(object, object_to_js = false)]
 pub struct VolumeSpec {
-    /// Its name. It is made, empty, if there is none.
+    /// Its name. One that outlives machines is made, empty, if there is none.
     pub name: String,
     /// Its least size in MiB; 1,024 by default.
     pub size_mib: Option<f64>,
@@ -193,7 +198,7 @@ pub struct StartOptions {
     pub mounts: Option<Vec<MountSpec>>,
     /// File systems in the guest's memory, beside those of the image.
     pub tmpfs: Option<Vec<TmpfsSpec>>,
-    /// Volumes, as many as the image was baked with.
+    /// Volumes that outlive the machine, at most `volumeSlots` of the image.
     pub volumes: Option<Vec<VolumeSpec>>,
     /// The directory that these are kept in: that of a `VolumeStore`; the user's by default.
     pub volumes_dir: Option<String>,
@@ -345,6 +350,7 @@ impl From<BuildOptions> for core::BuildOptions {
             mounts: mounts(from.mounts),
             tmpfs: tmpfs(from.tmpfs),
             volumes: volumes(from.volumes),
+            volume_slots: from.volume_slots,
             warmup_tag: from.warmup_tag,
             snapshots_dir: from.snapshots_dir.map(Into::into),
         }

@@ -99,7 +99,7 @@ test('volumes are made, grown, copied and removed, also while a machine has them
   assert.ok(made.diskBytes < made.size && Math.abs(Date.now() - made.changedMs) < 3_600_000)
 
   const volumes = [{ name: 'data', sizeMib: 64, mountPoint: '/data' }]
-  const image = await Image.build({ ref, snapshotsDir, volumes })
+  const image = await Image.build({ ref, snapshotsDir, volumeSlots: 1 })
   const vm = await image.start({ volumes, volumesDir: dir })
   const mib = async () => Number(await sh(vm, "df -m /data | awk 'NR == 2 { print $2 }'"))
   assert.ok((await mib()) < 64)
@@ -138,6 +138,44 @@ test('volumes are made, grown, copied and removed, also while a machine has them
   await assert.rejects(store.import('x', path.join(scratch, 'no such file')), HostError)
   // The user's own, which `cargo xtask test node` says where to have.
   assert.deepEqual((await VolumeStore.ofUser().list()).filter(({ name }) => name === 'copy'), [])
+})
+
+test('what a warm-up leaves on a volume is in every machine, which writes for itself', async () => {
+  const volumes = [{ name: 'modules', sizeMib: 64, mountPoint: '/work/node_modules' }]
+  let warmedUp = 0
+  const build = () => Image.build({
+    ref,
+    snapshotsDir,
+    volumes,
+    warmup: async (vm) => {
+      warmedUp += 1
+      await sh(vm, 'cd /work/node_modules; mkdir greeter; echo hello > greeter/index.js')
+    }
+  })
+  const image = await build()
+  assert.equal((await build()).snapshotPath, image.snapshotPath)
+  assert.equal(warmedUp, 1)
+  const look = 'cat /work/node_modules/greeter/index.js; ls /work/node_modules'
+  const baked = 'hello\ngreeter\nlost+found'
+  const [first, second] = [await image.start(), await image.start()]
+  await sh(first, 'echo first > /work/node_modules/greeter/index.js; sync')
+  assert.equal(await sh(second, look), baked)
+  // A copy of a copy begins with what that has.
+  const again = await first.snapshot(path.join(scratch, 'again'))
+  const third = await again.start()
+  assert.equal(await sh(third, look), baked.replace('hello', 'first'))
+  for (const vm of [first, second, third]) await vm.release()
+  const pool = await image.pool({ min: 1, max: 1 })
+  for (let round = 0; round < 3; round += 1) {
+    const vm = await pool.acquire()
+    assert.equal(await sh(vm, look), baked)
+    await sh(vm, 'rm -r /work/node_modules/greeter; sync')
+    await vm.release()
+  }
+  await pool.shutdown()
+  // It is the image's, and not one that outlives a machine.
+  await assert.rejects(image.start({ volumes }), { name: 'ConfigurationError', code: 'volume' })
+  await assert.rejects(Image.build({ ref, snapshotsDir, volumeSlots: -1 }), { code: 'invalid-argument' })
 })
 
 test('a mount has the owners, the files and the window that it is given, and memory its limits', async () => {

@@ -174,6 +174,7 @@ pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
         mounts: said.mounts()?,
         tmpfs: said.tmpfs()?,
         volumes: said.volumes()?,
+        volume_slots: said.get("volume_slots")?,
         warmup_tag: said.get("warmup_tag")?,
         snapshots_dir: said.get("snapshots_dir")?,
     })

@@ -80,7 +80,11 @@ class ExtraFile:
 
 @dataclass(frozen=True)
 class Volume:
-    """A disk that outlives machines: ext4, of one machine at a time, made if need be."""
+    """A disk with an ext4 file system.
+
+    It is one that is baked with an image, or one that outlives machines, is of one at a
+    time, and is made if need be.
+    """
 
     name: str
     mount_point: str
@@ -502,6 +506,7 @@ def image(
     mounts: Sequence[Mount] = (),
     tmpfs: Sequence[Tmpfs] = (),
     volumes: Sequence[Volume] = (),
+    volume_slots: Optional[int] = None,
     warmup_tag: Optional[str] = None,
     snapshots_dir: Optional[Path] = None,
 ) -> Dict[str, Any]:
@@ -529,6 +534,7 @@ def image(
         "mounts": mounts_of(mounts),
         "tmpfs": tmpfs_of(tmpfs),
         "volumes": volumes_of(volumes),
+        "volume_slots": volume_slots,
         "warmup_tag": warmup_tag,
         "snapshots_dir": None if snapshots_dir is None else os.fspath(snapshots_dir),
     }

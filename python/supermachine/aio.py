@@ -49,8 +49,10 @@ class Image:
         memory and in files, every copy has. Options: ``name``, ``memory_mib``,
         ``vcpus``, ``pull_policy``, ``cmd``, ``entrypoint``, ``env``, ``workdir``,
         ``user``, ``labels``, ``guest_port``, ``listener_required``, ``network``,
-        ``extra_files``, ``mounts``, ``tmpfs``, ``volumes``, ``warmup_tag``,
-        ``snapshots_dir``.
+        ``extra_files``, ``mounts``, ``tmpfs``, ``volumes``, ``volume_slots``,
+        ``warmup_tag``, ``snapshots_dir``. A volume that is given here is mounted, empty,
+        before anything runs, and what the warm-up leaves there each copy begins with;
+        ``volume_slots`` is how many that outlive it a machine may be given in ``start``.
         Machines have a network interface only if a ``network`` is given here; what they
         reach is said in ``start`` and ``pool``.
         """

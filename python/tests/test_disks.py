@@ -86,7 +86,7 @@ class Disks(unittest.TestCase):
         made = store.inspect("data")
         self.assertEqual((made.name, made.size, made.in_use_by), ("data", 64 << 20, None))
         volume = Volume("data", "/data", size_mib=64)
-        image = Image.build(REF, snapshots_dir=SNAPSHOTS, volumes=[volume])
+        image = Image.build(REF, snapshots_dir=SNAPSHOTS, volume_slots=1)
         with image.start(volumes=[volume], volumes_dir=PLACE / "volumes") as vm:
             vm.grow_volume("data", 200)
             self.assertGreater(int(sh(vm, "df -m /data | awk 'NR == 2 { print $2 }'")), 150)
@@ -112,6 +112,29 @@ class Disks(unittest.TestCase):
             with self.assertRaises(ConfigurationError):
                 call()
         self.assertNotIn("copy", [one.name for one in VolumeStore.of_user().list()])
+
+    def test_what_a_warm_up_leaves_on_a_volume_is_in_every_machine(self) -> None:
+        volume = Volume("modules", "/work/modules", size_mib=64)
+
+        def warmup(vm: supermachine.Vm) -> None:
+            sh(vm, "echo baked > /work/modules/file")
+
+        image = Image.build(REF, warmup=warmup, snapshots_dir=SNAPSHOTS, volumes=[volume])
+        with image.start() as first, image.start() as second:
+            sh(first, "echo first > /work/modules/file; sync")
+            self.assertEqual(sh(second, "cat /work/modules/file"), "baked")
+            again = first.snapshot(PLACE / "again")
+            with again.start() as third:
+                self.assertEqual(sh(third, "cat /work/modules/file"), "first")
+        with image.pool(min=1, max=1) as pool:
+            for _ in range(3):
+                with pool.acquire() as vm:
+                    self.assertEqual(sh(vm, "cat /work/modules/file"), "baked")
+                    sh(vm, "rm /work/modules/file; sync")
+        # It is the image's, and not one that outlives a machine.
+        with self.assertRaises(ConfigurationError) as caught:
+            image.start(volumes=[volume])
+        self.assertEqual(caught.exception.code, "volume")
 
     def test_mounts_have_owners_and_windows_and_memory_has_limits(self) -> None:
         place = PLACE / "owned"

@@ -164,7 +164,7 @@ class Machines(unittest.TestCase):
             REF,
             snapshots_dir=SNAPSHOTS,
             extra_files=[supermachine.ExtraFile(file, "/etc/app.toml", mode=0o600)],
-            volumes=[volume],
+            volume_slots=1,
         )
         for script, said in [("cat /etc/app.toml > /data/kept", b""), ("cat /data/kept", b"answer = 42")]:
             with image.start(volumes=[volume]) as vm:

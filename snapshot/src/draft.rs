@@ -287,6 +287,24 @@ impl Draft {
         cap("number of files", count, MAX_EXTRA_FILES as u64)
     }
 
+    /// Takes over a further file that another process wrote into [`Draft::path`], and
+    /// that nobody will write to any more. All of it is read for its checksum.
+    ///
+    /// # Errors
+    /// When the name is not one, there are too many, the file is too long, or it cannot be
+    /// read.
+    pub fn adopt_file(&mut self, name: &str) -> Result<()> {
+        self.check_extra(name)?;
+        let path = self.path.join(name);
+        let files = self.lock.files();
+        let attributes = files.attributes_of(&path).context("examine", &path)?;
+        cap("extra file", attributes.len(), MAX_EXTRA_BYTES)?;
+        let entry = FileEntry::of(&**files, &path)?;
+        self.unsynced.push(name.to_owned());
+        self.files.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
     /// Stores a further file that restoring will need.
     ///
     /// # Errors

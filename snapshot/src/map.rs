@@ -9,6 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vm_memory::VolatileSlice;
 
@@ -25,6 +26,8 @@ pub struct RamMapping {
     address: NonNull<u8>,
     bytes: usize,
     stored: Mutex<Option<Stored>>,
+    /// What was never touched may be a file's, and not zeros.
+    is_of_files: AtomicBool,
 }
 
 /// What the memory goes back to.
@@ -72,6 +75,7 @@ impl RamMapping {
             address,
             bytes,
             stored: Mutex::new(None),
+            is_of_files: AtomicBool::new(false),
         })
     }
 
@@ -83,6 +87,7 @@ impl RamMapping {
             address,
             bytes,
             stored: Mutex::new(None),
+            is_of_files: AtomicBool::new(false),
         };
         mapping.rebase(content)?;
         Ok(mapping)
@@ -160,6 +165,7 @@ impl RamMapping {
     /// goes back to from now on.
     pub(crate) fn rebase(&self, content: Content) -> io::Result<()> {
         let mut stored = self.stored();
+        self.is_of_files.store(true, Ordering::Relaxed);
         self.map(&content)?;
         *stored = Some(Stored {
             content,
@@ -227,7 +233,7 @@ impl RamMapping {
     /// As [`RamMapping::present_pages`].
     pub fn populated(&self) -> io::Result<Vec<Range<u64>>> {
         let all = 0..self.bytes as u64 / PAGE_BYTES;
-        if self.stored().is_some() {
+        if self.is_of_files.load(Ordering::Relaxed) {
             return Ok(vec![all]);
         }
         let pages = self.present_pages()?;
@@ -243,7 +249,8 @@ impl RamMapping {
     }
 
     /// Forgets what the memory goes back to, without closing the file: for a
-    /// process just forked, which closes all files by their numbers.
+    /// process just forked, which closes all files by their numbers. What is mapped of
+    /// them stays.
     pub fn forget_base(&self) {
         std::mem::forget(self.stored().take());
     }
@@ -354,6 +361,9 @@ fn reserve(bytes: u64, protection: ProtFlags) -> io::Result<(NonNull<u8>, usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::MemoryTable;
+    use crate::tests::Scratch;
+    use std::sync::Arc;
     use vm_memory::Bytes;
 
     const GRANULE: u64 = GRANULE_BYTES;
@@ -388,6 +398,27 @@ mod tests {
             assert!(runs.iter().any(|run| run.contains(&at)), "{at} in {runs:?}");
         }
         assert!(runs.iter().all(|run| run.end <= 256), "{runs:?}");
+    }
+
+    #[test]
+    fn memory_of_a_file_is_populated_though_nothing_of_it_was_touched() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("memory");
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let file = std::fs::File::open(path).unwrap();
+        let table = MemoryTable {
+            stored_bytes: 0,
+            chunks: Vec::new(),
+            base_runs: Vec::new(),
+        };
+        let content = Content::new(Arc::new(file), None, &table);
+        let ram = RamMapping::new(content, 64 * GRANULE).unwrap();
+        let runs = ram.populated().unwrap();
+        assert_eq!((runs.len(), &runs[0]), (1, &(0..256)));
+        // In a process that was forked it is the file's as before.
+        ram.forget_base();
+        ram.slice().write_obj(1_u8, 0).unwrap();
+        assert_eq!(ram.populated().unwrap(), runs);
     }
 
     #[test]

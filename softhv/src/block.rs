@@ -5,6 +5,7 @@ use crate::cpu::op::{self, Op};
 use crate::exec::bind;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::tier::Tier;
 
 /// Instructions per block at most.
 pub const MAX_BLOCK: usize = 64;
@@ -59,9 +60,13 @@ impl Cpu {
         }
         let mut ops = std::mem::take(&mut self.code.scratch);
         self.code.begin(&mut ops);
+        let most = match self.vm.tier {
+            Tier::Count => 1,
+            _ => MAX_BLOCK,
+        };
         // What is compiled later is what was decoded, whatever is there then.
         let mut words = [0; MAX_BLOCK];
-        let count = bind::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+        let count = bind::block(&mut ops, mode, offset as u16, room.min(most), |n| {
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
             // `room` ends at the page's end.
             words[n] = unsafe { word(host, n) };
@@ -77,8 +82,8 @@ impl Cpu {
 
     /// The same, if it was decoded ahead.
     fn adopt(&mut self, mode: Mode, physical: u64, host: u64) -> Option<*const Op> {
-        // They cannot be given to several.
-        if self.index != 0 {
+        // They cannot be given to several, and have more than one instruction each.
+        if self.index != 0 || self.vm.tier == Tier::Count {
             return None;
         }
         let ahead = &self.vm.ahead;

@@ -10,6 +10,7 @@ pub mod block;
 pub mod code;
 mod code_place;
 pub mod counter;
+pub mod counting;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;

@@ -25,6 +25,9 @@ pub enum Tier {
     Compile,
     /// For tests: blocks are compiled after a few entries, and soon dropped again.
     Restless,
+    /// Everything is interpreted, one instruction to a block, and counted: see
+    /// [`crate::counting`].
+    Count,
 }
 
 impl Tier {
@@ -34,6 +37,7 @@ impl Tier {
             1 => Self::Interpret,
             2 => Self::Compile,
             3 => Self::Restless,
+            4 => Self::Count,
             _ => Self::Auto,
         }
     }

@@ -56,6 +56,7 @@ pub struct OciImageBuilder {
     mounts: Vec<MountSpec>,
     tmpfs: Vec<TmpfsSpec>,
     volumes: Vec<VolumeSpec>,
+    volume_slots: usize,
     progress: Option<Arc<dyn Progress>>,
 }
 
@@ -92,6 +93,7 @@ impl OciImageBuilder {
             mounts: Vec::new(),
             tmpfs: Vec::new(),
             volumes: Vec::new(),
+            volume_slots: 0,
             progress: None,
         }
     }
@@ -164,10 +166,22 @@ impl OciImageBuilder {
         self
     }
 
-    /// Gives copies room for one more volume. Which volume it is, each copy is told anew,
-    /// by [`VmConfig::with_volume`]; while the image is baked it is not there.
+    /// Bakes a disk with the image, at most seven of them: it is mounted, empty, before
+    /// anything runs, and what the workload and the warm-up leave there is in the snapshot.
+    /// Each copy begins with that, and has what it writes to itself: the other copies do not
+    /// see it, and it is gone with the copy or its [reset](crate::Pool). A
+    /// [`VmConfig::with_volume`] of [`OciImageBuilder::vm_config`] is another thing: room
+    /// for a disk that outlives a copy.
     pub fn with_volume(mut self, volume: VolumeSpec) -> Self {
         self.volumes.push(volume);
+        self
+    }
+
+    /// Gives copies room for at least so many volumes that outlive them. Which these are,
+    /// each copy is told anew, by [`VmConfig::with_volume`]; they are not there while the
+    /// image is baked.
+    pub fn volume_slots(mut self, count: usize) -> Self {
+        self.volume_slots = count;
         self
     }
 
@@ -315,7 +329,8 @@ impl OciImageBuilder {
         self.config.vcpus = self.vcpus.or(self.config.vcpus);
         self.config.mounts.append(&mut self.mounts);
         self.config.tmpfs.append(&mut self.tmpfs);
-        self.config.volumes.append(&mut self.volumes);
+        self.config.kept_volumes.append(&mut self.volumes);
+        self.config.volume_slots = self.volume_slots;
         self.config.validate()?;
         let with_files = match self.files.as_slice() {
             [] => None,
@@ -360,8 +375,11 @@ impl OciImageBuilder {
             (Baked::New(baked), kept) => (Template::new(baked, &here)?, kept),
         };
         let template = Arc::new(template.cached_in(store, name));
-        // The machine goes back to the snapshot like any of its copies.
-        let kept = kept.filter(|vm| vm.reset(&template).is_ok());
+        // The machine goes back to the snapshot like any of its copies, unless it has
+        // volumes: theirs are over what the snapshot holds, and its own are not.
+        let goes_back =
+            |vm: &Vm| self.config.kept_volumes.is_empty() && vm.reset(&template).is_ok();
+        let kept = kept.filter(goes_back);
         debug!(path = %template.path().display(), "image is ready");
         Ok(Image::from_template(template, kept))
     }

@@ -43,6 +43,8 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
             console: false,
             mounts: Vec::new(),
             volumes: Vec::new(),
+            kept_volumes: Vec::new(),
+            volume_slots: 0,
             tmpfs: Vec::new(),
             ..config.clone()
         };

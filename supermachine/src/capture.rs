@@ -11,8 +11,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-#[cfg(feature = "cli")]
-use crate::volume;
+use crate::volume::kept::{self, KeptVolume};
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
@@ -58,41 +57,19 @@ impl Vm {
     /// while its memory is written and goes on, whether that works or not.
     ///
     /// Copies find everything as it was, but connections to the host are
-    /// reset: commands that were running under one have ended there.
+    /// reset: commands that were running under one have ended there. What the machine's
+    /// [volumes](crate::VolumeSpec) hold is copied while it pauses, and is in the snapshot:
+    /// each copy begins with that, has what it changes to itself, and nothing of it is left
+    /// when it ends. A volume that outlives machines stays this machine's.
     ///
     /// Of several captures and forks at once each waits for the others. Older
     /// generations that nobody uses are removed.
     ///
     /// # Errors
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
-    /// machine has added memory, [`Error::Unsuitable`] if it has volumes, which go on
-    /// changing; a snapshot that was there before stays then.
+    /// machine has added memory; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
-        if !self.config().volumes.is_empty() {
-            return Err(Error::Unsuitable {
-                what: "a snapshot",
-                needs: "a machine without volumes, as its copies would take what they find \
-                        there for their own: Vm::fork copies them",
-            });
-        }
-        self.snapshot_with(dest.as_ref(), &|_| Ok(()))
-    }
-
-    /// The same for copies that go on with all that the machine does. What its volumes
-    /// hold is copied into the snapshot while the machine stands still.
-    #[cfg(feature = "cli")]
-    pub(crate) fn snapshot_to_fork(&self, dest: &Path) -> Result<Image, Error> {
-        let volumes = self.open_volumes()?;
-        self.snapshot_with(dest, &|generation| volume::keep(&volumes, generation))
-    }
-
-    /// Makes a snapshot, and has `keep` add to its directory while the machine stands
-    /// still.
-    fn snapshot_with(
-        &self,
-        dest: &Path,
-        keep: &dyn Fn(&Path) -> Result<(), Error>,
-    ) -> Result<Image, Error> {
+        let dest = dest.as_ref();
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
             return Err(Error::Unsuitable {
@@ -106,6 +83,8 @@ impl Vm {
         } else {
             root
         };
+        let volumes = &self.config().volumes;
+        kept::check_lengths(volumes, self.config().volumes_dir.as_deref())?;
         std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
         let store = Store::new(root)?;
         let here = stamp::here(self.config())?;
@@ -136,10 +115,9 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, |vm, generation| {
-            let kept = keep(generation);
+        write(self, draft, &about, |vm, _| {
             vm.instance().go_on()?;
-            kept.map(|()| FirstSteps::default())
+            Ok(FirstSteps::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
         // What is in use or cannot be removed stays until the next time.
@@ -168,13 +146,15 @@ impl Vm {
         if count == 0 {
             return Ok(Vec::new());
         }
-        check_descriptors(count, slots(self))?;
+        let disks = self.volume_disks();
+        check_descriptors(count, disks)?;
         let _machine = self.span().entered();
         let begun = Instant::now();
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().check_running()?;
-            self.instance().fork(self.config(), slots(self), count)?
+            let mounted = self.kept_volumes().len() + self.config().volumes.len();
+            self.instance().fork(self.config(), mounted, disks, count)?
         };
         self.note_fork_pause(paused);
         info!(children = count, ?paused, "machine forked");
@@ -194,14 +174,6 @@ impl Vm {
             Ok(vm)
         };
         children.into_iter().map(child).collect()
-    }
-}
-
-/// How many disks for volumes a machine has.
-fn slots(vm: &Vm) -> usize {
-    match vm.image().template() {
-        Some(template) => template.image().volumes,
-        None => vm.config().volumes.len(),
     }
 }
 
@@ -233,10 +205,13 @@ pub(crate) fn write(
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
+    let mut kept_volumes = vm.kept_volumes();
+    kept_volumes.extend(vm.config().volumes.iter().map(KeptVolume::from));
     let first_steps = {
         let _alone = vm.alone();
         vm.instance().check_running()?;
-        let written = vm.instance().capture(draft.path())?;
+        let volumes = kept::files_for(kept_volumes.len(), draft.path())?;
+        let written = vm.instance().capture(draft.path(), &volumes)?;
         // The machine need not wait for the medium.
         let path = draft.path().to_owned();
         std::thread::scope(|scope| {
@@ -251,6 +226,9 @@ pub(crate) fn write(
         })?
     };
     link_layers(&mut draft, about.layers)?;
+    for number in 0..kept_volumes.len() {
+        draft.adopt_file(&kept::file_name(number))?;
+    }
     let file = ImageFile {
         reference: image.reference().to_owned(),
         digest: image.digest(),
@@ -262,7 +240,8 @@ pub(crate) fn write(
             Some(template) => template.image().network,
             None => vm.config().network.is_on(),
         },
-        volumes: slots(vm),
+        volumes: vm.volume_disks(),
+        kept_volumes,
         mounts: match image.template() {
             Some(template) => template.image().mounts.clone(),
             None => mount::points(&vm.config().mounts),

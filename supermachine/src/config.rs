@@ -38,6 +38,9 @@ pub enum Tier {
     Interpret,
     /// Everything is compiled before it runs; a host where that cannot be is an error.
     Compile,
+    /// Everything is interpreted, at a fraction of the speed, and the instructions are
+    /// counted: [`VmStats::instructions`](crate::VmStats::instructions).
+    Count,
 }
 
 /// What `/etc/machine-id` holds in a machine that starts.
@@ -107,8 +110,10 @@ pub struct VmConfig {
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) tmpfs: Vec<TmpfsSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
-    /// They are those of the machine that is copied, as they were then.
-    pub(crate) volumes_are_copies: bool,
+    /// What these hold is in the snapshot that is baked.
+    pub(crate) kept_volumes: Vec<VolumeSpec>,
+    /// Copies have room for at least as many other volumes.
+    pub(crate) volume_slots: usize,
     pub(crate) host_limits: HostLimits,
 }
 
@@ -145,7 +150,8 @@ impl Default for VmConfig {
             volumes: Vec::new(),
             tmpfs: Vec::new(),
             volumes_dir: None,
-            volumes_are_copies: false,
+            kept_volumes: Vec::new(),
+            volume_slots: 0,
             host_limits: HostLimits::default(),
         }
     }
@@ -318,9 +324,9 @@ impl VmConfig {
 
     /// Gives the guest a disk that outlives it, at most seven of them. A machine of an
     /// image without a snapshot can have any; a copy as many as its snapshot was baked
-    /// with, of any names. Pools are refused them, as only one machine can have one, and
-    /// so is a snapshot of the machine; forked children go on with copies of their own,
-    /// which end with them.
+    /// with, of any names. Pools are refused them, as only one machine can have one. A
+    /// snapshot of the machine holds a copy of each as it was at that moment; copies, and
+    /// forked children, go on with copies of their own, which end with them.
     pub fn with_volume(mut self, volume: VolumeSpec) -> Self {
         self.volumes.push(volume);
         self
@@ -362,6 +368,12 @@ impl VmConfig {
         self
     }
 
+    /// How many volumes copies of a machine that is baked can have beside those whose
+    /// content is in the snapshot.
+    pub(crate) fn volume_slots(&self) -> usize {
+        self.volumes.len().max(self.volume_slots)
+    }
+
     /// Where kernel and init are.
     pub(crate) fn assets(&self) -> Result<AssetPaths, Error> {
         match &self.assets {
@@ -396,7 +408,7 @@ impl VmConfig {
             _ => {}
         }
         mount::validate(&self.mounts)?;
-        volume::validate(&self.volumes)?;
+        volume::validate_together(&self.kept_volumes, &self.volumes, self.volume_slots)?;
         tmpfs::validate(&self.tmpfs)?;
         if self.max_processes == Some(0) {
             return Err(Error::Unsuitable {

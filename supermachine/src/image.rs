@@ -211,6 +211,7 @@ impl Image {
             pool_warm: 0,
             boot_timeout: Duration::ZERO,
             starts_idle: false,
+            volume_slots: 0,
             ..config.clone()
         };
         if of_copy(config) != of_copy(has) {

@@ -117,16 +117,16 @@ impl Vm {
     /// mounted. One that is as large already stays as it is.
     ///
     /// # Errors
-    /// [`Error::Volume`] if the machine has none of that name, or it cannot be as large;
+    /// [`Error::Volume`] if the machine has none of that name, or it cannot be as large,
+    /// or it begins with what a snapshot holds;
     /// [`Error::Refused`] while the machine is paused, and if the host cannot grow it;
     /// [`Error::Exec`] if the guest cannot use what it has more, which the next machine
     /// that has the volume tries again.
     pub fn grow_volume(&self, name: &str, size_mib: u64) -> Result<(), Error> {
-        let volumes = &self.config().volumes;
-        let names = volumes.iter().map(|volume| &*volume.name);
-        let question = volume::growth(names, name, size_mib)?;
+        let volumes = self.described_volumes();
+        let question = volume::growth(&volumes, name, size_mib)?;
         self.asked(change(self.instance().dir(), question.asked))?;
-        let place = &volumes[question.number].mount_point;
+        let place = &volumes[question.number].place;
         grow_volume(self, question.number, place, size_mib << 20)
     }
 
@@ -251,8 +251,7 @@ impl RunningVm {
     /// As [`Vm::grow_volume`].
     pub fn grow_volume(&self, name: &str, size_mib: u64) -> Result<(), Error> {
         let volumes = &self.description.volumes;
-        let names = volumes.iter().map(|volume| &*volume.name);
-        let question = volume::growth(names, name, size_mib)?;
+        let question = volume::growth(volumes, name, size_mib)?;
         self.asked(change(self.dir(), question.asked))?;
         let place = &volumes[question.number].place;
         grow_volume(self, question.number, place, size_mib << 20)

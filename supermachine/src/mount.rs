@@ -184,7 +184,8 @@ impl MountSpec {
     /// there, while on the host all is still that of the user who runs this. They are
     /// kept in an extended attribute of each file and directory
     /// (`user.containers.override_stat`, as podman and libkrun have it). What has none yet
-    /// is root's in the guest, and links always are. No file becomes set-user-id.
+    /// is root's in the guest, and links always are. No file becomes set-user-id. Pipes,
+    /// sockets and devices are kept there as well, and are empty files on the host.
     pub fn with_recorded_owners(mut self) -> Self {
         self.owners = Owners::Recorded(Owner::default());
         self

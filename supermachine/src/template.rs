@@ -4,6 +4,7 @@ use crate::embedder::personalise::Personality;
 use crate::link::passing::in_parts;
 use crate::link::protocol::{GuestFiles, Restore};
 use crate::mount::{self, MountPoint};
+use crate::volume::kept::{self, KeptVolume};
 use crate::{Error, TmpfsSpec, VmConfig, stamp, volume};
 use net::policy::Policy;
 use oci_bake::ImageConfig;
@@ -48,9 +49,13 @@ pub struct ImageFile {
     /// A copy has a network interface.
     #[serde(default)]
     pub network: bool,
-    /// Disks without content that a copy may have volumes in.
+    /// Disks for volumes.
     #[serde(default)]
     pub volumes: usize,
+    /// What is mounted of the first of these, with content that is in the snapshot. The
+    /// others are without content, and a copy may have volumes there.
+    #[serde(default)]
+    pub kept_volumes: Vec<KeptVolume>,
     /// Memory that the guest has mounted.
     #[serde(default)]
     pub tmpfs: Vec<TmpfsSpec>,
@@ -129,9 +134,19 @@ impl Template {
             serde_json::from_slice(&text.map_err(unusable)?).map_err(|error| Error::Rebake {
                 reason: format!("{IMAGE_FILE} does not describe an image: {error}"),
             })?;
+        let manifest = snapshot.manifest();
+        let damaged = |reason| Error::Rebake {
+            reason: format!("{IMAGE_FILE} tells of volumes that no machine has: {reason}"),
+        };
+        kept::check(&image.kept_volumes, image.volumes).map_err(damaged)?;
+        for number in 0..image.kept_volumes.len() {
+            let name = kept::file_name(number);
+            if !manifest.files.contains_key(&name) {
+                return Err(damaged(format!("{name} is not in the snapshot")));
+            }
+        }
         // The manifest names them in the order they are mounted in. Files it
         // lists were looked at when it was opened.
-        let manifest = snapshot.manifest();
         let resources = manifest.machine.resources.iter();
         let mut layers = Vec::new();
         for resource in resources.filter(|resource| resource.kind == LAYER) {
@@ -238,12 +253,12 @@ impl Template {
         let (mounts, directories) = mount::open(&wanted)?;
         files.extend(directories);
         let dir = config.volumes_dir.as_deref();
-        let slots = self.image.volumes;
-        let volumes = match config.volumes_are_copies {
-            true => volume::open_copies(&config.volumes, self.path(), slots)?,
-            false => volume::open_for_copy(&config.volumes, dir, slots, id)?,
-        };
-        let (volumes, disks): (Vec<_>, Vec<_>) = volumes.into_iter().unzip();
+        let kept = &self.image.kept_volumes;
+        kept::check_for_copy(kept, &config.volumes)?;
+        let slots = self.image.volumes.saturating_sub(kept.len());
+        let mut disks = kept::open_for_copy(kept, dir)?;
+        disks.extend(volume::open_for_copy(&config.volumes, dir, slots, id)?);
+        let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
         let layers = layer_resources(&self.layers).into_iter();
         let restore = Restore {
@@ -251,6 +266,7 @@ impl Template {
             files: names,
             mounts,
             volumes,
+            bases: (0..kept.len()).map(kept::file_name).collect(),
             guest: self.guest.clone(),
             layers: layers.map(|layer| layer.name).collect(),
             vcpus: config.vcpus.unwrap_or(0),

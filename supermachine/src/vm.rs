@@ -50,8 +50,6 @@ pub struct Vm {
     still: Mutex<()>,
     /// The guest has volumes mounted that outlive it.
     has_volumes: AtomicBool,
-    /// Copies of volumes that the machine has, and goes on with.
-    copies: OnceLock<Vec<File>>,
     /// Of the pool that it is in.
     turns: OnceLock<Arc<Turns>>,
     /// Closed before the machine ends.
@@ -114,8 +112,15 @@ impl Vm {
     /// Boots a machine whose copies may have as many vCPUs as there can be, and volumes
     /// where it has disks without content.
     pub(crate) fn boot(image: &Image, config: &VmConfig) -> Result<Self, Error> {
-        let config = config.without_secrets();
-        Self::boot_until(image, &config, &[], Deadline::within(config.boot_timeout))
+        let config = VmConfig {
+            volumes: Vec::new(),
+            volume_slots: config.volume_slots(),
+            ..config.without_secrets()
+        };
+        let deadline = Deadline::within(config.boot_timeout);
+        let vm = Self::boot_until(image, &config, &[], deadline)?;
+        vm.mount_kept_volumes()?;
+        Ok(vm)
     }
 
     fn boot_until(
@@ -136,9 +141,10 @@ impl Vm {
         let mut files = files?;
         let (mounts, directories) = mount::open(&config.mounts)?;
         files.extend(directories);
-        let (dir, slots) = (config.volumes_dir.as_deref(), config.volumes.len());
-        let volumes = volume::open(volumes, dir, slots, vm.id())?;
-        let (volumes, disks): (Vec<_>, Vec<_>) = volumes.into_iter().unzip();
+        let (dir, slots) = (config.volumes_dir.as_deref(), config.volume_slots());
+        let mut disks = volume::kept::make(&config.kept_volumes, dir)?;
+        disks.extend(volume::open(volumes, dir, slots, vm.id())?);
+        let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
@@ -177,7 +183,6 @@ impl Vm {
             start: Mutex::default(),
             still: Mutex::default(),
             has_volumes: AtomicBool::new(false),
-            copies: OnceLock::new(),
             turns: OnceLock::new(),
             ports: OwnPorts::new(instance.dir().to_owned()),
             secrets: OnceLock::new(),
@@ -242,7 +247,7 @@ impl Vm {
                     .iter()
                     .map(MountSpec::described)
                     .collect(),
-                volumes: volume::described(&self.config),
+                volumes: self.described_volumes(),
             },
         )
     }

@@ -42,6 +42,8 @@ fn volume_of_a_command_is_there_for_the_next_and_grows() {
     let second = run("data:/other:200m", script);
     assert_eq!(second, format!("kept\n{sum}\n1\n"));
     assert_clean(&file);
+    // Whoever says no size has it as it is.
+    assert_eq!(run("data:/third", "cat /third/f"), "kept\n");
     let listed = sandbox.run(&["volume", "inspect", "data"]).out();
     assert!(listed.contains("\"size_bytes\": 209715200"), "{listed}");
     let image = sandbox.files.join("image").display().to_string();
@@ -105,9 +107,8 @@ struct Baked {
 impl Baked {
     fn new(shelf: &Shelf) -> Self {
         let volumes = shelf.0.join("volumes");
-        let spec = VolumeSpec::new("unused", "/unused");
         let config = library_config().with_volumes_dir(&volumes);
-        let builder = shelf.builder().vm_config(config).with_volume(spec);
+        let builder = shelf.builder().vm_config(config).volume_slots(1);
         let image = builder.build().unwrap();
         // A volume of the bake would be in the way of the copies'.
         assert!(!volumes.exists());
@@ -153,18 +154,9 @@ fn one_machine_has_a_volume(baked: &Baked) {
     let two = baked.config("a").with_volume(VolumeSpec::new("b", "/b"));
     let error = Vm::start(&baked.image, &two).unwrap_err();
     assert!(matches!(error, Error::Volume { .. }), "{error}");
-    for refused in [
-        first.snapshot(baked.volumes.join("taken")).map(drop),
-        baked
-            .image
-            .pool()
-            .vm_config(baked.config("p"))
-            .build()
-            .map(drop),
-    ] {
-        let error = refused.unwrap_err();
-        assert!(matches!(error, Error::Unsuitable { .. }), "{error}");
-    }
+    let pool = baked.image.pool().vm_config(baked.config("p"));
+    let error = pool.build().map(drop).unwrap_err();
+    assert!(matches!(error, Error::Unsuitable { .. }), "{error}");
     // One without them can be forked, and keeps its disk without content.
     let child = without.fork(1).unwrap().remove(0);
     let sizes = "cd /sys/block; grep -l volume0 vd*/serial | sed s/serial/size/ | xargs cat";
@@ -237,8 +229,7 @@ fn forks_go_on_with_copies(baked: &Baked) {
         "before\na"
     );
     assert_eq!(sh(&children[0], "cat /data/g"), "late");
-    let error = children[1].snapshot(baked.volumes.join("taken"));
-    assert!(matches!(error, Err(Error::Unsuitable { .. })));
+    snapshots_hold_copies(baked, &parent, &children[1]);
     // A child has nothing of the volume, which its parent gives back.
     parent.stop().unwrap();
     assert_clean(&baked.file("data"));
@@ -253,6 +244,33 @@ fn forks_go_on_with_copies(baked: &Baked) {
             .all(|name| !name.to_string_lossy().starts_with('.')),
         "{left:?}"
     );
+}
+
+/// Both go on afterwards with what they had.
+fn snapshots_hold_copies(baked: &Baked, parent: &Vm, child: &Vm) {
+    for (vm, has) in [(parent, "before\np"), (child, "before\nb")] {
+        let taken = vm.snapshot(baked.volumes.with_file_name("taken")).unwrap();
+        sh(vm, "echo later > /data/later; sync");
+        let copy = Vm::start(&taken, &library_config().with_volumes_dir(&baked.volumes)).unwrap();
+        assert_eq!(
+            sh(
+                &copy,
+                "cat /data/f; ls /data/later 2>/dev/null || echo none"
+            ),
+            format!("{has}\nnone")
+        );
+        sh(
+            &copy,
+            "echo copy > /data/f; rm /data/g; sync; echo 3 > /proc/sys/vm/drop_caches; cat /data/f",
+        );
+        assert_eq!(sh(vm, "cat /data/f"), has);
+        sh(vm, "rm /data/later; sync");
+        // The volume is taken, and the snapshot has one of its name.
+        let error = Vm::start(&taken, &baked.config("data")).unwrap_err();
+        assert!(error.to_string().contains("leave it out"), "{error}");
+        copy.stop().unwrap();
+    }
+    fs::remove_dir_all(baked.volumes.with_file_name("taken")).unwrap();
 }
 
 fn what_was_synced_survives_a_killed_worker(baked: &Baked) {

@@ -6,6 +6,7 @@
 
 pub mod loopback;
 pub mod services;
+pub mod suites;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -75,6 +76,15 @@ pub fn image(name: &str) -> Image {
     let layout = required(&path, "cargo xtask images");
     Image::load(&format!("oci:{}", layout.display()))
         .unwrap_or_else(|error| panic!("image {name}: {error}"))
+}
+
+/// The static busybox that guests have, for machines that are not ours.
+///
+/// # Panics
+/// If a machine of ours does not come up with it.
+pub fn busybox() -> Vec<u8> {
+    let vm = image("busybox").start(&config()).expect("a machine");
+    vm.read_file("/bin/busybox").expect("busybox")
 }
 
 /// A running machine, and what went wrong in it so far.

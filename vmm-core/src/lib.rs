@@ -12,7 +12,9 @@ pub mod spec;
 mod sync;
 mod watch;
 
-pub use spec::{Dax, DaxPolicy, Endpoints, HostFile, MachineSpec, Network, Share, Volume};
+pub use spec::{
+    Dax, DaxPolicy, Endpoints, HostFile, MachineSpec, Network, Overlay, OverlayError, Share, Volume,
+};
 
 /// What a guest's network interface leads to, for whoever brings that along.
 pub mod network {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use devices::virtio::blk::{Overlay, OverlayError};
 pub use devices::virtio::fs::{DaxPolicy, IdMap, IdRange, Owner, Owners, SymlinkPolicy};
 use devices::virtio::net::{Net, NetBackend, NetConfig};
 pub use devices::virtio::vsock::VsockSocket;
@@ -186,6 +187,10 @@ pub struct Volume {
     pub file: HostFile,
     /// Size of a file that is made, in bytes.
     pub new_bytes: u64,
+    /// What the disk begins with, and what it has changed of that: it is not
+    /// [`Volume::file`] then, which only says what errors call it. For a machine that is
+    /// reset, or forked, whoever made it does what has to become of it.
+    pub overlay: Option<Arc<Overlay>>,
 }
 
 /// A directory of the host that the guest can mount, by virtio-fs. Snapshots hold

@@ -487,6 +487,7 @@ fn volumes_are_created_sparse_and_belong_to_one_machine() {
         spec.volumes.push(Volume {
             file: (&*volume).into(),
             new_bytes: 1 << 30,
+            overlay: None,
         });
         let machine = start(api, &spec).unwrap();
         assert_eq!(std::fs::metadata(&volume).unwrap().len(), 1 << 30);

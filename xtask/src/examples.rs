@@ -73,6 +73,7 @@ fn examples(own: &Path, assets: &Assets, image: &Path) -> Vec<Example> {
         ),
         example("forks", &[&image], "parent still \"parent\\n\""),
         example("stdin_soak", &["16", &image], "16 MiB in"),
+        example("drive", &[], "vsock: from the host"),
         example("a64-soak", &["--instructions", "1000000"], "no differences"),
         example(
             "round_trip",

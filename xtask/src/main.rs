@@ -28,6 +28,7 @@ mod prune;
 mod python;
 mod registry;
 mod services;
+mod suites;
 mod test;
 mod tests_run;
 mod workspace;
@@ -84,6 +85,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "have large programs of Debian use a guest's network (not a test step)",
         run: clients::run,
+    },
+    Command {
+        name: "suites",
+        arguments: "[SIDE…]",
+        summary: "run pjdfstest and fsx on mounts, ours and virtiofsd's (not a test step)",
+        run: suites::run,
     },
     Command {
         name: "check",

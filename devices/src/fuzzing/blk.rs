@@ -18,11 +18,12 @@ const QUEUE: u16 = 16;
 const DISK_BYTES: usize = 16 << 10;
 
 /// Runs block requests one after another. Fails if the disk changes its
-/// length, a read-only disk changes at all, or a request writes to guest RAM
-/// outside its writable descriptors.
+/// length, a read-only disk or the base of one changes at all, or a request writes to
+/// guest RAM outside its writable descriptors.
 pub fn fuzz_blk(data: &[u8]) {
     let mut input = Input(data);
-    let read_only = input.u8() % 4 == 0;
+    let how = input.u8() % 4;
+    let (read_only, is_base) = (how == 0, how == 1);
     let write_through = input.u8() % 8 == 0;
     let Ok(file) = tempfile::tempfile() else {
         return;
@@ -34,7 +35,11 @@ pub fn fuzz_blk(data: &[u8]) {
     let ram = patterned_ram();
     let mut driver = DriverQueue::new(ram.clone(), RINGS, QUEUE);
     let mut queue = device_queue(&driver);
-    let mut runner = RequestRunner::new(&file, read_only, write_through);
+    let mut runner = match (is_base, tempfile::tempfile()) {
+        (true, Ok(own)) => RequestRunner::over(&file, own, write_through),
+        (true, Err(_)) => return,
+        (false, _) => RequestRunner::new(&file, read_only, write_through),
+    };
     for _ in 0..MAX_OPS {
         if input.is_empty() {
             break;
@@ -47,7 +52,7 @@ pub fn fuzz_blk(data: &[u8]) {
             continue;
         };
         run(&mut runner, &ram, &chain);
-        check_disk(&file, read_only);
+        check_disk(&file, read_only || is_base);
     }
 }
 

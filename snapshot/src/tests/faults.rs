@@ -133,6 +133,60 @@ fn a_linked_file_survives_the_failure_of_any_single_call() {
 }
 
 #[test]
+fn a_file_of_another_process_survives_the_failure_of_any_single_call() {
+    let publish_adopted = |fault, at| {
+        let scratch = Scratch::new();
+        let good = scratch.store();
+        let files = Arc::new(FaultyFiles::new(fault, at));
+        let outcome = Store::with_files(scratch.path(), files.clone()).and_then(|store| {
+            let mut draft = store.lock("a", PATIENCE)?.draft()?;
+            std::fs::write(draft.path().join("volume"), memory(9)).unwrap();
+            draft.adopt_file("volume")?;
+            fill(draft, "key", 3)
+        });
+        match good.open("a", &testing::stamp()) {
+            Ok(snapshot) => {
+                check(&snapshot, 3);
+                let path = snapshot.path().join("volume");
+                let entry = FileEntry::of(&SystemFiles, &path).unwrap();
+                assert_eq!(snapshot.manifest().files["volume"], entry);
+                snapshot.verify().unwrap();
+                std::fs::write(path, memory(8)).unwrap();
+                assert!(snapshot.verify().is_err());
+            }
+            Err(_) => assert!(outcome.is_err()),
+        }
+        (outcome.is_ok(), files.calls())
+    };
+    let (is_published, calls) = publish_adopted(Fault::None, 0);
+    assert!(is_published);
+    let failed = (0..calls).filter(|at| !publish_adopted(Fault::Errno(28), *at).0);
+    assert_eq!(failed.count() as u64, calls);
+}
+
+#[test]
+fn a_draft_takes_no_file_over_that_is_not_one() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let mut draft = store.lock("a", PATIENCE).unwrap().draft().unwrap();
+    std::fs::create_dir(draft.path().join("directory")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", draft.path().join("link")).unwrap();
+    for name in [
+        "missing",
+        "directory",
+        "link",
+        "../up",
+        "state.bin",
+        "base.bin",
+    ] {
+        assert!(draft.adopt_file(name).is_err(), "{name}");
+    }
+    std::fs::write(draft.path().join("file"), b"content").unwrap();
+    draft.adopt_file("file").unwrap();
+    assert!(draft.adopt_file("file").is_err());
+}
+
+#[test]
 fn memory_with_a_base_survives_the_failure_of_any_single_call() {
     let publish_over_base = |fault, at| {
         let scratch = Scratch::new();

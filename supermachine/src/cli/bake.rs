@@ -1,5 +1,6 @@
 //! `supermachine bake` and `supermachine pull`.
 
+use super::directories;
 use super::engine::EngineName;
 use super::image::{ImageArguments, Load};
 use super::output;
@@ -7,7 +8,7 @@ use super::signals::Forwarder;
 use super::status::{Manner, Status};
 use super::values;
 use crate::limits::cli::WARMUP_TIMEOUT;
-use crate::{Error, Image, Network, OciImageBuilder, PullPolicy, Trigger, VmConfig};
+use crate::{Error, Image, Network, OciImageBuilder, PullPolicy, Trigger, VmConfig, VolumeSpec};
 use oci_bake::{ExtraFile, Progress};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,10 @@ pub struct Arguments {
     /// the file; may be repeated
     #[arg(long, value_name = "HOST:GUEST[:MODE]", value_parser = values::extra_file)]
     extra_file: Vec<ExtraFile>,
+    /// Bake a volume with the image: a disk that is mounted there before anything runs.
+    /// Each copy begins with what is on it then; may be repeated
+    #[arg(short, long, value_name = "NAME:GUEST[:SIZE]", value_parser = directories::baked)]
+    volume: Vec<VolumeSpec>,
     /// TCP port the workload listens on
     #[arg(long, value_name = "PORT")]
     guest_port: Option<u16>,
@@ -152,6 +157,9 @@ fn builder(arguments: Arguments) -> OciImageBuilder {
         builder = builder.name(name);
     }
     builder = builder.extra_files(arguments.extra_file);
+    for volume in arguments.volume {
+        builder = builder.with_volume(volume);
+    }
     if let Some(port) = arguments.guest_port {
         builder = builder.guest_port(port);
     }

@@ -112,12 +112,7 @@ fn serve_one(
             return send(&stream, &Answer::Failed(message));
         }
     };
-    let made = match going {
-        // Its copies go on with what is mounted, too.
-        Some(_) => vm.snapshot_to_fork(&directory),
-        None => vm.snapshot(directory),
-    };
-    match made {
+    match vm.snapshot(directory) {
         Ok(image) => {
             let generation = image.snapshot_path().map(Path::to_owned);
             let generation = generation.unwrap_or_default();

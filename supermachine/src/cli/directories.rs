@@ -169,6 +169,14 @@ pub fn volume(text: &str) -> Result<Given, String> {
     Ok(Given::Directory(mount))
 }
 
+/// A volume of an image: `NAME:GUEST`, and its size.
+pub fn baked(text: &str) -> Result<VolumeSpec, String> {
+    match volume(text)? {
+        Given::Volume(volume) => Ok(volume),
+        Given::Directory(_) => Err("expected NAME:GUEST or NAME:GUEST:SIZE".to_owned()),
+    }
+}
+
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
 /// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`, `nowatch`,
 /// `symlinks=opaque|deny|follow`, `dax=large|always` and `dax-window=SIZE`, and
@@ -301,6 +309,8 @@ mod tests {
         for bad in ["cache:/c:ro", "cache:/c:1g:2g", "cache:/c:"] {
             assert!(volume(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(baked("cache:/c"), Ok(VolumeSpec::new("cache", "/c")));
+        assert!(baked("./cache:/c").is_err());
         for bad in ["type=volume,src=a,dst=/b,ro", "src=/a,dst=/b,size=1g"] {
             assert!(mount(bad).is_err(), "{bad:?}");
         }

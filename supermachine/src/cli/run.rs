@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
     /// How the software engine executes code: compile what runs often, interpret
-    /// everything, or compile everything
+    /// everything, compile everything, or interpret and count instructions (see `stats`)
     #[arg(long, value_enum, default_value_t = TierName::Auto)]
     tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of
@@ -231,7 +231,10 @@ fn config(arguments: &Arguments) -> Result<VmConfig, Error> {
         config = config.with_label(name, value);
     }
     config = directories::give(config, arguments.volume.iter().chain(&arguments.mount));
-    config.volumes_are_copies = arguments.instead.is_some();
+    if arguments.instead.is_some() {
+        // What they held is in the snapshot that a fork is a copy of.
+        config.volumes.clear();
+    }
     config.validate()?;
     Ok(config)
 }

@@ -111,6 +111,7 @@ impl TryFrom<&VmResources> for MachineSpec {
         let volume = |volume: &VolumeSpec| Volume {
             file: (&*volume.host_path).into(),
             new_bytes: volume.size_bytes,
+            overlay: None,
         };
         let endpoints = &resources.endpoints;
         let path = |path: &Option<String>| path.as_ref().map(PathBuf::from);

@@ -115,7 +115,10 @@ impl VmResources {
         let endpoints = &self.endpoints;
         let agent = endpoints.vsock_exec_guest_port;
         if !self.block_devices.is_empty() || !self.volumes.is_empty() {
-            return refused("a saved machine with disks", "those it was saved with");
+            return refused(
+                "a saved machine with disks",
+                "those it was saved with; a volume of the store by VmConfig::with_volume",
+            );
         }
         if endpoints.vsock_mux_handoff.is_some() {
             return refused(

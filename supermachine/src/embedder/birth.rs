@@ -44,10 +44,11 @@ impl Birth {
 impl Instance {
     /// Makes children of the running machine, which share its memory, and
     /// makes each a machine of its own. Gives also how long the parent stood
-    /// still. It has `slots` disks for volumes.
+    /// still. It has `slots` disks for volumes, and `mounted` of them in use.
     pub fn fork(
         &self,
         config: &VmConfig,
+        mounted: usize,
         slots: usize,
         count: usize,
     ) -> Result<(Duration, Vec<Made>), Error> {
@@ -61,7 +62,7 @@ impl Instance {
             births.push(Birth {
                 setup: place.setup(config, 0),
                 control: theirs.into(),
-                volumes: volume::for_child(config.volumes.len(), dir, slots)?,
+                volumes: volume::for_child(mounted, dir, slots)?,
             });
             places.push((place, ours));
         }

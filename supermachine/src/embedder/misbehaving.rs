@@ -129,6 +129,7 @@ fn a_worker_that_takes_no_orders_and_does_not_end_is_ended() {
     let open = vec![open.as_fd(); MOST];
     let order = ToWorker::Capture {
         files,
+        volumes: 0,
         unheld: false,
     };
     let answer = worker.order_with(&order, &open, Deadline::within(LIMIT));
@@ -274,7 +275,7 @@ fn refusal(answer: Option<Reply<'static>>, limit: Duration) -> Error {
     let (instance, _program, agent) = machine_with_agent(answer);
     let begun = Instant::now();
     let config = VmConfig::new().with_restore_timeout(limit);
-    let error = instance.fork(&config, 0, 1).map(drop).unwrap_err();
+    let error = instance.fork(&config, 0, 0, 1).map(drop).unwrap_err();
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     hang_up(instance, agent);
     error

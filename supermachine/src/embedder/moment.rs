@@ -11,6 +11,7 @@ use crate::link::protocol::{FromWorker, ToWorker};
 use exec_proto::Resumed;
 use exec_proto::client::Session;
 use snapshot::{OpenFiles, Written};
+use std::fs::File;
 use std::path::Path;
 
 /// What a machine did since it was put over what was written of it.
@@ -42,12 +43,20 @@ impl Instance {
     }
 
     /// Pauses the machine and writes it into the directory of a draft. It
-    /// stays paused until [`Instance::go_on`].
-    pub fn capture(&self, directory: &Path) -> Result<Written, Error> {
-        let (files, open) = in_parts(OpenFiles::to_write(directory)?);
+    /// stays paused until [`Instance::go_on`]. What the first of its volumes hold goes
+    /// to files of their own.
+    pub fn capture(&self, directory: &Path, volumes: &[File]) -> Result<Written, Error> {
+        let (files, mut open) = in_parts(OpenFiles::to_write(directory)?);
+        for file in volumes {
+            let file = file.try_clone();
+            open.push(file.map_err(Error::system("duplicate a descriptor"))?);
+        }
         let order = |unheld| {
-            let files = files.clone();
-            let order = ToWorker::Capture { files, unheld };
+            let order = ToWorker::Capture {
+                files: files.clone(),
+                volumes: volumes.len(),
+                unheld,
+            };
             self.worker().order_with(
                 &order,
                 &descriptors(&open),

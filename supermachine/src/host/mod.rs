@@ -21,7 +21,7 @@ pub use other::{
 };
 
 mod sparse;
-pub use sparse::copy_content;
+pub use sparse::{copy_content, copy_pieces};
 
 /// Descriptors this process has open, if the system tells.
 pub fn open_descriptors() -> Option<u64> {

@@ -4,6 +4,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes copied at once.
@@ -20,19 +21,41 @@ pub fn copy_content(from: &File, to: &File) -> io::Result<()> {
         return Ok(());
     }
     to.set_len(length)?;
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut at = 0;
-    while let Some((start, end)) = next_data(from, at, length)? {
+    copy_data(from, to, 0..length)
+}
+
+/// Makes `to`, which is empty, as long as `length` says and hold these pieces of files, by
+/// copying what is no hole in them.
+pub fn copy_pieces<'a>(
+    pieces: impl Iterator<Item = (&'a File, Range<u64>)>,
+    length: u64,
+    to: &File,
+) -> io::Result<()> {
+    to.set_len(length)?;
+    for (from, range) in pieces {
+        copy_data(from, to, range)?;
+    }
+    Ok(())
+}
+
+/// Copies what is no hole to the same place.
+fn copy_data(from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE_BYTES.min(length_of(&range))];
+    let mut at = range.start;
+    while let Some((start, end)) = next_data(from, at, range.end)? {
         at = start;
         while at < end {
-            let left = usize::try_from(end - at).unwrap_or(PIECE_BYTES);
-            let piece = &mut buffer[..left.min(PIECE_BYTES)];
+            let piece = &mut buffer[..PIECE_BYTES.min(length_of(&(at..end)))];
             from.read_exact_at(piece, at)?;
             to.write_all_at(piece, at)?;
             at += piece.len() as u64;
         }
     }
     Ok(())
+}
+
+fn length_of(range: &Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
 }
 
 /// Where the next data are from `at` on; where the file system cannot tell, all are.

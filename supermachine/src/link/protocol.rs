@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -137,6 +137,9 @@ pub struct Restore {
     pub mounts: Vec<Mount>,
     /// What errors call writable disks, as many as the snapshot has.
     pub volumes: Vec<String>,
+    /// What the first of these begin with, by names among the files: what they change of
+    /// that is in their own.
+    pub bases: Vec<String>,
     /// What guests boot from here. The worker compares it with what the
     /// snapshot was made from, and the snapshot's engine and processor with its
     /// own.
@@ -178,6 +181,8 @@ pub enum ToWorker {
     Capture {
         /// Names that the files have, in the order in which they come.
         files: Vec<String>,
+        /// As many more files come, for what the first of the machine's volumes hold.
+        volumes: usize,
         /// Even if programs of the copies would not be held: there are none.
         unheld: bool,
     },
@@ -232,7 +237,8 @@ impl ToWorker {
                 let files = restore.files.len().saturating_add(restore.mounts.len());
                 files.saturating_add(restore.volumes.len())
             }
-            Self::Capture { files, .. } | Self::Continue { rebase: files } => files.len(),
+            Self::Capture { files, volumes, .. } => files.len().saturating_add(*volumes),
+            Self::Continue { rebase } => rebase.len(),
             Self::Fork {
                 births, volumes, ..
             } => files_of_a_birth(*volumes).saturating_mul(births.len()),

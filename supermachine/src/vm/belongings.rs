@@ -3,8 +3,10 @@
 use super::Vm;
 use crate::error::with_causes;
 use crate::files::mounts::{Tmpfs, freeze_volume, mount_tmpfs, mount_volume};
+use crate::running::MountedVolume;
 use crate::secret::Told;
-use crate::{Error, TmpfsSpec, tmpfs};
+use crate::volume::kept::{self, KeptVolume};
+use crate::{Error, TmpfsSpec, tmpfs, volume};
 use broker::Orders;
 use oci_bake::ImageConfig;
 use std::sync::Arc;
@@ -12,22 +14,6 @@ use std::sync::atomic::Ordering;
 use tracing::warn;
 
 impl Vm {
-    /// What its volumes are on, to be read.
-    #[cfg(feature = "cli")]
-    pub(crate) fn open_volumes(&self) -> Result<Vec<std::fs::File>, Error> {
-        match self.copies.get() {
-            Some(copies) => copies
-                .iter()
-                .map(std::fs::File::try_clone)
-                .collect::<Result<_, _>>()
-                .map_err(Error::system("duplicate a descriptor")),
-            None => crate::volume::open_to_read(
-                &self.config.volumes,
-                self.config.volumes_dir.as_deref(),
-            ),
-        }
-    }
-
     /// Has the guest mount the memory of the configuration, but what is there already.
     pub(super) fn mount_tmpfs(&self, there: &[TmpfsSpec]) -> Result<(), Error> {
         for tmpfs in tmpfs::missing(&self.config.tmpfs, there)? {
@@ -43,15 +29,46 @@ impl Vm {
 
     /// Asks the guest to mount the volumes of the configuration, which its disks are now.
     pub(super) fn mount_volumes(&self) -> Result<(), Error> {
-        // What goes on has them mounted; and they end with it.
-        if self.config.volumes_are_copies {
-            return Ok(());
-        }
-        for (number, volume) in self.config.volumes.iter().enumerate() {
+        let first = self.kept_volumes().len();
+        for (number, volume) in (first..).zip(&self.config.volumes) {
             mount_volume(self, number, volume)?;
             self.has_volumes.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Asks the guest to mount the volumes that a bake fills. Copies have them mounted.
+    pub(super) fn mount_kept_volumes(&self) -> Result<(), Error> {
+        let mut kept = self.config.kept_volumes.iter().enumerate();
+        kept.try_for_each(|(number, volume)| mount_volume(self, number, volume))
+    }
+
+    /// The volumes whose content a snapshot holds or is to hold, which are the first of
+    /// the machine's.
+    pub(crate) fn kept_volumes(&self) -> Vec<KeptVolume> {
+        match self.image.template() {
+            Some(template) => template.image().kept_volumes.clone(),
+            None => {
+                let baked = self.config.kept_volumes.iter();
+                baked.map(KeptVolume::from).collect()
+            }
+        }
+    }
+
+    /// What other processes are told of its volumes, in the order of its disks.
+    pub(crate) fn described_volumes(&self) -> Vec<MountedVolume> {
+        let kept = self.kept_volumes();
+        let mut volumes: Vec<_> = kept::described(&kept).collect();
+        volumes.extend(volume::described(&self.config));
+        volumes
+    }
+
+    /// How many disks for volumes it has.
+    pub(crate) fn volume_disks(&self) -> usize {
+        match self.image.template() {
+            Some(template) => template.image().volumes,
+            None => self.config.kept_volumes.len() + self.config.volume_slots(),
+        }
     }
 
     /// Makes what stands for secrets in this start of the machine.
@@ -97,7 +114,8 @@ impl Vm {
         if !self.has_volumes.swap(false, Ordering::Relaxed) {
             return;
         }
-        for (number, volume) in self.config.volumes.iter().enumerate() {
+        let first = self.kept_volumes().len();
+        for (number, volume) in (first..).zip(&self.config.volumes) {
             if let Err(error) = freeze_volume(self, number, volume) {
                 let reason = with_causes(&error);
                 warn!(volume = volume.name, reason, "volume not written out");

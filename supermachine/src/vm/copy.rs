@@ -70,7 +70,7 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (mut restore, mut files) = template.restore(&self.config, self.id())?;
+        let (mut restore, files) = template.restore(&self.config, self.id())?;
         if restore.network.is_none() && !self.config.secrets.is_empty() {
             return Err(Error::Unsuitable {
                 what: "a secret in a copy of a snapshot without a network",
@@ -81,14 +81,6 @@ impl Vm {
         let (stages, resumed) = self
             .instance
             .restore(restore, &files, &identity, deadline)?;
-        if self.config.volumes_are_copies {
-            let disks = files.len().saturating_sub(template.image().volumes);
-            let copies = files.split_off(disks).into_iter();
-            // They have no names by which they could be opened again.
-            let _ = self
-                .copies
-                .set(copies.take(self.config.volumes.len()).collect());
-        }
         drop(files);
         self.check_vcpus(vcpus, &resumed)?;
         self.mount_tmpfs(&template.image().tmpfs)?;

@@ -1,13 +1,14 @@
 //! Disks of a guest that outlive it, by name.
 
 mod ext4;
+pub(crate) mod kept;
 mod store;
 mod transfer;
 
 use crate::assets::volumes_dir;
 use crate::link::monitor::Question;
 use crate::running::MountedVolume;
-use crate::{Error, VmConfig, guest_path, host};
+use crate::{Error, VmConfig, guest_path};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -29,17 +30,20 @@ const MAX_VOLUMES: usize = 7;
 /// assert_eq!(volume.name, "cache");
 /// ```
 ///
-/// The guest has it mounted when [`crate::Vm::start`] returns. While an image is baked
-/// it is not there, so that copies of a snapshot can have any.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The guest has it mounted when [`crate::Vm::start`] returns.
+///
+/// An image can be [baked](crate::OciImageBuilder::with_volume) with some, too: what they
+/// hold then is in the snapshot, and each copy begins with that.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct VolumeSpec {
     /// Its name in the [store](VolumeStore): 1 to 64 letters, digits, dots, hyphens and
     /// underscores, and a letter or digit first. If there is none of that name, it is
     /// made, empty.
     pub name: String,
-    /// Its least size in MiB; 1,024 if not set. One that is smaller is grown, and one
-    /// that is larger stays as it is. It takes from the disk what is written to it.
-    pub size_mib: u64,
+    /// Its least size in MiB: one that is smaller is grown, and one that is larger stays as
+    /// it is. Without it one that is made has 1,024 MiB, and one that is there stays as it
+    /// is. It takes from the disk what is written to it.
+    pub size_mib: Option<u64>,
     /// Where the guest has it: an absolute path, made if it is not there.
     pub mount_point: String,
 }
@@ -49,15 +53,20 @@ impl VolumeSpec {
     pub fn new(name: impl Into<String>, mount_point: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            size_mib: DEFAULT_MIB,
+            size_mib: None,
             mount_point: mount_point.into(),
         }
     }
 
     /// Sets the least size in MiB.
     pub fn with_size_mib(mut self, size_mib: u64) -> Self {
-        self.size_mib = size_mib;
+        self.size_mib = Some(size_mib);
         self
+    }
+
+    /// The size that it has if it is made.
+    fn new_mib(&self) -> u64 {
+        self.size_mib.unwrap_or(DEFAULT_MIB)
     }
 
     fn refused(&self, problem: &'static str) -> Error {
@@ -66,7 +75,7 @@ impl VolumeSpec {
 
     fn validate(&self) -> Result<(), Error> {
         store::check_name(&self.name)?;
-        store::check_size(&self.name, self.size_mib)?;
+        store::check_size(&self.name, self.new_mib())?;
         guest_path::check(&self.mount_point).map_err(|problem| self.refused(problem))?;
         Ok(())
     }
@@ -88,14 +97,13 @@ pub(crate) struct Growth {
 }
 
 /// How one of the volumes of these names is grown.
-pub(crate) fn growth<'a>(
-    mut names: impl Iterator<Item = &'a str>,
-    name: &str,
-    mib: u64,
-) -> Result<Growth, Error> {
+pub(crate) fn growth(volumes: &[MountedVolume], name: &str, mib: u64) -> Result<Growth, Error> {
     store::check_size(name, mib)?;
-    let number = names.position(|of_machine| of_machine == name);
+    let number = volumes.iter().position(|volume| volume.name == name);
     let number = number.ok_or_else(|| refused(name, "the machine has none of that name"))?;
+    if volumes[number].file.is_none() {
+        return Err(kept::cannot_grow(name));
+    }
     let asked = Question::GrowVolume {
         number: u8::try_from(number).unwrap_or(u8::MAX),
         mib,
@@ -108,7 +116,7 @@ pub(crate) fn described(config: &VmConfig) -> Vec<MountedVolume> {
     let store = store(config.volumes_dir.as_deref()).ok();
     let file = |name: &str| {
         let path = store.as_ref()?.file(name);
-        Some(path.to_str()?.into()).filter(|_| !config.volumes_are_copies)
+        Some(path.to_str()?.into())
     };
     let described = config.volumes.iter().map(|volume| MountedVolume {
         name: volume.name.clone(),
@@ -130,6 +138,23 @@ pub(crate) fn validate(volumes: &[VolumeSpec]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Refuses volumes that no machine could have beside those whose content a snapshot is to
+/// hold, with room for as many others as `slots` says.
+pub(crate) fn validate_together(
+    kept: &[VolumeSpec],
+    volumes: &[VolumeSpec],
+    slots: usize,
+) -> Result<(), Error> {
+    kept::validate(kept)?;
+    if slots.saturating_add(kept.len()) > MAX_VOLUMES {
+        return Err(Error::Unsuitable {
+            what: "room for more volumes",
+            needs: "at most seven together with those that are baked",
+        });
+    }
+    validate(&[kept, volumes].concat())
 }
 
 /// Disks for a worker, open, and what errors call them.
@@ -157,7 +182,8 @@ pub(crate) fn open(
     if !volumes.is_empty() {
         let store = store(dir)?;
         for volume in volumes {
-            let file = store.open_for(&volume.name, volume.size_mib, id)?;
+            let (least, new) = (volume.size_mib.unwrap_or(0), volume.new_mib());
+            let file = store.open_for(&volume.name, least, new, id)?;
             opened.push((volume.name.clone(), file));
         }
     }
@@ -181,66 +207,6 @@ pub(crate) fn open_for_copy(
         }
         None => open(volumes, dir, slots, id),
     }
-}
-
-/// Disks for the copy of a machine that goes on with its volumes: what they held is in
-/// the snapshot's directory, and is copied once more for this machine alone.
-pub(crate) fn open_copies(
-    volumes: &[VolumeSpec],
-    snapshot: &Path,
-    slots: usize,
-) -> Result<Opened, Error> {
-    let store = VolumeStore::at(snapshot);
-    let mut opened = Opened::new();
-    for (number, volume) in volumes.iter().enumerate() {
-        let kept = snapshot.join(kept_name(number));
-        let failed = || Error::host("cannot copy the volume in", &kept);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = rustix::fs::open(&kept, flags, Mode::empty());
-        let copy = store.unnamed()?;
-        let copied = from
-            .map_err(Into::into)
-            .and_then(|from| host::copy_content(&File::from(from), &copy));
-        copied.map_err(failed())?;
-        opened.push((volume.name.clone(), copy));
-    }
-    for _ in volumes.len()..slots {
-        opened.push(empty()?);
-    }
-    Ok(opened)
-}
-
-/// The file for what a volume held, in the snapshot of a machine that is forked.
-fn kept_name(number: usize) -> String {
-    format!("volume-{number}")
-}
-
-/// Puts what volumes hold into a snapshot's directory, for [`open_copies`].
-#[cfg(feature = "cli")]
-pub(crate) fn keep(volumes: &[File], snapshot: &Path) -> Result<(), Error> {
-    for (number, volume) in volumes.iter().enumerate() {
-        let path = snapshot.join(kept_name(number));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let made = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
-        let copied = made
-            .map_err(Into::into)
-            .and_then(|to| host::copy_content(volume, &File::from(to)));
-        copied.map_err(Error::host("cannot copy a volume to", &path))?;
-    }
-    Ok(())
-}
-
-/// The files of volumes that a machine of this process has, to be read.
-#[cfg(feature = "cli")]
-pub(crate) fn open_to_read(volumes: &[VolumeSpec], dir: Option<&Path>) -> Result<Vec<File>, Error> {
-    let open = |volume: &VolumeSpec| {
-        let path = store(dir)?.inspect(&volume.name)?.path;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::empty());
-        let file = file.map_err(|error| Error::host("cannot read", &path)(error.into()))?;
-        Ok(File::from(file))
-    };
-    volumes.iter().map(open).collect()
 }
 
 /// A disk without content, which a copy of the machine has filled.

@@ -198,13 +198,19 @@ impl VolumeStore {
         self.lengthen(&file, name, size_mib)
     }
 
-    /// Opens a volume for the machine `id`, makes it if there is none and grows it if it
-    /// is smaller. It is locked.
-    pub(super) fn open_for(&self, name: &str, size_mib: u64, id: &str) -> Result<File, Error> {
+    /// Opens a volume for the machine `id`, makes it of `new_mib` if there is none and
+    /// grows it if it is smaller than `least_mib`. It is locked.
+    pub(super) fn open_for(
+        &self,
+        name: &str,
+        least_mib: u64,
+        new_mib: u64,
+        id: &str,
+    ) -> Result<File, Error> {
         let path = self.path(name);
         let file = loop {
             let Some(file) = self.open(name)? else {
-                self.make(name, size_mib)?;
+                self.make(name, new_mib)?;
                 continue;
             };
             self.lock(&file, name)?;
@@ -213,7 +219,7 @@ impl VolumeStore {
                 break file;
             }
         };
-        self.lengthen(&file, name, size_mib)?;
+        self.lengthen(&file, name, least_mib)?;
         let owner = format!("machine {id} (process {})\n", std::process::id());
         // Only errors say it.
         let _ = fs::write(self.owner_path(name), owner);
@@ -225,8 +231,13 @@ impl VolumeStore {
         self.make_dir()?;
         let path = self.dir.join(format!("{UNFINISHED}{}", random_name()?));
         let file = create_new(&path).map_err(Error::host("cannot make", &path))?;
-        fs::remove_file(&path).map_err(Error::host("cannot remove", &path))?;
-        Ok(file)
+        match fs::remove_file(&path) {
+            // Who prunes was faster.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::host("cannot remove", &path)(error))
+            }
+            _ => Ok(file),
+        }
     }
 
     /// The file of a volume, whether it is there or not.
@@ -384,7 +395,7 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
     Ok(file.into())
 }
 
-fn identity() -> Result<Identity, Error> {
+pub(super) fn identity() -> Result<Identity, Error> {
     let mut uuid = [0; 16];
     let mut hash_seed = [0; 16];
     fill_random(&mut uuid)?;

@@ -99,7 +99,7 @@ mod tests {
         let nowhere = store.export("one", dir.path().join("none/x")).unwrap_err();
         assert!(matches!(nowhere, Error::Host { .. }), "{nowhere}");
         assert!(store.export("none", &image).is_err());
-        let _had = store.open_for("one", 16, "machine").unwrap();
+        let _had = store.open_for("one", 16, 16, "machine").unwrap();
         let error = store.export("one", &image).unwrap_err();
         assert!(matches!(error, Error::VolumeInUse { .. }), "{error}");
     }
@@ -140,7 +140,7 @@ mod tests {
         }
         assert!(store.grow("v", (8 << 20) + 1).is_err());
         assert!(store.grow("none", 64).is_err());
-        let _had = store.open_for("v", 16, "machine").unwrap();
+        let _had = store.open_for("v", 16, 16, "machine").unwrap();
         let error = store.grow("v", 128).unwrap_err();
         assert!(matches!(error, Error::VolumeInUse { .. }), "{error}");
     }

@@ -9,10 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use snapshot::OpenFiles;
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vmm_core::machine::RestoreOptions;
-use vmm_core::{HostFile, Network, Share, Volume};
+use vmm_core::{HostFile, Network, Overlay, Share, Volume};
 
 /// Files by the names they were sent with.
 pub fn named(names: &[String], files: Vec<OwnedFd>) -> OpenFiles {
@@ -67,10 +67,14 @@ impl Given {
         {
             let name = volume.file.name();
             // Without it the machine is refused for having other disks.
-            if let Ok(file) = file.try_clone() {
+            if let (Ok(file), Ok(again)) = (file.try_clone(), file.try_clone()) {
+                let overlay = volume.overlay.as_ref();
+                let further =
+                    overlay.map(|overlay| overlay.further(overlay.base().clone(), again.into()));
                 own.push(Volume {
                     file: HostFile::opened(File::from(file), name),
                     new_bytes: 0,
+                    overlay: further.map(Arc::new),
                 });
             }
         }
@@ -78,11 +82,18 @@ impl Given {
         std::mem::forget(std::mem::replace(&mut self.volumes, own));
     }
 
-    /// All that a child of this process shares with it. Its volumes are its own.
+    /// All that a child of this process shares with it. Its volumes are its own, but for
+    /// what they begin with.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let directories = self.shares.iter().map(|share| &share.directory);
         let files = self.layers.iter().chain(directories);
-        files.filter_map(HostFile::as_fd)
+        let overlays = self
+            .volumes
+            .iter()
+            .filter_map(|volume| volume.overlay.as_ref());
+        files
+            .filter_map(HostFile::as_fd)
+            .chain(overlays.map(|overlay| overlay.base().as_fd()))
     }
 
     /// What a machine is restored with that has the same.
@@ -145,13 +156,48 @@ pub fn volumes(names: &[String], files: &mut Vec<OwnedFd>) -> Vec<Volume> {
     let volumes = names.iter().zip(disks).map(|(name, disk)| Volume {
         file: HostFile::opened(File::from(disk), name),
         new_bytes: 0,
+        overlay: None,
     });
     volumes.collect()
 }
 
+/// Has the first of `volumes` begin with what the files of these names hold.
+pub fn begin_with(volumes: &mut [Volume], bases: &[String], files: &OpenFiles) -> io::Result<()> {
+    for (number, base) in bases.iter().enumerate() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let volume = volumes.get_mut(number).ok_or_else(missing)?;
+        let base = files.get(base).ok_or_else(missing)?.try_clone()?;
+        let HostFile::Open { file, .. } = &volume.file else {
+            return Err(missing());
+        };
+        let overlay = Overlay::new(base, file.try_clone()?);
+        volume.overlay = Some(Arc::new(overlay.map_err(io::Error::other)?));
+    }
+    Ok(())
+}
+
+/// Has volumes of a machine that stands still hold again what they began with.
+pub fn rewind_volumes(volumes: &[Volume]) -> io::Result<()> {
+    let mut overlays = volumes.iter().filter_map(|volume| volume.overlay.as_ref());
+    overlays.try_for_each(|overlay| overlay.rewind())
+}
+
+/// Has files hold all that `volumes` hold, which nobody writes to meanwhile.
+pub fn keep_volumes(volumes: &[Volume], files: &[OwnedFd]) -> io::Result<()> {
+    for (volume, file) in volumes.iter().zip(files) {
+        let to = File::from(file.try_clone()?);
+        match (&volume.overlay, &volume.file) {
+            (Some(overlay), _) => host::copy_pieces(overlay.pieces(), overlay.bytes(), &to)?,
+            (None, HostFile::Open { file, .. }) => host::copy_content(file, &to)?,
+            (None, HostFile::Path(_)) => return Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Gives a volume's file this size, if it is smaller; whether it was.
 pub fn grow(volume: &Volume, mib: u64) -> io::Result<bool> {
-    let HostFile::Open { file, .. } = &volume.file else {
+    let (HostFile::Open { file, .. }, None) = (&volume.file, &volume.overlay) else {
         return Err(io::ErrorKind::Unsupported.into());
     };
     let metadata = file.metadata()?;
@@ -164,7 +210,7 @@ pub fn grow(volume: &Volume, mib: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Has `copies` hold what `volumes` hold, which nobody writes to meanwhile.
+/// Has `copies` hold what `volumes` hold of their own, which nobody writes to meanwhile.
 pub fn copy_volumes(volumes: &[Volume], copies: &[OwnedFd]) -> io::Result<()> {
     for (volume, copy) in volumes.iter().zip(copies) {
         if let HostFile::Open { file, .. } = &volume.file {

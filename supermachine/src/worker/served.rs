@@ -147,6 +147,7 @@ impl Served {
             }
             ToWorker::Capture {
                 files: names,
+                volumes: _,
                 unheld,
             } => {
                 let dir = self.runtime_dir.clone();
@@ -304,6 +305,7 @@ impl Served {
             .clone()
             .stamp(restore.guest.clone());
         let files = files::named(&restore.files, files);
+        files::begin_with(&mut self.given.volumes, &restore.bases, &files)?;
         self.given.layers = files::among(&files, &restore.layers)?;
         self.given.network = restore.network.clone();
         self.given.secrets = restore.secrets.clone();
@@ -362,6 +364,10 @@ impl Served {
     fn reset(&mut self) -> Result<FromWorker, Refusal> {
         let machine = self.machine("reset")?;
         let baseline = self.baseline.as_ref().ok_or(Refusal::Untimely("reset"))?;
+        if self.given.volumes.iter().any(|v| v.overlay.is_some()) {
+            machine.pause()?;
+            files::rewind_volumes(&self.given.volumes)?;
+        }
         let report = machine.reset(baseline)?;
         let memory_mib = memory_mib(machine);
         machine.resume();

@@ -66,6 +66,7 @@ fn restored(snapshot: &Path) -> FromWorker {
         layers: Vec::new(),
         mounts: Vec::new(),
         volumes: Vec::new(),
+        bases: Vec::new(),
         vcpus: 0,
         memory_mib: 0,
         starts_idle: false,

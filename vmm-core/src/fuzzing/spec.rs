@@ -46,6 +46,7 @@ fn describe(input: &mut Input<'_>) -> MachineSpec {
     let volume = Volume {
         file: "file".into(),
         new_bytes: input.number(),
+        overlay: None,
     };
     MachineSpec {
         vcpus: input.u32() % 130,

@@ -25,7 +25,7 @@ use super::window::Windows;
 use crate::arch::{Arch, Board, VirtioSlots};
 use crate::hypervisor::DynVm;
 use crate::memory::GuestMemory;
-use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Share, Volume};
+use crate::spec::{AGENT_HOST_PORT, Endpoints, HostFile, Network, Overlay, Share, Volume};
 use crate::watch;
 
 /// The guest's vsock context id: the first that is not reserved. Each machine
@@ -210,12 +210,15 @@ pub(super) fn open_disks(
             .and_then(disk_file)
             .map_err(|source| disk_error(path, source))?;
         let id = format!("block{n}");
-        disks.push(disk(path, file, Kind::ReadOnly, id)?);
+        disks.push(disk(path, Content::File(file), Kind::ReadOnly, id)?);
     }
     for (n, volume) in volumes.iter().enumerate() {
-        let file = open_volume(volume)?;
+        let content = match &volume.overlay {
+            Some(overlay) => Content::Overlay(overlay.clone()),
+            None => Content::File(open_volume(volume)?),
+        };
         let id = format!("volume{n}");
-        disks.push(disk(volume.file.name(), file, Kind::Volume, id)?);
+        disks.push(disk(volume.file.name(), content, Kind::Volume, id)?);
     }
     Ok(disks)
 }
@@ -284,9 +287,15 @@ enum Kind {
     Volume,
 }
 
+/// What a disk holds.
+enum Content {
+    File(File),
+    Overlay(Arc<Overlay>),
+}
+
 fn disk(
     path: &Path,
-    file: File,
+    content: Content,
     kind: Kind,
     id: String,
 ) -> Result<Box<dyn VirtioDevice>, MachineError> {
@@ -296,7 +305,11 @@ fn disk(
         id,
         ..BlkConfig::default()
     };
-    match Blk::new(file, config) {
+    let made = match content {
+        Content::File(file) => Blk::new(file, config),
+        Content::Overlay(overlay) => Blk::over(overlay, config),
+    };
+    match made {
         Ok(blk) => Ok(Box::new(blk)),
         Err(source) => Err(MachineError::Blk {
             path: path.to_owned(),

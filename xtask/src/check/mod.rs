@@ -35,6 +35,8 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
             "supermachine-snapshot",
         ],
     ),
+    ("supermachine-fsd", 3, &["supermachine-devices"]),
+    ("supermachine-fuse", 3, &["supermachine-devices"]),
     ("supermachine-oci-pull", 4, &["supermachine-oci-bake"]),
     (
         "supermachine",
@@ -66,12 +68,13 @@ const NO_C_LAYERS: std::ops::RangeInclusive<u8> = 1..=3;
 const C_BUILDERS: &[&str] = &["cc", "cmake", "bindgen", "pkg-config"];
 
 /// Crates whose `links` names no library; each was looked at.
-const RUST_ONLY_LINKS: &[&str] = &["rayon-core"];
+const RUST_ONLY_LINKS: &[&str] = &["rayon-core", "wasm-bindgen-shared"];
 
 /// Crates of which two versions must never be in one build.
 const SINGLE_VERSION: &[&str] = &[
     "event-manager",
     "linux-loader",
+    "vhost",
     "virtio-bindings",
     "virtio-queue",
     "virtio-vsock",

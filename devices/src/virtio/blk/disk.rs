@@ -1,20 +1,30 @@
-//! The file behind the device: positioned I/O on checked ranges.
+//! The files behind the device: positioned I/O on checked ranges.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::overlay::Overlay;
 use super::{ID_BYTES, SECTOR_BYTES, host};
 use crate::virtio::Traffic;
 
 /// Zeroes written at once where the host cannot punch holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A file seen as sectors.
+/// What holds the disk's content.
+pub(super) enum Content {
+    /// A file of its own.
+    File(File),
+    /// One that it has in common with others, and one for what it has changed.
+    Overlay(Arc<Overlay>),
+}
+
+/// Content seen as sectors.
 pub(super) struct Disk {
-    pub(super) file: File,
-    /// Length of the file when it was looked at last.
+    content: Content,
+    /// Length of the content when it was looked at last.
     len_bytes: AtomicU64,
     pub(super) read_only: bool,
     pub(super) id: [u8; ID_BYTES],
@@ -55,9 +65,14 @@ impl Moved {
 }
 
 impl Disk {
-    pub(super) fn new(file: File, len_bytes: u64, read_only: bool, id: [u8; ID_BYTES]) -> Self {
+    pub(super) fn new(
+        content: Content,
+        len_bytes: u64,
+        read_only: bool,
+        id: [u8; ID_BYTES],
+    ) -> Self {
         Self {
-            file,
+            content,
             len_bytes: AtomicU64::new(len_bytes),
             read_only,
             id,
@@ -79,8 +94,11 @@ impl Disk {
     /// Looks how long the file is now; whether the guest has more sectors of it. One that
     /// was cut short is an error to those who read what is gone, and no smaller disk.
     pub(super) fn look_again(&self) -> io::Result<bool> {
-        // Nothing else uses the file's position.
-        let now = (&self.file).seek(SeekFrom::End(0))?;
+        let now = match &self.content {
+            // Nothing else uses the file's position.
+            Content::File(file) => (&*file).seek(SeekFrom::End(0))?,
+            Content::Overlay(overlay) => overlay.bytes(),
+        };
         let sectors = self.sectors();
         self.len_bytes.fetch_max(now, Ordering::Relaxed);
         Ok(self.sectors() > sectors)
@@ -106,7 +124,10 @@ impl Disk {
         let in_file = len_bytes.saturating_sub(offset);
         let in_file = usize::try_from(in_file).map_or(buf.len(), |len| len.min(buf.len()));
         let (data, tail) = buf.split_at_mut(in_file);
-        self.file.read_exact_at(data, offset)?;
+        match &self.content {
+            Content::File(file) => file.read_exact_at(data, offset)?,
+            Content::Overlay(overlay) => overlay.read(data, offset)?,
+        }
         tail.fill(0);
         Ok(())
     }
@@ -116,7 +137,11 @@ impl Disk {
         if self.never_cached.load(Ordering::Relaxed) {
             return false;
         }
-        match host::read_cached(&self.file, buf, offset) {
+        let read = match &self.content {
+            Content::File(file) => host::read_cached(file, buf, offset),
+            Content::Overlay(overlay) => overlay.read_cached(buf, offset),
+        };
+        match read {
             Ok(len) => len == buf.len(),
             Err(error) => {
                 if error.kind() == io::ErrorKind::Unsupported {
@@ -128,28 +153,38 @@ impl Disk {
     }
 
     pub(super) fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)
+        match &self.content {
+            Content::File(file) => file.write_all_at(buf, offset),
+            Content::Overlay(overlay) => overlay.write(buf, offset),
+        }
     }
 
     pub(super) fn flush(&self) -> io::Result<()> {
         if self.read_only {
             return Ok(());
         }
-        self.file.sync_data()
+        match &self.content {
+            Content::File(file) => file.sync_data(),
+            // It ends with whoever has it.
+            Content::Overlay(_) => Ok(()),
+        }
     }
 
     /// Tells the file system that the content is not needed; a hint.
     pub(super) fn discard(&self, offset: u64, len: u64) {
         // A file system that cannot do it keeps the content, which is fine.
-        let _ = host::punch(&self.file, offset, len);
+        let _ = match &self.content {
+            Content::File(file) => host::punch(file, offset, len),
+            Content::Overlay(overlay) => overlay.discard(offset, len),
+        };
     }
 
     /// Makes a range read as zeroes, giving the space back if `may_unmap`.
     pub(super) fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
-        let outcome = if may_unmap {
-            host::punch(&self.file, offset, len)
-        } else {
-            host::zero(&self.file, offset, len)
+        let outcome = match &self.content {
+            Content::File(file) if may_unmap => host::punch(file, offset, len),
+            Content::File(file) => host::zero(file, offset, len),
+            Content::Overlay(overlay) => overlay.zero(offset, len, may_unmap),
         };
         if outcome.is_ok() {
             return Ok(());

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueState};
 
-use self::disk::Disk;
+use self::disk::{Content, Disk};
+pub use self::overlay::{Overlay, OverlayError};
 use self::worker::Workers;
 use super::state::StateFields;
 use super::{
@@ -24,6 +25,7 @@ use crate::{DeviceMemory, Ram};
 mod disk;
 mod feature;
 mod host;
+mod overlay;
 mod request;
 mod sync;
 mod worker;
@@ -151,6 +153,19 @@ impl<M: DeviceMemory> Blk<M> {
     /// `config.read_only`. A tail shorter than a sector is padded with zeroes
     /// for a read-only disk and out of reach for a writable one.
     pub fn new(mut file: File, config: BlkConfig) -> Result<Self, BlkError> {
+        // Seeking finds the size of block devices too, metadata does not.
+        let len = file.seek(SeekFrom::End(0)).map_err(BlkError::Size)?;
+        Self::with_content(Content::File(file), len, config)
+    }
+
+    /// A device over content that it has in common with others until it writes. Whoever
+    /// has the overlay besides uses it only while the device is paused.
+    pub fn over(overlay: Arc<Overlay>, config: BlkConfig) -> Result<Self, BlkError> {
+        let len = overlay.bytes();
+        Self::with_content(Content::Overlay(overlay), len, config)
+    }
+
+    fn with_content(content: Content, len: u64, config: BlkConfig) -> Result<Self, BlkError> {
         if !config.id.is_ascii() || config.id.len() > ID_BYTES {
             return Err(BlkError::BadId(config.id));
         }
@@ -160,11 +175,9 @@ impl<M: DeviceMemory> Blk<M> {
         if !(1..=MAX_WORKERS).contains(&config.workers) {
             return Err(BlkError::BadWorkers(config.workers));
         }
-        // Seeking finds the size of block devices too, metadata does not.
-        let len = file.seek(SeekFrom::End(0)).map_err(BlkError::Size)?;
         let mut id = [0; ID_BYTES];
         id[..config.id.len()].copy_from_slice(config.id.as_bytes());
-        let disk = Arc::new(Disk::new(file, len, config.read_only, id));
+        let disk = Arc::new(Disk::new(content, len, config.read_only, id));
         if disk.sectors() == 0 && !config.may_be_empty {
             return Err(BlkError::TooSmall(len));
         }

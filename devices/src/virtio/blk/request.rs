@@ -3,7 +3,11 @@
 use std::cell::Cell;
 use std::io;
 
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
+use super::disk::Content;
 use super::disk::Disk;
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
+use super::overlay::Overlay;
 use super::{MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS, SECTOR_BYTES};
 use crate::DeviceMemory;
 use crate::virtio::chain::{Chain, QueueError};
@@ -266,13 +270,26 @@ impl RequestRunner {
     pub(crate) fn new(file: &std::fs::File, read_only: bool, write_through: bool) -> Self {
         let len_bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let file = file.try_clone().expect("a descriptor is free");
+        Self::of(Content::File(file), len_bytes, read_only, write_through)
+    }
+
+    /// Over a base, with what is written in `own`.
+    pub(crate) fn over(base: &std::fs::File, own: std::fs::File, write_through: bool) -> Self {
+        let base = base.try_clone().expect("a descriptor is free");
+        let overlay = Overlay::new(base, own).expect("a file can be as long as another");
+        let len_bytes = overlay.bytes();
+        Self::of(
+            Content::Overlay(overlay.into()),
+            len_bytes,
+            false,
+            write_through,
+        )
+    }
+
+    fn of(content: Content, len_bytes: u64, read_only: bool, write_through: bool) -> Self {
+        let id = *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
         Self {
-            disk: Disk::new(
-                file,
-                len_bytes,
-                read_only,
-                *b"fuzz\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            ),
+            disk: Disk::new(content, len_bytes, read_only, id),
             write_through,
             buffer: vec![0; BUFFER_BYTES],
         }

@@ -504,6 +504,46 @@ fn saved_disk_continues_and_another_disk_is_refused() {
 }
 
 #[test]
+fn disk_over_a_base_leaves_it_alone_and_goes_back_to_it() {
+    let base = tempfile::tempfile().unwrap();
+    let content: Vec<u8> = (0..64 << 10).map(pattern).collect();
+    (&base).write_all(&content).unwrap();
+    let overlay = Overlay::new(base.try_clone().unwrap(), tempfile::tempfile().unwrap());
+    let overlay = Arc::new(overlay.unwrap());
+    let mut disk = disk(64 << 10, BlkConfig::default());
+    let blk = Blk::over(overlay.clone(), BlkConfig::default()).unwrap();
+    let state = disk.driver.device.state();
+    let over = VirtioMmio::new(disk.ram.clone(), disk.driver.irq.clone(), Box::new(blk));
+    over.restore(&state).unwrap();
+    let over = Arc::new(over);
+    disk.driver.device = over.clone();
+    // Across two blocks, and neither of them whole.
+    disk.ram
+        .write_slice(&[9; 1024], GuestAddress(DATA))
+        .unwrap();
+    assert_eq!(disk.run(1, 15, &[readable(DATA, 1024)]).0, OK);
+    assert_eq!(disk.run(0, 14, &[writable(DATA, 2048)]).0, OK);
+    let read = disk.bytes(DATA, 2048);
+    assert_eq!(read[..512], content[14 * 512..15 * 512]);
+    assert_eq!(read[512..1536], [9; 1024]);
+    assert_eq!(read[1536..], content[17 * 512..18 * 512]);
+    assert_eq!(disk.run(4, 0, &[]).0, OK);
+    assert_eq!(disk.run(1, 127, &[readable(DATA, 1024)]).0, IOERR);
+    assert_eq!(on_disk(&base, 0, 64 << 10), content);
+    over.pause();
+    overlay.rewind().unwrap();
+    over.resume();
+    assert_eq!(disk.run(0, 0, &[writable(DATA, 64 << 10)]).0, OK);
+    assert_eq!(disk.bytes(DATA, 64 << 10), content);
+    // The base of another length is another disk.
+    base.set_len(32 << 10).unwrap();
+    let shorter = Overlay::new(base, tempfile::tempfile().unwrap()).unwrap();
+    let blk = Blk::over(Arc::new(shorter), BlkConfig::default()).unwrap();
+    let shorter = VirtioMmio::new(disk.ram.clone(), disk.driver.irq.clone(), Box::new(blk));
+    assert!(shorter.restore(&state).is_err());
+}
+
+#[test]
 fn paused_disk_leaves_ram_alone_and_catches_up() {
     let mut disk = disk(1 << 20, BlkConfig::default());
     let (device, ram) = (disk.driver.device.clone(), disk.ram.clone());

@@ -427,7 +427,12 @@ mod tests {
     fn threads_stay_from_start_to_start() {
         let file = tempfile::tempfile().unwrap();
         let id = [0; super::super::ID_BYTES];
-        let disk = Arc::new(Disk::new(file, 0, true, id));
+        let disk = Arc::new(Disk::new(
+            super::super::disk::Content::File(file),
+            0,
+            true,
+            id,
+        ));
         let workers = Workers::new(disk, 4);
         let mut threads = Vec::new();
         for _ in 0..100 {

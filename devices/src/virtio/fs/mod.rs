@@ -26,6 +26,7 @@ mod herald;
 mod host;
 mod nodes;
 mod owners;
+mod requests;
 mod saved;
 mod server;
 mod threads;
@@ -34,9 +35,11 @@ mod window;
 mod wire;
 
 pub use owners::{IdMap, IdRange, Owner, Owners};
+pub use requests::Requests;
 pub use saved::FsState;
+pub(crate) use server::Exchange;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
-pub(crate) use server::{Exchange, Lately};
+pub(crate) use server::Lately;
 pub(crate) use server::{Rules, Server};
 pub use watch::{DirectoryWatch, HostEvent};
 pub use window::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
@@ -238,22 +241,11 @@ impl<M: DeviceMemory> Fs<M> {
         if !(1..=16).contains(&config.workers) {
             return Err(FsError::BadWorkers(config.workers));
         }
-        if let Owners::Map(map) = &config.owners
-            && !map.is_sound()
-        {
-            return Err(FsError::BadMap);
-        }
         let mut config_space = [0; CONFIG_BYTES];
         config_space[..tag.len()].copy_from_slice(tag);
         let numbers = &mut config_space[TAG_BYTES..];
         numbers[..4].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
-        let rules = Rules {
-            read_only: config.read_only,
-            symlinks: config.symlinks,
-            owners: config.owners,
-        };
-        let server = Server::new(directory, rules);
-        let mut server = server.map_err(|error| FsError::Directory(error.into()))?;
+        let mut server = server(directory, &config)?;
         if let Some(window) = parts.window {
             server = server.with_window(window, config.dax);
         }
@@ -277,6 +269,29 @@ impl<M: DeviceMemory> Fs<M> {
             server,
         })
     }
+
+    /// As [`VirtioDevice::reset`], but forgets nothing: with the next activation the
+    /// guest goes on where it was. For owners who stop queues of a guest that is only
+    /// paused, as vhost-user does. A guest that has begun anew says so itself, in its
+    /// first request.
+    pub fn release(&self) -> Vec<Queue> {
+        self.threads.stop()
+    }
+}
+
+/// What answers for a directory or a file.
+fn server(directory: OwnedFd, config: &FsConfig) -> Result<Server, FsError> {
+    if let Owners::Map(map) = &config.owners
+        && !map.is_sound()
+    {
+        return Err(FsError::BadMap);
+    }
+    let rules = Rules {
+        read_only: config.read_only,
+        symlinks: config.symlinks,
+        owners: config.owners.clone(),
+    };
+    Server::new(directory, rules).map_err(|error| FsError::Directory(error.into()))
 }
 
 impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {

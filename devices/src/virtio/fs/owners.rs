@@ -22,7 +22,8 @@ pub enum Owners {
     Map(IdMap),
     /// Owner and mode are what the guest says. They are kept in an extended attribute of
     /// each file and directory, in the form of podman and libkrun; on the host all is
-    /// that of the user whom this process runs as. What has no such attribute, which
+    /// that of the user whom this process runs as. Pipes, sockets and devices that the
+    /// guest makes are recorded as well, and are empty files on the host. What has no such attribute, which
     /// links never have, is this one's.
     Recorded(Owner),
 }
@@ -127,19 +128,85 @@ fn is_sound(ranges: &[IdRange]) -> bool {
     ranges.len() <= MAX_RANGES && ranges.iter().all(fits) && ranges.iter().enumerate().all(apart)
 }
 
+/// What was just made: by whom, with which mode, and which number if it is a device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub by: Owner,
+    pub mode: u32,
+    pub device: u32,
+}
+
 /// What the extended attribute of a file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {
     pub owner: Owner,
     /// Permission bits.
     pub mode: u32,
+    /// It is something for the guest that it is not for the host.
+    pub special: Option<Special>,
+}
+
+/// A pipe, a socket or a device for the guest's kernel. For the host it is an empty file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Special {
+    /// Bits of a mode that say what it is.
+    pub kind: u32,
+    /// Of a device its number, as Linux encodes it for user space.
+    pub device: u32,
+}
+
+const PIPE: u32 = 0o010_000;
+const CHARACTERS: u32 = 0o020_000;
+const BLOCKS: u32 = 0o060_000;
+const SOCKET: u32 = 0o140_000;
+
+impl Special {
+    /// What a mode means, and the number that was said with it; `None` if it is a file
+    /// for the host as well.
+    pub fn of(mode: u32, device: u32) -> Option<Self> {
+        match mode & 0o170_000 {
+            kind @ (CHARACTERS | BLOCKS) => Some(Self { kind, device }),
+            kind @ (PIPE | SOCKET) => Some(Self { kind, device: 0 }),
+            _ => None,
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let mut parts = word.split('-');
+        let kind = match parts.next()? {
+            "pipe" => return Self::of(PIPE, 0),
+            "socket" => return Self::of(SOCKET, 0),
+            "char" => CHARACTERS,
+            "block" => BLOCKS,
+            _ => return None,
+        };
+        let mut number = |most| {
+            let number = parts.next()?.parse::<u32>().ok();
+            number.filter(|number| *number <= most)
+        };
+        // As long as they are in Linux.
+        let (major, minor) = (number(0xfff)?, number(0xf_ffff)?);
+        Self::of(kind, minor & 0xff | major << 8 | (minor & !0xff) << 12)
+    }
+
+    fn text(self) -> String {
+        let major = self.device >> 8 & 0xfff;
+        let minor = self.device & 0xff | self.device >> 12 & 0xf_ff00;
+        match self.kind {
+            PIPE => "pipe".to_owned(),
+            SOCKET => "socket".to_owned(),
+            BLOCKS => format!("block-{major}-{minor}"),
+            _ => format!("char-{major}-{minor}"),
+        }
+    }
 }
 
 impl Record {
     /// Longest text that is looked at.
     pub const MAX_BYTES: usize = 64;
 
-    /// Reads `UID:GID:MODE`, the mode in octal; whatever follows it is others'.
+    /// Reads `UID:GID:MODE` and what kind of file it is, if it is no plain one. The mode
+    /// is in octal; whatever follows is others'.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let mut parts = text.trim_end_matches('\0').split(':');
@@ -152,12 +219,17 @@ impl Record {
         Some(Self {
             owner,
             mode: mode & 0o7777,
+            special: parts.next().and_then(Special::parse),
         })
     }
 
     pub fn text(&self) -> String {
         let Owner { uid, gid } = self.owner;
-        format!("{uid}:{gid}:0{:o}", self.mode)
+        let plain = format!("{uid}:{gid}:0{:o}", self.mode);
+        match self.special {
+            Some(special) => format!("{plain}:{}", special.text()),
+            None => plain,
+        }
     }
 }
 
@@ -217,10 +289,27 @@ mod tests {
         let record = Record {
             owner: Owner { uid: 7, gid: 8 },
             mode: 0o640,
+            special: None,
         };
         assert_eq!(record.text(), "7:8:0640");
         assert_eq!(Record::parse(b"7:8:0640"), Some(record));
         assert_eq!(Record::parse(b"7:8:100640:file"), Some(record));
+        for (word, kind, device) in [
+            ("pipe", PIPE, 0),
+            ("socket", SOCKET, 0),
+            ("char-4095-1048575", CHARACTERS, u32::MAX),
+            ("block-8-1", BLOCKS, 0x801),
+        ] {
+            let special = Some(Special { kind, device });
+            let record = Record { special, ..record };
+            assert_eq!(record.text(), format!("7:8:0640:{word}"));
+            assert_eq!(Record::parse(record.text().as_bytes()), Some(record));
+            assert!(record.text().len() <= Record::MAX_BYTES);
+        }
+        for word in ["char", "char-4096-0", "block-0-1048576", "block-1", "door"] {
+            let text = format!("7:8:0640:{word}");
+            assert_eq!(Record::parse(text.as_bytes()), Some(record), "{word}");
+        }
         for bad in [
             &b""[..],
             b"7",

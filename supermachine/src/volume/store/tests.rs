@@ -46,11 +46,11 @@ fn volume_is_sparse_private_and_made_once() {
 fn one_has_a_volume_and_the_others_are_told_who() {
     let place = Place::new("held");
     let store = &place.0;
-    let held = store.open_for("data", 16, "4711-2").unwrap();
+    let held = store.open_for("data", 16, 16, "4711-2").unwrap();
     let said = problem(store.remove("data"));
     assert!(said.contains("4711-2"), "{said}");
     assert!(said.contains(&std::process::id().to_string()), "{said}");
-    let again = store.open_for("data", 16, "other").unwrap_err();
+    let again = store.open_for("data", 16, 16, "other").unwrap_err();
     assert!(matches!(again, Error::VolumeInUse { .. }), "{again:?}");
     assert!(store.inspect("data").unwrap().in_use_by.is_some());
     assert_eq!(store.prune(true).unwrap(), [""; 0]);
@@ -67,11 +67,12 @@ fn one_has_a_volume_and_the_others_are_told_who() {
 fn volume_grows_and_never_shrinks() {
     let place = Place::new("grown");
     let store = &place.0;
-    let length = |mib| {
-        let file = store.open_for("data", mib, "id").unwrap();
+    let length = |least, new| {
+        let file = store.open_for("data", least, new, "id").unwrap();
         file.metadata().unwrap().len() >> 20
     };
-    assert_eq!([length(16), length(32), length(16)], [16, 32, 32]);
+    assert_eq!([length(0, 16), length(0, 1024), length(16, 16)], [16; 3]);
+    assert_eq!([length(32, 32), length(16, 16), length(0, 64)], [32; 3]);
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn what_is_in_a_volume_s_place_is_not_followed_or_waited_for() {
     let short = store.open("short").unwrap().unwrap();
     short.set_len(4096).unwrap();
     drop(short);
-    assert!(problem(store.open_for("short", 64, "id")).contains("cut short"));
+    assert!(problem(store.open_for("short", 64, 64, "id")).contains("cut short"));
     std::os::unix::fs::symlink(store.path("short"), store.path("link")).unwrap();
     fs::create_dir(store.path("dir")).unwrap();
     let made = std::process::Command::new("mkfifo")
@@ -90,7 +91,7 @@ fn what_is_in_a_volume_s_place_is_not_followed_or_waited_for() {
         .status();
     assert!(made.unwrap().success());
     for name in ["link", "dir", "fifo"] {
-        let said = problem(store.open_for(name, 64, "id"));
+        let said = problem(store.open_for(name, 64, 64, "id"));
         assert!(said.contains("something else"), "{name}: {said}");
     }
     let names: Vec<_> = store.list().unwrap().into_iter().map(|v| v.name).collect();
@@ -108,7 +109,7 @@ fn leftovers_go_and_volumes_stay_unless_all_are_meant() {
     let being_made = store.dir.join(format!("{UNFINISHED}2"));
     let maker = create_new(&being_made).unwrap();
     maker.lock().unwrap();
-    let held = store.open_for("b", 16, "id").unwrap();
+    let held = store.open_for("b", 16, 16, "id").unwrap();
     assert_eq!(store.prune(false).unwrap(), [""; 0]);
     assert!(!left.exists() && being_made.exists());
     // A process that another test starts has all that is open here, for a moment.

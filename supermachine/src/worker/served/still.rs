@@ -15,10 +15,11 @@ impl Served {
     pub(super) fn capture(
         &mut self,
         names: &[String],
-        files: Vec<OwnedFd>,
+        mut files: Vec<OwnedFd>,
         unheld: bool,
     ) -> Result<FromWorker, Refusal> {
         let machine = self.machine("capture")?;
+        let for_volumes = files.split_off(names.len().min(files.len()));
         if !unheld && !machine.holds_programs() {
             return Ok(FromWorker::Unheld);
         }
@@ -26,6 +27,11 @@ impl Served {
         machine.pause()?;
         let saved = machine.save()?;
         let state = saved.encode()?;
+        if let Err(error) = files::keep_volumes(&self.given.volumes, &for_volumes) {
+            machine.resume();
+            let reason = format!("the host cannot copy a volume into it: {error}");
+            return Ok(FromWorker::NotWritten { reason });
+        }
         let files = files::named(names, files);
         let written = machine.store_memory(|memory| {
             Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)

@@ -71,7 +71,8 @@ impl Server {
                 body.0.resize(at + ENTRY_BYTES, 0);
                 told.push((at, entry.kind, CStr::to_owned(entry.name)));
             }
-            put_entry(&mut body, &entry);
+            let kind = self.listed_kind(entry.kind);
+            put_entry(&mut body, &Entry { kind, ..entry });
             true
         })?;
         for (at, kind, name) in told {

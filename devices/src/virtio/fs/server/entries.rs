@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::super::host::{self, Stat};
 use super::super::nodes::{Link, Step};
+use super::super::owners::Made;
 use super::super::wire::{Body, ENTRY_BYTES, Fields};
 use super::super::{Owner, SymlinkPolicy, wire};
 use super::find::{Dir, stat_name};
@@ -161,17 +162,20 @@ impl Server {
         by: Owner,
     ) -> Result<Body, Errno> {
         let mode = arguments.u32()?;
-        arguments.skip(12)?; // rdev, umask, padding
+        let device = arguments.u32()?;
+        arguments.skip(8)?; // umask, padding
         let name = arguments.name()?;
-        // Pipes, sockets and devices are the guest's own, in its own tree.
-        if !matches!(mode & host::TYPE, 0 | 0o100_000) {
+        // Pipes, sockets and devices are the guest's own: it has them in its own tree, or
+        // where it is kept what they are to it.
+        if !matches!(mode & host::TYPE, 0 | 0o100_000) && !self.records() {
             return Err(Errno::PERM);
         }
         self.may_make(by)?;
         let dir = self.dir(parent)?;
         let host_mode = self.host_mode(mode, false);
         let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
-        let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+        let made = Made { by, mode, device };
+        let stat = self.give((&dir, name), &file, made, stat)?;
         // It says that it was written, too.
         drop(file);
         self.made(parent, &dir, name);
@@ -191,9 +195,14 @@ impl Server {
         let name = arguments.name()?;
         let dir = self.dir(parent)?;
         rustix::fs::mkdirat(&dir, name, host::mode_of(mode))?;
-        let made = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-        let stat = with_mode(&made, mode)?;
-        let stat = self.give((&dir, name), &made, (by, asked), stat)?;
+        let file = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        let stat = with_mode(&file, mode)?;
+        let made = Made {
+            by,
+            mode: asked & !host::TYPE,
+            device: 0,
+        };
+        let stat = self.give((&dir, name), &file, made, stat)?;
         self.made(parent, &dir, name);
         let body = self.tell(parent, name, false, &stat)?;
         self.watch_entry((parent, &dir), name, told_node(&body)?, &stat);
@@ -310,12 +319,12 @@ pub(super) fn kept_mode(mode: u32, directory: bool) -> u32 {
 
 /// Gives what was just made its mode, whatever the umask of this process left.
 fn with_mode(file: &OwnedFd, mode: u32) -> Result<Stat, Errno> {
-    let mut stat = host::stat(file)?;
-    if stat.mode & 0o1777 != mode {
-        rustix::fs::fchmod(file, host::mode_of(mode))?;
-        stat.mode = stat.mode & !0o1777 | mode;
+    let stat = host::stat(file)?;
+    if stat.mode & 0o1777 == mode {
+        return Ok(stat);
     }
-    Ok(stat)
+    rustix::fs::fchmod(file, host::mode_of(mode))?;
+    host::stat(file)
 }
 
 /// Makes a file that is not there yet, with this mode on the host.

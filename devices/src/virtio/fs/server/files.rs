@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::super::Owner;
 use super::super::handles::{Handle, OpenFile};
 use super::super::host::{self, PRIVILEGES, Stat};
+use super::super::owners::Made;
 use super::super::wire::{
     Body, FSYNC_DATA, Fields, IN_HEADER_BYTES, OPEN_KEEP_CACHE, OUT_HEADER_BYTES, open,
 };
@@ -129,16 +130,33 @@ impl Server {
             Some(_) => self.open_single(flags)?,
             None => self.file_handle(node, &self.find(node)?, flags)?,
         };
-        if truncates && let Handle::File(file) = &handle {
-            file.for_writing()?.clear()?;
-            rustix::fs::ftruncate(&file.file, 0)?;
-            self.touched(&file.file);
+        if truncates {
+            self.empty(node, &handle)?;
         }
         let keeps = self.nodes().is_unchanged(node, &stat) && !truncates;
         let mut body = Body::default();
         let keep = if keeps { OPEN_KEEP_CACHE } else { 0 };
         body.open_out(self.add_handle(handle)?, keep);
         Ok(body)
+    }
+
+    /// Empties a file that was opened, also one that was opened to be read: who may do
+    /// that has been asked for.
+    fn empty(&self, node: u64, opened: &Handle) -> Result<(), Errno> {
+        let writable = match opened {
+            Handle::File(file) if writes(file.flags) => opened.clone(),
+            _ => match self.single(node) {
+                Some(_) => self.open_single(open::RDWR)?.0,
+                None => self.file_handle(node, &self.find(node)?, open::WRONLY)?.0,
+            },
+        };
+        let Handle::File(file) = writable else {
+            return Err(Errno::ISDIR);
+        };
+        file.for_writing()?.clear()?;
+        rustix::fs::ftruncate(&file.file, 0)?;
+        self.touched(&file.file);
+        Ok(())
     }
 
     pub(super) fn create(
@@ -181,7 +199,13 @@ impl Server {
             }
             made => {
                 let (file, stat) = made?;
-                let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+                let mode = mode & !host::TYPE;
+                let made = Made {
+                    by,
+                    mode,
+                    device: 0,
+                };
+                let stat = self.give((&dir, name), &file, made, stat)?;
                 self.made(parent, &dir, name);
                 (file, stat)
             }

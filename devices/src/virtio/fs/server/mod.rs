@@ -298,10 +298,7 @@ impl Server {
                 return Ok(None);
             }
             opcode::INTERRUPT => return Ok(None),
-            opcode::INIT => {
-                self.watch_root();
-                initialise(arguments, self.mappings.is_some())?
-            }
+            opcode::INIT => self.begin_anew(arguments)?,
             opcode::DESTROY => {
                 self.reset();
                 Body::default()
@@ -348,6 +345,15 @@ impl Server {
         Ok(Some(body))
     }
 
+    /// Begins with a guest's kernel, which knows nothing of what was before: it may be
+    /// another than the one that the same queues were of.
+    fn begin_anew(&self, arguments: Fields<'_>) -> Result<Body, Errno> {
+        let body = initialise(arguments, self.mappings.is_some())?;
+        self.reset();
+        self.watch_root();
+        Ok(body)
+    }
+
     /// `BATCH_FORGET`.
     fn forget_all(&self, count: u32, mut arguments: Fields<'_>) -> Result<(), Errno> {
         let mut directories = Vec::new();
@@ -376,7 +382,10 @@ impl Server {
         let mappings = self.mappings.as_ref();
         let is_mapped = mappings.is_some_and(|mappings| mappings.are_for(stat));
         Attributes {
-            stat: *stat,
+            stat: host::Stat {
+                rdev: self.seen_device(stat),
+                ..*stat
+            },
             ino: identity.ino ^ apart,
             mode,
             uid: owner.uid,

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Gid, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::super::host::{self, Stat};
-use super::super::owners::{Owner, Owners, Record};
+use super::super::owners::{Made, Owner, Owners, Record, Special};
 use super::Server;
 use super::find::{Dir, Target};
 
@@ -19,8 +19,15 @@ const RECORDED: u32 = 0o1777;
 /// Set-group-id of a directory: what is made in it is its group's.
 const GROUP_OF_DIRECTORY: u32 = 0o2000;
 
+/// What a file is to the guest alone: only what is a file to the host can be that.
+fn special(stat: &Stat) -> Option<Special> {
+    let record = stat.record.filter(|_| stat.is_file());
+    record.and_then(|record| record.special)
+}
+
 impl Server {
-    fn records(&self) -> bool {
+    /// Whether it is kept in files what they are to the guest.
+    pub(super) fn records(&self) -> bool {
         matches!(self.rules.owners, Owners::Recorded(_))
     }
 
@@ -31,9 +38,24 @@ impl Server {
             (Owners::Map(map), _) => (map.to_guest(stat.owner), stat.mode),
             (Owners::Recorded(owner), None) => (*owner, stat.mode),
             (Owners::Recorded(_), Some(record)) => {
-                let mode = stat.mode & !0o7777 | record.mode & RECORDED;
-                (record.owner, mode)
+                let kind = special(stat).map_or(stat.mode & host::TYPE, |special| special.kind);
+                (record.owner, kind | record.mode & RECORDED)
             }
+        }
+    }
+
+    /// The number of the device that a file is to the guest.
+    pub(super) fn seen_device(&self, stat: &Stat) -> u32 {
+        special(stat).map_or(stat.rdev, |special| special.device)
+    }
+
+    /// The kind of an entry in a list, unless only its record says it.
+    pub(super) fn listed_kind(&self, kind: u32) -> u32 {
+        const UNKNOWN: u32 = 0;
+        const FILE: u32 = 8;
+        match kind == FILE && self.records() {
+            true => UNKNOWN,
+            false => kind,
         }
     }
 
@@ -75,15 +97,15 @@ impl Server {
     }
 
     /// Gives a file or directory that was just made in `dir` to whom it is made by;
-    /// what there is to say of it then. One that cannot be given is removed.
+    /// what there is to say of it then, the time of this change included. One that cannot be given is removed.
     pub(super) fn give(
         &self,
         (dir, name): (&Dir<'_>, &CStr),
         file: impl AsFd,
-        (by, mode): (Owner, u32),
+        made: Made,
         stat: Stat,
     ) -> Result<Stat, Errno> {
-        let given = self.try_give(dir, file.as_fd(), (by, mode), stat);
+        let given = self.try_give(dir, file.as_fd(), made, stat);
         if given.is_err() {
             let flags = match stat.is_dir() {
                 true => AtFlags::REMOVEDIR,
@@ -98,26 +120,29 @@ impl Server {
         &self,
         dir: &Dir<'_>,
         file: BorrowedFd<'_>,
-        (by, mode): (Owner, u32),
+        made: Made,
         stat: Stat,
     ) -> Result<Stat, Errno> {
         match &self.rules.owners {
             Owners::Squash(_) => Ok(stat),
             Owners::Map(_) => {
-                let owner = self.on_host(dir, by, stat.owner)?;
-                if owner != stat.owner {
-                    let (uid, gid) = ids(owner);
-                    rustix::fs::fchown(file, uid, gid)?;
+                let owner = self.on_host(dir, made.by, stat.owner)?;
+                if owner == stat.owner {
+                    return Ok(stat);
                 }
-                Ok(Stat { owner, ..stat })
+                let (uid, gid) = ids(owner);
+                rustix::fs::fchown(file, uid, gid)?;
+                host::stat(file)
             }
             Owners::Recorded(_) => {
                 let record = Record {
-                    owner: by,
-                    mode: mode & RECORDED,
+                    owner: made.by,
+                    mode: made.mode & RECORDED,
+                    special: Special::of(made.mode, made.device),
                 };
                 write(file, record)?;
                 let record = Some(record);
+                let stat = host::stat(file)?;
                 Ok(Stat { record, ..stat })
             }
         }
@@ -135,15 +160,16 @@ impl Server {
             return Ok(stat);
         }
         let owner = self.on_host(dir, by, stat.owner)?;
-        if owner != stat.owner {
-            let (uid, gid) = ids(owner);
-            let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-            if let Err(error) = given {
-                let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
-                return Err(error);
-            }
+        if owner == stat.owner {
+            return Ok(stat);
         }
-        Ok(Stat { owner, ..stat })
+        let (uid, gid) = ids(owner);
+        let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        if let Err(error) = given {
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            return Err(error);
+        }
+        host::stat_entry(dir, name)
     }
 
     /// Whose it is on the host what somebody makes in a directory.
@@ -209,6 +235,7 @@ impl Server {
         let mut record = Record {
             owner,
             mode: mode & RECORDED,
+            special: special(&stat),
         };
         change(&mut record);
         target.with_open(|file| write(file, record))

@@ -15,7 +15,7 @@ use super::super::host::{self, Stat};
 use super::super::wire::{Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, opcode, open};
 use super::directories::put_entry;
 use super::find::Target;
-use super::{Rules, Server, VALIDITY, Validity, changes, initialise};
+use super::{Rules, Server, VALIDITY, Validity, changes};
 
 /// Its node, which the guest knows as long as there is the device.
 const FILE: u64 = ROOT + 1;
@@ -105,7 +105,7 @@ impl Server {
         room: usize,
     ) -> Option<Result<Body, Errno>> {
         let body = match (header.opcode, header.node) {
-            (opcode::INIT, _) => initialise(arguments, self.mappings.is_some()),
+            (opcode::INIT, _) => self.begin_anew(arguments),
             (opcode::LOOKUP, ROOT) => arguments.name().and_then(|name| match name == NAME {
                 true => self.tell_single(single),
                 false => Ok(nothing()),

@@ -541,6 +541,33 @@ fn handshake_takes_what_both_sides_know() {
 }
 
 #[test]
+fn kernel_that_begins_knows_nothing_of_what_was_before() {
+    let mut guest = Guest::new();
+    fs::write(guest.host("a"), "content").unwrap();
+    let node = guest.look(ROOT, c"a").unwrap().node;
+    let handle = guest.open(node, open::RDWR).unwrap();
+    let mut hello = Body::default();
+    hello.u32(7).u32(38).u32(128 << 10).u32(u32::MAX);
+    hello.bytes(&[0; 48]);
+    guest.ask(opcode::INIT, 0, &hello.0).unwrap();
+    assert_eq!(guest.read(handle, 0, 7), Err(Errno::BADF));
+    let forgotten = guest.ask(opcode::GETATTR, node, &[0; 16]);
+    assert_eq!(forgotten, Err(Errno::STALE));
+    assert!(guest.look(ROOT, c"a").is_ok());
+}
+
+#[test]
+fn file_is_emptied_also_by_who_opens_it_to_read() {
+    let mut guest = Guest::new();
+    fs::write(guest.host("a"), "content").unwrap();
+    let node = guest.look(ROOT, c"a").unwrap().node;
+    let handle = guest.open(node, open::TRUNC).unwrap();
+    assert_eq!(fs::metadata(guest.host("a")).unwrap().len(), 0);
+    assert_eq!(guest.read(handle, 0, 10), Ok(Vec::new()));
+    assert_eq!(guest.write(handle, 0, b"x"), Err(Errno::BADF));
+}
+
+#[test]
 fn privileges_of_a_file_go_when_it_is_changed() {
     let mut guest = Guest::new();
     let mode = |guest: &Guest| fs::metadata(guest.host("a")).unwrap().mode() & 0o7777;

@@ -171,6 +171,116 @@ fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
 }
 
+#[test]
+fn pipes_sockets_and_devices_are_recorded_and_are_files_of_the_host() {
+    let mut guest = guest(Owners::Recorded(user(0, 0)));
+    let probe = rustix::fs::setxattr(
+        guest.host(""),
+        c"user.probe",
+        b"",
+        rustix::fs::XattrFlags::empty(),
+    );
+    if probe.is_err() {
+        println!("skipped: this file system has no extended attributes of users");
+        return;
+    }
+    let null = 1 << 8 | 3;
+    for (name, mode, device) in [
+        (c"pipe", 0o010_600, 0),
+        (c"socket", 0o140_755, 0),
+        (c"null", 0o020_666, null),
+        (c"disk", 0o060_660, 0x801),
+    ] {
+        let mut arguments = Body::default();
+        let arguments = arguments.u32(mode).u32(device).u32(0).u32(0);
+        arguments.bytes(name.to_bytes_with_nul());
+        let made = ask_by(&mut guest, user(33, 34), opcode::MKNOD, &arguments.0);
+        let made = made.unwrap();
+        assert_eq!(told(&made).mode, mode, "{name:?}");
+        let host = fs::symlink_metadata(guest.host(name.to_str().unwrap())).unwrap();
+        assert!(host.is_file() && host.len() == 0);
+        // Found afresh, and after a change of what else is recorded.
+        let looked = guest.look(ROOT, name).unwrap();
+        guest.set(looked.node, set::MODE, 0, 0o644).unwrap();
+        let entry = guest.ask(opcode::LOOKUP, ROOT, name.to_bytes_with_nul());
+        let entry = entry.unwrap();
+        assert_eq!(told(&entry).mode, mode & host::TYPE | 0o644);
+        // `rdev` of `struct fuse_attr`.
+        let at = 40 + 76;
+        assert_eq!(entry[at..at + 4], device.to_le_bytes(), "{name:?}");
+    }
+    // What they are is not in the list, so a guest looks.
+    let answer = guest.ask(opcode::OPENDIR, ROOT, &[0; 8]).unwrap();
+    let mut arguments = Body::default();
+    let arguments = arguments.u64(Fields(&answer).u64().unwrap()).u64(0);
+    arguments.u32(4096).bytes(&[0; 20]);
+    let listed = guest.ask(opcode::READDIR, ROOT, &arguments.0).unwrap();
+    let mut rest = &listed[..];
+    while !rest.is_empty() {
+        let mut entry = Fields(rest);
+        entry.skip(16).unwrap();
+        let length = entry.u32().unwrap() as usize;
+        let kind = entry.u32().unwrap();
+        let is_directory = entry.0.starts_with(b".");
+        assert_eq!(kind, if is_directory { 4 } else { 0 });
+        rest = &rest[crate::virtio::fs::wire::dirent_bytes(length)..];
+    }
+    // Elsewhere the guest has them in its own tree.
+    let mut plain = super::Guest::new();
+    let mut arguments = Body::default();
+    arguments
+        .u32(0o010_600)
+        .u32(0)
+        .u32(0)
+        .u32(0)
+        .bytes(b"pipe\0");
+    let refused = plain.ask(opcode::MKNOD, ROOT, &arguments.0);
+    assert_eq!(refused, Err(Errno::PERM));
+}
+
+/// A guest that is told of an earlier one sees a change that nobody made.
+#[test]
+fn what_was_made_is_told_with_the_time_of_its_last_change() {
+    let own = own_ids();
+    let range = |host| IdRange {
+        guest: 0,
+        host,
+        count: 1,
+    };
+    let map = IdMap {
+        users: vec![range(own.0)],
+        groups: vec![range(own.1)],
+    };
+    let all = [
+        Owners::Squash(user(0, 0)),
+        Owners::Map(map),
+        Owners::Recorded(user(0, 0)),
+    ];
+    for owners in all {
+        let mut guest = guest(owners.clone());
+        let mut made = Body::default();
+        // More than the mask of this process leaves.
+        made.u32(0o777).u32(0).bytes(b"dir\0");
+        let answer = ask_by(&mut guest, user(0, 0), opcode::MKDIR, &made.0);
+        let Ok(dir) = answer else {
+            println!("skipped: {owners:?} cannot be had here: {answer:?}");
+            continue;
+        };
+        let mut made = Body::default();
+        let flags = open::RDWR | CREATE;
+        made.u32(flags).u32(0o666).u32(0).u32(0).bytes(b"file\0");
+        let file = ask_by(&mut guest, user(0, 0), opcode::CREATE, &made.0).unwrap();
+        for (name, entry) in [("dir", dir), ("file", file)] {
+            let host = fs::metadata(guest.host(name)).unwrap();
+            let (seconds, nanos) = (40 + 40, 40 + 56);
+            let host_nanos = u32::try_from(host.ctime_nsec()).unwrap();
+            assert_eq!(entry[seconds..seconds + 8], host.ctime().to_le_bytes());
+            let told = &entry[nanos..nanos + 4];
+            assert_eq!(told, host_nanos.to_le_bytes(), "{name}, {owners:?}");
+        }
+    }
+}
+
 fn attribute_is_not_the_guests(guest: &mut Guest, node: u64) {
     let mut name = Body::default();
     name.u32(64).u32(0);
