@@ -58,6 +58,7 @@ pub mod translate;
 pub mod vm;
 pub mod walk;
 pub mod words;
+pub mod work;
 mod zeroes;
 
 pub use abi::{api, api_with};

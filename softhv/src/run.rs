@@ -44,6 +44,8 @@ impl Cpu {
             stack_limit: StackLimit::default(),
             #[cfg(compiles)]
             overflow: 1 << 63,
+            #[cfg(compiles)]
+            limits: crate::jit::Limits::NEW,
             #[cfg(not(tail_calls))]
             next: std::ptr::null(),
             monitor: Monitor::default(),

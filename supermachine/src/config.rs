@@ -38,6 +38,9 @@ pub enum Tier {
     Interpret,
     /// Everything is compiled before it runs; a host where that cannot be is an error.
     Compile,
+    /// The same, and [`VmStatus::census`](crate::VmStatus::census) tells what is executed
+    /// and how much of it by the interpreter. Several times slower.
+    Census,
 }
 
 /// What `/etc/machine-id` holds in a machine that starts.

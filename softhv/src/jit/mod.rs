@@ -17,7 +17,9 @@ mod asm;
 mod atomic;
 mod bank;
 mod branch;
+mod census;
 mod conditional;
+mod crypto;
 mod flags;
 mod float;
 mod integer;
@@ -32,6 +34,7 @@ mod state;
 pub(crate) mod tests;
 mod translate;
 mod vector;
+mod vector_float;
 
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
@@ -39,8 +42,10 @@ use crate::mode::Mode;
 use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place, Tier};
 use crate::words::Words;
 use branch::{Exits, Way};
+pub use census::census;
 use policy::Policy;
 pub use policy::{COUNTS, Refusal};
+pub use vector_float::Limits;
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;
@@ -151,7 +156,13 @@ impl Compiler for Translator {
         header
     }
 
-    unsafe fn compile(&mut self, header: *mut Op, words: &Words, place: &mut Place<'_>) {
+    unsafe fn compile(
+        &mut self,
+        header: *mut Op,
+        words: &Words,
+        place: &mut Place<'_>,
+        inexact: bool,
+    ) {
         // SAFETY: the caller's, of a live block.
         let op = unsafe { &mut *header };
         op.run = tier::pass;
@@ -186,6 +197,8 @@ impl Compiler for Translator {
             words,
             next,
             mode,
+            counts: self.policy.counts,
+            inexact,
         };
         let gap = self.gap();
         let Some(loaded) = self.regions.get_mut(last) else {

@@ -3,6 +3,7 @@
 use super::asm::host::RAX;
 use super::asm::{Cc, emit};
 use super::branch::{Branch, Way};
+use super::census::Tally;
 use super::flags;
 use super::looping::{self, Survey};
 use super::state::State;
@@ -26,6 +27,11 @@ pub struct Source<'a> {
     pub next: Option<*const Op>,
     /// What it was decoded for.
     pub mode: Mode,
+    /// Whether the code counts what it executes.
+    pub counts: bool,
+    /// Whether the vCPU has recorded an inexact result by now: then code of floating
+    /// point takes it for granted, and is left where it is not so.
+    pub inexact: bool,
 }
 
 /// Instructions without a template, one after the other: the interpreter executes
@@ -59,6 +65,8 @@ pub struct Translated {
 /// as the code may be executed; there may be no room.
 pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
     let mut state = State::new(way.gap);
+    state.tally = source.counts.then(|| Tally::of(source));
+    state.fp_expects_inexact = source.inexact;
     if let Some(survey) = survey(source, way) {
         // SAFETY: as below.
         state.begin_loop(source.words, unsafe { &*source.first }, &survey);
@@ -71,6 +79,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
         let insn = decode::instruction(*word);
         // SAFETY: a block has an op for each of its words, in order.
         let op = unsafe { &*at };
+        state.count_one();
         let is_far =
             matches!(insn, Insn::LoadUser { .. } | Insn::StoreUser { .. }) && !source.mode.user;
         if is_far && aside.first.is_none() {
@@ -83,6 +92,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
             if behind.is_some_and(|behind| state.user_pair(&insn, &behind, at)) {
                 words.next();
                 state.flags = None;
+                state.count_one();
                 // SAFETY: the op of the second, and what is behind that: neither ends
                 // the block, nor moves the stack pointer.
                 at = unsafe { at.add(2) };
@@ -99,6 +109,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
                 asides += 1;
                 let bound = bind::bind(&insn, context(source.mode, op));
                 state.flush();
+                state.count_aside(&insn);
                 aside.first.get_or_insert(at);
                 if bound.ends {
                     state.leave(aside.first.unwrap_or(at));
@@ -152,6 +163,7 @@ fn survey(source: &Source<'_>, way: Way) -> Option<Survey> {
         return None;
     }
     let mut state = State::new(0);
+    state.fp_expects_inexact = source.inexact;
     let mut at = source.first;
     for word in source.words {
         let insn = decode::instruction(*word);
@@ -178,6 +190,7 @@ fn survey(source: &Source<'_>, way: Way) -> Option<Survey> {
         general: state.general,
         vectors: state.vectors,
         uses_float: state.fp_controls_known,
+        is_inexact: state.fp_inexact_known,
     })
 }
 
@@ -277,7 +290,11 @@ fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Do
         let mut alone = bind::bind(insn, context(mode, op)).op;
         alone.pc_offset = offset;
         state.alone = Some(alone);
-        let inline = !mode.fp_traps && (state.float(insn, op, flags) || state.vector(insn));
+        let inline = !mode.fp_traps
+            && (state.float(insn, op, flags)
+                || state.vector(insn)
+                || state.vector_float(insn, op)
+                || state.crypto(insn));
         state.come_back();
         inline
     } else {

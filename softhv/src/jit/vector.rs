@@ -199,7 +199,7 @@ impl State {
     }
 
     /// `rd` = XMM0, or its lower half if not `full`.
-    fn put_vector(&mut self, rd: VReg, full: bool) {
+    pub(super) fn put_vector(&mut self, rd: VReg, full: bool) {
         let to = self.v_set(rd);
         if full {
             emit!(self.asm, movaps_a, to, XMM0);

@@ -16,6 +16,7 @@ pub enum TierName {
     Auto,
     Interpret,
     Compile,
+    Census,
 }
 
 impl From<TierName> for Tier {
@@ -24,6 +25,7 @@ impl From<TierName> for Tier {
             TierName::Auto => Self::Auto,
             TierName::Interpret => Self::Interpret,
             TierName::Compile => Self::Compile,
+            TierName::Census => Self::Census,
         }
     }
 }

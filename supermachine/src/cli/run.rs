@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
     /// How the software engine executes code: compile what runs often, interpret
-    /// everything, or compile everything
+    /// everything, compile everything, or do that and count what is executed
     #[arg(long, value_enum, default_value_t = TierName::Auto)]
     tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -310,6 +310,20 @@ impl EngineIdentity {
     }
 }
 
+/// What making code executable took the vCPUs of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeWork {
+    /// Instructions that they decoded,
+    pub instructions_decoded: u64,
+    /// and how long that took.
+    pub decoding_ns: u64,
+    /// Instructions that they compiled,
+    pub instructions_compiled: u64,
+    /// and how long that took.
+    pub compiling_ns: u64,
+}
+
 /// How long the parts of a restore took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -415,6 +429,10 @@ pub enum FromWorker {
         blocks_decoded: u64,
         /// and blocks that had been decoded ahead by then.
         blocks_ahead: u64,
+        /// What making code executable took.
+        work: CodeWork,
+        /// What compiled code has executed, of a machine that counts.
+        census: String,
         /// End of the guest's console.
         console: String,
         /// Bytes the guest's balloon holds.
