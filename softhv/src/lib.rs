@@ -9,6 +9,8 @@ pub mod alarm;
 pub mod block;
 pub mod code;
 mod code_place;
+#[cfg(compiles)]
+mod constants;
 pub mod counter;
 pub mod cpu;
 pub mod decode;

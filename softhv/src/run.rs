@@ -45,7 +45,7 @@ impl Cpu {
             #[cfg(compiles)]
             overflow: 1 << 63,
             #[cfg(compiles)]
-            limits: crate::jit::Limits::NEW,
+            constants: crate::constants::Constants::NEW,
             #[cfg(not(tail_calls))]
             next: std::ptr::null(),
             monitor: Monitor::default(),

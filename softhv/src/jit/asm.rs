@@ -18,6 +18,8 @@ pub struct Features {
     pub sha: bool,
     /// Products of polynomials.
     pub pclmul: bool,
+    /// Shuffles of bytes.
+    pub ssse3: bool,
 }
 
 impl Features {
@@ -30,6 +32,7 @@ impl Features {
                 && is_x86_feature_detected!("ssse3")
                 && is_x86_feature_detected!("sse4.1"),
             pclmul: is_x86_feature_detected!("pclmulqdq"),
+            ssse3: is_x86_feature_detected!("ssse3"),
         }
     }
 }

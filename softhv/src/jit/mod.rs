@@ -25,11 +25,13 @@ mod float;
 mod integer;
 mod looping;
 mod memory;
+mod moves;
 mod multiply;
 pub mod policy;
 mod region;
 mod registers;
 mod state;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
@@ -42,10 +44,9 @@ use crate::mode::Mode;
 use crate::tier::{CodeMemory, CodeShare, Compiler, Heat, Place, Tier};
 use crate::words::Words;
 use branch::{Exits, Way};
-pub use census::census;
 use policy::Policy;
 pub use policy::{COUNTS, Refusal};
-pub use vector_float::Limits;
+pub use tally::census;
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;

@@ -8,9 +8,12 @@
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI};
 use super::asm::{Asm, Cc, Features, Jump, at, emit, with_imm};
 use super::bank::{Bank, Spill};
-use super::census::Tally;
+use super::tally::Tally;
+use crate::cpu::Cpu;
 use crate::cpu::op::{Op, SINK};
 use crate::insn::{Cond, VReg};
+use cranelift_assembler_x64::Amode;
+use std::mem::offset_of;
 
 /// Host registers that keep guest registers. RDI has the vCPU; RAX, RCX, RDX and
 /// RSI are for one instruction.
@@ -30,6 +33,11 @@ macro_rules! regs_field {
     };
 }
 pub(super) use regs_field;
+
+/// One of the vectors in [`crate::constants`], `place` bytes into them.
+pub fn constant(place: usize) -> Amode<u8> {
+    at(RDI, (offset_of!(Cpu, constants) + place) as i32)
+}
 
 /// The offset of register slot `slot`.
 pub const fn slot_offset(slot: u8) -> i32 {

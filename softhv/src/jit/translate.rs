@@ -3,10 +3,10 @@
 use super::asm::host::RAX;
 use super::asm::{Cc, emit};
 use super::branch::{Branch, Way};
-use super::census::Tally;
 use super::flags;
 use super::looping::{self, Survey};
 use super::state::State;
+use super::tally::Tally;
 use crate::cpu::op::{self, Handler, Op};
 use crate::decode;
 use crate::exec::bind::{self, Context};
@@ -65,7 +65,7 @@ pub struct Translated {
 /// as the code may be executed; there may be no room.
 pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
     let mut state = State::new(way.gap);
-    state.tally = source.counts.then(|| Tally::of(source));
+    state.tally = source.counts.then(|| tally(source));
     state.fp_expects_inexact = source.inexact;
     if let Some(survey) = survey(source, way) {
         // SAFETY: as below.
@@ -210,6 +210,12 @@ fn finish(mut state: State, aside: usize, way: Way, place: &mut Place<'_>) -> Op
     })
 }
 
+fn tally(source: &Source<'_>) -> Tally {
+    // SAFETY: a block has ops.
+    let offset = unsafe { (*source.first).pc_offset };
+    Tally::of(source.words, offset)
+}
+
 fn context(mode: Mode, op: &Op) -> Context {
     Context {
         mode,
@@ -290,11 +296,7 @@ fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Do
         let mut alone = bind::bind(insn, context(mode, op)).op;
         alone.pc_offset = offset;
         state.alone = Some(alone);
-        let inline = !mode.fp_traps
-            && (state.float(insn, op, flags)
-                || state.vector(insn)
-                || state.vector_float(insn, op)
-                || state.crypto(insn));
+        let inline = !mode.fp_traps && (state.float(insn, op, flags) || state.vectors(insn, op));
         state.come_back();
         inline
     } else {

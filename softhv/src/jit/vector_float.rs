@@ -1,37 +1,14 @@
 //! Floating point on vectors, on the host's where each lane's result shows that it is
 //! the guest's: as [`super::float`] has it for one.
 
-use super::asm::host::{RAX, RDI};
-use super::asm::{Cc, at, emit};
+use super::asm::host::RAX;
+use super::asm::{Cc, emit};
 use super::float::Plain;
 use super::memory::{XMM0, XMM1};
-use super::state::{State, XMM2};
-use crate::cpu::Cpu;
+use super::state::{State, XMM2, constant};
+use crate::constants::Constants;
 use crate::cpu::op::Op;
 use crate::insn::{Arrangement, Insn, VReg, VecFpBinary, VecFpUnary};
-use std::mem::offset_of;
-
-/// What compiled code compares exponents with, in each lane of 32 bits.
-#[repr(C, align(16))]
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// An exponent of single precision and this is negative if it is the largest, that
-    /// of infinities and NaNs.
-    single: [u32; 4],
-    /// The same of double precision.
-    double: [u32; 4],
-    /// An exponent and this is negative if it is of tiny numbers or zero.
-    tiny: [u32; 4],
-}
-
-impl Limits {
-    /// They are always the same.
-    pub const NEW: Self = Self {
-        single: [(1 << 31) - 0xff; 4],
-        double: [(1 << 31) - 0x7ff; 4],
-        tiny: [0_u32.wrapping_sub(2); 4],
-    };
-}
 
 /// One instruction for either format.
 macro_rules! packed {
@@ -153,7 +130,6 @@ impl State {
     /// `rd` = the lanes of `kind` of XMM0 if all are `plain`; else `op` does it.
     fn lanes_result(&mut self, kind: Arrangement, rd: VReg, plain: Plain) {
         let double = kind.size() == 3;
-        let limit = |field: usize| at(RDI, (offset_of!(Cpu, limits) + field) as i32);
         // The exponents of the lanes, twice each of doubles.
         if double {
             emit!(self.asm, pshufd_a, XMM1, XMM0, 0b11_11_01_01u8);
@@ -161,17 +137,18 @@ impl State {
             emit!(self.asm, movaps_a, XMM1, XMM0);
         }
         emit!(self.asm, paddd_a, XMM1, XMM1);
-        let (fraction, largest) = if double {
-            (21u8, offset_of!(Limits, double))
-        } else {
-            (24, offset_of!(Limits, single))
-        };
+        let fraction = if double { 21u8 } else { 24 };
         emit!(self.asm, psrld_b, XMM1, fraction);
         if plain == Plain::Normal {
             emit!(self.asm, movaps_a, XMM2, XMM1);
-            emit!(self.asm, paddd_a, XMM2, limit(offset_of!(Limits, tiny)));
+            emit!(self.asm, paddd_a, XMM2, constant(Constants::tiny()));
         }
-        emit!(self.asm, paddd_a, XMM1, limit(largest));
+        emit!(
+            self.asm,
+            paddd_a,
+            XMM1,
+            constant(Constants::largest(double))
+        );
         if plain == Plain::Normal {
             emit!(self.asm, por_a, XMM1, XMM2);
         }
