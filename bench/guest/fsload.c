@@ -5,6 +5,8 @@
  *   stream FILE                reads it from start to end, 1 MiB at a time
  *   disk FILE HOW BYTES COUNT  reads or writes BYTES of it COUNT times, past all caches:
  *                              HOW is rr or rw, at random places, or sr or sw, in a row
+ *   answer DIRECTORY COUNT     makes DIRECTORY/answers/N when it hears that somebody else has
+ *                              written DIRECTORY/N, until COUNT were
  * Prints how many of them there were and how many nanoseconds all took.
  */
 #define _GNU_SOURCE
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -100,6 +103,29 @@ static void disk(const char *path, const char *how, long long bytes, long long t
         fail("fdatasync");
 }
 
+static void answer(const char *directory, long long times)
+{
+    static char buffer[1 << 16] __attribute__((aligned(8)));
+    char path[4096];
+    int queue = inotify_init1(0);
+    if (queue < 0 || inotify_add_watch(queue, directory, IN_CLOSE_WRITE) < 0)
+        fail(directory);
+    /* It says that it listens. */
+    for (const char *name = "ready"; done <= times;) {
+        snprintf(path, sizeof path, "%s/answers/%s", directory, name);
+        int file = open(path, O_WRONLY | O_CREAT, 0644);
+        if (file < 0 || close(file) != 0)
+            fail(path);
+        if (done == times)
+            return;
+        struct inotify_event *event = (struct inotify_event *)buffer;
+        if (read(queue, buffer, sizeof buffer) < 0 || event->len == 0)
+            fail("inotify");
+        name = event->name;
+        done++;
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3 || posix_memalign((void **)&piece, 4096, PIECE) != 0)
@@ -113,6 +139,8 @@ int main(int argc, char **argv)
         churn(argv[2], atoll(argv[3]));
     } else if (strcmp(argv[1], "stream") == 0) {
         stream(argv[2]);
+    } else if (strcmp(argv[1], "answer") == 0 && argc == 4) {
+        answer(argv[2], atoll(argv[3]));
     } else if (strcmp(argv[1], "disk") == 0 && argc == 6) {
         disk(argv[2], argv[3], atoll(argv[4]), atoll(argv[5]));
     } else {

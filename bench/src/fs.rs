@@ -2,6 +2,7 @@
 //! QEMU: the same kernel, the same program, the same directory, in turns.
 
 use crate::context::{Context, SMALL, Side, run as run_ours};
+use crate::edits;
 use crate::metric::{BothSides, Bound, Metric};
 use crate::qemu::Session;
 use crate::virtiofsd::{TAG, Virtiofsd};
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use supermachine::{MountSpec, Vm};
+use supermachine::{DaxPolicy, MountSpec, Vm};
 
 const BENCH: &str = "fs";
 const ROUNDS: usize = 5;
@@ -26,6 +27,14 @@ const LARGE_MIB: u32 = 512;
 /// Forgets what the guest knows of the mount.
 const AFRESH: &str = "/bench/busybox umount /share; /bench/busybox mount -t virtiofs share /share";
 
+/// Which machine of ours does it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Has {
+    Mount,
+    /// A mount whose files are mapped, through a window of the usual size.
+    MappedFiles,
+}
+
 /// What the guest does: its name, what to do first, the words for the program, how
 /// many it must say there were, and how often ours may take what the peer takes.
 struct Part {
@@ -34,9 +43,10 @@ struct Part {
     words: String,
     count: u64,
     must: f64,
+    has: Has,
 }
 
-fn parts() -> [Part; 4] {
+fn parts() -> [Part; 5] {
     let nothing = ":";
     let part = |name, before, words, count, must| Part {
         name,
@@ -44,6 +54,7 @@ fn parts() -> [Part; 4] {
         words,
         count,
         must,
+        has: Has::Mount,
     };
     let walk = format!("walk {PLACE}/tree");
     [
@@ -70,28 +81,46 @@ fn parts() -> [Part; 4] {
             u64::from(LARGE_MIB) << 20,
             1.0,
         ),
+        // The part before has left all of the file in the host's memory.
+        Part {
+            has: Has::MappedFiles,
+            ..part(
+                "dax_512_mib",
+                AFRESH,
+                format!("stream {PLACE}/large"),
+                u64::from(LARGE_MIB) << 20,
+                1.0 / 2.0,
+            )
+        },
     ]
 }
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
     let shared = fill(&context.dir.join("fs"))?;
-    let ours = match context.side {
-        Side::Peer => None,
-        _ => Some(start_ours(context, &shared)?),
+    let parts: Vec<Part> = parts()
+        .into_iter()
+        .filter(|part| context.wants(part.name))
+        .collect();
+    let hears = |has| has == Has::Mount && context.wants(edits::NAME);
+    let start = |has| match context.side {
+        Side::Peer => Ok(None),
+        _ if !hears(has) && parts.iter().all(|part| part.has != has) => Ok(None),
+        _ => start_ours(context, &shared, has).map(Some),
     };
+    let (plain, mapped) = (start(Has::Mount)?, start(Has::MappedFiles)?);
     let daemon = Virtiofsd::start(&shared)?;
     let mut peer = match context.side {
         Side::Ours => None,
         _ => Some(start_peer(context, &daemon)?),
     };
-    let parts: Vec<Part> = parts()
-        .into_iter()
-        .filter(|part| context.wants(part.name))
-        .collect();
     let mut values: Vec<BothSides> = parts.iter().map(|_| BothSides::default()).collect();
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for (part, values) in parts.iter().zip(&mut values) {
-            let ours = ours.as_ref().map(|vm| run_ours(vm, &part.command("ours")));
+            let vm = match part.has {
+                Has::Mount => &plain,
+                Has::MappedFiles => &mapped,
+            };
+            let ours = vm.as_ref().map(|vm| run_ours(vm, &part.command("ours")));
             let peer = peer.as_mut().map(|peer| peer.run(&part.command("peer")));
             let ours = ours.transpose()?.map(|said| part.milliseconds(&said));
             let peer = peer.transpose()?.map(|said| part.milliseconds(&said));
@@ -106,7 +135,12 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         }
     }
     let name = format!("{}, {}", context.qemu.name(SMALL), daemon.name());
-    drop((ours, peer, daemon));
+    drop((mapped, peer, daemon));
+    let heard = match &plain {
+        Some(vm) if context.wants(edits::NAME) => Some(edits::measure(vm, &shared, PLACE)?),
+        _ => None,
+    };
+    drop(plain);
     fs::remove_dir_all(&shared)?;
     let metrics = parts.iter().zip(&values).map(|(part, values)| {
         let (ours, peer, bound) = match context.side {
@@ -119,7 +153,11 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
         };
         Metric::new(BENCH, part.name, "ms", ours, peer, bound)
     });
-    Ok(metrics.collect())
+    let heard = heard.map(|samples| {
+        let bound = Bound::Median(edits::MUST_MS);
+        Metric::new(BENCH, edits::NAME, "ms", &samples, None, bound)
+    });
+    Ok(metrics.chain(heard).collect())
 }
 
 fn shown(value: Option<f64>) -> String {
@@ -177,8 +215,12 @@ fn fill(shared: &Path) -> Result<PathBuf> {
     Ok(fs::canonicalize(shared)?)
 }
 
-fn start_ours(context: &Context, shared: &Path) -> Result<Vm> {
+fn start_ours(context: &Context, shared: &Path, has: Has) -> Result<Vm> {
     let mount = MountSpec::new(shared, TAG);
+    let mount = match has {
+        Has::Mount => mount,
+        Has::MappedFiles => mount.with_dax(DaxPolicy::Always),
+    };
     let vm = context.start_with_mount(&context.small, SMALL, mount)?;
     context.programs.install(&vm)?;
     run_ours(&vm, &mounted())?;
@@ -214,7 +256,7 @@ mod tests {
     #[test]
     fn the_commands_name_the_place_and_the_tag() {
         assert!(AFRESH.ends_with(&format!("-t virtiofs {TAG} {PLACE}")));
-        let [.., churn, _] = parts();
+        let [_, _, churn, ..] = parts();
         assert!(churn.command("ours").ends_with("churn /share/ours 5000"));
     }
 }

@@ -12,6 +12,7 @@ mod context;
 mod copies;
 mod crowd;
 mod echo;
+mod edits;
 mod exec;
 mod file;
 mod fleet;

@@ -15,6 +15,7 @@ mod error;
 mod image;
 mod installation;
 mod machine;
+mod mounts;
 mod network;
 mod numbers;
 mod options;
@@ -28,10 +29,11 @@ pub use error::{BindingError, Result};
 pub use image::{Image, Pool};
 pub use installation::{Installation, install};
 pub use machine::Machine;
+pub use mounts::{MountOptions, OwnerMapOptions, TmpfsOptions};
 pub use network::{NetworkOptions, NetworkRuleOptions, SecretOptions};
 pub use options::{
-    Assign, BuildOptions, ExecOptions, ExtraFileOptions, MountOptions, PoolOptions, StagedFile,
-    StartOptions, VolumeOptions,
+    Assign, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile, StartOptions,
+    VolumeOptions,
 };
 pub use supermachine::{
     ChangeKind, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, MountChange,

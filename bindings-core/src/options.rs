@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use supermachine::{
-    Command, ExtraFile, MountSpec, OciImageBuilder, PoolBuilder, PullPolicy, SymlinkPolicy,
-    VmConfig, VolumeSpec,
+    Command, ExtraFile, OciImageBuilder, PoolBuilder, PullPolicy, VmConfig, VolumeSpec,
 };
 
+use crate::mounts::{MountOptions, TmpfsOptions};
 use crate::network::{NetworkOptions, SecretOptions};
 use crate::numbers::{fitting, milliseconds, optional};
 use crate::{BindingError, Result, installation};
@@ -52,6 +52,8 @@ pub struct BuildOptions {
     pub extra_files: Vec<ExtraFileOptions>,
     /// Directories of the host.
     pub mounts: Vec<MountOptions>,
+    /// Memory that guests have as file systems.
+    pub tmpfs: Vec<TmpfsOptions>,
     /// Volumes that machines will have.
     pub volumes: Vec<VolumeOptions>,
     /// Tells warm-ups apart.
@@ -69,6 +71,9 @@ impl BuildOptions {
         let mut config = installation::config();
         if let Some(network) = self.network {
             config = config.with_network(network.network()?);
+        }
+        for tmpfs in self.tmpfs {
+            config = config.with_tmpfs(tmpfs.spec()?);
         }
         let mut builder = supermachine::Image::builder(self.reference)
             .vm_config(config)
@@ -176,48 +181,6 @@ impl VolumeOptions {
     }
 }
 
-/// A directory of the host that a guest may mount.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MountOptions {
-    /// The directory.
-    pub host_path: PathBuf,
-    /// What the guest mounts it by.
-    pub guest_tag: String,
-    /// `deny`, `opaque` or `follow`.
-    pub symlinks: Option<String>,
-    /// Refuse every change.
-    pub read_only: bool,
-    /// Changes stay in the guest.
-    pub copy_on_write: bool,
-    /// Have the agent mount it there.
-    pub at: Option<String>,
-}
-
-impl MountOptions {
-    fn spec(self) -> Result<MountSpec> {
-        let symlinks = match self.symlinks.as_deref() {
-            None | Some("opaque") => SymlinkPolicy::Opaque,
-            Some("deny") => SymlinkPolicy::Deny,
-            Some("follow") => SymlinkPolicy::Follow,
-            Some(other) => {
-                return Err(BindingError::invalid(format!(
-                    "symlinks must be deny, opaque or follow, not {other:?}"
-                )));
-            }
-        };
-        let mut spec = MountSpec::new(self.host_path, self.guest_tag)
-            .with_symlinks(symlinks)
-            .read_only(self.read_only);
-        if self.copy_on_write {
-            spec = spec.copy_on_write();
-        }
-        Ok(match self.at {
-            Some(path) => spec.at(path),
-            None => spec,
-        })
-    }
-}
-
 /// How machines of a pool are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolOptions {
@@ -277,6 +240,8 @@ pub struct StartOptions {
     pub secrets: Vec<SecretOptions>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Vec<MountOptions>,
+    /// Memory that the guest has as file systems.
+    pub tmpfs: Vec<TmpfsOptions>,
     /// Volumes, as many as the image was baked with.
     pub volumes: Vec<VolumeOptions>,
     /// Where these are kept; with those of the user if absent.
@@ -306,6 +271,9 @@ impl StartOptions {
         }
         for mount in self.mounts {
             config = config.with_mount(mount.spec()?);
+        }
+        for tmpfs in self.tmpfs {
+            config = config.with_tmpfs(tmpfs.spec()?);
         }
         for volume in self.volumes {
             config = config.with_volume(volume.spec()?);
@@ -484,12 +452,5 @@ mod tests {
         assert!(build(|o| o.memory_mib = Some(0.0)).contains("memoryMib"));
         assert!(build(|o| o.guest_port = Some(70_000.0)).contains("guestPort"));
         assert!(build(|o| o.pull_policy = Some("often".into())).contains("pullPolicy"));
-        assert!(
-            build(|o| o.mounts.push(MountOptions {
-                symlinks: Some("maybe".into()),
-                ..MountOptions::default()
-            }))
-            .contains("symlinks")
-        );
     }
 }

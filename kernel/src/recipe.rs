@@ -15,7 +15,7 @@ pub const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.12.tar.xz";
 pub const SOURCE_DIR: &str = "linux-source-6.12";
 /// Our changes to it, by name, in the order in which they are applied with
 /// `patch -p1`; explained in `patches/README.md`.
-pub const PATCHES: [(&str, &str); 3] = [
+pub const PATCHES: [(&str, &str); 5] = [
     (
         "0001-hold-user-mode.patch",
         include_str!("../patches/0001-hold-user-mode.patch"),
@@ -27,6 +27,14 @@ pub const PATCHES: [(&str, &str); 3] = [
     (
         "0003-cgroup-namespace-border.patch",
         include_str!("../patches/0003-cgroup-namespace-border.patch"),
+    ),
+    (
+        "0004-virtiofs-notifications.patch",
+        include_str!("../patches/0004-virtiofs-notifications.patch"),
+    ),
+    (
+        "0005-squashfs-in-place.patch",
+        include_str!("../patches/0005-squashfs-in-place.patch"),
     ),
 ];
 /// Files of the archive that no build for arm64 guests reads, as `tar`'s

@@ -5,6 +5,7 @@
 mod child;
 mod disks;
 mod machines;
+mod mounts;
 mod options;
 mod results;
 mod warmup;

@@ -1,5 +1,6 @@
 //! Options, as JavaScript has them.
 
+use crate::mounts::{MountSpec, TmpfsSpec, mounts, tmpfs};
 use crate::results::MountChange;
 use bindings_core as core;
 use napi::bindgen_prelude::Buffer;
@@ -48,6 +49,8 @@ pub struct BuildOptions {
     pub extra_files: Option<Vec<ExtraFile>>,
     /// Directories of the host that each machine is given.
     pub mounts: Option<Vec<MountSpec>>,
+    /// File systems in the memory of each machine.
+    pub tmpfs: Option<Vec<TmpfsSpec>>,
     /// Volumes that machines will have, each named anew in `start`. They are not there
     /// while the image is baked.
     pub volumes: Option<Vec<VolumeSpec>>,
@@ -77,25 +80,6 @@ pub struct VolumeSpec {
     pub size_mib: Option<f64>,
     /// Where the guest has it.
     pub mount_point: String,
-}
-
-/// A directory of the host that a guest may mount.
-#[napi(object, object_to_js = false)]
-#[derive(Default)]
-pub struct MountSpec {
-    /// The directory.
-    pub host_path: String,
-    /// What the guest mounts it by: `mount -t virtiofs TAG DIR`.
-    pub guest_tag: String,
-    /// What becomes of symbolic links; `opaque` by default.
-    #[napi(ts_type = "'deny' | 'opaque' | 'follow'")]
-    pub symlinks: Option<String>,
-    /// Refuse every change.
-    pub read_only: Option<bool>,
-    /// Keep changes in the guest: the directory stays as it is.
-    pub copy_on_write: Option<bool>,
-    /// Where in the guest it is mounted before anything runs.
-    pub at: Option<String>,
 }
 
 /// What a guest may reach. Addresses that are not public are refused unless they are
@@ -185,6 +169,8 @@ pub struct PoolOptions {
     pub secrets: Option<Vec<Secret>>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
+    /// File systems in the guests' memory, beside those of the image.
+    pub tmpfs: Option<Vec<TmpfsSpec>>,
 }
 
 /// How a machine is, beyond its image.
@@ -205,6 +191,8 @@ pub struct StartOptions {
     pub secrets: Option<Vec<Secret>>,
     /// Directories of the host, for the tags that the image was baked with.
     pub mounts: Option<Vec<MountSpec>>,
+    /// File systems in the guest's memory, beside those of the image.
+    pub tmpfs: Option<Vec<TmpfsSpec>>,
     /// Volumes, as many as the image was baked with.
     pub volumes: Option<Vec<VolumeSpec>>,
     /// The directory that these are kept in: that of a `VolumeStore`; the user's by default.
@@ -274,20 +262,6 @@ pub struct ExecOptions {
 
 fn pairs(map: Option<HashMap<String, String>>) -> core::Assign {
     map.unwrap_or_default().into_iter().collect()
-}
-
-fn mounts(mounts: Option<Vec<MountSpec>>) -> Vec<core::MountOptions> {
-    let mounts = mounts.unwrap_or_default().into_iter();
-    mounts
-        .map(|mount| core::MountOptions {
-            host_path: mount.host_path.into(),
-            guest_tag: mount.guest_tag,
-            symlinks: mount.symlinks,
-            read_only: mount.read_only.unwrap_or_default(),
-            copy_on_write: mount.copy_on_write.unwrap_or_default(),
-            at: mount.at,
-        })
-        .collect()
 }
 
 fn rules(rules: Option<Vec<NetworkRule>>) -> Vec<core::NetworkRuleOptions> {
@@ -369,6 +343,7 @@ impl From<BuildOptions> for core::BuildOptions {
                 })
                 .collect(),
             mounts: mounts(from.mounts),
+            tmpfs: tmpfs(from.tmpfs),
             volumes: volumes(from.volumes),
             warmup_tag: from.warmup_tag,
             snapshots_dir: from.snapshots_dir.map(Into::into),
@@ -403,6 +378,7 @@ impl From<StartOptions> for core::StartOptions {
             network: from.network.map(Into::into),
             secrets: secrets(from.secrets),
             mounts: mounts(from.mounts),
+            tmpfs: tmpfs(from.tmpfs),
             volumes: volumes(from.volumes),
             volumes_dir: from.volumes_dir.map(Into::into),
         }
@@ -424,6 +400,7 @@ impl From<PoolOptions> for core::PoolOptions {
                 network: from.network.map(Into::into),
                 secrets: secrets(from.secrets),
                 mounts: mounts(from.mounts),
+                tmpfs: tmpfs(from.tmpfs),
                 ..core::StartOptions::default()
             },
         }

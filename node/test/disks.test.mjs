@@ -139,3 +139,32 @@ test('volumes are made, grown, copied and removed, also while a machine has them
   // The user's own, which `cargo xtask test node` says where to have.
   assert.deepEqual((await VolumeStore.ofUser().list()).filter(({ name }) => name === 'copy'), [])
 })
+
+test('a mount has the owners, the files and the window that it is given, and memory its limits', async () => {
+  const dir = path.join(scratch, 'owned')
+  fs.mkdirSync(dir)
+  fs.writeFileSync(path.join(dir, 'large'), Buffer.alloc(4 << 20, 'x'))
+  fs.writeFileSync(path.join(scratch, 'one'), 'one file')
+  const mounts = [
+    { hostPath: dir, guestTag: 'owned', at: '/owned', owner: { uid: 5, gid: 6 }, dax: 'always', daxWindowMib: 16 },
+    { hostPath: dir, guestTag: 'kept', at: '/kept', recordedOwners: true },
+    { hostPath: path.join(scratch, 'one'), guestTag: 'one', file: true, readOnly: true, at: '/etc/one' }
+  ]
+  const tmpfs = [{ mountPoint: '/scratch', sizeMib: 8, mode: 0o700, owner: { uid: 1, gid: 2 }, executable: true }]
+  const image = await Image.build({ ref, snapshotsDir, mounts, tmpfs })
+  const more = [...tmpfs, { mountPoint: '/more', sizeMib: 4 }]
+  const vm = await image.start({ mounts, tmpfs: more })
+  assert.equal(await sh(vm, 'stat -c "%u %g" /owned/large'), '5 6')
+  assert.equal(await sh(vm, 'md5sum < /owned/large; grep -c dax=always /proc/mounts'), '44981362d3ba9b5bacaf017c2f29d355  -\n1')
+  assert.equal(await sh(vm, 'touch /kept/file; chown 7:8 /kept/file; stat -c "%u %g" /kept/file'), '7 8')
+  assert.equal(fs.statSync(path.join(dir, 'file')).uid, process.getuid())
+  assert.equal(await sh(vm, 'cat /etc/one; ! echo x > /etc/one 2> /dev/null'), 'one file')
+  assert.equal(await sh(vm, 'stat -c "%a %u %g" /scratch /more'), '700 1 2\n1777 0 0')
+  assert.equal(await sh(vm, "df -k /scratch /more | awk 'NR > 1 { print $2 }'"), '8192\n4096')
+  assert.equal(await sh(vm, 'cp /bin/busybox /scratch/run; /scratch/run echo ran'), 'ran')
+  await vm.release()
+  for (const wrong of [{ owner: { uid: -1, gid: 0 } }, { dax: 'never' }, { daxWindowMib: 2 }, { owner: { uid: 1, gid: 1 }, recordedOwners: true }]) {
+    const mount = { hostPath: dir, guestTag: 'x', ...wrong }
+    await assert.rejects(image.start({ mounts: [mount] }), { code: 'invalid-argument' })
+  }
+})

@@ -85,6 +85,16 @@ fn contents_of_all_sizes_survive() {
 }
 
 #[test]
+fn layers_without_attributes_have_a_table_for_them() {
+    let scratch = Scratch::new();
+    let image = bake_layer(&scratch, LayerBuilder::new().file("f", 0o644, "x"));
+    let said = String::from_utf8(run("unsquashfs", &["-stat", text(&image)])).unwrap();
+    assert!(said.contains("Number of xattr ids 1\n"), "{said}");
+    let lines = listing(&image);
+    assert!(lines.iter().any(|line| line.ends_with(" /f")), "{lines:#?}");
+}
+
+#[test]
 fn directory_with_many_entries_is_complete() {
     let scratch = Scratch::new();
     let mut layer = LayerBuilder::new().dir("empty", 0o755);

@@ -31,6 +31,11 @@ impl<'py> Said<'_, 'py> {
         mounts.iter().map(mount).collect()
     }
 
+    fn tmpfs(&self) -> PyResult<Vec<core::TmpfsOptions>> {
+        let tmpfs: Vec<Bound<'py, PyDict>> = self.get("tmpfs")?.unwrap_or_default();
+        tmpfs.iter().map(memory).collect()
+    }
+
     fn volumes(&self) -> PyResult<Vec<core::VolumeOptions>> {
         let volumes: Vec<(String, Option<f64>, String)> = self.get("volumes")?.unwrap_or_default();
         let volumes = volumes.into_iter();
@@ -96,6 +101,26 @@ fn mount(said: &Bound<'_, PyDict>) -> PyResult<core::MountOptions> {
         read_only: said.get("read_only")?.unwrap_or_default(),
         copy_on_write: said.get("copy_on_write")?.unwrap_or_default(),
         at: said.get("at")?,
+        file: said.get("file")?.unwrap_or_default(),
+        owner: said.get("owner")?,
+        owner_map: match (said.get("owner_users")?, said.get("owner_groups")?) {
+            (Some(users), Some(groups)) => Some(core::OwnerMapOptions { users, groups }),
+            _ => None,
+        },
+        recorded_owners: said.get("recorded_owners")?.unwrap_or_default(),
+        dax: said.get("dax")?,
+        dax_window_mib: said.get("dax_window_mib")?,
+    })
+}
+
+fn memory(said: &Bound<'_, PyDict>) -> PyResult<core::TmpfsOptions> {
+    let said = Said(said);
+    Ok(core::TmpfsOptions {
+        mount_point: said.get("mount_point")?.unwrap_or_default(),
+        size_mib: said.get("size_mib")?,
+        mode: said.get("mode")?,
+        owner: said.get("owner")?,
+        executable: said.get("executable")?.unwrap_or_default(),
     })
 }
 
@@ -147,6 +172,7 @@ pub fn build(said: &Bound<'_, PyDict>) -> PyResult<core::BuildOptions> {
         network: said.network()?,
         extra_files: said.extra_files()?,
         mounts: said.mounts()?,
+        tmpfs: said.tmpfs()?,
         volumes: said.volumes()?,
         warmup_tag: said.get("warmup_tag")?,
         snapshots_dir: said.get("snapshots_dir")?,
@@ -163,6 +189,7 @@ pub fn start(said: &Bound<'_, PyDict>) -> PyResult<core::StartOptions> {
         network: said.network()?,
         secrets: said.secrets()?,
         mounts: said.mounts()?,
+        tmpfs: said.tmpfs()?,
         volumes: said.volumes()?,
         volumes_dir: said.get("volumes_dir")?,
     })

@@ -14,11 +14,30 @@ Data = Union[str, bytes, bytearray, memoryview]
 
 
 @dataclass(frozen=True)
+class OwnerMap:
+    """Numbers of the guest that stand for others of the host.
+
+    ``users`` and ``groups`` are ranges: the first in the guest, the first on the host,
+    and how many.
+    """
+
+    users: Sequence[Tuple[int, int, int]]
+    groups: Sequence[Tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
 class Mount:
-    """A directory of the host that a guest may mount.
+    """A directory of the host that a guest may mount, or a file of it.
 
     ``guest_tag`` is what the guest mounts it by; with ``at`` it is mounted there before
-    anything runs. ``symlinks`` is ``deny``, ``opaque`` or ``follow``.
+    anything runs. ``symlinks`` is ``deny``, ``opaque`` or ``follow``. With ``file`` it is
+    one file, and ``at`` is where the guest has it.
+
+    All files are ``owner``'s (a user and a group) for the guest, root's by default; or
+    an ``owner_map`` says what their numbers are there; or owners and modes are what the
+    guest says (``recorded_owners``), while on the host all is still the user's who runs
+    this. ``dax`` has the guest map files instead of reading them, ``large`` ones or
+    ``always``, through a window of ``dax_window_mib`` (256, a multiple of 2).
     """
 
     host_path: Path
@@ -27,6 +46,27 @@ class Mount:
     read_only: bool = False
     copy_on_write: bool = False
     at: Optional[str] = None
+    file: bool = False
+    owner: Optional[Tuple[int, int]] = None
+    owner_map: Optional[OwnerMap] = None
+    recorded_owners: bool = False
+    dax: Optional[str] = None
+    dax_window_mib: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Tmpfs:
+    """A file system in the guest's memory.
+
+    It takes ``size_mib`` at most, half of the guest's memory by default. ``mode`` and
+    ``owner`` are its directory's; programs there run only if it is ``executable``.
+    """
+
+    mount_point: str
+    size_mib: Optional[int] = None
+    mode: Optional[int] = None
+    owner: Optional[Tuple[int, int]] = None
+    executable: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,8 +299,29 @@ def mounts_of(given: Sequence[Mount]) -> List[Dict[str, Any]]:
             "read_only": mount.read_only,
             "copy_on_write": mount.copy_on_write,
             "at": mount.at,
+            "file": mount.file,
+            "owner": mount.owner,
+            "owner_users": None if mount.owner_map is None else list(mount.owner_map.users),
+            "owner_groups": None if mount.owner_map is None else list(mount.owner_map.groups),
+            "recorded_owners": mount.recorded_owners,
+            "dax": mount.dax,
+            "dax_window_mib": mount.dax_window_mib,
         }
         for mount in given
+    ]
+
+
+def tmpfs_of(given: Sequence[Tmpfs]) -> List[Dict[str, Any]]:
+    """The same for the native part."""
+    return [
+        {
+            "mount_point": tmpfs.mount_point,
+            "size_mib": tmpfs.size_mib,
+            "mode": tmpfs.mode,
+            "owner": tmpfs.owner,
+            "executable": tmpfs.executable,
+        }
+        for tmpfs in given
     ]
 
 
@@ -372,11 +433,17 @@ def pool(
     network: Optional[Network] = None,
     secrets: Sequence[Secret] = (),
     mounts: Sequence[Mount] = (),
+    tmpfs: Sequence[Tmpfs] = (),
 ) -> Dict[str, Any]:
     """The options of a pool for the native part."""
     return {
         **machine(
-            memory_mib=memory_mib, vcpus=vcpus, network=network, secrets=secrets, mounts=mounts
+            memory_mib=memory_mib,
+            vcpus=vcpus,
+            network=network,
+            secrets=secrets,
+            mounts=mounts,
+            tmpfs=tmpfs,
         ),
         "min": min,
         "max": max,
@@ -396,6 +463,7 @@ def machine(
     network: Optional[Network] = None,
     secrets: Sequence[Secret] = (),
     mounts: Sequence[Mount] = (),
+    tmpfs: Sequence[Tmpfs] = (),
     volumes: Sequence[Volume] = (),
     volumes_dir: Optional[Path] = None,
 ) -> Dict[str, Any]:
@@ -408,6 +476,7 @@ def machine(
         "network": network_of(network),
         "secrets": secrets_of(secrets),
         "mounts": mounts_of(mounts),
+        "tmpfs": tmpfs_of(tmpfs),
         "volumes": volumes_of(volumes),
         "volumes_dir": None if volumes_dir is None else os.fspath(volumes_dir),
     }
@@ -431,6 +500,7 @@ def image(
     network: Optional[Network] = None,
     extra_files: Sequence[ExtraFile] = (),
     mounts: Sequence[Mount] = (),
+    tmpfs: Sequence[Tmpfs] = (),
     volumes: Sequence[Volume] = (),
     warmup_tag: Optional[str] = None,
     snapshots_dir: Optional[Path] = None,
@@ -457,6 +527,7 @@ def image(
             (os.fspath(file.host_path), file.guest_path, file.mode) for file in extra_files
         ],
         "mounts": mounts_of(mounts),
+        "tmpfs": tmpfs_of(tmpfs),
         "volumes": volumes_of(volumes),
         "warmup_tag": warmup_tag,
         "snapshots_dir": None if snapshots_dir is None else os.fspath(snapshots_dir),

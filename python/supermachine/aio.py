@@ -49,7 +49,8 @@ class Image:
         memory and in files, every copy has. Options: ``name``, ``memory_mib``,
         ``vcpus``, ``pull_policy``, ``cmd``, ``entrypoint``, ``env``, ``workdir``,
         ``user``, ``labels``, ``guest_port``, ``listener_required``, ``network``,
-        ``extra_files``, ``mounts``, ``volumes``, ``warmup_tag``, ``snapshots_dir``.
+        ``extra_files``, ``mounts``, ``tmpfs``, ``volumes``, ``warmup_tag``,
+        ``snapshots_dir``.
         Machines have a network interface only if a ``network`` is given here; what they
         reach is said in ``start`` and ``pool``.
         """
@@ -66,7 +67,7 @@ class Image:
 
         Options: ``min`` (1), ``max`` (1), ``acquire_timeout`` (60 seconds; 0 for as long
         as it takes), ``idle_timeout``, ``restore_on_release`` (True), ``restore_timeout``,
-        ``memory_mib``, ``vcpus``, ``network``, ``secrets``, ``mounts``.
+        ``memory_mib``, ``vcpus``, ``network``, ``secrets``, ``mounts``, ``tmpfs``.
         """
         return Pool(await awaited(self._native.pool(_options.pool(**options))))
 
@@ -74,7 +75,7 @@ class Image:
         """Starts a machine that belongs to no pool.
 
         Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``,
-        ``secrets``, ``mounts``, ``volumes``, ``volumes_dir``.
+        ``secrets``, ``mounts``, ``tmpfs``, ``volumes``, ``volumes_dir``.
         """
         return Vm(await awaited(self._native.start(_options.machine(**options))))
 

@@ -8,7 +8,18 @@ import tempfile
 import unittest
 
 import supermachine
-from supermachine import BusyError, ConfigurationError, HostError, Image, Mount, Volume, VolumeStore, aio
+from supermachine import (
+    BusyError,
+    ConfigurationError,
+    HostError,
+    Image,
+    Mount,
+    OwnerMap,
+    Tmpfs,
+    Volume,
+    VolumeStore,
+    aio,
+)
 
 REF = os.environ["TEST_IMAGE"]
 SCRATCH = tempfile.TemporaryDirectory(prefix="supermachine-disks-")
@@ -101,6 +112,33 @@ class Disks(unittest.TestCase):
             with self.assertRaises(ConfigurationError):
                 call()
         self.assertNotIn("copy", [one.name for one in VolumeStore.of_user().list()])
+
+    def test_mounts_have_owners_and_windows_and_memory_has_limits(self) -> None:
+        place = PLACE / "owned"
+        place.mkdir()
+        (place / "file").write_bytes(b"x" * (4 << 20))
+        (PLACE / "one").write_text("one file")
+        me = [(0, os.getuid(), 1)], [(0, os.getgid(), 1)]
+        mounts = [
+            Mount(place, "owned", at="/owned", owner=(5, 6), dax="always", dax_window_mib=16),
+            Mount(place, "mapped", at="/mapped", owner_map=OwnerMap(*me)),
+            Mount(PLACE / "one", "one", file=True, read_only=True, at="/etc/one"),
+        ]
+        tmpfs = [Tmpfs("/scratch", size_mib=8, mode=0o700, owner=(1, 2), executable=True)]
+        image = Image.build(REF, snapshots_dir=SNAPSHOTS, mounts=mounts, tmpfs=tmpfs)
+        with image.start(mounts=mounts, tmpfs=tmpfs) as vm:
+            self.assertEqual(sh(vm, "stat -c '%u %g' /owned/file /mapped/file"), "5 6\n0 0")
+            self.assertEqual(sh(vm, "wc -c < /owned/file; grep -c dax=always /proc/mounts"), "4194304\n1")
+            self.assertEqual(sh(vm, "cat /etc/one"), "one file")
+            self.assertEqual(sh(vm, "stat -c '%a %u %g' /scratch"), "700 1 2")
+        for wrong in [
+            Mount(place, "x", owner=(0, -1)),
+            Mount(place, "x", dax="never"),
+            Mount(place, "x", dax_window_mib=2),
+            Mount(place, "x", owner=(0, 0), recorded_owners=True),
+        ]:
+            with self.assertRaises(ConfigurationError):
+                image.start(mounts=[wrong])
 
 
 class Asyncio(unittest.IsolatedAsyncioTestCase):

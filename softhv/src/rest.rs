@@ -92,14 +92,13 @@ impl Rest {
     pub fn end(&mut self, timer: bool) -> bool {
         self.woke = Instant::now();
         self.idle += self.woke.duration_since(self.worked);
-        // A vCPU that gets a request now and then should not decode everything
-        // anew for each.
-        let is_wanted = self.resting && !timer;
-        if is_wanted {
-            self.resting = false;
-            self.since = self.woke;
+        if timer {
+            return false;
         }
-        is_wanted
+        // Somebody wants something. A vCPU that gets short requests, one after the
+        // other, works as one does that runs for long.
+        self.since = self.woke;
+        std::mem::take(&mut self.resting)
     }
 }
 
@@ -154,6 +153,23 @@ mod tests {
         rest.end(false);
         rest.begin();
         assert!(rest.left(true) > RESTING_LIMIT);
+    }
+
+    #[test]
+    fn short_requests_one_after_the_other_are_work() {
+        let mut rest = Rest::new();
+        rest.since = ago(IDLE_LIMIT * 2);
+        for _ in 0..3 {
+            rest.begin();
+            assert!(!rest.end(false));
+        }
+        rest.begin();
+        assert!(rest.left(true) > IDLE_LIMIT / 2);
+        // And its own timers are not.
+        rest.since = ago(IDLE_LIMIT * 2);
+        rest.end(true);
+        rest.begin();
+        assert!(rest.left(true).is_zero());
     }
 
     #[test]

@@ -24,7 +24,7 @@ const MAX_WINDOWS: usize = vmm_core::memory::MAX_WINDOWS;
 
 /// A directory of the host that a guest has while it runs, by virtio-fs: what
 /// either side writes, the other sees, within a second where the guest has looked
-/// before.
+/// before, and at once where the directory is [watched](MountSpec::with_watch).
 ///
 /// ```
 /// use supermachine::{MountSpec, SymlinkPolicy};
@@ -50,6 +50,7 @@ pub struct MountSpec {
     owners: Owners,
     dax: Option<DaxPolicy>,
     window_mib: u32,
+    is_watched: bool,
 }
 
 /// What a guest may do to a mount.
@@ -94,6 +95,7 @@ impl MountSpec {
             owners: Owners::default(),
             dax: None,
             window_mib: DEFAULT_WINDOW_MIB,
+            is_watched: true,
         }
     }
 
@@ -208,6 +210,21 @@ impl MountSpec {
     /// 2 MiB, 256 MiB if not set. All windows of a machine have 8 GiB.
     pub fn with_dax_window_mib(mut self, mib: u32) -> Self {
         self.window_mib = mib;
+        self
+    }
+
+    /// Whether the guest is told what the host changes, as it is if this is not said:
+    /// programs that watch files there (inotify) hear of the host's edits some
+    /// milliseconds later, and what the guest has read before it reads anew.
+    ///
+    /// On a Linux host the directories are watched that the guest has looked at, at most
+    /// 8,192 of a mount, and none in `node_modules` or `.git/objects`; where the host has
+    /// no more to give (`fs.inotify.max_user_watches`, `max_user_instances`), and on other
+    /// hosts, the guest believes for a second what it has looked at, as without. Watched
+    /// is neither one [file](MountSpec::file) nor what is
+    /// [copied on write](MountSpec::copy_on_write). Each copy of a snapshot can say it anew.
+    pub fn with_watch(mut self, watched: bool) -> Self {
+        self.is_watched = watched;
         self
     }
 
@@ -347,6 +364,8 @@ impl MountSpec {
             symlinks: self.symlinks,
             owners: self.owners.clone(),
             dax: self.window(),
+            // Programs of the guest watch what covers it.
+            watched: self.is_watched && self.access != Access::CopyOnWrite,
         }
     }
 

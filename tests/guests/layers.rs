@@ -160,6 +160,24 @@ fn whiteouts_and_links_of_lower_layers_are_what_umoci_makes_of_them() {
 }
 
 #[test]
+fn the_root_has_the_rights_and_the_owner_that_the_image_gives_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let layout = dir.path().join("layout");
+    let root = LayerBuilder::new().dir(".", 0o1751).owned_by(5, 6);
+    // A layer on top that has the root only because something is in it.
+    on_busybox([root, files(&["t/f"])])
+        .write_layout(&layout)
+        .expect("an image");
+    let reference = format!("oci:{}:v1", text(&layout));
+    let image = Image::load_with_cache(&reference, dir.path().join("cache")).expect("bakes");
+    let vm = image
+        .start(&config().with_memory_mib(256))
+        .expect("the image boots");
+    let seen = sh(&vm, "/bin/busybox stat -c '%a %u %g' /");
+    assert_eq!(seen.trim(), "1751 5 6");
+}
+
+#[test]
 fn what_umoci_repacks_looks_in_the_guest_as_it_did_to_umoci() {
     let dir = tempfile::tempdir().expect("a directory");
     let layout = dir.path().join("layout");

@@ -9,6 +9,7 @@ mod clients;
 mod contracts;
 mod copies;
 mod corpus;
+mod edits;
 mod files;
 mod gcc;
 mod hanging;

@@ -204,6 +204,8 @@ pub struct Share {
     pub owners: Owners,
     /// The guest maps files instead of reading them.
     pub dax: Option<Dax>,
+    /// The guest is told what the host changes, as far as the host says it.
+    pub watched: bool,
 }
 
 /// How a guest maps files of a directory: into a window of its addresses, each for as

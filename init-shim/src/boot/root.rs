@@ -1,8 +1,10 @@
 //! The root file system: squashfs layers under a writable one.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,8 +74,23 @@ fn mount_upper(upper: &Upper) -> Result<(), BootError> {
         }
         Upper::Disk(device) => mount_disk(device, "u", c"ext4", libc::MS_NOATIME)?,
     }
-    make_dir("u/upper")?;
     make_dir("u/work")
+}
+
+/// Makes the directory of what the machine writes. A new one has the rights and the owner
+/// of the image's root, because it is what programs see of `/`.
+fn make_upper(top_layer: Option<&CString>) -> io::Result<()> {
+    let upper = Path::new("u/upper");
+    match fs::create_dir(upper) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        result => result?,
+    }
+    let Some(layer) = top_layer else {
+        return Ok(());
+    };
+    let root = fs::metadata(Path::new(OsStr::from_bytes(layer.as_bytes())))?;
+    chown(upper, Some(root.uid()), Some(root.gid()))?;
+    fs::set_permissions(upper, root.permissions())
 }
 
 /// Mounts the layers, puts the writable one on top, and makes the result the
@@ -92,6 +109,7 @@ pub(super) fn enter_layers(options: &Options) -> Result<(), BootError> {
     }
     lower.reverse();
     mount_upper(&options.upper)?;
+    make_upper(lower.first()).map_err(BootError::Overlay)?;
     make_dir("root")?;
     let volatile = matches!(options.upper, Upper::Memory { .. });
     sys::mount_overlay(&lower, c"u/upper", c"u/work", volatile, c"root")

@@ -1,6 +1,6 @@
 //! File data, and the output everything goes through.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
 
 use sha2::Digest as _;
 
@@ -11,6 +11,9 @@ use crate::tree::FileData;
 /// Size of a data block in bytes.
 pub(super) const BLOCK_BYTES: usize = 128 * 1024;
 
+/// Size of a page of the guest's memory in bytes.
+const PAGE_BYTES: u64 = 4096;
+
 /// Writes the blocks of one file. `buffer` is [`BLOCK_BYTES`] long.
 pub(super) fn write_file<W: Write + Seek>(
     data: &FileData,
@@ -18,6 +21,9 @@ pub(super) fn write_file<W: Write + Seek>(
     compression: Compression,
     buffer: &mut [u8],
 ) -> Result<Blocks, SquashfsError> {
+    if compression == Compression::None {
+        sink.start_page_unless_fits(data.size)?;
+    }
     let mut blocks = Blocks {
         start: sink.position,
         size: data.size,
@@ -115,6 +121,17 @@ impl<'a, W: Write + Seek> Sink<'a, W> {
         })
     }
 
+    /// Goes to the next page, unless `bytes` fit into what is left of this one: a block
+    /// that begins with a page is read without being copied (patch 0005 of the kernel),
+    /// and small files that share a page are read together.
+    fn start_page_unless_fits(&mut self, bytes: u64) -> io::Result<()> {
+        let left = self.position.next_multiple_of(PAGE_BYTES) - self.position;
+        if bytes <= left {
+            return Ok(());
+        }
+        io::copy(&mut io::repeat(0).take(left), self).map(drop)
+    }
+
     pub(super) fn start_metadata(&mut self) {
         self.metadata = Some(sha2::Sha256::new());
     }
@@ -142,5 +159,27 @@ impl<W: Write + Seek> Write for Sink<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn files_begin_with_a_page_or_lie_in_one() {
+        let mut out = Cursor::new(Vec::new());
+        let mut sink = Sink::new(&mut out).unwrap();
+        let mut starts = Vec::new();
+        for size in [4000, 1, 5000, 3000, 200, 4096, 131_072, 4096, 4097, 0] {
+            sink.start_page_unless_fits(size).unwrap();
+            starts.push(sink.position);
+            io::copy(&mut io::repeat(1).take(size), &mut sink).unwrap();
+        }
+        let pages = [0, 1, 2, 3, 4, 5, 6, 38, 39, 40];
+        let within = [96, 0, 0, 904, 0, 0, 0, 0, 0, 1];
+        let expected = std::iter::zip(pages, within).map(|(page, at)| page * PAGE_BYTES + at);
+        assert_eq!(starts, expected.collect::<Vec<_>>());
     }
 }

@@ -1,7 +1,7 @@
 //! A deterministic squashfs 4.0 writer.
 //!
 //! Field names and numbers follow the on-disk format of Linux
-//! `fs/squashfs/squashfs_fs.h`. Two choices are ours:
+//! `fs/squashfs/squashfs_fs.h`. Four choices are ours:
 //!
 //! - **Metadata is never compressed.** The guest CPU may be an interpreter,
 //!   where inflating an inode block costs more than reading it; and as every
@@ -10,6 +10,10 @@
 //! - **No fragments.** Packing file tails together saves nothing without
 //!   compression (the last block of a file may be short) and makes the guest
 //!   read a whole block to get at a small file.
+//! - **Files begin with a page** of the guest's memory, unless they fit into the page of
+//!   the file before. The guest's kernel reads such blocks to where they stay.
+//! - **Attributes are always possible**, if no file has any: without a table Linux answers
+//!   `listxattr` with `EOPNOTSUPP`, which no other file system of containers does.
 
 mod data;
 mod directory;

@@ -21,7 +21,6 @@ const FLAG_RAW_FRAGMENTS: u16 = 0x0008;
 const FLAG_NO_FRAGMENTS: u16 = 0x0010;
 const FLAG_EXPORTABLE: u16 = 0x0080;
 const FLAG_RAW_XATTRS: u16 = 0x0100;
-const FLAG_NO_XATTRS: u16 = 0x0200;
 const FLAG_COMPRESSOR_OPTIONS: u16 = 0x0400;
 const FLAG_RAW_IDS: u16 = 0x0800;
 
@@ -71,9 +70,6 @@ pub(crate) fn write<W: Write + Seek>(
     }
     let blocks = write_data(tree, &plan, &mut sink, compression)?;
     let tables = Tables::build(tree, &plan, &blocks)?;
-    if tables.xattrs_empty {
-        flags |= FLAG_NO_XATTRS;
-    }
     sink.start_metadata();
     let metadata_start = sink.position;
     let inode_start = sink.position;
@@ -193,7 +189,6 @@ struct Tables {
     ids: Vec<u8>,
     id_count: u16,
     xattrs: Xattrs,
-    xattrs_empty: bool,
     root: Address,
 }
 
@@ -227,7 +222,7 @@ impl Tables {
             let address = build.inode(id)?;
             export.extend_from_slice(&address.reference().to_le_bytes());
         }
-        let xattrs_empty = build.xattrs.is_empty();
+        build.xattrs.fill()?;
         Ok(Self {
             inodes: build.inodes,
             directories: build.directories,
@@ -235,7 +230,6 @@ impl Tables {
             id_count: build.ids.count,
             ids: build.ids.bytes,
             xattrs: build.xattrs,
-            xattrs_empty,
             root,
         })
     }

@@ -78,17 +78,17 @@ impl Xattrs {
         Ok(id)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    /// Adds a set that no file has, if there is no other: Linux refuses empty tables.
+    pub(super) fn fill(&mut self) -> Result<(), SquashfsError> {
+        if self.known.is_empty() {
+            self.intern(&BTreeMap::from([(b"user.none".to_vec(), Vec::new())]))?;
+        }
+        Ok(())
     }
 
-    /// Writes the tables at disk offset `at`. Returns the offset of the id
-    /// table header (all ones when there are no attributes) and the offset
-    /// after everything.
+    /// Writes the tables, which are not empty, at disk offset `at`. Returns the offset of
+    /// the id table header and the offset after everything.
     pub(super) fn write_to(&self, at: u64, out: &mut dyn Write) -> io::Result<(u64, u64)> {
-        if self.known.is_empty() {
-            return Ok((u64::MAX, at));
-        }
         let ids_at = at + self.values.write_to(out)?;
         let (starts, header_at) = write_plain(&self.ids, ids_at, out)?;
         let count = u32::try_from(self.known.len()).map_err(io::Error::other)?;

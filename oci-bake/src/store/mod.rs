@@ -43,7 +43,7 @@ const ALIGN: u64 = 4096;
 /// First bytes of the footer. The digit is the version of the whole file: it
 /// changes with what the same layer is converted to, so that what an earlier
 /// release converted is converted anew.
-const FOOTER_MAGIC: &[u8; 8] = b"SMLAYER2";
+const FOOTER_MAGIC: &[u8; 8] = b"SMLAYER3";
 /// Bytes of the footer before its own checksum.
 const FOOTER_BODY: usize = 80;
 /// Flag: the layer hides everything below it.

@@ -20,6 +20,7 @@ pub struct Directory {
     owners: Owners,
     dax: Option<DaxPolicy>,
     window_mib: Option<u32>,
+    is_watched: bool,
 }
 
 /// Whom files of a mount belong to.
@@ -91,6 +92,7 @@ impl Directory {
             owners: Owners::One(0, 0),
             dax: None,
             window_mib: None,
+            is_watched: true,
         })
     }
 
@@ -101,9 +103,10 @@ impl Directory {
             "rw" => self.access = Access::ReadWrite,
             "cow" => self.access = Access::CopyOnWrite,
             "dax" => self.dax = Some(DaxPolicy::LargeFiles),
+            "nowatch" => self.is_watched = false,
             other => {
                 return Err(format!(
-                    "`{other}` is no option of a mount: use rw, ro, cow or dax"
+                    "`{other}` is no option of a mount: use rw, ro, cow, dax or nowatch"
                 ));
             }
         }
@@ -120,6 +123,7 @@ impl Directory {
             false => MountSpec::new(host, tag),
         };
         let spec = spec.at(&*self.guest).with_symlinks(self.symlinks);
+        let spec = spec.with_watch(self.is_watched);
         let spec = match &self.owners {
             Owners::One(uid, gid) => spec.with_owner(*uid, *gid),
             Owners::Recorded => spec.with_recorded_owners(),
@@ -142,7 +146,8 @@ impl Directory {
 }
 
 /// `HOST:GUEST`, and `:ro` if nothing may be changed, `:cow` if that stays in the
-/// guest's memory, `:dax` if large files are mapped; or `NAME:GUEST`, and a volume's size.
+/// guest's memory, `:dax` if large files are mapped, `:nowatch` if the guest is not told
+/// what the host changes; or `NAME:GUEST`, and a volume's size.
 pub fn volume(text: &str) -> Result<Given, String> {
     let mut parts = text.split(':');
     let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
@@ -165,7 +170,7 @@ pub fn volume(text: &str) -> Result<Given, String> {
 }
 
 /// `type=volume,source=NAME,target=GUEST` and `size=SIZE`, or
-/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`,
+/// `type=bind,source=HOST,target=GUEST` and, each after a comma, `readonly`, `cow`, `nowatch`,
 /// `symlinks=opaque|deny|follow`, `dax=large|always` and `dax-window=SIZE`, and
 /// `owner=UID[:GID]`, `owner=recorded`, or `uidmap=GUEST:HOST[:COUNT]` and `gidmap=`
 /// likewise, each any number of times.
@@ -310,6 +315,7 @@ mod tests {
         assert_eq!(spec("/a:/work:cow"), plain.clone().copy_on_write());
         let mapped = plain.clone().with_dax(DaxPolicy::LargeFiles);
         assert_eq!(spec("/a:/work:dax"), mapped);
+        assert_eq!(spec("/a:/work:nowatch"), plain.clone().with_watch(false));
         assert_eq!(spec("/a:/work:ro,dax"), mapped.read_only(true));
         assert_eq!(spec("/a:/work:ro"), plain.read_only(true));
         let here = std::env::current_dir().unwrap().join("x");

@@ -74,7 +74,8 @@ pub struct Arguments {
         value_parser = directories::volume,
         help = "Give the guest a directory or a file of the host; with `ro` it can change \
                 nothing of it, with `cow` only what it sees of it, in its memory; with `dax` \
-                it maps large files instead of reading them. Or, as NAME:GUEST[:SIZE], a \
+                it maps large files instead of reading them; with `nowatch` its programs \
+                are not told what the host changes. Or, as NAME:GUEST[:SIZE], a \
                 volume, which outlives the machine and is made if there is none of that \
                 name; may be repeated"
     )]
@@ -84,7 +85,7 @@ pub struct Arguments {
         long,
         value_name = "K=V,…",
         value_parser = directories::mount,
-        help = "The same, written out: source=HOST,target=GUEST, and readonly or cow, \
+        help = "The same, written out: source=HOST,target=GUEST, and readonly or cow, nowatch, \
                 symlinks=opaque|deny|follow, owner=UID[:GID] or recorded, uidmap= and \
                 gidmap=GUEST:HOST[:COUNT], dax=large|always, dax-window=SIZE; or \
                 type=volume,source=NAME,target=GUEST, and size=SIZE"

@@ -94,6 +94,8 @@ pub struct Mount {
     pub owners: Owners,
     /// The guest maps files, into a window of its own.
     pub dax: Option<Dax>,
+    /// The guest is told what the host changes.
+    pub watched: bool,
 }
 
 /// Digests of the files that guests boot from.

@@ -134,6 +134,7 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             symlinks: mount.symlinks,
             owners: mount.owners.clone(),
             dax: mount.dax,
+            watched: mount.watched,
         });
     shares.collect()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use devices::reactor::Reactor;
 use devices::virtio::balloon::BalloonState;
 use devices::virtio::blk::{Blk, BlkConfig, BlkState};
-use devices::virtio::fs::{DaxPolicy, Fs, FsConfig, FsState};
+use devices::virtio::fs::{DaxPolicy, Fs, FsConfig, FsState, HostEdits};
 use devices::virtio::mem::MemState;
 use devices::virtio::mmio::{MmioCounters, VirtioMmio};
 use devices::virtio::net::NetState;
@@ -233,6 +233,12 @@ pub(super) fn open_shares(
             symlinks: share.symlinks,
             owners: share.owners.clone(),
             dax: share.dax.map_or(DaxPolicy::default(), |dax| dax.policy),
+            // The queue is there in any case: copies may be told though the machine that
+            // they were copied from was not.
+            edits: match share.watched {
+                true => HostEdits::Told,
+                false => HostEdits::Untold,
+            },
             ..FsConfig::new(&*share.tag)
         };
         let made = match share.dax {

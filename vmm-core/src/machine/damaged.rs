@@ -179,6 +179,7 @@ pub(super) fn share(directory: &Path) -> Share {
         symlinks: SymlinkPolicy::default(),
         owners: Owners::default(),
         dax: None,
+        watched: true,
     }
 }
 

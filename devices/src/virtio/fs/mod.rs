@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueState};
 
+use self::herald::Herald;
 use self::threads::Threads;
 use super::{
     ActivateError, Activation, DeviceState, F_RING_EVENT_IDX, F_RING_INDIRECT_DESC, F_VERSION_1,
@@ -21,12 +22,14 @@ use super::{
 use crate::{DeviceMemory, Ram};
 
 mod handles;
+mod herald;
 mod host;
 mod nodes;
 mod owners;
 mod saved;
 mod server;
 mod threads;
+mod watch;
 mod window;
 mod wire;
 
@@ -35,6 +38,7 @@ pub use saved::FsState;
 #[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
 pub(crate) use server::Exchange;
 pub(crate) use server::{Rules, Server};
+pub use watch::{DirectoryWatch, HostEvent};
 pub use window::{FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
 
 /// Device type of a file system.
@@ -46,6 +50,17 @@ const WINDOW_ID: u8 = 0;
 /// Sizes of the queues: for what the guest forgets, and for requests. Linux takes
 /// no more pages for a request than the second has entries.
 const QUEUE_SIZES: &[u16] = &[128, 512];
+/// The same with a queue between them, in which the guest is told something. For a driver
+/// that does not take the feature it is the one for requests.
+const QUEUE_SIZES_WITH_NOTIFICATIONS: &[u16] = &[128, 64, 512];
+/// Which queue that is (virtio 1.2 §5.11.2).
+const NOTIFICATIONS: usize = 1;
+/// `VIRTIO_FS_F_NOTIFICATION` (virtio 1.2 §5.11.3): there is that queue.
+const F_NOTIFICATION: u64 = 1 << 0;
+/// Bytes that each of its buffers must have: a header, what has changed, and a name.
+const NOTIFICATION_BYTES: u32 = 16 + 32 + 256;
+/// Bytes of the configuration space (virtio 1.2 §5.11.4).
+const CONFIG_BYTES: usize = TAG_BYTES + 8;
 
 /// What becomes of symbolic links. The host never follows one but under
 /// [`SymlinkPolicy::Follow`].
@@ -76,6 +91,24 @@ pub enum DaxPolicy {
     Always,
 }
 
+/// Whether a guest is told what the host changes in directories that it has looked at, so
+/// that its programs hear of that by inotify and it looks at nothing that is out of date.
+///
+/// What is told, and the structure it is told in, is ours: Linux needs the patch of
+/// `kernel/patches` to take the feature. Another driver that takes it gets
+/// messages with a number that FUSE does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HostEdits {
+    /// There is no queue to tell it in.
+    #[default]
+    Unknown,
+    /// There is the queue, and nothing is told.
+    Untold,
+    /// It is told, as far as the host says what changes: on Linux of 8,192 directories,
+    /// what is in `node_modules` and `.git/objects` left out.
+    Told,
+}
+
 /// What a file system device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsConfig {
@@ -89,6 +122,9 @@ pub struct FsConfig {
     pub owners: Owners,
     /// Which files are mapped, if there is a [window](Fs::with_window).
     pub dax: DaxPolicy,
+    /// Whether the guest is told what the host changes. Nothing is told of one file that is
+    /// shared alone, for which there is no queue.
+    pub edits: HostEdits,
     /// Most requests worked on at the same time, 1 to 16.
     pub workers: usize,
 }
@@ -102,6 +138,7 @@ impl FsConfig {
             symlinks: SymlinkPolicy::default(),
             owners: Owners::default(),
             dax: DaxPolicy::default(),
+            edits: HostEdits::default(),
             workers: 4,
         }
     }
@@ -133,8 +170,12 @@ pub enum FsError {
 #[derive(Debug)]
 pub struct Fs<M: DeviceMemory = Ram> {
     tag: String,
-    config_space: [u8; TAG_BYTES + 4],
+    config_space: [u8; CONFIG_BYTES],
     server: Arc<Server>,
+    /// There is a queue to tell the guest something in.
+    notifies: bool,
+    /// Before the threads, which it uses.
+    herald: Herald,
     threads: Threads<M>,
 }
 
@@ -178,9 +219,10 @@ impl<M: DeviceMemory> Fs<M> {
         {
             return Err(FsError::BadMap);
         }
-        let mut config_space = [0; TAG_BYTES + 4];
+        let mut config_space = [0; CONFIG_BYTES];
         config_space[..tag.len()].copy_from_slice(tag);
-        config_space[TAG_BYTES..].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
+        let numbers = &mut config_space[TAG_BYTES..];
+        numbers[..4].copy_from_slice(&1u32.to_le_bytes()); // num_request_queues
         let rules = Rules {
             read_only: config.read_only,
             symlinks: config.symlinks,
@@ -191,10 +233,23 @@ impl<M: DeviceMemory> Fs<M> {
         if let Some(window) = window {
             server = server.with_window(window, config.dax);
         }
+        let notifies = config.edits != HostEdits::Unknown && !server.is_single();
+        if notifies {
+            numbers[4..].copy_from_slice(&NOTIFICATION_BYTES.to_le_bytes()); // notify_buf_size
+        }
+        // Where the host has no way, or no more of it, the guest looks again in a second.
+        if notifies
+            && config.edits == HostEdits::Told
+            && let Ok(watch) = host::watch()
+        {
+            server = server.with_watch(watch);
+        }
         let server = Arc::new(server);
         Ok(Self {
             tag: config.tag,
             config_space,
+            notifies,
+            herald: Herald::new(server.clone()),
             threads: Threads::new(server.clone(), config.workers),
             server,
         })
@@ -207,11 +262,15 @@ impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
-        QUEUE_SIZES
+        match self.notifies {
+            true => QUEUE_SIZES_WITH_NOTIFICATIONS,
+            false => QUEUE_SIZES,
+        }
     }
 
     fn features(&self) -> u64 {
-        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC
+        let notification = if self.notifies { F_NOTIFICATION } else { 0 };
+        F_VERSION_1 | F_RING_EVENT_IDX | F_RING_INDIRECT_DESC | notification
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -227,7 +286,13 @@ impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
     }
 
     fn activate(&self, activation: Activation<M>) -> Result<(), ActivateError> {
-        self.threads.start(activation)
+        let takes = self.notifies && activation.features & F_NOTIFICATION != 0;
+        self.threads
+            .start(activation, takes.then_some(NOTIFICATIONS))?;
+        if takes {
+            self.herald.start(self.threads.shared())?;
+        }
+        Ok(())
     }
 
     fn reset(&self) -> Vec<Queue> {
@@ -242,9 +307,14 @@ impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
 
     fn resume(&self) {
         self.threads.resume();
+        self.herald.wake();
     }
 
-    fn notify(&self, _queue: u16) {
+    fn notify(&self, queue: u16) {
+        if self.notifies && usize::from(queue) == NOTIFICATIONS {
+            self.herald.wake();
+        }
+        // Without the feature that queue is for requests.
         self.threads.wake();
     }
 
@@ -265,7 +335,9 @@ impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {
         if state.tag != self.tag {
             return Err(RestoreError::Invalid("tag"));
         }
-        state.give_to(&self.server)
+        state.give_to(&self.server)?;
+        self.herald.restored();
+        Ok(())
     }
 }
 

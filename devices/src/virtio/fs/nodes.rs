@@ -125,17 +125,49 @@ impl Nodes {
         }
     }
 
-    /// The guest forgets a node so many times.
-    pub fn forget(&mut self, number: u64, times: u64) {
+    /// The guest forgets a node so many times; whether that was a directory which it does
+    /// not know any more.
+    pub fn forget(&mut self, number: u64, times: u64) -> bool {
         let Some(node) = self.by_number.get_mut(&number) else {
-            return;
+            return false;
         };
         node.lookups = node.lookups.saturating_sub(times);
         if node.lookups == 0
             && let Some(node) = self.by_number.remove(&number)
         {
             self.by_identity.remove(&node.identity);
+            return node.is_dir;
         }
+        false
+    }
+
+    /// The number of a file, if the guest knows it.
+    pub fn number(&self, identity: &Identity) -> Option<u64> {
+        self.by_identity.get(identity).copied()
+    }
+
+    /// Whether this is the name of a node, as far as was found last.
+    pub fn is_named(&self, number: u64, name: &CStr) -> bool {
+        let link = self
+            .by_number
+            .get(&number)
+            .and_then(|node| node.links.first());
+        link.is_some_and(|link| &*link.name == name)
+    }
+
+    /// Whether the guest knows a node.
+    pub fn knows(&self, number: u64) -> bool {
+        number == ROOT || self.by_number.contains_key(&number)
+    }
+
+    /// All directories but the shared one, with the name that each has.
+    pub fn directories(&self) -> Vec<(u64, Link)> {
+        let nodes = self.by_number.iter().filter(|(_, node)| node.is_dir);
+        let mut directories: Vec<(u64, Link)> = nodes
+            .filter_map(|(number, node)| Some((*number, node.links.first()?.clone())))
+            .collect();
+        directories.sort_unstable_by_key(|(number, _)| *number);
+        directories
     }
 
     pub fn clear(&mut self) {

@@ -294,3 +294,6 @@ fn tags_and_numbers_of_threads_that_cannot_be_are_refused() {
     let refused = Fs::<Ram>::new(file.into(), FsConfig::new("tag"));
     assert!(matches!(refused, Err(FsError::Directory(_))));
 }
+
+#[cfg(target_os = "linux")]
+mod notified;

@@ -11,7 +11,9 @@ use vm_memory::{Bytes, GuestAddress};
 use super::server::{Exchange, Server};
 use super::window::FileWindow;
 use crate::DeviceMemory;
-use crate::virtio::chain::{Chain, QueueError, Segment, Segments, add_used, wants_interrupt};
+use crate::virtio::chain::{
+    Chain, QueueError, Segment, Segments, add_used, pop_or_listen, wants_interrupt,
+};
 use crate::virtio::{ActivateError, Activation};
 
 /// Most descriptors of one request: pages of the longest read or write, headers,
@@ -31,7 +33,7 @@ pub(super) struct Threads<M> {
 }
 
 #[derive(Debug)]
-struct Shared<M> {
+pub(super) struct Shared<M> {
     server: Arc<Server>,
     state: Mutex<State<M>>,
     /// A queue may have something to do, or the threads are to stop.
@@ -42,6 +44,8 @@ struct Shared<M> {
 
 struct State<M> {
     active: Option<Activation<M>>,
+    /// The queue in which the device tells the guest something, if both have it.
+    notifications: Option<usize>,
     threads: Vec<JoinHandle<()>>,
     /// Threads that wait for work.
     waiting: usize,
@@ -156,6 +160,9 @@ impl<M: DeviceMemory> State<M> {
         }
         let active = self.active.as_mut()?;
         for (index, queue) in active.queues.iter_mut().enumerate() {
+            if self.notifications == Some(index) {
+                continue;
+            }
             match take_from(queue, &*active.ram, window) {
                 Ok(None) => {}
                 Ok(Some(chain)) => {
@@ -181,8 +188,9 @@ impl<M: DeviceMemory> State<M> {
         let Some(active) = self.active.as_ref().filter(|_| !self.paused) else {
             return 0;
         };
-        let queues = active.queues.iter().filter(|queue| queue.ready());
-        let left = queues.map(|queue| {
+        let queues = active.queues.iter().enumerate();
+        let queues = queues.filter(|(index, _)| self.notifications != Some(*index));
+        let left = queues.filter(|(_, queue)| queue.ready()).map(|(_, queue)| {
             let index = queue.avail_idx(&*active.ram, Ordering::Acquire);
             index.map_or(0, |index| index.0.wrapping_sub(queue.next_avail()).into())
         });
@@ -295,6 +303,70 @@ impl<M: DeviceMemory> Shared<M> {
     }
 }
 
+/// Whether the guest was told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    Heard,
+    /// It has no room now, or stands still. It says when it has.
+    Later,
+    /// There is none that listens.
+    Nobody,
+}
+
+impl<M: DeviceMemory> Shared<M> {
+    /// Tells the guest something, if it has room for it.
+    pub(super) fn say(&self, message: &[u8]) -> Said {
+        let mut state = self.lock();
+        if state.paused {
+            return Said::Later;
+        }
+        let notifications = state.notifications;
+        let Some((index, active)) = notifications.zip(state.active.as_mut()) else {
+            return Said::Nobody;
+        };
+        let Some(queue) = active.queues.get_mut(index).filter(|queue| queue.ready()) else {
+            return Said::Nobody;
+        };
+        match say(queue, &*active.ram, message) {
+            Ok(None) => Said::Later,
+            Ok(Some(interrupt)) => {
+                if interrupt {
+                    let index = u16::try_from(index).unwrap_or(u16::MAX);
+                    active.irq.used_buffers(index);
+                }
+                Said::Heard
+            }
+            Err(mistake) => {
+                queue.set_ready(false);
+                active.irq.needs_reset(&mistake);
+                Said::Nobody
+            }
+        }
+    }
+}
+
+/// Writes something into the next buffer of the driver, if there is one; whether it wants
+/// to hear of that.
+fn say<M: DeviceMemory>(
+    queue: &mut Queue,
+    ram: &M,
+    message: &[u8],
+) -> Result<Option<bool>, QueueError> {
+    let Some(chain) = pop_or_listen(queue, ram, MAX_SEGMENTS)? else {
+        return Ok(None);
+    };
+    let mut request = Request {
+        chain: &chain,
+        ram,
+        window: None,
+    };
+    // A buffer that is too short is the driver's loss.
+    let length = message.len().min(request.room());
+    request.write(0, &message[..length])?;
+    add_used(queue, ram, chain.head, length)?;
+    wants_interrupt(queue, ram).map(Some)
+}
+
 impl<M: DeviceMemory> Threads<M> {
     pub(super) fn new(server: Arc<Server>, max: usize) -> Self {
         Self {
@@ -302,6 +374,7 @@ impl<M: DeviceMemory> Threads<M> {
                 server,
                 state: Mutex::new(State {
                     active: None,
+                    notifications: None,
                     threads: Vec::new(),
                     waiting: 0,
                     polls: false,
@@ -316,8 +389,18 @@ impl<M: DeviceMemory> Threads<M> {
         }
     }
 
-    pub(super) fn start(&self, activation: Activation<M>) -> Result<(), ActivateError> {
+    pub(super) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.shared
+    }
+
+    /// Starts with these queues, in one of which the device may have to tell something.
+    pub(super) fn start(
+        &self,
+        activation: Activation<M>,
+        notifications: Option<usize>,
+    ) -> Result<(), ActivateError> {
         let mut state = self.shared.lock();
+        state.notifications = notifications;
         state.active = Some(activation);
         // One thread from the start, so that a host out of threads is known
         // now; it also serves what a restored queue still holds. Threads of an

@@ -99,6 +99,10 @@ pub mod mapping {
     pub const READ: u64 = 1 << 1;
 }
 
+/// What the device says in its notification queue: our own number, in the place of an
+/// error, to guests with our patch of the kernel (`kernel/patches`).
+pub const NOTIFY_CHANGED: u32 = 0x534d_0001;
+
 /// `FUSE_ATTR_DAX`: the guest maps the file instead of reading it.
 pub const ATTR_DAX: u32 = 1 << 1;
 

@@ -13,14 +13,22 @@ use rustix::io::Errno;
 use super::owners::{Owner, Record};
 
 #[cfg(target_os = "linux")]
+mod inotify;
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+pub use inotify::watch;
 #[cfg(target_os = "linux")]
 pub use linux::*;
 
 #[cfg(not(target_os = "linux"))]
 mod other;
 #[cfg(not(target_os = "linux"))]
+mod unwatched;
+#[cfg(not(target_os = "linux"))]
 pub use other::*;
+#[cfg(not(target_os = "linux"))]
+pub use unwatched::watch;
 
 /// A moment, in the host's time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

@@ -109,6 +109,14 @@ impl Server {
         Ok(body)
     }
 
+    fn touched_target(&self, target: &Target<'_>) {
+        if let Some(watch) = self.watch()
+            && let Ok(stat) = target.stat()
+        {
+            watch.touched(&stat);
+        }
+    }
+
     /// Changes mode, owner, size and times.
     pub(super) fn set_attributes(
         &self,
@@ -143,8 +151,15 @@ impl Server {
             }
         }
         match target {
-            Target::Open(_) => self.describe_target(&target),
-            Target::Found(_) => self.describe_target(&self.target(node, None)?),
+            Target::Open(_) => {
+                self.touched_target(&target);
+                self.describe_target(&target)
+            }
+            Target::Found(_) => {
+                let target = self.target(node, None)?;
+                self.touched_target(&target);
+                self.describe_target(&target)
+            }
         }
     }
 
@@ -208,7 +223,11 @@ impl Server {
             _ => return Err(Errno::INVAL),
         };
         let target = self.target(node, None)?;
-        target.with_open(|file| rustix::fs::fsetxattr(file, name, value, flags))?;
+        target.with_open(|file| {
+            rustix::fs::fsetxattr(file, name, value, flags)?;
+            self.touched(file);
+            Ok(())
+        })?;
         Ok(Body::default())
     }
 
@@ -219,7 +238,11 @@ impl Server {
     ) -> Result<Body, Errno> {
         let name = shared(self, arguments.string()?)?;
         let target = self.target(node, None)?;
-        target.with_open(|file| rustix::fs::fremovexattr(file, name))?;
+        target.with_open(|file| {
+            rustix::fs::fremovexattr(file, name)?;
+            self.touched(file);
+            Ok(())
+        })?;
         Ok(Body::default())
     }
 }

@@ -105,6 +105,7 @@ impl Server {
             followed: false,
         };
         let node = self.nodes().look_up(link, &stat).ok()?;
+        self.watch_entry((open.node, listing.dir()), name, node, &stat);
         let mut body = Body::default();
         body.entry(node, VALIDITY, &self.shown(&stat));
         Some(body)

@@ -38,7 +38,11 @@ impl Server {
             true => stat,
             false => self.with_record(dir, name, stat),
         };
-        self.tell(parent, name, followed, &stat)
+        let body = self.tell(parent, name, followed, &stat)?;
+        if !followed {
+            self.watch_entry((parent, dir), name, told_node(&body)?, &stat);
+        }
+        Ok(body)
     }
 
     /// What the policy for links makes of an entry; whether it is what a link
@@ -146,6 +150,7 @@ impl Server {
         rustix::fs::symlinkat(target, &dir, name)?;
         let stat = host::stat_entry(&dir, name)?;
         let stat = self.give_link(&dir, name, by, stat)?;
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
 
@@ -167,6 +172,9 @@ impl Server {
         let host_mode = self.host_mode(mode, false);
         let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
         let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+        // It says that it was written, too.
+        drop(file);
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
 
@@ -186,7 +194,10 @@ impl Server {
         let made = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
         let stat = with_mode(&made, mode)?;
         let stat = self.give((&dir, name), &made, (by, asked), stat)?;
-        self.tell(parent, name, false, &stat)
+        self.made(parent, &dir, name);
+        let body = self.tell(parent, name, false, &stat)?;
+        self.watch_entry((parent, &dir), name, told_node(&body)?, &stat);
+        Ok(body)
     }
 
     pub(super) fn remove(
@@ -201,6 +212,7 @@ impl Server {
             false => AtFlags::empty(),
         };
         rustix::fs::unlinkat(self.dir(parent)?, name, flags)?;
+        self.left(parent, name, None);
         Ok(Body::default())
     }
 
@@ -227,7 +239,9 @@ impl Server {
         let places = [(new_parent, &to, new_name), (parent, &from, name)];
         for (parent, dir, name) in places {
             // At the old place there is something after an exchange only.
-            if let Ok(stat) = host::stat_entry(dir, name) {
+            let found = host::stat_entry(dir, name);
+            self.left(parent, name, found.ok().map(|stat| stat.identity));
+            if let Ok(stat) = found {
                 let link = Link {
                     parent,
                     name: name.into(),
@@ -253,8 +267,14 @@ impl Server {
         rustix::fs::linkat(&found.dir, &*found.name, &dir, name, none)?;
         let stat = host::stat_entry(&dir, name)?;
         let stat = self.with_record(&dir, name, stat);
+        self.made(parent, &dir, name);
         self.tell(parent, name, false, &stat)
     }
+}
+
+/// The node that an answer tells of, which it begins with.
+pub(super) fn told_node(body: &Body) -> Result<u64, Errno> {
+    Fields(&body.0).u64()
 }
 
 /// Whether the text of a link leads above a directory from `depth` below it.

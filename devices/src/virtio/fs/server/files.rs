@@ -132,6 +132,7 @@ impl Server {
         if truncates && let Handle::File(file) = &handle {
             file.for_writing()?.clear()?;
             rustix::fs::ftruncate(&file.file, 0)?;
+            self.touched(&file.file);
         }
         let keeps = self.nodes().is_unchanged(node, &stat) && !truncates;
         let mut body = Body::default();
@@ -173,6 +174,7 @@ impl Server {
                     clear_privileges(&file, &stat)?;
                     rustix::fs::ftruncate(&file, 0)?;
                     stat = host::stat(&file)?;
+                    self.touched(&file);
                 }
                 let stat = self.with_record(&found.dir, name, stat);
                 (file, stat)
@@ -180,6 +182,7 @@ impl Server {
             made => {
                 let (file, stat) = made?;
                 let stat = self.give((&dir, name), &file, (by, mode), stat)?;
+                self.made(parent, &dir, name);
                 (file, stat)
             }
         };
@@ -207,6 +210,13 @@ impl Server {
         let number = arguments.u64()?;
         let handle = self.handles().remove(number).ok_or(Errno::BADF)?;
         self.nodes().closed(handle.node(), number);
+        if let Handle::File(file) = &handle
+            && writes(file.flags)
+        {
+            // The host says of this one that it was closed.
+            self.touched(&file.file);
+        }
+        drop(handle);
         Ok(Body::default())
     }
 
@@ -233,6 +243,7 @@ impl Server {
         }
         file.for_writing()?.clear()?;
         host::allocate(&file.file, mode, offset, bytes)?;
+        self.touched(&file.file);
         Ok(Body::default())
     }
 
@@ -262,6 +273,7 @@ impl Server {
         to.for_writing()?.clear()?;
         let bytes = usize::try_from(bytes).map_err(|_| Errno::INVAL)?;
         let copied = host::copy_range((&from.file, from_offset), (&to.file, to_offset), bytes)?;
+        self.touched(&to.file);
         let mut body = Body::default();
         body.u32(u32::try_from(copied).unwrap_or(u32::MAX)).u32(0);
         Ok(body)
@@ -328,6 +340,7 @@ impl Server {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.touched(&file.file);
         let mut body = Body::default();
         body.u32(u32::try_from(done).unwrap_or(u32::MAX)).u32(0);
         if exchange.room() < OUT_HEADER_BYTES + body.0.len() {

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod directories;
+mod edits;
 mod entries;
 mod files;
 mod find;
@@ -24,12 +25,14 @@ use self::single::Single;
 use super::handles::{Handles, SavedHandle};
 use super::host;
 use super::nodes::{Nodes, SavedNode};
+use super::watch::Watch;
 use super::wire::{
     self, Attributes, Body, Fields, IN_HEADER_BYTES, InHeader, OUT_HEADER_BYTES, Validity, init,
     opcode,
 };
 use super::{DaxPolicy, FileWindow, Owners, PIECE_BYTES, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
+pub use edits::{Lately, Told, everything_changed};
 use mappings::Mappings;
 pub use mappings::{SavedWindow, Shown};
 
@@ -112,6 +115,8 @@ pub struct Server {
     handles: Mutex<Handles>,
     /// The window, if the guest can map files.
     mappings: Option<Mappings>,
+    /// What the host changes, if the guest is told.
+    watch: Option<Watch>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,6 +139,7 @@ impl Server {
             nodes: Mutex::default(),
             handles: Mutex::default(),
             mappings: None,
+            watch: None,
         })
     }
 
@@ -164,6 +170,9 @@ impl Server {
         }
         self.nodes().clear();
         self.handles().clear();
+        if let Some(watch) = &self.watch {
+            watch.clear();
+        }
     }
 
     pub fn save(&self) -> Saved {
@@ -205,6 +214,7 @@ impl Server {
         exchange.read(0, &mut header)?;
         self.mend_mappings();
         let header = InHeader::read(&header);
+        let _request = self.begin(header.opcode, header.node);
         let answered = match header.opcode {
             opcode::READ => self.read(exchange, buffer),
             opcode::WRITE => self.write(exchange, buffer),
@@ -276,20 +286,22 @@ impl Server {
         }
         let body = match header.opcode {
             opcode::FORGET => {
-                self.nodes().forget(node, arguments.u64()?);
+                if self.nodes().forget(node, arguments.u64()?) {
+                    self.unwatch([node]);
+                }
                 return Ok(None);
             }
             opcode::BATCH_FORGET => {
                 let count = arguments.u32()?;
                 arguments.skip(4)?;
-                let mut nodes = self.nodes();
-                for _ in 0..count {
-                    nodes.forget(arguments.u64()?, arguments.u64()?);
-                }
+                self.forget_all(count, arguments)?;
                 return Ok(None);
             }
             opcode::INTERRUPT => return Ok(None),
-            opcode::INIT => initialise(arguments, self.mappings.is_some())?,
+            opcode::INIT => {
+                self.watch_root();
+                initialise(arguments, self.mappings.is_some())?
+            }
             opcode::DESTROY => {
                 self.reset();
                 Body::default()
@@ -334,6 +346,21 @@ impl Server {
             _ => return Err(Errno::NOSYS),
         };
         Ok(Some(body))
+    }
+
+    /// `BATCH_FORGET`.
+    fn forget_all(&self, count: u32, mut arguments: Fields<'_>) -> Result<(), Errno> {
+        let mut directories = Vec::new();
+        let mut nodes = self.nodes();
+        for _ in 0..count {
+            let (node, times) = (arguments.u64()?, arguments.u64()?);
+            if nodes.forget(node, times) {
+                directories.push(node);
+            }
+        }
+        drop(nodes);
+        self.unwatch(directories);
+        Ok(())
     }
 
     /// What the guest is shown of a file.

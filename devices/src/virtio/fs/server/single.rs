@@ -64,6 +64,11 @@ fn handle(file: OwnedFd, flags: u32) -> OpenFile {
 }
 
 impl Server {
+    /// Whether the device has one file, and no directory.
+    pub fn is_single(&self) -> bool {
+        self.single.is_some()
+    }
+
     /// How long the guest may believe what it was told of a file. One alone need not be
     /// looked at often, and its copies are given others in its place, by no other name.
     pub(super) fn validity(&self) -> Validity {

@@ -9,6 +9,8 @@ use super::*;
 use crate::virtio::fs::Owner;
 use crate::virtio::fs::wire::{ENTRY_BYTES, ROOT, open, set};
 
+#[cfg(target_os = "linux")]
+mod edits;
 mod hostile;
 mod links;
 mod mapped;
