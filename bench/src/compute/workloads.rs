@@ -109,6 +109,6 @@ python3 -c 'import numpy as n\na = n.arange(1, 20001) / 3.0\ns = 0.0\nfor i in r
     ),
     of(
         "aes_gcm",
-        "python3 -c 'from cryptography.hazmat.primitives.ciphers.aead import AESGCM\nd = bytes(range(256)) * 4096\nc = AESGCM(bytes(32))\nfor i in range(24): e = c.encrypt(i.to_bytes(12, \"big\"), d, None)\nprint(e[-16:].hex())'",
+        "python3 -c 'from cryptography.hazmat.primitives.ciphers.aead import AESGCM\nd = bytes(range(256)) * 4096\nc = AESGCM(bytes(32))\nfor i in range(4): e = c.encrypt(i.to_bytes(12, \"big\"), d, None)\nprint(e[-16:].hex())'",
     ),
 ];

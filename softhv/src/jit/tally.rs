@@ -3,7 +3,6 @@
 //!
 //! The counts are of the process, and vCPUs that count at the same time lose some.
 
-use crate::decode;
 use crate::insn::Insn;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -108,6 +107,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode;
 
     #[test]
     fn instructions_are_called_by_name_and_arrangement() {

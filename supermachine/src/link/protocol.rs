@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -316,14 +316,10 @@ impl EngineIdentity {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CodeWork {
-    /// Instructions that they decoded,
-    pub instructions_decoded: u64,
-    /// and how long that took.
-    pub decoding_ns: u64,
-    /// Instructions that they compiled,
-    pub instructions_compiled: u64,
-    /// and how long that took.
-    pub compiling_ns: u64,
+    /// Instructions that they decoded, and nanoseconds that it took.
+    pub decoded: (u64, u64),
+    /// Instructions that they compiled, and nanoseconds that it took.
+    pub compiled: (u64, u64),
 }
 
 /// How long the parts of a restore took, in microseconds.

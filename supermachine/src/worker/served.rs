@@ -410,10 +410,8 @@ impl Served {
             blocks_decoded: code.decoded,
             blocks_ahead: code.ahead,
             work: CodeWork {
-                instructions_decoded: code.instructions_decoded,
-                decoding_ns: nanoseconds(code.decoding),
-                instructions_compiled: code.instructions_compiled,
-                compiling_ns: nanoseconds(code.compiling),
+                decoded: (code.instructions_decoded, nanoseconds(code.decoding)),
+                compiled: (code.instructions_compiled, nanoseconds(code.compiling)),
             },
             census: machine.code_census(),
             exits: machine.total_exits(),
