@@ -112,6 +112,8 @@ export interface BuildOptions {
   extraFiles?: Array<ExtraFile>
   /** Directories of the host that each machine is given. */
   mounts?: Array<MountSpec>
+  /** File systems in the memory of each machine. */
+  tmpfs?: Array<TmpfsSpec>
   /**
    * Volumes that machines will have, each named anew in `start`. They are not there
    * while the image is baked.
@@ -262,6 +264,16 @@ export interface FileInfo {
   target?: string
 }
 
+/** Numbers in a row. */
+export interface IdRange {
+  /** The first in the guest. */
+  guest: number
+  /** The first on the host. */
+  host: number
+  /** How many. */
+  count: number
+}
+
 /** A baked image: what machines are copies of. */
 export declare class Image {
   private constructor()
@@ -302,12 +314,14 @@ export interface MountChange {
   size: number
 }
 
-/** A directory of the host that a guest may mount. */
+/** A directory or a file of the host that a guest may mount. */
 export interface MountSpec {
-  /** The directory. */
+  /** The directory or the file. */
   hostPath: string
   /** What the guest mounts it by: `mount -t virtiofs TAG DIR`. */
   guestTag: string
+  /** It is one file, and `at` is where the guest has it. */
+  file?: boolean
   /** What becomes of symbolic links; `opaque` by default. */
   symlinks?: 'deny' | 'opaque' | 'follow'
   /** Refuse every change. */
@@ -316,6 +330,19 @@ export interface MountSpec {
   copyOnWrite?: boolean
   /** Where in the guest it is mounted before anything runs. */
   at?: string
+  /** Whose all files are, for the guest; root's by default. */
+  owner?: Owner
+  /** Numbers of the guest that stand for others of the host, instead of `owner`. */
+  ownerMap?: OwnerMap
+  /**
+   * Keep owners and modes as the guest says beside the files, instead of `owner`: on the
+   * host all is still the user's who runs this.
+   */
+  recordedOwners?: boolean
+  /** Have the guest map files instead of reading them (DAX): the large ones or all. */
+  dax?: 'large' | 'always'
+  /** The size in MiB of the window for mapped files, a multiple of 2; 256 by default. */
+  daxWindowMib?: number
 }
 
 /**
@@ -360,6 +387,22 @@ export interface NetworkRule {
   protocol?: 'tcp' | 'udp' | 'icmp'
 }
 
+/** A user and a group. */
+export interface Owner {
+  /** The user's number. */
+  uid: number
+  /** The group's number. */
+  gid: number
+}
+
+/** Numbers of users and of groups. */
+export interface OwnerMap {
+  /** Of users. */
+  users: Array<IdRange>
+  /** Of groups. */
+  groups: Array<IdRange>
+}
+
 /** Machines of one image, ready to be used. */
 export declare class Pool {
   private constructor()
@@ -401,6 +444,8 @@ export interface PoolOptions {
   secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
+  /** File systems in the guests' memory, beside those of the image. */
+  tmpfs?: Array<TmpfsSpec>
 }
 
 /** How many machines a pool has, and what they do. */
@@ -463,6 +508,8 @@ export interface StartOptions {
   secrets?: Array<Secret>
   /** Directories of the host, for the tags that the image was baked with. */
   mounts?: Array<MountSpec>
+  /** File systems in the guest's memory, beside those of the image. */
+  tmpfs?: Array<TmpfsSpec>
   /** Volumes, as many as the image was baked with. */
   volumes?: Array<VolumeSpec>
   /** The directory that these are kept in: that of a `VolumeStore`; the user's by default. */
@@ -476,6 +523,20 @@ export declare class TcpForwarder {
   get localAddr(): string
   /** Takes no more connections. Those that are open go on. Once more does nothing. */
   stop(): Promise<void>
+}
+
+/** A file system in the guest's memory. */
+export interface TmpfsSpec {
+  /** Where the guest has it. */
+  mountPoint: string
+  /** The most that it takes in MiB; half of the guest's memory by default. */
+  sizeMib?: number
+  /** Permission bits of its directory; 0o1777 by default. */
+  mode?: number
+  /** Whose its directory is; root's by default. */
+  owner?: Owner
+  /** Whether programs there can be run; they cannot by default. */
+  executable?: boolean
 }
 
 /** A machine, of a pool or of its own, until it is released. */

@@ -254,6 +254,17 @@ impl Context {
         Ok(image.start(&config(&self.assets, machine).with_network(policy))?)
     }
 
+    /// The same, on the engine that counts what the guest executes.
+    pub fn start_counted(
+        &self,
+        image: &Image,
+        machine: Machine,
+        policy: NetworkPolicy,
+    ) -> Result<Vm> {
+        let config = config(&self.assets, machine).with_tier(Tier::Count);
+        Ok(image.start(&config.with_network(policy))?)
+    }
+
     /// Boots a machine of ours whose guest has a directory of the host.
     pub fn start_with_mount(
         &self,

@@ -1,6 +1,7 @@
 //! `net`: what a guest's network carries to and from the host, beside QEMU with passt
 //! and with its user network, which is the library that slirp4netns is.
 
+mod counted;
 mod inbound;
 
 use crate::context::{Context, SMALL};
@@ -115,6 +116,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     if context.wants("idle_connections") {
         metrics.push(idle(&ours, worker, port)?);
     }
+    metrics.extend(counted::run(context, port)?);
     Ok(metrics)
 }
 

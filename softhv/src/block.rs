@@ -6,6 +6,7 @@ use crate::exec::bind;
 use crate::fp::format::IXC;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::tier::Tier;
 use std::time::Instant;
 
 /// Instructions per block at most.
@@ -62,9 +63,13 @@ impl Cpu {
         let begun = self.vm.work.begin();
         let mut ops = std::mem::take(&mut self.code.scratch);
         self.code.begin(&mut ops);
+        let most = match self.vm.tier {
+            Tier::Count => 1,
+            _ => MAX_BLOCK,
+        };
         // What is compiled later is what was decoded, whatever is there then.
         let mut words = [0; MAX_BLOCK];
-        let count = bind::block(&mut ops, mode, offset as u16, room.min(MAX_BLOCK), |n| {
+        let count = bind::block(&mut ops, mode, offset as u16, room.min(most), |n| {
             // SAFETY: `host` backs `physical`, mapped in whole pages, and
             // `room` ends at the page's end.
             words[n] = unsafe { word(host, n) };
@@ -94,8 +99,8 @@ impl Cpu {
 
     /// The block at `physical`, if it was decoded ahead.
     fn adopt(&mut self, mode: Mode, physical: u64, host: u64) -> Option<*const Op> {
-        // They cannot be given to several.
-        if self.index != 0 {
+        // They cannot be given to several, and have more than one instruction each.
+        if self.index != 0 || self.vm.tier == Tier::Count {
             return None;
         }
         let ahead = &self.vm.ahead;

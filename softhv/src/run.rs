@@ -1,6 +1,7 @@
 //! The run loop of a vCPU: attention, interrupts, and finding blocks.
 
 use crate::ahead::helper;
+use crate::counting;
 use crate::cpu::op::Op;
 use crate::cpu::{Cpu, DAIF_I, DAIF_MASK, Monitor, Pstate, RunExit};
 use crate::dispatch::{self, StackLimit};
@@ -55,6 +56,7 @@ impl Cpu {
             waiting: false,
             rest: Rest::new(),
             yields: 0,
+            counted: 0,
             sp_off: false,
             stepped: None,
             pstate: Pstate {
@@ -74,7 +76,7 @@ impl Cpu {
             mmu: Mmu::new(Arc::clone(&shared)),
             code: {
                 let mut code = crate::code::CodeCache::new(stale);
-                code.set_tier(crate::jit::compiler(vm.tier, &vm.code_memory));
+                code.set_tier(counting::compiler(vm.tier, &vm.code_memory));
                 code
             },
             timers: VcpuTimers::new(Arc::clone(&vm), Arc::clone(&shared)),
@@ -136,6 +138,7 @@ impl Cpu {
             }
         };
         self.send_code();
+        self.tell_counted();
         // Lines asserted through the ABI hold for one run.
         self.pending_lines = [false; 2];
         self.shared.leave();
@@ -234,6 +237,7 @@ impl Cpu {
             });
         }
         self.send_code();
+        self.tell_counted();
         self.rest.begin();
         loop {
             let left = self.timers.until_deadline();

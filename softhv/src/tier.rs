@@ -25,6 +25,9 @@ pub enum Tier {
     Compile,
     /// For tests: blocks are compiled after a few entries, and soon dropped again.
     Restless,
+    /// Everything is interpreted, one instruction to a block, and counted: see
+    /// [`crate::counting`].
+    Count,
     /// As [`Tier::Compile`], and counts what is executed, several times slower. The
     /// counts are right for one vCPU, and those of the process.
     Census,
@@ -37,7 +40,8 @@ impl Tier {
             1 => Self::Interpret,
             2 => Self::Compile,
             3 => Self::Restless,
-            4 => Self::Census,
+            4 => Self::Count,
+            5 => Self::Census,
             _ => Self::Auto,
         }
     }

@@ -4,6 +4,7 @@ use hvf::sys::{MemoryFlags, Reg};
 use hvf::{ExceptionClass, Vm};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
+use supermachine_softhv::counting::instructions;
 use supermachine_softhv::jit::{COUNTS, probe};
 use supermachine_softhv::{Tier, api_with};
 
@@ -47,7 +48,8 @@ fn execute(tier: Tier, rounds: u64) -> String {
 
 /// One test, because the counts are the process's.
 #[test]
-fn a_tier_compiles_nothing_or_what_is_hot_or_everything() {
+fn a_tier_compiles_nothing_or_what_is_hot_or_everything_or_counts() {
+    counted_are_the_instructions_of_each_round_and_of_no_other_tier();
     assert_eq!(compiled_in(Tier::Interpret, 100_000), 0);
     if let Err(reason) = probe() {
         assert_eq!(compiled_in(Tier::Auto, 100_000), 0, "{reason}");
@@ -63,4 +65,19 @@ fn a_tier_compiles_nothing_or_what_is_hot_or_everything() {
     let census = execute(Tier::Census, 100_000);
     let expected = ["300001 executed", "1 no-template hvc"];
     assert_eq!(census.lines().collect::<Vec<_>>(), expected);
+}
+
+fn counted_are_the_instructions_of_each_round_and_of_no_other_tier() {
+    for (tier, counted) in [(Tier::Count, 1), (Tier::Interpret, 0), (Tier::Auto, 0)] {
+        for rounds in [1, 1000] {
+            let before = instructions();
+            compiled_in(tier, rounds);
+            // Three of each round, and HVC.
+            assert_eq!(
+                instructions() - before,
+                counted * (3 * rounds + 1),
+                "{tier:?}"
+            );
+        }
+    }
 }

@@ -38,8 +38,11 @@ pub enum Tier {
     Interpret,
     /// Everything is compiled before it runs; a host where that cannot be is an error.
     Compile,
-    /// The same, and [`VmStatus::census`](crate::VmStatus::census) tells what is executed
-    /// and how much of it by the interpreter. Several times slower.
+    /// Everything is interpreted, at a fraction of the speed, and the instructions are
+    /// counted: [`VmStats::instructions`](crate::VmStats::instructions).
+    Count,
+    /// As [`Tier::Compile`], and [`VmStatus::census`](crate::VmStatus::census) tells what is
+    /// executed and how much of it by the interpreter. Several times slower.
     Census,
 }
 

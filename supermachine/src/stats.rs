@@ -20,6 +20,10 @@ pub struct VmStats {
     /// still.
     #[serde(rename = "guest_us", with = "micros", default)]
     pub guest: Duration,
+    /// Instructions that its vCPUs had begun when each last exited or began to wait,
+    /// if they are counted ([`Tier::Count`](crate::Tier::Count)).
+    #[serde(default)]
+    pub instructions: Option<u64>,
     /// It is paused.
     pub is_paused: bool,
     /// Virtual CPUs that it has.

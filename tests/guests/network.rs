@@ -17,12 +17,12 @@ use supermachine::{
 use supermachine_tests::{config, image, sh};
 
 /// Bytes of the long answer, which are no multiple of anything.
-const LONG_BYTES: usize = 3_000_017;
+pub const LONG_BYTES: usize = 3_000_017;
 
 /// Bytes a second of a machine that is limited.
 const RATE: u64 = 2_000_000;
 
-fn long() -> Vec<u8> {
+pub fn long() -> Vec<u8> {
     let mut state = 1_u32;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -31,7 +31,7 @@ fn long() -> Vec<u8> {
     std::iter::repeat_with(next).take(LONG_BYTES).collect()
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -71,7 +71,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// A web server; the number of its port.
-fn server() -> u16 {
+pub fn server() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let port = listener.local_addr().expect("it has one").port();
     thread::spawn(move || {
@@ -84,7 +84,7 @@ fn server() -> u16 {
 }
 
 /// Takes connections and gives them to the test.
-fn accepting(listener: TcpListener) -> (u16, Receiver<TcpStream>) {
+pub fn accepting(listener: TcpListener) -> (u16, Receiver<TcpStream>) {
     let port = listener.local_addr().expect("it has one").port();
     let (send, accepted) = channel();
     thread::spawn(move || {
@@ -97,18 +97,18 @@ fn accepting(listener: TcpListener) -> (u16, Receiver<TcpStream>) {
     (port, accepted)
 }
 
-fn reaching(ports: &[u16]) -> VmConfig {
+pub fn reaching(ports: &[u16]) -> VmConfig {
     let policy = NetworkPolicy::allow_all();
     config().with_network(ports.iter().copied().fold(policy, NetworkPolicy::host_port))
 }
 
-fn start(config: &VmConfig) -> Vm {
+pub fn start(config: &VmConfig) -> Vm {
     let started = image("nginx").start(config);
     started.unwrap_or_else(|error| panic!("it does not start: {error}"))
 }
 
 /// `curl` as these tests use it: a slow host is given time.
-const CURL: &str = "curl -sS -m 100 ";
+pub const CURL: &str = "curl -sS -m 100 ";
 
 #[test]
 fn guest_fetches_from_and_sends_to_a_listed_port_of_the_host() {
@@ -143,6 +143,14 @@ fn guest_fetches_from_and_sends_to_a_listed_port_of_the_host() {
         (flow.verdict, flow.end),
         (NetworkVerdict::Allow, NetworkEnd::Closed)
     );
+    // Its one vCPU never sleeps: nobody waits for that before there are frames.
+    let script = format!(
+        "while :; do :; done & {CURL} {url}/long | sha256sum; kill $!; \
+         while :; do :; done & {CURL} -H Expect: --data-binary @/tmp/up {url}/digest; kill $!"
+    );
+    let busy = sh(&vm, &script);
+    let down_and_up = busy.replace("  -\n", " ");
+    assert_eq!(down_and_up, format!("{} {got}", digest(&long())));
     // Several at once, and one after the other.
     let script = format!(
         "for n in 1 2 3 4; do {CURL} {url}/long | sha256sum > /tmp/$n & done; wait; \

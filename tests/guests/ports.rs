@@ -138,3 +138,29 @@ fn streams_and_datagrams_reach_services_of_either_family() {
         .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
     assert!(is_reset, "{end:?}");
 }
+
+/// Bytes each way: at the 100 KB/s of a forwarder that waits for its timers, minutes.
+const MUCH: usize = 24 << 20;
+
+#[test]
+fn published_port_waits_for_no_timer_though_the_guest_is_busy() {
+    let vm = serving();
+    // On its one vCPU, so that it never sleeps.
+    sh(&vm, "while :; do :; done < /dev/null > /dev/null 2>&1 &");
+    let port = vm.expose_tcp(0, 7001).expect("a port");
+    let mut stream = connect(port.local_addr());
+    let mut sender = stream.try_clone().expect("another descriptor");
+    let sending = std::thread::spawn(move || {
+        let all: Vec<u8> = (0..=250).cycle().take(MUCH).collect();
+        sender.write_all(&all).expect("it takes words");
+        sender.shutdown(std::net::Shutdown::Write).expect("an end");
+    });
+    let begun = std::time::Instant::now();
+    let mut repeated = Vec::new();
+    stream.read_to_end(&mut repeated).expect("it repeats them");
+    sending.join().expect("it was all sent");
+    assert_eq!(repeated.len(), MUCH);
+    let mut expected = (0..=250).cycle();
+    assert!(repeated.iter().all(|byte| Some(*byte) == expected.next()));
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+}

@@ -15,19 +15,19 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use supermachine::{Network, NetworkFlow, NetworkPolicy, NetworkSecretsUse, Vm};
 use supermachine_tests::{config, image, sh};
 
-const NAME: &str = "host.supermachine.internal";
-const AUTHORITY: &[u8] = include_bytes!("certificates/authority.crt");
+pub const NAME: &str = "host.supermachine.internal";
+pub const AUTHORITY: &[u8] = include_bytes!("certificates/authority.crt");
 /// The value, in parts: the whole is in no image of this program.
 const VALUE: [&str; 2] = ["sk-the-real-value-", "9c41d7e2-9c41d7e2"];
 /// For what never comes.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(100);
 
-fn value() -> String {
+pub fn value() -> String {
     VALUE.concat()
 }
 
 /// A host with TLS, which answers with the head of each request; its port, and the heads.
-fn host() -> (u16, Receiver<String>) {
+pub fn host() -> (u16, Receiver<String>) {
     let certificate = include_bytes!("certificates/host.crt");
     let key = include_bytes!("certificates/host.key");
     let provider = Arc::new(rustls_graviola::default_provider());
@@ -108,7 +108,7 @@ fn flow_to(vm: &Vm, port: u16) -> NetworkFlow {
 }
 
 /// Whether a text is in one of the files below a directory.
-fn is_below(directory: &Path, text: &str) -> bool {
+pub fn is_below(directory: &Path, text: &str) -> bool {
     // Memory is mostly zeroes, which end lines here.
     let grep = Command::new("grep")
         .args([

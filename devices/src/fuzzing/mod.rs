@@ -13,6 +13,7 @@ mod blk;
 mod fs;
 mod mem;
 mod mmio;
+mod net;
 mod vsock;
 
 pub use balloon::fuzz_balloon;
@@ -20,6 +21,7 @@ pub use blk::fuzz_blk;
 pub use fs::fuzz_fs;
 pub use mem::fuzz_mem;
 pub use mmio::fuzz_mmio;
+pub use net::fuzz_net;
 pub use vsock::fuzz_vsock;
 
 /// Guest RAM of every run.

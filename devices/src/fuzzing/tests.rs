@@ -123,6 +123,22 @@ fn memory_requests_keep_the_owners_account() {
 }
 
 #[test]
+fn frames_arrive_as_they_were_sent_and_nowhere_else() {
+    let corpus: [&[u8]; 5] = [
+        b"",
+        // Two buffers on offer; a frame given, told of and read.
+        b"\x01\x00\x03\x00\x04\x08\x01\x40\x10\x00\x10\x00\x0b\x0c",
+        // One that takes three buffers.
+        b"\x01\x00\x02\x00\x02\x00\x02\x08\x01\x8c\x10\x00\x10\x00\x0b\x0c",
+        // Two frames sent, one in pieces, and taken; back to that moment in between.
+        b"\x01\x03\x01\x00\x02\xff\x03\x0a\xff\x1f\xff\x0e\x06",
+        // One sent, and a ring that is broken.
+        b"\x00\x03\x01\x00\x02\xff\x0f\x01\x01\x02\x00\x10\x00\x00\x03\xff\x01\x00\x02\x00\x00\x00\x02\x00\x06",
+    ];
+    replay(fuzz_net, &corpus, 7);
+}
+
+#[test]
 fn directory_requests_stay_in_the_directory() {
     // Each operation is a request, a node, some arguments and room for the answer.
     let corpus: [&[u8]; 6] = [

@@ -14,8 +14,10 @@ use crate::io::{FlowId, Frame, Offloads};
 use crate::{BadState, Config, Counters, FlowRecord, Stack};
 
 mod broker;
+mod datagram;
 mod echo;
 mod forward;
+mod reach;
 mod resolver;
 mod sockets;
 

@@ -1,17 +1,19 @@
 //! The host's sockets, by flow.
 
 use std::io::{self, IoSliceMut, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::{TcpStream, UdpSocket, UnixStream};
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 
 use super::broker::{self, Handed, Outcome, Slot};
+use super::datagram::Datagram;
 use super::echo::Echo;
+use super::reach::{has_way_to, is_own, other_loopback, without_ipv6};
 use super::{Port, Shared};
 use crate::io::{Close, FlowId, Frame, Io, Offloads, Query, Ticket, Transport};
 use crate::record::FlowRecord;
@@ -24,11 +26,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 enum Socket {
     /// With where else it is looked for if it is refused.
     Stream(TcpStream, Option<SocketAddr>),
-    Datagram(UdpSocket),
+    Datagram(Datagram),
     Echo(Echo),
     /// A connection that somebody else serves.
     Handed(UnixStream, Slot),
 }
+
+/// Who hears of events, and by which token.
+type Watched<'a> = (&'a Registry, Token);
 
 /// The sockets of a guest's flows.
 #[derive(Default)]
@@ -47,6 +52,19 @@ impl Sockets {
         place
             .and_then(Option::as_mut)
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// A flow's socket, and what another in its place is watched by.
+    fn watched(&mut self, flow: FlowId) -> io::Result<(&mut Socket, Option<Watched<'_>>)> {
+        let place = self.streams.get_mut(flow.0 as usize);
+        let socket = place
+            .and_then(Option::as_mut)
+            .ok_or(io::ErrorKind::BrokenPipe)?;
+        let token = Token(flow.0 as usize);
+        Ok((
+            socket,
+            self.registry.as_ref().map(|registry| (registry, token)),
+        ))
     }
 
     /// Begins to connect a stream, and looks for it at `other` if it is refused.
@@ -97,7 +115,7 @@ impl Sockets {
         if let Some(registry) = &self.registry {
             let _ = match &mut socket {
                 Socket::Stream(stream, _) => registry.deregister(stream),
-                Socket::Datagram(socket) => registry.deregister(socket),
+                Socket::Datagram(socket) => socket.deregister(registry),
                 Socket::Echo(socket) => registry.deregister(socket),
                 Socket::Handed(stream, _) => registry.deregister(stream),
             };
@@ -163,13 +181,8 @@ impl Io for Both<'_> {
         let told = |error| without_ipv6(error, to);
         match transport {
             Transport::Datagram => {
-                let any: IpAddr = match to {
-                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-                };
-                let mut socket = UdpSocket::bind(SocketAddr::new(any, 0)).map_err(told)?;
-                socket.connect(to).map_err(told)?;
-                registry.register(&mut socket, token, Interest::READABLE)?;
+                let watched = (registry, token);
+                let socket = Datagram::connect(to, other_loopback(to), watched)?;
                 self.sockets.put(flow, Socket::Datagram(socket));
                 return Ok(());
             }
@@ -189,23 +202,25 @@ impl Io for Both<'_> {
     }
 
     fn send(&mut self, flow: FlowId, bytes: &[u8]) -> io::Result<usize> {
-        match self.sockets.get(flow)? {
+        let (socket, watched) = self.sockets.watched(flow)?;
+        match socket {
             Socket::Stream(stream, _) => stream.write(bytes),
             Socket::Handed(stream, _) => stream.write(bytes),
-            Socket::Datagram(socket) => socket.send(bytes).map_err(too_long),
+            Socket::Datagram(socket) => socket.send(bytes, watched).map_err(too_long),
             Socket::Echo(socket) => socket.send(bytes).map_err(too_long),
         }
     }
 
     fn receive(&mut self, flow: FlowId, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match (self.sockets.get(flow)?, room) {
+        let (socket, watched) = self.sockets.watched(flow)?;
+        match (socket, room) {
             (Socket::Stream(stream, _), room) => stream.read_vectored(room),
             (Socket::Handed(stream, slot), room) => match stream.read_vectored(room) {
                 // Its end is told by what was said of it.
                 Ok(0) if broker::is_refused(slot) => Err(io::ErrorKind::ConnectionReset.into()),
                 read => read,
             },
-            (Socket::Datagram(socket), [room, ..]) => socket.recv(room),
+            (Socket::Datagram(socket), [room, ..]) => socket.receive(room, watched),
             (Socket::Echo(socket), [room, ..]) => socket.receive(room),
             (_, []) => Ok(0),
         }
@@ -283,51 +298,4 @@ fn too_long(error: io::Error) -> io::Error {
         Some(rustix::io::Errno::MSGSIZE) => io::ErrorKind::FileTooLarge.into(),
         _ => error,
     }
-}
-
-/// The host's loopback address of the other family. A service of the host listens on one of
-/// them or on both, and a guest's program does not know on which: many take the first
-/// address of a name, and no other.
-fn other_loopback(to: SocketAddr) -> Option<SocketAddr> {
-    let other: IpAddr = match to.ip() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),
-        _ => return None,
-    };
-    Some((other, to.port()).into())
-}
-
-/// What a guest is to be told of a host that has no IPv6, or not this of it: a socket of
-/// that family cannot be made there, or has no address, which otherwise means that no
-/// port is free.
-fn without_ipv6(error: io::Error, to: SocketAddr) -> io::Error {
-    use io::ErrorKind as Kind;
-    match (to.ip(), error.kind()) {
-        (_, Kind::ConnectionRefused | Kind::NetworkUnreachable | Kind::HostUnreachable)
-        | (IpAddr::V4(_), _) => error,
-        (address, _) if has_way_to(address) => error,
-        (address, _) if address.is_loopback() => Kind::ConnectionRefused.into(),
-        _ => Kind::NetworkUnreachable.into(),
-    }
-}
-
-/// Whether the host would send to this address from that address itself. Nothing is
-/// sent.
-pub(super) fn is_own(address: IpAddr) -> bool {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let from = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect((address, 9))?;
-        socket.local_addr()
-    });
-    from.is_ok_and(|from| from.ip() == address)
-}
-
-/// Whether the host would know where to send something for this address. Nothing is
-/// sent.
-fn has_way_to(address: IpAddr) -> bool {
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    std::net::UdpSocket::bind(any).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
 }

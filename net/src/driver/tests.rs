@@ -155,6 +155,40 @@ fn service_of_the_host_is_found_at_either_of_its_loopback_addresses() {
     assert_eq!(ask() & flag::RST, flag::RST);
 }
 
+/// Whether the system asks after a while if a connection is still there: its timer for
+/// that runs. `None` where the system does not show its timers.
+fn is_asked_after(port: u16) -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let own = format!(":{port:04X}");
+    let mut lines = text.lines().map(|line| line.split_whitespace());
+    let mut fields =
+        lines.find(|fields| fields.clone().nth(1).is_some_and(|at| at.ends_with(&own)))?;
+    // Which timer, and in how many hundredths of a second it fires (proc_pid_net(5)).
+    let (timer, left) = fields.nth(5)?.split_once(':')?;
+    assert_eq!(timer, "02", "keep-alive");
+    Some(Duration::from_millis(
+        10 * u64::from_str_radix(left, 16).ok()?,
+    ))
+}
+
+#[test]
+fn connections_that_died_in_a_minute_of_silence_are_found_out() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    lock(&cable.sent).push(frame(port, 100, 0, flag::SYN, b""));
+    network.wake();
+    let (_stream, from) = listener.accept().unwrap();
+    assert_eq!(heard(&cable.next()).0, flag::SYN | flag::ACK);
+    match is_asked_after(from.port()) {
+        Some(left) => assert!(left <= Duration::from_secs(60), "{left:?}"),
+        None => eprintln!("skipped: the system does not show its timers"),
+    }
+}
+
 /// Takes connections over, and keeps what is written down.
 #[derive(Default)]
 struct Taken {
@@ -308,34 +342,78 @@ fn datagrams_go_over_a_socket_of_the_host() {
     let cable = Arc::new(Cable::default());
     let port_of_guest: Arc<dyn Port> = cable.clone();
     network.attach(Arc::downgrade(&port_of_guest));
+    for payload in [&b"hello"[..], b"", &[7; 1400]] {
+        lock(&cable.sent).push(message(port, payload));
+        network.wake();
+        let mut got = [0; 2000];
+        let (bytes, from) = socket.recv_from(&mut got).unwrap();
+        assert_eq!(&got[..bytes], payload);
+        socket.send_to(&got[..bytes], from).unwrap();
+        let frame = cable.next();
+        let ethernet = Ethernet::read(&frame).unwrap();
+        let packet = ip::Packet::read(ethernet.kind, ethernet.payload).unwrap();
+        assert_eq!(packet.source, Addresses::default().gateway);
+        assert_eq!(&packet.payload[build::UDP_BYTES..], payload);
+    }
+    assert_eq!(network.counters().datagram_flows, 1);
+}
+
+/// A datagram of the guest's to the gateway.
+fn message(port: u16, payload: &[u8]) -> Vec<u8> {
     let addresses = Addresses::default();
     let link = Link {
         guest: addresses.gateway_mac,
         gateway: addresses.guest_mac,
     };
     let (guest, there) = ((addresses.guest, 4000), (addresses.gateway, port));
-    for message in [&b"hello"[..], b"", &[7; 1400]] {
-        let mut pen = Pen::default();
-        build::udp(&mut pen, link, guest.into(), there.into(), message);
-        lock(&cable.sent).push(pen.0);
+    let mut pen = Pen::default();
+    build::udp(&mut pen, link, guest.into(), there.into(), payload);
+    pen.0
+}
+
+#[test]
+fn service_of_datagrams_is_found_at_either_of_the_hosts_loopback_addresses() {
+    let Ok(service) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) else {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    };
+    service.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = service.local_addr().unwrap().port();
+    let network = Network::new(Config::new(Policy::deny_all().host_udp_port(port)));
+    let cable = Arc::new(Cable::default());
+    let port_of_guest: Arc<dyn Port> = cable.clone();
+    network.attach(Arc::downgrade(&port_of_guest));
+    let say = |payload: &[u8]| {
+        lock(&cable.sent).push(message(port, payload));
         network.wake();
-        let mut got = [0; 2000];
-        let (bytes, from) = socket.recv_from(&mut got).unwrap();
-        assert_eq!(&got[..bytes], message);
-        socket.send_to(&got[..bytes], from).unwrap();
+    };
+    // The guest asks for the IPv4 one, once: what was refused there arrives here.
+    let mut got = [0; 16];
+    for question in [&b"first"[..], b"second"] {
+        say(question);
+        let (bytes, from) = service.recv_from(&mut got).unwrap();
+        assert_eq!(&got[..bytes], question);
+        service.send_to(b"answer", from).unwrap();
         let frame = cable.next();
         let ethernet = Ethernet::read(&frame).unwrap();
         let packet = ip::Packet::read(ethernet.kind, ethernet.payload).unwrap();
-        assert_eq!(packet.source, addresses.gateway);
-        assert_eq!(&packet.payload[build::UDP_BYTES..], message);
+        assert_eq!(packet.source, Addresses::default().gateway);
+        assert_eq!(&packet.payload[build::UDP_BYTES..], b"answer");
     }
     assert_eq!(network.counters().datagram_flows, 1);
+    // Nobody listens at either any more, and the guest hears of it.
+    drop(service);
+    say(b"third");
+    let frame = cable.next();
+    let ethernet = Ethernet::read(&frame).unwrap();
+    let packet = ip::Packet::read(ethernet.kind, ethernet.payload).unwrap();
+    assert_eq!(packet.payload[..2], [3, 3], "port unreachable");
 }
 
 #[test]
 fn addresses_of_this_host_are_known_from_others() {
-    assert!(super::sockets::is_own([127, 0, 0, 1].into()));
+    assert!(super::reach::is_own([127, 0, 0, 1].into()));
     // Of documentation: no host has them, and some have no way there.
-    assert!(!super::sockets::is_own([192, 0, 2, 1].into()));
-    assert!(!super::sockets::is_own([198, 51, 100, 7].into()));
+    assert!(!super::reach::is_own([192, 0, 2, 1].into()));
+    assert!(!super::reach::is_own([198, 51, 100, 7].into()));
 }

@@ -59,6 +59,92 @@ fn connections_are_bounded() {
 }
 
 #[test]
+fn ten_thousand_connections_have_their_turn_and_one_more_is_refused() {
+    const MANY: u16 = 10_000;
+    let mut net = Net::new();
+    let mut peers: Vec<Peer> = (0..MANY).map(|n| net.connect(1000 + n, n.into())).collect();
+    net.send(&Peer::new(99).syn());
+    assert!(net.one().has(RST));
+    assert_eq!(net.stack.flows(), MANY.into());
+    // One of them has more than all others together, and comes first.
+    let endless = 1 << 20;
+    net.socket(0)
+        .incoming
+        .extend(std::iter::repeat_n(b'x', endless));
+    for n in 0..MANY {
+        net.socket(n.into()).incoming.extend(b"word");
+        let (now, host) = (net.now, &mut net.host);
+        net.stack
+            .ready(supermachine_net::FlowId(n.into()), true, false, now, host);
+    }
+    net.turn();
+    let mut heard = std::collections::BTreeSet::new();
+    for segment in net.given() {
+        let peer = &mut peers[usize::from(segment.guest_port - 1000)];
+        peer.hear(&segment);
+        heard.insert(segment.guest_port);
+    }
+    assert_eq!(
+        heard.len(),
+        MANY.into(),
+        "all but nobody waited for the one"
+    );
+    assert!(net.stack.buffered_bytes() <= 256 << 20);
+    // And each is heard.
+    for (n, peer) in peers.iter_mut().enumerate() {
+        net.frame(&frame_of(&peer.segment(ACK, b"answer")));
+        assert_eq!(net.socket(u32::try_from(n).unwrap()).sent, b"answer");
+    }
+}
+
+#[test]
+fn minute_in_which_the_host_stood_still_ends_nothing_that_is_there() {
+    let mut net = Net::new();
+    let mut alive = net.connect(GUEST_PORT, 0);
+    net.connect(GUEST_PORT + 1, 1);
+    // Something is on its way to the guest, and somebody is being connected to.
+    net.socket(0).incoming.extend(b"before");
+    net.ready(0, true, false);
+    let before = net.one();
+    net.send(&Peer::new(GUEST_PORT + 2).syn());
+    net.frame(&datagram([9, 9, 9, 9].into(), 60, b"question"));
+    net.now += std::time::Duration::from_secs(60);
+    // The guest stood still as well: its acknowledgement is there first, as the thread
+    // takes frames before it looks at times. One socket died, one is connected.
+    alive.hear(&before);
+    net.frame(&frame_of(&alive.segment(ACK, b"after")));
+    net.socket(1).error = Some(std::io::ErrorKind::TimedOut);
+    net.ready(1, true, false);
+    net.socket(2).outcome = Some(Ok(()));
+    net.ready(2, false, true);
+    let given = net.given();
+    let of = |port| {
+        given
+            .iter()
+            .filter(move |segment| segment.guest_port == port)
+    };
+    assert!(of(GUEST_PORT).all(|segment| segment.payload.is_empty() && !segment.has(RST)));
+    assert!(of(GUEST_PORT + 1).all(|segment| segment.has(RST)));
+    assert_eq!(of(GUEST_PORT + 1).count(), 1);
+    assert!(of(GUEST_PORT + 2).all(|segment| segment.has(SYN | ACK)));
+    assert_eq!(of(GUEST_PORT + 2).count(), 1);
+    assert_eq!(net.socket(0).sent, b"after");
+    assert_eq!(net.stack.flows(), 2);
+    // What was lost meanwhile is sent again, once, and not as often as time has passed.
+    net.socket(0).incoming.extend(b"lost");
+    net.ready(0, true, false);
+    let lost = net.one();
+    net.pass(std::time::Duration::from_secs(60));
+    let again = net.given();
+    let mut again = again.iter().filter(|again| again.guest_port == GUEST_PORT);
+    assert_eq!(
+        again.next().map(|again| &again.payload),
+        Some(&lost.payload)
+    );
+    assert_eq!(again.next(), None);
+}
+
+#[test]
 fn what_is_no_packet_is_ignored() {
     let mut net = Net::new();
     let good = frame_of(&Peer::new(GUEST_PORT).syn());

@@ -103,6 +103,17 @@ fn frames_in_the_name_of_others_get_no_answer() {
     net.turn();
     net.nothing();
     assert!(net.host.sockets.is_empty());
-    net.frame(&syn);
+    // Whoever it says has sent it, the guest is who is answered.
+    for sender in [
+        [0xff; 6],
+        supermachine_net::Addresses::default().gateway_mac,
+    ] {
+        let mut syn = syn.clone();
+        syn[6..12].copy_from_slice(&sender);
+        net.frame(&syn);
+    }
     assert_eq!(net.host.sockets.len(), 1);
+    net.socket(0).outcome = Some(Ok(()));
+    net.ready(0, false, true);
+    assert!(net.one().has(SYN | ACK));
 }

@@ -4,6 +4,7 @@ use super::objects::{self, Object};
 use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
 use crate::ahead::helper;
 use crate::ahead::plan::{self, Plan};
+use crate::counting;
 use crate::faults::{FAULTS, Faults};
 use crate::inherit;
 use crate::jit::{self, COUNTS, census};
@@ -26,6 +27,7 @@ fn machine() -> MutexGuard<'static, Option<Arc<VmShared>>> {
 /// that its vCPUs had decoded. It is not dropped: that would wait for threads
 /// that are not here.
 pub(super) fn forget() {
+    counting::forget();
     if let Some(vm) = machine().take() {
         inherit::take_over(&vm);
         std::mem::forget(vm);

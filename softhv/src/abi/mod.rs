@@ -71,6 +71,7 @@ pub fn api_with(tier: Tier) -> Api {
             Tier::Compile => machine::create::<{ Tier::Compile as u8 }>,
             Tier::Census => machine::create::<{ Tier::Census as u8 }>,
             Tier::Restless => machine::create::<{ Tier::Restless as u8 }>,
+            Tier::Count => machine::create::<{ Tier::Count as u8 }>,
         },
         vm_destroy: machine::destroy,
         vm_map: machine::map,

@@ -109,6 +109,8 @@ pub struct Cpu {
     pub rest: Rest,
     /// YIELDs executed, to give the host core away now and then.
     pub yields: u32,
+    /// Instructions begun that are not told of yet, where they are counted.
+    pub counted: u64,
     /// Processor state.
     pub pstate: Pstate,
     /// Code is looked up for a misaligned stack pointer.

@@ -10,7 +10,7 @@ impl Tier {
     pub(crate) const fn policy(self) -> Policy {
         match self {
             Self::Auto => Policy::HOT,
-            Self::Interpret => Policy::OFF,
+            Self::Interpret | Self::Count => Policy::OFF,
             Self::Compile => Policy::EAGER,
             Self::Restless => Policy::RESTLESS,
             Self::Census => Policy::CENSUS,

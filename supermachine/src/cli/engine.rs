@@ -16,6 +16,7 @@ pub enum TierName {
     Auto,
     Interpret,
     Compile,
+    Count,
     Census,
 }
 
@@ -25,6 +26,7 @@ impl From<TierName> for Tier {
             TierName::Auto => Self::Auto,
             TierName::Interpret => Self::Interpret,
             TierName::Compile => Self::Compile,
+            TierName::Count => Self::Count,
             TierName::Census => Self::Census,
         }
     }

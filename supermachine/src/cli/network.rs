@@ -82,6 +82,14 @@ fn net(text: &str) -> Result<Net, String> {
         "" => Err("expected on, off, or the path of a file".into()),
         "off" => Ok(Net::Off),
         "on" => Ok(Net::On),
+        // Words of docker's; a file of that name is `./none`.
+        "none" => Err("expected on, off, or the path of a file: docker's none is off".into()),
+        "bridge" => Err("expected on, off, or the path of a file: docker's bridge is on".into()),
+        "host" => Err(
+            "expected on, off, or the path of a file: for docker's host say on, and --host-port \
+             for each port of this host that the guest is to reach"
+                .into(),
+        ),
         file => Ok(Net::Rules(file.into())),
     }
 }
@@ -185,6 +193,17 @@ impl NetworkOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_dockers_are_no_files() {
+        assert_eq!(net("off"), Ok(Net::Off));
+        for (word, hint) in [("none", "off"), ("bridge", "on"), ("host", "--host-port")] {
+            let refused = net(word).expect_err("it is no file");
+            assert!(refused.contains(hint), "{refused}");
+            let file = format!("./{word}");
+            assert_eq!(net(&file), Ok(Net::Rules(PathBuf::from(&file))));
+        }
+    }
 
     #[test]
     fn ports_of_the_host_are_of_tcp_unless_they_say_udp() {

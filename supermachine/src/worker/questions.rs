@@ -2,7 +2,7 @@
 
 use super::monitor::Visitor;
 use super::served::Served;
-use super::{Refusal, files, memory_mib};
+use super::{Refusal, choose, files, memory_mib};
 use crate::error::with_causes;
 use crate::host;
 use crate::link::monitor::{Answer, Question, paused_mark};
@@ -101,6 +101,7 @@ impl Served {
             uptime: machine.uptime(),
             cpu: processor_time(),
             guest: machine.guest_time_now(),
+            instructions: choose::instructions(),
             is_paused: self.still.is_some(),
             vcpus: u32::try_from(machine.exits().len()).unwrap_or(u32::MAX),
             memory: MemoryStats {
