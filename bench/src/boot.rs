@@ -6,7 +6,7 @@ use anyhow::Result;
 use std::time::Instant;
 
 const ROUNDS: usize = 15;
-const MUST: f64 = 1.5;
+const MUST: f64 = 0.3;
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {
     let (mut agent, mut exec, mut init) =

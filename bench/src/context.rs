@@ -38,10 +38,14 @@ pub struct Places<'a> {
     pub assets: Option<&'a Path>,
     /// Layout of an image with busybox.
     pub small: &'a Path,
-    /// Layout of an image with what `compute` runs.
+    /// Layout of an image with python and node.
     pub large: &'a Path,
+    /// Layout of an image with what `compute` runs.
+    pub compute: &'a Path,
     /// Layout of an image with nginx.
     pub nginx: &'a Path,
+    /// The peer's program.
+    pub qemu: &'a Path,
     /// The registry's program.
     pub registry: Option<&'a Path>,
 }
@@ -76,6 +80,7 @@ pub struct Context {
     pub dir: PathBuf,
     small_layout: PathBuf,
     large: PathBuf,
+    compute: PathBuf,
     nginx: PathBuf,
     registry: Option<PathBuf>,
     assets: AssetPaths,
@@ -93,7 +98,7 @@ impl Context {
         let vm = small.start(&config(&assets, SMALL))?;
         let programs = Programs::prepare(places.dir, vm.read_file("/bin/busybox")?)?;
         vm.stop()?;
-        let qemu = Qemu::prepare(&assets.kernel, &programs, places.dir)?;
+        let qemu = Qemu::prepare(places.qemu, &assets.kernel, &programs, places.dir)?;
         Ok(Self {
             small,
             qemu,
@@ -105,6 +110,7 @@ impl Context {
             dir: places.dir.to_owned(),
             small_layout: places.small.to_owned(),
             large: places.large.to_owned(),
+            compute: places.compute.to_owned(),
             nginx: places.nginx.to_owned(),
             registry: places.registry.map(Path::to_owned),
             assets,
@@ -127,9 +133,14 @@ impl Context {
         registry.context("--registry says where docker-registry is")
     }
 
-    /// The image with what `compute` runs.
+    /// The image with python and node.
     pub fn large(&self) -> Result<Image> {
         load(&self.large)
+    }
+
+    /// The image with what `compute` runs.
+    pub fn compute(&self) -> Result<Image> {
+        load(&self.compute)
     }
 
     /// The image with nginx.
@@ -156,6 +167,20 @@ impl Context {
         machine: Machine,
         bound: Bound,
     ) -> Result<Vec<Metric>> {
+        let part = |_: &str| Bound::Part;
+        self.metrics_of(bench, unit, parts, values, machine, (&part, bound))
+    }
+
+    /// The same with a bound for each part, which holds where both sides are measured.
+    pub fn metrics_of(
+        &self,
+        bench: &'static str,
+        unit: &'static str,
+        parts: &[&str],
+        values: &BTreeMap<&str, BothSides>,
+        machine: Machine,
+        (of_part, bound): (&dyn Fn(&str) -> Bound, Bound),
+    ) -> Result<Vec<Metric>> {
         let name = self.qemu.name(machine);
         let mut metrics = Vec::new();
         let mut measured = Vec::new();
@@ -168,7 +193,8 @@ impl Context {
                 Side::Ours => (&both.ours, None),
                 Side::Both => (&both.ours, Some((name.as_str(), &both.peer))),
             };
-            metrics.push(Metric::new(bench, *part, unit, ours, peer, Bound::Part));
+            let of_part = peer.map_or(Bound::Part, |_| of_part(part));
+            metrics.push(Metric::new(bench, *part, unit, ours, peer, of_part));
             measured.push((both.ours.clone(), both.peer.clone()));
         }
         if self.side == Side::Both && self.only.is_none() {
@@ -182,7 +208,7 @@ impl Context {
         self.baker_of(&self.small_layout, name, machine)
     }
 
-    /// What bakes the image that `compute` uses.
+    /// What bakes the image with python and node.
     pub fn large_baker(&self, name: &str, machine: Machine) -> OciImageBuilder {
         self.baker_of(&self.large, name, machine)
     }
@@ -209,6 +235,13 @@ impl Context {
     /// Boots a machine of ours.
     pub fn start(&self, image: &Image, machine: Machine) -> Result<Vm> {
         Ok(image.start(&config(&self.assets, machine))?)
+    }
+
+    /// Boots a machine of ours that executes code by `tier`.
+    pub fn start_by_tier(&self, image: &Image, machine: Machine, tier: Tier) -> Result<Vm> {
+        let vm = image.start(&config(&self.assets, machine).with_tier(tier))?;
+        self.programs.install(&vm)?;
+        Ok(vm)
     }
 
     /// Boots a machine of ours whose guest may reach what `policy` says.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 const BENCH: &str = "forkexec";
 const ROUNDS: usize = 7;
-const MUST: f64 = 1.5;
+const MUST: f64 = 0.55;
 const EVENTS: &[&str] = &["forkexec", "syscall", "fault", "mmap", "pipe", "fork"];
 
 pub fn run(context: &Context) -> Result<Vec<Metric>> {

@@ -81,14 +81,24 @@ impl Programs {
 
 /// A static arm64 program out of one C file.
 fn compile(name: &str, to: &Path) -> Result<Vec<u8>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("guest")
-        .join(format!("{name}.c"));
     let compiler = if cfg!(target_arch = "aarch64") {
         "gcc"
     } else {
         "aarch64-linux-gnu-gcc"
     };
+    compile_with(compiler, name, to)?;
+    Ok(fs::read(to)?)
+}
+
+/// The same for this host, at `to`.
+pub fn compile_for_host(name: &str, to: &Path) -> Result<()> {
+    compile_with("gcc", name, to)
+}
+
+fn compile_with(compiler: &str, name: &str, to: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("guest")
+        .join(format!("{name}.c"));
     let done = Command::new(compiler)
         .args(["-O2", "-static", "-s", "-o"])
         .arg(to)
@@ -104,5 +114,5 @@ fn compile(name: &str, to: &Path) -> Result<Vec<u8>> {
             said.trim_end()
         );
     }
-    Ok(fs::read(to)?)
+    Ok(())
 }

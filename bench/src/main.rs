@@ -5,6 +5,7 @@
 mod archive;
 mod bindings;
 mod boot;
+mod census;
 mod churn;
 mod compute;
 mod context;
@@ -32,6 +33,7 @@ mod read;
 mod registry;
 mod scale;
 mod stream;
+mod translate;
 mod virtiofsd;
 mod volume;
 
@@ -49,6 +51,8 @@ const BENCHES: &[Bench] = &[
     ("churn", churn::run),
     ("forkexec", forkexec::run),
     ("compute", compute::run),
+    ("census", census::run),
+    ("translate", translate::run),
     ("scale", scale::run),
     ("exec", exec::run),
     ("stage_chain", exec::stage_chain),
@@ -80,18 +84,20 @@ const BENCHES: &[Bench] = &[
 
 const USAGE: &str = "\
 usage: bench [OPTIONS] [NAME…]
-  NAME           boot, churn, forkexec, compute, scale, exec, stage_chain, stream,
-                 file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
+  NAME           boot, churn, forkexec, compute, census, translate, scale, exec,
+                 stage_chain, stream, file, crowd, layer, layer_mem, pull, hit, rebake, read, idle,
                  spawn, mapped, acquire, reset, density, fork, bake, cycles,
                  reliability, net, net_in, fs, volume or bindings; all without one
   --json FILE    write the metrics there as well
   --dir DIR      where scratch files go
   --small DIR    OCI layout of an image with busybox
-  --large DIR    OCI layout of an image with what compute runs
+  --large DIR    OCI layout of an image with python and node
+  --compute DIR  OCI layout of an image with what compute runs
   --nginx DIR    OCI layout of an image with nginx, for net_in
   --registry X   the program of Debian's docker-registry, for pull and hit
   --node FILE    the native part of the npm package, for bindings
   --python DIR   the Python package, for bindings
+  --qemu FILE    the peer's program, instead of the one that is installed
   --assets DIR   kernel and init, instead of those found as usual
   --at COMMIT    what is measured, for the report
   --rounds N     measure this often instead of as often as is adequate
@@ -106,9 +112,11 @@ struct Arguments {
     dir: PathBuf,
     small: PathBuf,
     large: PathBuf,
+    compute: PathBuf,
     nginx: PathBuf,
     registry: Option<PathBuf>,
     bindings: Bindings,
+    qemu: PathBuf,
     assets: Option<PathBuf>,
     at: String,
     rounds: Option<usize>,
@@ -121,7 +129,9 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
         dir: "target/bench".into(),
         small: "target/demo/busybox".into(),
         large: "target/guest-images/bench".into(),
+        compute: "target/guest-images/compute".into(),
         nginx: "target/guest-images/nginx".into(),
+        qemu: "qemu-system-aarch64".into(),
         ..Arguments::default()
     };
     let mut words = words.into_iter();
@@ -136,10 +146,12 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
             "--dir" => arguments.dir = value()?.into(),
             "--small" => arguments.small = value()?.into(),
             "--large" => arguments.large = value()?.into(),
+            "--compute" => arguments.compute = value()?.into(),
             "--nginx" => arguments.nginx = value()?.into(),
             "--node" => arguments.bindings.node = Some(value()?.into()),
             "--python" => arguments.bindings.python = Some(value()?.into()),
             "--registry" => arguments.registry = Some(value()?.into()),
+            "--qemu" => arguments.qemu = value()?.into(),
             "--assets" => arguments.assets = Some(value()?.into()),
             "--at" => arguments.at = value()?,
             "--only" => arguments.only = Some(value()?),
@@ -178,7 +190,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         assets: arguments.assets.as_deref(),
         small: &arguments.small,
         large: &arguments.large,
+        compute: &arguments.compute,
         nginx: &arguments.nginx,
+        qemu: &arguments.qemu,
         registry: arguments.registry.as_deref(),
     })?;
     context.rounds = arguments.rounds;

@@ -58,7 +58,7 @@ impl Pair {
 }
 
 /// Nanoseconds that `timeit` printed, and everything else.
-fn split_time(output: &str) -> Result<(f64, String)> {
+pub fn split_time(output: &str) -> Result<(f64, String)> {
     let (before, time) = output
         .rsplit_once("@@ns ")
         .with_context(|| format!("no time in {output:?}"))?;

@@ -10,7 +10,6 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = "qemu-system-aarch64";
 /// The machine it is measured with, as its name in reports says.
 const MACHINE: &[&str] = &["-M", "virt,gic-version=3", "-cpu", "cortex-a76"];
 /// No device but the console, which is to QEMU's advantage.
@@ -67,6 +66,7 @@ done'
 /// QEMU as installed here, and the files it boots from.
 #[derive(Debug)]
 pub struct Qemu {
+    program: PathBuf,
     version: String,
     kernel: PathBuf,
     marker_initrd: PathBuf,
@@ -84,17 +84,17 @@ pub struct Machine {
 
 impl Qemu {
     /// Prepares initial file systems in `dir`.
-    pub fn prepare(kernel: &Path, programs: &Programs, dir: &Path) -> Result<Self> {
-        let said = Command::new(PROGRAM)
+    pub fn prepare(program: &Path, kernel: &Path, programs: &Programs, dir: &Path) -> Result<Self> {
+        let said = Command::new(program)
             .arg("--version")
             .output()
-            .with_context(|| format!("cannot run {PROGRAM}"))?;
+            .with_context(|| format!("cannot run {}", program.display()))?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         let version = said
             .split_whitespace()
             .skip_while(|word| *word != "version")
             .nth(1)
-            .with_context(|| format!("{PROGRAM} --version says no version"))?
+            .with_context(|| format!("{} --version says no version", program.display()))?
             .to_owned();
         let busybox = programs.get("busybox")?;
         let marker = initrd(programs.get("marker")?, &[("busybox", busybox)])?;
@@ -109,6 +109,7 @@ impl Qemu {
             Ok(path)
         };
         Ok(Self {
+            program: program.to_owned(),
             version,
             kernel: kernel.to_owned(),
             marker_initrd: write("qemu-marker.cpio", &marker)?,
@@ -184,7 +185,7 @@ impl Qemu {
         layers: &[PathBuf],
         more: &[&str],
     ) -> Result<Session> {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.program);
         command
             .args(MACHINE)
             .args(["-smp", &machine.vcpus.to_string()])
@@ -208,7 +209,7 @@ impl Qemu {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot run {PROGRAM}"))?;
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (sender, lines) = channel();
         if let Some(stdout) = stdout {

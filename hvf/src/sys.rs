@@ -450,12 +450,37 @@ table! {
             /// the machine is `at_work` at once, it may be idle for long, and takes no
             /// memory that only work needs.
             decode_ahead(bytes: *const u8, count: usize, at_work: bool) -> Return;
-            /// How many blocks vCPUs have decoded when they needed them, and how many
-            /// they found decoded ahead.
-            counts(decoded: *mut u64, found: *mut u64) -> Return;
+            /// What vCPUs did to have code that they can execute.
+            counts(counts: *mut CodeCounts) -> Return;
+            /// Writes to `room` bytes at `text` what the compiled code of a machine that
+            /// counts has executed, in lines of UTF-8 (a number, why, and which
+            /// instruction), the largest numbers first, and how many bytes that took to
+            /// `written`. None of a machine that does not count.
+            census(text: *mut u8, room: usize, written: *mut usize) -> Return;
         }
     }
 }
+
+/// What the vCPUs of a machine did to have code that they can execute.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeCounts {
+    /// Blocks that they decoded when they needed them.
+    pub decoded: u64,
+    /// Blocks that they found decoded ahead.
+    pub ahead: u64,
+    /// Instructions of the blocks that they decoded.
+    pub instructions_decoded: u64,
+    /// How long that took them, in nanoseconds.
+    pub decoding_ns: u64,
+    /// Instructions that were compiled in this process, once more each time.
+    pub instructions_compiled: u64,
+    /// How long compiling took the vCPUs, in nanoseconds.
+    pub compiling_ns: u64,
+}
+
+/// Bytes of text that [`CodeApi`] gives at most.
+pub const MAX_CODE_CENSUS: usize = 16 << 10;
 
 /// Bytes of notes that [`CodeApi`] takes and gives at most.
 pub const MAX_CODE_NOTES: usize = 128 << 10;

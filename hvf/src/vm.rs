@@ -4,7 +4,10 @@ use std::sync::Arc;
 use crate::error::{HvfError, check};
 use crate::gic::{Gic, GicAddresses};
 use crate::owner::VmInner;
-use crate::sys::{Api, FeatureReg, MAX_CODE_NOTES, MemoryFlags, PAGE_BYTES, VcpuConfig, VmConfig};
+use crate::sys::{
+    Api, CodeCounts, FeatureReg, MAX_CODE_CENSUS, MAX_CODE_NOTES, MemoryFlags, PAGE_BYTES,
+    VcpuConfig, VmConfig,
+};
 use crate::vcpu::Vcpu;
 
 /// The process's one virtual machine.
@@ -227,16 +230,32 @@ impl Vm {
         unsafe { (code.decode_ahead)(notes.as_ptr(), notes.len(), at_work) }.is_success()
     }
 
-    /// How many blocks of code vCPUs have decoded when they needed them, and how many
-    /// they found decoded ahead; `None` if the engine decodes none.
-    pub fn code_counts(&self) -> Result<Option<(u64, u64)>, HvfError> {
+    /// What vCPUs did to have code that they can execute; `None` if the engine decodes
+    /// none.
+    pub fn code_counts(&self) -> Result<Option<CodeCounts>, HvfError> {
         let Some(code) = &self.inner.api.code else {
             return Ok(None);
         };
-        let (mut decoded, mut found) = (0, 0);
-        // SAFETY: both pointers are valid for a number.
-        let result = unsafe { (code.counts)(&raw mut decoded, &raw mut found) };
-        check("code.counts", result).map(|()| Some((decoded, found)))
+        let mut counts = CodeCounts::default();
+        // SAFETY: the pointer is valid for the numbers.
+        let result = unsafe { (code.counts)(&raw mut counts) };
+        check("code.counts", result).map(|()| Some(counts))
+    }
+
+    /// What the compiled code of a machine that counts has executed, by lines; empty for
+    /// all others.
+    pub fn code_census(&self) -> Result<String, HvfError> {
+        let Some(code) = &self.inner.api.code else {
+            return Ok(String::new());
+        };
+        let mut text = vec![0; MAX_CODE_CENSUS];
+        let mut written = 0;
+        // SAFETY: the pointer is valid for as many bytes as it is said to be, and the
+        // other for the number.
+        let result = unsafe { (code.census)(text.as_mut_ptr(), text.len(), &raw mut written) };
+        check("code.census", result)?;
+        text.truncate(written);
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Creates the interrupt controller; before any vCPU.

@@ -3,9 +3,11 @@
 use crate::cpu::Cpu;
 use crate::cpu::op::{self, Op};
 use crate::exec::bind;
+use crate::fp::format::IXC;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 use crate::tier::Tier;
+use std::time::Instant;
 
 /// Instructions per block at most.
 pub const MAX_BLOCK: usize = 64;
@@ -58,6 +60,7 @@ impl Cpu {
             self.shared.held.looking.end();
             return entry;
         }
+        let begun = self.vm.work.begin();
         let mut ops = std::mem::take(&mut self.code.scratch);
         self.code.begin(&mut ops);
         let most = match self.vm.tier {
@@ -76,11 +79,25 @@ impl Cpu {
         self.vm.code_pages.note(physical);
         let entry = self.code.insert(mode, physical, &mut ops, &words[..count]);
         self.code.scratch = ops;
+        self.vm.work.end(begun, count);
         self.shared.held.looking.end();
         entry
     }
 
-    /// The same, if it was decoded ahead.
+    /// Compiles the block behind `header`. Not inlined, because a handler calls it.
+    ///
+    /// # Safety
+    /// `header` is the entry of one of this vCPU's blocks.
+    #[inline(never)]
+    pub unsafe fn compile(&mut self, header: *mut Op) {
+        let begun = Instant::now();
+        let inexact = self.regs.fpsr & IXC != 0;
+        // SAFETY: the caller's.
+        unsafe { self.code.compile(header, inexact) };
+        self.vm.work.compiled(begun);
+    }
+
+    /// The block at `physical`, if it was decoded ahead.
     fn adopt(&mut self, mode: Mode, physical: u64, host: u64) -> Option<*const Op> {
         // They cannot be given to several, and have more than one instruction each.
         if self.index != 0 || self.vm.tier == Tier::Count {

@@ -413,15 +413,16 @@ impl CodeCache {
         self.tier = tier;
     }
 
-    /// Compiles the block behind `header`, as [`Compiler::compile`].
+    /// Compiles the block behind `header`, as [`Compiler::compile`], which says what
+    /// `inexact` is.
     ///
     /// # Safety
     /// `header` is the entry of one of these blocks.
-    pub unsafe fn compile(&mut self, header: *mut Op) {
+    pub unsafe fn compile(&mut self, header: *mut Op, inexact: bool) {
         if let Some(tier) = &mut self.tier {
             let arena = &mut self.arena;
             // SAFETY: the caller's; entries live as long as the arena.
-            unsafe { tier.compile(header, &self.words, &mut |ops| arena.place(ops)) };
+            unsafe { tier.compile(header, &self.words, &mut |ops| arena.place(ops), inexact) };
         }
     }
 

@@ -64,7 +64,7 @@ impl Compiler for Tally {
         header
     }
 
-    unsafe fn compile(&mut self, _: *mut Op, _: &Words, _: &mut Place<'_>) {}
+    unsafe fn compile(&mut self, _: *mut Op, _: &Words, _: &mut Place<'_>, _: bool) {}
 }
 
 impl Cpu {

@@ -96,7 +96,7 @@ mod tests {
         let compiled = {
             let entry = cpus[0].code.find(mode, PLACE).unwrap();
             // SAFETY: the entry of one of its blocks.
-            unsafe { cpus[0].code.compile(entry.cast_mut()) };
+            unsafe { cpus[0].code.compile(entry.cast_mut(), false) };
             assert!(crate::jit::tests::is_written_to(entry));
             entry
         };

@@ -9,6 +9,8 @@ pub mod alarm;
 pub mod block;
 pub mod code;
 mod code_place;
+#[cfg(compiles)]
+mod constants;
 pub mod counter;
 pub mod counting;
 pub mod cpu;
@@ -59,6 +61,7 @@ pub mod translate;
 pub mod vm;
 pub mod walk;
 pub mod words;
+pub mod work;
 mod zeroes;
 
 pub use abi::{api, api_with};

@@ -45,6 +45,8 @@ impl Cpu {
             stack_limit: StackLimit::default(),
             #[cfg(compiles)]
             overflow: 1 << 63,
+            #[cfg(compiles)]
+            constants: crate::constants::Constants::NEW,
             #[cfg(not(tail_calls))]
             next: std::ptr::null(),
             monitor: Monitor::default(),

@@ -28,6 +28,9 @@ pub enum Tier {
     /// Everything is interpreted, one instruction to a block, and counted: see
     /// [`crate::counting`].
     Count,
+    /// As [`Tier::Compile`], and counts what is executed, several times slower. The
+    /// counts are right for one vCPU, and those of the process.
+    Census,
 }
 
 impl Tier {
@@ -38,6 +41,7 @@ impl Tier {
             2 => Self::Compile,
             3 => Self::Restless,
             4 => Self::Count,
+            5 => Self::Census,
             _ => Self::Auto,
         }
     }
@@ -72,12 +76,19 @@ pub trait Compiler: Send {
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op;
 
     /// Compiles the block behind `header`, or leaves it to the interpreter for
-    /// good. All words of all blocks are in `words`.
+    /// good. All words of all blocks are in `words`. Whether the vCPU has recorded an
+    /// `inexact` result by now says what code of floating point should be good at.
     ///
     /// # Safety
     /// `header` is of [`Compiler::header`], in front of a live block, and lives as
     /// long as what `place` places: until [`Compiler::clear`].
-    unsafe fn compile(&mut self, header: *mut Op, words: &Words, place: &mut Place<'_>);
+    unsafe fn compile(
+        &mut self,
+        header: *mut Op,
+        words: &Words,
+        place: &mut Place<'_>,
+        inexact: bool,
+    );
 }
 
 /// How often a block may yet be entered before it is compiled, and where its

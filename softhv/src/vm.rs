@@ -11,6 +11,7 @@ use crate::timer::{PHYSICAL_TIMER_INTID, TimerSink, VIRTUAL_TIMER_INTID};
 use crate::link::{AckWait, CodeRange, State, TlbInvalidate, VcpuShared, attention};
 use crate::page::PAGE_SIZE;
 use crate::tier::{CodeMemory, Tier};
+use crate::work::Work;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -35,6 +36,8 @@ pub struct VmShared {
     pub code_memory: Arc<CodeMemory>,
     /// How vCPUs execute code.
     pub tier: Tier,
+    /// How long they worked on code before they could execute it.
+    pub work: Work,
     gic: OnceLock<Gic>,
     vcpus: RwLock<Arc<Vec<Arc<VcpuShared>>>>,
     count: AtomicUsize,
@@ -52,6 +55,7 @@ impl VmShared {
             ahead: Ahead::default(),
             code_memory: Arc::default(),
             tier,
+            work: Work::default(),
             gic: OnceLock::new(),
             vcpus: RwLock::default(),
             count: AtomicUsize::new(0),

@@ -144,6 +144,13 @@ fn streams_that_are_compiled_and_dropped_midway_leave_the_state_that_the_oracle_
     }
 }
 
+#[test]
+fn streams_that_are_counted_leave_the_state_that_the_oracle_leaves() {
+    let before = compiled();
+    run_streams(Tier::Census, INSTRUCTIONS / 4);
+    assert_can_compile(before, compiled());
+}
+
 /// That something was compiled, where anything can be.
 fn assert_can_compile(before: [u64; 3], after: [u64; 3]) {
     if IS_BUILT {

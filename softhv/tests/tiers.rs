@@ -15,6 +15,14 @@ struct Page([u32; 4096]);
 
 /// What was compiled while a loop had so many rounds.
 fn compiled_in(tier: Tier, rounds: u64) -> u64 {
+    let before = COUNTS.blocks.load(Ordering::Relaxed);
+    execute(tier, rounds);
+    COUNTS.blocks.load(Ordering::Relaxed) - before
+}
+
+/// Executes a loop of three instructions and one behind it. What was counted since the
+/// start of the process.
+fn execute(tier: Tier, rounds: u64) -> String {
     let mut page = Box::new(Page([0; 4096]));
     page.0[..4].copy_from_slice(&[
         0x8b01_0000, // loop: add  x0, x0, x1
@@ -22,7 +30,6 @@ fn compiled_in(tier: Tier, rounds: u64) -> u64 {
         0x54ff_ffc1, //       b.ne loop
         0xd400_0002, //       hvc  #0
     ]);
-    let before = COUNTS.blocks.load(Ordering::Relaxed);
     let vm = Vm::new(api_with(tier), None).expect("a VM");
     let host = NonNull::from(&mut *page).cast();
     // SAFETY: the page outlives the machine and is not used while it runs.
@@ -36,7 +43,7 @@ fn compiled_in(tier: Tier, rounds: u64) -> u64 {
     assert_eq!(class, ExceptionClass::HVC);
     let sum = vcpu.general(0).expect("X0");
     assert_eq!(sum, rounds * (rounds + 1) / 2);
-    COUNTS.blocks.load(Ordering::Relaxed) - before
+    vm.code_census().expect("a text")
 }
 
 /// One test, because the counts are the process's.
@@ -53,6 +60,11 @@ fn a_tier_compiles_nothing_or_what_is_hot_or_everything_or_counts() {
     assert_eq!(compiled_in(Tier::Auto, 100), 0);
     assert!(compiled_in(Tier::Auto, 100_000) > 0);
     assert!(compiled_in(Tier::Compile, 1) > 0);
+    assert_eq!(execute(Tier::Compile, 1), "");
+    // No other machine of this process counts.
+    let census = execute(Tier::Census, 100_000);
+    let expected = ["300001 executed", "1 no-template hvc"];
+    assert_eq!(census.lines().collect::<Vec<_>>(), expected);
 }
 
 fn counted_are_the_instructions_of_each_round_and_of_no_other_tier() {

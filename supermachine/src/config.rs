@@ -41,6 +41,9 @@ pub enum Tier {
     /// Everything is interpreted, at a fraction of the speed, and the instructions are
     /// counted: [`VmStats::instructions`](crate::VmStats::instructions).
     Count,
+    /// As [`Tier::Compile`], and [`VmStatus::census`](crate::VmStatus::census) tells what is
+    /// executed and how much of it by the interpreter. Several times slower.
+    Census,
 }
 
 /// What `/etc/machine-id` holds in a machine that starts.

@@ -2,9 +2,23 @@
 
 use crate::packages::{self, QEMU};
 use crate::workspace::Profile;
-use crate::{assets, guest_image, node, process, python, registry, workspace};
+use crate::{assets, guest_image, newer_qemu, node, process, python, registry, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
+
+/// What the programs of `compute` need beside the base of all images.
+const COMPUTE_PACKAGES: &[&str] = &[
+    "esbuild",
+    "gcc",
+    "libc6-dev",
+    "nodejs",
+    "openjdk-17-jdk-headless",
+    "perl",
+    "python3",
+    "python3-cryptography",
+    "python3-numpy",
+    "zstd",
+];
 
 pub fn run(arguments: &[String]) -> Result<()> {
     packages::ensure(&[
@@ -41,7 +55,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
         .arg(nginx)
         .arg("--registry")
         .arg(registry);
-    if wants_bindings(arguments) {
+    if let Some(qemu) = newer_qemu::ensure() {
+        bench.arg("--qemu").arg(qemu);
+    }
+    if wants(arguments, &["compute", "census", "translate"]) {
+        let compute = guest_image::ensure_with("compute", COMPUTE_PACKAGES)?;
+        bench.arg("--compute").arg(compute);
+    }
+    if wants(arguments, &["bindings"]) {
         packages::ensure(&[&packages::NODE, &packages::PYTHON])?;
         bench.arg("--node").arg(node::build(Profile::Release)?);
         bench
@@ -58,9 +79,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the packages for other languages are measured, which takes minutes to build:
-/// if they are named, or nothing is.
-fn wants_bindings(arguments: &[String]) -> bool {
+/// Whether one of `benches` is to run, which need minutes of preparation: if one is
+/// named, or nothing is.
+fn wants(arguments: &[String], benches: &[&str]) -> bool {
     let mut words = arguments.iter();
     let mut names = Vec::new();
     while let Some(word) = words.next() {
@@ -69,7 +90,7 @@ fn wants_bindings(arguments: &[String]) -> bool {
             None => names.push(word),
         }
     }
-    names.is_empty() || names.iter().any(|name| *name == "bindings")
+    names.is_empty() || names.iter().any(|name| benches.contains(&name.as_str()))
 }
 
 /// The commit that is measured, and whether the tree differs from it.

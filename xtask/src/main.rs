@@ -20,6 +20,7 @@ mod mach_o;
 mod macos;
 mod mcp;
 mod msrv;
+mod newer_qemu;
 mod node;
 mod outside;
 mod packages;

@@ -7,12 +7,13 @@ use crate::ahead::plan::{self, Plan};
 use crate::counting;
 use crate::faults::{FAULTS, Faults};
 use crate::inherit;
-use crate::jit;
+use crate::jit::{self, COUNTS, census};
 use crate::phys::{MemoryFlags, PhysError};
 use crate::tier::Tier;
 use crate::vm::{MAX_VCPUS, VmShared};
-use hvf::sys::{self, Return, VmConfig};
+use hvf::sys::{self, CodeCounts, Return, VmConfig};
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The VM, while there is one.
@@ -78,7 +79,7 @@ pub(super) unsafe extern "C" fn create<const TIER: u8>(config: VmConfig) -> Retu
     if ipa_bits == 0 {
         ipa_bits = DEFAULT_IPA_BITS;
     }
-    if !host::can_run() || (tier == Tier::Compile && jit::probe().is_err()) {
+    if !host::can_run() || (matches!(tier, Tier::Compile | Tier::Census) && jit::probe().is_err()) {
         return Return::UNSUPPORTED;
     }
     let mut slot = machine();
@@ -238,13 +239,41 @@ pub(super) unsafe extern "C" fn code_decode_ahead(
     }))
 }
 
-pub(super) unsafe extern "C" fn code_counts(decoded: *mut u64, found: *mut u64) -> Return {
+pub(super) unsafe extern "C" fn code_counts(counts: *mut CodeCounts) -> Return {
     code(current().map(|vm| {
-        let counts = vm.ahead.counts();
-        // SAFETY: the caller gives null or a place for each value.
-        let results = unsafe { [put(decoded, counts.decoded), put(found, counts.taken)] };
-        let failed = results.into_iter().find(|result| !result.is_success());
-        failed.unwrap_or(Return::SUCCESS)
+        let blocks = vm.ahead.counts();
+        let all = CodeCounts {
+            decoded: blocks.decoded,
+            ahead: blocks.taken,
+            instructions_decoded: vm.work.instructions_decoded(),
+            decoding_ns: vm.work.decoding_ns(),
+            instructions_compiled: COUNTS.instructions.load(Ordering::Relaxed),
+            compiling_ns: vm.work.compiling_ns(),
+        };
+        // SAFETY: the caller gives null or a place for the value.
+        unsafe { put(counts, all) }
+    }))
+}
+
+pub(super) unsafe extern "C" fn code_census(
+    text: *mut u8,
+    room: usize,
+    written: *mut usize,
+) -> Return {
+    code(current().map(|vm| {
+        let report = if vm.tier == Tier::Census {
+            census(room)
+        } else {
+            String::new()
+        };
+        if text.is_null() {
+            return Return::BAD_ARGUMENT;
+        }
+        // SAFETY: the caller gives `room` bytes that no one else uses, and the report
+        // is no longer than that.
+        unsafe { report.as_ptr().copy_to_nonoverlapping(text, report.len()) };
+        // SAFETY: the caller gives null or a place for the value.
+        unsafe { put(written, report.len()) }
     }))
 }
 

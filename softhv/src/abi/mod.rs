@@ -69,6 +69,7 @@ pub fn api_with(tier: Tier) -> Api {
             Tier::Auto => machine::create::<{ Tier::Auto as u8 }>,
             Tier::Interpret => machine::create::<{ Tier::Interpret as u8 }>,
             Tier::Compile => machine::create::<{ Tier::Compile as u8 }>,
+            Tier::Census => machine::create::<{ Tier::Census as u8 }>,
             Tier::Restless => machine::create::<{ Tier::Restless as u8 }>,
             Tier::Count => machine::create::<{ Tier::Count as u8 }>,
         },
@@ -118,6 +119,7 @@ fn code_api() -> CodeApi {
         take_notes: machine::code_take_notes,
         decode_ahead: machine::code_decode_ahead,
         counts: machine::code_counts,
+        census: machine::code_census,
     }
 }
 

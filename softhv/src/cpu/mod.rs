@@ -89,6 +89,9 @@ pub struct Cpu {
     /// 1 << 63: what compiled code sets the V flag to.
     #[cfg(compiles)]
     pub overflow: u64,
+    /// Vectors that compiled code uses.
+    #[cfg(compiles)]
+    pub constants: crate::constants::Constants,
     /// The op that a handler continues with, where it returns it.
     #[cfg(not(tail_calls))]
     pub next: *const Op,

@@ -24,7 +24,7 @@ handler!(
     #[cold]
     #[inline(never)]
     compile, |cpu, op| {
-        (*cpu).code.compile(op.cast_mut());
+        (*cpu).compile(op.cast_mut());
         go_on(cpu, op)
     }
 );

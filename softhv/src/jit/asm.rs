@@ -4,6 +4,7 @@ use cranelift_assembler_x64::{
     Amode, AmodeOffset, AmodeOffsetPlusKnownOffset, CodeSink, DeferredTarget, KnownOffset,
     Registers, Scale, TrapCode, inst,
 };
+use std::arch::is_x86_feature_detected;
 use std::num::NonZeroU8;
 
 /// What the host can do beyond SSE2.
@@ -11,15 +12,45 @@ use std::num::NonZeroU8;
 pub struct Features {
     /// FMA, and the operating system keeps its registers.
     pub fma: bool,
+    /// AES.
+    pub aes: bool,
+    /// SHA-256, and what goes with it: shuffles of SSSE3 and SSE4.1.
+    pub sha: bool,
+    /// Products of polynomials.
+    pub pclmul: bool,
+    /// Shuffles of bytes.
+    pub ssse3: bool,
 }
 
 impl Features {
     /// Of this host.
     pub fn here() -> Self {
         Self {
-            fma: std::arch::is_x86_feature_detected!("fma"),
+            fma: is_x86_feature_detected!("fma"),
+            aes: is_x86_feature_detected!("aes"),
+            sha: is_x86_feature_detected!("sha")
+                && is_x86_feature_detected!("ssse3")
+                && is_x86_feature_detected!("sse4.1"),
+            pclmul: is_x86_feature_detected!("pclmulqdq"),
+            ssse3: is_x86_feature_detected!("ssse3"),
         }
     }
+}
+
+/// Instructions that the assembler does not have, of the opcode map 0F 38: the opcode,
+/// and whether 66 is in front.
+#[derive(Clone, Copy, Debug)]
+pub struct Crypto(u8, bool);
+
+#[allow(missing_docs, reason = "named as in manuals")]
+impl Crypto {
+    pub const AES_IMC: Self = Self(0xdb, true);
+    pub const AES_ENC: Self = Self(0xdc, true);
+    pub const AES_ENC_LAST: Self = Self(0xdd, true);
+    pub const AES_DEC_LAST: Self = Self(0xdf, true);
+    pub const SHA256_ROUNDS: Self = Self(0xcb, false);
+    pub const SHA256_MSG1: Self = Self(0xcc, false);
+    pub const SHA256_MSG2: Self = Self(0xcd, false);
 }
 
 /// Names of host registers, by their encoding.
@@ -168,6 +199,17 @@ pub fn indexed(base: u8, index: u8, shift: u8) -> Amode<u8> {
     }
 }
 
+/// `[base + index + offset]`; `index` is not RSP.
+pub fn indexed_by(base: u8, index: u8, offset: i32) -> Amode<u8> {
+    Amode::ImmRegRegShift {
+        base,
+        index: index.into(),
+        scale: Scale::One,
+        simm32: AmodeOffset::new(offset),
+        trap: None,
+    }
+}
+
 /// Code being emitted.
 #[derive(Debug, Default)]
 pub struct Asm {
@@ -252,6 +294,30 @@ impl Asm {
         }
         let operands = 0xc0 | (to & 7) << 3 | from & 7;
         self.code.extend_from_slice(&[0x0f, 0x7e, operands]);
+    }
+
+    /// An instruction of the map 0F 38 on vector registers.
+    pub fn crypto(&mut self, what: Crypto, to: u8, from: u8) {
+        self.two_vectors(what.1, &[0x0f, 0x38, what.0], to, from);
+    }
+
+    /// `to` = the product of a half of `to` and one of `from`, as polynomials: the upper
+    /// ones if `halves` is 11 (hexadecimal), the lower if 0.
+    pub fn polynomials(&mut self, to: u8, from: u8, halves: u8) {
+        self.two_vectors(true, &[0x0f, 0x3a, 0x44], to, from);
+        self.code.push(halves);
+    }
+
+    fn two_vectors(&mut self, prefix: bool, opcode: &[u8], to: u8, from: u8) {
+        if prefix {
+            self.code.push(0x66);
+        }
+        let rex = 0x40 | (to >> 3) << 2 | from >> 3;
+        if rex != 0x40 {
+            self.code.push(rex);
+        }
+        self.code.extend_from_slice(opcode);
+        self.code.push(0xc0 | (to & 7) << 3 | from & 7);
     }
 
     /// Lets `jump` lead to what is emitted next.

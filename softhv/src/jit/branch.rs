@@ -136,6 +136,7 @@ impl State {
                 for jump in slow {
                     self.asm.land(jump);
                 }
+                self.count_declined(op, false);
                 self.leave(op);
                 Branch::End
             }
@@ -180,6 +181,7 @@ impl State {
                     self.asm.land(jump);
                 }
             }
+            self.count_declined(op, false);
             self.asm.constant(RSI, op.addr() as u64);
             let jump = self.asm.jump();
             return self.asm.aim(jump, exit);
@@ -272,6 +274,7 @@ impl State {
                         self.asm.land(jump);
                     }
                     self.store_all(spill);
+                    self.count_declined(&raw const op, false);
                     let operand = self.away();
                     let back = super::handler_at(way.base + self.asm.code.len());
                     let copies = place(&mut vec![op, Op::new(back)])?;
@@ -281,6 +284,7 @@ impl State {
                 Cold::Leave(jump, op, spill) => {
                     self.asm.land(jump);
                     self.store_all(spill);
+                    self.count_declined(op, true);
                     self.leave(op);
                 }
                 Cold::Take(jump, op, kind, spill) => {

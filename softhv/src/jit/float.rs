@@ -3,18 +3,15 @@
 //! [`crate::fp::native`]). All else goes to the op's handler, and comes back.
 
 use super::asm::host::{RAX, RCX, RDI, RDX};
-use super::asm::{Cc, at, emit};
+use super::asm::{Cc, at, emit, indexed_by};
 use super::memory::{XMM0, XMM1};
-use super::state::{Flags, State, regs_field};
+use super::state::{Flags, State, XMM2, regs_field};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::fp::format::IXC;
 use crate::fp::native::CONTROL;
 use crate::insn::{Cond, FpBinary, FpFormat, FpMove, FpUnary, Insn, Reg, Rounding, VReg, Width};
 use std::mem::offset_of;
-
-/// A third host vector register for one instruction.
-const XMM2: u8 = 2;
 
 /// One instruction for either format: `for_format!(asm, double, addsd_a, addss_a, …)`.
 macro_rules! for_format {
@@ -29,7 +26,7 @@ macro_rules! for_format {
 
 /// Which exponents are of results that raise nothing new.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Plain {
+pub enum Plain {
     /// All but those of infinities and NaNs: a tiny sum is exact.
     Finite,
     /// Nor those of tiny numbers and zero.
@@ -199,13 +196,22 @@ impl State {
         self.fp_controls_known = true;
     }
 
-    /// The same, and has `op` done by its handler unless IXC is set, so that an inexact
-    /// result changes nothing.
-    fn fp_inexact(&mut self, op: &Op) {
+    /// The same, and makes sure that IXC is set, so that an inexact result changes
+    /// nothing: it stays set in a block. Where it is not, `op` is done by its handler, or
+    /// all from there on if that is not to be expected.
+    pub fn fp_inexact(&mut self, op: &Op) {
         self.fp_controls(op);
+        if self.fp_inexact_known {
+            return;
+        }
         emit!(self.asm, testl_mi, at(RDI, regs_field!(fpsr)), IXC as u32);
         let clear = self.asm.jump_if(Cc::E);
-        self.away_and_back(clear);
+        if self.fp_expects_inexact {
+            self.leave_at(clear, op);
+            self.fp_inexact_known = true;
+        } else {
+            self.away_and_back(clear);
+        }
     }
 
     /// Host register `to` = the number in `from`; the rest of it becomes zero.
@@ -232,19 +238,21 @@ impl State {
 
     /// `rd` = XMM0, whose rest is zero, if it is `plain`; else `op` does it.
     fn fp_result(&mut self, double: bool, rd: VReg, plain: Plain) {
-        let (fraction, exponents) = if double { (52, 0x7ff) } else { (23, 0xff) };
+        // Twice the upper 32 bits, which have no sign then but all of the exponent.
+        let (fraction, exponents) = if double { (21, 0x7ff) } else { (24, 0xff) };
         if double {
             emit!(self.asm, movq_b, RAX, XMM0);
+            emit!(self.asm, shrq_mi, RAX, 32);
         } else {
             emit!(self.asm, movd_b, RAX, XMM0);
         }
-        emit!(self.asm, shrq_mi, RAX, fraction);
-        emit!(self.asm, andl_mi, RAX, exponents);
-        let floor = if plain == Plain::Normal { 2 } else { 0 };
-        if floor != 0 {
-            emit!(self.asm, subl_mi_sxb, RAX, floor as i8);
-        }
-        emit!(self.asm, cmpl_mi, RAX, exponents - floor);
+        let floor = match plain {
+            Plain::Normal => 2_u32 << fraction,
+            Plain::Finite => 0,
+        };
+        let twice = indexed_by(RAX, RAX, -(floor as i32));
+        emit!(self.asm, leal_rm, RAX, twice);
+        emit!(self.asm, cmpl_mi, RAX, (exponents << fraction) - floor);
         let special = self.asm.jump_if(Cc::Ae);
         self.away_and_back(special);
         self.put_low(rd, XMM0);

@@ -27,6 +27,8 @@ pub struct Survey {
     pub vectors: Bank,
     /// Whether it needs the default controls of floating point.
     pub uses_float: bool,
+    /// Whether it takes for granted that an inexact result is recorded.
+    pub is_inexact: bool,
 }
 
 /// Where a branch leads, in bytes from itself, unless it also keeps its own address.
@@ -59,6 +61,9 @@ impl State {
     pub fn begin_loop(&mut self, words: &[u32], first: &Op, survey: &Survey) {
         if survey.uses_float {
             self.fp_controls(first);
+        }
+        if survey.is_inexact {
+            self.fp_inexact(first);
         }
         self.general.pin(&survey.general, SPARE);
         self.vectors.pin(&survey.vectors, SPARE);

@@ -69,6 +69,7 @@ impl State {
                 address,
                 ..
             } => self.store_pair(width, [rt, rt2], address, op),
+            Insn::Structure(ref access) => return self.structure(access, op),
             _ => return self.vector_memory(insn, op, offset) || self.atomic(insn, op),
         }
         true
@@ -119,6 +120,12 @@ impl State {
             _ => return false,
         }
         true
+    }
+
+    /// RAX = what `base` has.
+    pub(super) fn base_address(&mut self, base: Reg) {
+        let base = self.read(base);
+        self.asm.copy(RAX, base);
     }
 
     /// RAX = the address, before any writeback.
@@ -317,7 +324,7 @@ impl State {
     }
 
     /// Loads from RAX on to `rt`, whose rest becomes zero.
-    fn load_vector(&mut self, size: VSize, rt: VReg, by: i32) {
+    pub(super) fn load_vector(&mut self, size: VSize, rt: VReg, by: i32) {
         let from = at(RAX, by);
         let to = self.v_set(rt);
         match size {
@@ -331,7 +338,7 @@ impl State {
     }
 
     /// Stores of `rt` from RAX on.
-    fn store_vector(&mut self, size: VSize, rt: VReg, by: i32) {
+    pub(super) fn store_vector(&mut self, size: VSize, rt: VReg, by: i32) {
         let (from, to) = (self.v_read(rt), at(RAX, by));
         match size {
             VSize::B | VSize::H => emit!(self.asm, movd_b, RCX, from),

@@ -17,21 +17,26 @@ mod asm;
 mod atomic;
 mod bank;
 mod branch;
+mod census;
 mod conditional;
+mod crypto;
 mod flags;
 mod float;
 mod integer;
 mod looping;
 mod memory;
+mod moves;
 mod multiply;
 pub mod policy;
 mod region;
 mod registers;
 mod state;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
 mod vector;
+mod vector_float;
 
 use crate::cpu::op::{Handler, Op};
 use crate::exec::tier;
@@ -41,6 +46,7 @@ use crate::words::Words;
 use branch::{Exits, Way};
 use policy::Policy;
 pub use policy::{COUNTS, Refusal};
+pub use tally::census;
 
 /// Whether this build has a second tier.
 pub const IS_BUILT: bool = true;
@@ -151,7 +157,13 @@ impl Compiler for Translator {
         header
     }
 
-    unsafe fn compile(&mut self, header: *mut Op, words: &Words, place: &mut Place<'_>) {
+    unsafe fn compile(
+        &mut self,
+        header: *mut Op,
+        words: &Words,
+        place: &mut Place<'_>,
+        inexact: bool,
+    ) {
         // SAFETY: the caller's, of a live block.
         let op = unsafe { &mut *header };
         op.run = tier::pass;
@@ -186,6 +198,8 @@ impl Compiler for Translator {
             words,
             next,
             mode,
+            counts: self.policy.counts,
+            inexact,
         };
         let gap = self.gap();
         let Some(loaded) = self.regions.get_mut(last) else {

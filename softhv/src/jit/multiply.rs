@@ -28,10 +28,44 @@ impl State {
                 emit!(self.asm, movl_rm, RAX, RCX);
                 emit!(self.asm, xorl_mi, RAX, size - 1);
             }
-            OneSource::Rbit | OneSource::Rev16 | OneSource::Cls => return false,
+            OneSource::Rbit => self.reverse_bits(wide, rn),
+            OneSource::Rev16 => {
+                let n = self.read(rn);
+                self.copy(wide, RAX, n);
+                self.exchange(wide, 8, 0x00ff_00ff_00ff_00ff);
+            }
+            OneSource::Cls => return false,
         }
         self.set(rd, RAX);
         true
+    }
+
+    /// RAX = the bits of `rn` from the last to the first. Uses RCX and RDX.
+    fn reverse_bits(&mut self, wide: bool, rn: Reg) {
+        let n = self.read(rn);
+        self.copy(wide, RAX, n);
+        sized!(self.asm, wide, bswapq_o, bswapl_o, RAX);
+        // Halves of bytes change places, then halves of those, then bits.
+        for (by, low) in [
+            (4, 0x0f0f_0f0f_0f0f_0f0f),
+            (2, 0x3333_3333_3333_3333),
+            (1, 0x5555_5555_5555_5555),
+        ] {
+            self.exchange(wide, by, low);
+        }
+    }
+
+    /// The bits of RAX that `low` has change places with those `by` above. Uses RCX and
+    /// RDX.
+    fn exchange(&mut self, wide: bool, by: u8, low: u64) {
+        let low = if wide { low } else { low & 0xffff_ffff };
+        self.asm.constant(RDX, low);
+        self.asm.copy(RCX, RAX);
+        emit!(self.asm, andq_rm, RCX, RDX);
+        emit!(self.asm, shrq_mi, RAX, by);
+        emit!(self.asm, andq_rm, RAX, RDX);
+        emit!(self.asm, shlq_mi, RCX, by);
+        emit!(self.asm, orq_rm, RAX, RCX);
     }
 
     pub(super) fn two_source(&mut self, op: TwoSource, wide: bool, rd: Reg, rn: Reg, rm: Reg) {

@@ -13,6 +13,7 @@ impl Tier {
             Self::Interpret | Self::Count => Policy::OFF,
             Self::Compile => Policy::EAGER,
             Self::Restless => Policy::RESTLESS,
+            Self::Census => Policy::CENSUS,
         }
     }
 }
@@ -45,6 +46,8 @@ pub(crate) struct Policy {
     pub region_bytes: usize,
     /// Regions of a vCPU at most.
     pub regions: usize,
+    /// Whether code counts what it executes.
+    pub counts: bool,
 }
 
 #[cfg(compiles)]
@@ -55,6 +58,7 @@ impl Policy {
         by_chance: false,
         region_bytes: 0,
         regions: 0,
+        counts: false,
     };
     /// What is entered often is compiled: 16 MiB of code at most. That of
     /// [`Tier::Auto`].
@@ -63,6 +67,7 @@ impl Policy {
         by_chance: false,
         region_bytes: 1 << 20,
         regions: 16,
+        counts: false,
     };
     /// Everything is compiled at once: that of [`Tier::Compile`].
     pub const EAGER: Self = Self {
@@ -75,6 +80,12 @@ impl Policy {
         by_chance: true,
         region_bytes: 64 << 10,
         regions: 1,
+        counts: false,
+    };
+    /// That of [`Tier::Census`].
+    pub const CENSUS: Self = Self {
+        counts: true,
+        ..Self::EAGER
     };
 }
 

@@ -8,8 +8,12 @@
 use super::asm::host::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI};
 use super::asm::{Asm, Cc, Features, Jump, at, emit, with_imm};
 use super::bank::{Bank, Spill};
+use super::tally::Tally;
+use crate::cpu::Cpu;
 use crate::cpu::op::{Op, SINK};
 use crate::insn::{Cond, VReg};
+use cranelift_assembler_x64::Amode;
+use std::mem::offset_of;
 
 /// Host registers that keep guest registers. RDI has the vCPU; RAX, RCX, RDX and
 /// RSI are for one instruction.
@@ -17,6 +21,9 @@ const POOL: [u8; 10] = [RBX, RBP, R8, R9, R10, R11, R12, R13, R14, R15];
 /// Host vector registers that keep guest registers; XMM0 to XMM2 are for one
 /// instruction.
 const VECTOR_POOL: [u8; 13] = [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// The third host vector register for one instruction.
+pub(super) const XMM2: u8 = 2;
 
 /// The offset of a field of the register file from the vCPU.
 macro_rules! regs_field {
@@ -26,6 +33,11 @@ macro_rules! regs_field {
     };
 }
 pub(super) use regs_field;
+
+/// One of the vectors in [`crate::constants`], `place` bytes into them.
+pub fn constant(place: usize) -> Amode<u8> {
+    at(RDI, (offset_of!(Cpu, constants) + place) as i32)
+}
 
 /// The offset of register slot `slot`.
 pub const fn slot_offset(slot: u8) -> i32 {
@@ -111,10 +123,16 @@ pub struct State {
     pub head: Option<Head>,
     /// FPCR is known to have the default controls.
     pub fp_controls_known: bool,
+    /// FPSR is known to have IXC set,
+    pub fp_inexact_known: bool,
+    /// and is expected to where that is not known.
+    pub fp_expects_inexact: bool,
     /// What this host can do.
     pub host: Features,
     /// The current instruction, alone, as the interpreter has it.
     pub alone: Option<Op>,
+    /// The block, if its code counts what it executes.
+    pub tally: Option<Tally>,
 }
 
 impl State {
@@ -133,8 +151,11 @@ impl State {
             flags_are_unused: false,
             head: None,
             fp_controls_known: false,
+            fp_inexact_known: false,
+            fp_expects_inexact: false,
             host: Features::here(),
             alone: None,
+            tally: None,
         }
     }
 
@@ -144,6 +165,7 @@ impl State {
         self.vectors.forget();
         self.flags = None;
         self.fp_controls_known = false;
+        self.fp_inexact_known = false;
     }
 
     /// The interpreter goes on at `op` where `jump` is taken.

@@ -35,7 +35,7 @@ fn compiled(cache: &mut CodeCache, at: u16) -> *const Op {
     bind::block(&mut ops, USER, at, WORDS.len(), |n| WORDS[n]);
     let entry = cache.insert(USER, PLACE + u64::from(at), &mut ops, &WORDS);
     // SAFETY: the entry of one of its blocks.
-    unsafe { cache.compile(entry.cast_mut()) };
+    unsafe { cache.compile(entry.cast_mut(), false) };
     entry
 }
 

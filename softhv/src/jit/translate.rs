@@ -6,6 +6,7 @@ use super::branch::{Branch, Way};
 use super::flags;
 use super::looping::{self, Survey};
 use super::state::State;
+use super::tally::Tally;
 use crate::cpu::op::{self, Handler, Op};
 use crate::decode;
 use crate::exec::bind::{self, Context};
@@ -26,6 +27,11 @@ pub struct Source<'a> {
     pub next: Option<*const Op>,
     /// What it was decoded for.
     pub mode: Mode,
+    /// Whether the code counts what it executes.
+    pub counts: bool,
+    /// Whether the vCPU has recorded an inexact result by now: then code of floating
+    /// point takes it for granted, and is left where it is not so.
+    pub inexact: bool,
 }
 
 /// Instructions without a template, one after the other: the interpreter executes
@@ -59,6 +65,8 @@ pub struct Translated {
 /// as the code may be executed; there may be no room.
 pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option<Translated> {
     let mut state = State::new(way.gap);
+    state.tally = source.counts.then(|| tally(source));
+    state.fp_expects_inexact = source.inexact;
     if let Some(survey) = survey(source, way) {
         // SAFETY: as below.
         state.begin_loop(source.words, unsafe { &*source.first }, &survey);
@@ -71,6 +79,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
         let insn = decode::instruction(*word);
         // SAFETY: a block has an op for each of its words, in order.
         let op = unsafe { &*at };
+        state.count_one();
         let is_far =
             matches!(insn, Insn::LoadUser { .. } | Insn::StoreUser { .. }) && !source.mode.user;
         if is_far && aside.first.is_none() {
@@ -83,6 +92,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
             if behind.is_some_and(|behind| state.user_pair(&insn, &behind, at)) {
                 words.next();
                 state.flags = None;
+                state.count_one();
                 // SAFETY: the op of the second, and what is behind that: neither ends
                 // the block, nor moves the stack pointer.
                 at = unsafe { at.add(2) };
@@ -99,6 +109,7 @@ pub fn translate(source: &Source<'_>, way: Way, place: &mut Place<'_>) -> Option
                 asides += 1;
                 let bound = bind::bind(&insn, context(source.mode, op));
                 state.flush();
+                state.count_aside(&insn);
                 aside.first.get_or_insert(at);
                 if bound.ends {
                     state.leave(aside.first.unwrap_or(at));
@@ -152,6 +163,7 @@ fn survey(source: &Source<'_>, way: Way) -> Option<Survey> {
         return None;
     }
     let mut state = State::new(0);
+    state.fp_expects_inexact = source.inexact;
     let mut at = source.first;
     for word in source.words {
         let insn = decode::instruction(*word);
@@ -178,6 +190,7 @@ fn survey(source: &Source<'_>, way: Way) -> Option<Survey> {
         general: state.general,
         vectors: state.vectors,
         uses_float: state.fp_controls_known,
+        is_inexact: state.fp_inexact_known,
     })
 }
 
@@ -195,6 +208,12 @@ fn finish(mut state: State, aside: usize, way: Way, place: &mut Place<'_>) -> Op
         code: state.asm.code,
         aside,
     })
+}
+
+fn tally(source: &Source<'_>) -> Tally {
+    // SAFETY: a block has ops.
+    let offset = unsafe { (*source.first).pc_offset };
+    Tally::of(source.words, offset)
 }
 
 fn context(mode: Mode, op: &Op) -> Context {
@@ -277,7 +296,7 @@ fn template(state: &mut State, insn: &Insn, op: &Op, mode: Mode, way: Way) -> Do
         let mut alone = bind::bind(insn, context(mode, op)).op;
         alone.pc_offset = offset;
         state.alone = Some(alone);
-        let inline = !mode.fp_traps && (state.float(insn, op, flags) || state.vector(insn));
+        let inline = !mode.fp_traps && (state.float(insn, op, flags) || state.vectors(insn, op));
         state.come_back();
         inline
     } else {

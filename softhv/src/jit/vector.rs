@@ -4,6 +4,7 @@ use super::asm::emit;
 use super::asm::host::{RAX, RCX};
 use super::memory::{XMM0, XMM1};
 use super::state::State;
+use crate::cpu::op::Op;
 use crate::insn::{Arrangement, Insn, Reg, VReg, VecBinary, VecImm, VecShift, VecUnary, Width};
 use cranelift_assembler_x64::Amode;
 
@@ -20,8 +21,13 @@ macro_rules! by_size {
 }
 
 impl State {
+    /// Emits `insn`, AdvSIMD whose op is `op`; false if there is no template for it.
+    pub fn vectors(&mut self, insn: &Insn, op: &Op) -> bool {
+        self.vector(insn) || self.moves(insn) || self.vector_float(insn, op) || self.crypto(insn)
+    }
+
     /// Emits `insn`; false if it is none of these.
-    pub fn vector(&mut self, insn: &Insn) -> bool {
+    fn vector(&mut self, insn: &Insn) -> bool {
         match *insn {
             Insn::VecBinary {
                 op,
@@ -173,7 +179,7 @@ impl State {
     }
 
     /// `rd` = what RAX has, zero-extended, in each lane or in the one of a scalar.
-    fn spread(&mut self, arrangement: Arrangement, rd: VReg) {
+    pub(super) fn spread(&mut self, arrangement: Arrangement, rd: VReg) {
         if !arrangement.is_scalar() {
             let ones = match arrangement.size() {
                 0 => 0x0101_0101_0101_0101,
@@ -199,7 +205,7 @@ impl State {
     }
 
     /// `rd` = XMM0, or its lower half if not `full`.
-    fn put_vector(&mut self, rd: VReg, full: bool) {
+    pub(super) fn put_vector(&mut self, rd: VReg, full: bool) {
         let to = self.v_set(rd);
         if full {
             emit!(self.asm, movaps_a, to, XMM0);

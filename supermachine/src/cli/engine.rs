@@ -17,6 +17,7 @@ pub enum TierName {
     Interpret,
     Compile,
     Count,
+    Census,
 }
 
 impl From<TierName> for Tier {
@@ -26,6 +27,7 @@ impl From<TierName> for Tier {
             TierName::Interpret => Self::Interpret,
             TierName::Compile => Self::Compile,
             TierName::Count => Self::Count,
+            TierName::Census => Self::Census,
         }
     }
 }

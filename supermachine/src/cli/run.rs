@@ -32,7 +32,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
     /// How the software engine executes code: compile what runs often, interpret
-    /// everything, compile everything, or interpret and count instructions (see `stats`)
+    /// everything, compile everything, interpret and count instructions (see `stats`), or
+    /// compile everything and count what the interpreter is left
     #[arg(long, value_enum, default_value_t = TierName::Auto)]
     tier: TierName,
     /// Guest memory in MiB, or with a unit (512m, 1g); by default 256, or that of

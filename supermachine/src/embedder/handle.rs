@@ -86,6 +86,20 @@ pub struct VmStatus {
     pub blocks_decoded: u64,
     /// Blocks of code that had been decoded by then, since the snapshot names them.
     pub blocks_ahead: u64,
+    /// Instructions of the blocks that its vCPUs decoded.
+    pub instructions_decoded: u64,
+    /// How long decoding them took.
+    pub decoding: Duration,
+    /// Instructions that its vCPUs compiled, those that were compiled again included.
+    pub instructions_compiled: u64,
+    /// How long compiling them took.
+    pub compiling: Duration,
+    /// What its compiled code has executed, of a machine of
+    /// [`Tier::Census`](crate::Tier::Census); else empty. A line has a number of
+    /// instructions, why they are in this line (`executed`: all of them; `no-template`:
+    /// by the interpreter, always; `declined`: by the interpreter, because of what they
+    /// met), and for the latter two which instruction.
+    pub census: String,
     /// End of the guest's console, at most 64 KiB.
     pub console: String,
     /// Bytes of its memory that the guest gave up to its balloon.
@@ -403,6 +417,8 @@ impl Worker {
                 guest_ns,
                 blocks_decoded,
                 blocks_ahead,
+                work,
+                census,
                 console,
                 ballooned_bytes,
                 added_bytes,
@@ -411,6 +427,11 @@ impl Worker {
                 guest: Duration::from_nanos(guest_ns),
                 blocks_decoded,
                 blocks_ahead,
+                instructions_decoded: work.decoded.0,
+                decoding: Duration::from_nanos(work.decoded.1),
+                instructions_compiled: work.compiled.0,
+                compiling: Duration::from_nanos(work.compiled.1),
+                census,
                 console,
                 ballooned_bytes,
                 added_bytes,

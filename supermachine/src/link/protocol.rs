@@ -318,6 +318,16 @@ impl EngineIdentity {
     }
 }
 
+/// What making code executable took the vCPUs of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeWork {
+    /// Instructions that they decoded, and nanoseconds that it took.
+    pub decoded: (u64, u64),
+    /// Instructions that they compiled, and nanoseconds that it took.
+    pub compiled: (u64, u64),
+}
+
 /// How long the parts of a restore took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -423,6 +433,10 @@ pub enum FromWorker {
         blocks_decoded: u64,
         /// and blocks that had been decoded ahead by then.
         blocks_ahead: u64,
+        /// What making code executable took.
+        work: CodeWork,
+        /// What compiled code has executed, of a machine that counts.
+        census: String,
         /// End of the guest's console.
         console: String,
         /// Bytes the guest's balloon holds.

@@ -27,6 +27,10 @@ fn soft(tier: Tier) -> Result<TableEngine, EngineError> {
             softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
             softhv::Tier::Compile
         }
+        Tier::Census => {
+            softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
+            softhv::Tier::Census
+        }
     };
     Ok(TableEngine::new(softhv::api_with(tier)))
 }

@@ -169,6 +169,10 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn say(replies: &Mutex<UnixStream>, message: &FromWorker) -> io::Result<()> {
     let stream = replies.lock().unwrap_or_else(PoisonError::into_inner);
     send(&*stream, message)

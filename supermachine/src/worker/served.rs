@@ -7,14 +7,15 @@ use super::hangup::while_wanted;
 use super::monitor::{Monitor, News, Turn};
 use super::oom::OomWatch;
 use super::{
-    Refusal, bytes, choose, files, identity, memory_mib, micros, read_ahead, report, say, watch,
+    Refusal, bytes, choose, files, identity, memory_mib, micros, nanoseconds, read_ahead, report,
+    say, watch,
 };
 use crate::VmEventKind;
 use crate::error::with_causes;
 use crate::limits::SETTLING_TIME;
 use crate::link::protocol::{
-    Boot, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup, ToWorker,
-    VERSION, files_of_a_birth, receive,
+    Boot, CodeWork, EngineIdentity, FromWorker, MAX_TOUCHED_RUNS, Restore, RestoreStages, Setup,
+    ToWorker, VERSION, files_of_a_birth, receive,
 };
 use crate::link::sockets::Sockets;
 use crate::link::{passing, runtime_dir, sockets};
@@ -414,8 +415,13 @@ impl Served {
         Ok(FromWorker::Status {
             blocks_decoded: code.decoded,
             blocks_ahead: code.ahead,
+            work: CodeWork {
+                decoded: (code.instructions_decoded, nanoseconds(code.decoding)),
+                compiled: (code.instructions_compiled, nanoseconds(code.compiling)),
+            },
+            census: machine.code_census(),
             exits: machine.total_exits(),
-            guest_ns: u64::try_from(machine.guest_time().as_nanos()).unwrap_or(u64::MAX),
+            guest_ns: nanoseconds(machine.guest_time()),
             console: machine.console().text(),
             ballooned_bytes: balance.ballooned_bytes,
             added_bytes: balance.added_bytes,

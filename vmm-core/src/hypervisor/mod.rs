@@ -15,6 +15,7 @@ pub use identity::{CpuIdentity, EngineId};
 pub use state::{Registers, VcpuState};
 
 use crate::memory::{MemoryLease, PageSet};
+use std::time::Duration;
 
 /// An engine that can make virtual machines.
 pub trait Hypervisor: Send + Sync {
@@ -129,14 +130,21 @@ pub enum Access {
     ReadWriteExecute,
 }
 
-/// How vCPUs came by the code that they executed, in blocks. Zeroes where an engine
-/// decodes none.
+/// How vCPUs came by the code that they executed. Zeroes where an engine decodes none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CodeCounts {
-    /// They decoded so many when they needed them,
+    /// They decoded so many blocks when they needed them,
     pub decoded: u64,
     /// and so many had been decoded ahead.
     pub ahead: u64,
+    /// Instructions of the blocks that they decoded,
+    pub instructions_decoded: u64,
+    /// and how long that took.
+    pub decoding: Duration,
+    /// Instructions that were compiled for them,
+    pub instructions_compiled: u64,
+    /// and how long that took.
+    pub compiling: Duration,
 }
 
 /// A machine, as far as it does not matter of which engine it is. Usable from
@@ -206,6 +214,12 @@ pub trait DynVm: Send + Sync {
     /// How the vCPUs came by the code that they executed.
     fn code_counts(&self) -> Result<CodeCounts, EngineError> {
         Ok(CodeCounts::default())
+    }
+
+    /// What compiled code has executed, by lines, if the engine was chosen to count
+    /// that; else empty.
+    fn code_census(&self) -> Result<String, EngineError> {
+        Ok(String::new())
     }
 
     /// The engine's counter, which guest counters are offset from.

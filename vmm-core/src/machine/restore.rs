@@ -268,6 +268,13 @@ impl RunningMachine {
         counts.and_then(Result::ok).unwrap_or_default()
     }
 
+    /// What its compiled code has executed, by lines, if its engine counts that.
+    pub fn code_census(&self) -> String {
+        let parts = self.parts();
+        let census = parts.as_ref().map(|parts| parts.vm.code_census());
+        census.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Gives a paused machine a new generation id: it goes on as another one, its
     /// programs held until its init lets them go on.
     pub fn renew_generation(&self) -> Result<[u8; 16], MachineError> {

@@ -9,6 +9,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hvf::sys::{Api, FeatureReg, MemoryFlags, PAGE_BYTES, Return};
 use hvf::{GicAddresses, GicGeometry, HvfError};
@@ -265,8 +266,19 @@ impl DynVm for TableVm {
 
     fn code_counts(&self) -> Result<CodeCounts, EngineError> {
         let counts = self.shared.vm.code_counts()?;
-        let counts = counts.map(|(decoded, ahead)| CodeCounts { decoded, ahead });
+        let counts = counts.map(|counts| CodeCounts {
+            decoded: counts.decoded,
+            ahead: counts.ahead,
+            instructions_decoded: counts.instructions_decoded,
+            decoding: Duration::from_nanos(counts.decoding_ns),
+            instructions_compiled: counts.instructions_compiled,
+            compiling: Duration::from_nanos(counts.compiling_ns),
+        });
         Ok(counts.unwrap_or_default())
+    }
+
+    fn code_census(&self) -> Result<String, EngineError> {
+        Ok(self.shared.vm.code_census()?)
     }
 
     fn counter(&self) -> u64 {

@@ -1,0 +1,91 @@
+//! How long vCPUs worked on code before it could be executed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Of so many blocks that are decoded, one is looked at by the clock: two looks at each
+/// would be a noticeable part of what decoding takes.
+const ONE_IN: u64 = 8;
+
+/// What the vCPUs of one machine did.
+#[derive(Debug, Default)]
+pub struct Work {
+    blocks: AtomicU64,
+    decoded: AtomicU64,
+    timed: AtomicU64,
+    timed_ns: AtomicU64,
+    compiling_ns: AtomicU64,
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Work {
+    /// Begins to decode a block: when, if this is one of those that are timed.
+    #[inline]
+    pub fn begin(&self) -> Option<Instant> {
+        let number = self.blocks.fetch_add(1, Ordering::Relaxed);
+        number.is_multiple_of(ONE_IN).then(Instant::now)
+    }
+
+    /// A block of so many instructions is decoded, which began at `begun`.
+    #[inline]
+    pub fn end(&self, begun: Option<Instant>, instructions: usize) {
+        let instructions = instructions as u64;
+        self.decoded.fetch_add(instructions, Ordering::Relaxed);
+        if let Some(begun) = begun {
+            self.timed.fetch_add(instructions, Ordering::Relaxed);
+            let time = nanoseconds(begun.elapsed());
+            self.timed_ns.fetch_add(time, Ordering::Relaxed);
+        }
+    }
+
+    /// A block was compiled, or it was found that it cannot be.
+    pub fn compiled(&self, begun: Instant) {
+        let time = nanoseconds(begun.elapsed());
+        self.compiling_ns.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// Instructions that were decoded.
+    pub fn instructions_decoded(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
+    }
+
+    /// How long decoding took, in nanoseconds: what was timed, for all instructions.
+    pub fn decoding_ns(&self) -> u64 {
+        let timed = u128::from(self.timed.load(Ordering::Relaxed));
+        let time = u128::from(self.timed_ns.load(Ordering::Relaxed));
+        let all = u128::from(self.instructions_decoded());
+        let whole = (time * all).checked_div(timed).unwrap_or(0);
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+
+    /// How long compiling took, in nanoseconds.
+    pub fn compiling_ns(&self) -> u64 {
+        self.compiling_ns.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_timed_stand_for_all() {
+        let work = Work::default();
+        assert_eq!((work.decoding_ns(), work.compiling_ns()), (0, 0));
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        let mut timed = 0;
+        for _ in 0..16 {
+            let begun = work.begin();
+            timed += usize::from(begun.is_some());
+            work.end(begun.map(|_| long_ago), 10);
+        }
+        assert_eq!((timed, work.instructions_decoded()), (2, 160));
+        // Two of sixteen took a second each.
+        assert!((16_000_000_000..20_000_000_000).contains(&work.decoding_ns()));
+        work.compiled(long_ago);
+        assert!(work.compiling_ns() >= 1_000_000_000);
+    }
+}
