@@ -8,7 +8,7 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
-use crate::exec::tier::tally;
+use crate::exec::tally::tally;
 use crate::jit;
 use crate::mode::Mode;
 use crate::tier::{CodeMemory, Compiler, Heat, Place, Tier};

@@ -74,7 +74,12 @@ async fn machines_are_started_used_and_stopped() {
     vm.exec(["sh", "-c", "echo seen > /dev/console"])
         .await
         .unwrap();
-    assert!(vm.console_log().await.unwrap().contains("seen"));
+    // The console's line takes what is written to it after the command has ended.
+    let begun = Instant::now();
+    while !vm.console_log().await.unwrap().contains("seen") {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     for expected in [
         VmEventKind::Started,
         VmEventKind::Paused,

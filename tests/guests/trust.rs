@@ -161,7 +161,8 @@ fn time_limit_ends_a_fork_bomb_and_leaves_nothing_of_it() {
         assert!(outcome.timed_out, "{outcome:?}");
         eprintln!("{vcpus} vCPUs: {:?} guest time", outcome.duration);
         let late = outcome.duration.saturating_sub(limit);
-        assert!(late < Duration::from_secs(5), "late by {late:?}");
+        // The host waits for no longer than that.
+        assert!(late < Duration::from_secs(8), "late by {late:?}");
         let left = guest.run(|command| {
             command.argv([
                 "bash",

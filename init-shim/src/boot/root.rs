@@ -78,19 +78,25 @@ fn mount_upper(upper: &Upper) -> Result<(), BootError> {
 }
 
 /// Makes the directory of what the machine writes. A new one has the rights and the owner
-/// of the image's root, because it is what programs see of `/`.
-fn make_upper(top_layer: Option<&CString>) -> io::Result<()> {
+/// of the image's root, because it is what programs see of `/`. The `layers` are in order,
+/// that on top first.
+fn make_upper(layers: &[CString]) -> io::Result<()> {
     let upper = Path::new("u/upper");
     match fs::create_dir(upper) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         result => result?,
     }
-    let Some(layer) = top_layer else {
-        return Ok(());
-    };
-    let root = fs::metadata(Path::new(OsStr::from_bytes(layer.as_bytes())))?;
-    chown(upper, Some(root.uid()), Some(root.gid()))?;
-    fs::set_permissions(upper, root.permissions())
+    for layer in layers {
+        let root = fs::metadata(Path::new(OsStr::from_bytes(layer.as_bytes())))?;
+        // What bakes write for a root that the layer does not describe.
+        let is_implied =
+            root.mode() & 0o7777 == 0o755 && (root.uid(), root.gid(), root.mtime()) == (0, 0, 0);
+        if !is_implied {
+            chown(upper, Some(root.uid()), Some(root.gid()))?;
+            return fs::set_permissions(upper, root.permissions());
+        }
+    }
+    Ok(())
 }
 
 /// Mounts the layers, puts the writable one on top, and makes the result the
@@ -109,7 +115,7 @@ pub(super) fn enter_layers(options: &Options) -> Result<(), BootError> {
     }
     lower.reverse();
     mount_upper(&options.upper)?;
-    make_upper(lower.first()).map_err(BootError::Overlay)?;
+    make_upper(&lower).map_err(BootError::Overlay)?;
     make_dir("root")?;
     let volatile = matches!(options.upper, Upper::Memory { .. });
     sys::mount_overlay(&lower, c"u/upper", c"u/work", volatile, c"root")

@@ -136,8 +136,8 @@ impl Tree {
         path: &[Vec<u8>],
         lower: &mut dyn Lower,
     ) -> Result<(), LayerError> {
-        // Seldom does a layer describe the root, and it need not: the guest
-        // sees the attributes of the writable directory on top.
+        // Seldom does a layer describe the root, and one that does not is to be the
+        // same file on any layers: the guest's init looks which of them does.
         if id == self.root() {
             return Ok(());
         }

@@ -10,6 +10,7 @@ pub mod ldst;
 pub mod maintenance;
 pub mod simd_ldst;
 pub mod system;
+pub mod tally;
 #[cfg(compiles)]
 pub mod tier;
 pub mod transfer;

@@ -30,14 +30,6 @@ handler!(
 );
 
 handler!(
-    /// Goes on to the block, which is one instruction, and counts it.
-    tally, |cpu, op| {
-        (*cpu).counted = (*cpu).counted.wrapping_add(1);
-        go_on(cpu, (*op).link.get())
-    }
-);
-
-handler!(
     /// Goes on to the block, which will not be compiled.
     pass, |cpu, op| { go_on(cpu, (*op).link.get()) }
 );

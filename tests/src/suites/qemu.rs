@@ -31,8 +31,8 @@ $b mount -t devtmpfs dev /dev
 $b mount -t proc proc /proc
 $b mount -t tmpfs tmp /tmp
 $b --install -s /bin
-$b mount -t virtiofs share /share && echo @@up
 $b stty -echo -onlcr
+$b mount -t virtiofs share /share && echo @@up
 export PATH=/bin
 while IFS= read -r line; do
     (eval \"$line\") </dev/null >/tmp/output 2>&1; status=$?

@@ -117,13 +117,13 @@ fn requests() -> Vec<Request> {
         // which has no answer.
         Request {
             slot: 5,
-            queue: 1,
+            queue: 2,
             bytes: fuse(40, 17, 1),
             answers: &[(0xfd0, 96)],
         },
         Request {
             slot: 5,
-            queue: 1,
+            queue: 2,
             bytes: fuse(40, 17, 1),
             answers: &[(0x3fff, 16), (0x7ffe, 80)],
         },
@@ -206,8 +206,8 @@ fn original(disk: &Path) -> (RunningMachine, Vec<Vec<DriverQueue>>) {
     let mut queues = Vec::new();
     for (slot, device) in (0..).zip(transports(&machine).0) {
         let sizes: &[u16] = match slot {
-            0 | 2 => &[16, 16, 16],
-            5 | 6 => &[16, 16],
+            0 | 2 | 5 => &[16, 16, 16],
+            6 => &[16, 16],
             _ => &[16],
         };
         let irq = Arc::new(CountingIrq::default());
