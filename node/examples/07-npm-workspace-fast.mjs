@@ -17,7 +17,7 @@ write('app.js', "console.log(require('greeter'))")
 
 const mounts = [{ hostPath: workspace, guestTag: 'src', at: '/work' }]
 /** Runs a command where the sources are. */
-async function run(/** @type {import('@supermachine/core').Vm} */ vm, /** @type {string} */ command) {
+async function run(/** @type {import('@supermachine/core').Vm | import('@supermachine/core').WarmupVm} */ vm, /** @type {string} */ command) {
   const argv = ['sh', '-c', command]
   const out = await vm.exec({ argv, cwd: '/work', timeoutMs: 600_000 })
   if (out.exitCode !== 0) throw new Error(`${command}: ${out.stderr}`)
