@@ -193,10 +193,10 @@ test('a mount has the owners, the files and the window that it is given, and mem
   const more = [...tmpfs, { mountPoint: '/more', sizeMib: 4 }]
   const vm = await image.start({ mounts, tmpfs: more })
   assert.equal(await sh(vm, 'stat -c "%u %g" /owned/large'), '5 6')
-  assert.equal(await sh(vm, 'md5sum < /owned/large; grep -c dax=always /proc/mounts'), '44981362d3ba9b5bacaf017c2f29d355  -\n1')
+  assert.equal(await sh(vm, "md5sum < /owned/large; grep -c '800000000-800ffffff : virtio' /proc/iomem"), '44981362d3ba9b5bacaf017c2f29d355  -\n1')
   assert.equal(await sh(vm, 'touch /kept/file; chown 7:8 /kept/file; stat -c "%u %g" /kept/file'), '7 8')
   assert.equal(fs.statSync(path.join(dir, 'file')).uid, process.getuid())
-  assert.equal(await sh(vm, 'cat /etc/one; ! echo x > /etc/one 2> /dev/null'), 'one file')
+  assert.equal(await sh(vm, 'cat /etc/one; ! echo x 2> /dev/null > /etc/one'), 'one file')
   assert.equal(await sh(vm, 'stat -c "%a %u %g" /scratch /more'), '700 1 2\n1777 0 0')
   assert.equal(await sh(vm, "df -k /scratch /more | awk 'NR > 1 { print $2 }'"), '8192\n4096')
   assert.equal(await sh(vm, 'cp /bin/busybox /scratch/run; /scratch/run echo ran'), 'ran')
