@@ -199,7 +199,7 @@ test('a mount has the owners, the files and the window that it is given, and mem
   assert.equal(await sh(vm, 'cat /etc/one; ! echo x 2> /dev/null > /etc/one'), 'one file')
   assert.equal(await sh(vm, 'stat -c "%a %u %g" /scratch /more'), '700 1 2\n1777 0 0')
   assert.equal(await sh(vm, "df -k /scratch /more | awk 'NR > 1 { print $2 }'"), '8192\n4096')
-  assert.equal(await sh(vm, 'cp /bin/busybox /scratch/run; /scratch/run echo ran'), 'ran')
+  assert.equal(await sh(vm, 'cp /bin/busybox /scratch; /scratch/busybox echo ran'), 'ran')
   await vm.release()
   for (const wrong of [{ owner: { uid: -1, gid: 0 } }, { dax: 'never' }, { daxWindowMib: 2 }, { owner: { uid: 1, gid: 1 }, recordedOwners: true }]) {
     const mount = { hostPath: dir, guestTag: 'x', ...wrong }
