@@ -153,9 +153,12 @@ fn time_limit_ends_a_fork_bomb_and_leaves_nothing_of_it() {
         let limit = Duration::from_secs(5);
         let outcome = guest
             .run(move |command| {
-                // Each process starts two, as long as there are any to be had.
+                // Each process starts two, as long as there are any to be had: a quarter of
+                // what a command has by default, which is more than this guest has memory
+                // for: the first of them may be killed for that, before its time is over.
                 let bomb = "bomb() { bomb 54321 | bomb 54321 & }; bomb; wait; sleep 54321";
-                command.argv(["bash", "-c", bomb]).timeout(limit)
+                let command = command.argv(["bash", "-c", bomb]);
+                command.max_processes(1024).timeout(limit)
             })
             .unwrap();
         assert!(outcome.timed_out, "{outcome:?}");
