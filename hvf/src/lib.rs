@@ -14,6 +14,8 @@ mod framework;
 #[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
 #[path = "no_framework.rs"]
 mod framework;
+#[cfg(target_os = "macos")]
+pub mod fs_events;
 mod gic;
 mod owner;
 pub mod probe;

@@ -1,5 +1,5 @@
 //! How a host says what changes in a shared directory, where that is not for `devices`,
-//! which has no unsafe code.
+//! which sees no C ABI of a host.
 
 use std::fs::File;
 use std::sync::Arc;

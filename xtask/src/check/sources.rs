@@ -12,7 +12,6 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "softhv/",
     "vmm-core/src/backend/",
     "vmm-core/src/memory",
-    "vmm-core/src/watch/fsevents.rs",
     "vmm-core/tests/",
     "init-shim/src/sys",
     "init-shim/src/sys.rs",
