@@ -103,10 +103,9 @@ fn mount(said: &Bound<'_, PyDict>) -> PyResult<core::MountOptions> {
         at: said.get("at")?,
         file: said.get("file")?.unwrap_or_default(),
         owner: said.get("owner")?,
-        owner_map: match (said.get("owner_users")?, said.get("owner_groups")?) {
-            (Some(users), Some(groups)) => Some(core::OwnerMapOptions { users, groups }),
-            _ => None,
-        },
+        owner_map: said
+            .get("owner_map")?
+            .map(|(users, groups)| core::OwnerMapOptions { users, groups }),
         recorded_owners: said.get("recorded_owners")?.unwrap_or_default(),
         dax: said.get("dax")?,
         dax_window_mib: said.get("dax_window_mib")?,

@@ -305,8 +305,9 @@ def mounts_of(given: Sequence[Mount]) -> List[Dict[str, Any]]:
             "at": mount.at,
             "file": mount.file,
             "owner": mount.owner,
-            "owner_users": None if mount.owner_map is None else list(mount.owner_map.users),
-            "owner_groups": None if mount.owner_map is None else list(mount.owner_map.groups),
+            "owner_map": None
+            if mount.owner_map is None
+            else (list(mount.owner_map.users), list(mount.owner_map.groups)),
             "recorded_owners": mount.recorded_owners,
             "dax": mount.dax,
             "dax_window_mib": mount.dax_window_mib,

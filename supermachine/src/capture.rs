@@ -11,7 +11,7 @@ use crate::template::{
 };
 use crate::unfinished;
 use crate::vm::CopyReport;
-use crate::volume::kept::{self, KeptVolume};
+use crate::volume::kept;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
@@ -153,7 +153,7 @@ impl Vm {
         let (paused, children) = {
             let _alone = self.alone();
             self.instance().check_running()?;
-            let mounted = self.kept_volumes().len() + self.config().volumes.len();
+            let mounted = self.mounted_volumes().len();
             self.instance().fork(self.config(), mounted, disks, count)?
         };
         self.note_fork_pause(paused);
@@ -205,8 +205,7 @@ pub(crate) fn write(
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
-    let mut kept_volumes = vm.kept_volumes();
-    kept_volumes.extend(vm.config().volumes.iter().map(KeptVolume::from));
+    let kept_volumes = vm.mounted_volumes();
     let first_steps = {
         let _alone = vm.alone();
         vm.instance().check_running()?;

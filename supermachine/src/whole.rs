@@ -4,9 +4,16 @@ use crate::Error;
 use crate::random::random_name;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+/// Makes a file where there is none. Only the user can read it.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options.open(path)
+}
 
 /// Writes a file under another name beside `path`, and gives it that name, in the place of
 /// what has it, when `write` is done and it is on the disk. Only the user can read it.
@@ -22,9 +29,7 @@ pub(crate) fn write_whole<T>(
     unfinished.push(name);
     unfinished.push(format!(".{}", random_name()?));
     let unfinished = path.with_file_name(unfinished);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
-    let file = options.open(&unfinished).map_err(failed())?;
+    let file = create_new(&unfinished).map_err(failed())?;
     let written = write(&file).and_then(|value| {
         file.sync_all().map_err(failed())?;
         fs::rename(&unfinished, path).map_err(failed())?;

@@ -28,10 +28,13 @@ const LOOK: &str = "cd /work/modules; echo 3 > /proc/sys/vm/drop_caches; ls pkg 
 const FILLED: &str = "300\nmodule 300\nwhole";
 
 impl Place {
-    fn new(test: &str) -> Self {
+    /// With an image whose volume is filled.
+    fn baked(test: &str) -> (Self, Image) {
         let shelf = Shelf::new(test);
         let volumes = shelf.0.join("volumes");
-        Self { shelf, volumes }
+        let place = Self { shelf, volumes };
+        let image = place.builder().build().unwrap();
+        (place, image)
     }
 
     fn config(&self) -> VmConfig {
@@ -81,8 +84,7 @@ fn assert_written(vm: &Vm, name: &str) {
 
 #[test]
 fn copies_begin_with_what_was_baked_and_write_for_themselves() {
-    let place = Place::new("baked-volumes");
-    let image = place.builder().build().unwrap();
+    let (place, image) = Place::baked("baked-volumes");
     let disk = disk_of(&image);
     let before = bytes(&disk);
     let metadata = fs::metadata(&disk).unwrap();
@@ -156,8 +158,7 @@ fn snapshots_of_copies_hold_what_they_hold(place: &Place, vm: &Vm) {
 
 #[test]
 fn machines_of_a_pool_go_back_to_what_was_baked() {
-    let place = Place::new("pooled-volumes");
-    let image = place.builder().build().unwrap();
+    let (place, image) = Place::baked("pooled-volumes");
     let pool = image.pool().vm_config(place.config()).min(1).max(1);
     let pool = pool.prestart(0).build().unwrap();
     for round in 0..4 {
@@ -174,8 +175,7 @@ fn machines_of_a_pool_go_back_to_what_was_baked() {
 
 #[test]
 fn damaged_missing_and_unfit_disks_are_errors_before_a_guest_runs() {
-    let place = Place::new("damaged-volumes");
-    let image = place.builder().build().unwrap();
+    let (place, image) = Place::baked("damaged-volumes");
     let disk = disk_of(&image);
     let whole = bytes(&disk);
     let generation = image.snapshot_path().unwrap().to_owned();

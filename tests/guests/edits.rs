@@ -1,11 +1,12 @@
 //! Programs that watch a mount hear what the host changes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use supermachine::{MountSpec, Vm, VmConfig};
 use supermachine_tests::{config, image, sh};
+use tempfile::TempDir;
 
 /// Watches directories by inotify(7) until `end` is made; prints each event as its mask
 /// and name, and what a file says when it hears that it was changed.
@@ -38,9 +39,9 @@ while True:
 /// How long a guest may take to begin to watch.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn directory(test: &str) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("supermachine-{test}-{}", std::process::id()));
-    fs::create_dir_all(dir.join("sub")).unwrap();
+fn directory() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("sub")).unwrap();
     dir
 }
 
@@ -79,11 +80,12 @@ fn end(dir: &Path) {
 
 #[test]
 fn watchers_hear_host_edits_and_read_what_is_there_now() {
-    let dir = directory("edits");
+    let place = directory();
+    let dir = place.path();
     for (name, text) in [("config", "old"), ("gone", ""), ("sub/inner", "")] {
         fs::write(dir.join(name), text).unwrap();
     }
-    let vm = image("python3").start(&with(&dir)).unwrap();
+    let vm = image("python3").start(&with(dir)).unwrap();
     watch(&vm, "/work /work/sub /work/config /work/gone");
     fs::write(dir.join("config"), "new").unwrap();
     // Each is heard before the next.
@@ -104,7 +106,7 @@ fn watchers_hear_host_edits_and_read_what_is_there_now() {
         sh(&vm, "cat /work/config; stat -c %s /work/sub/moved"),
         "newest1\n"
     );
-    end(&dir);
+    end(dir);
     let heard = heard(&vm);
     let has = |line: &str| heard.iter().filter(|heard| *heard == line).count();
     let expected = [
@@ -125,19 +127,18 @@ fn watchers_hear_host_edits_and_read_what_is_there_now() {
     }
     // It was made empty and written, which is one change or two.
     assert!(has("2 /work/config new") >= 2, "{heard:#?}");
-    drop(vm);
-    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
 fn guest_hears_its_own_changes_once() {
-    let dir = directory("echo");
-    let vm = image("python3").start(&with(&dir)).unwrap();
+    let place = directory();
+    let dir = place.path();
+    let vm = image("python3").start(&with(dir)).unwrap();
     watch(&vm, "/work");
     let script = "cd /work; echo x > a; sleep 0.2; echo y >> a; mv a b; chmod 600 b; sleep 0.2
         rm b; mkdir d; rmdir d; for n in $(seq 50); do echo $n > n; done; rm n; sleep 0.3";
     sh(&vm, script);
-    end(&dir);
+    end(dir);
     let heard = heard(&vm);
     let count = |start: &str| heard.iter().filter(|line| line.starts_with(start)).count();
     for (start, times) in [
@@ -158,14 +159,13 @@ fn guest_hears_its_own_changes_once() {
     }
     // Each makes it empty and writes to it, but for the first; the queue merges some.
     assert!((50..=99).contains(&count("2 /work/n")), "{heard:#?}");
-    drop(vm);
-    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
 fn watchers_are_told_when_they_have_missed_something() {
-    let dir = directory("missed");
-    let vm = image("python3").start(&with(&dir)).unwrap();
+    let place = directory();
+    let dir = place.path();
+    let vm = image("python3").start(&with(dir)).unwrap();
     watch(&vm, "/work");
     vm.pause().unwrap();
     for n in 0..6000 {
@@ -175,24 +175,23 @@ fn watchers_are_told_when_they_have_missed_something() {
     vm.resume().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(sh(&vm, "ls /work | wc -l"), "6001\n");
-    end(&dir);
+    end(dir);
     let heard = heard(&vm);
     assert_eq!(heard.iter().filter(|line| *line == "4000 ?").count(), 1);
     assert!(heard.len() < 6000, "{}", heard.len());
-    drop(vm);
-    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
 fn copies_forks_and_the_original_hear_the_host() {
-    let dir = directory("copied-edits");
-    let vm = image("python3").start(&with(&dir)).unwrap();
+    let place = directory();
+    let dir = place.path();
+    let vm = image("python3").start(&with(dir)).unwrap();
     watch(&vm, "/work /work/sub");
-    let elsewhere = directory("copied-edits-snapshot");
-    let taken = vm.snapshot(elsewhere.join("taken")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let taken = vm.snapshot(elsewhere.path().join("taken")).unwrap();
     let children = vm.fork(1).unwrap();
-    let copy = Vm::start(&taken, &with(&dir)).unwrap();
-    let untold = MountSpec::new(&dir, "work").at("/work").with_watch(false);
+    let copy = Vm::start(&taken, &with(dir)).unwrap();
+    let untold = MountSpec::new(dir, "work").at("/work").with_watch(false);
     let untold = Vm::start(&taken, &config().with_vcpus(2).with_mount(untold)).unwrap();
     // The machines are at work again.
     for vm in children.iter().chain([&vm, &copy, &untold]) {
@@ -200,7 +199,7 @@ fn copies_forks_and_the_original_hear_the_host() {
     }
     fs::write(dir.join("sub/made"), "").unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    end(&dir);
+    end(dir);
     for vm in children.iter().chain([&vm, &copy]) {
         let heard = heard(vm);
         assert!(
@@ -209,8 +208,4 @@ fn copies_forks_and_the_original_hear_the_host() {
         );
     }
     assert_eq!(sh(&untold, "cat /tmp/heard"), "");
-    drop((vm, children, copy, untold));
-    for dir in [dir, elsewhere] {
-        fs::remove_dir_all(dir).unwrap();
-    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use oci_bake::{ImageBuilder, LayerBuilder};
-use supermachine::Image;
+use supermachine::{Image, Vm};
 use supermachine_tests::{config, required, run, sh};
 
 /// Lists all of /t: kind, mode, path, and a link's target or a file's content.
@@ -80,6 +80,15 @@ fn on_busybox(layers: impl IntoIterator<Item = LayerBuilder>) -> ImageBuilder {
     layers.into_iter().fold(image, ImageBuilder::layer)
 }
 
+/// Boots the image of a layout, which is baked beside it.
+fn boot(layout: &Path) -> Vm {
+    let reference = format!("oci:{}:v1", text(layout));
+    let cache = layout.with_file_name("cache");
+    let image = Image::load_with_cache(&reference, cache).expect("bakes");
+    let started = image.start(&config().with_memory_mib(256));
+    started.expect("the image boots")
+}
+
 /// Boots the image of a layout and compares what it has in /t with what umoci
 /// unpacks to `unpacked`.
 fn compare(layout: &Path, unpacked: &Path) {
@@ -91,12 +100,7 @@ fn compare(layout: &Path, unpacked: &Path) {
     let mut expected = Vec::new();
     list(&unpacked.join("rootfs"), "t", &mut expected);
     expected.sort();
-    let cache = unpacked.with_extension("cache");
-    let image = Image::load_with_cache(&format!("oci:{image}"), &cache).expect("bakes");
-    let vm = image
-        .start(&config().with_memory_mib(256))
-        .expect("the image boots");
-    let mut seen: Vec<String> = sh(&vm, LIST).lines().map(str::to_owned).collect();
+    let mut seen: Vec<String> = sh(&boot(layout), LIST).lines().map(str::to_owned).collect();
     seen.sort();
     let (seen, expected) = (seen.join("\n"), expected.join("\n"));
     assert_eq!(seen, expected);
@@ -168,12 +172,7 @@ fn the_root_has_the_rights_and_the_owner_that_the_image_gives_it() {
     on_busybox([root, files(&["t/f"])])
         .write_layout(&layout)
         .expect("an image");
-    let reference = format!("oci:{}:v1", text(&layout));
-    let image = Image::load_with_cache(&reference, dir.path().join("cache")).expect("bakes");
-    let vm = image
-        .start(&config().with_memory_mib(256))
-        .expect("the image boots");
-    let seen = sh(&vm, "/bin/busybox stat -c '%a %u %g' /");
+    let seen = sh(&boot(&layout), "/bin/busybox stat -c '%a %u %g' /");
     assert_eq!(seen.trim(), "1751 5 6");
 }
 
@@ -292,10 +291,5 @@ fn names_of_a_large_directory_are_found_in_any_order() {
     on_busybox([layer.dir("t", 0o755)])
         .write_layout(&layout)
         .expect("an image");
-    let image = format!("oci:{}:v1", text(&layout));
-    let image = Image::load_with_cache(&image, dir.path().join("cache")).expect("bakes");
-    let vm = image
-        .start(&config().with_memory_mib(256))
-        .expect("the image boots");
-    assert_eq!(sh(&vm, LOOK), format!("{NAMES}\n"));
+    assert_eq!(sh(&boot(&layout), LOOK), format!("{NAMES}\n"));
 }

@@ -1,16 +1,19 @@
 //! Sockets for datagrams to one address, of which the host's loopback interface has two.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 
-use super::reach::without_ipv6;
+use super::reach::{any_like, without_ipv6};
 
 /// Longest message that is kept for another address: questions for names and such. All
 /// exchanges together keep 2 MiB.
 const MAX_KEPT_BYTES: usize = 4 << 10;
+
+/// Who hears of a socket's events, and by which token.
+pub(super) type Watched<'a> = (&'a Registry, Token);
 
 /// A socket that is connected to one address.
 pub(super) struct Datagram {
@@ -31,7 +34,7 @@ impl Datagram {
     pub(super) fn connect(
         to: SocketAddr,
         other: Option<SocketAddr>,
-        (registry, token): (&Registry, Token),
+        (registry, token): Watched<'_>,
     ) -> io::Result<Self> {
         let (mut socket, other) = match (open(to), other) {
             (Err(error), Some(other)) if is_refusal(&error) => (open(other)?, None),
@@ -47,11 +50,7 @@ impl Datagram {
     }
 
     /// Sends a message. An error may be that of one before.
-    pub(super) fn send(
-        &mut self,
-        message: &[u8],
-        watched: Option<(&Registry, Token)>,
-    ) -> io::Result<usize> {
+    pub(super) fn send(&mut self, message: &[u8], watched: Watched<'_>) -> io::Result<usize> {
         match self.socket.send(message) {
             Err(error) if is_refusal(&error) => {
                 self.turn_to_other(error, watched)?;
@@ -69,11 +68,7 @@ impl Datagram {
         }
     }
 
-    pub(super) fn receive(
-        &mut self,
-        room: &mut [u8],
-        watched: Option<(&Registry, Token)>,
-    ) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, room: &mut [u8], watched: Watched<'_>) -> io::Result<usize> {
         match self.socket.recv(room) {
             Err(error) if is_refusal(&error) => {
                 self.turn_to_other(error, watched)?;
@@ -92,9 +87,9 @@ impl Datagram {
     fn turn_to_other(
         &mut self,
         refusal: io::Error,
-        watched: Option<(&Registry, Token)>,
+        (registry, token): Watched<'_>,
     ) -> io::Result<()> {
-        let (Some(unheard), Some((registry, token))) = (self.unheard.take(), watched) else {
+        let Some(unheard) = self.unheard.take() else {
             return Err(refusal);
         };
         let Ok(mut socket) = open(unheard.other) else {
@@ -115,12 +110,8 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 fn open(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     let told = |error| without_ipv6(error, to);
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).map_err(told)?;
+    let socket = UdpSocket::bind(any_like(to.ip())).map_err(told)?;
     socket.connect(to).map_err(told)?;
     Ok(socket)
 }

@@ -4,9 +4,10 @@
 //! noticed; `getaddrinfo`, which answers for addresses, does the same.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use super::reach::any_like;
 use crate::dns::{Answer, message};
 
 /// Where the host says who its name servers are (resolv.conf(5)).
@@ -83,11 +84,7 @@ fn fits(answer: &[u8], question: &[u8], asked: &[u8]) -> bool {
 }
 
 fn over_udp(server: SocketAddr, question: &[u8], asked: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    let socket = UdpSocket::bind(any_like(server.ip()))?;
     socket.connect(server)?;
     socket.send(question)?;
     let end = Instant::now() + PATIENCE;

@@ -15,6 +15,14 @@ pub(super) fn other_loopback(to: SocketAddr) -> Option<SocketAddr> {
     Some((other, to.port()).into())
 }
 
+/// Any address and any port of this host, of the same family as `address`.
+pub(super) fn any_like(address: IpAddr) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 /// What a guest is to be told of a host that has no IPv6, or not this of it: a socket of
 /// that family cannot be made there, or has no address, which otherwise means that no
 /// port is free.
@@ -32,11 +40,7 @@ pub(super) fn without_ipv6(error: io::Error, to: SocketAddr) -> io::Error {
 /// Whether the host would send to this address from that address itself. Nothing is
 /// sent.
 pub(super) fn is_own(address: IpAddr) -> bool {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let from = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
+    let from = std::net::UdpSocket::bind(any_like(address)).and_then(|socket| {
         socket.connect((address, 9))?;
         socket.local_addr()
     });
@@ -46,6 +50,6 @@ pub(super) fn is_own(address: IpAddr) -> bool {
 /// Whether the host would know where to send something for this address. Nothing is
 /// sent.
 pub(super) fn has_way_to(address: IpAddr) -> bool {
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let any = any_like(address);
     std::net::UdpSocket::bind(any).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
 }

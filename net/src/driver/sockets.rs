@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
 
 use super::broker::{self, Handed, Outcome, Slot};
-use super::datagram::Datagram;
+use super::datagram::{Datagram, Watched};
 use super::echo::Echo;
 use super::reach::{has_way_to, is_own, other_loopback, without_ipv6};
 use super::{Port, Shared};
@@ -31,9 +31,6 @@ enum Socket {
     /// A connection that somebody else serves.
     Handed(UnixStream, Slot),
 }
-
-/// Who hears of events, and by which token.
-type Watched<'a> = (&'a Registry, Token);
 
 /// The sockets of a guest's flows.
 #[derive(Default)]
@@ -55,16 +52,12 @@ impl Sockets {
     }
 
     /// A flow's socket, and what another in its place is watched by.
-    fn watched(&mut self, flow: FlowId) -> io::Result<(&mut Socket, Option<Watched<'_>>)> {
+    fn watched(&mut self, flow: FlowId) -> io::Result<(&mut Socket, Watched<'_>)> {
         let place = self.streams.get_mut(flow.0 as usize);
-        let socket = place
-            .and_then(Option::as_mut)
-            .ok_or(io::ErrorKind::BrokenPipe)?;
-        let token = Token(flow.0 as usize);
-        Ok((
-            socket,
-            self.registry.as_ref().map(|registry| (registry, token)),
-        ))
+        match (place.and_then(Option::as_mut), &self.registry) {
+            (Some(socket), Some(registry)) => Ok((socket, (registry, Token(flow.0 as usize)))),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     /// Begins to connect a stream, and looks for it at `other` if it is refused.
@@ -178,23 +171,21 @@ impl Io for Both<'_> {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let token = Token(flow.0 as usize);
-        let told = |error| without_ipv6(error, to);
-        match transport {
+        let socket = match transport {
+            Transport::Stream => return self.sockets.begin(flow, to, other_loopback(to)),
             Transport::Datagram => {
                 let watched = (registry, token);
-                let socket = Datagram::connect(to, other_loopback(to), watched)?;
-                self.sockets.put(flow, Socket::Datagram(socket));
-                return Ok(());
+                Socket::Datagram(Datagram::connect(to, other_loopback(to), watched)?)
             }
             Transport::Echo => {
-                let mut socket = Echo::connect(to.ip()).map_err(told)?;
+                let socket = Echo::connect(to.ip());
+                let mut socket = socket.map_err(|error| without_ipv6(error, to))?;
                 registry.register(&mut socket, token, Interest::READABLE)?;
-                self.sockets.put(flow, Socket::Echo(socket));
-                return Ok(());
+                Socket::Echo(socket)
             }
-            Transport::Stream => {}
-        }
-        self.sockets.begin(flow, to, other_loopback(to))
+        };
+        self.sockets.put(flow, socket);
+        Ok(())
     }
 
     fn connected(&mut self, flow: FlowId) -> io::Result<()> {

@@ -49,6 +49,14 @@ impl Port for Cable {
 }
 
 impl Cable {
+    /// One that this network is at the other end of.
+    fn of(network: &Network) -> Arc<Self> {
+        let cable = Arc::new(Self::default());
+        let port: Arc<dyn Port> = cable.clone();
+        network.attach(Arc::downgrade(&port));
+        cable
+    }
+
     /// The next frame that the guest is given.
     fn next(&self) -> Vec<u8> {
         let waiting = lock(&self.given);
@@ -100,9 +108,7 @@ fn guest_speaks_with_a_socket_of_the_host() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
-    let cable = Arc::new(Cable::default());
-    let port_of_guest: Arc<dyn Port> = cable.clone();
-    network.attach(Arc::downgrade(&port_of_guest));
+    let cable = Cable::of(&network);
     assert!(!network.is_active(), "no thread before the first frame");
     let say = |sequence, acknowledged, flags, payload: &[u8]| {
         lock(&cable.sent).push(frame(port, sequence, acknowledged, flags, payload));
@@ -139,9 +145,7 @@ fn service_of_the_host_is_found_at_either_of_its_loopback_addresses() {
     };
     let port = listener.local_addr().unwrap().port();
     let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
-    let cable = Arc::new(Cable::default());
-    let port_of_guest: Arc<dyn Port> = cable.clone();
-    network.attach(Arc::downgrade(&port_of_guest));
+    let cable = Cable::of(&network);
     let ask = || {
         lock(&cable.sent).push(frame(port, 100, 0, flag::SYN, b""));
         network.wake();
@@ -176,9 +180,7 @@ fn connections_that_died_in_a_minute_of_silence_are_found_out() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let network = Network::new(Config::new(Policy::deny_all().host_port(port)));
-    let cable = Arc::new(Cable::default());
-    let port_of_guest: Arc<dyn Port> = cable.clone();
-    network.attach(Arc::downgrade(&port_of_guest));
+    let cable = Cable::of(&network);
     lock(&cable.sent).push(frame(port, 100, 0, flag::SYN, b""));
     network.wake();
     let (_stream, from) = listener.accept().unwrap();
@@ -246,9 +248,7 @@ fn connection_to_a_host_of_a_secret_goes_by_whoever_serves_it() {
         let taken = Arc::new(Taken::default());
         let network = Network::logged(config, taken.clone());
         network.serve_by(taken.clone());
-        let cable = Arc::new(Cable::default());
-        let port_of_guest: Arc<dyn Port> = cable.clone();
-        network.attach(Arc::downgrade(&port_of_guest));
+        let cable = Cable::of(&network);
         let say = |sequence, acknowledged, flags, payload: &[u8]| {
             lock(&cable.sent).push(frame(port, sequence, acknowledged, flags, payload));
             network.wake();
@@ -339,9 +339,7 @@ fn datagrams_go_over_a_socket_of_the_host() {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let port = socket.local_addr().unwrap().port();
     let network = Network::new(Config::new(Policy::deny_all().host_udp_port(port)));
-    let cable = Arc::new(Cable::default());
-    let port_of_guest: Arc<dyn Port> = cable.clone();
-    network.attach(Arc::downgrade(&port_of_guest));
+    let cable = Cable::of(&network);
     for payload in [&b"hello"[..], b"", &[7; 1400]] {
         lock(&cable.sent).push(message(port, payload));
         network.wake();
@@ -380,9 +378,7 @@ fn service_of_datagrams_is_found_at_either_of_the_hosts_loopback_addresses() {
     service.set_read_timeout(Some(PATIENCE)).unwrap();
     let port = service.local_addr().unwrap().port();
     let network = Network::new(Config::new(Policy::deny_all().host_udp_port(port)));
-    let cable = Arc::new(Cable::default());
-    let port_of_guest: Arc<dyn Port> = cable.clone();
-    network.attach(Arc::downgrade(&port_of_guest));
+    let cable = Cable::of(&network);
     let say = |payload: &[u8]| {
         lock(&cable.sent).push(message(port, payload));
         network.wake();

@@ -6,7 +6,7 @@ use crate::files::mounts::{Tmpfs, freeze_volume, mount_tmpfs, mount_volume};
 use crate::running::MountedVolume;
 use crate::secret::Told;
 use crate::volume::kept::{self, KeptVolume};
-use crate::{Error, TmpfsSpec, tmpfs, volume};
+use crate::{Error, TmpfsSpec, VolumeSpec, tmpfs, volume};
 use broker::Orders;
 use oci_bake::ImageConfig;
 use std::sync::Arc;
@@ -29,8 +29,7 @@ impl Vm {
 
     /// Asks the guest to mount the volumes of the configuration, which its disks are now.
     pub(super) fn mount_volumes(&self) -> Result<(), Error> {
-        let first = self.kept_volumes().len();
-        for (number, volume) in (first..).zip(&self.config.volumes) {
+        for (number, volume) in self.lasting_volumes() {
             mount_volume(self, number, volume)?;
             self.has_volumes.store(true, Ordering::Relaxed);
         }
@@ -45,7 +44,7 @@ impl Vm {
 
     /// The volumes whose content a snapshot holds or is to hold, which are the first of
     /// the machine's.
-    pub(crate) fn kept_volumes(&self) -> Vec<KeptVolume> {
+    fn kept_volumes(&self) -> Vec<KeptVolume> {
         match self.image.template() {
             Some(template) => template.image().kept_volumes.clone(),
             None => {
@@ -53,6 +52,19 @@ impl Vm {
                 baked.map(KeptVolume::from).collect()
             }
         }
+    }
+
+    /// All that it has mounted, in the order of its disks: what a snapshot of it holds.
+    pub(crate) fn mounted_volumes(&self) -> Vec<KeptVolume> {
+        let mut volumes = self.kept_volumes();
+        volumes.extend(self.config.volumes.iter().map(KeptVolume::from));
+        volumes
+    }
+
+    /// The volumes that outlive it, by the numbers of their disks.
+    fn lasting_volumes(&self) -> impl Iterator<Item = (usize, &VolumeSpec)> {
+        let first = self.kept_volumes().len();
+        (first..).zip(&self.config.volumes)
     }
 
     /// What other processes are told of its volumes, in the order of its disks.
@@ -114,8 +126,7 @@ impl Vm {
         if !self.has_volumes.swap(false, Ordering::Relaxed) {
             return;
         }
-        let first = self.kept_volumes().len();
-        for (number, volume) in (first..).zip(&self.config.volumes) {
+        for (number, volume) in self.lasting_volumes() {
             if let Err(error) = freeze_volume(self, number, volume) {
                 let reason = with_causes(&error);
                 warn!(volume = volume.name, reason, "volume not written out");

@@ -1,11 +1,11 @@
 //! Volumes whose content is in a snapshot: each copy of it begins with that, and has what
 //! it changes to itself, for as long as it runs.
 
-use super::store::{self, VolumeStore};
-use super::{MAX_VOLUMES, Opened, VolumeSpec, ext4, refused};
+use super::store;
+use super::{MAX_VOLUMES, Opened, VolumeSpec, refused};
 use crate::running::MountedVolume;
+use crate::whole::create_new;
 use crate::{Error, guest_path};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
@@ -37,9 +37,8 @@ pub(crate) fn file_name(number: usize) -> String {
     format!("volume-{number}.ext4")
 }
 
-/// Refuses volumes that no snapshot could hold.
-pub(crate) fn validate(volumes: &[VolumeSpec]) -> Result<(), Error> {
-    super::validate(volumes)?;
+/// Refuses volumes that are too large for a snapshot.
+pub(crate) fn check_sizes(volumes: &[VolumeSpec]) -> Result<(), Error> {
     match volumes.iter().find(|volume| volume.new_mib() > MAX_MIB) {
         Some(volume) => Err(volume.refused(
             "choose a size of at most 64 GiB (65,536 MiB) for a volume whose content is baked",
@@ -125,10 +124,7 @@ pub(crate) fn open_for_copy(kept: &[KeptVolume], dir: Option<&Path>) -> Result<O
 pub(crate) fn files_for(count: usize, draft: &Path) -> Result<Vec<File>, Error> {
     let make = |number| {
         let path = draft.join(file_name(number));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let made = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
-        let made = made.map_err(|error| Error::host("cannot make", &path)(error.into()))?;
-        Ok(File::from(made))
+        create_new(&path).map_err(Error::host("cannot make", &path))
     };
     (0..count).map(make).collect()
 }
@@ -149,20 +145,6 @@ pub(crate) fn cannot_grow(name: &str) -> Error {
         "it begins with what the snapshot holds, and has its size: bake the image with a \
          larger one",
     )
-}
-
-impl VolumeStore {
-    /// A file without a name, with an empty file system.
-    fn formatted(&self, size_mib: u64) -> Result<File, Error> {
-        let file = self.unnamed()?;
-        let identity = store::identity()?;
-        let bytes = size_mib << 20;
-        let made = file
-            .set_len(bytes)
-            .and_then(|()| ext4::format(&file, bytes, &identity));
-        made.map_err(Error::system("make a file system"))?;
-        Ok(file)
-    }
 }
 
 #[cfg(test)]
@@ -198,6 +180,6 @@ mod tests {
         assert!(error.contains("`b`") && error.contains("leave it out"));
         check_for_copy(&good, &of_copy[..1]).unwrap();
         let large = VolumeSpec::new("v", "/v").with_size_mib(MAX_MIB + 1);
-        assert!(validate(&[large]).is_err());
+        assert!(check_sizes(&[large]).is_err());
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct Growth {
     pub asked: Question,
 }
 
-/// How one of the volumes of these names is grown.
+/// How the one of a machine's volumes that has this name is grown.
 pub(crate) fn growth(volumes: &[MountedVolume], name: &str, mib: u64) -> Result<Growth, Error> {
     store::check_size(name, mib)?;
     let number = volumes.iter().position(|volume| volume.name == name);
@@ -147,7 +147,7 @@ pub(crate) fn validate_together(
     volumes: &[VolumeSpec],
     slots: usize,
 ) -> Result<(), Error> {
-    kept::validate(kept)?;
+    kept::check_sizes(kept)?;
     if slots.saturating_add(kept.len()) > MAX_VOLUMES {
         return Err(Error::Unsuitable {
             what: "room for more volumes",

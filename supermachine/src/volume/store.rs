@@ -10,6 +10,7 @@ use crate::assets::volumes_dir;
 use crate::deadline::Deadline;
 use crate::limits::{LOCK_PAUSE, VOLUME_LOCK_TIMEOUT};
 use crate::random::{fill_random, random_name};
+use crate::whole::create_new;
 use crate::{Error, running};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -240,6 +241,14 @@ impl VolumeStore {
         }
     }
 
+    /// As [`Self::unnamed`], with an empty file system.
+    pub(super) fn formatted(&self, size_mib: u64) -> Result<File, Error> {
+        let file = self.unnamed()?;
+        let made = format(&file, size_mib, &identity()?);
+        made.map_err(Error::system("make a file system"))?;
+        Ok(file)
+    }
+
     /// The file of a volume, whether it is there or not.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         let path = self.path(name);
@@ -333,10 +342,7 @@ impl VolumeStore {
     /// Makes a volume, under another name until it is whole; false if there is one.
     fn make(&self, name: &str, size_mib: u64) -> Result<bool, Error> {
         let identity = identity()?;
-        self.make_by(name, |file| {
-            file.set_len(size_mib << 20)?;
-            ext4::format(file, size_mib << 20, &identity)
-        })
+        self.make_by(name, |file| format(file, size_mib, &identity))
     }
 
     /// As [`Self::make`], with what `fill` writes.
@@ -389,13 +395,12 @@ fn filled(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result
     Ok(file)
 }
 
-pub(super) fn create_new(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
-    Ok(file.into())
+fn format(file: &File, size_mib: u64, identity: &Identity) -> io::Result<()> {
+    file.set_len(size_mib << 20)?;
+    ext4::format(file, size_mib << 20, identity)
 }
 
-pub(super) fn identity() -> Result<Identity, Error> {
+fn identity() -> Result<Identity, Error> {
     let mut uuid = [0; 16];
     let mut hash_seed = [0; 16];
     fill_random(&mut uuid)?;

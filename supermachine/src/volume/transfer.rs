@@ -71,7 +71,7 @@ impl VolumeStore {
 mod tests {
     use super::*;
     use crate::link::runtime_dir::RuntimeDir;
-    use crate::volume::store::create_new;
+    use crate::whole::create_new;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 

@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::overlay::Overlay;
-use super::{ID_BYTES, SECTOR_BYTES, host};
+use super::{ID_BYTES, SECTOR_BYTES, ZEROES, host};
 use crate::virtio::Traffic;
-
-/// Zeroes written at once where the host cannot punch holes.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What holds the disk's content.
 pub(super) enum Content {

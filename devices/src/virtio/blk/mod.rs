@@ -49,6 +49,8 @@ const SIZE_MAX: u32 = 1 << 20;
 const MAX_ZERO_SECTORS: u32 = 1 << 17;
 /// Ranges one DISCARD or WRITE_ZEROES request may have.
 const MAX_ZERO_SEGMENTS: u32 = 16;
+/// Zeroes written at once where the host cannot punch holes.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// Length of the identity string (virtio 1.2 §5.2.6).
 pub const ID_BYTES: usize = 20;
 /// Most queues a device may have.

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::map::BlockMap;
-use super::host;
+use super::{ZEROES, host};
 
 /// Unit in which content becomes the disk's own: of a write of less, the rest of the
 /// block is copied from the base.
@@ -274,7 +274,6 @@ impl Overlay {
 
     /// Writes the zeroes of less than two blocks.
     fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        const ZEROES: [u8; 2 * 4096] = [0; 2 * 4096];
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
         match ZEROES.get(..len) {
             Some(zeroes) => self.write(zeroes, range.start),
