@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 /// would be a noticeable part of what decoding takes.
 const ONE_IN: u64 = 8;
 
+/// Begins to decode a block behind `others`: when, if this is one of those that are timed.
+#[inline]
+pub fn begin(others: u64) -> Option<Instant> {
+    others.is_multiple_of(ONE_IN).then(Instant::now)
+}
+
 /// What the vCPUs of one machine did.
 #[derive(Debug, Default)]
 pub struct Work {
-    blocks: AtomicU64,
     decoded: AtomicU64,
     timed: AtomicU64,
     timed_ns: AtomicU64,
@@ -22,13 +27,6 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Work {
-    /// Begins to decode a block: when, if this is one of those that are timed.
-    #[inline]
-    pub fn begin(&self) -> Option<Instant> {
-        let number = self.blocks.fetch_add(1, Ordering::Relaxed);
-        number.is_multiple_of(ONE_IN).then(Instant::now)
-    }
-
     /// A block of so many instructions is decoded, which began at `begun`.
     #[inline]
     pub fn end(&self, begun: Option<Instant>, instructions: usize) {
@@ -77,8 +75,8 @@ mod tests {
         assert_eq!((work.decoding_ns(), work.compiling_ns()), (0, 0));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         let mut timed = 0;
-        for _ in 0..16 {
-            let begun = work.begin();
+        for others in 0..16 {
+            let begun = begin(others);
             timed += usize::from(begun.is_some());
             work.end(begun.map(|_| long_ago), 10);
         }
