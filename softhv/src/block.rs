@@ -94,8 +94,8 @@ impl Cpu {
         let begun = Instant::now();
         let inexact = self.regs.fpsr & IXC != 0;
         // SAFETY: the caller's.
-        unsafe { self.code.compile(header, inexact) };
-        self.vm.work.compiled(begun);
+        let instructions = unsafe { self.code.compile(header, inexact) };
+        self.vm.work.compiled(begun, instructions);
     }
 
     /// The block at `physical`, if it was decoded ahead.

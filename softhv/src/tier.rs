@@ -28,8 +28,8 @@ pub enum Tier {
     /// Everything is interpreted, one instruction to a block, and counted: see
     /// [`crate::counting`].
     Count,
-    /// As [`Tier::Compile`], and counts what is executed, several times slower. The
-    /// counts are right for one vCPU, and those of the process.
+    /// As [`Tier::Compile`], and counts what is executed, several times slower. What the
+    /// interpreter executes is right for one vCPU, and that of the process.
     Census,
 }
 
@@ -76,7 +76,7 @@ pub trait Compiler: Send {
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op;
 
     /// Compiles the block behind `header`, or leaves it to the interpreter for
-    /// good. All words of all blocks are in `words`. Whether the vCPU has recorded an
+    /// good: how many instructions it has compiled. All words of all blocks are in `words`. Whether the vCPU has recorded an
     /// `inexact` result by now says what code of floating point should be good at.
     ///
     /// # Safety
@@ -88,7 +88,7 @@ pub trait Compiler: Send {
         words: &Words,
         place: &mut Place<'_>,
         inexact: bool,
-    );
+    ) -> usize;
 }
 
 /// How often a block may yet be entered before it is compiled, and where its

@@ -1,4 +1,5 @@
-//! How long vCPUs worked on code before it could be executed.
+//! How long vCPUs worked on code before it could be executed, and how much of it they
+//! executed where that is counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ pub struct Work {
     decoded: AtomicU64,
     timed: AtomicU64,
     timed_ns: AtomicU64,
+    compiled: AtomicU64,
     compiling_ns: AtomicU64,
+    begun: AtomicU64,
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -39,10 +42,17 @@ impl Work {
         }
     }
 
-    /// A block was compiled, or it was found that it cannot be.
-    pub fn compiled(&self, begun: Instant) {
+    /// So many instructions of a block were compiled, or it was found that none can be.
+    pub fn compiled(&self, begun: Instant, instructions: usize) {
+        self.compiled
+            .fetch_add(instructions as u64, Ordering::Relaxed);
         let time = nanoseconds(begun.elapsed());
         self.compiling_ns.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// A vCPU has begun so many instructions more.
+    pub fn begun(&self, instructions: u64) {
+        self.begun.fetch_add(instructions, Ordering::Relaxed);
     }
 
     /// Instructions that were decoded.
@@ -57,6 +67,17 @@ impl Work {
         let all = u128::from(self.instructions_decoded());
         let whole = (time * all).checked_div(timed).unwrap_or(0);
         u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+
+    /// Instructions that were compiled, once more each time.
+    pub fn instructions_compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Instructions that vCPUs had begun when each last exited or began to wait, where
+    /// they are counted.
+    pub fn instructions_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// How long compiling took, in nanoseconds.
@@ -83,7 +104,8 @@ mod tests {
         assert_eq!((timed, work.instructions_decoded()), (2, 160));
         // Two of sixteen took a second each.
         assert!((16_000_000_000..20_000_000_000).contains(&work.decoding_ns()));
-        work.compiled(long_ago);
+        work.compiled(long_ago, 10);
+        assert_eq!(work.instructions_compiled(), 10);
         assert!(work.compiling_ns() >= 1_000_000_000);
     }
 }

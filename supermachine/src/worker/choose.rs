@@ -35,11 +35,6 @@ fn soft(tier: Tier) -> Result<TableEngine, EngineError> {
     Ok(TableEngine::new(softhv::api_with(tier)))
 }
 
-/// Instructions that this process's machine has begun, if they are counted.
-pub(super) fn instructions() -> Option<u64> {
-    Some(softhv::counting::instructions()).filter(|count| *count > 0)
-}
-
 /// Whether an engine makes machines for this process, found out by making one:
 /// a framework that is there refuses where the executable has no entitlement,
 /// and inside another virtual machine. What may be over in a moment (another
