@@ -20,8 +20,7 @@ pub enum Tier {
     Auto,
     /// Everything is interpreted.
     Interpret,
-    /// Everything is compiled as soon as it is to run. There are no machines where
-    /// that cannot be.
+    /// Everything is compiled as soon as it is to run; see [`Tier::must_compile`].
     Compile,
     /// For tests: blocks are compiled after a few entries, and soon dropped again.
     Restless,
@@ -34,6 +33,12 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// Whether there are no such machines where nothing can be compiled.
+    #[must_use]
+    pub const fn must_compile(self) -> bool {
+        matches!(self, Self::Compile | Self::Census)
+    }
+
     /// As [`Tier`] `as u8` gave it; what it never gives is [`Tier::Auto`].
     pub(crate) const fn from_number(number: u8) -> Self {
         match number {

@@ -76,7 +76,7 @@ pub(super) unsafe extern "C" fn create<const TIER: u8>(config: VmConfig) -> Retu
     if ipa_bits == 0 {
         ipa_bits = DEFAULT_IPA_BITS;
     }
-    if !host::can_run() || (matches!(tier, Tier::Compile | Tier::Census) && jit::probe().is_err()) {
+    if !host::can_run() || (tier.must_compile() && jit::probe().is_err()) {
         return Return::UNSUPPORTED;
     }
     let mut slot = machine();
