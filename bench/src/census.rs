@@ -20,7 +20,9 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     if context.side == Side::Peer {
         return Ok(Vec::new());
     }
-    let vm = context.start_by_tier(&context.compute()?, MACHINE, Tier::Census)?;
+    let config = context.config(MACHINE).with_tier(Tier::Census);
+    let vm = context.compute()?.start(&config)?;
+    context.programs.install(&vm)?;
     let mut metrics = Vec::new();
     let wanted = |workload: &&Workload| context.wants(workload.name);
     for workload in WORKLOADS.iter().filter(wanted) {

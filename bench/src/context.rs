@@ -7,10 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use supermachine::{
-    AssetPaths, Engine, ExecOutcome, Image, MountSpec, NetworkPolicy, OciImageBuilder, Tier, Vm,
-    VmConfig, VolumeSpec,
-};
+use supermachine::{AssetPaths, Engine, ExecOutcome, Image, OciImageBuilder, Vm, VmConfig};
 
 /// The machine that most benches use, on both sides.
 pub const SMALL: Machine = Machine {
@@ -221,7 +218,7 @@ impl Context {
     pub fn baker_named(&self, reference: &str, name: &str, machine: Machine) -> OciImageBuilder {
         Image::builder(reference)
             .name(name)
-            .vm_config(config(&self.assets, machine))
+            .vm_config(self.config(machine))
             .snapshots_dir(self.dir.join("snapshots"))
     }
 
@@ -232,59 +229,14 @@ impl Context {
             .with_assets(self.assets.clone())
     }
 
+    /// The configuration of machines of ours that boot.
+    pub fn config(&self, machine: Machine) -> VmConfig {
+        config(&self.assets, machine)
+    }
+
     /// Boots a machine of ours.
     pub fn start(&self, image: &Image, machine: Machine) -> Result<Vm> {
-        Ok(image.start(&config(&self.assets, machine))?)
-    }
-
-    /// Boots a machine of ours that executes code by `tier`.
-    pub fn start_by_tier(&self, image: &Image, machine: Machine, tier: Tier) -> Result<Vm> {
-        let vm = image.start(&config(&self.assets, machine).with_tier(tier))?;
-        self.programs.install(&vm)?;
-        Ok(vm)
-    }
-
-    /// Boots a machine of ours whose guest may reach what `policy` says.
-    pub fn start_with_network(
-        &self,
-        image: &Image,
-        machine: Machine,
-        policy: NetworkPolicy,
-    ) -> Result<Vm> {
-        Ok(image.start(&config(&self.assets, machine).with_network(policy))?)
-    }
-
-    /// The same, on the engine that counts what the guest executes.
-    pub fn start_counted(
-        &self,
-        image: &Image,
-        machine: Machine,
-        policy: NetworkPolicy,
-    ) -> Result<Vm> {
-        let config = config(&self.assets, machine).with_tier(Tier::Count);
-        Ok(image.start(&config.with_network(policy))?)
-    }
-
-    /// Boots a machine of ours whose guest has a directory of the host.
-    pub fn start_with_mount(
-        &self,
-        image: &Image,
-        machine: Machine,
-        mount: MountSpec,
-    ) -> Result<Vm> {
-        Ok(image.start(&config(&self.assets, machine).with_mount(mount))?)
-    }
-
-    /// Boots a machine of ours with a volume out of the store in `store`.
-    pub fn start_with_volume(
-        &self,
-        image: &Image,
-        machine: Machine,
-        volume: VolumeSpec,
-        store: &Path,
-    ) -> Result<Vm> {
-        let config = config(&self.assets, machine).with_volume(volume);
-        Ok(image.start(&config.with_volumes_dir(store))?)
+        Ok(image.start(&self.config(machine))?)
     }
 }
 

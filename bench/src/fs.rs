@@ -221,7 +221,8 @@ fn start_ours(context: &Context, shared: &Path, has: Has) -> Result<Vm> {
         Has::Mount => mount,
         Has::MappedFiles => mount.with_dax(DaxPolicy::Always),
     };
-    let vm = context.start_with_mount(&context.small, SMALL, mount)?;
+    let config = context.config(SMALL).with_mount(mount);
+    let vm = context.small.start(&config)?;
     context.programs.install(&vm)?;
     run_ours(&vm, &mounted())?;
     Ok(vm)

@@ -96,7 +96,7 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     let image = &context.small;
     let before = children()?;
     let policy = NetworkPolicy::deny_all().host_port(port);
-    let ours = context.start_with_network(image, SMALL, policy)?;
+    let ours = image.start(&context.config(SMALL).with_network(policy))?;
     let worker = *children()?
         .iter()
         .find(|pid| !before.contains(pid))

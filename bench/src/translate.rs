@@ -8,7 +8,7 @@ use crate::metric::{Bound, Metric, Samples};
 use crate::pairs::split_time;
 use anyhow::{Context as _, Result};
 use std::process::Command;
-use supermachine::{Tier, Vm, VmStatus};
+use supermachine::{Vm, VmStatus};
 
 const BENCH: &str = "translate";
 const ROUNDS: usize = 5;
@@ -50,7 +50,8 @@ pub fn run(context: &Context) -> Result<Vec<Metric>> {
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         forkexec.push(fork_and_exec(&sysevents)?);
         for ((name, command), values) in programs.iter().zip(&mut values) {
-            let vm = context.start_by_tier(&image, MACHINE, Tier::Auto)?;
+            let vm = context.start(&image, MACHINE)?;
+            context.programs.install(&vm)?;
             measure(&vm, name, command, values)?;
             vm.stop()?;
         }

@@ -174,7 +174,8 @@ fn each(said: &str, count: u32) -> Result<f64> {
 
 fn start_ours(context: &Context, store: &Path) -> Result<Vm> {
     let volume = VolumeSpec::new(NAME, PLACE).with_size_mib(VOLUME_MIB);
-    let vm = context.start_with_volume(&context.small, SMALL, volume, store)?;
+    let config = context.config(SMALL).with_volume(volume);
+    let vm = context.small.start(&config.with_volumes_dir(store))?;
     context.programs.install(&vm)?;
     run_ours(&vm, FILL)?;
     Ok(vm)

@@ -473,10 +473,13 @@ pub struct CodeCounts {
     pub instructions_decoded: u64,
     /// How long that took them, in nanoseconds.
     pub decoding_ns: u64,
-    /// Instructions that were compiled in this process, once more each time.
+    /// Instructions that they compiled, once more each time.
     pub instructions_compiled: u64,
     /// How long compiling took the vCPUs, in nanoseconds.
     pub compiling_ns: u64,
+    /// Instructions that they had begun when each last exited or began to wait, of a
+    /// machine that counts them; else zero.
+    pub instructions_begun: u64,
 }
 
 /// Bytes of text that [`CodeApi`] gives at most.

@@ -7,6 +7,7 @@ use crate::fp::format::IXC;
 use crate::mode::Mode;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
 use crate::tier::Tier;
+use crate::work;
 use std::time::Instant;
 
 /// Instructions per block at most.
@@ -60,7 +61,7 @@ impl Cpu {
             self.shared.held.looking.end();
             return entry;
         }
-        let begun = self.vm.work.begin();
+        let begun = work::begin(self.vm.ahead.counts().decoded);
         let mut ops = std::mem::take(&mut self.code.scratch);
         self.code.begin(&mut ops);
         let most = match self.vm.tier {
@@ -93,8 +94,8 @@ impl Cpu {
         let begun = Instant::now();
         let inexact = self.regs.fpsr & IXC != 0;
         // SAFETY: the caller's.
-        unsafe { self.code.compile(header, inexact) };
-        self.vm.work.compiled(begun);
+        let instructions = unsafe { self.code.compile(header, inexact) };
+        self.vm.work.compiled(begun, instructions);
     }
 
     /// The block at `physical`, if it was decoded ahead.

@@ -414,16 +414,17 @@ impl CodeCache {
     }
 
     /// Compiles the block behind `header`, as [`Compiler::compile`], which says what
-    /// `inexact` is.
+    /// `inexact` is, and returns as that does.
     ///
     /// # Safety
     /// `header` is the entry of one of these blocks.
-    pub unsafe fn compile(&mut self, header: *mut Op, inexact: bool) {
-        if let Some(tier) = &mut self.tier {
-            let arena = &mut self.arena;
-            // SAFETY: the caller's; entries live as long as the arena.
-            unsafe { tier.compile(header, &self.words, &mut |ops| arena.place(ops), inexact) };
-        }
+    pub unsafe fn compile(&mut self, header: *mut Op, inexact: bool) -> usize {
+        let Some(tier) = &mut self.tier else {
+            return 0;
+        };
+        let arena = &mut self.arena;
+        // SAFETY: the caller's; entries live as long as the arena.
+        unsafe { tier.compile(header, &self.words, &mut |ops| arena.place(ops), inexact) }
     }
 
     /// The op that a block's entry leads to.

@@ -14,21 +14,6 @@ use crate::mode::Mode;
 use crate::tier::{CodeMemory, Compiler, Heat, Place, Tier};
 use crate::words::Words;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Of all vCPUs of this process, until each last exited or began to wait.
-static INSTRUCTIONS: AtomicU64 = AtomicU64::new(0);
-
-/// Instructions that vCPUs of [`Tier::Count`] have begun in this process, until each last
-/// exited or began to wait for an interrupt.
-pub fn instructions() -> u64 {
-    INSTRUCTIONS.load(Ordering::Relaxed)
-}
-
-/// In a forked process: what its parent counted is not its own.
-pub(crate) fn forget() {
-    INSTRUCTIONS.store(0, Ordering::Relaxed);
-}
 
 /// What stands in front of the blocks of a new vCPU; `None` if nothing does.
 pub(crate) fn compiler(tier: Tier, memory: &Arc<CodeMemory>) -> Option<Box<dyn Compiler>> {
@@ -64,15 +49,17 @@ impl Compiler for Tally {
         header
     }
 
-    unsafe fn compile(&mut self, _: *mut Op, _: &Words, _: &mut Place<'_>, _: bool) {}
+    unsafe fn compile(&mut self, _: *mut Op, _: &Words, _: &mut Place<'_>, _: bool) -> usize {
+        0
+    }
 }
 
 impl Cpu {
-    /// Adds what this vCPU has counted to what is told.
+    /// Adds what this vCPU has counted to what is told of its machine.
     pub fn tell_counted(&mut self) {
         let counted = std::mem::take(&mut self.counted);
         if counted != 0 {
-            INSTRUCTIONS.fetch_add(counted, Ordering::Relaxed);
+            self.vm.work.begun(counted);
         }
     }
 }

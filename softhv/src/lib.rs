@@ -12,7 +12,7 @@ mod code_place;
 #[cfg(compiles)]
 mod constants;
 pub mod counter;
-pub mod counting;
+mod counting;
 pub mod cpu;
 pub mod decode;
 pub mod dirty;

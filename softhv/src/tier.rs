@@ -20,20 +20,25 @@ pub enum Tier {
     Auto,
     /// Everything is interpreted.
     Interpret,
-    /// Everything is compiled as soon as it is to run. There are no machines where
-    /// that cannot be.
+    /// Everything is compiled as soon as it is to run; see [`Tier::must_compile`].
     Compile,
     /// For tests: blocks are compiled after a few entries, and soon dropped again.
     Restless,
     /// Everything is interpreted, one instruction to a block, and counted: see
     /// [`crate::counting`].
     Count,
-    /// As [`Tier::Compile`], and counts what is executed, several times slower. The
-    /// counts are right for one vCPU, and those of the process.
+    /// As [`Tier::Compile`], and counts what is executed, several times slower. What the
+    /// interpreter executes is right for one vCPU, and that of the process.
     Census,
 }
 
 impl Tier {
+    /// Whether there are no such machines where nothing can be compiled.
+    #[must_use]
+    pub const fn must_compile(self) -> bool {
+        matches!(self, Self::Compile | Self::Census)
+    }
+
     /// As [`Tier`] `as u8` gave it; what it never gives is [`Tier::Auto`].
     pub(crate) const fn from_number(number: u8) -> Self {
         match number {
@@ -76,7 +81,7 @@ pub trait Compiler: Send {
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op;
 
     /// Compiles the block behind `header`, or leaves it to the interpreter for
-    /// good. All words of all blocks are in `words`. Whether the vCPU has recorded an
+    /// good: how many instructions it has compiled. All words of all blocks are in `words`. Whether the vCPU has recorded an
     /// `inexact` result by now says what code of floating point should be good at.
     ///
     /// # Safety
@@ -88,7 +93,7 @@ pub trait Compiler: Send {
         words: &Words,
         place: &mut Place<'_>,
         inexact: bool,
-    );
+    ) -> usize;
 }
 
 /// How often a block may yet be entered before it is compiled, and where its

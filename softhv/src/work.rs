@@ -1,4 +1,5 @@
-//! How long vCPUs worked on code before it could be executed.
+//! How long vCPUs worked on code before it could be executed, and how much of it they
+//! executed where that is counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,14 +8,21 @@ use std::time::{Duration, Instant};
 /// would be a noticeable part of what decoding takes.
 const ONE_IN: u64 = 8;
 
+/// Begins to decode a block behind `others`: when, if this is one of those that are timed.
+#[inline]
+pub fn begin(others: u64) -> Option<Instant> {
+    others.is_multiple_of(ONE_IN).then(Instant::now)
+}
+
 /// What the vCPUs of one machine did.
 #[derive(Debug, Default)]
 pub struct Work {
-    blocks: AtomicU64,
     decoded: AtomicU64,
     timed: AtomicU64,
     timed_ns: AtomicU64,
+    compiled: AtomicU64,
     compiling_ns: AtomicU64,
+    begun: AtomicU64,
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -22,13 +30,6 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Work {
-    /// Begins to decode a block: when, if this is one of those that are timed.
-    #[inline]
-    pub fn begin(&self) -> Option<Instant> {
-        let number = self.blocks.fetch_add(1, Ordering::Relaxed);
-        number.is_multiple_of(ONE_IN).then(Instant::now)
-    }
-
     /// A block of so many instructions is decoded, which began at `begun`.
     #[inline]
     pub fn end(&self, begun: Option<Instant>, instructions: usize) {
@@ -41,10 +42,17 @@ impl Work {
         }
     }
 
-    /// A block was compiled, or it was found that it cannot be.
-    pub fn compiled(&self, begun: Instant) {
+    /// So many instructions of a block were compiled, or it was found that none can be.
+    pub fn compiled(&self, begun: Instant, instructions: usize) {
+        self.compiled
+            .fetch_add(instructions as u64, Ordering::Relaxed);
         let time = nanoseconds(begun.elapsed());
         self.compiling_ns.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// A vCPU has begun so many instructions more.
+    pub fn begun(&self, instructions: u64) {
+        self.begun.fetch_add(instructions, Ordering::Relaxed);
     }
 
     /// Instructions that were decoded.
@@ -59,6 +67,17 @@ impl Work {
         let all = u128::from(self.instructions_decoded());
         let whole = (time * all).checked_div(timed).unwrap_or(0);
         u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+
+    /// Instructions that were compiled, once more each time.
+    pub fn instructions_compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Instructions that vCPUs had begun when each last exited or began to wait, where
+    /// they are counted.
+    pub fn instructions_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// How long compiling took, in nanoseconds.
@@ -77,15 +96,16 @@ mod tests {
         assert_eq!((work.decoding_ns(), work.compiling_ns()), (0, 0));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         let mut timed = 0;
-        for _ in 0..16 {
-            let begun = work.begin();
+        for others in 0..16 {
+            let begun = begin(others);
             timed += usize::from(begun.is_some());
             work.end(begun.map(|_| long_ago), 10);
         }
         assert_eq!((timed, work.instructions_decoded()), (2, 160));
         // Two of sixteen took a second each.
         assert!((16_000_000_000..20_000_000_000).contains(&work.decoding_ns()));
-        work.compiled(long_ago);
+        work.compiled(long_ago, 10);
+        assert_eq!(work.instructions_compiled(), 10);
         assert!(work.compiling_ns() >= 1_000_000_000);
     }
 }

@@ -1,10 +1,9 @@
 //! Which tier executes code, by the table that a machine was made with.
 
-use hvf::sys::{MemoryFlags, Reg};
+use hvf::sys::{CodeCounts, MemoryFlags, Reg};
 use hvf::{ExceptionClass, Vm};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
-use supermachine_softhv::counting::instructions;
 use supermachine_softhv::jit::{COUNTS, probe};
 use supermachine_softhv::{Tier, api_with};
 
@@ -20,9 +19,8 @@ fn compiled_in(tier: Tier, rounds: u64) -> u64 {
     COUNTS.blocks.load(Ordering::Relaxed) - before
 }
 
-/// Executes a loop of three instructions and one behind it. What was counted since the
-/// start of the process.
-fn execute(tier: Tier, rounds: u64) -> String {
+/// Executes a loop of three instructions and one behind it, and returns what was counted.
+fn execute(tier: Tier, rounds: u64) -> (CodeCounts, String) {
     let mut page = Box::new(Page([0; 4096]));
     page.0[..4].copy_from_slice(&[
         0x8b01_0000, // loop: add  x0, x0, x1
@@ -43,7 +41,11 @@ fn execute(tier: Tier, rounds: u64) -> String {
     assert_eq!(class, ExceptionClass::HVC);
     let sum = vcpu.general(0).expect("X0");
     assert_eq!(sum, rounds * (rounds + 1) / 2);
-    vm.code_census().expect("a text")
+    let counts = vm.code_counts().expect("numbers");
+    (
+        counts.expect("an engine that decodes"),
+        vm.code_census().expect("a text"),
+    )
 }
 
 /// One test, because the counts are the process's.
@@ -60,9 +62,12 @@ fn a_tier_compiles_nothing_or_what_is_hot_or_everything_or_counts() {
     assert_eq!(compiled_in(Tier::Auto, 100), 0);
     assert!(compiled_in(Tier::Auto, 100_000) > 0);
     assert!(compiled_in(Tier::Compile, 1) > 0);
-    assert_eq!(execute(Tier::Compile, 1), "");
-    // No other machine of this process counts.
-    let census = execute(Tier::Census, 100_000);
+    let (counts, census) = execute(Tier::Compile, 1);
+    assert!(counts.instructions_compiled >= 4);
+    assert_eq!((counts.instructions_begun, census.as_str()), (0, ""));
+    // No other machine of this process counts what the interpreter does.
+    let (counts, census) = execute(Tier::Census, 100_000);
+    assert_eq!(counts.instructions_begun, 300_001);
     let expected = ["300001 executed", "1 no-template hvc"];
     assert_eq!(census.lines().collect::<Vec<_>>(), expected);
 }
@@ -70,11 +75,10 @@ fn a_tier_compiles_nothing_or_what_is_hot_or_everything_or_counts() {
 fn counted_are_the_instructions_of_each_round_and_of_no_other_tier() {
     for (tier, counted) in [(Tier::Count, 1), (Tier::Interpret, 0), (Tier::Auto, 0)] {
         for rounds in [1, 1000] {
-            let before = instructions();
-            compiled_in(tier, rounds);
+            let (counts, _) = execute(tier, rounds);
             // Three of each round, and HVC.
             assert_eq!(
-                instructions() - before,
+                counts.instructions_begun,
                 counted * (3 * rounds + 1),
                 "{tier:?}"
             );

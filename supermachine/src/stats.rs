@@ -21,7 +21,8 @@ pub struct VmStats {
     #[serde(rename = "guest_us", with = "micros", default)]
     pub guest: Duration,
     /// Instructions that its vCPUs had begun when each last exited or began to wait,
-    /// if they are counted ([`Tier::Count`](crate::Tier::Count)).
+    /// if they are counted: all by [`Tier::Count`](crate::Tier::Count), by
+    /// [`Tier::Census`](crate::Tier::Census) those of compiled code.
     #[serde(default)]
     pub instructions: Option<u64>,
     /// It is paused.

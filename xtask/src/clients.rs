@@ -2,9 +2,8 @@
 //! packages than tests may: pip, npm, PostgreSQL, iperf3 and others.
 
 use crate::packages::{self, NETWORK_CLIENTS};
-use crate::{assets, guest_image, process, test, workspace};
+use crate::{assets, guest_image, test};
 use anyhow::{Result, bail};
-use std::process::Command;
 
 /// What the guest has.
 const PACKAGES: &[&str] = &[
@@ -28,12 +27,5 @@ pub fn run(arguments: &[String]) -> Result<()> {
     packages::ensure(&[&NETWORK_CLIENTS])?;
     assets::ensure()?;
     let layout = guest_image::ensure_with("more-clients", PACKAGES)?;
-    test::release()?;
-    process::shown(
-        Command::new(env!("CARGO"))
-            .args(["run", "--release", "--locked", "--quiet"])
-            .args(["-p", "supermachine-tests", "--bin", "clients", "--"])
-            .arg(layout)
-            .current_dir(workspace::root()),
-    )
+    test::program("clients", [layout])
 }

@@ -5,7 +5,7 @@
 //! the release's, and installing would replace other packages of the system. Its
 //! libraries are those of the release's QEMU, which is installed.
 
-use crate::process;
+use crate::{packages, process};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,12 +28,7 @@ pub fn ensure() -> Option<PathBuf> {
 }
 
 fn unpacked() -> Result<PathBuf> {
-    let listed = process::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(CODENAME) $(LABEL)",
-        "Created-By: Packages",
-    ]))?;
+    let listed = packages::lists("$(REPO_URI) $(CODENAME) $(LABEL)")?;
     let Release { from, codename } =
         release(&listed).context("apt's sources have no release of Debian")?;
     let suite = format!("{codename}-backports");
@@ -76,17 +71,14 @@ fn unpacked() -> Result<PathBuf> {
 /// apt-get with these sources alone, and nothing of the system's state changed.
 fn apt(place: &Path, sources: &Path) -> Command {
     let mut command = Command::new("apt-get");
-    let set = |command: &mut Command, name: &str, value: &Path| {
+    for (name, value) in [
+        ("Dir::Etc::SourceList", sources),
+        ("Dir::Etc::SourceParts", Path::new("/dev/null")),
+        ("Dir::State::Lists", &place.join("lists")),
+        ("Dir::Cache", place),
+    ] {
         command.arg("-o").arg(format!("{name}={}", value.display()));
-    };
-    set(&mut command, "Dir::Etc::SourceList", sources);
-    set(
-        &mut command,
-        "Dir::Etc::SourceParts",
-        Path::new("/dev/null"),
-    );
-    set(&mut command, "Dir::State::Lists", &place.join("lists"));
-    set(&mut command, "Dir::Cache", place);
+    }
     command.args(["-o", "APT::Sandbox::User=root"]);
     command
 }

@@ -319,6 +319,12 @@ fn by_hand(missing: &[&str]) -> String {
     text
 }
 
+/// A line in this format for each list of packages that apt has.
+pub fn lists(format: &str) -> Result<String> {
+    let only = "Created-By: Packages";
+    process::output(Command::new("apt-get").args(["indextargets", "--format", format, only]))
+}
+
 fn has_apt() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     is_debian_like(&release) && process::exists("apt-get") && process::exists("dpkg-query")

@@ -3,9 +3,8 @@
 //! gigabyte of packages and minutes of preparation. Two of them are tests, too.
 
 use crate::packages::{self, SERVICE_CLIENTS};
-use crate::{assets, guest_image, process, test, workspace};
+use crate::{assets, guest_image, test};
 use anyhow::{Result, bail};
-use std::process::Command;
 
 /// A service and the packages of its image.
 const SERVICES: &[(&str, &[&str])] = &[
@@ -35,12 +34,5 @@ pub fn run(arguments: &[String]) -> Result<()> {
         let layout = guest_image::ensure_with(name, packages)?;
         words.push(format!("{name}={}", layout.display()));
     }
-    test::release()?;
-    process::shown(
-        Command::new(env!("CARGO"))
-            .args(["run", "--release", "--locked", "--quiet"])
-            .args(["-p", "supermachine-tests", "--bin", "services", "--"])
-            .args(words)
-            .current_dir(workspace::root()),
-    )
+    test::program("services", words)
 }

@@ -4,6 +4,8 @@ use crate::init_build::Toolchain;
 use crate::packages::{self, QEMU};
 use crate::{assets, guest_image, process, test, workspace};
 use anyhow::{Result, bail};
+use std::ffi::OsStr;
+use std::iter;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -23,21 +25,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
     assets::ensure()?;
     guest_image::busybox()?;
     let programs = programs()?;
-    test::release()?;
-    let cargo = |words: &[&str]| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(words).current_dir(workspace::root());
-        cargo
-    };
-    let build = ["build", "--release", "--locked", "--quiet", "-p"];
-    process::shown(cargo(&build).arg("supermachine-fsd"))?;
-    let run = ["run", "--release", "--locked", "--quiet", "-p"];
     process::shown(
-        cargo(&run)
-            .args(["supermachine-tests", "--bin", "suites", "--"])
-            .arg(programs)
-            .args(arguments),
-    )
+        Command::new(env!("CARGO"))
+            .args(["build", "--release", "--locked", "--quiet"])
+            .args(["-p", "supermachine-fsd"])
+            .current_dir(workspace::root()),
+    )?;
+    let arguments = arguments.iter().map(OsStr::new);
+    test::program("suites", iter::once(programs.as_os_str()).chain(arguments))
 }
 
 /// Builds the programs for guests, unless they are there; the directory they are in.

@@ -8,6 +8,7 @@ use crate::{
     python, registry, tests_run, workspace,
 };
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
 use std::process::Command;
 use std::time::Instant;
 
@@ -227,6 +228,14 @@ pub fn release() -> Result<()> {
         "supermachine",
         "--bins",
     ]))
+}
+
+/// Runs one of the programs of `supermachine-tests`, which start those executables.
+pub fn program(name: &str, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
+    release()?;
+    let mut run = cargo(&["run", "--release", "--locked", "--quiet"]);
+    run.args(["-p", "supermachine-tests", "--bin", name, "--"]);
+    process::shown(run.args(words))
 }
 
 fn tests() -> Result<()> {

@@ -4,7 +4,7 @@ use super::{BENCH, OUR_HOST};
 use crate::context::{Context, SMALL, run as run_in};
 use crate::metric::{Bound, Metric, Samples};
 use anyhow::{Context as _, Result};
-use supermachine::{NetworkPolicy, Vm};
+use supermachine::{NetworkPolicy, Tier, Vm};
 
 /// What the guest does, by the name of the metric.
 const PARTS: &[(&str, &str)] = &[
@@ -26,7 +26,8 @@ pub fn run(context: &Context, port: u16) -> Result<Vec<Metric>> {
         return Ok(Vec::new());
     }
     let policy = NetworkPolicy::deny_all().host_port(port);
-    let vm = context.start_counted(&context.small, SMALL, policy)?;
+    let config = context.config(SMALL).with_tier(Tier::Count);
+    let vm = context.small.start(&config.with_network(policy))?;
     context.programs.install(&vm)?;
     let mut metrics = Vec::new();
     for (name, what) in wanted {

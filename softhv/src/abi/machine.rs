@@ -4,16 +4,14 @@ use super::objects::{self, Object};
 use super::{DEFAULT_IPA_BITS, MAX_IPA_BITS, host, put};
 use crate::ahead::helper;
 use crate::ahead::plan::{self, Plan};
-use crate::counting;
 use crate::faults::{FAULTS, Faults};
 use crate::inherit;
-use crate::jit::{self, COUNTS, census};
+use crate::jit::{self, census};
 use crate::phys::{MemoryFlags, PhysError};
 use crate::tier::Tier;
 use crate::vm::{MAX_VCPUS, VmShared};
 use hvf::sys::{self, CodeCounts, Return, VmConfig};
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The VM, while there is one.
@@ -27,7 +25,6 @@ fn machine() -> MutexGuard<'static, Option<Arc<VmShared>>> {
 /// that its vCPUs had decoded. It is not dropped: that would wait for threads
 /// that are not here.
 pub(super) fn forget() {
-    counting::forget();
     if let Some(vm) = machine().take() {
         inherit::take_over(&vm);
         std::mem::forget(vm);
@@ -79,7 +76,7 @@ pub(super) unsafe extern "C" fn create<const TIER: u8>(config: VmConfig) -> Retu
     if ipa_bits == 0 {
         ipa_bits = DEFAULT_IPA_BITS;
     }
-    if !host::can_run() || (matches!(tier, Tier::Compile | Tier::Census) && jit::probe().is_err()) {
+    if !host::can_run() || (tier.must_compile() && jit::probe().is_err()) {
         return Return::UNSUPPORTED;
     }
     let mut slot = machine();
@@ -247,8 +244,9 @@ pub(super) unsafe extern "C" fn code_counts(counts: *mut CodeCounts) -> Return {
             ahead: blocks.taken,
             instructions_decoded: vm.work.instructions_decoded(),
             decoding_ns: vm.work.decoding_ns(),
-            instructions_compiled: COUNTS.instructions.load(Ordering::Relaxed),
+            instructions_compiled: vm.work.instructions_compiled(),
             compiling_ns: vm.work.compiling_ns(),
+            instructions_begun: vm.work.instructions_begun(),
         };
         // SAFETY: the caller gives null or a place for the value.
         unsafe { put(counts, all) }
@@ -262,7 +260,7 @@ pub(super) unsafe extern "C" fn code_census(
 ) -> Return {
     code(current().map(|vm| {
         let report = if vm.tier == Tier::Census {
-            census(room)
+            census(vm.work.instructions_begun(), room)
         } else {
             String::new()
         };

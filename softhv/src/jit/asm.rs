@@ -115,7 +115,18 @@ macro_rules! with_imm {
         }
     };
 }
-pub(crate) use {emit, sized, with_imm};
+/// One instruction by the size of lanes: `by_size!(asm, size, [paddb_a, …], …)`.
+macro_rules! by_size {
+    ($asm:expr, $size:expr, [$b:ident, $h:ident, $s:ident, $d:ident], $($operand:expr),+ $(,)?) => {
+        match $size {
+            0 => $crate::jit::asm::emit!($asm, $b, $($operand),+),
+            1 => $crate::jit::asm::emit!($asm, $h, $($operand),+),
+            2 => $crate::jit::asm::emit!($asm, $s, $($operand),+),
+            _ => $crate::jit::asm::emit!($asm, $d, $($operand),+),
+        }
+    };
+}
+pub(crate) use {by_size, emit, sized, with_imm};
 
 /// For instructions that could trap: these never do.
 pub const NO_TRAP: TrapCode = TrapCode(NonZeroU8::MIN);

@@ -1,14 +1,22 @@
 //! Code that counts what it executes, by [`super::tally`].
 
-use super::asm::host::{RDX, RSI};
+use super::asm::host::{RDI, RDX, RSI};
 use super::asm::{at, emit};
 use super::state::State;
-use super::tally::{EXECUTED, name_of, slot};
+use super::tally::{name_of, slot};
+use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::decode;
 use crate::insn::Insn;
+use cranelift_assembler_x64::Amode;
+use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
+
+/// Where the vCPU counts the instructions that it begins.
+fn counted() -> Amode<u8> {
+    at(RDI, offset_of!(Cpu, counted) as i32)
+}
 
 impl State {
     /// Counts one instruction, at whose start this is. The host's flags stay.
@@ -18,17 +26,15 @@ impl State {
         }
         // Nothing is in registers for one instruction behind it.
         self.settle();
-        self.asm
-            .constant(RSI, ptr::from_ref(&EXECUTED).expose_provenance() as u64);
-        emit!(self.asm, movq_rm, RDX, at(RSI, 0));
+        emit!(self.asm, movq_rm, RDX, counted());
         emit!(self.asm, leaq_rm, RDX, at(RDX, 1));
-        emit!(self.asm, movq_mr, at(RSI, 0), RDX);
+        emit!(self.asm, movq_mr, counted(), RDX);
     }
 
     /// Counts `insn`, which the interpreter executes. The host's flags are of no use.
     pub fn count_aside(&mut self, insn: &Insn) {
         if self.tally.is_some() {
-            self.add(slot(format!("no-template {}", name_of(insn))), 1);
+            self.add_to(slot(format!("no-template {}", name_of(insn))), 1);
         }
     }
 
@@ -51,17 +57,17 @@ impl State {
             0
         };
         // The rest was not counted yet as executed.
-        self.add(&EXECUTED, rest);
-        self.add(slot(format!("declined {name}")), 1 + rest);
+        if rest > 0 {
+            emit!(self.asm, addq_mi_sxb, counted(), rest as i8);
+        }
+        self.add_to(slot(format!("declined {name}")), 1 + rest);
     }
 
     /// Adds `count` at `to`, by RSI alone, and spoils the host's flags.
-    fn add(&mut self, to: &'static AtomicU64, count: usize) {
-        if count > 0 {
-            let address = ptr::from_ref(to).expose_provenance();
-            self.asm.constant(RSI, address as u64);
-            // A block has 64 instructions at most.
-            emit!(self.asm, addq_mi_sxb, at(RSI, 0), count as i8);
-        }
+    fn add_to(&mut self, to: &'static AtomicU64, count: usize) {
+        let address = ptr::from_ref(to).expose_provenance();
+        self.asm.constant(RSI, address as u64);
+        // A block has 64 instructions at most.
+        emit!(self.asm, addq_mi_sxb, at(RSI, 0), count as i8);
     }
 }

@@ -2,8 +2,8 @@
 //! what [`crate::simd`]'s handlers for such hosts do.
 
 use super::asm::{Crypto, emit};
-use super::memory::{XMM0, XMM1};
-use super::state::{State, XMM2};
+use super::memory::{XMM0, XMM1, XMM2};
+use super::state::State;
 use crate::insn::{Insn, VReg, VecBinary, VecUnary};
 
 /// The order of lanes turned around.

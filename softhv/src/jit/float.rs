@@ -3,26 +3,15 @@
 //! [`crate::fp::native`]). All else goes to the op's handler, and comes back.
 
 use super::asm::host::{RAX, RCX, RDI, RDX};
-use super::asm::{Cc, at, emit, indexed_by};
-use super::memory::{XMM0, XMM1};
-use super::state::{Flags, State, XMM2, regs_field};
+use super::asm::{Cc, at, emit, indexed_by, sized};
+use super::memory::{XMM0, XMM1, XMM2};
+use super::state::{Flags, State, regs_field};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::fp::format::IXC;
 use crate::fp::native::CONTROL;
 use crate::insn::{Cond, FpBinary, FpFormat, FpMove, FpUnary, Insn, Reg, Rounding, VReg, Width};
 use std::mem::offset_of;
-
-/// One instruction for either format: `for_format!(asm, double, addsd_a, addss_a, …)`.
-macro_rules! for_format {
-    ($asm:expr, $double:expr, $d:ident, $s:ident, $($operand:expr),+) => {
-        if $double {
-            emit!($asm, $d, $($operand),+)
-        } else {
-            emit!($asm, $s, $($operand),+)
-        }
-    };
-}
 
 /// Which exponents are of results that raise nothing new.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,16 +60,16 @@ impl State {
                 let asm = &mut self.asm;
                 match (negate_addend, negate_product) {
                     (false, false) => {
-                        for_format!(*asm, double, vfmadd231sd_a, vfmadd231ss_a, a, n, m);
+                        sized!(*asm, double, vfmadd231sd_a, vfmadd231ss_a, a, n, m);
                     }
                     (false, true) => {
-                        for_format!(*asm, double, vfnmadd231sd_a, vfnmadd231ss_a, a, n, m);
+                        sized!(*asm, double, vfnmadd231sd_a, vfnmadd231ss_a, a, n, m);
                     }
                     (true, true) => {
-                        for_format!(*asm, double, vfnmsub231sd_a, vfnmsub231ss_a, a, n, m);
+                        sized!(*asm, double, vfnmsub231sd_a, vfnmsub231ss_a, a, n, m);
                     }
                     (true, false) => {
-                        for_format!(*asm, double, vfmsub231sd_a, vfmsub231ss_a, a, n, m);
+                        sized!(*asm, double, vfmsub231sd_a, vfmsub231ss_a, a, n, m);
                     }
                 }
                 self.fp_result(double, rd, Plain::Normal);
@@ -270,10 +259,10 @@ impl State {
         self.fp_load(double, XMM0, rn);
         let m = self.v_read(rm);
         match what {
-            FpBinary::Add => for_format!(self.asm, double, addsd_a, addss_a, XMM0, m),
-            FpBinary::Sub => for_format!(self.asm, double, subsd_a, subss_a, XMM0, m),
-            FpBinary::Mul => for_format!(self.asm, double, mulsd_a, mulss_a, XMM0, m),
-            _ => for_format!(self.asm, double, divsd_a, divss_a, XMM0, m),
+            FpBinary::Add => sized!(self.asm, double, addsd_a, addss_a, XMM0, m),
+            FpBinary::Sub => sized!(self.asm, double, subsd_a, subss_a, XMM0, m),
+            FpBinary::Mul => sized!(self.asm, double, mulsd_a, mulss_a, XMM0, m),
+            _ => sized!(self.asm, double, divsd_a, divss_a, XMM0, m),
         }
         self.fp_result(double, rd, plain);
         true
@@ -284,7 +273,7 @@ impl State {
             self.fp_inexact(op);
             let n = self.v_read(rn);
             emit!(self.asm, xorps_a, XMM0, XMM0);
-            for_format!(self.asm, double, sqrtsd_a, sqrtss_a, XMM0, n);
+            sized!(self.asm, double, sqrtsd_a, sqrtss_a, XMM0, n);
             return self.fp_result(double, rd, Plain::Finite);
         }
         self.fp_load(double, XMM0, rn);
@@ -316,7 +305,7 @@ impl State {
                 XMM1
             }
         };
-        for_format!(self.asm, double, ucomisd_a, ucomiss_a, n, m);
+        sized!(self.asm, double, ucomisd_a, ucomiss_a, n, m);
         let nan = self.asm.jump_if(Cc::P);
         self.leave_at(nan, op);
         // The host's carry is "less". None of these changes the host's flags.
@@ -379,7 +368,7 @@ impl State {
         }
         // Without a dependence on what was in the register.
         emit!(self.asm, xorps_a, XMM2, XMM2);
-        for_format!(self.asm, double, cvtsi2sdq_a, cvtsi2ssq_a, XMM2, RAX);
+        sized!(self.asm, double, cvtsi2sdq_a, cvtsi2ssq_a, XMM2, RAX);
         self.put_low(rd, XMM2);
     }
 
@@ -395,7 +384,7 @@ impl State {
     ) {
         self.fp_inexact(op);
         let n = self.v_read(rn);
-        for_format!(self.asm, double, cvttsd2si_aq, cvttss2si_aq, RAX, n);
+        sized!(self.asm, double, cvttsd2si_aq, cvttss2si_aq, RAX, n);
         let beyond = match (width, signed) {
             (Width::X, true) => {
                 // What does not fit is the least number there is.

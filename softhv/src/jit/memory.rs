@@ -21,9 +21,10 @@ const INDEX_MASK: u32 = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
 const OWN: i32 = offset_of!(Cpu, tlb) as i32;
 const USER: i32 = offset_of!(Cpu, tlb_user) as i32;
 
-/// Host vector register for one instruction.
+/// Host vector registers for one instruction.
 pub(super) const XMM0: u8 = 0;
 pub(super) const XMM1: u8 = 1;
+pub(super) const XMM2: u8 = 2;
 
 /// Whether doublewords at both places are sixteen bytes in a row.
 fn adjoin(first: Address, second: Address) -> bool {
@@ -122,14 +123,8 @@ impl State {
         true
     }
 
-    /// RAX = what `base` has.
-    pub(super) fn base_address(&mut self, base: Reg) {
-        let base = self.read(base);
-        self.asm.copy(RAX, base);
-    }
-
     /// RAX = the address, before any writeback.
-    fn place(&mut self, address: Address, here: u16) {
+    pub(super) fn place(&mut self, address: Address, here: u16) {
         match address {
             Address::Offset { base, offset } | Address::PreIndex { base, offset } => {
                 let base = self.read(base);
@@ -187,7 +182,7 @@ impl State {
     }
 
     /// Moves the base by the same rule whatever was loaded.
-    fn writeback(&mut self, address: Address) {
+    pub(super) fn writeback(&mut self, address: Address) {
         if let (Some(base), Some(by)) = (address.base(), address.writeback()) {
             let old = self.read(base);
             let d = self.destination(base, &[]);

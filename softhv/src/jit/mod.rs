@@ -163,18 +163,18 @@ impl Compiler for Translator {
         words: &Words,
         place: &mut Place<'_>,
         inexact: bool,
-    ) {
+    ) -> usize {
         // SAFETY: the caller's, of a live block.
         let op = unsafe { &mut *header };
         op.run = tier::pass;
         let Ok(last) = self.room() else {
             self.refused = true;
             COUNTS.refusals.fetch_add(1, Ordering::Relaxed);
-            return;
+            return 0;
         };
         let place_of = Heat::words(op.imm);
         let Some(mut words) = words.get(place_of, usize::from(op.rd)) else {
-            return;
+            return 0;
         };
         let mode = Mode {
             user: op.aux & 1 != 0,
@@ -190,7 +190,7 @@ impl Compiler for Translator {
             words = &words[..at_once];
             next = self.rest(op, at_once, mode, place);
             if next.is_none() {
-                return;
+                return 0;
             }
         }
         let source = Source {
@@ -203,7 +203,7 @@ impl Compiler for Translator {
         };
         let gap = self.gap();
         let Some(loaded) = self.regions.get_mut(last) else {
-            return;
+            return 0;
         };
         let way = Way {
             base: loaded.region.next(),
@@ -211,10 +211,10 @@ impl Compiler for Translator {
             exits: loaded.exits,
         };
         let Some(translated) = translate(&source, way, place) else {
-            return;
+            return 0;
         };
         if loaded.region.append(&translated.code).is_err() {
-            return;
+            return 0;
         }
         loaded.headers.push(header);
         op.run = handler_at(way.base + usize::from(way.gap));
@@ -227,6 +227,7 @@ impl Compiler for Translator {
         for (count, more) in counts {
             count.fetch_add(more as u64, Ordering::Relaxed);
         }
+        words.len()
     }
 }
 

@@ -1,13 +1,13 @@
 //! AdvSIMD that only moves bytes: structures of one register each, and orders of lanes.
 
 use super::asm::host::RAX;
-use super::asm::{at, emit};
+use super::asm::{at, by_size, emit, indexed};
 use super::memory::{XMM0, XMM1};
 use super::state::{State, constant};
 use crate::constants::Order;
 use crate::cpu::op::Op;
 use crate::insn::structure::{Lanes, StructAccess, Writeback};
-use crate::insn::{Arrangement, Insn, VReg, VSize, VecBinary, VecUnary};
+use crate::insn::{Address, Arrangement, Insn, VReg, VSize, VecBinary, VecUnary};
 use crate::tlb::Entry;
 use std::mem::offset_of;
 
@@ -34,53 +34,46 @@ impl State {
         else {
             return false;
         };
-        let tag = if load {
-            offset_of!(Entry, read)
-        } else {
-            offset_of!(Entry, write)
-        };
-        match lanes {
-            Lanes::All => {
-                let (kind, bytes) = if q { (VSize::Q, 16) } else { (VSize::D, 8) };
-                self.base_address(base);
-                self.probe(tag, bytes * i32::from(rpt), op);
-                for index in 0..rpt {
-                    let register = VReg::new(access.register(index.into()) as u32);
-                    let by = bytes * i32::from(index);
-                    if load {
-                        self.load_vector(kind, register, by);
-                    } else {
-                        self.store_vector(kind, register, by);
-                    }
-                }
-            }
-            Lanes::Replicate if load => {
-                self.base_address(base);
-                self.probe(tag, 1 << size, op);
-                let from = at(RAX, 0);
-                match size {
-                    0 => emit!(self.asm, movzbl_rm, RAX, from),
-                    1 => emit!(self.asm, movzwl_rm, RAX, from),
-                    2 => emit!(self.asm, movl_rm, RAX, from),
-                    _ => emit!(self.asm, movq_rm, RAX, from),
-                }
-                self.spread(Arrangement::vector(size.into(), q), rt);
-            }
+        let tag = match (lanes, load) {
+            (Lanes::All | Lanes::Replicate, true) => offset_of!(Entry, read),
+            (Lanes::All, false) => offset_of!(Entry, write),
             _ => return false,
+        };
+        let address = match writeback {
+            Writeback::Bytes(by) => Address::PostIndex {
+                base,
+                offset: by.into(),
+            },
+            Writeback::None | Writeback::Register(_) => Address::Offset { base, offset: 0 },
+        };
+        self.place(address, 0);
+        self.probe(tag, access.total_bytes() as i32, op);
+        if lanes == Lanes::All {
+            let kind = if q { VSize::Q } else { VSize::D };
+            for index in 0..usize::from(rpt) {
+                let register = VReg::new(access.register(index) as u32);
+                let by = (access.register_bytes() * index) as i32;
+                if load {
+                    self.load_vector(kind, register, by);
+                } else {
+                    self.store_vector(kind, register, by);
+                }
+            }
+        } else {
+            by_size!(
+                self.asm,
+                size,
+                [movzbl_rm, movzwl_rm, movl_rm, movq_rm],
+                RAX,
+                at(RAX, 0)
+            );
+            self.spread(Arrangement::vector(size.into(), q), rt);
         }
-        match writeback {
-            Writeback::None => {}
-            Writeback::Bytes(by) => {
-                let old = self.read(base);
-                let d = self.destination(base, &[]);
-                emit!(self.asm, leaq_rm, d, at(old, by.into()));
-                self.done(base, d);
-            }
-            Writeback::Register(by) => {
-                let (old, by) = (self.read(base), self.read(by));
-                emit!(self.asm, leaq_rm, RAX, super::asm::indexed(old, by, 0));
-                self.set(base, RAX);
-            }
+        self.writeback(address);
+        if let Writeback::Register(by) = writeback {
+            let (old, by) = (self.read(base), self.read(by));
+            emit!(self.asm, leaq_rm, RAX, indexed(old, by, 0));
+            self.set(base, RAX);
         }
         true
     }

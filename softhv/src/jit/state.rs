@@ -22,9 +22,6 @@ const POOL: [u8; 10] = [RBX, RBP, R8, R9, R10, R11, R12, R13, R14, R15];
 /// instruction.
 const VECTOR_POOL: [u8; 13] = [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// The third host vector register for one instruction.
-pub(super) const XMM2: u8 = 2;
-
 /// The offset of a field of the register file from the vCPU.
 macro_rules! regs_field {
     ($field:ident) => {

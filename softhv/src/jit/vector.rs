@@ -1,24 +1,12 @@
 //! AdvSIMD data processing, where the host has the operation at its baseline.
 
-use super::asm::emit;
 use super::asm::host::{RAX, RCX};
+use super::asm::{by_size, emit};
 use super::memory::{XMM0, XMM1};
 use super::state::State;
 use crate::cpu::op::Op;
 use crate::insn::{Arrangement, Insn, Reg, VReg, VecBinary, VecImm, VecShift, VecUnary, Width};
 use cranelift_assembler_x64::Amode;
-
-/// One instruction by the size of lanes: `by_size!(asm, size, [paddb_a, …], …)`.
-macro_rules! by_size {
-    ($asm:expr, $size:expr, [$b:ident, $h:ident, $s:ident, $d:ident], $($operand:expr),+) => {
-        match $size {
-            0 => emit!($asm, $b, $($operand),+),
-            1 => emit!($asm, $h, $($operand),+),
-            2 => emit!($asm, $s, $($operand),+),
-            _ => emit!($asm, $d, $($operand),+),
-        }
-    };
-}
 
 impl State {
     /// Emits `insn`, AdvSIMD whose op is `op`; false if there is no template for it.

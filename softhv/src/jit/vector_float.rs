@@ -2,24 +2,13 @@
 //! the guest's: as [`super::float`] has it for one.
 
 use super::asm::host::RAX;
-use super::asm::{Cc, emit};
+use super::asm::{Cc, emit, sized};
 use super::float::Plain;
-use super::memory::{XMM0, XMM1};
-use super::state::{State, XMM2, constant};
+use super::memory::{XMM0, XMM1, XMM2};
+use super::state::{State, constant};
 use crate::constants::Constants;
 use crate::cpu::op::Op;
 use crate::insn::{Arrangement, Insn, VReg, VecFpBinary, VecFpUnary};
-
-/// One instruction for either format.
-macro_rules! packed {
-    ($asm:expr, $double:expr, $d:ident, $s:ident, $($operand:expr),+) => {
-        if $double {
-            emit!($asm, $d, $($operand),+)
-        } else {
-            emit!($asm, $s, $($operand),+)
-        }
-    };
-}
 
 impl State {
     /// Emits `insn`, whose op is `op`; false if it is none of these.
@@ -85,12 +74,12 @@ impl State {
         emit!(self.asm, movaps_a, XMM0, first);
         let asm = &mut self.asm;
         match what {
-            VecFpBinary::Add => packed!(*asm, double, addpd_a, addps_a, XMM0, m),
-            VecFpBinary::Sub => packed!(*asm, double, subpd_a, subps_a, XMM0, m),
-            VecFpBinary::Mul => packed!(*asm, double, mulpd_a, mulps_a, XMM0, m),
-            VecFpBinary::Div => packed!(*asm, double, divpd_a, divps_a, XMM0, m),
-            VecFpBinary::Mla => packed!(*asm, double, vfmadd231pd_a, vfmadd231ps_a, XMM0, n, m),
-            _ => packed!(*asm, double, vfnmadd231pd_a, vfnmadd231ps_a, XMM0, n, m),
+            VecFpBinary::Add => sized!(*asm, double, addpd_a, addps_a, XMM0, m),
+            VecFpBinary::Sub => sized!(*asm, double, subpd_a, subps_a, XMM0, m),
+            VecFpBinary::Mul => sized!(*asm, double, mulpd_a, mulps_a, XMM0, m),
+            VecFpBinary::Div => sized!(*asm, double, divpd_a, divps_a, XMM0, m),
+            VecFpBinary::Mla => sized!(*asm, double, vfmadd231pd_a, vfmadd231ps_a, XMM0, n, m),
+            _ => sized!(*asm, double, vfnmadd231pd_a, vfnmadd231ps_a, XMM0, n, m),
         }
         let plain = match what {
             VecFpBinary::Add | VecFpBinary::Sub => Plain::Finite,
@@ -107,11 +96,11 @@ impl State {
                 let asm = &mut self.asm;
                 emit!(*asm, pcmpeqd_a, XMM0, XMM0);
                 if what == VecFpUnary::Abs {
-                    packed!(*asm, double, psrlq_b, psrld_b, XMM0, 1u8);
+                    sized!(*asm, double, psrlq_b, psrld_b, XMM0, 1u8);
                     emit!(*asm, pand_a, XMM0, n);
                 } else {
                     let sign = if double { 63u8 } else { 31 };
-                    packed!(*asm, double, psllq_b, pslld_b, XMM0, sign);
+                    sized!(*asm, double, psllq_b, pslld_b, XMM0, sign);
                     emit!(*asm, pxor_a, XMM0, n);
                 }
                 self.put_vector(rd, kind.is_full());
@@ -119,7 +108,7 @@ impl State {
             VecFpUnary::Sqrt => {
                 self.fp_inexact(op);
                 let n = self.v_read(rn);
-                packed!(self.asm, double, sqrtpd_a, sqrtps_a, XMM0, n);
+                sized!(self.asm, double, sqrtpd_a, sqrtps_a, XMM0, n);
                 self.lanes_result(kind, rd, Plain::Finite);
             }
             _ => return false,

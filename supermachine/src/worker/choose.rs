@@ -23,21 +23,13 @@ fn soft(tier: Tier) -> Result<TableEngine, EngineError> {
         Tier::Auto => softhv::Tier::Auto,
         Tier::Interpret => softhv::Tier::Interpret,
         Tier::Count => softhv::Tier::Count,
-        Tier::Compile => {
-            softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
-            softhv::Tier::Compile
-        }
-        Tier::Census => {
-            softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
-            softhv::Tier::Census
-        }
+        Tier::Compile => softhv::Tier::Compile,
+        Tier::Census => softhv::Tier::Census,
     };
+    if tier.must_compile() {
+        softhv::jit::probe().map_err(|reason| EngineError::refused(reason, true))?;
+    }
     Ok(TableEngine::new(softhv::api_with(tier)))
-}
-
-/// Instructions that this process's machine has begun, if they are counted.
-pub(super) fn instructions() -> Option<u64> {
-    Some(softhv::counting::instructions()).filter(|count| *count > 0)
 }
 
 /// Whether an engine makes machines for this process, found out by making one:

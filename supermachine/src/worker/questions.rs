@@ -2,7 +2,7 @@
 
 use super::monitor::Visitor;
 use super::served::Served;
-use super::{Refusal, choose, files, memory_mib};
+use super::{Refusal, files, memory_mib};
 use crate::error::with_causes;
 use crate::host;
 use crate::link::monitor::{Answer, Question, paused_mark};
@@ -97,11 +97,12 @@ impl Served {
         let balance = machine.memory_balance();
         let present = machine.present_pages_among(&self.prefetched);
         let own = host::private_bytes(std::process::id());
+        let instructions = machine.code_counts().instructions_begun;
         let stats = VmStats {
             uptime: machine.uptime(),
             cpu: processor_time(),
             guest: machine.guest_time_now(),
-            instructions: choose::instructions(),
+            instructions: (instructions > 0).then_some(instructions),
             is_paused: self.still.is_some(),
             vcpus: u32::try_from(machine.exits().len()).unwrap_or(u32::MAX),
             memory: MemoryStats {

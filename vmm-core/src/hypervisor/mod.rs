@@ -145,6 +145,9 @@ pub struct CodeCounts {
     pub instructions_compiled: u64,
     /// and how long that took.
     pub compiling: Duration,
+    /// Instructions that they had begun when each last exited or began to wait, if the
+    /// engine was chosen to count that; else zero.
+    pub instructions_begun: u64,
 }
 
 /// A machine, as far as it does not matter of which engine it is. Usable from

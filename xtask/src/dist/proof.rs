@@ -203,12 +203,7 @@ fn system() -> Result<PathBuf> {
 
 /// Where this host's packages come from, so that the system's come from there too.
 fn mirror() -> Result<Option<String>> {
-    let uris = process::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-    ]))?;
+    let uris = packages::lists("$(REPO_URI)")?;
     let mut uris = uris.lines();
     Ok(uris
         .find(|uri| uri.starts_with("http") && !uri.contains("security"))

@@ -273,6 +273,7 @@ impl DynVm for TableVm {
             decoding: Duration::from_nanos(counts.decoding_ns),
             instructions_compiled: counts.instructions_compiled,
             compiling: Duration::from_nanos(counts.compiling_ns),
+            instructions_begun: counts.instructions_begun,
         });
         Ok(counts.unwrap_or_default())
     }
