@@ -9,7 +9,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use devices::virtio::fs::{DirectoryWatch, HostEvent};
 
@@ -299,21 +298,11 @@ impl DirectoryWatch for FsEvents {
         self.directories().clear();
     }
 
-    fn wait(&self, at_most: Option<Duration>) {
+    fn wait(&self) {
         let waits =
             |waiting: &mut Waiting| !waiting.woken && !waiting.lost && waiting.paths.is_empty();
-        let waiting = self.inbox.lock();
-        let changed = &self.inbox.changed;
-        let mut waiting = match at_most {
-            None => changed
-                .wait_while(waiting, waits)
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(wait) => {
-                let waited = changed.wait_timeout_while(waiting, wait, waits);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        waiting.woken = false;
+        let waiting = self.inbox.changed.wait_while(self.inbox.lock(), waits);
+        waiting.unwrap_or_else(PoisonError::into_inner).woken = false;
     }
 
     fn wake(&self) {

@@ -32,7 +32,7 @@ use super::wire::{
 };
 use super::{DaxPolicy, FileWindow, Owners, PIECE_BYTES, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
-pub use edits::{Lately, Told, everything_changed};
+pub use edits::{Lately, everything_changed};
 use mappings::Mappings;
 pub use mappings::{SavedWindow, Shown};
 
