@@ -205,6 +205,13 @@ fn dependencies_and_objects_are_not_watched_and_what_is_forgotten_neither() {
     assert_eq!(guest.raw(forget, 0), None);
     fs::write(guest.host("src/objects/b"), "").unwrap();
     assert_eq!(guest.told_of(), []);
+    // Of several at once, also if there are fewer than is said.
+    let node = guest.walk("src/objects").unwrap().node;
+    let mut several = Body::default();
+    several.u32(2).u32(0).u64(node).u64(u64::MAX);
+    let forget = message(opcode::BATCH_FORGET, 0, &several.0);
+    guest.raw(forget, 0);
+    assert!(!guest.server.watch().unwrap().host().holds(node));
 }
 
 #[test]
