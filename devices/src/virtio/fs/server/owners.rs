@@ -97,7 +97,8 @@ impl Server {
     }
 
     /// Gives a file or directory that was just made in `dir` to whom it is made by;
-    /// what there is to say of it then, the time of this change included. One that cannot be given is removed.
+    /// what there is to say of it then, the time of this change included. One that cannot
+    /// be given is removed.
     pub(super) fn give(
         &self,
         (dir, name): (&Dir<'_>, &CStr),
