@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use devices::virtio::fs::{DirectoryWatch, HostEvent};
 
@@ -120,8 +120,13 @@ impl Inbox {
     }
 }
 
+/// The way of this host for an open directory, if it has one here.
+pub fn of(directory: &File) -> Option<Arc<dyn DirectoryWatch>> {
+    Some(Arc::new(FsEvents::of(directory).ok()?))
+}
+
 /// A stream of what changes below one directory.
-pub struct FsEvents {
+struct FsEvents {
     stream: *mut c_void,
     queue: *mut c_void,
     /// What the stream's callback is given; of this place until the stream has ended.
@@ -145,7 +150,7 @@ impl fmt::Debug for FsEvents {
 
 impl FsEvents {
     /// Of an open directory, at the path that it has now.
-    pub fn of(directory: &File) -> io::Result<Self> {
+    fn of(directory: &File) -> io::Result<Self> {
         let path = path_of(directory.as_fd())?;
         let inbox = Box::<Inbox>::default();
         let (stream, queue) = open_stream(&path, &inbox)?;
