@@ -87,7 +87,7 @@ fn run(side: Side, programs: &[Program]) -> Result<BTreeSet<String>, String> {
     Ok(outcome.failed.into_keys().collect())
 }
 
-/// Ours fail what is expected and nothing else, which is not more than the peer fails.
+/// Ours fail what is expected and nothing else; what the peer fails is only shown.
 fn judge(outcomes: &[(Side, BTreeSet<String>)], problems: &mut Vec<String>) {
     let expected = pjdfstest::expected();
     for (side, failed) in outcomes.iter().filter(|(side, _)| *side != Side::Virtiofsd) {
