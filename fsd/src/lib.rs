@@ -30,5 +30,3 @@ mod ring;
 pub use connection::{ServeError, serve};
 #[cfg(target_os = "linux")]
 pub use front::Front;
-#[cfg(target_os = "linux")]
-pub use memory::Memory;

@@ -97,7 +97,7 @@ pub fn drain(mut event: &File) -> bool {
 }
 
 /// How the device tells the client's guest of what it has done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
     rings: Vec<Mutex<Ends>>,
 }

@@ -53,6 +53,19 @@ fn region(memory: &File) -> VhostUserMemoryRegionInfo {
     }
 }
 
+/// A ring at the client's addresses of its table, available and used ring.
+fn ring([table, available, used]: [u64; 3]) -> VringConfigData {
+    VringConfigData {
+        queue_max_size: ENTRIES,
+        queue_size: ENTRIES,
+        flags: 0,
+        desc_table_addr: table,
+        used_ring_addr: used,
+        avail_ring_addr: available,
+        log_addr: None,
+    }
+}
+
 impl Client {
     /// One that has agreed on features and handed over memory.
     fn new() -> Self {
@@ -96,16 +109,8 @@ impl Client {
         let [table, available, used] = self.queue.addresses();
         let frontend = &mut self.frontend;
         frontend.set_vring_num(RING, ENTRIES).unwrap();
-        let rings = VringConfigData {
-            queue_max_size: ENTRIES,
-            queue_size: ENTRIES,
-            flags: 0,
-            desc_table_addr: CLIENT + table,
-            used_ring_addr: CLIENT + used,
-            avail_ring_addr: CLIENT + available,
-            log_addr: None,
-        };
-        frontend.set_vring_addr(RING, &rings).unwrap();
+        let ring = ring([CLIENT + table, CLIENT + available, CLIENT + used]);
+        frontend.set_vring_addr(RING, &ring).unwrap();
         frontend.set_vring_base(RING, base).unwrap();
         frontend.set_vring_call(RING, &self.call).unwrap();
         frontend.set_vring_kick(RING, &self.kick).unwrap();
@@ -115,8 +120,7 @@ impl Client {
     fn started() -> Self {
         let mut client = Self::new();
         client.start(0);
-        let mut hello = vec![7, 38, 128 << 10, 0].into_iter();
-        let hello: Vec<u8> = hello.by_ref().flat_map(u32::to_le_bytes).collect();
+        let hello = [7, 38, 128 << 10, 0].map(u32::to_le_bytes).concat();
         assert_eq!(
             client.ask(INIT, 0, &[hello, vec![0; 48]].concat()).len(),
             64
@@ -274,16 +278,8 @@ fn clients_that_lie_are_given_up() {
         ("a ring elsewhere", |client| {
             let frontend = &mut client.frontend;
             frontend.set_vring_num(RING, ENTRIES).unwrap();
-            let rings = VringConfigData {
-                queue_max_size: ENTRIES,
-                queue_size: ENTRIES,
-                flags: 0,
-                desc_table_addr: 0x1000,
-                used_ring_addr: CLIENT + (MEMORY_BYTES as u64) - 16,
-                avail_ring_addr: CLIENT,
-                log_addr: None,
-            };
-            frontend.set_vring_addr(RING, &rings).unwrap();
+            let ring = ring([0x1000, CLIENT, CLIENT + (MEMORY_BYTES as u64) - 16]);
+            frontend.set_vring_addr(RING, &ring).unwrap();
             frontend.set_vring_kick(RING, &client.kick).unwrap();
             frontend.set_vring_enable(RING, true).is_err()
         }),

@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Most paths that wait. What comes when there are as many is lost, and said to be.
 const MAX_WAITING: usize = 8192;
@@ -169,24 +168,13 @@ impl FsEvents {
         }
     }
 
-    /// Waits until there is something to [take](Self::take), it is woken, or the time is
-    /// over.
-    pub fn wait(&self, at_most: Option<Duration>) {
+    /// Waits until there is something to [take](Self::take) or it is woken.
+    pub fn wait(&self) {
         let waits = |waiting: &mut Waiting| {
             !waiting.woken && !waiting.said.lost && waiting.said.paths.is_empty()
         };
-        let waiting = self.inbox.lock();
-        let changed = &self.inbox.changed;
-        let mut waiting = match at_most {
-            None => changed
-                .wait_while(waiting, waits)
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(wait) => {
-                let waited = changed.wait_timeout_while(waiting, wait, waits);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        waiting.woken = false;
+        let waiting = self.inbox.changed.wait_while(self.inbox.lock(), waits);
+        waiting.unwrap_or_else(PoisonError::into_inner).woken = false;
     }
 
     /// Ends the wait that is going on, or the next.

@@ -25,12 +25,6 @@ pub fn run(arguments: &[String]) -> Result<()> {
     assets::ensure()?;
     guest_image::busybox()?;
     let programs = programs()?;
-    process::shown(
-        Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "--quiet"])
-            .args(["-p", "supermachine-fsd"])
-            .current_dir(workspace::root()),
-    )?;
     let arguments = arguments.iter().map(OsStr::new);
     test::program("suites", iter::once(programs.as_os_str()).chain(arguments))
 }

@@ -226,6 +226,8 @@ pub fn release() -> Result<()> {
         "--quiet",
         "-p",
         "supermachine",
+        "-p",
+        "supermachine-fsd",
         "--bins",
     ]))
 }

@@ -5,9 +5,8 @@ use std::os::unix::fs::symlink;
 
 use super::{Input, MAX_OPS};
 use crate::testing::RecordingWindow;
-use crate::virtio::chain::QueueError;
 use crate::virtio::fs::{
-    DaxPolicy, Exchange, Lately, Owners, PIECE_BYTES, Rules, Server, SymlinkPolicy,
+    DaxPolicy, InMemory, Lately, Owners, PIECE_BYTES, Rules, Server, SymlinkPolicy,
 };
 
 /// Most room for an answer.
@@ -22,34 +21,6 @@ const NAMES: [&[u8]; 12] = [
     b"a\0", b"d\0", b"in\0", b"out\0", b"b\0", b"new\0", b"..\0", b".\0", b"\0", b"d/x\0",
     b"no end", b"/\0",
 ];
-
-struct InMemory {
-    request: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-impl Exchange for InMemory {
-    fn incoming(&self) -> usize {
-        self.request.len()
-    }
-
-    fn room(&self) -> usize {
-        self.answer.len()
-    }
-
-    fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), QueueError> {
-        let bytes = self.request.get(at..at + buffer.len());
-        buffer.copy_from_slice(bytes.expect("it reads what is there"));
-        Ok(())
-    }
-
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), QueueError> {
-        let room = self.answer.get_mut(at..at + bytes.len());
-        room.expect("it writes where there is room")
-            .copy_from_slice(bytes);
-        Ok(())
-    }
-}
 
 /// Numbers that a guest has been given, and some that it has not.
 fn number(input: &mut Input<'_>) -> u64 {
@@ -119,8 +90,9 @@ pub fn fuzz_fs(data: &[u8]) {
         if LEFT_OUT.contains(&opcode) {
             continue;
         }
+        let request = request(&mut input, opcode);
         let mut exchange = InMemory {
-            request: request(&mut input, opcode),
+            request: &request,
             answer: vec![0; usize::from(input.u16()) % MAX_ROOM],
         };
         if opcode == LOSES {

@@ -31,11 +31,11 @@ pub struct Outcome {
 }
 
 /// The command line for the guest's shell.
-pub fn command(only: &str) -> String {
+pub fn command() -> String {
     format!(
         "mkdir -p {SHARE}/pjdfstest && chmod 755 {SHARE} {SHARE}/pjdfstest && \
          NO_COLOR=1 {PROGRAMS}/pjdfstest -c {PROGRAMS}/pjdfstest.toml \
-         -p {SHARE}/pjdfstest {only}"
+         -p {SHARE}/pjdfstest"
     )
 }
 

@@ -27,18 +27,6 @@ pub mod flag {
     pub const IS_DIR: u32 = 0x2_0000;
 }
 
-/// Events of inotify(7), which all guests are told of.
-mod event {
-    pub const MODIFY: u32 = 0x2;
-    pub const ATTRIB: u32 = 0x4;
-    pub const CLOSE_WRITE: u32 = 0x8;
-    pub const MOVED_FROM: u32 = 0x40;
-    pub const MOVED_TO: u32 = 0x80;
-    pub const CREATE: u32 = 0x100;
-    pub const DELETE: u32 = 0x200;
-    pub const DIRECTORY: u32 = 0x4000_0000;
-}
-
 /// The watched directories, by their paths and numbers.
 #[derive(Debug, Default)]
 pub struct Directories {
@@ -101,7 +89,7 @@ impl Directories {
         let name = name.into_boxed_c_str();
         let is_dir = match flags & flag::IS_DIR {
             0 => 0,
-            _ => event::DIRECTORY,
+            _ => HostEvent::DIRECTORY,
         };
         for kind in self.kinds(path, flags, found(path)) {
             events.push(HostEvent {
@@ -120,15 +108,15 @@ impl Directories {
             self.made.remove(path);
             return match flags & (flag::REMOVED | flag::RENAMED) {
                 0 => Vec::new(),
-                flag::RENAMED => vec![event::MOVED_FROM],
-                _ => vec![event::DELETE],
+                flag::RENAMED => vec![HostEvent::MOVED_FROM],
+                _ => vec![HostEvent::DELETE],
             };
         };
         let mut kinds = Vec::new();
         if flags & (flag::RENAMED | flag::CREATED) != 0 && self.made.get(path) != Some(&file) {
             kinds.push(match flags & flag::RENAMED {
-                0 => event::CREATE,
-                _ => event::MOVED_TO,
+                0 => HostEvent::CREATE,
+                _ => HostEvent::MOVED_TO,
             });
             if self.made.len() >= MAX_MADE {
                 self.made.clear();
@@ -137,10 +125,10 @@ impl Directories {
         }
         if flags & flag::MODIFIED != 0 {
             // Nothing says when it is closed.
-            kinds.extend([event::MODIFY, event::CLOSE_WRITE]);
+            kinds.extend([HostEvent::MODIFY, HostEvent::CLOSE_WRITE]);
         }
         if flags & flag::ATTRIBUTES != 0 {
-            kinds.push(event::ATTRIB);
+            kinds.push(HostEvent::ATTRIB);
         }
         kinds
     }
@@ -161,18 +149,21 @@ mod tests {
         let mut watched = Directories::default();
         assert!(watched.add(b"/s".to_vec(), 1));
         let all = flag::CREATED | flag::REMOVED | flag::MODIFIED;
-        let made = [event::CREATE, event::MODIFY, event::CLOSE_WRITE];
+        let made = [HostEvent::CREATE, HostEvent::MODIFY, HostEvent::CLOSE_WRITE];
         assert_eq!(told(&mut watched, "/s/a", all, Some(7)), made);
         // It says for long that it was made.
         assert_eq!(told(&mut watched, "/s/a", all, Some(7)), made[1..]);
-        assert_eq!(told(&mut watched, "/s/a", all, None), [event::DELETE]);
+        assert_eq!(told(&mut watched, "/s/a", all, None), [HostEvent::DELETE]);
         assert_eq!(told(&mut watched, "/s/a", all, Some(7)), made);
         let moved = flag::RENAMED | flag::IS_DIR;
-        let from = event::MOVED_FROM | event::DIRECTORY;
+        let from = HostEvent::MOVED_FROM | HostEvent::DIRECTORY;
         assert_eq!(told(&mut watched, "/s/d", moved, None), [from]);
-        let to = event::MOVED_TO | event::DIRECTORY;
+        let to = HostEvent::MOVED_TO | HostEvent::DIRECTORY;
         assert_eq!(told(&mut watched, "/s/d", moved, Some(8)), [to]);
-        assert_eq!(told(&mut watched, "/s/a", 0x8000, Some(7)), [event::ATTRIB]);
+        assert_eq!(
+            told(&mut watched, "/s/a", 0x8000, Some(7)),
+            [HostEvent::ATTRIB]
+        );
         assert!(told(&mut watched, "/s/a", flag::MODIFIED, None).is_empty());
     }
 

@@ -6,24 +6,28 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::virtio::fs::{DirectoryWatch, HostEvent};
 use hvf::fs_events::{self, Said, path_of};
 
 use super::changes::{Directories, flag};
 
+/// The way of this host for an open directory, if it has one here.
+pub fn of(directory: &File) -> Option<Arc<dyn DirectoryWatch>> {
+    Some(Arc::new(FsEvents::of(directory).ok()?))
+}
+
 /// Directories below one, of which some are watched.
 #[derive(Debug)]
-pub struct FsEvents {
+struct FsEvents {
     stream: fs_events::FsEvents,
     directories: Mutex<Directories>,
 }
 
 impl FsEvents {
     /// Of an open directory, at the path that it has now.
-    pub fn of(directory: &File) -> io::Result<Self> {
+    fn of(directory: &File) -> io::Result<Self> {
         Ok(Self {
             stream: fs_events::FsEvents::of(directory)?,
             directories: Mutex::default(),
@@ -62,8 +66,8 @@ impl DirectoryWatch for FsEvents {
         self.directories().clear();
     }
 
-    fn wait(&self, at_most: Option<Duration>) {
-        self.stream.wait(at_most);
+    fn wait(&self) {
+        self.stream.wait();
     }
 
     fn wake(&self) {

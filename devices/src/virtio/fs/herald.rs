@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::server::{Lately, Server, Told, everything_changed};
+use super::server::{Lately, Server, everything_changed};
 use super::threads::{Said, Shared};
 use super::watch::{HostEvent, Pending, Watch};
 use crate::DeviceMemory;
@@ -115,7 +115,7 @@ fn run<M: DeviceMemory>(server: &Server, watch: &Watch, orders: &Orders, shared:
         }
         watch.settle();
         tell(server, shared, &mut pending);
-        watch.host().wait(None);
+        watch.host().wait();
     }
 }
 
@@ -140,7 +140,7 @@ fn tell<M: DeviceMemory>(server: &Server, shared: &Shared<M>, pending: &mut Pend
     }
     let mut lately = Lately::default();
     while let Some(event) = pending.first() {
-        if let Told::Says(message) = server.tell_event(event, &mut lately)
+        if let Some(message) = server.tell_event(event, &mut lately)
             && matches!(shared.say(&message), Said::Later)
         {
             return;

@@ -35,6 +35,8 @@ mod window;
 mod wire;
 
 pub use owners::{IdMap, IdRange, Owner, Owners};
+#[cfg(any(all(test, feature = "default"), feature = "fuzzing"))]
+pub(crate) use requests::InMemory;
 pub use requests::Requests;
 pub use saved::FsState;
 pub(crate) use server::Exchange;

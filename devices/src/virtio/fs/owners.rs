@@ -23,8 +23,8 @@ pub enum Owners {
     /// Owner and mode are what the guest says. They are kept in an extended attribute of
     /// each file and directory, in the form of podman and libkrun; on the host all is
     /// that of the user whom this process runs as. Pipes, sockets and devices that the
-    /// guest makes are recorded as well, and are empty files on the host. What has no such attribute, which
-    /// links never have, is this one's.
+    /// guest makes are recorded as well, and are empty files on the host. What has no such
+    /// attribute, which links never have, is this one's.
     Recorded(Owner),
 }
 
@@ -134,6 +134,17 @@ pub(super) struct Made {
     pub by: Owner,
     pub mode: u32,
     pub device: u32,
+}
+
+impl Made {
+    /// A file or a directory, whatever kind the guest says that it is.
+    pub fn plain(by: Owner, mode: u32) -> Self {
+        Self {
+            by,
+            mode: mode & 0o7777,
+            device: 0,
+        }
+    }
 }
 
 /// What the extended attribute of a file says.

@@ -13,9 +13,9 @@ pub struct Requests {
 }
 
 /// A request and its answer in memory.
-struct InMemory<'a> {
-    request: &'a [u8],
-    answer: Vec<u8>,
+pub(crate) struct InMemory<'a> {
+    pub request: &'a [u8],
+    pub answer: Vec<u8>,
 }
 
 impl Exchange for InMemory<'_> {

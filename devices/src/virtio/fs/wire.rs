@@ -99,6 +99,14 @@ pub mod mapping {
     pub const READ: u64 = 1 << 1;
 }
 
+/// `DT_*`: what an entry of a list is.
+pub mod kind {
+    pub const UNKNOWN: u32 = 0;
+    pub const DIRECTORY: u32 = 4;
+    pub const FILE: u32 = 8;
+    pub const LINK: u32 = 10;
+}
+
 /// What the device says in its notification queue: our own number, in the place of an
 /// error, to guests with our patch of the kernel (`kernel/patches`).
 pub const NOTIFY_CHANGED: u32 = 0x534d_0001;

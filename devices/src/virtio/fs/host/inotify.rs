@@ -6,9 +6,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{
     CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
 };
@@ -122,17 +121,13 @@ impl DirectoryWatch for Inotify {
         }
     }
 
-    fn wait(&self, at_most: Option<Duration>) {
-        let at_most = at_most.map(|wait| Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        });
+    fn wait(&self) {
         let mut both = [
             PollFd::new(&self.events, PollFlags::IN),
             PollFd::new(&self.woken, PollFlags::IN),
         ];
         // Whoever waits looks for itself what there is.
-        let _ = poll(&mut both, at_most.as_ref());
+        let _ = poll(&mut both, None);
         let _ = rustix::io::read(&self.woken, &mut [0; 8]);
     }
 

@@ -150,17 +150,12 @@ impl Server {
                 target => target.with_open(|file| rustix::fs::futimens(file, &times))?,
             }
         }
-        match target {
-            Target::Open(_) => {
-                self.touched_target(&target);
-                self.describe_target(&target)
-            }
-            Target::Found(_) => {
-                let target = self.target(node, None)?;
-                self.touched_target(&target);
-                self.describe_target(&target)
-            }
-        }
+        let target = match target {
+            Target::Open(_) => target,
+            Target::Found(_) => self.target(node, None)?,
+        };
+        self.touched_target(&target);
+        self.describe_target(&target)
     }
 
     pub(super) fn file_system(&self) -> Result<Body, Errno> {

@@ -10,12 +10,10 @@ use super::super::SymlinkPolicy;
 use super::super::handles::{Handle, OpenDir};
 use super::super::host::{self, Entry, Listing};
 use super::super::nodes::Link;
-use super::super::wire::{Body, ENTRY_BYTES, Fields, dirent_bytes};
+use super::super::wire::{Body, ENTRY_BYTES, Fields, dirent_bytes, kind};
 use super::find::Found;
 use super::{Server, VALIDITY, lock};
 
-/// `DT_LNK`.
-const LINK: u32 = 10;
 /// Longest list in one answer.
 const MAX_LIST_BYTES: usize = 64 << 10;
 
@@ -92,7 +90,7 @@ impl Server {
             return None;
         }
         // What a link is depends on where it leads.
-        if kind == LINK && self.rules.symlinks != SymlinkPolicy::Opaque {
+        if kind == kind::LINK && self.rules.symlinks != SymlinkPolicy::Opaque {
             return None;
         }
         let stat = host::stat_entry(listing.dir(), name).ok()?;

@@ -7,26 +7,19 @@ use std::sync::Arc;
 
 use super::super::host::{self, Identity, Stat};
 use super::super::nodes::Link;
-use super::super::watch::{Content, DirectoryWatch, HostEvent, Kind, Request, Watch};
+use super::super::watch::{Content, DirectoryWatch, HostEvent, Request, Watch};
 use super::super::wire::{Body, NOTIFY_CHANGED, OUT_HEADER_BYTES, ROOT, opcode};
 use super::find::Dir;
 use super::{Server, changes};
 
 /// Bytes of what is said between the header and the name.
 const CHANGE_BYTES: usize = 32;
+/// `IN_Q_OVERFLOW`: events were lost.
+const OVERFLOW: u32 = 0x4000;
 /// How deep a tree is watched again at most, in which the guest was when it was saved.
 const MAX_LEVELS: usize = 128;
 /// How often a file is looked at that the guest changes at the same time.
 const LOOKS: usize = 3;
-
-/// What becomes of an event.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Told {
-    /// The guest is told this.
-    Says(Vec<u8>),
-    /// The guest did it itself, or does not know the directory.
-    Nothing,
-}
 
 /// What was found last, for events that come one after the other.
 #[derive(Debug, Default)]
@@ -195,20 +188,19 @@ impl Server {
         self.watch_entry((link.parent, &dir), &link.name, node, &stat)
     }
 
-    /// What the guest is told of an event.
-    pub fn tell_event<'a>(&'a self, event: &HostEvent, lately: &mut Lately<'a>) -> Told {
-        let Some(watch) = &self.watch else {
-            return Told::Nothing;
-        };
+    /// What the guest is told of an event, unless it did that itself or does not know the
+    /// directory.
+    pub fn tell_event<'a>(&'a self, event: &HostEvent, lately: &mut Lately<'a>) -> Option<Vec<u8>> {
+        let watch = self.watch.as_ref()?;
         if !self.nodes().knows(event.directory) {
-            return Told::Nothing;
+            return None;
         }
         let mut child = None;
         for _ in 0..LOOKS {
             let before = watch.left_as(event.directory, &event.name);
             let stat = lately.stat(self, event);
             child = stat.and_then(|stat| self.nodes().number(&stat.identity));
-            let (is_own, is_still) = match event.mask & Kind::ENTRY {
+            let (is_own, is_still) = match event.mask & HostEvent::ENTRY {
                 0 => self.is_own_change(watch, stat, child),
                 _ => {
                     let now = stat.map(|stat| stat.identity);
@@ -217,13 +209,13 @@ impl Server {
                 }
             };
             if is_own {
-                return Told::Nothing;
+                return None;
             }
             if is_still {
                 break;
             }
         }
-        Told::Says(change(event, child.unwrap_or(0)))
+        Some(change(event, child.unwrap_or(0)))
     }
 
     /// Whether a file is as the guest has left it; and whether that will stay so.
@@ -245,8 +237,8 @@ impl Server {
 /// now, if the guest knows it.
 fn change(event: &HostEvent, child: u64) -> Vec<u8> {
     let name = event.name.to_bytes();
-    let kind = event.mask & (Kind::ENTRY | Kind::FILE | Kind::DIRECTORY);
-    let child = match event.mask & (Kind::DELETE | Kind::MOVED_FROM) {
+    let kind = event.mask & (HostEvent::ENTRY | HostEvent::FILE | HostEvent::DIRECTORY);
+    let child = match event.mask & (HostEvent::DELETE | HostEvent::MOVED_FROM) {
         0 => child,
         _ => 0,
     };
@@ -255,7 +247,7 @@ fn change(event: &HostEvent, child: u64) -> Vec<u8> {
 
 /// Says that anything may have changed.
 pub fn everything_changed() -> Vec<u8> {
-    message(0, 0, Kind::OVERFLOW, 0, b"")
+    message(0, 0, OVERFLOW, 0, b"")
 }
 
 /// `struct fuse_notify_changed_out` of our patch, behind a header.

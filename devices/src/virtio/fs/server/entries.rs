@@ -197,12 +197,7 @@ impl Server {
         rustix::fs::mkdirat(&dir, name, host::mode_of(mode))?;
         let file = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
         let stat = with_mode(&file, mode)?;
-        let made = Made {
-            by,
-            mode: asked & !host::TYPE,
-            device: 0,
-        };
-        let stat = self.give((&dir, name), &file, made, stat)?;
+        let stat = self.give((&dir, name), &file, Made::plain(by, asked), stat)?;
         self.made(parent, &dir, name);
         let body = self.tell(parent, name, false, &stat)?;
         self.watch_entry((parent, &dir), name, told_node(&body)?, &stat);

@@ -14,7 +14,7 @@ use super::super::owners::Made;
 use super::super::wire::{
     Body, FSYNC_DATA, Fields, IN_HEADER_BYTES, OPEN_KEEP_CACHE, OUT_HEADER_BYTES, open,
 };
-use super::entries::create_file;
+use super::entries::{create_file, told_node};
 use super::find::Found;
 use super::{BUFFER_BYTES, Exchange, Failure, MAX_DATA_BYTES, Server};
 
@@ -199,19 +199,13 @@ impl Server {
             }
             made => {
                 let (file, stat) = made?;
-                let mode = mode & !host::TYPE;
-                let made = Made {
-                    by,
-                    mode,
-                    device: 0,
-                };
-                let stat = self.give((&dir, name), &file, made, stat)?;
+                let stat = self.give((&dir, name), &file, Made::plain(by, mode), stat)?;
                 self.made(parent, &dir, name);
                 (file, stat)
             }
         };
         let mut body = self.tell(parent, name, false, &stat)?;
-        let node = Fields(&body.0).u64()?;
+        let node = told_node(&body)?;
         let handle = Handle::File(Arc::new(OpenFile {
             file,
             node,

@@ -32,7 +32,7 @@ use super::wire::{
 };
 use super::{DaxPolicy, FileWindow, Owners, PIECE_BYTES, SymlinkPolicy};
 use crate::virtio::chain::QueueError;
-pub use edits::{Lately, Told, everything_changed};
+pub use edits::{Lately, everything_changed};
 use mappings::Mappings;
 pub use mappings::{SavedWindow, Shown};
 
@@ -354,19 +354,20 @@ impl Server {
         Ok(body)
     }
 
-    /// `BATCH_FORGET`.
+    /// `BATCH_FORGET`; what it has named before its end is forgotten also if that is early.
     fn forget_all(&self, count: u32, mut arguments: Fields<'_>) -> Result<(), Errno> {
         let mut directories = Vec::new();
         let mut nodes = self.nodes();
-        for _ in 0..count {
+        let done = (0..count).try_for_each(|_| {
             let (node, times) = (arguments.u64()?, arguments.u64()?);
             if nodes.forget(node, times) {
                 directories.push(node);
             }
-        }
+            Ok(())
+        });
         drop(nodes);
         self.unwatch(directories);
-        Ok(())
+        done
     }
 
     /// What the guest is shown of a file.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::super::host::{self, Stat};
 use super::super::owners::{Made, Owner, Owners, Record, Special};
+use super::super::wire::kind;
 use super::Server;
 use super::find::{Dir, Target};
 
@@ -50,12 +51,10 @@ impl Server {
     }
 
     /// The kind of an entry in a list, unless only its record says it.
-    pub(super) fn listed_kind(&self, kind: u32) -> u32 {
-        const UNKNOWN: u32 = 0;
-        const FILE: u32 = 8;
-        match kind == FILE && self.records() {
-            true => UNKNOWN,
-            false => kind,
+    pub(super) fn listed_kind(&self, listed: u32) -> u32 {
+        match listed == kind::FILE && self.records() {
+            true => kind::UNKNOWN,
+            false => listed,
         }
     }
 
@@ -97,7 +96,8 @@ impl Server {
     }
 
     /// Gives a file or directory that was just made in `dir` to whom it is made by;
-    /// what there is to say of it then, the time of this change included. One that cannot be given is removed.
+    /// what there is to say of it then, the time of this change included. One that cannot
+    /// be given is removed.
     pub(super) fn give(
         &self,
         (dir, name): (&Dir<'_>, &CStr),

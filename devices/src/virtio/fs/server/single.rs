@@ -12,7 +12,9 @@ use rustix::io::Errno;
 
 use super::super::handles::{Handle, OpenFile};
 use super::super::host::{self, Stat};
-use super::super::wire::{Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, opcode, open};
+use super::super::wire::{
+    Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, kind, opcode, open,
+};
 use super::directories::put_entry;
 use super::find::Target;
 use super::{Rules, Server, VALIDITY, Validity, changes};
@@ -21,9 +23,6 @@ use super::{Rules, Server, VALIDITY, Validity, changes};
 const FILE: u64 = ROOT + 1;
 /// Its name.
 const NAME: &std::ffi::CStr = c"file";
-/// `DT_DIR` and `DT_REG`.
-const DIRECTORY: u32 = 4;
-const REGULAR: u32 = 8;
 /// What is said of the directory: root's, for everybody to look at.
 const DIRECTORY_MODE: u32 = 0o040_755;
 
@@ -185,7 +184,11 @@ impl Server {
         let offset = arguments.u64()?;
         let size = usize::try_from(arguments.u32()?).unwrap_or(usize::MAX);
         let room = room.min(size);
-        let entries = [(c".", DIRECTORY), (c"..", DIRECTORY), (NAME, REGULAR)];
+        let entries = [
+            (c".", kind::DIRECTORY),
+            (c"..", kind::DIRECTORY),
+            (NAME, kind::FILE),
+        ];
         let mut body = Body::default();
         for (next, (name, kind)) in (1..).zip(entries) {
             if next <= offset {

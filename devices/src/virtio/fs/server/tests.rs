@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::virtio::fs::Owner;
+use crate::virtio::fs::requests::InMemory;
 use crate::virtio::fs::wire::{ENTRY_BYTES, ROOT, open, set};
 
 #[cfg(target_os = "linux")]
@@ -22,32 +23,6 @@ mod single;
 /// Open flags of an arm64 guest that are none of ours.
 const GUEST_LARGEFILE: u32 = 0o400_000;
 const CREATE: u32 = 0o100;
-
-/// A request and its answer in memory.
-struct InMemory {
-    request: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-impl Exchange for InMemory {
-    fn incoming(&self) -> usize {
-        self.request.len()
-    }
-
-    fn room(&self) -> usize {
-        self.answer.len()
-    }
-
-    fn read(&mut self, at: usize, buffer: &mut [u8]) -> Result<(), QueueError> {
-        buffer.copy_from_slice(&self.request[at..at + buffer.len()]);
-        Ok(())
-    }
-
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), QueueError> {
-        self.answer[at..at + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-}
 
 /// What the guest is told of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +74,7 @@ impl Guest {
     /// Sends whatever it is; what follows the header of the answer.
     fn raw(&mut self, request: Vec<u8>, room: usize) -> Option<Result<Vec<u8>, i32>> {
         let mut exchange = InMemory {
-            request,
+            request: &request,
             answer: vec![0; room],
         };
         let length = self.server.answer(&mut exchange, &mut self.buffer).unwrap();

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::host::{Identity, Stat};
 pub(super) use own::Content;
 use own::Own;
-pub(super) use pending::{Kind, Pending};
+pub(super) use pending::Pending;
 
 /// Longest wait for requests that were under way when a change was heard of. A request
 /// that takes longer may be heard of by the guest that made it.
@@ -31,10 +31,35 @@ pub struct HostEvent {
     pub directory: u64,
     /// The entry.
     pub name: Box<CStr>,
-    /// What became of it: one event of inotify(7), with its `IN_ISDIR`.
+    /// What became of it: one of these events, which are those of inotify(7), and
+    /// [`HostEvent::DIRECTORY`] of a directory.
     pub mask: u32,
     /// Joins the two events of a rename; otherwise 0.
     pub cookie: u32,
+}
+
+impl HostEvent {
+    /// A file was written to, or cut.
+    pub const MODIFY: u32 = 0x2;
+    /// Mode, owner, times or extended attributes were changed.
+    pub const ATTRIB: u32 = 0x4;
+    /// Who had it open to write to has closed it.
+    pub const CLOSE_WRITE: u32 = 0x8;
+    /// It was moved to another name.
+    pub const MOVED_FROM: u32 = 0x40;
+    /// It was moved here.
+    pub const MOVED_TO: u32 = 0x80;
+    /// It was made.
+    pub const CREATE: u32 = 0x100;
+    /// It was removed.
+    pub const DELETE: u32 = 0x200;
+    /// What changed is a directory.
+    pub const DIRECTORY: u32 = 0x4000_0000;
+
+    /// What changes what is in a directory.
+    pub(super) const ENTRY: u32 = Self::MOVED_FROM | Self::MOVED_TO | Self::CREATE | Self::DELETE;
+    /// What changes a file, whatever its name.
+    pub(super) const FILE: u32 = Self::MODIFY | Self::ATTRIB | Self::CLOSE_WRITE;
 }
 
 /// How the host says what changes in directories. Called on several threads.
@@ -53,9 +78,8 @@ pub trait DirectoryWatch: Send + Sync + Debug {
     /// Watches none.
     fn clear(&self);
 
-    /// Sleeps until there is something to take or somebody wakes it; at most so long, if
-    /// that is said.
-    fn wait(&self, at_most: Option<Duration>);
+    /// Sleeps until there is something to take or somebody wakes it.
+    fn wait(&self);
 
     /// Has the next or current [`DirectoryWatch::wait`] return.
     fn wake(&self);

@@ -8,28 +8,6 @@ use super::HostEvent;
 /// Most of them. If there are more, the guest is told to look everywhere.
 const MAX_PENDING: usize = 4096;
 
-/// Events of inotify(7), of which all hosts' are told.
-pub struct Kind;
-
-impl Kind {
-    pub const MODIFY: u32 = 0x2;
-    pub const ATTRIB: u32 = 0x4;
-    pub const CLOSE_WRITE: u32 = 0x8;
-    pub const MOVED_FROM: u32 = 0x40;
-    pub const MOVED_TO: u32 = 0x80;
-    pub const CREATE: u32 = 0x100;
-    pub const DELETE: u32 = 0x200;
-    /// Events were lost.
-    pub const OVERFLOW: u32 = 0x4000;
-    /// What changed is a directory.
-    pub const DIRECTORY: u32 = 0x4000_0000;
-
-    /// What changes what is in a directory.
-    pub const ENTRY: u32 = Self::MOVED_FROM | Self::MOVED_TO | Self::CREATE | Self::DELETE;
-    /// What changes a file, whatever its name.
-    pub const FILE: u32 = Self::MODIFY | Self::ATTRIB | Self::CLOSE_WRITE;
-}
-
 /// In the order in which they came. One kind of change of a file waits once, however often
 /// it has happened.
 #[derive(Debug, Default)]
@@ -43,15 +21,15 @@ pub struct Pending {
 
 impl Pending {
     pub fn add(&mut self, event: HostEvent) {
-        if self.lost {
+        if self.lost || event.mask & (HostEvent::ENTRY | HostEvent::FILE) == 0 {
             return;
         }
         let key = (event.directory, event.name.clone());
-        if event.mask & Kind::ENTRY != 0 {
+        if event.mask & HostEvent::ENTRY != 0 {
             self.waiting.remove(&key);
         } else {
             let waiting = self.waiting.entry(key).or_default();
-            if *waiting & event.mask & Kind::FILE == event.mask & Kind::FILE {
+            if *waiting & event.mask & HostEvent::FILE == event.mask & HostEvent::FILE {
                 return;
             }
             *waiting |= event.mask;
@@ -91,7 +69,7 @@ impl Pending {
         let key = (event.directory, event.name);
         if let Some(waiting) = self.waiting.get_mut(&key) {
             *waiting &= !event.mask;
-            if *waiting & Kind::FILE == 0 {
+            if *waiting & HostEvent::FILE == 0 {
                 self.waiting.remove(&key);
             }
         }
@@ -125,29 +103,34 @@ mod tests {
     fn writes_wait_once_and_end_with_the_close() {
         let mut pending = Pending::default();
         let written = [
-            Kind::MODIFY,
-            Kind::CLOSE_WRITE,
-            Kind::MODIFY,
-            Kind::CLOSE_WRITE,
+            HostEvent::MODIFY,
+            HostEvent::CLOSE_WRITE,
+            HostEvent::MODIFY,
+            HostEvent::CLOSE_WRITE,
         ];
-        for mask in [Kind::CREATE].into_iter().chain(written) {
+        for mask in [HostEvent::CREATE].into_iter().chain(written) {
             pending.add(event(c"a", mask));
         }
-        let expected = [Kind::CREATE, Kind::MODIFY, Kind::CLOSE_WRITE];
+        let expected = [HostEvent::CREATE, HostEvent::MODIFY, HostEvent::CLOSE_WRITE];
         assert_eq!(masks(&mut pending), expected);
     }
 
     #[test]
     fn what_happens_to_another_file_of_the_name_waits_too() {
         let mut pending = Pending::default();
-        let all = [Kind::MODIFY, Kind::DELETE, Kind::CREATE, Kind::MODIFY];
+        let all = [
+            HostEvent::MODIFY,
+            HostEvent::DELETE,
+            HostEvent::CREATE,
+            HostEvent::MODIFY,
+        ];
         all.into_iter()
             .for_each(|mask| pending.add(event(c"a", mask)));
-        pending.add(event(c"b", Kind::MODIFY));
+        pending.add(event(c"b", HostEvent::MODIFY));
         assert_eq!(masks(&mut pending).len(), 5);
         // What was told of waits anew.
-        pending.add(event(c"a", Kind::MODIFY));
-        assert_eq!(masks(&mut pending), [Kind::MODIFY]);
+        pending.add(event(c"a", HostEvent::MODIFY));
+        assert_eq!(masks(&mut pending), [HostEvent::MODIFY]);
     }
 
     #[test]
@@ -156,14 +139,14 @@ mod tests {
         for n in 0..=MAX_PENDING {
             assert!(!pending.has_lost());
             let name = std::ffi::CString::new(n.to_string()).unwrap();
-            pending.add(event(&name, Kind::CREATE));
+            pending.add(event(&name, HostEvent::CREATE));
         }
         assert!(pending.has_lost() && pending.first().is_none());
-        pending.add(event(c"a", Kind::CREATE));
+        pending.add(event(c"a", HostEvent::CREATE));
         assert!(pending.first().is_none() && pending.has_lost());
         pending.found();
         assert!(pending.first().is_none() && !pending.has_lost());
-        pending.add(event(c"a", Kind::CREATE));
-        assert_eq!(masks(&mut pending), [Kind::CREATE]);
+        pending.add(event(c"a", HostEvent::CREATE));
+        assert_eq!(masks(&mut pending), [HostEvent::CREATE]);
     }
 }

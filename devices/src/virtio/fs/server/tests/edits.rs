@@ -1,8 +1,7 @@
 //! What the guest is told of what the host changes, and not of what it changed itself.
 
 use super::*;
-use crate::virtio::fs::server::Told as Verdict;
-use crate::virtio::fs::watch::{HostEvent, Kind, Pending};
+use crate::virtio::fs::watch::{HostEvent, Pending};
 use crate::virtio::fs::wire::NOTIFY_CHANGED;
 use std::time::{Duration, Instant};
 
@@ -56,7 +55,8 @@ impl Guest {
         fs::remove_file(&mark).unwrap();
         let mut events: Vec<HostEvent> = Vec::new();
         let begun = Instant::now();
-        let is_last = |event: &HostEvent| &*event.name == c"mark" && event.mask & Kind::DELETE != 0;
+        let is_last =
+            |event: &HostEvent| &*event.name == c"mark" && event.mask & HostEvent::DELETE != 0;
         while !events.last().is_some_and(is_last) {
             assert!(begun.elapsed() < PATIENCE, "{events:?}");
             assert!(watch.host().take(&mut events));
@@ -70,7 +70,7 @@ impl Guest {
         let mut lately = Lately::default();
         let mut changes = Vec::new();
         while let Some(event) = pending.first() {
-            if let Verdict::Says(message) = self.server.tell_event(event, &mut lately) {
+            if let Some(message) = self.server.tell_event(event, &mut lately) {
                 changes.push(read(&message));
             }
             pending.remove_first();
@@ -105,21 +105,21 @@ fn host_s_edits_are_told_of_with_the_nodes_that_the_guest_knows() {
     let told = guest.told();
     // What is gone again when it is told has no content to speak of.
     let expected = [
-        change(d, 0, Kind::CREATE, "b"),
-        change(ROOT, 0, Kind::MOVED_FROM, "a"),
-        change(d, a, Kind::MOVED_TO, "c"),
-        change(d, 0, Kind::DELETE, "b"),
+        change(d, 0, HostEvent::CREATE, "b"),
+        change(ROOT, 0, HostEvent::MOVED_FROM, "a"),
+        change(d, a, HostEvent::MOVED_TO, "c"),
+        change(d, 0, HostEvent::DELETE, "b"),
     ];
     assert_eq!(told, expected);
     fs::write(guest.host("d/c"), "newer").unwrap();
     let expected = [
-        change(d, a, Kind::MODIFY, "c"),
-        change(d, a, Kind::CLOSE_WRITE, "c"),
+        change(d, a, HostEvent::MODIFY, "c"),
+        change(d, a, HostEvent::CLOSE_WRITE, "c"),
     ];
     assert_eq!(guest.told(), expected);
     // A directory of the host that the guest does not know is not watched.
     fs::create_dir(guest.host("d/e")).unwrap();
-    let expected = [change(d, 0, Kind::CREATE | Kind::DIRECTORY, "e")];
+    let expected = [change(d, 0, HostEvent::CREATE | HostEvent::DIRECTORY, "e")];
     assert_eq!(guest.told(), expected);
     fs::write(guest.host("d/e/f"), "").unwrap();
     assert_eq!(guest.told(), []);
@@ -155,12 +155,12 @@ fn guest_is_not_told_of_what_it_did_itself() {
     assert_eq!(of_host.len(), 3, "{told:?}");
     assert!(
         told.iter()
-            .any(|change| change.child == node && change.mask == Kind::MODIFY)
+            .any(|change| change.child == node && change.mask == HostEvent::MODIFY)
     );
     assert!(
         !told
             .iter()
-            .any(|change| change.name == "n" && change.mask == Kind::CREATE)
+            .any(|change| change.name == "n" && change.mask == HostEvent::CREATE)
     );
 }
 
@@ -177,7 +177,7 @@ fn replaced_file_is_told_of_as_another() {
     let last = told.last().unwrap();
     assert_eq!(
         (last.mask, &*last.name, last.child),
-        (Kind::MOVED_TO, "a", 0)
+        (HostEvent::MOVED_TO, "a", 0)
     );
 }
 
@@ -205,6 +205,13 @@ fn dependencies_and_objects_are_not_watched_and_what_is_forgotten_neither() {
     assert_eq!(guest.raw(forget, 0), None);
     fs::write(guest.host("src/objects/b"), "").unwrap();
     assert_eq!(guest.told_of(), []);
+    // Of several at once, also if there are fewer than is said.
+    let node = guest.walk("src/objects").unwrap().node;
+    let mut several = Body::default();
+    several.u32(2).u32(0).u64(node).u64(u64::MAX);
+    let forget = message(opcode::BATCH_FORGET, 0, &several.0);
+    guest.raw(forget, 0);
+    assert!(!guest.server.watch().unwrap().host().holds(node));
 }
 
 #[test]
@@ -224,7 +231,7 @@ fn guest_that_was_saved_is_told_of_the_directories_that_it_knew() {
     let told = guest.told();
     assert!(told.iter().all(|change| change.parent == e), "{told:?}");
     let kinds: Vec<u32> = told.iter().map(|change| change.mask).collect();
-    assert_eq!(kinds, [Kind::CREATE, Kind::CLOSE_WRITE]);
+    assert_eq!(kinds, [HostEvent::CREATE, HostEvent::CLOSE_WRITE]);
     // The next guest of the device knows nothing.
     guest.server.reset();
     guest.server.watch_root();
