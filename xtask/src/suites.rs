@@ -12,9 +12,13 @@ use std::path::PathBuf;
 const PROGRAMS: &[(&str, &str)] = &[("pjdfstest", "0.2.2"), ("fsx", "0.3.2")];
 /// What the guests have of Debian.
 const PACKAGES: &[&str] = &[
+    // pjdfstest asks `which` and mounts.
+    "debianutils",
+    "diffutils",
     "dpkg",
     "fio",
     "git",
+    "mount",
     "nodejs",
     "npm",
     "python3",
@@ -25,6 +29,7 @@ const PACKAGES: &[&str] = &[
     "rsync",
     "stress-ng",
 ];
+
 pub fn run(arguments: &[String]) -> Result<()> {
     packages::ensure(&[&QEMU])?;
     assets::ensure()?;

@@ -63,7 +63,7 @@ def check(mode, acknowledged):
         query = "select number, parts from last where writer = ?"
         number, parts = database.execute(query, (writer,)).fetchone()
         assert least <= number <= least + 1, f"{number} of {least} transactions of {writer}"
-        query = "select count(*), count(distinct number), max(number) from parts where writer = ?"
+        query = "select count(*), count(distinct number), coalesce(max(number), 0) from parts where writer = ?"
         found = database.execute(query, (writer,)).fetchone()
         assert found == (parts, number, number), f"{found}, not {parts} parts of {number}"
     for body, digest in database.execute("select body, digest from parts"):

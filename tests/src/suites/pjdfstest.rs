@@ -1,7 +1,5 @@
 //! pjdfstest, the suite of POSIX for file systems, in its port to Rust.
 
-use std::collections::BTreeSet;
-
 use super::{Outcome, PROGRAMS, SHARE};
 
 /// What it is told. Times are as fine as the host's, and the guest is root.
@@ -15,9 +13,6 @@ naptime = 0.02
 [dummy_auth]
 entries = [[\"nobody\", \"nogroup\"], [\"one\", \"one\"], [\"two\", \"two\"]]
 ";
-
-/// What fails with ours, and why: a name, and a reason after a `#`.
-const EXPECTED: &str = include_str!("pjdfstest-expected.txt");
 
 /// The command line for the guest's shell.
 pub fn command() -> String {
@@ -66,14 +61,6 @@ pub fn read(said: &str) -> Result<Outcome, String> {
     }
 }
 
-/// The names of what is expected to fail with ours.
-pub fn expected() -> BTreeSet<&'static str> {
-    let lines = EXPECTED.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .filter_map(|line| line.split_whitespace().next())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -102,13 +89,5 @@ Summary: 1 failed, 1 skipped, 1 passed, 0 expected failures, 3 total
         assert!(read(cut).is_err());
         assert!(read(&SAID.replace("3 total", "4 total")).is_err());
         assert!(read("").is_err());
-    }
-
-    #[test]
-    fn each_expected_failure_has_a_reason() {
-        for line in EXPECTED.lines().filter(|line| !line.starts_with('#')) {
-            let (name, reason) = line.split_once(" # ").expect(line);
-            assert!(name.contains("::") && reason.len() > 10, "{line}");
-        }
     }
 }
