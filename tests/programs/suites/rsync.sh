@@ -1,7 +1,7 @@
 # Trees that rsync copies onto the mount, on it, and from it.
 place=/share/rsync
 mkdir -p $place /tmp/rsync
-source=/usr/share/nodejs
+source=/usr/share/nodejs/npm
 
 # What differs between two trees, in content, owners, modes, times and links.
 differ() { rsync -aHc --delete --dry-run --itemize-changes "$@"; }
