@@ -1,15 +1,17 @@
 """Databases whose writers are killed in the middle of transactions: what they were told to
-be written is there, whole, and nothing that was not is there in part."""
+be written is there, whole, and nothing that was not is there in part. The argument is how
+often they are killed."""
 
 import hashlib
 import os
 import random
 import signal
 import sqlite3
+import sys
 import time
 
 PLACE = "/share/sqlite"
-ROUNDS = 12
+ROUNDS = int(sys.argv[1])
 WRITERS = 2
 
 
@@ -98,7 +100,8 @@ def crash(mode):
         journal = f"{PLACE}/{mode}.db-{'wal' if mode == 'wal' else 'journal'}"
         left += os.path.exists(journal) and os.path.getsize(journal) > 0
         check(mode, acknowledged)
-    assert left > 0, "no transaction was cut off"
+    # Of a few rounds all may have ended between transactions.
+    assert left > 0 or ROUNDS < 10, "no transaction was cut off"
     print(f"# {mode}: {sum(acknowledged)} transactions, {left} of {ROUNDS} left a journal", flush=True)
 
 

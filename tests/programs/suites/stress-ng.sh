@@ -4,7 +4,7 @@ mkdir -p $place
 sizes="--hdd-bytes 16M --fallocate-bytes 16M --iomix-bytes 16M --readahead-bytes 16M --seek-size 4M
     --copy-file-bytes 128M --fiemap-bytes 16M --sync-file-bytes 16M --sendfile-size 1M"
 # These are about other file systems, or about all that are mounted.
-others=" binderfs dev-shm dup eventfd fanotify ioprio procfs sysfs umount verity "
+others=" bind-mount binderfs dev-shm dup eventfd fanotify ioprio procfs sysfs umount verity "
 
 # "class 'filesystem' stressors: access acl …"
 for name in $(stress-ng --class 'filesystem?' 2>&1 | sed -n 's/.*stressors: *//p'); do

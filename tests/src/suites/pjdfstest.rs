@@ -14,10 +14,12 @@ naptime = 0.02
 entries = [[\"nobody\", \"nogroup\"], [\"one\", \"one\"], [\"two\", \"two\"]]
 ";
 
-/// The command line for the guest's shell.
+/// The command line for the guest's shell. It makes the link by which `which` is found,
+/// as the script of its package would.
 pub fn command() -> String {
     format!(
-        "mkdir -p {SHARE}/pjdfstest && chmod 755 {SHARE} {SHARE}/pjdfstest && \
+        "ln -sf which.debianutils /usr/bin/which && mkdir -p {SHARE}/pjdfstest && \
+         chmod 755 {SHARE} {SHARE}/pjdfstest && \
          NO_COLOR=1 {PROGRAMS}/pjdfstest -c {PROGRAMS}/pjdfstest.toml \
          -p {SHARE}/pjdfstest"
     )

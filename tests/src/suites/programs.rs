@@ -14,10 +14,11 @@ pub struct Script {
     interpreter: &'static str,
     /// Its file name and text.
     file: (&'static str, &'static str),
+    argument: &'static str,
 }
 
 macro_rules! script {
-    ($name:literal, $interpreter:literal, $file:literal) => {
+    ($name:literal, $interpreter:literal, $file:literal, $argument:literal) => {
         Script {
             name: $name,
             interpreter: $interpreter,
@@ -25,20 +26,21 @@ macro_rules! script {
                 $file,
                 include_str!(concat!("../../programs/suites/", $file)),
             ),
+            argument: $argument,
         }
     };
 }
 
 /// What runs on each mount.
 pub const SCRIPTS: [Script; 8] = [
-    script!("fio", "bash", "fio.sh"),
-    script!("sqlite", "python3", "sqlite.py"),
-    script!("git", "bash", "git.sh"),
-    script!("stress-ng", "bash", "stress-ng.sh"),
-    script!("dpkg", "bash", "dpkg.sh"),
-    script!("rsync", "bash", "rsync.sh"),
-    script!("pip", "bash", "pip.sh"),
-    script!("npm", "bash", "npm.sh"),
+    script!("fio", "bash", "fio.sh", ""),
+    script!("sqlite", "python3", "sqlite.py", "12"),
+    script!("git", "bash", "git.sh", ""),
+    script!("stress-ng", "bash", "stress-ng.sh", ""),
+    script!("dpkg", "bash", "dpkg.sh", ""),
+    script!("rsync", "bash", "rsync.sh", ""),
+    script!("pip", "bash", "pip.sh", ""),
+    script!("npm", "bash", "npm.sh", ""),
 ];
 
 /// The registry that npm asks.
@@ -55,7 +57,12 @@ pub fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
 impl Script {
     /// The command line for the guest's shell.
     pub fn command(&self) -> String {
-        format!("{} {PROGRAMS}/{}", self.interpreter, self.file.0)
+        self.command_with(self.argument)
+    }
+
+    /// The same with another argument.
+    pub fn command_with(&self, argument: &str) -> String {
+        format!("{} {PROGRAMS}/{} {argument}", self.interpreter, self.file.0)
     }
 
     /// Reads what it says: lines of `passed`, `failed` and `skipped` with a name, and a
