@@ -221,6 +221,11 @@ pub fn ensure_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
     of_packages(name, BASE, packages)
 }
 
+/// The packages of [`BASE`] and what they need, by file name.
+pub fn base_packages() -> Result<BTreeMap<String, PathBuf>> {
+    debs(BASE)
+}
+
 fn of_packages(name: &str, base: &[&str], packages: &[&str]) -> Result<PathBuf> {
     let layout = workspace::target_dir()?.join("guest-images").join(name);
     let wanted: Vec<&str> = base.iter().chain(packages).copied().collect();
