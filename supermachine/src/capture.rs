@@ -15,7 +15,7 @@ use crate::volume::kept;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
-use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
+use snapshot::{Description, Draft, SnapshotError, Stamp, Store, WorkingSet};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -226,9 +226,13 @@ pub(crate) fn write(
     };
     link_layers(&mut draft, about.layers)?;
     for number in 0..kept_volumes.len() {
-        match image.template().filter(|_| unwritten.contains(&number)) {
-            Some(template) => template.link_volume(&mut draft, number)?,
-            None => draft.adopt_file(&kept::file_name(number))?,
+        match (unwritten.contains(&number), image.template()) {
+            (false, _) => draft.adopt_file(&kept::file_name(number))?,
+            (true, Some(template)) => template.link_volume(&mut draft, number)?,
+            (true, None) => {
+                let what = "volume that is said to hold what it began with";
+                return Err(SnapshotError::Malformed { what }.into());
+            }
         }
     }
     let file = ImageFile {

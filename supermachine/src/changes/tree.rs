@@ -105,12 +105,13 @@ pub(super) fn attributes(above: &OwnedFd, name: &OsStr) -> Option<Vec<Attribute>
     // A pipe in its place is not waited for.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(above, name, flags, Mode::empty()).ok()?;
-    let mut list = vec![0; MAX_ATTRIBUTE_BYTES];
-    let length = rustix::fs::flistxattr(&file, &mut list[..]);
-    let length = match length {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
+    // Most have none.
+    match rustix::fs::flistxattr(&file, &mut [0_u8; 0][..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Some(Vec::new()),
         length => length.ok()?,
     };
+    let mut list = vec![0; MAX_ATTRIBUTE_BYTES];
+    let length = rustix::fs::flistxattr(&file, &mut list[..]).ok()?;
     let names = list[..length].split(|byte| *byte == 0);
     let mut found = Vec::new();
     for name in names.filter(|name| is_users(name)) {
