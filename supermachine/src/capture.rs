@@ -12,7 +12,7 @@ use crate::template::{
 use crate::unfinished;
 use crate::vm::CopyReport;
 use crate::volume::kept;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, aside, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
 use snapshot::{Description, Draft, SnapshotError, Stamp, Store, WorkingSet};
@@ -120,10 +120,10 @@ impl Vm {
             Ok(FirstSteps::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
-        // What is in use or cannot be removed stays until the next time.
-        if let Ok(lock) = store.lock(name, Duration::ZERO) {
-            let _ = lock.collect();
-        }
+        // What is in use or cannot be moved stays until the next time.
+        let lock = store.lock(name, Duration::ZERO);
+        let older = lock.and_then(|lock| lock.set_aside());
+        older.into_iter().for_each(aside::remove);
         Ok(Image::from_template(Arc::new(template), None))
     }
 

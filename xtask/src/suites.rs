@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use std::ffi::OsStr;
 use std::iter;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Packages of crates.io, tools that nothing here is made of.
 const PROGRAMS: &[(&str, &str)] = &[("pjdfstest", "0.2.2"), ("fsx", "0.3.2")];
