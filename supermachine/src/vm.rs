@@ -141,9 +141,9 @@ impl Vm {
         let mut files = files?;
         let (mounts, directories) = mount::open(&config.mounts)?;
         files.extend(directories);
-        let (dir, slots) = (config.volumes_dir.as_deref(), config.volume_slots());
-        let mut disks = volume::kept::make(&config.kept_volumes, dir)?;
-        disks.extend(volume::open(volumes, dir, slots, vm.id())?);
+        let (places, slots) = (config.volume_places(), config.volume_slots());
+        let mut disks = volume::kept::make(&config.kept_volumes, places.dir)?;
+        disks.extend(volume::open(volumes, places, slots, vm.id())?);
         let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
