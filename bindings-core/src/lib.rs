@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod begun;
 mod blocking;
 mod cancel;
 mod changes;
@@ -22,6 +23,7 @@ mod options;
 mod volumes;
 mod warmup;
 
+pub use begun::{Beginning, Begun};
 pub use cancel::Cancel;
 pub use changes::{WantedChange, change_word, file_word};
 pub use child::{Child, MAX_READ_BYTES};
@@ -36,8 +38,8 @@ pub use options::{
     VolumeOptions,
 };
 pub use supermachine::{
-    ChangeKind, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, MountChange,
-    PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState, WorkloadStatus,
+    ChangeKind, Command, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind,
+    MountChange, PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState, WorkloadStatus,
 };
 pub use volumes::VolumeStore;
 pub use warmup::{Warmup, WarmupVm};

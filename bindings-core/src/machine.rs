@@ -1,13 +1,15 @@
 //! Machines, until they are released.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
 use supermachine::{
-    Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
+    Command, Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
 };
 
+use crate::begun::{Beginning, Begun};
 use crate::changes::filter;
 use crate::numbers::{fitting, whole};
 use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
@@ -78,8 +80,44 @@ impl Machine {
     /// # Errors
     /// As [`supermachine::Vm::run`].
     pub async fn exec(&self, options: ExecOptions, cancel: Option<Cancel>) -> Result<ExecOutcome> {
+        self.run(options.command()?, cancel).await
+    }
+
+    /// Asks the guest for a command as [`Machine::exec`] does, at once and without waiting
+    /// if that can be: whoever waits for its end then need not be told to ask.
+    ///
+    /// # Errors
+    /// Those of what was asked; that it was released or cancelled.
+    pub fn begin(&self, options: ExecOptions, cancel: Option<&Cancel>) -> Result<Beginning> {
         let command = options.command()?;
-        Cancel::or(cancel, async move { of!(self, vm => vm.run(command)) }).await
+        let kind = self.get()?;
+        let cancels = [Some(&self.scope), cancel];
+        if cancels.iter().flatten().any(|cancel| cancel.is_cancelled()) {
+            return Err(BindingError::aborted());
+        }
+        let Some(begun) = with!(&kind, vm => vm.begin(&command)) else {
+            return Ok(Beginning::Later(command));
+        };
+        let hook = |cancel: &Cancel| cancel.stops(begun.stop());
+        let hooks = cancels.into_iter().flatten().map(hook).collect();
+        Ok(Beginning::Begun(Begun::new(begun, hooks)))
+    }
+
+    /// Runs a command as [`Machine::exec`] does, one that was not [begun](Self::begin).
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::run`].
+    pub fn run(
+        &self,
+        command: Command,
+        cancel: Option<Cancel>,
+    ) -> impl Future<Output = Result<ExecOutcome>> + Send + use<> {
+        let (kind, scope) = (self.get(), self.scope.clone());
+        let run = async move {
+            let kind = kind?;
+            with!(kind, vm => vm.run(command).await.map_err(BindingError::from))
+        };
+        Cancel::or(cancel, Cancel::or(Some(scope), run))
     }
 
     /// Starts a command with its streams open.

@@ -7,6 +7,7 @@ mod disks;
 mod machines;
 mod mounts;
 mod options;
+mod outcome;
 mod results;
 mod warmup;
 

@@ -2,10 +2,11 @@
 
 use crate::child::ExecChild;
 use crate::options::{BuildOptions, ExecOptions, PoolOptions, StartOptions, wanted};
+use crate::outcome::outcome;
 use crate::results::{Copied, ExecOutput, FileInfo, MountChange, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
 use crate::{CancelToken, Environment, Result, thrown};
-use bindings_core as core;
+use bindings_core::{self as core, Beginning};
 use napi::bindgen_prelude::{Buffer, Env, PromiseRaw, spawn_blocking};
 use napi_derive::napi;
 use std::sync::Arc;
@@ -139,15 +140,25 @@ fn text(path: std::path::PathBuf) -> String {
 impl Vm {
     /// Runs a command and collects its output. A command that fails is no error: see
     /// `exitCode`. An aborted one is killed, with its descendants.
-    #[napi(ts_args_type = "options: ExecOptions & { signal?: AbortSignal }")]
-    pub async fn exec(
+    #[napi(
+        ts_args_type = "options: ExecOptions & { signal?: AbortSignal }",
+        ts_return_type = "Promise<ExecOutput>"
+    )]
+    pub fn exec<'env>(
         &self,
+        env: &'env Env,
         options: ExecOptions,
         cancel: Option<&CancelToken>,
-    ) -> Result<ExecOutput> {
-        let cancel = cancel.map(|token| token.0.clone());
-        let outcome = self.0.exec(options.into(), cancel).await;
-        Ok(outcome.map_err(thrown)?.into())
+    ) -> Result<PromiseRaw<'env, ExecOutput>> {
+        let cancel = cancel.map(|token| &token.0);
+        let begun = self.0.begin(options.into(), cancel).map_err(thrown)?;
+        match begun {
+            Beginning::Begun(begun) => outcome(env, begun),
+            Beginning::Later(command) => {
+                let run = self.0.run(command, cancel.cloned());
+                env.spawn_future(async move { Ok(run.await.map_err(thrown)?.into()) })
+            }
+        }
     }
 
     /// Starts a command with its streams open.

@@ -148,8 +148,7 @@ impl Vm {
 #[pymethods]
 impl Vm {
     fn exec(&self, said: &Bound<'_, PyDict>) -> PyResult<Call> {
-        let options = options::exec(said)?;
-        Ok(self.call(|vm| async move { vm.exec(options, None).await }))
+        Ok(Call::exec(self.0.clone(), options::exec(said)?))
     }
 
     fn spawn(&self, said: &Bound<'_, PyDict>) -> PyResult<Call> {
