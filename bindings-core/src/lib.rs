@@ -34,12 +34,13 @@ pub use machine::Machine;
 pub use mounts::{MountOptions, OwnerMapOptions, TmpfsOptions};
 pub use network::{NetworkOptions, NetworkRuleOptions, SecretOptions};
 pub use options::{
-    Assign, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile, StartOptions,
-    VolumeOptions,
+    Assign, AttachOptions, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile,
+    StartOptions, VolumeOptions,
 };
 pub use supermachine::{
-    ChangeKind, Command, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind,
-    MountChange, PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState, WorkloadStatus,
+    ChangeKind, Command, Copied, ErrorKind, ExecInfo, ExecOutcome, ExecState, ExecStatus, FileInfo,
+    FileKind, MountChange, PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState,
+    WorkloadStatus,
 };
 pub use volumes::VolumeStore;
 pub use warmup::{Warmup, WarmupVm};

@@ -6,13 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
 use supermachine::{
-    Command, Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
+    Command, Copied, CopyOptions, ExecId, ExecInfo, ExecOutcome, FileInfo, MountChange,
+    TcpForwarder, WorkloadStatus,
 };
 
 use crate::begun::{Beginning, Begun};
 use crate::changes::filter;
 use crate::numbers::{fitting, whole};
-use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
+use crate::{AttachOptions, BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
 
 /// A machine of its own, or one of a pool. What it is asked after it was released is
 /// an error; what was asked before comes to its end, or to that of its scope.
@@ -128,6 +129,25 @@ impl Machine {
         let command = options.command()?;
         let child = of!(self, vm => vm.spawn(command))?;
         Ok(Child::new(child, self.scope.clone()))
+    }
+
+    /// Takes up the streams of a durable command, by its id.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::attach`]; that the id is none.
+    pub async fn attach(&self, id: String, from: AttachOptions) -> Result<Child> {
+        let no_id = |_| BindingError::invalid(format!("{id:?} is no command's id"));
+        let (id, from) = (id.parse::<ExecId>().map_err(no_id)?, from.offsets()?);
+        let child = of!(self, vm => vm.attach(id, from))?;
+        Ok(Child::new(child, self.scope.clone()))
+    }
+
+    /// The durable commands of the machine, oldest first.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::execs`].
+    pub async fn execs(&self) -> Result<Vec<ExecInfo>> {
+        of!(self, vm => vm.execs())
     }
 
     /// Writes a file in the guest.

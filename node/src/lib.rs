@@ -4,6 +4,7 @@
 
 mod child;
 mod disks;
+mod durable;
 mod machines;
 mod mounts;
 mod options;
