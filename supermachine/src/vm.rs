@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
-use crate::exec::{Channel, Opens};
+use crate::exec::{Asked, Channel, Opens};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::Boot;
 use crate::link::runtime_dir;
@@ -418,6 +418,13 @@ impl Opens for Vm {
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
+    }
+
+    fn ask_at_once(
+        &self,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Option<Asked>, Error> {
+        self.instance.ask_at_once(queue)
     }
 
     fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {
