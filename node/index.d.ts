@@ -66,6 +66,16 @@ export interface TcpForwarder {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+/** From where on the streams of a durable command are taken up. */
+export interface AttachOptions {
+  /** Bytes of its standard output that are left out; none by default. */
+  stdout?: number
+  /** The same of its standard error. */
+  stderr?: number
+  /** Leave out all that it has written so far. */
+  latest?: boolean
+}
+
 /** What an image is baked from, and how. */
 export interface BuildOptions {
   /**
@@ -144,6 +154,8 @@ export interface Copied {
 /** A running command with its streams. One that nothing refers to any more is killed. */
 export declare class ExecChild {
   private constructor()
+  /** By what `vm.attach` finds it again, if it is durable. */
+  get id(): string | null
   /** Writes to the standard input; waits while the command does not read. */
   writeStdin(bytes: Uint8Array | string): Promise<void>
   /** Ends the standard input. */
@@ -159,8 +171,35 @@ export declare class ExecChild {
   signal(signum: number): Promise<void>
   /** Tells the command's terminal its new size. */
   resize(cols: number, rows: number): Promise<void>
-  /** Waits for the command to end. Output that nobody has begun to read is dropped. */
-  wait(): Promise<ExecWaitResult>
+  /**
+   * Waits for the command to end. Output that nobody has begun to read is dropped. A wait
+   * that is aborted ends nothing, and can be begun again.
+   */
+  wait(options?: { signal?: AbortSignal }): Promise<ExecWaitResult>
+}
+
+/** A durable command. */
+export interface ExecInfo {
+  /** For `vm.attach`; the same in copies of the machine. */
+  id: string
+  /** Program and arguments, cut after about a thousand bytes. */
+  argv: Array<string>
+  /** What has become of it. */
+  state: 'running' | 'exited'
+  /** Its process in the guest, while it runs. */
+  pid?: number
+  /** How it ended, if it has. */
+  exit?: ExecWaitResult
+  /** Time in the guest since it was started, in milliseconds. */
+  sinceStartMs: number
+  /** It has a terminal. */
+  tty: boolean
+  /** Somebody has its streams. */
+  attached: boolean
+  /** Bytes that it has written to its standard output. */
+  stdoutBytes: number
+  /** Bytes that it has written to its standard error. */
+  stderrBytes: number
 }
 
 /** A command. */
@@ -198,6 +237,13 @@ export interface ExecOptions {
   maxCpus?: number
   /** Most bytes of each output that are collected; 256 MiB by default. */
   maxOutputBytes?: number
+  /** Drop what is beyond that and let the command go on, instead of killing it. */
+  truncateOutput?: boolean
+  /**
+   * Let it go on when nothing refers to it any more, also in copies of the machine:
+   * `vm.attach` takes its streams up again.
+   */
+  durable?: boolean
 }
 
 /** What a command wrote and how it ended. */
@@ -220,6 +266,8 @@ export interface ExecOutput {
   durationMs: number
   /** Which command of a chain ended last; 0 for the first. */
   step: number
+  /** More was written than `maxOutputBytes`, and is not here. */
+  truncated: boolean
 }
 
 /** How a command ended. */
@@ -287,14 +335,16 @@ export declare class Image {
    * Bakes an image into a snapshot, or finds it baked. `warmup` is called with the
    * machine before it is captured: what it leaves in memory and in files, every
    * copy has.
+   *
+   * A bake whose `signal` is aborted goes on, for the next call that wants it.
    */
-  static build(options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void> }): Promise<Image>
+  static build(options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void>; signal?: AbortSignal }): Promise<Image>
   /** Opens a snapshot that was made before. */
   static fromSnapshot(path: string): Promise<Image>
   /** Makes a pool of its machines. */
   pool(options?: PoolOptions | undefined | null): Promise<Pool>
-  /** Starts a machine that belongs to no pool. */
-  start(options?: StartOptions | undefined | null): Promise<Vm>
+  /** Starts a machine that belongs to no pool. An aborted one is let go of when it is there. */
+  start(options?: StartOptions & { signal?: AbortSignal }): Promise<Vm>
   /** Where the snapshot is. */
   get snapshotPath(): string
   /** Guest memory in MiB. */
@@ -553,8 +603,15 @@ export declare class Vm {
    * `exitCode`. An aborted one is killed, with its descendants.
    */
   exec(options: ExecOptions & { signal?: AbortSignal }): Promise<ExecOutput>
-  /** Starts a command with its streams open. */
-  spawn(options: ExecOptions): Promise<ExecChild>
+  /** Starts a command with its streams open. If that is aborted, it is killed. */
+  spawn(options: ExecOptions & { signal?: AbortSignal }): Promise<ExecChild>
+  /**
+   * Takes up the streams of a durable command, also one that has ended. What the guest
+   * does not keep any more is missing, which a read says as an error.
+   */
+  attach(id: string, from?: AttachOptions | undefined | null): Promise<ExecChild>
+  /** The durable commands of the machine, oldest first. */
+  execs(): Promise<Array<ExecInfo>>
   /** Writes a file in the guest, whole or not at all. */
   writeFile(path: string, bytes: Uint8Array | string): Promise<void>
   /** Reads a file of the guest. */

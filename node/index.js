@@ -191,6 +191,32 @@ async function abortable(signal, native, call) {
   }
 }
 
+/** Gives up on `call` when `signal` says so. What it gives too late is let go of by `undo`. */
+async function awaited(signal, call, undo = () => {}) {
+  if (signal == null) return call()
+  if (typeof signal.addEventListener !== 'function') throw invalid('signal must be an AbortSignal')
+  signal.throwIfAborted()
+  let abort
+  const aborted = new Promise((_, reject) => {
+    abort = () => reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+  })
+  const called = call()
+  try {
+    return await Promise.race([called, aborted])
+  } catch (error) {
+    if (signal.aborted) called.then(undo).catch(() => {})
+    throw error
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}
+
+/** Options that may be absent. */
+function given(options) {
+  return options == null ? {} : object('options', options)
+}
+
 /** Replaces a function of the native part: what it throws becomes an error of ours,
  * and what it returns is awaited. */
 function wrapped(owner, name, replace = (call, ...given) => call(...given)) {
@@ -292,13 +318,18 @@ function dress(native) {
   Image.build = native.Image.build
   Image.fromSnapshot = native.Image.fromSnapshot
   wrapped(Image, 'build', (call, options) => {
-    const { warmup, ...given } = object('options', options)
+    const { warmup, signal, ...given } = object('options', options)
     if (warmup != null && typeof warmup !== 'function') throw invalid('warmup must be a function')
     for (const name of ['env', 'labels']) if (given[name] != null) strings(name, given[name])
-    return call(environment, given, warmup == null ? undefined : async (vm) => void (await warmup(vm)))
+    const warm = warmup == null ? undefined : async (vm) => void (await warmup(vm))
+    return awaited(signal, () => call(environment, given, warm))
   })
   wrapped(Image, 'fromSnapshot', (call, path) => call(environment, path))
-  for (const name of ['pool', 'start']) wrapped(Image.prototype, name)
+  wrapped(Image.prototype, 'pool')
+  wrapped(Image.prototype, 'start', (call, options) => {
+    const { signal, ...rest } = given(options)
+    return awaited(signal, () => call(rest), (vm) => vm.letGo())
+  })
   wrapped(Pool.prototype, 'acquire', (call, options = {}) =>
     abortable(object('options', options).signal, native, call)
   )
@@ -308,14 +339,17 @@ function dress(native) {
     const given = command(options)
     return abortable(options.signal, native, (token) => call(given, token))
   })
-  wrapped(Vm.prototype, 'spawn', (call, options) => call(command(options)))
+  wrapped(Vm.prototype, 'spawn', (call, options) => {
+    const rest = command(options)
+    return awaited(options.signal, () => call(rest), (child) => child.signal(9))
+  })
   wrapped(WarmupVm.prototype, 'exec', (call, options) => call(command(options)))
   for (const { prototype } of [Vm, WarmupVm]) {
     wrapped(prototype, 'writeFile', (call, path, contents) => call(path, bytes('bytes', contents)))
     wrapped(prototype, 'readFile')
   }
   for (const name of [
-    'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp',
+    'attach', 'execs', 'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp',
     'workloadSignal', 'mountChanges', 'applyChanges', 'exportChanges', 'growVolume',
     'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
     'dispose'
@@ -325,9 +359,10 @@ function dress(native) {
   for (const name of ['vsockPath', 'execPath']) wrappedGetter(Vm.prototype, name)
 
   wrapped(ExecChild.prototype, 'writeStdin', (call, contents) => call(bytes('bytes', contents)))
-  for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize', 'wait']) {
+  for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize']) {
     wrapped(ExecChild.prototype, name)
   }
+  wrapped(ExecChild.prototype, 'wait', (call, options) => awaited(given(options).signal, call))
   for (const [name, read] of [['stdout', 'readStdout'], ['stderr', 'readStderr']]) {
     Object.defineProperty(ExecChild.prototype, name, {
       configurable: true,

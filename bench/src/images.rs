@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
-use supermachine::Image;
+use supermachine::{Image, OciImageBuilder};
 
 /// Layers of 16 MiB.
 const LAYERS: u64 = 5;
@@ -110,40 +110,60 @@ pub fn hit(context: &Context) -> Result<Vec<Metric>> {
     Ok(vec![Metric::new("hit", "ready", "ms", &hits, peer, bound)])
 }
 
-/// The same image with another variable: layers stay, the machine is new.
+/// The same image with another variable, and with another content of a file that is put
+/// into it: its layers stay, the machine is new.
 pub fn rebake(context: &Context) -> Result<Vec<Metric>> {
     const ROUNDS: usize = 20;
     const MUST: f64 = 1.3;
-    let mut both = BothSides::default();
     let own = format!("{}-{:?}", std::process::id(), Instant::now());
-    context.baker("bench-rebake", SMALL).build()?;
-    // A snapshot has links to them.
-    let files = |image: &Image| {
-        let inodes = image
-            .layers()
-            .iter()
-            .map(|layer| Ok(fs::metadata(layer)?.ino()));
-        inodes.collect::<std::io::Result<Vec<_>>>()
-    };
-    let before = files(&context.small)?;
-    for round in 0..context.rounds.unwrap_or(ROUNDS) {
-        let baker = context.baker("bench-rebake", SMALL);
-        let baker = baker.env("ROUND", format!("{own}-{round}"));
-        let begun = Instant::now();
-        let image = baker.build()?;
-        let ours = milliseconds(begun);
-        if files(&image)? != before {
-            bail!("layers were built anew");
-        }
+    let added = context.dir.join("rebake-added");
+    let (mut variables, mut files) = (Samples::default(), Samples::default());
+    let mut boots = Samples::default();
+    for round in 0..=context.rounds.unwrap_or(ROUNDS) {
+        let other = format!("{own}-{round}");
+        let variable = context.baker("bench-rebake", SMALL).env("ROUND", &other);
+        let variable = rebaked(context, variable)?;
+        fs::write(&added, &other)?;
+        let file = context.baker("bench-rebake-file", SMALL);
+        let file = rebaked(context, file.extra_file(&added, "/added"))?;
         let begun = Instant::now();
         let vm = context.start(&context.small, SMALL)?;
         text("true", vm.exec(["true"])?)?;
-        both.push(Some(ours), Some(milliseconds(begun)));
+        let boot = milliseconds(begun);
+        // There was nothing to bake again before the first.
+        if round > 0 {
+            variables.push(variable);
+            files.push(file);
+            boots.push(boot);
+        }
     }
-    let peer = Some(("cold boot", &both.peer));
-    let bound = Bound::Ratio(MUST);
-    let metric = Metric::new("rebake", "other_variable", "ms", &both.ours, peer, bound);
-    Ok(vec![metric])
+    let metric = |name, ours| {
+        let peer = Some(("cold boot", &boots));
+        Metric::new("rebake", name, "ms", ours, peer, Bound::Ratio(MUST))
+    };
+    Ok(vec![
+        metric("other_variable", &variables),
+        metric("other_file", &files),
+    ])
+}
+
+/// Milliseconds of a bake that finds the layers of the small image, and leaves them as
+/// they are.
+fn rebaked(context: &Context, baker: OciImageBuilder) -> Result<f64> {
+    // A snapshot has links to them.
+    let inodes = |image: &Image| {
+        let layers = image.layers().iter();
+        let inodes = layers.map(|layer| Ok(fs::metadata(layer)?.ino()));
+        inodes.collect::<std::io::Result<Vec<_>>>()
+    };
+    let before = inodes(&context.small)?;
+    let begun = Instant::now();
+    let image = baker.build()?;
+    let took = milliseconds(begun);
+    if !inodes(&image)?.starts_with(&before) {
+        bail!("layers were built anew");
+    }
+    Ok(took)
 }
 
 fn milliseconds(since: Instant) -> f64 {

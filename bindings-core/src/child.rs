@@ -41,6 +41,11 @@ impl Child {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// By what it is found again, if it is durable.
+    pub fn id(&self) -> Option<String> {
+        self.child().id().map(|id| id.to_string())
+    }
+
     /// Writes all of `bytes` to the standard input; waits while the command does not
     /// read.
     ///

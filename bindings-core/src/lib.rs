@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod begun;
 mod blocking;
 mod cancel;
 mod changes;
@@ -22,6 +23,7 @@ mod options;
 mod volumes;
 mod warmup;
 
+pub use begun::{Beginning, Begun};
 pub use cancel::Cancel;
 pub use changes::{WantedChange, change_word, file_word};
 pub use child::{Child, MAX_READ_BYTES};
@@ -32,12 +34,13 @@ pub use machine::Machine;
 pub use mounts::{MountOptions, OwnerMapOptions, TmpfsOptions};
 pub use network::{NetworkOptions, NetworkRuleOptions, SecretOptions};
 pub use options::{
-    Assign, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile, StartOptions,
-    VolumeOptions,
+    Assign, AttachOptions, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile,
+    StartOptions, VolumeOptions,
 };
 pub use supermachine::{
-    ChangeKind, Copied, ErrorKind, ExecOutcome, ExecStatus, FileInfo, FileKind, MountChange,
-    PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState, WorkloadStatus,
+    ChangeKind, Command, Copied, ErrorKind, ExecInfo, ExecOutcome, ExecState, ExecStatus, FileInfo,
+    FileKind, MountChange, PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState,
+    WorkloadStatus,
 };
 pub use volumes::VolumeStore;
 pub use warmup::{Warmup, WarmupVm};

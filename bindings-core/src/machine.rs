@@ -1,16 +1,19 @@
 //! Machines, until they are released.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
 use supermachine::{
-    Copied, CopyOptions, ExecOutcome, FileInfo, MountChange, TcpForwarder, WorkloadStatus,
+    Command, Copied, CopyOptions, ExecId, ExecInfo, ExecOutcome, FileInfo, MountChange,
+    TcpForwarder, WorkloadStatus,
 };
 
+use crate::begun::{Beginning, Begun};
 use crate::changes::filter;
 use crate::numbers::{fitting, whole};
-use crate::{BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
+use crate::{AttachOptions, BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
 
 /// A machine of its own, or one of a pool. What it is asked after it was released is
 /// an error; what was asked before comes to its end, or to that of its scope.
@@ -78,8 +81,44 @@ impl Machine {
     /// # Errors
     /// As [`supermachine::Vm::run`].
     pub async fn exec(&self, options: ExecOptions, cancel: Option<Cancel>) -> Result<ExecOutcome> {
+        self.run(options.command()?, cancel).await
+    }
+
+    /// Asks the guest for a command as [`Machine::exec`] does, at once and without waiting
+    /// if that can be: whoever waits for its end then need not be told to ask.
+    ///
+    /// # Errors
+    /// Those of what was asked; that it was released or cancelled.
+    pub fn begin(&self, options: ExecOptions, cancel: Option<&Cancel>) -> Result<Beginning> {
         let command = options.command()?;
-        Cancel::or(cancel, async move { of!(self, vm => vm.run(command)) }).await
+        let kind = self.get()?;
+        let cancels = [Some(&self.scope), cancel];
+        if cancels.iter().flatten().any(|cancel| cancel.is_cancelled()) {
+            return Err(BindingError::aborted());
+        }
+        let Some(begun) = with!(&kind, vm => vm.begin(&command)) else {
+            return Ok(Beginning::Later(command));
+        };
+        let hook = |cancel: &Cancel| cancel.stops(begun.stop());
+        let hooks = cancels.into_iter().flatten().map(hook).collect();
+        Ok(Beginning::Begun(Begun::new(begun, hooks)))
+    }
+
+    /// Runs a command as [`Machine::exec`] does, one that was not [begun](Self::begin).
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::run`].
+    pub fn run(
+        &self,
+        command: Command,
+        cancel: Option<Cancel>,
+    ) -> impl Future<Output = Result<ExecOutcome>> + Send + use<> {
+        let (kind, scope) = (self.get(), self.scope.clone());
+        let run = async move {
+            let kind = kind?;
+            with!(kind, vm => vm.run(command).await.map_err(BindingError::from))
+        };
+        Cancel::or(cancel, Cancel::or(Some(scope), run))
     }
 
     /// Starts a command with its streams open.
@@ -90,6 +129,25 @@ impl Machine {
         let command = options.command()?;
         let child = of!(self, vm => vm.spawn(command))?;
         Ok(Child::new(child, self.scope.clone()))
+    }
+
+    /// Takes up the streams of a durable command, by its id.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::attach`]; that the id is none.
+    pub async fn attach(&self, id: String, from: AttachOptions) -> Result<Child> {
+        let no_id = |_| BindingError::invalid(format!("{id:?} is no command's id"));
+        let (id, from) = (id.parse::<ExecId>().map_err(no_id)?, from.offsets()?);
+        let child = of!(self, vm => vm.attach(id, from))?;
+        Ok(Child::new(child, self.scope.clone()))
+    }
+
+    /// The durable commands of the machine, oldest first.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::execs`].
+    pub async fn execs(&self) -> Result<Vec<ExecInfo>> {
+        of!(self, vm => vm.execs())
     }
 
     /// Writes a file in the guest.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use supermachine::{
-    Command, ExtraFile, OciImageBuilder, PoolBuilder, PullPolicy, VmConfig, VolumeSpec,
+    Command, ExtraFile, OciImageBuilder, PoolBuilder, PullPolicy, StreamOffsets, VmConfig,
+    VolumeSpec,
 };
 
 use crate::mounts::{MountOptions, TmpfsOptions};
@@ -331,6 +332,39 @@ pub struct ExecOptions {
     pub max_cpus: Option<f64>,
     /// Most bytes of each output that are collected.
     pub max_output_bytes: Option<f64>,
+    /// Drop what is beyond that, and let the command go on.
+    pub truncates: bool,
+    /// It goes on without who started it.
+    pub durable: bool,
+}
+
+/// From where on the streams of a durable command are taken up.
+#[derive(Clone, Debug, Default)]
+pub struct AttachOptions {
+    /// Bytes of its standard output that are left out; none by default.
+    pub stdout: Option<f64>,
+    /// The same of its standard error.
+    pub stderr: Option<f64>,
+    /// Leave out all that it has written so far.
+    pub latest: bool,
+}
+
+impl AttachOptions {
+    pub(crate) fn offsets(self) -> Result<StreamOffsets> {
+        let said = [self.stdout, self.stderr];
+        if self.latest && said.iter().any(Option::is_some) {
+            return Err(BindingError::invalid(
+                "either latest, or places in the outputs",
+            ));
+        }
+        if self.latest {
+            return Ok(StreamOffsets::LATEST);
+        }
+        Ok(StreamOffsets {
+            stdout: optional("stdout", self.stdout, 0)?.unwrap_or_default(),
+            stderr: optional("stderr", self.stderr, 0)?.unwrap_or_default(),
+        })
+    }
 }
 
 impl ExecOptions {
@@ -339,7 +373,10 @@ impl ExecOptions {
         if self.argv.is_empty() || self.chain.iter().any(Vec::is_empty) {
             return Err(BindingError::invalid("argv must name a program"));
         }
-        let mut command = Command::new(self.argv).tty(self.tty);
+        let mut command = Command::new(self.argv)
+            .tty(self.tty)
+            .truncate_output(self.truncates)
+            .durable(self.durable);
         for file in self.staged {
             let mode = optional("mode", file.mode, 0)?.unwrap_or(0o644);
             command = command.stage_file_mode(file.path, file.bytes, mode);
@@ -438,6 +475,15 @@ mod tests {
             options.command().unwrap_err().message
         };
         assert!(exec(|o| o.argv.clear()).contains("argv"));
+        let from = |stdout, latest| AttachOptions {
+            stdout,
+            latest,
+            ..AttachOptions::default()
+        };
+        assert_eq!(from(None, true).offsets().unwrap(), StreamOffsets::LATEST);
+        assert_eq!(from(Some(7.0), false).offsets().unwrap().stdout, 7);
+        assert!(from(Some(7.0), true).offsets().is_err());
+        assert!(from(Some(-1.0), false).offsets().is_err());
         assert!(exec(|o| o.chain.push(Vec::new())).contains("argv"));
         assert!(exec(|o| o.timeout_ms = Some(-1.0)).contains("timeoutMs"));
         assert!(exec(|o| o.timeout_ms = Some(f64::NAN)).contains("timeoutMs"));

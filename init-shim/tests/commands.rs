@@ -332,7 +332,8 @@ fn all_output_written_before_the_end_arrives() {
 #[test]
 fn a_frame_of_a_file_or_of_output_fits_a_packet() {
     use std::io::{Read, Write};
-    let file = scratch("frames").join("file");
+    let dir = scratch("frames");
+    let file = dir.join("file");
     std::fs::write(&file, vec![1; 300_000]).unwrap();
     let agent = plain_agent();
     let mut client = Client::new(&agent);
@@ -359,6 +360,7 @@ fn a_frame_of_a_file_or_of_output_fits_a_packet() {
     }
     assert_eq!((of_file, of_output), (300_000, 1_000_000));
     client.hang_up();
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

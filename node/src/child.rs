@@ -18,6 +18,12 @@ impl From<core::Child> for ExecChild {
 
 #[napi]
 impl ExecChild {
+    /// By what `vm.attach` finds it again, if it is durable.
+    #[napi(getter)]
+    pub fn id(&self) -> Option<String> {
+        self.0.id()
+    }
+
     /// Writes to the standard input; waits while the command does not read.
     #[napi(ts_args_type = "bytes: Uint8Array | string")]
     pub async fn write_stdin(&self, bytes: Buffer) -> Result<()> {
@@ -57,8 +63,9 @@ impl ExecChild {
         self.0.resize(cols, rows).await.map_err(thrown)
     }
 
-    /// Waits for the command to end. Output that nobody has begun to read is dropped.
-    #[napi]
+    /// Waits for the command to end. Output that nobody has begun to read is dropped. A wait
+    /// that is aborted ends nothing, and can be begun again.
+    #[napi(ts_args_type = "options?: { signal?: AbortSignal }")]
     pub async fn wait(&self) -> Result<ExecWaitResult> {
         Ok(self.0.wait().await.map_err(thrown)?.into())
     }

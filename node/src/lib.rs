@@ -4,9 +4,11 @@
 
 mod child;
 mod disks;
+mod durable;
 mod machines;
 mod mounts;
 mod options;
+mod outcome;
 mod results;
 mod warmup;
 

@@ -1,11 +1,13 @@
 //! Images, their pools, and machines.
 
 use crate::child::ExecChild;
-use crate::options::{BuildOptions, ExecOptions, PoolOptions, StartOptions, wanted};
+use crate::durable::ExecInfo;
+use crate::options::{AttachOptions, BuildOptions, ExecOptions, PoolOptions, StartOptions, wanted};
+use crate::outcome::outcome;
 use crate::results::{Copied, ExecOutput, FileInfo, MountChange, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
 use crate::{CancelToken, Environment, Result, thrown};
-use bindings_core as core;
+use bindings_core::{self as core, Beginning};
 use napi::bindgen_prelude::{Buffer, Env, PromiseRaw, spawn_blocking};
 use napi_derive::napi;
 use std::sync::Arc;
@@ -25,7 +27,11 @@ impl Image {
     /// Bakes an image into a snapshot, or finds it baked. `warmup` is called with the
     /// machine before it is captured: what it leaves in memory and in files, every
     /// copy has.
-    #[napi(ts_args_type = "options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void> }")]
+    ///
+    /// A bake whose `signal` is aborted goes on, for the next call that wants it.
+    #[napi(
+        ts_args_type = "options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void>; signal?: AbortSignal }"
+    )]
     pub async fn build(
         environment: &Environment,
         options: BuildOptions,
@@ -51,8 +57,8 @@ impl Image {
         Ok(Pool(pool.map_err(thrown)?))
     }
 
-    /// Starts a machine that belongs to no pool.
-    #[napi]
+    /// Starts a machine that belongs to no pool. An aborted one is let go of when it is there.
+    #[napi(ts_args_type = "options?: StartOptions & { signal?: AbortSignal }")]
     pub async fn start(&self, options: Option<StartOptions>) -> Result<Vm> {
         let vm = self.0.start(options.unwrap_or_default().into()).await;
         Ok(vm.map_err(thrown)?.into())
@@ -139,21 +145,46 @@ fn text(path: std::path::PathBuf) -> String {
 impl Vm {
     /// Runs a command and collects its output. A command that fails is no error: see
     /// `exitCode`. An aborted one is killed, with its descendants.
-    #[napi(ts_args_type = "options: ExecOptions & { signal?: AbortSignal }")]
-    pub async fn exec(
+    #[napi(
+        ts_args_type = "options: ExecOptions & { signal?: AbortSignal }",
+        ts_return_type = "Promise<ExecOutput>"
+    )]
+    pub fn exec<'env>(
         &self,
+        env: &'env Env,
         options: ExecOptions,
         cancel: Option<&CancelToken>,
-    ) -> Result<ExecOutput> {
-        let cancel = cancel.map(|token| token.0.clone());
-        let outcome = self.0.exec(options.into(), cancel).await;
-        Ok(outcome.map_err(thrown)?.into())
+    ) -> Result<PromiseRaw<'env, ExecOutput>> {
+        let cancel = cancel.map(|token| &token.0);
+        let begun = self.0.begin(options.into(), cancel).map_err(thrown)?;
+        match begun {
+            Beginning::Begun(begun) => outcome(env, begun),
+            Beginning::Later(command) => {
+                let run = self.0.run(command, cancel.cloned());
+                env.spawn_future(async move { Ok(run.await.map_err(thrown)?.into()) })
+            }
+        }
     }
 
-    /// Starts a command with its streams open.
-    #[napi]
+    /// Starts a command with its streams open. If that is aborted, it is killed.
+    #[napi(ts_args_type = "options: ExecOptions & { signal?: AbortSignal }")]
     pub async fn spawn(&self, options: ExecOptions) -> Result<ExecChild> {
         Ok(self.0.spawn(options.into()).await.map_err(thrown)?.into())
+    }
+
+    /// Takes up the streams of a durable command, also one that has ended. What the guest
+    /// does not keep any more is missing, which a read says as an error.
+    #[napi]
+    pub async fn attach(&self, id: String, from: Option<AttachOptions>) -> Result<ExecChild> {
+        let child = self.0.attach(id, from.unwrap_or_default().into()).await;
+        Ok(child.map_err(thrown)?.into())
+    }
+
+    /// The durable commands of the machine, oldest first.
+    #[napi]
+    pub async fn execs(&self) -> Result<Vec<ExecInfo>> {
+        let execs = self.0.execs().await.map_err(thrown)?;
+        Ok(execs.into_iter().map(ExecInfo::from).collect())
     }
 
     /// Writes a file in the guest, whole or not at all.

@@ -263,6 +263,33 @@ pub struct ExecOptions {
     pub max_cpus: Option<f64>,
     /// Most bytes of each output that are collected; 256 MiB by default.
     pub max_output_bytes: Option<f64>,
+    /// Drop what is beyond that and let the command go on, instead of killing it.
+    pub truncate_output: Option<bool>,
+    /// Let it go on when nothing refers to it any more, also in copies of the machine:
+    /// `vm.attach` takes its streams up again.
+    pub durable: Option<bool>,
+}
+
+/// From where on the streams of a durable command are taken up.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct AttachOptions {
+    /// Bytes of its standard output that are left out; none by default.
+    pub stdout: Option<f64>,
+    /// The same of its standard error.
+    pub stderr: Option<f64>,
+    /// Leave out all that it has written so far.
+    pub latest: Option<bool>,
+}
+
+impl From<AttachOptions> for core::AttachOptions {
+    fn from(from: AttachOptions) -> Self {
+        Self {
+            stdout: from.stdout,
+            stderr: from.stderr,
+            latest: from.latest.unwrap_or_default(),
+        }
+    }
 }
 
 fn pairs(map: Option<HashMap<String, String>>) -> core::Assign {
@@ -442,6 +469,8 @@ impl From<ExecOptions> for core::ExecOptions {
             max_processes: from.max_processes,
             max_cpus: from.max_cpus,
             max_output_bytes: from.max_output_bytes,
+            truncates: from.truncate_output.unwrap_or_default(),
+            durable: from.durable.unwrap_or_default(),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct ExecOutput {
     pub duration_ms: f64,
     /// Which command of a chain ended last; 0 for the first.
     pub step: u32,
+    /// More was written than `maxOutputBytes`, and is not here.
+    pub truncated: bool,
 }
 
 impl From<core::ExecOutcome> for ExecOutput {
@@ -46,6 +48,7 @@ impl From<core::ExecOutcome> for ExecOutput {
             peak_rss_kib: number(outcome.peak_rss_kib),
             duration_ms: end.duration_ms,
             step: end.step,
+            truncated: outcome.truncated,
         }
     }
 }

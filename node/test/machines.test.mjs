@@ -141,6 +141,25 @@ describe('a pool of machines', () => {
     await other.release()
   })
 
+  test('whoever waits can give up, and what comes too late is let go of', async () => {
+    const aborted = { signal: AbortSignal.abort() }
+    for (const call of [
+      () => Image.build({ ref, snapshotsDir, ...aborted }),
+      () => image.start(aborted),
+      () => image.start({ signal: 'soon' })
+    ]) {
+      await assert.rejects(call, (error) => ['AbortError', 'ConfigurationError'].includes(error.name))
+    }
+    await assert.rejects(image.start({ signal: AbortSignal.timeout(1) }), { name: 'TimeoutError' })
+    const vm = await image.start({ signal: AbortSignal.timeout(120_000) })
+    await assert.rejects(vm.spawn({ argv: ['true'], ...aborted }), { name: 'AbortError' })
+    const child = await vm.spawn({ argv: ['sh', '-c', 'read line; exit 4'] })
+    await assert.rejects(child.wait({ signal: AbortSignal.timeout(50) }), { name: 'TimeoutError' })
+    await child.writeStdin('go\n')
+    assert.equal((await child.wait()).exitCode, 4)
+    await vm.release()
+  })
+
   test('64 waiting acquires leave the runtime usable', async () => {
     const held = await Promise.all([pool.acquire(), pool.acquire()])
     const waiting = Array.from({ length: 64 }, () => pool.acquire())
@@ -149,6 +168,36 @@ describe('a pool of machines', () => {
     await Promise.all(held.map((vm) => vm.release()))
     for (const turn of waiting) await (await turn).release()
     assert.equal(pool.stats().waiting, 0)
+  })
+
+  test('durable commands go on, and are attached to again, also in forks', async () => {
+    const vm = await image.start()
+    const script = 'echo one; while [ ! -e /go ]; do sleep 0.05; done; echo two; exit 3'
+    const started = await vm.spawn({ argv: ['sh', '-c', script], durable: true })
+    assert.equal((await started.readStdout()).toString(), 'one\n')
+    const { id } = started
+    const [fork] = await vm.fork(1)
+    for (const machine of [vm, fork]) {
+      const [running] = await machine.execs()
+      assert.deepEqual([running.id, running.state, running.argv[0]], [id, 'running', 'sh'])
+      assert.equal(running.stdoutBytes, 4)
+      await machine.writeFile('/go', '')
+      const again = await machine.attach(id)
+      assert.equal(await again.stdout.text(), 'one\ntwo\n')
+      assert.equal((await again.wait()).exitCode, 3)
+      assert.equal(await (await machine.attach(id, { stdout: 4 })).stdout.text(), 'two\n')
+      assert.equal(await (await machine.attach(id, { latest: true })).stdout.text(), '')
+      const [ended] = await machine.execs()
+      assert.deepEqual([ended.state, ended.exit.exitCode], ['exited', 3])
+    }
+    await fork.release()
+    assert.equal((await vm.spawn({ argv: ['true'] })).id ?? undefined, undefined)
+    for (const bad of [() => vm.attach('x'), () => vm.attach(id, { stdout: 1, latest: true })]) {
+      await assert.rejects(bad, { code: 'invalid-argument' })
+    }
+    const cut = await vm.exec({ argv: ['echo', 'too much'], maxOutputBytes: 3, truncateOutput: true })
+    assert.deepEqual([cut.stdout.toString(), cut.truncated], ['too', true])
+    await vm.release()
   })
 
   test('machines are forked and captured', async () => {

@@ -1,7 +1,7 @@
 // What the declarations must accept, and what not: compiled, never run.
 import { EndedError, Image, SupermachineError, VolumeStore } from '@supermachine/core'
 import type {
-  Copied, ExecOutput, FileInfo, MountChange, Pool, PoolStats, Vm, VolumeInfo
+  Copied, ExecInfo, ExecOutput, FileInfo, MountChange, Pool, PoolStats, Vm, VolumeInfo
 } from '@supermachine/core'
 
 const image: Image = await Image.build({
@@ -35,6 +35,10 @@ const child = await vm.spawn({ argv: [text], tty: true, winsize: { cols: 80, row
 for await (const chunk of child.stdout) chunk.readUInt8(0)
 const stream: ReadableStream<Uint8Array> = child.stderr.stream()
 await child.stdin().close()
+const durable: string | undefined | null = child.id
+if (durable) for await (const _ of (await vm.attach(durable, { latest: true })).stdout) break
+const execs: ExecInfo[] = await vm.execs()
+const running: ExecInfo[] = execs.filter((info) => info.state === 'running')
 const files: FileInfo[] = await vm.readDir('/')
 const kind: 'file' | 'directory' | string = files[0].kind
 try {
@@ -65,4 +69,4 @@ await Image.build({ ref: 'x', pullPolicy: 'often' })
 await vm.exec({ timeoutMs: 1 })
 // @ts-expect-error: machines come from images and pools.
 new Vm()
-export { stream }
+export { running, stream }

@@ -148,13 +148,26 @@ impl Vm {
 #[pymethods]
 impl Vm {
     fn exec(&self, said: &Bound<'_, PyDict>) -> PyResult<Call> {
-        let options = options::exec(said)?;
-        Ok(self.call(|vm| async move { vm.exec(options, None).await }))
+        Ok(Call::exec(self.0.clone(), options::exec(said)?))
     }
 
     fn spawn(&self, said: &Bound<'_, PyDict>) -> PyResult<Call> {
         let options = options::exec(said)?;
         Ok(self.call(|vm| async move { vm.spawn(options).await }))
+    }
+
+    #[pyo3(signature = (id, stdout=None, stderr=None, latest=false))]
+    fn attach(&self, id: String, stdout: Option<f64>, stderr: Option<f64>, latest: bool) -> Call {
+        let from = core::AttachOptions {
+            stdout,
+            stderr,
+            latest,
+        };
+        self.call(|vm| async move { vm.attach(id, from).await })
+    }
+
+    fn execs(&self) -> Call {
+        self.call(|vm| async move { vm.execs().await })
     }
 
     fn write_file(&self, path: String, bytes: Vec<u8>) -> Call {
@@ -289,6 +302,11 @@ impl Child {
 
 #[pymethods]
 impl Child {
+    #[getter]
+    fn id(&self) -> Option<String> {
+        self.0.id()
+    }
+
     fn write_stdin(&self, bytes: Vec<u8>) -> Call {
         self.call(|child| async move { child.write_stdin(&bytes).await })
     }

@@ -230,5 +230,7 @@ pub fn exec(said: &Bound<'_, PyDict>) -> PyResult<core::ExecOptions> {
         max_processes: said.get("max_processes")?,
         max_cpus: said.get("max_cpus")?,
         max_output_bytes: said.get("max_output_bytes")?,
+        truncates: said.get("truncate_output")?.unwrap_or_default(),
+        durable: said.get("durable")?.unwrap_or_default(),
     })
 }

@@ -40,6 +40,16 @@ impl Gives for core::ExecStatus {
     }
 }
 
+impl Gives for Vec<core::ExecInfo> {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let list = PyList::empty(py);
+        for info in &self {
+            list.append(durable(py, info)?)?;
+        }
+        Ok(list.into_any().unbind())
+    }
+}
+
 impl Gives for Vec<core::FileInfo> {
     fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let list = PyList::empty(py);
@@ -126,6 +136,27 @@ fn status<'py>(py: Python<'py>, ended: &core::ExecStatus) -> PyResult<Bound<'py,
     dict.set_item("peak_rss_kib", ended.peak_rss_kib)?;
     dict.set_item("duration", ended.duration.as_secs_f64())?;
     dict.set_item("step", ended.step)?;
+    Ok(dict)
+}
+
+fn durable<'py>(py: Python<'py>, info: &core::ExecInfo) -> PyResult<Bound<'py, PyDict>> {
+    let (state, pid, exit) = match &info.state {
+        core::ExecState::Running { pid } => ("running", Some(*pid), None),
+        core::ExecState::Exited(exit) => ("exited", None, Some(status(py, exit)?)),
+        _ => ("exited", None, None),
+    };
+    let argv = info.argv.iter().map(|word| String::from_utf8_lossy(word));
+    let dict = PyDict::new(py);
+    dict.set_item("id", info.id.to_string())?;
+    dict.set_item("argv", PyList::new(py, argv.collect::<Vec<_>>())?)?;
+    dict.set_item("state", state)?;
+    dict.set_item("pid", pid)?;
+    dict.set_item("exit", exit)?;
+    dict.set_item("since_start", info.since_start.as_secs_f64())?;
+    dict.set_item("tty", info.tty)?;
+    dict.set_item("attached", info.is_attached)?;
+    dict.set_item("stdout_bytes", info.written.stdout)?;
+    dict.set_item("stderr_bytes", info.written.stderr)?;
     Ok(dict)
 }
 

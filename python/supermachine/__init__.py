@@ -28,6 +28,7 @@ from ._errors import (
 )
 from ._options import (
     Copied,
+    ExecInfo,
     ExecResult,
     ExecStatus,
     ExtraFile,
@@ -55,6 +56,7 @@ __all__ = [
     "ConfigurationError",
     "Copied",
     "EndedError",
+    "ExecInfo",
     "ExecResult",
     "ExecStatus",
     "ExtraFile",

@@ -183,6 +183,28 @@ class ExecResult(ExecStatus):
 
 
 @dataclass(frozen=True)
+class ExecInfo:
+    """A durable command. ``id`` is for ``Vm.attach``, the same in copies of the machine.
+
+    ``argv`` is cut after about a thousand bytes. ``state`` is ``running``, with its
+    ``pid`` in the guest, or ``exited``, with how in ``exit``. ``since_start`` is in
+    seconds, ``stdout_bytes`` and ``stderr_bytes`` are what it has written. ``attached``
+    says that somebody has its streams.
+    """
+
+    id: str
+    argv: List[str]
+    state: str
+    pid: Optional[int]
+    exit: Optional[ExecStatus]
+    since_start: float
+    tty: bool
+    attached: bool
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+@dataclass(frozen=True)
 class FileInfo:
     """What the guest says of a file. ``mtime`` is in seconds since 1970."""
 
@@ -400,6 +422,8 @@ def command(
     max_processes: Optional[int] = None,
     max_cpus: Optional[float] = None,
     max_output_bytes: Optional[int] = None,
+    truncate_output: bool = False,
+    durable: bool = False,
 ) -> Dict[str, Any]:
     """The options of a command for the native part."""
     staged: List[Tuple[str, bytes, Optional[int]]] = []
@@ -422,6 +446,8 @@ def command(
         "max_processes": max_processes,
         "max_cpus": max_cpus,
         "max_output_bytes": max_output_bytes,
+        "truncate_output": truncate_output,
+        "durable": durable,
     }
 
 
@@ -544,6 +570,15 @@ def image(
 def status(told: Dict[str, Any]) -> ExecStatus:
     """How a command ended."""
     return ExecStatus(**told)
+
+
+def execs(told: List[Dict[str, Any]]) -> List[ExecInfo]:
+    """The durable commands of a machine."""
+    ended = [info["exit"] for info in told]
+    return [
+        ExecInfo(**{**info, "exit": None if exit is None else status(exit)})
+        for info, exit in zip(told, ended)
+    ]
 
 
 def workload(told: Dict[str, Any]) -> WorkloadStatus:

@@ -15,6 +15,7 @@ from ._errors import wait
 from ._options import (
     Copied,
     Data,
+    ExecInfo,
     ExecResult,
     ExecStatus,
     FileInfo,
@@ -157,6 +158,26 @@ class Vm:
         """Starts a command with its streams open. Options are those of ``exec``."""
         return Child(wait(self._native.spawn(_options.command(argv, **options))))
 
+    def attach(
+        self,
+        id: str,
+        *,
+        stdout: Optional[int] = None,
+        stderr: Optional[int] = None,
+        latest: bool = False,
+    ) -> "Child":
+        """Takes up the streams of a durable command, also one that has ended.
+
+        ``stdout`` and ``stderr`` say how many bytes of each are left out, ``latest`` that
+        all are which it has written so far. What the guest does not keep any more is
+        missing, which a read says as an error.
+        """
+        return Child(wait(self._native.attach(id, stdout, stderr, latest)))
+
+    def execs(self) -> List[ExecInfo]:
+        """The durable commands of the machine, oldest first."""
+        return _options.execs(wait(self._native.execs()))
+
     def write_file(self, path: str, contents: Data) -> None:
         """Writes a file in the guest, whole or not at all."""
         wait(self._native.write_file(path, _options.data(contents)))
@@ -293,6 +314,11 @@ class Child:
 
     def __init__(self, native: _native.Child):
         self._native = native
+
+    @property
+    def id(self) -> Optional[str]:
+        """By what ``Vm.attach`` finds it again, if it is durable."""
+        return self._native.id
 
     def write(self, contents: Data) -> None:
         """Writes to the standard input; waits while the command does not read."""

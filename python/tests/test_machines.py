@@ -125,6 +125,37 @@ class Machines(unittest.TestCase):
             waiter.join()
             self.assertEqual(ends[0].signal, 9)
 
+    def test_durable_commands_go_on_and_are_attached_to_again_also_in_forks(self) -> None:
+        with self.image.start() as vm:
+            script = "echo one; while [ ! -e /go ]; do sleep 0.05; done; echo two; exit 3"
+            started = vm.spawn(["sh", "-c", script], durable=True)
+            self.assertEqual(started.read(), b"one\n")
+            id = started.id
+            assert id is not None
+            del started
+            (fork,) = vm.fork()
+            for machine in [vm, fork]:
+                (info,) = machine.execs()
+                self.assertEqual((info.id, info.state, info.exit), (id, "running", None))
+                self.assertEqual((info.argv[0], info.stdout_bytes), ("sh", 4))
+                machine.write_file("/go", "")
+                again = machine.attach(id)
+                self.assertEqual(b"".join(again.stdout()), b"one\ntwo\n")
+                self.assertEqual(again.wait().exit_code, 3)
+                rest = machine.attach(id, stdout=4)
+                self.assertEqual(b"".join(rest.stdout()), b"two\n")
+                self.assertEqual(b"".join(machine.attach(id, latest=True).stdout()), b"")
+                (info,) = machine.execs()
+                assert info.exit is not None
+                self.assertEqual((info.state, info.exit.exit_code), ("exited", 3))
+            fork.release()
+            self.assertIsNone(vm.spawn(["true"]).id)
+            for bad in [lambda: vm.attach("x"), lambda: vm.attach(id, stdout=1, latest=True)]:
+                with self.assertRaises(ConfigurationError):
+                    bad()
+            cut = vm.exec(["echo", "too much"], max_output_bytes=3, truncate_output=True)
+            self.assertEqual((cut.stdout, cut.truncated), (b"too", True))
+
     def test_machines_are_forked_and_captured(self) -> None:
         with self.image.start() as vm:
             vm.write_file("/root/state", "before")

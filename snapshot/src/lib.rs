@@ -33,12 +33,13 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod working_set;
+mod zeros;
 
 pub use draft::{Draft, Written};
 pub use engine_id::EngineId;
 pub use error::{Result, SnapshotError};
 pub use files::{Files, LockKind};
-pub use lock::SnapshotLock;
+pub use lock::{SetAside, SnapshotLock};
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
 pub use map::{PresentPages, RamMapping};
 pub use memory::{BytePages, GuestPages, IterPages, PageSource};

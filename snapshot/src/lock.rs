@@ -2,13 +2,13 @@
 
 use crate::error::Context;
 use crate::files::{Files, LockKind};
-use crate::layout::{POINTER, generation_name, generation_number};
+use crate::layout::{POINTER, generation_name, generation_number, temporary_name};
 use crate::place::Place;
 use crate::{Result, SnapshotError};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +23,53 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 pub struct SnapshotLock {
     place: Place,
     _file: File,
+}
+
+/// Generations that nobody finds any more. Dropping this removes them; what cannot be
+/// removed, because the process ends for instance, goes before the next bake of the name.
+#[derive(Debug)]
+#[must_use = "dropping it waits until the files are removed"]
+pub struct SetAside {
+    place: Place,
+    /// Their paths, and the locks of those that are directories.
+    all: Vec<(PathBuf, Option<File>)>,
+}
+
+impl SetAside {
+    /// Nothing.
+    fn none(place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            all: Vec::new(),
+        }
+    }
+
+    /// Whether there is nothing to remove.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Removes them, and gives their number.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove(mut self) -> Result<u32> {
+        let mut removed = 0;
+        while let Some((path, _taken)) = self.all.pop() {
+            self.place.discard(&path)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        for (path, _taken) in self.all.drain(..) {
+            let _ = self.place.discard(&path);
+        }
+    }
 }
 
 /// Whether the open file is the one at that path.
@@ -158,18 +205,43 @@ impl SnapshotLock {
     /// # Errors
     /// When something cannot be removed.
     pub fn collect(&self) -> Result<u32> {
+        self.set_aside()?.remove()
+    }
+
+    /// Has nobody find the generations any more that are neither current nor in use: they
+    /// have names of what is unfinished, and go when what is returned goes. That may take
+    /// longer than a bake, and needs no lock.
+    ///
+    /// # Errors
+    /// When something cannot be renamed. What was before stays, or goes with the error.
+    pub fn set_aside(&self) -> Result<SetAside> {
         let current = match self.place.current() {
             Ok(number) => Some(number),
             Err(error) if error.wants_rebake() => None,
             Err(error) => return Err(error),
         };
-        let mut removed = 0;
+        let mut aside = SetAside::none(&self.place);
         for number in self.generations()? {
             if Some(number) != current {
-                removed += u32::from(self.remove_generation(number)?);
+                self.set_generation_aside(number, &mut aside)?;
             }
         }
-        Ok(removed)
+        Ok(aside)
+    }
+
+    /// Sets a generation aside unless someone uses it.
+    fn set_generation_aside(&self, number: u64, aside: &mut SetAside) -> Result<()> {
+        let name = generation_name(number);
+        let path = self.directory().join(&name);
+        let taken = match self.take_generation(&path)? {
+            Some((_, false)) => return Ok(()),
+            Some((taken, true)) => Some(taken),
+            None => None,
+        };
+        let other = self.directory().join(temporary_name(&name));
+        self.files().rename(&path, &other).context("move", &path)?;
+        aside.all.push((other, taken));
+        Ok(())
     }
 
     /// Whether a machine runs from a generation right now. More may begin to,

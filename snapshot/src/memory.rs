@@ -5,6 +5,7 @@ use crate::error::Context;
 use crate::files::Files;
 use crate::limits::{CHUNK_BYTES, GRANULE_BYTES, MAX_BASE_RUNS, PAGE_BYTES};
 use crate::manifest::{FileEntry, MEMORY_FILE, MemoryTable, check_memory_bytes};
+use crate::zeros::append_zeros;
 use crate::{Result, SnapshotError};
 use std::fs::File;
 use std::io;
@@ -16,7 +17,7 @@ use vm_memory::bitmap::BitmapSlice;
 /// A page of zeros, and the most that is written or compared at once.
 const PAGE: usize = 4096;
 const _: () = assert!(PAGE as u64 == PAGE_BYTES);
-const BUFFER_BYTES: usize = 64 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 static ZEROS: [u8; BUFFER_BYTES] = [0; BUFFER_BYTES];
 
 /// Where the writer gets guest memory from.
@@ -196,20 +197,11 @@ impl Chunks {
         }
     }
 
-    fn append_zeros(&mut self, mut bytes: u64) {
-        while bytes > 0 {
-            let piece = bytes.min(BUFFER_BYTES as u64);
-            let zeros = &ZEROS[..usize::try_from(piece).unwrap_or(0)];
-            self.crc = crc32c::crc32c_append(self.crc, zeros);
-            bytes -= piece;
-        }
-    }
-
     fn zeros_up_to(&mut self, offset: u64) {
         while self.at < offset {
             let step = (self.chunk_end().min(offset)) - self.at;
             if self.has_data {
-                self.append_zeros(step);
+                self.crc = append_zeros(self.crc, step);
             } else {
                 self.leading_zeros += step;
             }
@@ -233,7 +225,7 @@ impl Chunks {
             let left = usize::try_from(self.chunk_end() - self.at).unwrap_or(usize::MAX);
             let (head, rest) = bytes.split_at(left.min(bytes.len()));
             let zeros = std::mem::take(&mut self.leading_zeros);
-            self.append_zeros(zeros);
+            self.crc = append_zeros(self.crc, zeros);
             self.crc = crc32c::crc32c_append(self.crc, head);
             self.has_data = true;
             self.advance(head.len() as u64);
@@ -257,43 +249,54 @@ struct Writer<'a> {
     path: &'a Path,
     file: File,
     chunks: Chunks,
-    /// The base, and room for a unit of it.
+    /// The base, and room for a run of it.
     base: Option<(&'a File, Vec<u8>)>,
 }
 
 impl Writer<'_> {
-    /// Takes a run: whole units that the base has too are left to it.
-    fn run(&mut self, mut start: u64, mut run: &[u8]) -> Result<()> {
-        if self.base.is_none() {
-            return self.store(start, run);
+    /// Takes a run.
+    fn run(&mut self, mut start: u64, run: &[u8]) -> Result<()> {
+        for piece in run.chunks(BUFFER_BYTES) {
+            match self.base.take() {
+                None => self.store(start, piece)?,
+                Some((base, mut room)) => {
+                    self.compare(start, piece, base, &mut room)?;
+                    self.base = Some((base, room));
+                }
+            }
+            start += piece.len() as u64;
         }
+        Ok(())
+    }
+
+    /// Leaves whole units that the base has too to it.
+    fn compare(
+        &mut self,
+        mut start: u64,
+        mut run: &[u8],
+        base: &File,
+        room: &mut Vec<u8>,
+    ) -> Result<()> {
+        room.resize(run.len(), 0);
+        let read = self.files.read_exact_at(base, room, start);
+        read.context("read the base of", self.path)?;
+        let mut in_base = &room[..];
         while !run.is_empty() {
             let unit = GRANULE_BYTES - start % GRANULE_BYTES;
             let unit = usize::try_from(unit).unwrap_or(usize::MAX);
-            let (head, rest) = run.split_at(unit.min(run.len()));
-            if self.base_has(start, head)? {
+            let unit = unit.min(run.len());
+            let ((head, rest), (same, others)) = (run.split_at(unit), in_base.split_at(unit));
+            let is_full = self.chunks.table.base_runs.len() >= MAX_BASE_RUNS;
+            let is_whole = head.len() as u64 == GRANULE_BYTES;
+            if is_whole && head == same && !is_full && !is_zero(head) {
                 self.chunks.shared(start, head);
             } else {
                 self.store(start, head)?;
             }
             start += head.len() as u64;
-            run = rest;
+            (run, in_base) = (rest, others);
         }
         Ok(())
-    }
-
-    /// Whether `bytes` is a whole unit with the content that the base has.
-    fn base_has(&mut self, start: u64, bytes: &[u8]) -> Result<bool> {
-        let Some((base, unit)) = &mut self.base else {
-            return Ok(false);
-        };
-        let is_full = self.chunks.table.base_runs.len() >= MAX_BASE_RUNS;
-        if bytes.len() != unit.len() || is_zero(bytes) || is_full {
-            return Ok(false);
-        }
-        let read = self.files.read_exact_at(base, unit, start);
-        read.context("read the base of", self.path)?;
-        Ok(bytes == &unit[..])
     }
 
     /// Writes what is not zero.
@@ -329,13 +332,12 @@ pub(crate) fn write(
     check_memory_bytes(memory_bytes)?;
     let file = files.create(path).context("create", path)?;
     files.set_len(&file, memory_bytes).context("resize", path)?;
-    let unit = usize::try_from(GRANULE_BYTES).unwrap_or(0);
     let mut writer = Writer {
         files,
         path,
         file,
         chunks: Chunks::new(memory_bytes),
-        base: base.map(|base| (base, vec![0; unit])),
+        base: base.map(|base| (base, Vec::new())),
     };
     while let Some((offset, run)) = source.next_run().map_err(SnapshotError::Source)? {
         let end = offset.checked_add(run.len() as u64);
@@ -377,7 +379,7 @@ pub(crate) fn verify(
     table: &MemoryTable,
 ) -> Result<()> {
     let mut found = Chunks::new(bytes);
-    let mut buffer = vec![0; BUFFER_BYTES * 4];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut at = 0;
     while at < bytes {
         let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
@@ -391,7 +393,7 @@ pub(crate) fn verify(
                 source: error,
             },
         })?;
-        if piece.chunks(BUFFER_BYTES).all(is_zero) {
+        if is_zero(piece) {
             found.zeros_up_to(at + len as u64);
         } else {
             found.data(piece);

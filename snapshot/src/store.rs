@@ -4,7 +4,7 @@
 //! ROOT/.NAME.lock               held by whoever bakes or removes
 //! ROOT/NAME/current             number of the generation in use, and its checksum
 //! ROOT/NAME/0000000001/         locked shared by whoever uses it
-//! ROOT/NAME/.0000000002.PID.RANDOM.tmp/   being written
+//! ROOT/NAME/.0000000002.PID.RANDOM.tmp/   being written, or removed
 //! ```
 //!
 //! A process that writes a snapshot holds the lock of its name, and the system
@@ -15,7 +15,7 @@ use crate::draft::Draft;
 use crate::error::Context;
 use crate::files::Files;
 use crate::layout::generation_name;
-use crate::lock::{FIRST_PAUSE, LONGEST_PAUSE, SnapshotLock};
+use crate::lock::{FIRST_PAUSE, LONGEST_PAUSE, SetAside, SnapshotLock};
 use crate::place::Place;
 use crate::reader::{Inspection, Snapshot};
 use crate::{FilesBelow, Result, SnapshotError, Stamp, SystemFiles, name};
@@ -38,8 +38,8 @@ pub struct Store {
 /// What [`Store::bake`] came back with.
 #[derive(Debug)]
 pub enum Baked {
-    /// This call baked.
-    New(Snapshot),
+    /// This call baked; and what went out of use by that is removed when it is dropped.
+    New(Snapshot, Option<SetAside>),
     /// There was a snapshot with the same key.
     Reused(Snapshot),
 }
@@ -49,7 +49,7 @@ impl Baked {
     #[must_use]
     pub fn into_snapshot(self) -> Snapshot {
         match self {
-            Self::New(snapshot) | Self::Reused(snapshot) => snapshot,
+            Self::New(snapshot, _) | Self::Reused(snapshot) => snapshot,
         }
     }
 }
@@ -227,7 +227,7 @@ impl Store {
     }
 
     /// Bakes unless there is a snapshot with the same key that runs here, and
-    /// removes older generations nobody uses. Of several that bake under the
+    /// sets older generations aside that nobody uses. Of several that bake under the
     /// same name at once, one does the work and the others wait for it, each up
     /// to `patience`.
     ///
@@ -253,11 +253,10 @@ impl Store {
         bake(lock.draft()?)?;
         let snapshot = self.open(name, here)?;
         // Generations before this one may go; what is in use or cannot be
-        // removed stays until the next time.
-        if let Ok(lock) = self.lock(name, Duration::ZERO) {
-            let _ = lock.collect();
-        }
-        Ok(Baked::New(snapshot))
+        // moved stays until the next time.
+        let lock = self.lock(name, Duration::ZERO);
+        let older = lock.and_then(|lock| lock.set_aside()).ok();
+        Ok(Baked::New(snapshot, older))
     }
 
     /// The current generation if it has that key; a damaged one is as good as

@@ -25,7 +25,7 @@ pub enum Tier {
     /// For tests: blocks are compiled after a few entries, and soon dropped again.
     Restless,
     /// Everything is interpreted, one instruction to a block, and counted: see
-    /// [`crate::counting`].
+    /// `counting`.
     Count,
     /// As [`Tier::Compile`], and counts what is executed, several times slower. What the
     /// interpreter executes is right for one vCPU, and that of the process.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 pub use crate::exec::tasks::{AsyncExecChild, AsyncExecOutput, AsyncExecStdin};
+pub use crate::exec::{ExecBegun, ExecStop};
 
 /// An [`Image`].
 #[derive(Clone, Debug)]
@@ -203,6 +204,13 @@ macro_rules! machine {
             /// As [`Vm::run`].
             pub async fn run(&self, command: Command) -> Result<ExecOutcome, Error> {
                 tasks::run(self.vm.clone(), command).await
+            }
+
+            /// Begins a command whose output is to be collected, if that can be done without
+            /// waiting, for a thread that waits for its end itself. `None` if not: it is for
+            /// [`Self::run`] then.
+            pub fn begin(&self, command: &Command) -> Option<ExecBegun> {
+                ExecBegun::ask(&self.vm, command)
             }
 
             /// Starts a command with its streams open, as [`Vm::spawn`] does.

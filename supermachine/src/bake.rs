@@ -12,7 +12,7 @@ use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
 use crate::template::{Template, Workload, read_layers};
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
+use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, aside, stamp};
 use oci_bake::{BakeOptions, ExtraFile, Progress};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -372,14 +372,15 @@ impl OciImageBuilder {
                     (found, _) => (found?, None),
                 }
             }
-            (Baked::New(baked), kept) => (Template::new(baked, &here)?, kept),
+            (Baked::New(baked, older), kept) => {
+                older.into_iter().for_each(aside::remove);
+                (Template::new(baked, &here)?, kept)
+            }
         };
         let template = Arc::new(template.cached_in(store, name));
-        // The machine goes back to the snapshot like any of its copies, unless it has
-        // volumes: theirs are over what the snapshot holds, and its own are not.
-        let goes_back =
-            |vm: &Vm| self.config.kept_volumes.is_empty() && vm.reset(&template).is_ok();
-        let kept = kept.filter(goes_back);
+        // Of a machine with volumes nobody makes a copy: theirs are over what the snapshot
+        // holds, and its own are not.
+        let kept = kept.filter(|_| self.config.kept_volumes.is_empty());
         debug!(path = %template.path().display(), "image is ready");
         Ok(Image::from_template(template, kept))
     }

@@ -12,10 +12,10 @@ use crate::template::{
 use crate::unfinished;
 use crate::vm::CopyReport;
 use crate::volume::kept;
-use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, mount, random, stamp, tmpfs};
+use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, aside, mount, random, stamp, tmpfs};
 use exec_proto::client::Event;
 use rustix::process::{Resource, getrlimit};
-use snapshot::{Description, Draft, Stamp, Store, WorkingSet};
+use snapshot::{Description, Draft, SnapshotError, Stamp, Store, WorkingSet};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Vm {
             root
         };
         let volumes = &self.config().volumes;
-        kept::check_lengths(volumes, self.config().volumes_dir.as_deref())?;
+        kept::check_lengths(volumes, self.config().volume_places())?;
         std::fs::create_dir_all(root).map_err(Error::host("cannot create", root))?;
         let store = Store::new(root)?;
         let here = stamp::here(self.config())?;
@@ -120,10 +120,10 @@ impl Vm {
             Ok(FirstSteps::default())
         })?;
         let template = Template::new(store.open(name, &here)?, &here)?;
-        // What is in use or cannot be removed stays until the next time.
-        if let Ok(lock) = store.lock(name, Duration::ZERO) {
-            let _ = lock.collect();
-        }
+        // What is in use or cannot be moved stays until the next time.
+        let lock = store.lock(name, Duration::ZERO);
+        let older = lock.and_then(|lock| lock.set_aside());
+        older.into_iter().for_each(aside::remove);
         Ok(Image::from_template(Arc::new(template), None))
     }
 
@@ -206,11 +206,11 @@ pub(crate) fn write(
     let image = vm.image();
     let begun = Instant::now();
     let kept_volumes = vm.mounted_volumes();
-    let first_steps = {
+    let (first_steps, unwritten) = {
         let _alone = vm.alone();
         vm.instance().check_running()?;
         let volumes = kept::files_for(kept_volumes.len(), draft.path())?;
-        let written = vm.instance().capture(draft.path(), &volumes)?;
+        let (written, unwritten) = vm.instance().capture(draft.path(), &volumes)?;
         // The machine need not wait for the medium.
         let path = draft.path().to_owned();
         std::thread::scope(|scope| {
@@ -221,12 +221,19 @@ pub(crate) fn write(
             let adopted = adopting.map_err(Error::system("start a thread"))?.join();
             let first_steps = first_steps?;
             adopted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok::<_, Error>(first_steps)
+            Ok::<_, Error>((first_steps, unwritten))
         })?
     };
     link_layers(&mut draft, about.layers)?;
     for number in 0..kept_volumes.len() {
-        draft.adopt_file(&kept::file_name(number))?;
+        match (unwritten.contains(&number), image.template()) {
+            (false, _) => draft.adopt_file(&kept::file_name(number))?,
+            (true, Some(template)) => template.link_volume(&mut draft, number)?,
+            (true, None) => {
+                let what = "volume that is said to hold what it began with";
+                return Err(SnapshotError::Malformed { what }.into());
+            }
+        }
     }
     let file = ImageFile {
         reference: image.reference().to_owned(),

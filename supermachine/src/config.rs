@@ -113,6 +113,8 @@ pub struct VmConfig {
     pub(crate) volumes: Vec<VolumeSpec>,
     pub(crate) tmpfs: Vec<TmpfsSpec>,
     pub(crate) volumes_dir: Option<PathBuf>,
+    /// Volumes that are no files of the store, by name.
+    pub(crate) volume_files: BTreeMap<String, PathBuf>,
     /// What these hold is in the snapshot that is baked.
     pub(crate) kept_volumes: Vec<VolumeSpec>,
     /// Copies have room for at least as many other volumes.
@@ -153,6 +155,7 @@ impl Default for VmConfig {
             volumes: Vec::new(),
             tmpfs: Vec::new(),
             volumes_dir: None,
+            volume_files: BTreeMap::new(),
             kept_volumes: Vec::new(),
             volume_slots: 0,
             host_limits: HostLimits::default(),
@@ -369,6 +372,14 @@ impl VmConfig {
         let thousandths = (cpus * 1000.0) as u64;
         self.host_limits.cpu_thousandths = Some(thousandths);
         self
+    }
+
+    /// Where its volumes are that outlive it.
+    pub(crate) fn volume_places(&self) -> volume::Places<'_> {
+        volume::Places {
+            dir: self.volumes_dir.as_deref(),
+            files: &self.volume_files,
+        }
     }
 
     /// How many volumes copies of a machine that is baked can have beside those whose

@@ -193,7 +193,8 @@ impl Image {
     }
 
     /// The machine that was baked, once, if it is what `config` asks for: a
-    /// copy that is made with `config` would differ in nothing.
+    /// copy that is made with `config` would differ in nothing. It goes back to the
+    /// snapshot here, and not where it was baked: not all who bake want a machine.
     pub(crate) fn take_baked(&self, config: &VmConfig) -> Option<Vm> {
         let template = self.template.as_ref()?;
         // It was baked without them: they are given to copies.
@@ -217,7 +218,9 @@ impl Image {
         if of_copy(config) != of_copy(has) {
             return None;
         }
-        baked.take()
+        let vm = baked.take()?;
+        drop(baked);
+        vm.reset(template).is_ok().then_some(vm)
     }
 
     /// What the image says about running it.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod aside;
 mod assets;
 #[cfg(feature = "tokio")]
 pub mod async_;

@@ -148,6 +148,9 @@ pub const MACHINE_END_TIMEOUT: Duration = seconds(2);
 pub const KEPT_CONNECTION: Duration = seconds(5);
 /// Looks at the end of a time limit while a stream is full.
 pub const FULL_STREAM_PAUSE: Duration = milliseconds(100);
+/// Looks at whether what a thread waits for is still wanted, where only that thread can
+/// find out: nobody notices that a key's effect takes so long.
+pub const WANTED_LOOK: Duration = milliseconds(100);
 
 // Ports of the host that lead to services of a guest.
 

@@ -215,6 +215,19 @@ impl Template {
             .collect()
     }
 
+    /// Makes what its `number`th volume began with that of a further snapshot, in place of
+    /// the empty file there: nobody writes to it.
+    pub fn link_volume(&self, draft: &mut Draft, number: usize) -> Result<(), Error> {
+        let name = kept::file_name(number);
+        let empty = draft.path().join(&name);
+        std::fs::remove_file(&empty).map_err(Error::host("cannot remove", &empty))?;
+        let files = &self.snapshot.manifest().files;
+        let entry = files.get(&name).ok_or(SnapshotError::Malformed {
+            what: "list of files without a volume's",
+        })?;
+        Ok(draft.link(&name, &self.path().join(&name), *entry)?)
+    }
+
     pub fn memory_mib(&self) -> usize {
         usize::try_from(self.snapshot.manifest().memory_bytes() >> 20).unwrap_or(usize::MAX)
     }
@@ -252,12 +265,12 @@ impl Template {
         let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
         let (mounts, directories) = mount::open(&wanted)?;
         files.extend(directories);
-        let dir = config.volumes_dir.as_deref();
+        let places = config.volume_places();
         let kept = &self.image.kept_volumes;
         kept::check_for_copy(kept, &config.volumes)?;
         let slots = self.image.volumes.saturating_sub(kept.len());
-        let mut disks = kept::open_for_copy(kept, dir)?;
-        disks.extend(volume::open_for_copy(&config.volumes, dir, slots, id)?);
+        let mut disks = kept::open_for_copy(kept, places.dir)?;
+        disks.extend(volume::open_for_copy(&config.volumes, places, slots, id)?);
         let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
         let layers = layer_resources(&self.layers).into_iter();

@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::embedder::handle::VmStatus;
 use crate::embedder::instance::Instance;
 use crate::embedder::personalise::Personality;
-use crate::exec::{Channel, Opens};
+use crate::exec::{Asked, Channel, Opens};
 use crate::limits::GREETING_TIMEOUT;
 use crate::link::protocol::Boot;
 use crate::link::runtime_dir;
@@ -141,9 +141,9 @@ impl Vm {
         let mut files = files?;
         let (mounts, directories) = mount::open(&config.mounts)?;
         files.extend(directories);
-        let (dir, slots) = (config.volumes_dir.as_deref(), config.volume_slots());
-        let mut disks = volume::kept::make(&config.kept_volumes, dir)?;
-        disks.extend(volume::open(volumes, dir, slots, vm.id())?);
+        let (places, slots) = (config.volume_places(), config.volume_slots());
+        let mut disks = volume::kept::make(&config.kept_volumes, places.dir)?;
+        disks.extend(volume::open(volumes, places, slots, vm.id())?);
         let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
         let name = |path: &PathBuf| path.to_string_lossy().into_owned();
@@ -418,6 +418,13 @@ impl Opens for Vm {
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error> {
         self.instance.open_session(deadline, queue)
+    }
+
+    fn ask_at_once(
+        &self,
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Option<Asked>, Error> {
+        self.instance.ask_at_once(queue)
     }
 
     fn turn(&self, is_wanted: &dyn Fn() -> bool) -> Result<Option<Turn>, Error> {

@@ -95,6 +95,7 @@ fn copies_begin_with_what_was_baked_and_write_for_themselves() {
     assert_eq!(sh(&a, LOOK), FILLED);
     write(&a, "a");
     assert_eq!(sh(&b, LOOK), FILLED);
+    a_snapshot_shares_what_the_copy_did_not_write(&place, &image);
     write(&b, "b");
     assert_written(&a, "a");
     assert_written(&b, "b");
@@ -114,6 +115,22 @@ fn copies_begin_with_what_was_baked_and_write_for_themselves() {
     drop(b);
     // Nothing of it is left where disks are made, or is the user's to see.
     assert_eq!(fs::read_dir(&place.volumes).unwrap().count(), 0);
+}
+
+fn a_snapshot_shares_what_the_copy_did_not_write(place: &Place, image: &Image) {
+    let vm = place.copy(image);
+    sh(&vm, "true");
+    let taken = vm.snapshot(place.shelf.0.join("shared")).unwrap();
+    let inode = |image: &Image| fs::metadata(disk_of(image)).unwrap().ino();
+    assert_eq!(inode(&taken), inode(image));
+    let copy = place.copy(&taken);
+    assert_eq!(sh(&copy, LOOK), FILLED);
+    write(&copy, "shared");
+    assert_written(&copy, "shared");
+    // It is the copy's now.
+    let again = copy.snapshot(place.shelf.0.join("again")).unwrap();
+    assert_ne!(inode(&again), inode(image));
+    assert_written(&place.copy(&again), "shared");
 }
 
 fn children_go_on(parent: &Vm) {

@@ -392,6 +392,11 @@ fn doctor_says_what_works() {
         works("hvf"),
         cfg!(all(target_os = "macos", target_arch = "aarch64"))
     );
+    let instances = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances");
+    let instances = instances.ok().and_then(|text| text.trim().parse().ok());
+    assert_eq!(report["watches"]["mounts"].as_u64(), instances);
+    let said = report["watches"]["detail"].as_str().unwrap();
+    assert!(text.out().contains(said), "no {said} in {}", text.out());
     assert_eq!(report["assets"]["found"], true);
     assert!(
         report["assets"]["kernel"]

@@ -303,6 +303,23 @@ fn applied_changes_are_the_hosts(vm: &Vm, dir: &Path) {
         assert!(!dir.join(name).exists(), "{name}");
     }
     assert_eq!(fs::read_dir(dir).unwrap().count(), 5);
+    // What was made is told no more, until the guest changes it again.
+    let told = || {
+        let changes = vm.mount_changes("workspace").unwrap();
+        let told = changes.into_iter().map(|change| change.path);
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(), [Path::new("sub/gone")]);
+    sh(
+        vm,
+        "printf 'host\\nMORE\\n' > /work/edited; chmod 700 /work/new/file; rm /work/kept",
+    );
+    let again = ["edited", "kept", "new/file", "sub/gone"].map(Path::new);
+    assert_eq!(told(), again);
+    vm.apply_changes("workspace", |change| change.path != Path::new("kept"))
+        .unwrap();
+    assert_eq!(told(), [Path::new("kept")]);
+    assert_eq!(content("edited"), "host\nMORE\n");
 }
 
 /// A machine whose host puts links where it has directories, which fills its own with

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use supermachine::compat::VmResources;
+use supermachine::compat::{VmResources, VolumeSpec};
 use supermachine::{Error, Image, MachineId, Vm, VmConfig, WorkloadState};
 use support::shelf::*;
 use support::*;
@@ -213,4 +213,42 @@ fn a_description_of_a_saved_machine_does_what_it_says() {
     let plain = VmResources::from_snapshot(path(&saved));
     let vm = plain.restore(&library_config()).unwrap();
     assert!(vm.saved().is_none() && sh(&vm, "echo on") == "on");
+}
+
+#[test]
+fn a_description_of_a_saved_machine_brings_files_that_it_can_write_to() {
+    let shelf = Shelf::new("described-volumes");
+    let image = shelf.builder().volume_slots(1).build().unwrap();
+    let snapshot = image.snapshot_path().unwrap();
+    let (file, saved) = (shelf.0.join("data.img"), shelf.0.join("saved"));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let with = |guest_path: &str| {
+        let volume = VolumeSpec::new(text(&file), guest_path).with_size_bytes(40 << 20);
+        VmResources::from_snapshot(text(snapshot)).with_volume(volume)
+    };
+    let config = library_config();
+    let first = with("/data").with_snapshot_after_ms(1, text(&saved));
+    let vm = first.restore(&config).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 40 << 20);
+    sh(&vm, "echo kept > /data/file; sync");
+    // Nobody else has it meanwhile.
+    let refused = with("/data").restore(&config).unwrap_err();
+    assert!(matches!(refused, Error::VolumeInUse { .. }), "{refused}");
+    drop(vm);
+    let vm = with("/elsewhere").restore(&config).unwrap();
+    assert_eq!(sh(&vm, "cat /elsewhere/file"), "kept");
+    drop(vm);
+    // What was saved before it was written has what it held then, to itself.
+    let copy = VmResources::from_snapshot(text(&saved));
+    let copy = copy.restore(&config).unwrap();
+    assert_eq!(sh(&copy, "ls /data; echo own > /data/own"), "lost+found");
+    std::fs::write(&file, "no file system").unwrap();
+    let refused = with("/data").restore(&config).unwrap_err();
+    assert!(refused.to_string().contains("cut short"), "{refused}");
+    let two = with("/data").with_volume(VolumeSpec::new(text(&shelf.0.join("b")), "/b"));
+    let refused = two.restore(&config).unwrap_err().to_string();
+    assert!(
+        refused.contains("`b`") || refused.contains("cut short"),
+        "{refused}"
+    );
 }

@@ -20,6 +20,7 @@ mod layers;
 mod leaving;
 mod limits;
 mod mapped;
+mod mounted;
 mod namespaces;
 mod nested;
 mod network;

@@ -62,6 +62,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
         let compute = guest_image::ensure_with("compute", COMPUTE_PACKAGES)?;
         bench.arg("--compute").arg(compute);
     }
+    if wants(arguments, &["churn"]) {
+        packages::ensure(&[&packages::CONTAINERS])?;
+    }
     if wants(arguments, &["bindings"]) {
         packages::ensure(&[&packages::NODE, &packages::PYTHON])?;
         bench.arg("--node").arg(node::build(Profile::Release)?);

@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 
 /// Where the agent listens that one of them speaks to.
 const SOCKET: &str = "run/agent";
+/// The directory that is the root of the guest of one of them.
+const ROOT: &str = "root";
+/// What that guest reads there, and what it does.
+const HELLO: &str = "a file of the host";
+const READ: &str = "init=/bin/busybox -- sh -c \"busybox cat /hello; busybox poweroff -f\"";
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +34,8 @@ pub fn run() -> Result<()> {
     }
     let agent = Agent::start(&own.join(SOCKET))?;
     let image = guest_image::busybox()?;
+    guest_image::unpack_busybox(&own.join(ROOT))?;
+    std::fs::write(own.join(ROOT).join("hello"), HELLO)?;
     for example in examples(&own, &assets::ensure()?, &image) {
         let begun = Instant::now();
         let said = process::output(&mut command(&example, &own)?)?;
@@ -74,6 +81,11 @@ fn examples(own: &Path, assets: &Assets, image: &Path) -> Vec<Example> {
         example("forks", &[&image], "parent still \"parent\\n\""),
         example("stdin_soak", &["16", &image], "16 MiB in"),
         example("drive", &[], "vsock: from the host"),
+        example(
+            "small_vmm",
+            &[&text(&assets.kernel), &text(&own.join(ROOT)), READ],
+            HELLO,
+        ),
         example("a64-soak", &["--instructions", "1000000"], "no differences"),
         example(
             "round_trip",

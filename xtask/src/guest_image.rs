@@ -221,6 +221,11 @@ pub fn ensure_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
     of_packages(name, BASE, packages)
 }
 
+/// The packages of [`BASE`] and what they need, by file name.
+pub fn base_packages() -> Result<BTreeMap<String, PathBuf>> {
+    debs(BASE)
+}
+
 fn of_packages(name: &str, base: &[&str], packages: &[&str]) -> Result<PathBuf> {
     let layout = workspace::target_dir()?.join("guest-images").join(name);
     let wanted: Vec<&str> = base.iter().chain(packages).copied().collect();
@@ -253,11 +258,7 @@ fn of_packages(name: &str, base: &[&str], packages: &[&str]) -> Result<PathBuf> 
 pub fn busybox() -> Result<PathBuf> {
     let layout = workspace::target_dir()?.join("demo/busybox");
     let debs = debs(&["busybox-static"])?;
-    let only: Vec<PathBuf> = debs
-        .iter()
-        .filter(|(file, _)| file.starts_with("busybox-static_"))
-        .map(|(_, path)| path.clone())
-        .collect();
+    let only = busybox_package(&debs);
     let stamp = stamp(debs.keys().map(String::as_str));
     make(&layout, &stamp, || {
         let links = APPLETS.iter().fold(system_files(), |layer, name| {
@@ -269,6 +270,23 @@ pub fn busybox() -> Result<PathBuf> {
             .layer(links.symlink("bin/sh", "busybox"))
             .layer_tar(Packages::new(only.clone())))
     })
+}
+
+/// What Debian's static busybox is packed in.
+fn busybox_package(debs: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+    debs.iter()
+        .filter(|(file, _)| file.starts_with("busybox-static_"))
+        .map(|(_, path)| path.clone())
+        .collect()
+}
+
+/// Unpacks Debian's static busybox into a directory, as a guest's whole system.
+pub fn unpack_busybox(root: &Path) -> Result<()> {
+    for package in busybox_package(&debs(&["busybox-static"])?) {
+        let mut extract = Command::new("dpkg-deb");
+        process::shown(extract.arg("--extract").arg(package).arg(root))?;
+    }
+    Ok(())
 }
 
 /// What maintainer scripts would have made.

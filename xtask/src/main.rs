@@ -89,8 +89,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "suites",
-        arguments: "[SIDE…]",
-        summary: "run pjdfstest and fsx on mounts, ours and virtiofsd's (not a test step)",
+        arguments: "[SIDE|SUITE…]",
+        summary: "run pjdfstest, fsx, fio and programs on mounts, ours and virtiofsd's (not a test step)",
         run: suites::run,
     },
     Command {

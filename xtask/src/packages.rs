@@ -94,6 +94,12 @@ pub const NETWORKS: Set = Set {
     names: &["passt", "wrk"],
 };
 
+/// A container of busybox, and what runs it where cgroups of both versions are mounted.
+pub const CONTAINERS: Set = Set {
+    purpose: "comparing with containers",
+    names: &["busybox-static", "podman", "runc"],
+};
+
 /// Tools that make and inspect images.
 pub const IMAGE_TOOLS: Set = Set {
     purpose: "making test images",

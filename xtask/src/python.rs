@@ -7,7 +7,7 @@
 
 use crate::workspace::Profile;
 use crate::{assets, guest_image, packages, process, workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,30 +72,71 @@ pub fn test() -> Result<()> {
     let path = assemble(Profile::Dev)?;
     let mypy = packages::from_pypi(MYPY.0, MYPY.1)?.join("mypy");
     process::shown(
-        Command::new(mypy)
+        Command::new(&mypy)
             .args(["--strict", "--no-error-summary", "--cache-dir", "/dev/null"])
             .arg(directory().join("supermachine"))
             .current_dir(directory()),
     )?;
+    // Against the package as it is put together, one by one: each is a program.
+    let examples = examples()?;
+    for example in &examples {
+        process::shown(
+            Command::new(&mypy)
+                .args(["--strict", "--no-error-summary", "--cache-dir", "/dev/null"])
+                .arg(example)
+                .env("MYPYPATH", &path),
+        )?;
+    }
     let scratch = workspace::target_dir()?.join("python-test");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
     let worker = workspace::target_dir()?.join("release/supermachine-worker");
     let image = format!("oci:{}", guest_image::busybox()?.display());
-    process::shown(
-        Command::new("python3")
-            .args(["-m", "unittest", "discover", "-s"])
-            .arg(directory().join("tests"))
+    let python = || {
+        let mut command = Command::new("python3");
+        command
             // Where no directory is called as the package.
             .current_dir(&scratch)
             .env("PYTHONPATH", &path)
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("SUPERMACHINE_WORKER", worker)
+            .env("SUPERMACHINE_WORKER", &worker)
+            .env("SUPERMACHINE_SNAPSHOTS", scratch.join("snapshots"))
             .env("SUPERMACHINE_VOLUMES", scratch.join("volumes"))
             .env("TMPDIR", &scratch)
-            .env("TEST_IMAGE", image),
+            .env("TEST_IMAGE", &image);
+        command
+    };
+    process::shown(
+        python()
+            .args(["-m", "unittest", "discover", "-s"])
+            .arg(directory().join("tests")),
     )?;
+    for example in &examples {
+        let name = example.file_name().unwrap_or_default().to_string_lossy();
+        let says = SAYS.iter().find(|(known, _)| *known == name);
+        let (_, says) = says.with_context(|| format!("no one knows what {name} says"))?;
+        let said = process::output(python().arg(example))?;
+        ensure!(said.contains(says), "{name} does not say {says:?}:\n{said}");
+    }
     fs::remove_dir_all(&scratch).context("cannot tidy up")
+}
+
+/// What each example says when it has worked.
+const SAYS: [(&str, &str); 5] = [
+    ("agent.py", "prepared"),
+    ("changes.py", "['answer.txt']\n42"),
+    ("hello.py", "0 hello from the VM"),
+    ("streams.py", "exit code 7"),
+    ("verifier.py", "[(True, '42\\n'), (False, '')"),
+];
+
+/// The programs of the package's page, in order.
+fn examples() -> Result<Vec<PathBuf>> {
+    let mut examples: Vec<PathBuf> = fs::read_dir(directory().join("examples"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    examples.sort();
+    Ok(examples)
 }
 
 /// Makes a wheel in `target/wheels`.

@@ -1,32 +1,57 @@
-//! `cargo xtask suites`: pjdfstest and fsx on mounts, in guests of ours and of QEMU.
+//! `cargo xtask suites`: pjdfstest, fsx and programs of Debian on mounts, in guests of ours
+//! and of QEMU.
 
 use crate::init_build::Toolchain;
 use crate::packages::{self, QEMU};
 use crate::{assets, guest_image, process, test, workspace};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::ffi::OsStr;
-use std::iter;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Packages of crates.io, tools that nothing here is made of.
 const PROGRAMS: &[(&str, &str)] = &[("pjdfstest", "0.2.2"), ("fsx", "0.3.2")];
-/// Whose directory the guest has, as `supermachine-tests` calls them.
-const SIDES: &[&str] = &["ours", "ours-dax", "ours-qemu", "virtiofsd"];
+/// What the guests have of Debian.
+const PACKAGES: &[&str] = &[
+    // pjdfstest asks `which` and mounts.
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "fio",
+    "git",
+    "mount",
+    "nodejs",
+    "npm",
+    "python3",
+    "python3-pip",
+    // What pip installs there.
+    "python3-pip-whl",
+    "python3-setuptools-whl",
+    "rsync",
+    "stress-ng",
+];
 
 pub fn run(arguments: &[String]) -> Result<()> {
-    if let Some(word) = arguments
-        .iter()
-        .find(|word| !SIDES.contains(&word.as_str()))
-    {
-        bail!("no side {word}; there are {}", SIDES.join(", "));
-    }
     packages::ensure(&[&QEMU])?;
     assets::ensure()?;
     guest_image::busybox()?;
+    let layout = guest_image::ensure_with("suites", PACKAGES)?;
     let programs = programs()?;
+    let debs = debs()?;
+    let places = [&programs, &layout, &debs].map(|place| place.as_os_str());
     let arguments = arguments.iter().map(OsStr::new);
-    test::program("suites", iter::once(programs.as_os_str()).chain(arguments))
+    test::program("suites", places.into_iter().chain(arguments))
+}
+
+/// A directory of the packages that dpkg unpacks, which are most of a small system's.
+fn debs() -> Result<PathBuf> {
+    let place = workspace::target_dir()?.join("suites/debs");
+    // What another release had would be unpacked as well.
+    let _ = std::fs::remove_dir_all(&place);
+    std::fs::create_dir_all(&place)?;
+    for (name, deb) in guest_image::base_packages()? {
+        std::fs::copy(deb, place.join(name))?;
+    }
+    Ok(place)
 }
 
 /// Builds the programs for guests, unless they are there; the directory they are in.

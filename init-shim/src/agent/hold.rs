@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn programs_go_on_by_a_word_at_the_switch_s_beginning() {
-        let path = scratch("switch").join("switch");
+        let dir = scratch("switch");
+        let path = dir.join("switch");
         fs::write(&path, "1\n").unwrap();
         let hold = Hold {
             switch: OpenOptions::new().write(true).open(&path).ok(),
@@ -111,6 +112,7 @@ mod tests {
         };
         assert_eq!(full.release().unwrap_err().errno, libc::ENOSPC);
         Hold::default().release().unwrap();
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
@@ -130,5 +132,6 @@ mod tests {
         assert_eq!(failure.kind, ErrorKind::NotPermitted);
         assert!(failure.message.contains("hold_user_mode"), "{failure}");
         assert!(require_no_programs(Path::new("/nowhere")).is_err());
+        fs::remove_dir_all(list).unwrap();
     }
 }

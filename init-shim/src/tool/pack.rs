@@ -13,6 +13,9 @@ use exec_proto::tree::{Node, NodeKind, OVERLAY_OPAQUE, name_below};
 use super::{Failure, Out, WRITE_BYTES, at, confine, parted};
 use crate::sys;
 
+/// Before the names of what users say of files.
+const USER_XATTRS: &[u8] = b"user.";
+
 /// What is at `path`, under another name. Links are not followed.
 pub(super) fn node(path: &Path, name: &[u8], metadata: &Metadata) -> Result<Node, Failure> {
     let kind = metadata.file_type();
@@ -85,9 +88,16 @@ pub(super) fn tree(path: &Path) -> Result<(), Failure> {
             return Ok(false);
         };
         let mut node = node(path, name, &metadata)?;
-        if node.kind == NodeKind::Directory {
-            node.xattrs = sys::xattrs(path).unwrap_or_default();
-            node.xattrs.retain(|(name, _)| name == OVERLAY_OPAQUE);
+        // By these changes of an overlay are told from what is below.
+        let of_interest = |name: &[u8]| match node.kind {
+            NodeKind::Directory => name == OVERLAY_OPAQUE,
+            NodeKind::File => name.starts_with(USER_XATTRS),
+            _ => false,
+        };
+        if matches!(node.kind, NodeKind::Directory | NodeKind::File) {
+            let mut xattrs = sys::xattrs(path).unwrap_or_default();
+            xattrs.retain(|(name, _)| of_interest(name));
+            node.xattrs = xattrs;
         }
         out.node(path, &node)?;
         Ok(node.kind == NodeKind::Directory)

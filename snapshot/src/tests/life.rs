@@ -217,6 +217,40 @@ fn new_generation_replaces_the_old_one_which_its_users_keep() {
 }
 
 #[test]
+fn what_is_set_aside_is_found_by_nobody_and_goes_by_itself_or_with_the_next_bake() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let directory = scratch.path().join("a");
+    let mut current = publish(&store, "a", "first", 1).unwrap();
+    for is_lost in [false, true] {
+        current = publish(&store, "a", "next", 2).unwrap();
+        let aside = store.lock("a", PATIENCE).unwrap().set_aside().unwrap();
+        assert!(!aside.is_empty());
+        let left = names(&directory);
+        assert_eq!(left.len(), 3);
+        assert!(
+            left[0].starts_with('.') && left[0].ends_with(".tmp"),
+            "{left:?}"
+        );
+        check(&store.open("a", &testing::stamp()).unwrap(), 2);
+        match is_lost {
+            false => drop(aside),
+            // As when the process ends now.
+            true => std::mem::forget(aside),
+        }
+        assert_eq!(names(&directory).len(), if is_lost { 3 } else { 2 });
+    }
+    // What is in use is not even moved.
+    let user = store.open("a", &testing::stamp()).unwrap();
+    let newest = publish(&store, "a", "last", 3).unwrap();
+    assert!(newest > current);
+    let aside = store.lock("a", PATIENCE).unwrap().set_aside().unwrap();
+    assert!(aside.is_empty());
+    check(&user, 2);
+    assert_eq!(names(&directory).len(), 3);
+}
+
+#[test]
 fn image_in_use_is_not_removed_under_its_user() {
     let scratch = Scratch::new();
     let store = scratch.store();

@@ -111,7 +111,7 @@ pub struct Cpu {
     /// YIELDs executed, to give the host core away now and then.
     pub yields: u32,
     /// Instructions begun that are not told of yet, where they are counted: by
-    /// [`crate::counting`] or by compiled code.
+    /// `counting` or by compiled code.
     pub counted: u64,
     /// Processor state.
     pub pstate: Pstate,

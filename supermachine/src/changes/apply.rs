@@ -222,8 +222,11 @@ fn copy_across(from: &OwnedFd, to: &OwnedFd, name: &OsStr, made: &str) -> Result
             let target = rustix::fs::openat(to, made, flags, Mode::RUSR | Mode::WUSR)?;
             let mut target = File::from(target);
             let written = std::io::copy(&mut &source, &mut target).map_err(io);
+            // The time too: by it the change is known to be made.
+            let modified = source.metadata().and_then(|source| source.modified());
             let dressed = written
-                .and_then(|_| rustix::fs::fchmod(&target, Mode::from_raw_mode(mode & 0o777)));
+                .and_then(|_| rustix::fs::fchmod(&target, Mode::from_raw_mode(mode & 0o777)))
+                .and_then(|()| target.set_modified(modified.map_err(io)?).map_err(io));
             if let Err(error) = dressed {
                 let _ = rustix::fs::unlinkat(to, made, AtFlags::empty());
                 return Err(error);

@@ -1,11 +1,11 @@
 //! What overlayfs keeps of changes, beside the host's directory.
 
-use super::tree::HostTree;
+use super::tree::{HostTree, attributes, is_users};
 use super::{ChangeKind, MountChange};
 use crate::Error;
 use crate::files::FileKind;
 use exec_proto::tree::{Node, NodeKind, OVERLAY_OPAQUE};
-use rustix::fs::{FileType, Mode, RawMode};
+use rustix::fs::{FileType, Mode, RawMode, Stat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -65,6 +65,36 @@ impl Comparing<'_> {
         });
     }
 
+    /// Whether the host has a file or a link as the guest has it: after its change was
+    /// applied, or where it was only opened to be written. Of a file's content, length and
+    /// time of change say enough, as for rsync: both sides keep nanoseconds.
+    fn is_same(&mut self, path: &Path, node: &Node, found: &Stat) -> Result<bool, Errno> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(false);
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let is_alike = match (&node.kind, kind) {
+            (NodeKind::File, FileType::RegularFile) => is_as_long_and_old(node, found),
+            (NodeKind::Symlink(_), FileType::Symlink) => true,
+            _ => false,
+        };
+        let above = match is_alike {
+            true => self.host.directory(above)?,
+            false => None,
+        };
+        let Some(above) = above else {
+            return Ok(false);
+        };
+        if let NodeKind::Symlink(target) = &node.kind {
+            let there = rustix::fs::readlinkat(&above, name, Vec::new());
+            return Ok(there.is_ok_and(|there| there.to_bytes() == target));
+        }
+        let mut told = node.xattrs.clone();
+        told.retain(|(name, _)| is_users(name));
+        told.sort();
+        Ok(attributes(&above, name).is_some_and(|there| there == told))
+    }
+
     fn one(&mut self, path: &Path, node: &Node) -> Result<(), Errno> {
         let found = self.host.look(path)?;
         if node.kind == WHITEOUT {
@@ -79,6 +109,9 @@ impl Comparing<'_> {
         };
         let is_hosts_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
         if node.kind != NodeKind::Directory || !is_hosts_directory {
+            if self.is_same(path, node, &found)? {
+                return Ok(());
+            }
             self.tell(path, ChangeKind::Changed, Some(node));
             return Ok(());
         }
@@ -105,12 +138,24 @@ impl Comparing<'_> {
     }
 }
 
+/// Whether length, time of change and mode are the same.
+#[allow(clippy::useless_conversion, reason = "their types are the system's")]
+fn is_as_long_and_old(node: &Node, found: &Stat) -> bool {
+    let mode = Mode::from_raw_mode((node.mode & MODE_BITS) as RawMode);
+    let there = Mode::from_raw_mode(found.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
+    u64::try_from(found.st_size) == Ok(node.size)
+        && i64::try_from(found.st_mtime) == Ok(node.mtime_s)
+        && u64::try_from(found.st_mtime_nsec) == Ok(node.mtime_ns.into())
+        && there == mode
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::link::runtime_dir::RuntimeDir;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::{Duration, UNIX_EPOCH};
 
     fn node(path: &str, kind: NodeKind) -> Node {
         Node {
@@ -177,6 +222,66 @@ mod tests {
         ];
         let expected = expected.map(|(path, kind)| (path.to_owned(), kind));
         assert_eq!(compared(&host, nodes), expected);
+    }
+
+    #[test]
+    fn what_the_host_has_the_same_is_no_change() {
+        let dir = RuntimeDir::create().unwrap();
+        let host = dir.path().join("host");
+        fs::create_dir(&host).unwrap();
+        let time = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let make = |name: &str| {
+            fs::write(host.join(name), "abc").unwrap();
+            let file = fs::File::options().write(true).open(host.join(name));
+            file.unwrap().set_modified(time).unwrap();
+            fs::set_permissions(host.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            Node {
+                mtime_s: 1_700_000_000,
+                mtime_ns: 123_456_789,
+                ..node(name, NodeKind::File)
+            }
+        };
+        symlink("target", host.join("link")).unwrap();
+        let link = |target: &str| node("link", NodeKind::Symlink(target.into()));
+        let same = vec![make("same"), link("target")];
+        assert_eq!(compared(&host, same.clone()), []);
+        let mine = vec![(b"user.mine".to_vec(), b"1".to_vec())];
+        let others = [
+            Node {
+                size: 4,
+                ..same[0].clone()
+            },
+            Node {
+                mtime_s: 1,
+                ..same[0].clone()
+            },
+            Node {
+                mtime_ns: 123_456_788,
+                ..same[0].clone()
+            },
+            Node {
+                mode: 0o4711,
+                ..same[0].clone()
+            },
+            Node {
+                xattrs: mine,
+                ..same[0].clone()
+            },
+            Node {
+                kind: NodeKind::Fifo,
+                ..same[0].clone()
+            },
+            Node {
+                kind: NodeKind::Symlink("same".into()),
+                ..same[0].clone()
+            },
+        ];
+        for other in others {
+            let told = compared(&host, vec![other]);
+            assert_eq!(told, [("same".to_owned(), ChangeKind::Changed)]);
+        }
+        let told = compared(&host, vec![link("elsewhere")]);
+        assert_eq!(told, [("link".to_owned(), ChangeKind::Changed)]);
     }
 
     #[test]

@@ -148,7 +148,9 @@ macro_rules! changes {
         impl $machine {
             /// What the guest has changed of the copy-on-write mount with this tag, sorted
             /// by path. Of a directory that was deleted, and only of that, what was in it
-            /// is not told. It is compared with what the host's directory has now.
+            /// is not told. It is compared with what the host's directory has now: a file
+            /// of the same length, time of change, mode and attributes is no change, so
+            /// what was [applied](Self::apply_changes) is not told again.
             ///
             /// # Errors
             /// [`Error::Mount`] if there is no such mount; [`Error::Exec`] if the guest
@@ -164,7 +166,8 @@ macro_rules! changes {
             /// directory is touched, whatever links are put into it meanwhile; and nothing
             /// becomes set-user-id. Devices, sockets and pipes are left out. What the host
             /// has changed in the same file since is lost. For the guest nothing changes:
-            /// it keeps what it has changed for its own.
+            /// it keeps what it has changed for its own, and what it changes then is told
+            /// by [`Self::mount_changes`] once more.
             ///
             /// # Errors
             /// As [`Self::mount_changes`]; [`Error::CopyTooLarge`] for more than

@@ -12,6 +12,14 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// In which mounts record owners, which no guest sees.
+const OWNER_ATTRIBUTE: &[u8] = b"user.containers.override_stat";
+/// Longest value, and list of names, that Linux has (xattr(7)).
+const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
+/// A name and a value.
+pub(super) type Attribute = (Vec<u8>, Vec<u8>);
+
 pub(super) struct HostTree {
     pub path: PathBuf,
     pub root: OwnedFd,
@@ -89,6 +97,36 @@ impl HostTree {
         }
         Ok(names)
     }
+}
+
+/// The attributes of a file that a user gave it, by name: those that leave a guest.
+/// `None` if it cannot be read, or has more than is worth a look.
+pub(super) fn attributes(above: &OwnedFd, name: &OsStr) -> Option<Vec<Attribute>> {
+    // A pipe in its place is not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(above, name, flags, Mode::empty()).ok()?;
+    // Most have none.
+    match rustix::fs::flistxattr(&file, &mut [0_u8; 0][..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Some(Vec::new()),
+        length => length.ok()?,
+    };
+    let mut list = vec![0; MAX_ATTRIBUTE_BYTES];
+    let length = rustix::fs::flistxattr(&file, &mut list[..]).ok()?;
+    let names = list[..length].split(|byte| *byte == 0);
+    let mut found = Vec::new();
+    for name in names.filter(|name| is_users(name)) {
+        let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
+        let length = rustix::fs::fgetxattr(&file, OsStr::from_bytes(name), &mut value[..]);
+        value.truncate(length.ok()?);
+        found.push((name.to_owned(), value));
+    }
+    found.sort();
+    Some(found)
+}
+
+/// Whether guests see an attribute of this name as the host has it.
+pub(super) fn is_users(name: &[u8]) -> bool {
+    name.starts_with(b"user.") && name != OWNER_ATTRIBUTE
 }
 
 /// Whether an error says that there is no such directory: nothing, a file or a link.

@@ -23,6 +23,7 @@ struct Report {
     engines: Vec<EngineReport>,
     /// What many busy machines come to.
     load: String,
+    watches: Watches,
     assets: Assets,
 }
 
@@ -46,6 +47,18 @@ struct EngineReport {
     tier_detail: Option<String>,
 }
 
+/// How many mounts can have their guests told of the host's edits.
+#[derive(Serialize)]
+struct Watches {
+    /// Mounts at once (`fs.inotify.max_user_instances`), if there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mounts: Option<u64>,
+    /// Their directories in all (`fs.inotify.max_user_watches`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directories: Option<u64>,
+    detail: String,
+}
+
 #[derive(Serialize)]
 struct Assets {
     found: bool,
@@ -66,6 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Error> {
             cpus,
         },
         load: load(cpus),
+        watches: watches(crate::host::watch_limits()),
         engines: vec![hvf(), kvm(), soft()],
         assets: assets(),
     };
@@ -101,6 +115,7 @@ fn text(report: &Report) -> String {
         }
     }
     lines.push(format!("load:\n  {}", report.load));
+    lines.push(format!("watched mounts:\n  {}", report.watches.detail));
     let recipe = &report.assets.recipe;
     lines.push(format!("guest kernel and init (recipe {recipe}):"));
     match (&report.assets.kernel, &report.assets.init) {
@@ -125,6 +140,26 @@ fn load(cpus: usize) -> String {
              PoolBuilder::max_computing says otherwise. What takes 1 s in one takes {times} s \
              in each of {crowd} that `run` has started: allow for it in time limits"
         ),
+    }
+}
+
+/// What guests are told of the host's edits takes from what a user's programs may have.
+fn watches(limits: Option<(u64, u64)>) -> Watches {
+    let detail = match limits {
+        None => "the host sets no limit".to_owned(),
+        Some((mounts, directories)) => format!(
+            "this user's programs may watch {directories} directories \
+             (fs.inotify.max_user_watches) by {mounts} instances \
+             (fs.inotify.max_user_instances); a mount takes one instance, and a watch for each \
+             directory that its guest looks at, 8192 at most. Beyond the limits a guest is not \
+             told what the host edits, and sees it when it looks anew, a second later: raise \
+             them with `sysctl`, or leave mounts out with `-v HOST:GUEST:nowatch`"
+        ),
+    };
+    Watches {
+        mounts: limits.map(|(mounts, _)| mounts),
+        directories: limits.map(|(_, directories)| directories),
+        detail,
     }
 }
 

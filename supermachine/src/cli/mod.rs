@@ -234,6 +234,7 @@ pub fn main() -> u8 {
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
     };
+    crate::aside::wait();
     match result {
         Ok(status) => status,
         Err(Error::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe => {

@@ -1,6 +1,6 @@
 //! Descriptions of machines that go on from saved ones.
 
-use super::{DEFAULT_EXEC_GUEST_PORT, ResourceError, VmResources};
+use super::{DEFAULT_EXEC_GUEST_PORT, ResourceError, VmResources, VolumeSpec};
 use crate::{DEFAULT_GUEST_PORT, Error, Image, TcpForwarder, Trigger, Vm, VmConfig};
 use std::ops::Deref;
 use std::os::unix::fs::symlink;
@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// Pages of 4 KiB in a MiB.
 const PAGES_PER_MIB: usize = 256;
+const BYTES_PER_MIB: u64 = 1 << 20;
+/// Longest name that is made of a file's: it stays one of a volume with a number behind.
+const MAX_NAME_CHARS: usize = 56;
 
 /// A machine that goes on from a saved one, as [`VmResources::restore`] makes it.
 #[derive(Debug)]
@@ -64,13 +67,14 @@ impl VmResources {
     /// | `snapshot.after_ms`, `at_heartbeat`, `on_listener` | waits for it; for all of them, in this order. A listener is one on port 80 |
     /// | `snapshot.quiesce_ms` | then waits for so long |
     /// | `snapshot.out_path` | then saves the machine there, and has it go on |
+    /// | `volumes` | each is mounted at its `guest_path`, as a [volume](VmConfig::with_volume) of the name of its file. One that is not there is made, with a file system, of its size in whole MiB; one that is there has to have a file system. The snapshot has to have a disk for each: [`crate::OciImageBuilder::volume_slots`] |
     /// | `cow_restore` | nothing: memory is always shared until it is written |
     /// | `memory_mib`, `vcpus`, kernel, initial RAM disk, command line | nothing: they are those of the snapshot, if `config` does not say otherwise |
     ///
     /// `config` says what a description cannot: engine, assets, name.
     ///
     /// # Errors
-    /// [`Error::Unsuitable`] for what a copy cannot have: other disks, a socket that
+    /// [`Error::Unsuitable`] for what a copy cannot have: block devices, a socket that
     /// takes over connections, another port of the agent, a port that is no number. Otherwise as
     /// [`Image::from_snapshot`], [`Image::start`] and [`Vm::snapshot`];
     /// [`Error::Host`] if a link cannot be made.
@@ -78,7 +82,7 @@ impl VmResources {
         let path = self.restorable()?;
         let http_port = self.http_port()?;
         let image = Image::from_snapshot_with(path, config)?;
-        let config = self.with_balloon(config, &image);
+        let config = self.with_volumes(self.with_balloon(config, &image));
         let mut restored = RestoredVm {
             vm: image.start(&config)?,
             saved: None,
@@ -114,10 +118,10 @@ impl VmResources {
         let refused = |what, needs| Err(Error::Unsuitable { what, needs });
         let endpoints = &self.endpoints;
         let agent = endpoints.vsock_exec_guest_port;
-        if !self.block_devices.is_empty() || !self.volumes.is_empty() {
+        if !self.block_devices.is_empty() {
             return refused(
-                "a saved machine with disks",
-                "those it was saved with; a volume of the store by VmConfig::with_volume",
+                "a saved machine with block devices",
+                "those it was saved with; files that it can write to are VmResources::volumes",
             );
         }
         if endpoints.vsock_mux_handoff.is_some() {
@@ -158,6 +162,19 @@ impl VmResources {
         }
     }
 
+    /// The published volumes as those of a machine here.
+    fn with_volumes(&self, mut config: VmConfig) -> VmConfig {
+        for volume in &self.volumes {
+            let name = volume_name(volume, &config);
+            let file = PathBuf::from(&volume.host_path);
+            config.volume_files.insert(name.clone(), file);
+            let spec = crate::VolumeSpec::new(name, &*volume.guest_path);
+            let size_mib = volume.size_bytes.div_ceil(BYTES_PER_MIB);
+            config.volumes.push(spec.with_size_mib(size_mib));
+        }
+        config
+    }
+
     fn save(&self, vm: &Vm, directory: &Path) -> Result<Option<Image>, Error> {
         let snapshot = &self.snapshot;
         let triggers = [
@@ -176,6 +193,24 @@ impl VmResources {
         std::thread::sleep(Duration::from_millis(snapshot.quiesce_ms));
         vm.snapshot(directory).map(Some)
     }
+}
+
+/// What a volume is called here: as its file, without what is in no name, and not as
+/// another one of the machine.
+fn volume_name(volume: &VolumeSpec, config: &VmConfig) -> String {
+    let path = Path::new(&volume.host_path);
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let name: String = file.chars().filter(plain).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let name: String = match name.is_empty() {
+        true => "volume".to_owned(),
+        false => name.chars().take(MAX_NAME_CHARS).collect(),
+    };
+    let is_free = |name: &String| config.volumes.iter().all(|other| other.name != *name);
+    let numbered = (2..).map(|number: u32| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(is_free).unwrap_or(name)
 }
 
 /// Pages of 4 KiB as MiB, rounded up.
@@ -198,7 +233,7 @@ mod tests {
                 "restore snapshot",
             ),
             (saved().with_vcpus(0), "vCPU count"),
-            (saved().with_block_device("disk"), "those it was saved with"),
+            (saved().with_block_device("disk"), "VmResources::volumes"),
             (saved().with_http_port("http"), "TCP port"),
             (saved().with_vsock_mux_handoff("x"), "vsock_mux"),
             (saved().with_vsock_exec_guest_port(2000), "saved with"),
@@ -207,6 +242,35 @@ mod tests {
             let error = resources.restore(&VmConfig::new()).unwrap_err();
             let text = crate::error::with_causes(&error);
             assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_files_under_names_of_their_own() {
+        let volume = |file: &str| VolumeSpec::new(file, "/v").with_size_bytes((64 << 20) + 1);
+        let long = format!("/d/{}", "n".repeat(200));
+        let mut resources = VmResources::new();
+        let paths = ["/a/data.img", "/b/data.img", "/c/ü x.img", "/", "..", &long];
+        for path in paths {
+            resources = resources.with_volume(volume(path));
+        }
+        let config = VmConfig::new().with_volume(crate::VolumeSpec::new("volume", "/other"));
+        let config = resources.with_volumes(config);
+        crate::volume::validate(&config.volumes).unwrap();
+        let of_store = &config.volumes[0];
+        assert!(!config.volume_files.contains_key(&of_store.name));
+        let long = "n".repeat(MAX_NAME_CHARS);
+        let names = [
+            "data.img",
+            "data.img-2",
+            "x.img",
+            "volume-2",
+            "volume-3",
+            &*long,
+        ];
+        for ((spec, name), path) in config.volumes[1..].iter().zip(names).zip(paths) {
+            assert_eq!((&*spec.name, spec.size_mib), (name, Some(65)));
+            assert_eq!(config.volume_files[name], Path::new(path));
         }
     }
 

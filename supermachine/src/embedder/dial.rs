@@ -2,10 +2,9 @@
 
 use crate::Error;
 use crate::deadline::Deadline;
-use crate::exec::Channel;
+use crate::exec::{Channel, is_refusal};
 use crate::host;
 use crate::limits::{FIRST_RETRY_PAUSE, LAST_RETRY_PAUSE, REFUSAL_TIMEOUT};
-use exec_proto::ErrorKind;
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use std::os::unix::net::UnixStream;
@@ -23,13 +22,7 @@ pub fn patiently(
     let mut pause = FIRST_RETRY_PAUSE;
     loop {
         match attempt() {
-            Err(
-                error @ (Error::Connection { .. }
-                | Error::Exec {
-                    kind: ErrorKind::Busy,
-                    ..
-                }),
-            ) => {
+            Err(error) if is_refusal(&error) => {
                 if let Some(ended) = ended() {
                     return Err(ended);
                 }

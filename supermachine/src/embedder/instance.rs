@@ -10,7 +10,7 @@ use super::watched::{WeakWorker, end_within};
 use crate::clock::LastSet;
 use crate::config::HostLimits;
 use crate::deadline::Deadline;
-use crate::exec::{Channel, Liveness};
+use crate::exec::{Asked, Channel, Liveness};
 use crate::limits::ANSWER_TIMEOUT;
 use crate::link::monitor::paused_mark;
 use crate::link::protocol::{FromWorker, ToWorker};
@@ -164,17 +164,42 @@ impl Instance {
         )
     }
 
-    fn try_session(
+    /// Sends requests over a connection that is there, as far as it takes them at once,
+    /// and waits for nothing. `None` if there is no connection.
+    pub fn ask_at_once(
         &self,
-        deadline: Deadline,
-        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
-    ) -> Result<Channel, Error> {
+        queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Option<Asked>, Error> {
+        self.check_running()?;
+        let (channel, is_greeted) = match self.connected()? {
+            Some(Next::Known(channel)) if channel.is_usable() => (*channel, true),
+            Some(Next::Fresh(stream)) => (Channel::new(stream, self.watched())?, false),
+            _ => return Ok(None),
+        };
+        channel.queue(queue)?;
+        channel.send_some()?;
+        Ok(Some(Asked {
+            channel,
+            is_greeted,
+        }))
+    }
+
+    /// A connection that is there.
+    fn connected(&self) -> Result<Option<Next>, Error> {
         // One that carries out an order right now will answer.
         if let Ok(worker) = self.worker.try_lock() {
             worker.check_silence()?;
         }
         let next = lock(&self.next).take();
-        let stream = match next.or_else(|| self.dialed().map(Next::Fresh)) {
+        Ok(next.or_else(|| self.dialed().map(Next::Fresh)))
+    }
+
+    fn try_session(
+        &self,
+        deadline: Deadline,
+        queue: impl Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Channel, Error> {
+        let stream = match self.connected()? {
             Some(Next::Known(channel)) if channel.is_usable() => {
                 channel.limit(deadline);
                 channel.request(queue)?;

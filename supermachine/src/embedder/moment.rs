@@ -44,8 +44,13 @@ impl Instance {
 
     /// Pauses the machine and writes it into the directory of a draft. It
     /// stays paused until [`Instance::go_on`]. What the first of its volumes hold goes
-    /// to files of their own.
-    pub fn capture(&self, directory: &Path, volumes: &[File]) -> Result<Written, Error> {
+    /// to files of their own, but for those that hold what they began with: the numbers
+    /// of these come back, too.
+    pub fn capture(
+        &self,
+        directory: &Path,
+        volumes: &[File],
+    ) -> Result<(Written, Vec<usize>), Error> {
         let (files, mut open) = in_parts(OpenFiles::to_write(directory)?);
         for file in volumes {
             let file = file.try_clone();
@@ -64,7 +69,9 @@ impl Instance {
             )
         };
         match self.copied(order, Deadline::within(ANSWER_TIMEOUT))? {
-            FromWorker::Captured { written, .. } => Ok(*written),
+            FromWorker::Captured {
+                written, unwritten, ..
+            } => Ok((*written, unwritten)),
             other => Err(self.worker().unexpected(&other)),
         }
     }

@@ -201,8 +201,10 @@ pub enum Error {
         /// The worker's reason.
         message: String,
     },
-    /// The asynchronous runtime ended before this was begun.
-    #[error("the asynchronous runtime is ending: call it from one that lives on")]
+    /// Nobody wants this any more, or the asynchronous runtime ended before it was begun.
+    #[error(
+        "the call was cancelled, or its asynchronous runtime is ending: call it from one that lives on"
+    )]
     Cancelled,
     /// The machine is paused, and does nothing until it goes on.
     #[error("the machine is paused: call Vm::resume, or `supermachine unpause`, first")]

@@ -1,13 +1,15 @@
 //! One connection to the guest's agent, shared by a reader and writers.
 
+use super::ends::{Finished, Sinks};
 use super::liveness::Liveness;
+use super::wanted::Wanted;
 use super::{ExecId, ExecStatus};
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::error::with_causes;
 use crate::limits::{
     GUEST_ANSWER_TIMEOUT, KEPT_CONNECTION, LATE_PROBE_TIMEOUT, MACHINE_END_TIMEOUT, PROBE_INTERVAL,
-    PROBE_TIMEOUT,
+    PROBE_TIMEOUT, WANTED_LOOK,
 };
 use exec_proto::client::{Event, Session};
 use exec_proto::{Printable, ProtoError};
@@ -16,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 #[cfg(feature = "tokio")]
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -27,45 +29,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// Most bytes that are taken after a time limit has passed: an end that came in
 /// time counts, however late this process looks.
 const LATE_BYTES: usize = 1 << 20;
-
-/// Where a command's output goes. A sink that blocks slows the command down.
-pub trait Sinks {
-    /// Takes standard output.
-    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error>;
-    /// Takes standard error.
-    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error>;
-
-    /// Learns that bytes are missing from standard error, or from standard output,
-    /// here: the guest could not keep them.
-    fn gap(&mut self, _is_stderr: bool, _bytes: u64) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Learns that a command of a chain ended, and the next is tried.
-    fn step(&mut self, _status: ExecStatus) {}
-}
-
-/// How a connection and its command came apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finished {
-    /// The command ended.
-    Ended(ExecStatus),
-    /// It goes on without this connection.
-    LetGo(ExecId),
-}
-
-impl Finished {
-    /// How the command ended, for who has nothing to do with one that goes on.
-    pub fn status(self) -> Result<ExecStatus, Error> {
-        match self {
-            Self::Ended(status) => Ok(status),
-            Self::LetGo(_) => Err(Error::Unsuitable {
-                what: "waiting for a command",
-                needs: "one that was not detached from",
-            }),
-        }
-    }
-}
 
 /// A connection. Reading happens on one thread; requests, stdin and signals
 /// may come from others meanwhile.
@@ -91,6 +54,8 @@ pub struct Channel {
     paused_before: Duration,
     /// Taken after the limit had passed.
     late_bytes: AtomicUsize,
+    /// Whether its reader wants what it waits for, if somebody asked it to find out.
+    wanted: OnceLock<Wanted>,
     /// When it was last given something to do.
     used: Instant,
     /// Knows whether the machine ended when the connection breaks.
@@ -114,6 +79,7 @@ impl Channel {
             limit: Mutex::new(Deadline::none()),
             paused_before: worker.paused(),
             late_bytes: AtomicUsize::new(0),
+            wanted: OnceLock::new(),
             used: Instant::now(),
             worker,
         })
@@ -128,8 +94,16 @@ impl Channel {
         &self,
         queue: impl FnOnce(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<(), Error> {
-        queue(&mut self.lock())?;
+        self.queue(queue)?;
         self.flush()
+    }
+
+    /// Queues requests, to be sent by who sends or reads next.
+    pub fn queue(
+        &self,
+        queue: impl FnOnce(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<(), Error> {
+        Ok(queue(&mut self.lock())?)
     }
 
     /// Sends all that is queued.
@@ -195,6 +169,19 @@ impl Channel {
         self.time_limit().later_by(paused)
     }
 
+    /// Has whoever reads ask from time to time whether that is still wanted; if not, it
+    /// is [`Error::Cancelled`].
+    pub fn want(&self, wanted: Wanted) {
+        let _ = self.wanted.set(wanted);
+    }
+
+    fn check_wanted(&self) -> Result<(), Error> {
+        match self.wanted.get() {
+            Some(wanted) if !wanted.is_wanted() => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
     fn timeout(&self) -> Error {
         self.time_limit().error("an answer of the guest")
     }
@@ -202,6 +189,11 @@ impl Channel {
     /// Waits until the connection can be read or written, or both. Called when
     /// it can not be, and so the place where a limit that has passed is seen.
     fn wait(&self, readiness: PollFlags) -> Result<(), Error> {
+        let look = match self.wanted.get() {
+            Some(_) => WANTED_LOOK,
+            None => PROBE_INTERVAL,
+        };
+        let mut silent = Instant::now();
         loop {
             let deadline = self.deadline();
             if deadline.has_passed() {
@@ -210,14 +202,17 @@ impl Channel {
                 self.worker.probe(LATE_PROBE_TIMEOUT)?;
                 return Err(self.timeout());
             }
-            let turn = deadline.at_most(PROBE_INTERVAL);
+            let turn = deadline.at_most(look);
             let waited = turn.wait(&mut [PollFd::new(&self.stream, readiness)]);
             if waited.map_err(Error::system("wait for the guest"))? {
                 return Ok(());
             }
+            self.check_wanted()?;
             // Where little is left, the limit is looked at first.
-            if deadline.left().is_none_or(|left| left > PROBE_TIMEOUT) {
+            let is_far = deadline.left().is_none_or(|left| left > PROBE_TIMEOUT);
+            if is_far && silent.elapsed() >= PROBE_INTERVAL {
                 self.worker.probe(PROBE_TIMEOUT)?;
+                silent = Instant::now();
             }
         }
     }
@@ -240,6 +235,7 @@ impl Channel {
             if let Some(event) = self.lock().next_event()? {
                 return Ok(event);
             }
+            self.check_wanted()?;
             let count = match (&self.stream).read(buffer) {
                 Ok(0) => {
                     return Err(Error::connection("waiting for it")(io::Error::new(

@@ -1,13 +1,15 @@
 //! Commands as data, which need no machine until they run.
 
-use super::channel::{Channel, Sinks};
+use super::channel::Channel;
 use super::durable::durable_id;
+use super::ends::Sinks;
 use super::output::MAX_UNREAD_BYTES;
 use super::{ExecChild, ExecOutcome, ExecStatus, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::limits::{COLLECTED_TIMEOUT, GREETING_TIMEOUT, OVERRUN_TIMEOUT};
-use exec_proto::{ExecFlags, ExecLimits, ExecRequest, WinSize};
+use exec_proto::client::Session;
+use exec_proto::{ExecFlags, ExecLimits, ExecRequest, ProtoError, WinSize};
 use oci_bake::ImageConfig;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,6 +30,14 @@ pub(super) struct StagedFile {
     path: Vec<u8>,
     mode: u32,
     bytes: Vec<u8>,
+}
+
+/// How long a command may take.
+pub(super) struct Times {
+    /// Until its end.
+    pub(super) whole: Deadline,
+    /// Until the agent greets.
+    pub(super) opening: Deadline,
 }
 
 /// What a command may use of its guest; 0 where that is not limited.
@@ -333,31 +343,53 @@ impl Command {
         has_stdin: bool,
         timeout_ms: u64,
     ) -> Result<Channel, Error> {
+        let (request, times) = self.prepared(on, has_stdin, timeout_ms)?;
+        let queue = |session: &mut Session| self.queue(session, &request);
+        let channel = on.open_session(times.opening, &queue)?;
+        channel.limit(times.whole);
+        // Neither its words nor its variables: they may be secret.
+        debug!(
+            has_stdin,
+            tty = self.tty,
+            staged_bytes = self.staged_bytes(),
+            "command begun"
+        );
+        Ok(channel)
+    }
+
+    /// What is asked of the agent, and how long that may take.
+    fn prepared(
+        &self,
+        on: &dyn Opens,
+        has_stdin: bool,
+        timeout_ms: u64,
+    ) -> Result<(ExecRequest, Times), Error> {
         self.check_names()?;
         let request = self.request(on.image_config(), has_stdin, timeout_ms);
-        let staged: usize = self.staged.iter().map(|file| file.bytes.len()).sum();
-        let sending = Duration::from_secs((staged / SLOWEST_BYTES_PER_SECOND) as u64);
+        let sending = Duration::from_secs((self.staged_bytes() / SLOWEST_BYTES_PER_SECOND) as u64);
         let whole = match timeout_ms {
             0 => Deadline::none(),
             ms => Deadline::within(Duration::from_millis(ms))
                 .later_by(OVERRUN_TIMEOUT.saturating_add(sending)),
         };
         let opening = whole.at_most(GREETING_TIMEOUT.saturating_add(sending));
-        let channel = on.open_session(opening, &|session| {
-            for file in &self.staged {
-                session.stage_file(&file.path, file.mode, &file.bytes)?;
-            }
-            session.exec(&request)
-        })?;
-        channel.limit(whole);
-        // Neither its words nor its variables: they may be secret.
-        debug!(
-            has_stdin,
-            tty = self.tty,
-            staged_bytes = staged,
-            "command begun"
-        );
-        Ok(channel)
+        Ok((request, Times { whole, opening }))
+    }
+
+    /// Makes the request, after the files that are staged for it.
+    pub(super) fn queue(
+        &self,
+        session: &mut Session,
+        request: &ExecRequest,
+    ) -> Result<(), ProtoError> {
+        for file in &self.staged {
+            session.stage_file(&file.path, file.mode, &file.bytes)?;
+        }
+        session.exec(request)
+    }
+
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.staged.iter().map(|file| file.bytes.len()).sum()
     }
 
     /// Starts the command as the machine's workload, which lives on its own.
@@ -377,8 +409,16 @@ impl Command {
 
     /// Starts the command for [`Command::collect`].
     pub(crate) fn start_collected(&self, on: &dyn Opens) -> Result<Channel, Error> {
-        let timeout_ms = self.timeout_ms.unwrap_or(COLLECTED_TIMEOUT_MS);
-        self.start_within(on, self.stdin.is_some(), timeout_ms)
+        self.start_within(on, self.stdin.is_some(), self.collected_ms())
+    }
+
+    /// The same, without anything being asked yet.
+    pub(super) fn to_collect(&self, on: &dyn Opens) -> Result<(ExecRequest, Times), Error> {
+        self.prepared(on, self.stdin.is_some(), self.collected_ms())
+    }
+
+    fn collected_ms(&self) -> u64 {
+        self.timeout_ms.unwrap_or(COLLECTED_TIMEOUT_MS)
     }
 
     /// Collects what a command of which this was asked for writes.

@@ -1,9 +1,15 @@
 //! Commands in a guest: built, run, streamed.
 
+mod asked;
+#[cfg(feature = "tokio")]
+mod begun;
+#[cfg(feature = "tokio")]
+mod cancel;
 mod channel;
 mod child;
 mod command;
 mod durable;
+mod ends;
 mod environment;
 mod gap;
 mod liveness;
@@ -12,8 +18,12 @@ mod output;
 pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
-pub(crate) use channel::{Channel, Finished, Sinks};
+pub(crate) use asked::{Asked, is_refusal};
+#[cfg(feature = "tokio")]
+pub use begun::{ExecBegun, ExecStop};
+pub(crate) use channel::Channel;
 pub use child::{ExecChild, ExecControl, ExecStdin};
 pub use command::Command;
 use command::settings;
@@ -21,6 +31,7 @@ pub use durable::{ExecId, ExecInfo, ExecState, StreamOffsets};
 pub(crate) use durable::{attach, list};
 #[cfg(feature = "cli")]
 pub(crate) use durable::{attach_channel, durable_id};
+pub(crate) use ends::{Finished, Sinks};
 pub use gap::OutputGap;
 pub(crate) use liveness::{Liveness, Unwatched};
 pub use output::ExecOutput;
@@ -137,6 +148,18 @@ pub(crate) trait Opens: fmt::Debug + Send + Sync {
         deadline: Deadline,
         queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<Channel, Error>;
+
+    /// Sends requests over a connection that is there, and waits for nothing. `None` if
+    /// nobody could be asked without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Opens::open_session`]; nothing was begun then.
+    fn ask_at_once(
+        &self,
+        _queue: &dyn Fn(&mut Session) -> Result<(), ProtoError>,
+    ) -> Result<Option<Asked>, Error> {
+        Ok(None)
+    }
 
     /// Waits until a command whose output is collected may compute, where not all may at
     /// once. It may as long as what is returned is there.

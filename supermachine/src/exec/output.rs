@@ -5,7 +5,7 @@
 //! of its own. As a rule the command waits once [`SOFT_BYTES`] are in one; a queue
 //! grows beyond that only while somebody waits for what comes behind.
 
-use super::channel::Finished;
+use super::ends::Finished;
 use super::{Channel, OutputGap, Sinks, StreamOffsets};
 use crate::Error;
 use crate::limits::FULL_STREAM_PAUSE;

@@ -1,16 +1,17 @@
 //! A running command's streams for tasks of tokio: nothing here blocks a thread of
 //! its runtime.
 
+use super::StreamOffsets;
+use super::begun::{AsOpens, ExecBegun};
+use super::cancel::Cancel;
 use super::{
-    Channel, Command, ExecChild, ExecControl, ExecId, ExecOutcome, ExecOutput, ExecStatus,
-    ExecStdin,
+    Command, ExecChild, ExecControl, ExecId, ExecOutcome, ExecOutput, ExecStatus, ExecStdin,
 };
-use super::{Opens, StreamOffsets};
 use crate::Error;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -214,66 +215,29 @@ impl AsyncWrite for AsyncExecStdin {
     }
 }
 
-/// Ends a command whose outcome nobody waits for any more.
-#[derive(Debug, Default)]
-struct Cancel {
-    state: Mutex<Cancelled>,
-}
-
-#[derive(Debug, Default)]
-struct Cancelled {
-    is_cancelled: bool,
-    channel: Weak<Channel>,
-}
-
 /// Cancels when the future that has it is dropped.
 struct CancelOnDrop(Arc<Cancel>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.is_cancelled = true;
-        if let Some(channel) = state.channel.upgrade() {
-            channel.close();
-        }
+        self.0.cancel();
     }
 }
 
-impl Cancel {
-    /// Runs a command until it ends, or nobody waits for it.
-    fn run(&self, on: &dyn Opens, command: &Command) -> Result<ExecOutcome, Error> {
-        let is_cancelled = || {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.is_cancelled
-        };
-        if is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let _turn = on.turn(&|| !is_cancelled())?;
-        let channel = Arc::new(command.start_collected(on)?);
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.is_cancelled {
-                channel.close();
-            }
-            state.channel = Arc::downgrade(&channel);
-        }
-        match command.collect(&channel) {
-            Err(_) if is_cancelled() => Err(Error::Cancelled),
-            result => result,
-        }
-    }
-}
-
-/// Runs a command on a thread that may block. Dropping the future kills the command
-/// with all its descendants, and whoever holds the machine for it lets go of it.
+/// Runs a command on a thread that may block. It is asked for before that, if that needs
+/// no wait. Dropping the future kills the command with all its descendants, and whoever
+/// holds the machine for it lets go of it.
 pub(crate) async fn run<T>(on: Arc<T>, command: Command) -> Result<ExecOutcome, Error>
 where
     T: AsOpens + Send + Sync + 'static,
 {
+    if let Some(begun) = ExecBegun::ask(&on, &command) {
+        let _guard = CancelOnDrop(begun.cancel());
+        return blocking(move || begun.wait()).await;
+    }
     let cancel = Arc::new(Cancel::default());
     let _guard = CancelOnDrop(cancel.clone());
-    blocking(move || cancel.run(on.opens(), &command)).await
+    blocking(move || cancel.run(on.opens(), &command, None)).await
 }
 
 /// Takes up the streams of a durable command for tasks.
@@ -286,21 +250,4 @@ where
     T: AsOpens + Send + Sync + 'static,
 {
     blocking(move || super::attach(on.opens(), id, from).map(AsyncExecChild)).await
-}
-
-/// What has a machine in it.
-pub(crate) trait AsOpens {
-    fn opens(&self) -> &dyn Opens;
-}
-
-impl AsOpens for crate::Vm {
-    fn opens(&self) -> &dyn Opens {
-        self
-    }
-}
-
-impl AsOpens for crate::PooledVm {
-    fn opens(&self) -> &dyn Opens {
-        &**self
-    }
 }

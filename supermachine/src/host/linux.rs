@@ -22,6 +22,16 @@ pub fn share_content(from: &File, to: &File) -> io::Result<()> {
     Ok(rustix::fs::ioctl_ficlone(to, from)?)
 }
 
+/// How many inotify instances, and how many watches, all programs of one user may have.
+#[cfg(feature = "cli")]
+pub fn watch_limits() -> Option<(u64, u64)> {
+    let of = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
+        text.ok()?.trim().parse().ok()
+    };
+    Some((of("max_user_instances")?, of("max_user_watches")?))
+}
+
 /// Ends a process at once.
 pub fn kill(process: BorrowedFd<'_>) {
     // It fails for one that has ended, which is what was wanted.

@@ -66,6 +66,12 @@ pub fn ignored_signals() -> u64 {
     0
 }
 
+/// There are none that a user could reach.
+#[cfg(feature = "cli")]
+pub fn watch_limits() -> Option<(u64, u64)> {
+    None
+}
+
 /// `std`'s streams see to it that a broken connection is no signal.
 pub const SEND_FLAGS: SendFlags = SendFlags::empty();
 /// There is none for descriptors.

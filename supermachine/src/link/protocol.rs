@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Version of this protocol. Both ends come from one build, so it only guards
 /// against an installation that mixes two.
-pub const VERSION: u32 = 16;
+pub const VERSION: u32 = 17;
 /// Longest message in bytes: a console tail and room.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -369,6 +369,8 @@ pub enum FromWorker {
     Captured {
         /// What was written.
         written: Box<Written>,
+        /// Which of the volumes hold what they began with; their files are empty.
+        unwritten: Vec<usize>,
         /// Microseconds it has been paused so far.
         paused_us: u64,
     },

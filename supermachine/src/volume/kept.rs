@@ -2,7 +2,7 @@
 //! it changes to itself, for as long as it runs.
 
 use super::store;
-use super::{MAX_VOLUMES, Opened, VolumeSpec, refused};
+use super::{MAX_VOLUMES, Opened, Places, VolumeSpec, refused};
 use crate::running::MountedVolume;
 use crate::whole::create_new;
 use crate::{Error, guest_path};
@@ -48,14 +48,10 @@ pub(crate) fn check_sizes(volumes: &[VolumeSpec]) -> Result<(), Error> {
 }
 
 /// Refuses a snapshot of a machine with a volume of the store that is too large for one.
-pub(crate) fn check_lengths(volumes: &[VolumeSpec], dir: Option<&Path>) -> Result<(), Error> {
-    if volumes.is_empty() {
-        return Ok(());
-    }
-    let store = super::store(dir)?;
+pub(crate) fn check_lengths(volumes: &[VolumeSpec], places: Places<'_>) -> Result<(), Error> {
     for volume in volumes {
         // A forked machine has a copy, and what it is one of may be gone.
-        let Ok(found) = store.inspect(&volume.name) else {
+        let Ok(found) = places.store_of(&volume.name)?.inspect(&volume.name) else {
             continue;
         };
         if found.size_bytes >> 20 > MAX_MIB {

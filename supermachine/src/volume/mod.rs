@@ -10,9 +10,10 @@ use crate::link::monitor::Question;
 use crate::running::MountedVolume;
 use crate::{Error, VmConfig, guest_path};
 use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 pub use store::{VolumeInfo, VolumeStore};
 
 /// Size of a volume that names none, in MiB.
@@ -113,9 +114,8 @@ pub(crate) fn growth(volumes: &[MountedVolume], name: &str, mib: u64) -> Result<
 
 /// What other processes are told of the volumes of a machine.
 pub(crate) fn described(config: &VmConfig) -> Vec<MountedVolume> {
-    let store = store(config.volumes_dir.as_deref()).ok();
     let file = |name: &str| {
-        let path = store.as_ref()?.file(name);
+        let path = config.volume_places().store_of(name).ok()?.file(name);
         Some(path.to_str()?.into())
     };
     let described = config.volumes.iter().map(|volume| MountedVolume {
@@ -169,23 +169,47 @@ pub(crate) fn store(dir: Option<&Path>) -> Result<VolumeStore, Error> {
     Ok(VolumeStore::at(dir))
 }
 
+/// Where the volumes of a machine are that outlive it.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// The store's directory, if it is not the user's.
+    pub dir: Option<&'a Path>,
+    /// Those that are files somewhere else, by name.
+    pub files: &'a BTreeMap<String, PathBuf>,
+}
+
+impl Places<'_> {
+    /// Where the one of this name is.
+    fn store_of(&self, name: &str) -> Result<VolumeStore, Error> {
+        match self.files.get(name) {
+            Some(file) => VolumeStore::of_file(file),
+            None => store(self.dir),
+        }
+    }
+
+    /// Opens one for the machine `id`. A file that somebody named keeps its size.
+    fn open(&self, volume: &VolumeSpec, id: &str) -> Result<File, Error> {
+        let least = match self.files.contains_key(&volume.name) {
+            true => 0,
+            false => volume.size_mib.unwrap_or(0),
+        };
+        let store = self.store_of(&volume.name)?;
+        store.open_for(&volume.name, least, volume.new_mib(), id)
+    }
+}
+
 /// Opens the volumes of the machine `id`, which nobody else has from here on until all
 /// who have the files have ended; and as many disks without content as there are
 /// `slots` more.
 pub(crate) fn open(
     volumes: &[VolumeSpec],
-    dir: Option<&Path>,
+    places: Places<'_>,
     slots: usize,
     id: &str,
 ) -> Result<Opened, Error> {
     let mut opened = Opened::new();
-    if !volumes.is_empty() {
-        let store = store(dir)?;
-        for volume in volumes {
-            let (least, new) = (volume.size_mib.unwrap_or(0), volume.new_mib());
-            let file = store.open_for(&volume.name, least, new, id)?;
-            opened.push((volume.name.clone(), file));
-        }
+    for volume in volumes {
+        opened.push((volume.name.clone(), places.open(volume, id)?));
     }
     for _ in volumes.len()..slots {
         opened.push(empty()?);
@@ -196,7 +220,7 @@ pub(crate) fn open(
 /// As [`open`], for the copy of a machine with so many disks for them.
 pub(crate) fn open_for_copy(
     volumes: &[VolumeSpec],
-    dir: Option<&Path>,
+    places: Places<'_>,
     slots: usize,
     id: &str,
 ) -> Result<Opened, Error> {
@@ -205,7 +229,7 @@ pub(crate) fn open_for_copy(
             Err(volume
                 .refused("the snapshot has no disk for it: bake the image with as many volumes"))
         }
-        None => open(volumes, dir, slots, id),
+        None => open(volumes, places, slots, id),
     }
 }
 
@@ -265,7 +289,11 @@ mod tests {
             .collect();
         assert!(validate(&many).is_err());
         assert!(validate(&many[..7]).is_ok());
-        let one_too_many = open_for_copy(&many[..2], None, 1, "id").unwrap_err();
+        let places = Places {
+            dir: None,
+            files: &BTreeMap::new(),
+        };
+        let one_too_many = open_for_copy(&many[..2], places, 1, "id").unwrap_err();
         assert!(one_too_many.to_string().contains("`v1`"), "{one_too_many}");
     }
 }

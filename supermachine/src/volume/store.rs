@@ -39,6 +39,8 @@ const BLOCK_BYTES: u64 = 512;
 #[derive(Clone, Debug)]
 pub struct VolumeStore {
     dir: PathBuf,
+    /// All there is, if it is one file that somebody named.
+    only: Option<PathBuf>,
 }
 
 /// What is known of a volume.
@@ -72,7 +74,21 @@ impl VolumeStore {
     /// The store in a directory, which is made, for its owner alone, when the first
     /// volume is.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            only: None,
+        }
+    }
+
+    /// The one volume that is at a path, under whatever name; made if it is not there.
+    pub(super) fn of_file(file: &Path) -> Result<Self, Error> {
+        // Whoever names it may have linked to it.
+        let found = fs::canonicalize(file).or_else(|_| std::path::absolute(file));
+        let file = found.map_err(Error::host("cannot find", file))?;
+        Ok(Self {
+            dir: file.parent().unwrap_or(Path::new("/")).to_owned(),
+            only: Some(file),
+        })
     }
 
     /// Makes an empty volume, with a file system.
@@ -223,7 +239,9 @@ impl VolumeStore {
         self.lengthen(&file, name, least_mib)?;
         let owner = format!("machine {id} (process {})\n", std::process::id());
         // Only errors say it.
-        let _ = fs::write(self.owner_path(name), owner);
+        if self.only.is_none() {
+            let _ = fs::write(self.owner_path(name), owner);
+        }
         Ok(file)
     }
 
@@ -256,7 +274,10 @@ impl VolumeStore {
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}{SUFFIX}"))
+        match &self.only {
+            Some(file) => file.clone(),
+            None => self.dir.join(format!("{name}{SUFFIX}")),
+        }
     }
 
     fn owner_path(&self, name: &str) -> PathBuf {

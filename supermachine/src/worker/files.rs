@@ -182,17 +182,20 @@ pub fn rewind_volumes(volumes: &[Volume]) -> io::Result<()> {
     overlays.try_for_each(|overlay| overlay.rewind())
 }
 
-/// Has files hold all that `volumes` hold, which nobody writes to meanwhile.
-pub fn keep_volumes(volumes: &[Volume], files: &[OwnedFd]) -> io::Result<()> {
-    for (volume, file) in volumes.iter().zip(files) {
+/// Has files hold all that `volumes` hold, which nobody writes to meanwhile, but for those
+/// that hold what they began with: the numbers of these.
+pub fn keep_volumes(volumes: &[Volume], files: &[OwnedFd]) -> io::Result<Vec<usize>> {
+    let mut unwritten = Vec::new();
+    for (number, (volume, file)) in volumes.iter().zip(files).enumerate() {
         let to = File::from(file.try_clone()?);
         match (&volume.overlay, &volume.file) {
+            (Some(overlay), _) if overlay.is_unwritten() => unwritten.push(number),
             (Some(overlay), _) => host::copy_pieces(overlay.pieces(), overlay.bytes(), &to)?,
             (None, HostFile::Open { file, .. }) => host::copy_content(file, &to)?,
             (None, HostFile::Path(_)) => return Err(io::ErrorKind::Unsupported.into()),
         }
     }
-    Ok(())
+    Ok(unwritten)
 }
 
 /// Gives a volume's file this size, if it is smaller; whether it was.

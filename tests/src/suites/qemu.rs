@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use kernel::initrd::Archive;
 
-use super::{PROGRAMS, Program, SHARE};
+use super::{Kit, MEMORY_MIB, PROGRAMS, Program};
 use crate::required;
 
 /// Where Debian has it: with QEMU up to 12, in a package of that name since.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
 const QEMU: &str = "qemu-system-aarch64";
-const MEMORY: &str = "256M";
 /// Longest wait for a socket, and for a guest to be up.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the guest says when it is up.
@@ -23,22 +22,46 @@ const UP: &str = "@@up";
 /// What it says after a command, before its exit status.
 const DONE: &str = "@@done ";
 
-/// PID 1: mounts the directory, and runs the lines that it reads from its console. What
-/// they write goes through a file, as programs write otherwise to a terminal.
-const INIT: &str = "#!/suite/busybox sh
-b=/suite/busybox
-$b mount -t devtmpfs dev /dev
-$b mount -t proc proc /proc
-$b mount -t tmpfs tmp /tmp
-$b --install -s /bin
-$b stty -echo -onlcr
-$b mount -t virtiofs share /share && echo @@up
+/// PID 1: makes the image's tree of its layers, mounts the directory in it, and runs the
+/// lines that it reads from its console there. What they write goes through a file, as
+/// programs write otherwise to a terminal.
+const INIT: &str = r#"#!/suite/busybox sh
+/suite/busybox --install -s /bin
 export PATH=/bin
-while IFS= read -r line; do
-    (eval \"$line\") </dev/null >/tmp/output 2>&1; status=$?
-    cat /tmp/output; echo \"@@done $status\"
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+stty -echo -onlcr
+mkdir -p /tmp/upper /tmp/work
+lower=
+n=0
+while layer=$(grep -lx "layer$n" /sys/block/vd*/serial); do
+    disk=${layer#/sys/block/}
+    mkdir -p /layers/$n
+    mount -t squashfs -o ro "/dev/${disk%/serial}" /layers/$n
+    lower=/layers/$n${lower:+:$lower}
+    n=$((n + 1))
 done
-";
+mount -t overlay -o "lowerdir=$lower,upperdir=/tmp/upper,workdir=/tmp/work" root /root
+cd /root
+mkdir -p dev proc sys tmp share suite
+mount --bind /suite suite
+mount --bind /dev dev
+mount --bind /proc proc
+mount --bind /sys sys
+mkdir -p dev/shm
+mount -t tmpfs shm dev/shm
+mount -t tmpfs tmp tmp
+cp /etc/passwd /etc/group etc
+ifconfig lo up
+export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+/bin/mount -t virtiofs share share && echo @@up
+while IFS= read -r line; do
+    chroot /root /bin/sh -c "$line" </dev/null >/tmp/output 2>&1; status=$?
+    /bin/cat /tmp/output; echo "@@done $status"
+done
+"#;
 
 /// Whether this host has QEMU and a virtiofsd; if not, what to install.
 ///
@@ -142,25 +165,22 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots one with these programs, of which one is busybox, and files.
+    /// Boots one with this kit, and files.
     ///
     /// # Errors
     /// A text of what failed.
-    pub fn start(
-        daemon: Daemon,
-        programs: &[Program],
-        files: &[(&str, &str)],
-    ) -> Result<Self, String> {
+    pub fn start(daemon: Daemon, kit: &Kit, files: &[(&str, &str)]) -> Result<Self, String> {
         let initrd = daemon.place.path().join("initrd");
-        let bytes = archive(programs, files).map_err(|error| error.to_string())?;
+        let bytes = archive(&kit.programs, files).map_err(|error| error.to_string())?;
         fs::write(&initrd, bytes).map_err(|error| error.to_string())?;
         let kernel = required("assets/kernel", "cargo xtask assets");
-        let memory = format!("memory-backend-memfd,id=ram,size={MEMORY},share=on");
+        let size = format!("{MEMORY_MIB}M");
+        let memory = format!("memory-backend-memfd,id=ram,size={size},share=on");
         let socket = format!("socket,id=fs,path={}", daemon.socket().display());
         let mut command = Command::new(QEMU);
         command
             .args(["-M", "virt,gic-version=3,memory-backend=ram"])
-            .args(["-cpu", "cortex-a76", "-m", MEMORY, "-object", &memory])
+            .args(["-cpu", "cortex-a76", "-m", &size, "-object", &memory])
             .args(["-nodefaults", "-display", "none", "-monitor", "none"])
             .args(["-serial", "stdio", "-no-reboot"])
             .args(["-global", "virtio-mmio.force-legacy=false"])
@@ -171,6 +191,7 @@ impl Machine {
             .arg("-initrd")
             .arg(&initrd)
             .args(["-append", "console=ttyAMA0 quiet"])
+            .args(disks(&kit.layers))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command
@@ -245,13 +266,27 @@ impl Drop for Machine {
     }
 }
 
+/// A read-only disk for each layer. The guest knows them by their serial numbers, as it
+/// finds them in no order.
+fn disks(layers: &[PathBuf]) -> Vec<String> {
+    let mut words = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        // A comma in a value is written twice.
+        let file = layer.display().to_string().replace(',', ",,");
+        let drive = format!("if=none,id=layer{number},format=raw,readonly=on,file={file}");
+        let device = format!("virtio-blk-device,drive=layer{number},serial=layer{number}");
+        words.extend(["-drive".to_owned(), drive, "-device".to_owned(), device]);
+    }
+    words
+}
+
 fn archive(
     programs: &[Program],
     files: &[(&str, &str)],
 ) -> Result<Vec<u8>, kernel::initrd::InitrdError> {
     let mut archive = Archive::new();
-    let (share, suite) = (&SHARE[1..], &PROGRAMS[1..]);
-    for name in ["bin", "dev", "etc", "proc", "tmp", share, suite] {
+    let suite = &PROGRAMS[1..];
+    for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", suite] {
         archive.directory(name, 0o755)?;
     }
     archive.character_device("dev/console", 0o600, 5, 1)?;

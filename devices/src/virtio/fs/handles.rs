@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
@@ -23,8 +23,30 @@ pub struct OpenFile {
     pub appends: AtomicBool,
     /// Whether others that are open are the same one to the host.
     pub is_shared: bool,
-    /// What a write takes from a file has been taken.
-    pub is_cleared: AtomicBool,
+    /// What a write takes from a file was taken after privileges had been given so many
+    /// times.
+    pub cleared: Cleared,
+}
+
+/// When set-user-id and set-group-id were last taken from an open file.
+#[derive(Debug)]
+pub struct Cleared(AtomicU64);
+
+impl Default for Cleared {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Cleared {
+    /// Whether they were, since the server gave any for the `given`-th time.
+    pub fn is_since(&self, given: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == given
+    }
+
+    pub fn set(&self, given: u64) {
+        self.0.store(given, Ordering::Relaxed);
+    }
 }
 
 /// An open directory.

@@ -1,5 +1,7 @@
 //! Agents that do not keep to what they should, over sockets of this process.
 
+#[cfg(feature = "tokio")]
+mod begun;
 mod limits;
 mod streams;
 

@@ -27,11 +27,14 @@ impl Served {
         machine.pause()?;
         let saved = machine.save()?;
         let state = saved.encode()?;
-        if let Err(error) = files::keep_volumes(&self.given.volumes, &for_volumes) {
-            machine.resume();
-            let reason = format!("the host cannot copy a volume into it: {error}");
-            return Ok(FromWorker::NotWritten { reason });
-        }
+        let unwritten = match files::keep_volumes(&self.given.volumes, &for_volumes) {
+            Ok(unwritten) => unwritten,
+            Err(error) => {
+                machine.resume();
+                let reason = format!("the host cannot copy a volume into it: {error}");
+                return Ok(FromWorker::NotWritten { reason });
+            }
+        };
         let files = files::named(names, files);
         let written = machine.store_memory(|memory| {
             Written::write(&files, Path::new(""), memory, &state).map_err(Refusal::from)
@@ -39,6 +42,7 @@ impl Served {
         self.captured = Some((saved, written.clone()));
         Ok(FromWorker::Captured {
             written: Box::new(written),
+            unwritten,
             paused_us: micros(begun.elapsed()),
         })
     }

@@ -121,12 +121,17 @@ impl Overlay {
         })
     }
 
+    /// Whether the disk holds what its base holds, as nothing was written to it.
+    pub fn is_unwritten(&self) -> bool {
+        self.written.is_empty()
+    }
+
     /// Goes back to the content of the base. Nobody uses the disk meanwhile.
     ///
     /// # Errors
     /// What the host says to its own file's being emptied.
     pub fn rewind(&self) -> io::Result<()> {
-        if self.written.is_empty() {
+        if self.is_unwritten() {
             return Ok(());
         }
         self.written.clear();

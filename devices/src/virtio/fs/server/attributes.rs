@@ -11,7 +11,6 @@ use super::super::handles::Handle;
 use super::super::host;
 use super::super::wire::{Body, Fields, GETATTR_FH, MAX_NAME_BYTES, open, set};
 use super::Server;
-use super::files::clear_privileges;
 use super::find::Target;
 
 /// Longest value of an extended attribute, and longest list of their names, that
@@ -126,7 +125,7 @@ impl Server {
         let (changes, handle) = read_changes(&mut arguments)?;
         let target = self.target(node, handle)?;
         if changes.has(set::SIZE) {
-            set_size(&target, changes.size)?;
+            self.set_size(&target, changes.size)?;
         }
         if changes.has(set::MODE) {
             self.record_mode(&target, changes.mode)?;
@@ -156,6 +155,26 @@ impl Server {
         };
         self.touched_target(&target);
         self.describe_target(&target)
+    }
+
+    fn set_size(&self, target: &Target<'_>, size: u64) -> Result<(), Errno> {
+        if i64::try_from(size).is_err() {
+            return Err(Errno::FBIG);
+        }
+        let truncate = |file: std::os::fd::BorrowedFd<'_>| {
+            self.clear_privileges(file, &host::stat(file)?)?;
+            rustix::fs::ftruncate(file, size)
+        };
+        match target {
+            Target::Open(Handle::File(file)) if file.flags & open::ACCESS != 0 => {
+                truncate(file.file.as_fd())
+            }
+            Target::Open(_) => Err(Errno::BADF),
+            Target::Found(found) if found.stat.is_file() => {
+                truncate(found.open(OFlags::WRONLY)?.0.as_fd())
+            }
+            Target::Found(_) => Err(Errno::INVAL),
+        }
     }
 
     pub(super) fn file_system(&self) -> Result<Body, Errno> {
@@ -239,26 +258,6 @@ impl Server {
             Ok(())
         })?;
         Ok(Body::default())
-    }
-}
-
-fn set_size(target: &Target<'_>, size: u64) -> Result<(), Errno> {
-    if i64::try_from(size).is_err() {
-        return Err(Errno::FBIG);
-    }
-    let truncate = |file: std::os::fd::BorrowedFd<'_>| {
-        clear_privileges(file, &host::stat(file)?)?;
-        rustix::fs::ftruncate(file, size)
-    };
-    match target {
-        Target::Open(Handle::File(file)) if file.flags & open::ACCESS != 0 => {
-            truncate(file.file.as_fd())
-        }
-        Target::Open(_) => Err(Errno::BADF),
-        Target::Found(found) if found.stat.is_file() => {
-            truncate(found.open(OFlags::WRONLY)?.0.as_fd())
-        }
-        Target::Found(_) => Err(Errno::INVAL),
     }
 }
 

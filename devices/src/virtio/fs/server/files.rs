@@ -1,6 +1,5 @@
 //! Open files and their content.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +7,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::super::Owner;
-use super::super::handles::{Handle, OpenFile};
-use super::super::host::{self, PRIVILEGES, Stat};
+use super::super::handles::{Cleared, Handle, OpenFile};
+use super::super::host::{self, Stat};
 use super::super::owners::Made;
 use super::super::wire::{
     Body, FSYNC_DATA, Fields, IN_HEADER_BYTES, OPEN_KEEP_CACHE, OUT_HEADER_BYTES, open,
@@ -42,16 +41,6 @@ fn writes(flags: u32) -> bool {
 }
 
 impl OpenFile {
-    /// Takes from a file what a change of its content must not leave it:
-    /// set-user-id and set-group-id. (The host takes its capabilities.)
-    fn clear(&self) -> Result<(), Errno> {
-        if !self.is_cleared.load(Ordering::Relaxed) {
-            clear_privileges(&self.file, &host::stat(&self.file)?)?;
-            self.is_cleared.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// Makes the host append or not, as the guest's flags say now.
     fn set_append(&self, flags: u32) -> Result<(), Errno> {
         let appends = flags & open::APPEND != 0 && !self.is_shared;
@@ -72,14 +61,18 @@ impl OpenFile {
     }
 }
 
-pub(super) fn clear_privileges(file: impl AsFd, stat: &Stat) -> Result<(), Errno> {
-    if stat.is_file() && stat.mode & PRIVILEGES != 0 {
-        rustix::fs::fchmod(file, host::mode_of(stat.mode & !PRIVILEGES))?;
-    }
-    Ok(())
-}
-
 impl Server {
+    /// As [`Self::clear_privileges`], unless that is done already.
+    fn clear(&self, file: &OpenFile) -> Result<(), Errno> {
+        // Looked at first: what is given meanwhile is taken by the next write.
+        let given = self.given.load(Ordering::Acquire);
+        if !file.cleared.is_since(given) {
+            self.clear_privileges(&file.file, &host::stat(&file.file)?)?;
+            file.cleared.set(given);
+        }
+        Ok(())
+    }
+
     /// Opens a file that was found, with the guest's flags.
     pub(super) fn file_handle(
         &self,
@@ -101,7 +94,7 @@ impl Server {
                 flags: flags & (open::ACCESS | open::APPEND),
                 appends: AtomicBool::new(flags & open::APPEND != 0),
                 is_shared: false,
-                is_cleared: AtomicBool::new(false),
+                cleared: Cleared::default(),
             })),
             stat,
         ))
@@ -153,7 +146,7 @@ impl Server {
         let Handle::File(file) = writable else {
             return Err(Errno::ISDIR);
         };
-        file.for_writing()?.clear()?;
+        self.clear(file.for_writing()?)?;
         rustix::fs::ftruncate(&file.file, 0)?;
         self.touched(&file.file);
         Ok(())
@@ -189,7 +182,7 @@ impl Server {
                 };
                 let (file, mut stat) = found.open(host_flags(flags))?;
                 if flags & open::TRUNC != 0 {
-                    clear_privileges(&file, &stat)?;
+                    self.clear_privileges(&file, &stat)?;
                     rustix::fs::ftruncate(&file, 0)?;
                     stat = host::stat(&file)?;
                     self.touched(&file);
@@ -212,7 +205,7 @@ impl Server {
             flags: flags & (open::ACCESS | open::APPEND),
             appends: AtomicBool::new(flags & open::APPEND != 0),
             is_shared: false,
-            is_cleared: AtomicBool::new(false),
+            cleared: Cleared::default(),
         }));
         match self.add_handle(handle) {
             Ok(handle) => body.open_out(handle, 0),
@@ -259,7 +252,7 @@ impl Server {
         if bytes == 0 || i64::try_from(end).is_err() {
             return Err(Errno::INVAL);
         }
-        file.for_writing()?.clear()?;
+        self.clear(file.for_writing()?)?;
         host::allocate(&file.file, mode, offset, bytes)?;
         self.touched(&file.file);
         Ok(Body::default())
@@ -288,7 +281,7 @@ impl Server {
         for end in [end(from_offset)?, end(to_offset)?] {
             i64::try_from(end).map_err(|_| Errno::OVERFLOW)?;
         }
-        to.for_writing()?.clear()?;
+        self.clear(to.for_writing()?)?;
         let bytes = usize::try_from(bytes).map_err(|_| Errno::INVAL)?;
         let copied = host::copy_range((&from.file, from_offset), (&to.file, to_offset), bytes)?;
         self.touched(&to.file);
@@ -342,7 +335,7 @@ impl Server {
             return Err(Errno::INVAL.into());
         }
         let file = self.opened_file(handle)?;
-        file.for_writing()?.clear()?;
+        self.clear(file.for_writing()?)?;
         file.set_append(flags)?;
         buffer.resize(BUFFER_BYTES.max(buffer.len()), 0);
         let mut done = 0;

@@ -15,7 +15,6 @@ use super::super::handles::{Handle, OpenFile};
 use super::super::host::Stat;
 use super::super::wire::{Body, Fields, mapping, open};
 use super::super::{DaxPolicy, FilePiece, FileWindow, PIECE_BYTES, PieceAccess};
-use super::files::clear_privileges;
 use super::{Server, lock};
 
 /// Least size of a file that the guest maps under [`DaxPolicy::LargeFiles`]: half a
@@ -158,7 +157,7 @@ impl Server {
                 let flags = if writes { OFlags::RDWR } else { OFlags::RDONLY };
                 let (file, stat) = found.open(flags)?;
                 if writes {
-                    clear_privileges(&file, &stat)?;
+                    self.clear_privileges(&file, &stat)?;
                 }
                 return Ok(Source::Opened(file));
             }

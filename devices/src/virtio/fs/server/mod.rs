@@ -17,6 +17,7 @@ mod single;
 mod tests;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -113,6 +114,8 @@ pub struct Server {
     single: Option<Single>,
     nodes: Mutex<Nodes>,
     handles: Mutex<Handles>,
+    /// How often the guest has given a file set-user-id or set-group-id.
+    given: AtomicU64,
     /// The window, if the guest can map files.
     mappings: Option<Mappings>,
     /// What the host changes, if the guest is told.
@@ -138,6 +141,7 @@ impl Server {
             rules,
             nodes: Mutex::default(),
             handles: Mutex::default(),
+            given: AtomicU64::new(0),
             mappings: None,
             watch: None,
         })

@@ -2,11 +2,12 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Gid, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::super::host::{self, Stat};
+use super::super::host::{self, PRIVILEGES, Stat};
 use super::super::owners::{Made, Owner, Owners, Record, Special};
 use super::super::wire::kind;
 use super::Server;
@@ -14,9 +15,9 @@ use super::find::{Dir, Target};
 
 /// Where owner and mode are recorded, as podman and libkrun do it.
 pub(super) const KEY: &CStr = c"user.containers.override_stat";
-/// Bits of a mode that are recorded: a file gives nobody its owner's rights, nor does it
-/// in a guest.
-const RECORDED: u32 = 0o1777;
+/// Bits of a mode that are recorded. Set-user-id and set-group-id are recorded for the
+/// guest and given to no file of the host.
+const RECORDED: u32 = 0o7777;
 /// Set-group-id of a directory: what is made in it is its group's.
 const GROUP_OF_DIRECTORY: u32 = 0o2000;
 
@@ -135,17 +136,36 @@ impl Server {
                 host::stat(file)
             }
             Owners::Recorded(_) => {
-                let record = Record {
-                    owner: made.by,
-                    mode: made.mode & RECORDED,
-                    special: Special::of(made.mode, made.device),
-                };
+                let record = self.first_record(dir, made, stat.is_dir())?;
                 write(file, record)?;
                 let record = Some(record);
                 let stat = host::stat(file)?;
                 Ok(Stat { record, ..stat })
             }
         }
+    }
+
+    /// What is recorded of something that was just made in `dir`.
+    fn first_record(&self, dir: &Dir<'_>, made: Made, is_dir: bool) -> Result<Record, Errno> {
+        let mut record = Record {
+            owner: made.by,
+            mode: made.mode & RECORDED,
+            special: Special::of(made.mode, made.device),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let within = match host::open_entry(dir, c".", flags, 0) {
+            Ok(open) => read(open.as_fd(), host::stat(dir)?),
+            // As everywhere, what cannot be opened has nothing recorded.
+            Err(_) => host::stat(dir)?,
+        };
+        let (within, mode) = self.seen(&within);
+        if mode & GROUP_OF_DIRECTORY != 0 {
+            record.owner.gid = within.gid;
+            if is_dir {
+                record.mode |= GROUP_OF_DIRECTORY;
+            }
+        }
+        Ok(record)
     }
 
     /// Gives a link that was just made to whom it is made by.
@@ -206,9 +226,12 @@ impl Server {
                     target => target.with_open(|file| rustix::fs::fchown(file, uid, gid)),
                 }
             }
-            Owners::Recorded(_) => self.change_record(target, |record| {
+            Owners::Recorded(_) => self.change_record(target, |record, is_directory| {
                 record.owner.uid = uid.unwrap_or(record.owner.uid);
                 record.owner.gid = gid.unwrap_or(record.owner.gid);
+                if !is_directory {
+                    record.mode &= !PRIVILEGES;
+                }
             }),
         }
     }
@@ -216,15 +239,46 @@ impl Server {
     /// Gives a file other permissions, where these are recorded.
     pub(super) fn record_mode(&self, target: &Target<'_>, mode: u32) -> Result<(), Errno> {
         match self.records() {
-            true => self.change_record(target, |record| record.mode = mode & RECORDED),
+            true => {
+                self.change_record(target, |record, _| record.mode = mode & RECORDED)?;
+                self.note_privileges(mode);
+                Ok(())
+            }
             false => Ok(()),
+        }
+    }
+
+    /// Has each open file looked at before the next write if this mode gives privileges.
+    fn note_privileges(&self, mode: u32) {
+        if mode & PRIVILEGES != 0 {
+            // Wraps after more requests than there can be.
+            self.given.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes from a file what a change of its content must not leave it: set-user-id and
+    /// set-group-id, on the host and in its record. (The host takes its capabilities.)
+    pub(super) fn clear_privileges(&self, file: impl AsFd, stat: &Stat) -> Result<(), Errno> {
+        if !stat.is_file() {
+            return Ok(());
+        }
+        if stat.mode & PRIVILEGES != 0 {
+            rustix::fs::fchmod(&file, host::mode_of(stat.mode & !PRIVILEGES))?;
+        }
+        let recorded = self.records().then(|| read(file.as_fd(), *stat).record);
+        match recorded.flatten() {
+            Some(record) if record.mode & PRIVILEGES != 0 => {
+                let mode = record.mode & !PRIVILEGES;
+                write(file.as_fd(), Record { mode, ..record })
+            }
+            _ => Ok(()),
         }
     }
 
     fn change_record(
         &self,
         target: &Target<'_>,
-        change: impl FnOnce(&mut Record),
+        change: impl FnOnce(&mut Record, bool),
     ) -> Result<(), Errno> {
         let stat = self.stat_of(target)?;
         // What has no attributes is as it is; tar and cp would give up over a link.
@@ -237,7 +291,7 @@ impl Server {
             mode: mode & RECORDED,
             special: special(&stat),
         };
-        change(&mut record);
+        change(&mut record, stat.is_dir());
         target.with_open(|file| write(file, record))
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::super::handles::{Handle, OpenFile};
+use super::super::handles::{Cleared, Handle, OpenFile};
 use super::super::host::{self, Stat};
 use super::super::wire::{
     Attributes, Body, ENTRY_BYTES, Fields, InHeader, ROOT, kind, opcode, open,
@@ -58,7 +58,7 @@ fn handle(file: OwnedFd, flags: u32) -> OpenFile {
         // where the end is, the guest's kernel says.
         appends: AtomicBool::new(false),
         is_shared: true,
-        is_cleared: AtomicBool::new(false),
+        cleared: Cleared::default(),
     }
 }
 

@@ -149,22 +149,24 @@ fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     let hosts = guest.walk("hosts").unwrap().node;
     assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
     let node = make_by(&mut guest, user(33, 34), c"a", 0o104_000).unwrap();
-    assert_eq!(seen(&mut guest, node), (33, 34, 0));
+    assert_eq!(seen(&mut guest, node), (33, 34, 0o4000));
     let host = fs::metadata(guest.host("a")).unwrap();
     assert_eq!((host.uid(), host.mode() & 0o7777), (own_ids().0, 0o600));
     give(&mut guest, node, 0, u32::MAX - 1).unwrap();
     guest.set(node, set::MODE, 0, 0o6755).unwrap();
-    assert_eq!(seen(&mut guest, node), (0, u32::MAX - 1, 0o755));
+    assert_eq!(seen(&mut guest, node), (0, u32::MAX - 1, 0o6755));
+    let host = fs::metadata(guest.host("a")).unwrap();
+    assert_eq!(host.mode() & 0o7777, 0o755);
     let mut text = [0; 64];
     let key = c"user.containers.override_stat";
     let length = rustix::fs::getxattr(guest.host("a"), key, &mut text[..]).unwrap();
-    assert_eq!(&text[..length], b"0:4294967294:0755");
+    assert_eq!(&text[..length], b"0:4294967294:06755");
     // A guest that looks afresh is told the same, and in lists too.
     let listed = guest.list(ROOT, true, 4096).unwrap();
     let again = listed.iter().find(|(name, _)| name == "a").unwrap().1;
     assert_eq!(again, node);
     let looked = guest.look(ROOT, c"a").unwrap();
-    assert_eq!((looked.uid, looked.mode), (0, 0o100_755));
+    assert_eq!((looked.uid, looked.mode), (0, 0o106_755));
     attribute_is_not_the_guests(&mut guest, node);
     // Links and what lies have none.
     let link = ask_by(&mut guest, user(33, 34), opcode::SYMLINK, b"l\0/\0");
@@ -172,6 +174,71 @@ fn owners_and_modes_are_recorded_and_the_host_keeps_its_own() {
     let none = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(guest.host("hosts"), key, b"0:0:lies", none).unwrap();
     assert_eq!(seen(&mut guest, hosts), (7, 8, 0o644));
+}
+
+#[test]
+fn privileges_go_when_content_or_owner_changes() {
+    let Some(mut guest) = recorded(user(0, 0)) else {
+        return;
+    };
+    let node = make_by(&mut guest, user(33, 34), c"a", 0o755).unwrap();
+    let handle = guest.open(node, open::RDWR).unwrap();
+    let other = guest.open(node, open::RDWR).unwrap();
+    type Change<'a> = &'a dyn Fn(&mut Guest);
+    let changes: [(&str, Change<'_>); 6] = [
+        ("write", &|guest| {
+            assert_eq!(guest.write(handle, 0, b"xy"), Ok(2));
+        }),
+        // By a handle that has written before.
+        ("write again", &|guest| {
+            assert_eq!(guest.write(handle, 0, b"xy"), Ok(2));
+        }),
+        ("allocate", &|guest| {
+            let mut arguments = Body::default();
+            arguments.u64(other).u64(0).u64(100).u32(0).u32(0);
+            guest.ask(opcode::FALLOCATE, node, &arguments.0).unwrap();
+        }),
+        ("size", &|guest| {
+            guest.set(node, set::SIZE, 1, 0).unwrap();
+        }),
+        ("truncating open", &|guest| {
+            guest.open(node, open::RDWR | open::TRUNC).unwrap();
+        }),
+        ("owner", &|guest| give(guest, node, 33, 34).unwrap()),
+    ];
+    for (what, change) in changes {
+        guest.set(node, set::MODE, 0, 0o6755).unwrap();
+        assert_eq!(seen(&mut guest, node), (33, 34, 0o6755), "{what}");
+        change(&mut guest);
+        assert_eq!(seen(&mut guest, node), (33, 34, 0o755), "{what}");
+    }
+    // To read it takes nothing.
+    guest.set(node, set::MODE, 0, 0o2755).unwrap();
+    guest.read(handle, 0, 10).unwrap();
+    assert_eq!(seen(&mut guest, node), (33, 34, 0o2755));
+}
+
+#[test]
+fn what_is_made_in_a_directory_is_its_groups_where_that_is_recorded() {
+    let Some(mut guest) = recorded(user(7, 8)) else {
+        return;
+    };
+    let plain = make_by(&mut guest, user(33, 34), c"plain", 0o640).unwrap();
+    assert_eq!(seen(&mut guest, plain), (33, 34, 0o640));
+    give(&mut guest, ROOT, 5, 6).unwrap();
+    guest.set(ROOT, set::MODE, 0, 0o2775).unwrap();
+    let file = make_by(&mut guest, user(33, 34), c"file", 0o640).unwrap();
+    assert_eq!(seen(&mut guest, file), (33, 6, 0o640));
+    let mut name = Body::default();
+    name.u32(0o755).u32(0).bytes(b"dir\0");
+    let dir = ask_by(&mut guest, user(33, 34), opcode::MKDIR, &name.0);
+    let dir = told(&dir.unwrap()).node;
+    assert_eq!(seen(&mut guest, dir), (33, 6, 0o2755));
+    let host = fs::metadata(guest.host("dir")).unwrap();
+    assert_eq!(host.mode() & 0o7777, 0o755);
+    // A directory keeps it when it is given away.
+    give(&mut guest, dir, 1, 2).unwrap();
+    assert_eq!(seen(&mut guest, dir), (1, 2, 0o2755));
 }
 
 #[test]

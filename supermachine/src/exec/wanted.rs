@@ -1,0 +1,40 @@
+//! Waits that somebody may not want any more.
+
+use crate::limits::WANTED_LOOK;
+use crate::sync::lock;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Tells whether what is waited for is still wanted. Clones are the same.
+#[derive(Clone)]
+pub struct Wanted {
+    is_wanted: Arc<dyn Fn() -> bool + Send + Sync>,
+    asked: Arc<Mutex<Instant>>,
+}
+
+impl Wanted {
+    pub fn new(is_wanted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            is_wanted: Arc::new(is_wanted),
+            asked: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// Asks, if that was last done long enough ago.
+    pub fn is_wanted(&self) -> bool {
+        let mut asked = lock(&self.asked);
+        if asked.elapsed() < WANTED_LOOK {
+            return true;
+        }
+        *asked = Instant::now();
+        drop(asked);
+        (self.is_wanted)()
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").finish_non_exhaustive()
+    }
+}
