@@ -254,7 +254,7 @@ fn config(assets: &AssetPaths, machine: Machine) -> VmConfig {
 }
 
 /// Longer than any command takes that is measured.
-const LONGEST_COMMAND: Duration = Duration::from_secs(600);
+const LONGEST_COMMAND: Duration = Duration::from_secs(900);
 
 /// Runs a shell command in a machine of ours and returns what it wrote.
 pub fn run(vm: &Vm, command: &str) -> Result<String> {

@@ -1,6 +1,7 @@
 //! Copies of a snapshot: `spawn`, `mapped`, `acquire`, `reset` and `bake`.
 
 use crate::context::{Context, SMALL, text};
+use crate::inits::Inits;
 use crate::metric::{Bound, Metric, Samples};
 use crate::qemu::Machine;
 use anyhow::{Context as _, Result, bail};
@@ -56,7 +57,7 @@ impl Stages {
         Ok(())
     }
 
-    fn metrics(&self, name: &str, must: Option<f64>) -> Vec<Metric> {
+    fn metrics(&self, name: &str, must: Option<f64>, inits: &Inits) -> Vec<Metric> {
         let part = |stage: &str, samples| {
             Metric::new(
                 "spawn",
@@ -67,19 +68,15 @@ impl Stages {
                 Bound::Part,
             )
         };
-        let bound = must.map_or(Bound::Part, Bound::Median);
+        let reply = must.map_or_else(
+            || part("reply", &self.reply),
+            |must| inits.metric("spawn", format!("{name}_reply"), &self.reply, must),
+        );
         vec![
             part("state_read", &self.read),
             part("loaded", &self.load),
             part("ready", &self.ready),
-            Metric::new(
-                "spawn",
-                format!("{name}_reply"),
-                "ms",
-                &self.reply,
-                None,
-                bound,
-            ),
+            reply,
         ]
     }
 }
@@ -94,9 +91,14 @@ struct Kind<'a> {
     cold: bool,
     /// The first command.
     argv: &'a [&'a str],
-    /// Milliseconds to its reply, if they are bounded.
+    /// Its reply by QEMU's time to init, if that is bounded.
     must: Option<f64>,
 }
+
+/// From an empty pool to the first reply, by QEMU's time to init: to that of `true`,
+const MUST_REPLY: f64 = 0.022;
+/// and to that of a small script of Python.
+const MUST_PYTHON: f64 = 0.3;
 
 /// From an empty pool to the first reply.
 pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
@@ -113,17 +115,19 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
         argv,
         must,
     };
+    let (must, must_python) = (Some(MUST_REPLY), Some(MUST_PYTHON));
     let kinds = [
-        kind("fresh_worker", &small, 0, false, &["true"][..], Some(40.0)),
-        kind("started_worker", &small, 1, false, &["true"], Some(25.0)),
+        kind("fresh_worker", &small, 0, false, &["true"][..], must),
+        kind("started_worker", &small, 1, false, &["true"], must),
         kind("cold_fresh", &small, 0, true, &["true"], None),
         kind("cold_started", &small, 1, true, &["true"], None),
         kind("python_fresh", &python, 0, false, &["true"], None),
         kind("python_started", &python, 1, false, &["true"], None),
         kind("python_cold", &python, 1, true, &["true"], None),
-        kind("python_script", &python, 1, false, &script, None),
+        kind("python_script", &python, 1, false, &script, must_python),
     ];
-    let mut metrics = Vec::new();
+    let mut measured = Vec::new();
+    let mut inits = Inits::before(context)?;
     for kind in kinds {
         let Kind {
             name,
@@ -151,9 +155,11 @@ pub fn spawn(context: &Context) -> Result<Vec<Metric>> {
             }
             stages.measure(&pool, argv)?;
         }
-        metrics.extend(stages.metrics(name, must));
+        measured.push((name, must, stages));
+        inits.more(context)?;
     }
-    Ok(metrics)
+    let metrics = |(name, must, stages): &(&str, _, Stages)| stages.metrics(name, *must, &inits);
+    Ok(measured.iter().flat_map(metrics).collect())
 }
 
 /// Drops a snapshot and its layers from the system's page cache.
@@ -179,9 +185,12 @@ fn forget(path: &Path) -> Result<()> {
 
 /// Reading the state and mapping memory, whatever its size.
 pub fn mapped(context: &Context) -> Result<Vec<Metric>> {
+    /// Of QEMU's time to init.
+    const MUST: f64 = 0.003;
     let small = baked(context, "bench-small", SMALL)?;
     let huge = baked(context, "bench-4096", HUGE)?;
     let (mut small_ms, mut huge_ms) = (Samples::default(), Samples::default());
+    let mut inits = Inits::before(context)?;
     for _ in 0..context.rounds.unwrap_or(ROUNDS) {
         for (image, samples) in [(&small, &mut small_ms), (&huge, &mut huge_ms)] {
             sleep(PAUSE);
@@ -190,24 +199,11 @@ pub fn mapped(context: &Context) -> Result<Vec<Metric>> {
             samples.push(ms(report.read + report.load));
         }
     }
+    inits.more(context)?;
     let peer = Some(("256 MiB", &small_ms));
     Ok(vec![
-        Metric::new(
-            "mapped",
-            "256_mib",
-            "ms",
-            &small_ms,
-            None,
-            Bound::Median(1.0),
-        ),
-        Metric::new(
-            "mapped",
-            "4096_mib",
-            "ms",
-            &huge_ms,
-            None,
-            Bound::Median(1.0),
-        ),
+        inits.metric("mapped", "256_mib", &small_ms, MUST),
+        inits.metric("mapped", "4096_mib", &huge_ms, MUST),
         Metric::new(
             "mapped",
             "4096_by_256_mib",
@@ -259,11 +255,12 @@ pub fn acquire(context: &Context) -> Result<Vec<Metric>> {
     )])
 }
 
-/// Bringing a used machine back.
+/// Bringing a used machine back, by QEMU's time to init.
 pub fn reset(context: &Context) -> Result<Vec<Metric>> {
+    let mut inits = Inits::before(context)?;
     let pool = pool_of_one(context)?;
-    let mut metrics = Vec::new();
-    for (name, count, must) in [("500", 200, 3.0), ("2000", 1700, 5.0)] {
+    let mut measured = Vec::new();
+    for (name, count, must) in [("500", 200, 0.009), ("2000", 1700, 0.015)] {
         let (mut times, mut pages) = (Samples::default(), Samples::default());
         for _ in 0..context.rounds.unwrap_or(ROUNDS) {
             await_idle(&pool)?;
@@ -279,24 +276,15 @@ pub fn reset(context: &Context) -> Result<Vec<Metric>> {
             #[expect(clippy::cast_precision_loss, reason = "some thousands")]
             pages.push(report.pages.map_or(f64::NAN, |pages| pages as f64));
         }
+        measured.push((name, must, times, pages));
+    }
+    inits.more(context)?;
+    let mut metrics = Vec::new();
+    for (name, must, times, pages) in &measured {
         let part = format!("{name}_dirty_pages");
-        metrics.push(Metric::new(
-            "reset",
-            part,
-            "pages",
-            &pages,
-            None,
-            Bound::Part,
-        ));
-        let bound = Bound::Median(must);
-        metrics.push(Metric::new(
-            "reset",
-            format!("{name}_pages"),
-            "ms",
-            &times,
-            None,
-            bound,
-        ));
+        let pages = Metric::new("reset", part, "pages", pages, None, Bound::Part);
+        let times = inits.metric("reset", format!("{name}_pages"), times, *must);
+        metrics.extend([pages, times]);
     }
     Ok(metrics)
 }

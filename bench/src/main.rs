@@ -21,6 +21,7 @@ mod fs;
 mod guest;
 mod idle;
 mod images;
+mod inits;
 mod layers;
 mod metric;
 mod net;

@@ -24,7 +24,7 @@ const DEVICES: &[&str] = &[
     "-no-reboot",
 ];
 /// Longest wait for anything the peer is to do.
-const TIMEOUT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(900);
 /// What /init prints when a machine is up.
 const UP: &str = "@@init";
 /// What ends the output of a command, before its exit status.

@@ -40,7 +40,7 @@ impl Cpu {
 
     /// Points handlers and other vCPUs at the code cache that there is now.
     pub fn code_replaced(&mut self) {
-        self.jump = self.code.jump_ptr();
+        self.jump = self.code.jumps().ptr();
         self.shared.held.set_lines(self.code.lines());
     }
 

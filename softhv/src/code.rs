@@ -9,6 +9,7 @@ use crate::ahead::store::Store;
 use crate::cpu::op::{Handler, Op};
 use crate::heap;
 use crate::held::HeldLines;
+use crate::jump::JumpCache;
 
 use crate::mail::CodeRange;
 use crate::mode::{Mode, SP_OFF};
@@ -19,8 +20,6 @@ use crate::vm::VmShared;
 use crate::words::Words;
 use std::sync::Arc;
 
-/// Entries of the jump cache; a power of two.
-pub const JUMP_ENTRIES: usize = 16384;
 /// Ops of the first arena chunk: 256 KiB,
 const FIRST_CHUNK_OPS: usize = 8192;
 /// and of all others: 2 MiB, which hosts back with one page if they can. Pages of
@@ -32,31 +31,6 @@ const SMALL_OPS: usize = 1024;
 const SMALL_CODE_BYTES: usize = 32 << 10;
 /// Chunks before the arena starts over: some 32 MiB of decoded code.
 const MAX_CHUNKS: usize = 17;
-
-/// Where a virtual address continues, if the context is the same.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct JumpEntry {
-    /// Virtual address of the block.
-    pub pc: u64,
-    /// [`Cpu::context`](crate::cpu::Cpu::context) of that half of the address space at the time.
-    pub context: u64,
-    /// First op.
-    pub op: *const Op,
-}
-
-/// Matches nothing: no context is 0. All zeroes, so that entries never used
-/// cost the host no memory.
-const NO_JUMP: JumpEntry = JumpEntry {
-    pc: 0,
-    context: 0,
-    op: std::ptr::null(),
-};
-
-fn no_jumps() -> Box<[JumpEntry]> {
-    // SAFETY: zeroes are two integers and a null pointer: `NO_JUMP`.
-    unsafe { Box::new_zeroed_slice(JUMP_ENTRIES).assume_init() }
-}
 
 /// Where a key has the offset in the page.
 const OFFSET_OF_KEY: u64 = !PAGE_MASK & !3;
@@ -140,8 +114,11 @@ impl Arena {
 
 /// All decoded code of one vCPU.
 pub struct CodeCache {
-    jump: Box<[JumpEntry]>,
-    blocks: AddressMap<*const Op>,
+    jump: JumpCache,
+    blocks: AddressMap<*mut Op>,
+    /// The ops in front of blocks that went stale, to be in front of what is decoded at
+    /// their places next: branches and the jump cache still lead to them.
+    gone: AddressMap<*mut Op>,
     /// All blocks since the last restart, dropped ones included: there are no
     /// more than there is room for ops.
     list: Vec<Block>,
@@ -170,8 +147,9 @@ impl CodeCache {
     /// An empty cache, with what it makes the entries of blocks that are gone.
     pub fn new(stale: Handler) -> Self {
         Self {
-            jump: no_jumps(),
+            jump: JumpCache::new(),
             blocks: AddressMap::default(),
+            gone: AddressMap::default(),
             list: Vec::new(),
             pages: AddressMap::default(),
             scratch: Vec::new(),
@@ -185,35 +163,21 @@ impl CodeCache {
         }
     }
 
-    /// Where handlers index from; valid as long as the cache lives.
-    pub fn jump_ptr(&mut self) -> *mut JumpEntry {
-        self.jump.as_mut_ptr()
-    }
-
     /// Where the lines that it may hold code of are noted.
     pub fn lines(&self) -> &Arc<HeldLines> {
         &self.lines
     }
 
-    /// What the jump cache knows in `pc`'s place.
-    pub fn jump_at(&self, pc: u64, context: u64) -> JumpEntry {
-        self.jump[jump_index(pc, context)]
-    }
-
-    /// Remembers that `pc` continues at `op`.
-    pub fn remember(&mut self, pc: u64, context: u64, op: *const Op) {
-        self.jump[jump_index(pc, context)] = JumpEntry { pc, context, op };
-    }
-
-    /// Forgets where `pc` continues.
-    pub fn forget(&mut self, pc: u64, context: u64) {
-        self.jump[jump_index(pc, context)] = NO_JUMP;
+    /// Where virtual addresses continue.
+    pub fn jumps(&mut self) -> &mut JumpCache {
+        &mut self.jump
     }
 
     /// Drops everything. No op may be executing.
     pub fn clear(&mut self) {
-        self.jump.fill(NO_JUMP);
+        self.jump.clear();
         self.blocks.clear();
+        self.gone.clear();
         self.list.clear();
         self.pages.clear();
         self.arena = Arena::default();
@@ -227,7 +191,7 @@ impl CodeCache {
     }
 
     /// As [`CodeCache::clear`], and gives the memory back to the host. What
-    /// [`CodeCache::jump_ptr`] and [`CodeCache::lines`] gave before is not valid
+    /// [`JumpCache::ptr`] and [`CodeCache::lines`] gave before is not valid
     /// any more.
     pub fn release(&mut self) {
         let epoch = self.epoch + 1;
@@ -248,7 +212,7 @@ impl CodeCache {
     /// Makes the code of another process's vCPU that of one here: which
     /// addresses it is reached by is not known yet.
     pub fn settle(&mut self, vm: &VmShared) {
-        self.jump = no_jumps();
+        self.jump = JumpCache::new();
         if let Some(tier) = &mut self.tier {
             tier.settle(&vm.code_memory);
         }
@@ -304,12 +268,16 @@ impl CodeCache {
             // owning thread, the only one to touch ops, is the caller.
             unsafe { (*block.entry).run = self.stale };
             self.blocks.remove(&block.key);
+            if self.tier.is_some() {
+                self.gone.insert(block.key, block.entry);
+            }
         }
     }
 
     /// The block at `physical`, if it was decoded.
     pub fn find(&self, mode: Mode, physical: u64) -> Option<*const Op> {
-        self.blocks.get(&mode.key(physical)).copied()
+        let entry = self.blocks.get(&mode.key(physical));
+        entry.map(|entry| entry.cast_const())
     }
 
     /// Adds a block for the code at `physical`, whose instructions are `words`, and
@@ -324,28 +292,34 @@ impl CodeCache {
         if !self.arena.has_room(ops.len()) {
             self.clear();
         }
-        let entry = self.arena.put(ops);
+        let mut entry = self.arena.put(ops);
         if self.tier.is_some() {
             // SAFETY: `begin` kept the place in front for it.
-            unsafe { self.head(mode, physical, entry, words) };
+            entry = unsafe { self.head(mode, physical, entry, words) };
         }
         self.hold(mode, physical, entry, words.len());
         entry
     }
 
-    /// Puts the op that leads to compiled code in front of a block, at `entry`.
+    /// Puts the op that leads to compiled code in front of a block, and returns where
+    /// that is: at `entry`, or where the last block was entered that was decoded at
+    /// `physical`.
     ///
     /// # Safety
     /// `entry` is a live op that is nothing yet, with the block behind it.
-    unsafe fn head(&mut self, mode: Mode, physical: u64, entry: *mut Op, words: &[u32]) {
-        if let Some(tier) = &mut self.tier {
-            let offset = (physical & !PAGE_MASK) as u16;
-            let place = self.words.keep(words);
-            let header = tier.header(mode, offset, place, words.len() as u8);
-            header.link.set(entry.wrapping_add(1));
-            // SAFETY: the caller's.
-            unsafe { entry.write(header) };
-        }
+    unsafe fn head(&mut self, mode: Mode, physical: u64, entry: *mut Op, words: &[u32]) -> *mut Op {
+        let Some(tier) = &mut self.tier else {
+            return entry;
+        };
+        let offset = (physical & !PAGE_MASK) as u16;
+        let place = self.words.keep(words);
+        let header = tier.header(mode, offset, place, words.len() as u8);
+        header.link.set(entry.wrapping_add(1));
+        let entry = self.gone.remove(&mode.key(physical)).unwrap_or(entry);
+        // SAFETY: the caller's, or the entry of a block that is gone, which lives as
+        // long and is not executing: handlers have left it for what it leads to.
+        unsafe { entry.write(header) };
+        entry
     }
 
     /// Has the `count` instructions at `physical` from now on, at `entry`.
@@ -371,11 +345,7 @@ impl CodeCache {
             && let Some(store) = store()
         {
             self.ahead = Some(store);
-            // Nearly all of it is about to be written, and each page of it was read
-            // first, which costs two page faults.
-            let jump = self.jump.as_mut_ptr();
-            // SAFETY: memory of this list.
-            unsafe { heap::make_own(jump.cast(), size_of_val(&*self.jump)) };
+            self.jump.make_own();
         }
         let ahead = self.ahead.take()?;
         // SAFETY: only the thread that has the code takes from it.
@@ -388,8 +358,7 @@ impl CodeCache {
             let entry = if self.tier.is_some() {
                 // SAFETY: the place that was left for it. It lives as long as all code,
                 // since the store stays until then, and is given once.
-                unsafe { self.head(mode, physical, place, words) };
-                place
+                unsafe { self.head(mode, physical, place, words) }
             } else {
                 place.wrapping_add(1)
             };
@@ -437,10 +406,12 @@ impl CodeCache {
         }
     }
 
-    /// An entry at `op`, which is `skipped` instructions behind that of `block`.
+    /// An entry at `op`, which is `skipped` instructions behind that of `block`, for the
+    /// code of `key`.
     fn entry_inside(
         &mut self,
         mode: Mode,
+        key: u64,
         block: &Block,
         op: *const Op,
         skipped: usize,
@@ -456,7 +427,12 @@ impl CodeCache {
         let count = usize::from(header.rd).saturating_sub(skipped);
         let inside = tier.header(mode, offset, words, count as u8);
         inside.link.set(op);
-        self.arena.place_one(inside)
+        let Some(entry) = self.gone.remove(&key) else {
+            return self.arena.place_one(inside);
+        };
+        // SAFETY: as in `head`.
+        unsafe { entry.write(inside) };
+        Some(entry)
     }
 
     /// Notes that the code of `key` up to offset `end` of its page is at
@@ -508,7 +484,7 @@ impl CodeCache {
                 }
                 op
             };
-            let entry = self.entry_inside(mode, &block, op, skipped)?;
+            let entry = self.entry_inside(mode, key, &block, op, skipped)?;
             self.note(key, entry, block.end);
             return Some(entry);
         }
@@ -518,13 +494,6 @@ impl CodeCache {
 // SAFETY: all its pointers lead to ops it owns or to null, so it takes them
 // along to whichever thread has it.
 unsafe impl Send for CodeCache {}
-
-/// The jump cache index of `pc` in `context`. Processes made by fork run the
-/// same addresses in turn and must not throw each other out.
-#[inline(always)]
-pub fn jump_index(pc: u64, context: u64) -> usize {
-    (pc >> 2 ^ context) as usize & (JUMP_ENTRIES - 1)
-}
 
 #[cfg(test)]
 mod tests {
@@ -544,13 +513,24 @@ mod tests {
     /// Seven NOPs and a RET at [`PLACE`].
     fn cache() -> (CodeCache, *const Op) {
         let mut cache = CodeCache::new(stale);
+        let entry = decoded(&mut cache);
+        (cache, entry)
+    }
+
+    fn decoded(cache: &mut CodeCache) -> *const Op {
         let mut ops = Vec::new();
+        cache.begin(&mut ops);
         let mut words = [NOP; 8];
         words[7] = RET;
         let count = bind::block(&mut ops, USER, 0x100, 64, |n| words[n]);
         assert_eq!(count, 8);
-        let entry = cache.insert(USER, PLACE, &mut ops, &words);
-        (cache, entry)
+        cache.insert(USER, PLACE, &mut ops, &words)
+    }
+
+    fn is_stale(op: *const Op) -> bool {
+        // SAFETY: the cache that owns it lives in the callers.
+        let run = unsafe { (*op).run };
+        std::ptr::fn_addr_eq(run, stale as Handler)
     }
 
     fn range(pa: u64, bytes: u64) -> CodeRange {
@@ -575,11 +555,6 @@ mod tests {
 
     #[test]
     fn changed_code_is_left_by_all_who_enter_before_it() {
-        let is_stale = |op: *const Op| {
-            // SAFETY: the cache that owns it lives in the callers.
-            let run = unsafe { (*op).run };
-            std::ptr::fn_addr_eq(run, stale as Handler)
-        };
         let (mut cache, entry) = cache();
         let inside = cache.enter(USER, PLACE + 12).unwrap();
         // In front of where the second one enters.
@@ -593,5 +568,30 @@ mod tests {
         assert!(is_stale(inside));
         assert!(cache.blocks.is_empty());
         assert_eq!(cache.enter(USER, PLACE + 12), None);
+    }
+
+    #[cfg(compiles)]
+    #[test]
+    fn what_led_to_changed_code_leads_to_what_is_decoded_there_next() {
+        let memory = Arc::default();
+        let mut cache = CodeCache::new(stale);
+        cache.set_tier(crate::jit::compiler(crate::Tier::Auto, &memory));
+        let entry = decoded(&mut cache);
+        let inside = cache.enter(USER, PLACE + 12).unwrap();
+        for _ in 0..3 {
+            cache.invalidate(range(PLACE + 16, 4));
+            assert!(is_stale(entry) && is_stale(inside));
+            assert_eq!(cache.find(USER, PLACE), None);
+            assert_eq!(decoded(&mut cache), entry);
+            assert!(!is_stale(entry) && is_stale(inside));
+            assert_eq!(cache.enter(USER, PLACE + 12), Some(inside));
+            assert!(!is_stale(inside));
+            // SAFETY: live ops, which lead to the ops of the block.
+            let firsts = unsafe { [(*entry).link.get(), (*inside).link.get()] };
+            assert_eq!(firsts[1], firsts[0].wrapping_add(3));
+        }
+        cache.invalidate(range(PLACE, 4));
+        cache.clear();
+        assert!(cache.gone.is_empty());
     }
 }

@@ -35,6 +35,7 @@ pub mod inherit;
 pub mod insn;
 #[cfg_attr(not(compiles), path = "jit_none.rs")]
 pub mod jit;
+pub mod jump;
 pub mod link;
 #[cfg(test)]
 mod link_tests;

@@ -298,12 +298,10 @@ impl Cpu {
             return None;
         }
         let context = self.context[(pc >> 63) as usize];
-        let cached = self.code.jump_at(pc, context);
         let epoch = self.code.epoch;
-        let op = if cached.pc == pc && cached.context == context {
-            cached.op
-        } else {
-            self.look_up(pc)?
+        let op = match self.code.jumps().get(pc, context) {
+            Some(op) => op,
+            None => self.look_up(pc)?,
         };
         self.regs.page = self.pc & PAGE_MASK;
         // The branch may have been served an interrupt first, or its block may
@@ -322,7 +320,7 @@ impl Cpu {
         let canonical = self.pc;
         let op = self.block_at(physical, host);
         let context = self.context[(canonical >> 63) as usize];
-        self.code.remember(canonical, context, op);
+        self.code.jumps().remember(canonical, context, op);
         Some(op)
     }
 

@@ -1,4 +1,4 @@
-//! The software TLB: direct-mapped banks, one per translation context.
+//! The software TLB: banks of pairs of entries, one bank per translation context.
 //!
 //! A bank stands for one context (the kernel's, or one address space's), so an
 //! entry needs no ASID: switching address spaces swaps a pointer.
@@ -6,10 +6,13 @@
 use crate::address_hash::AddressSet;
 use crate::held::HeldPages;
 use crate::page::{PAGE_MASK, PAGE_SIZE};
+use crate::walk::Access;
 use std::sync::Arc;
 
-/// Entries per bank; a power of two.
+/// Pairs of entries per bank; a power of two.
 pub const ENTRIES: usize = crate::held::TAGS;
+/// Entries of a bank: first the first ones of all pairs, then the second ones.
+const ALL: usize = crate::held::WAYS * ENTRIES;
 /// A tag that no masked address equals: bit 11 is outside every mask used.
 const INVALID: u64 = 0x800;
 
@@ -25,6 +28,14 @@ pub struct Entry {
     pub exec: u64,
     /// Added to a virtual address to get the host address.
     pub addend: u64,
+}
+
+impl Entry {
+    /// The page it is for, if it allows anything.
+    fn page(&self) -> Option<u64> {
+        let tags = [self.read, self.write, self.exec];
+        tags.into_iter().find(|tag| *tag != INVALID)
+    }
 }
 
 const EMPTY: Entry = Entry {
@@ -55,7 +66,7 @@ pub struct Fill {
 
 /// What a bank without entries shows handlers, which only read. Constant, so
 /// that all processes share it.
-static NOTHING: [Entry; ENTRIES] = [EMPTY; ENTRIES];
+static NOTHING: [Entry; ALL] = [EMPTY; ALL];
 
 /// Where handlers index from when nothing is to hit.
 pub fn nothing() -> *mut Entry {
@@ -64,9 +75,40 @@ pub fn nothing() -> *mut Entry {
 
 /// The memory of a bank in use.
 struct Filled {
-    entries: Box<[Entry; ENTRIES]>,
+    entries: Box<[Entry; ALL]>,
     /// Physical page of each entry, for fetches.
-    physical: Box<[u64; ENTRIES]>,
+    physical: Box<[u64; ALL]>,
+    /// Whether there is anything in second entries.
+    has_second: bool,
+}
+
+impl Filled {
+    fn new() -> Self {
+        Self {
+            entries: boxed(EMPTY),
+            physical: boxed(0),
+            has_second: false,
+        }
+    }
+
+    /// Which entry allows `access` to `page`.
+    fn find(&self, page: u64, access: Access) -> Option<usize> {
+        places(page).into_iter().find(|at| {
+            let entry = &self.entries[*at];
+            let tag = match access {
+                Access::Read => entry.read,
+                Access::Write => entry.write,
+                Access::Fetch => entry.exec,
+            };
+            tag == page
+        })
+    }
+
+    fn clear(&mut self) {
+        let used = if self.has_second { ALL } else { ENTRIES };
+        self.entries[..used].fill(EMPTY);
+        self.has_second = false;
+    }
 }
 
 /// One translation context's entries.
@@ -127,22 +169,35 @@ impl Bank {
         }
     }
 
-    /// The entry that `va` maps to.
-    pub fn entry(&self, va: u64) -> &Entry {
-        match &self.filled {
-            Some(filled) => &filled.entries[index(va)],
-            None => &EMPTY,
-        }
+    /// Physical and host address of `va`, if the bank allows `access` to its page.
+    pub fn find(&self, va: u64, access: Access) -> Option<(u64, u64)> {
+        let filled = self.filled.as_ref()?;
+        let at = filled.find(va & PAGE_MASK, access)?;
+        let physical = filled.physical[at] | (va & !PAGE_MASK);
+        Some((physical, va.wrapping_add(filled.entries[at].addend)))
     }
 
-    /// Physical and host address of an instruction, if the bank has its page.
-    pub fn fetch(&self, pc: u64) -> Option<(u64, u64)> {
-        let filled = self.filled.as_ref()?;
-        let entry = &filled.entries[index(pc)];
-        (entry.exec == pc & PAGE_MASK).then(|| {
-            let physical = filled.physical[index(pc)] | (pc & !PAGE_MASK);
-            (physical, pc.wrapping_add(entry.addend))
-        })
+    /// Whether [`Bank::find`] finds it in the second entry of its pair.
+    pub fn is_second(&self, va: u64, access: Access) -> bool {
+        let page = va & PAGE_MASK;
+        let found = self.filled.as_ref().and_then(|f| f.find(page, access));
+        found.is_some_and(|at| at != index(page))
+    }
+
+    /// Makes the second entry of the pair of `va`'s page the first, which handlers look
+    /// at.
+    pub fn swap(&mut self, va: u64) {
+        let Some(filled) = &mut self.filled else {
+            return;
+        };
+        let [first, second] = places(va & PAGE_MASK);
+        filled.entries.swap(first, second);
+        filled.physical.swap(first, second);
+        for at in [first, second] {
+            if let Some(page) = filled.entries[at].page() {
+                self.held.note(at, page);
+            }
+        }
     }
 
     /// Notes that the jump cache is about to know code of `va`'s page.
@@ -152,14 +207,13 @@ impl Bank {
         }
     }
 
-    /// Adds a translation. True if [`Bank::as_mut_ptr`] is another one now.
+    /// Adds a translation, as the first of its pair. True if [`Bank::as_mut_ptr`] is
+    /// another one now.
     pub fn fill(&mut self, fill: &Fill) -> bool {
         let moved = self.filled.is_none();
-        let filled = self.filled.get_or_insert_with(|| Filled {
-            entries: boxed(EMPTY),
-            physical: boxed(0),
-        });
         let page = fill.page;
+        self.make_room(page);
+        let filled = self.filled.get_or_insert_with(Filled::new);
         let addend = fill.host.wrapping_sub(page);
         let tag = |allowed: bool| if allowed { page } else { INVALID };
         filled.entries[index(page)] = Entry {
@@ -178,6 +232,25 @@ impl Bank {
         self.held.note(index(page), page);
         self.empty = false;
         moved
+    }
+
+    /// Makes what `page`'s pair has of another page the second of it.
+    fn make_room(&mut self, page: u64) {
+        let Some(filled) = &mut self.filled else {
+            return;
+        };
+        let [first, second] = places(page);
+        if let Some(before) = filled.entries[first].page()
+            && before != page
+        {
+            filled.entries[second] = filled.entries[first];
+            filled.physical[second] = filled.physical[first];
+            filled.has_second = true;
+            // Before its other note goes.
+            self.held.note(second, before);
+        } else if filled.entries[second].page() == Some(page) {
+            filled.entries[second] = EMPTY;
+        }
     }
 
     /// Notes a page that is about to be used without an entry.
@@ -202,7 +275,7 @@ impl Bank {
     pub fn flush(&mut self) {
         if !self.empty {
             if let Some(filled) = &mut self.filled {
-                filled.entries.fill(EMPTY);
+                filled.clear();
             }
             self.blocks = (u64::MAX, 0);
             self.held.clear();
@@ -221,9 +294,10 @@ impl Bank {
         }
         let page = va & PAGE_MASK;
         if let Some(filled) = &mut self.filled {
-            let entry = &mut filled.entries[index(page)];
-            if entry.read == page || entry.write == page || entry.exec == page {
-                *entry = EMPTY;
+            for at in places(page) {
+                if filled.entries[at].page() == Some(page) {
+                    filled.entries[at] = EMPTY;
+                }
             }
         }
         self.code_pages.contains(&page)
@@ -253,16 +327,21 @@ impl Default for Bank {
     }
 }
 
-/// The index of `va`'s page.
+/// The number of the pair of `va`'s page, which is the index of its first entry.
 #[inline(always)]
 pub fn index(va: u64) -> usize {
     (va >> 12) as usize & (ENTRIES - 1)
 }
 
-fn boxed<T: Clone>(value: T) -> Box<[T; ENTRIES]> {
-    match vec![value; ENTRIES].into_boxed_slice().try_into() {
+/// Where a bank can have `page`.
+fn places(page: u64) -> [usize; crate::held::WAYS] {
+    [index(page), ENTRIES + index(page)]
+}
+
+fn boxed<T: Clone>(value: T) -> Box<[T; ALL]> {
+    match vec![value; ALL].into_boxed_slice().try_into() {
         Ok(array) => array,
-        Err(_) => unreachable!("the vector has ENTRIES elements"),
+        Err(_) => unreachable!("the vector has as many elements"),
     }
 }
 
@@ -288,13 +367,16 @@ mod tests {
         assert!(bank.fill(&fill(0x1000)));
         assert!(!bank.fill(&fill(0x2000)));
         bank.note_code(0x1010);
-        assert_eq!(bank.fetch(0x1004), Some((0x4000_0004, 0x7000_0004)));
+        assert_eq!(
+            bank.find(0x1004, Access::Fetch),
+            Some((0x4000_0004, 0x7000_0004))
+        );
         assert!(!bank.flush_page(0x2abc));
         assert!(!bank.fill(&fill(0x2000)));
         assert!(bank.flush_page(0x1abc));
-        assert_ne!(bank.entry(0x1000).read, 0x1000);
-        assert_eq!(bank.entry(0x2000).read, 0x2000);
-        assert_ne!(bank.entry(0x2000).write, 0x2000);
+        assert_eq!(bank.find(0x1000, Access::Read), None);
+        assert!(bank.find(0x2000, Access::Read).is_some());
+        assert_eq!(bank.find(0x2000, Access::Write), None);
     }
 
     #[test]
@@ -306,7 +388,46 @@ mod tests {
             ..fill(0x40_3000)
         });
         assert!(bank.flush_page(0x41_0000));
-        assert_ne!(bank.entry(0x1000).read, 0x1000);
+        assert_eq!(bank.find(0x1000, Access::Read), None);
+    }
+
+    #[test]
+    fn two_pages_of_one_pair_stay_and_the_older_makes_way_for_a_third() {
+        let way = ENTRIES as u64 * PAGE_SIZE;
+        let pages = [0x1000, 0x1000 + way, 0x1000 + 2 * way];
+        let has = |bank: &Bank| pages.map(|page| bank.find(page, Access::Read).is_some());
+        let mut bank = Bank::new();
+        let _new = bank.fill(&fill(pages[0]));
+        let _second = bank.fill(&fill(pages[1]));
+        assert_eq!(has(&bank), [true, true, false]);
+        // With another right it is the first, and there once.
+        let written = Fill {
+            write: true,
+            ..fill(pages[0])
+        };
+        let _again = bank.fill(&written);
+        assert!(bank.find(pages[0], Access::Write).is_some());
+        assert_eq!(has(&bank), [true, true, false]);
+        assert!(bank.is_second(pages[1], Access::Read));
+        assert!(!bank.is_second(pages[1], Access::Write));
+        assert!(!bank.is_second(pages[0], Access::Read));
+        for page in [pages[1], pages[0]] {
+            bank.swap(page);
+            assert!(!bank.is_second(page, Access::Read));
+            assert_eq!(has(&bank), [true, true, false]);
+            assert!(bank.held().may_hold(pages[0], 1) && bank.held().may_hold(pages[1], 1));
+        }
+        let _third = bank.fill(&fill(pages[2]));
+        assert_eq!(has(&bank), [true, false, true]);
+        let held = pages.map(|page| bank.held().may_hold(page, 1));
+        assert_eq!(held, [true, false, true]);
+        bank.revoke_writes();
+        assert_eq!(bank.find(pages[0], Access::Write), None);
+        assert!(!bank.flush_page(pages[0]));
+        assert_eq!(has(&bank), [false, false, true]);
+        let _back = bank.fill(&fill(pages[1]));
+        bank.flush();
+        assert_eq!(has(&bank), [false; 3]);
     }
 
     #[test]
@@ -318,7 +439,11 @@ mod tests {
         bank.note_unfilled(same_index);
         assert!(bank.held().may_hold(same_index, 1));
         assert!(!bank.held().may_hold(0x1000, 1));
-        assert_eq!(bank.fetch(0x1004), None, "not noted, so not there");
+        assert_eq!(
+            bank.find(0x1004, Access::Fetch),
+            None,
+            "not noted, so not there"
+        );
         bank.note_code(0x5010);
         bank.flush();
         assert!(!bank.held().may_hold(same_index, 1));
@@ -335,8 +460,11 @@ mod tests {
         assert_ne!(bank.as_mut_ptr(), nothing());
         bank.release();
         assert_eq!(bank.as_mut_ptr(), nothing());
-        assert_eq!(bank.fetch(0x1004), None);
+        assert_eq!(bank.find(0x1004, Access::Fetch), None);
         assert!(bank.fill(&fill(0x1000)));
-        assert_eq!(bank.fetch(0x1004), Some((0x4000_0004, 0x7000_0004)));
+        assert_eq!(
+            bank.find(0x1004, Access::Fetch),
+            Some((0x4000_0004, 0x7000_0004))
+        );
     }
 }

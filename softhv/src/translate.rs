@@ -153,10 +153,37 @@ impl Cpu {
     /// Translates an access that does not leave its page, fills the TLB.
     /// `user` asks for EL0 rights (at EL0, and for LDTR and STTR).
     pub fn translate(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
+        if let Some(target) = self.known(va, access, user) {
+            return Ok(target);
+        }
         self.shared.held.looking.begin();
         let found = self.translate_now(va, access, user);
         self.shared.held.looking.end();
         found
+    }
+
+    /// Where an access goes, if the TLB has it, as the first entry of its pair from now
+    /// on: handlers of the interpreter look at no other.
+    fn known(&mut self, va: u64, access: Access, user: bool) -> Option<Target> {
+        let privilege = Privilege {
+            user,
+            pan: self.pstate.pan,
+        };
+        let at = strip_tag(va, self.sys.tcr);
+        let bank = self.bank(privilege);
+        let (physical, host) = bank.find(at, access)?;
+        if bank.is_second(at, access) {
+            // Both pages change places, and so do their notes.
+            self.shared.held.looking.begin();
+            self.bank(privilege).swap(at);
+            self.shared.held.looking.end();
+        }
+        Some(Target {
+            physical,
+            host: Some(host),
+            denied: false,
+            device: false,
+        })
     }
 
     fn translate_now(&mut self, va: u64, access: Access, user: bool) -> Result<Target, Fault> {
@@ -240,11 +267,11 @@ impl Cpu {
         let hit = if self.pstate.el == 0 {
             let at = self.current_user();
             self.mmu.users[at].note_code(pc);
-            self.mmu.users[at].fetch(pc)
+            self.mmu.users[at].find(pc, Access::Fetch)
         } else if self.pstate.pan {
-            self.mmu.kernel.fetch(pc)
+            self.mmu.kernel.find(pc, Access::Fetch)
         } else {
-            self.mmu.pan_off.fetch(pc)
+            self.mmu.pan_off.find(pc, Access::Fetch)
         };
         // The kernel's generation also covers the high half at EL0.
         if pc >> 63 != 0 {

@@ -88,8 +88,8 @@ python3 -c 'import numpy as n\na = n.arange(1, 20001) / 3.0\ns = 0.0\nfor i in r
     ),
     Workload {
         name: "gcc",
-        // 3,000 lines of C: 300 functions of ten.
-        input: "awk 'BEGIN { for (i = 1; i <= 300; i++) printf \"int f%d(const int *v, int n)\\n{\\n    int s = %d, m = 0;\\n    for (int i = 0; i < n; i++) {\\n        if (v[i] %% %d == m) s += v[i] * %d; else m ^= v[i] >> %d;\\n        switch (v[i] & 3) { case 0: s ^= m; break; case 1: s -= i; break; default: m++; }\\n    }\\n    return s / ((m & 15) + 1);\\n}\\n\\n\", i, i, i % 13 + 2, i, i % 7 }' >/tmp/big.c",
+        // 3,000 lines of C: 100 functions of ten, and 20 declarations to each.
+        input: "awk 'BEGIN { for (i = 1; i <= 100; i++) { for (j = 0; j < 20; j++) printf \"extern int g%d_%d(const char *name, int first, int second);\\n\", i, j; printf \"int f%d(const int *v, int n)\\n{\\n    int s = %d, m = 0;\\n    for (int i = 0; i < n; i++) {\\n        if (v[i] %% %d == m) s += v[i] * %d; else m ^= v[i] >> %d;\\n        switch (v[i] & 3) { case 0: s ^= m; break; case 1: s -= i; break; default: m++; }\\n    }\\n    return s / ((m & 15) + 1);\\n}\\n\\n\", i, i, i % 13 + 2, i, i % 7 } }' >/tmp/big.c",
         script: "gcc -O2 -S -o - /tmp/big.c | cksum",
     },
     Workload {

@@ -2,9 +2,10 @@
 
 pub mod op;
 
-use crate::code::{CodeCache, JumpEntry};
+use crate::code::CodeCache;
 use crate::dirty::DirtyView;
 use crate::dispatch::StackLimit;
+use crate::jump::JumpEntry;
 use crate::link::{AckWait, VcpuShared};
 use crate::mmu::Mmu;
 use crate::phys::PhysView;
@@ -80,7 +81,7 @@ pub struct Cpu {
     pub tlb_user: *mut Entry,
     /// Non-zero when the run loop has something to attend to.
     pub attention: *const AtomicU32,
-    /// Jump cache, [`crate::code::JUMP_ENTRIES`] entries.
+    /// Jump cache, [`crate::jump::JUMP_ENTRIES`] entries.
     pub jump: *mut JumpEntry,
     /// Jump-cache context of the low and the high half of the address space.
     pub context: [u64; 2],

@@ -294,7 +294,7 @@ impl Bench {
             let target = (MIDDLE + u64::from(op.pc_offset)).wrapping_add(op.imm);
             for target in [target, base] {
                 let context = cpu.context[(target >> 63) as usize];
-                cpu.code.remember(target, context, end);
+                cpu.code.jumps().remember(target, context, end);
             }
         }
         script.first = ops.as_ptr();

@@ -1,9 +1,9 @@
 //! Branches: chaining inside a page, the jump cache everywhere else.
 
-use crate::code::jump_index;
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::dispatch::go_on;
+use crate::jump::{JUMP_ENTRIES, jump_index};
 use crate::next_op;
 use crate::page::PAGE_MASK;
 use std::sync::atomic::Ordering;
@@ -54,12 +54,15 @@ unsafe fn wanted(cpu: *mut Cpu) -> bool {
 /// `cpu` as for a handler.
 #[inline(always)]
 pub unsafe fn jump(cpu: *mut Cpu, target: u64) {
-    // SAFETY: the index is inside the jump cache; an entry of the current
+    // SAFETY: both indices are inside the jump cache; an entry of the current
     // context leads to a live block of this vCPU.
     unsafe {
         let context = (*cpu).context[(target >> 63) as usize];
-        let entry = (*cpu).jump.add(jump_index(target, context));
-        if (*entry).pc == target && (*entry).context == context && !wanted(cpu) {
+        let mut entry = (*cpu).jump.add(jump_index(target, context));
+        if !(*entry).is_of(target, context) {
+            entry = entry.add(JUMP_ENTRIES);
+        }
+        if (*entry).is_of(target, context) && !wanted(cpu) {
             (*cpu).regs.page = target & PAGE_MASK;
             go_on(cpu, (*entry).op)
         } else {
@@ -181,7 +184,7 @@ handler!(
     stale, |cpu, op| {
         let pc = pc_of(cpu, op);
         let context = (*cpu).context[(pc >> 63) as usize];
-        (*cpu).code.forget(pc, context);
+        (*cpu).code.jumps().forget(pc, context);
         (*cpu).pc = pc
     }
 );

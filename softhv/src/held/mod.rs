@@ -21,7 +21,7 @@ mod space;
 
 pub use lines::HeldLines;
 pub use looking::Looking;
-pub use pages::{HeldPages, TAGS};
+pub use pages::{HeldPages, TAGS, WAYS};
 pub use space::CurrentSpace;
 
 use crate::mail::{CodeRange, TlbInvalidate};

@@ -3,8 +3,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Entries of a TLB bank; a power of two.
+/// Pairs of entries of a TLB bank; a power of two.
 pub const TAGS: usize = 1024;
+/// Entries that a page can be in: the one at its index, and the one [`TAGS`] behind.
+pub const WAYS: usize = 2;
 /// Tags name the flush they were made after by a number of this many bits.
 const EPOCH_BITS: u32 = 5;
 const LAST_EPOCH: u32 = (1 << EPOCH_BITS) - 1;
@@ -52,7 +54,7 @@ impl HeldPages {
     pub fn note(&self, index: usize, va: u64) {
         let tags = self
             .tags
-            .get_or_init(|| (0..TAGS).map(|_| AtomicU32::new(0)).collect());
+            .get_or_init(|| (0..WAYS * TAGS).map(|_| AtomicU32::new(0)).collect());
         let epoch = self.epoch.load(Ordering::Relaxed);
         tags[index].store(tag(va, epoch), Ordering::Release);
     }
@@ -109,8 +111,13 @@ impl HeldPages {
         let tagged = self.tags.get().is_some_and(|tags| {
             // The tag of an older epoch than the owner's is a page that is gone.
             let epoch = self.epoch.load(Ordering::Acquire);
-            let found = tags[(va >> 12) as usize % TAGS].load(Ordering::Acquire);
-            found == tag(va, epoch)
+            let wanted = tag(va, epoch);
+            // A page goes from the first entry to the second, and is noted there before
+            // it is not noted here any more: looked for in this order, it is found.
+            (0..WAYS).any(|way| {
+                let place = (va >> 12) as usize % TAGS + way * TAGS;
+                tags[place].load(Ordering::Acquire) == wanted
+            })
         });
         // Behind the tag, which code may outlive.
         let (word, bit) = code_bit(va);

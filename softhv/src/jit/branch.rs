@@ -5,12 +5,12 @@
 use super::asm::host::{RAX, RCX, RDI, RDX, RSI, RSP};
 use super::asm::{Asm, Cc, Jump, at, emit, indexed, sized};
 use super::state::{Cold, Flags, State, regs_field, slot_offset};
-use crate::code::{JUMP_ENTRIES, JumpEntry};
 use crate::cpu::Cpu;
 use crate::cpu::op::{Handler, Op};
 use crate::dispatch::StackLimit;
 use crate::exec::branch::{self, BACK, FAR, NEAR};
 use crate::insn::{BranchReg, Insn, Width};
+use crate::jump::{JUMP_ENTRIES, JumpEntry};
 use crate::page::PAGE_MASK;
 use crate::tier::Place;
 use std::mem::offset_of;
@@ -242,15 +242,8 @@ impl State {
             at(RDI, offset_of!(Cpu, jump) as i32)
         );
         emit!(self.asm, leaq_rm, RDX, indexed(RSI, RDX, 3));
-        emit!(self.asm, cmpq_rm, RAX, field(offset_of!(JumpEntry, pc)));
-        let elsewhere = self.asm.jump_if(Cc::Ne);
-        emit!(
-            self.asm,
-            cmpq_rm,
-            RCX,
-            field(offset_of!(JumpEntry, context))
-        );
-        let otherwise = self.asm.jump_if(Cc::Ne);
+        let first = self.is_entry(0);
+        let hit = self.asm.code.len();
         let [wanted, deep] = self.is_wanted(RCX);
         emit!(self.asm, movq_rm, RSI, field(offset_of!(JumpEntry, op)));
         if let Some(offset) = link {
@@ -262,7 +255,26 @@ impl State {
         emit!(self.asm, andq_mi_sxl, RAX, PAGE_MASK as i32);
         emit!(self.asm, movq_mr, at(RDI, regs_field!(page)), RAX);
         emit!(self.asm, jmpq_m, at(RSI, offset_of!(Op, run) as i32));
+        for miss in first {
+            self.asm.land(miss);
+        }
+        let second = (JUMP_ENTRIES * size_of::<JumpEntry>()) as i32;
+        let [elsewhere, otherwise] = self.is_entry(second);
+        self.add_constant(true, RDX, second);
+        let back = self.asm.jump();
+        self.asm.aim(back, hit as i32);
         [elsewhere, otherwise, wanted, deep]
+    }
+
+    /// Jumps unless the entry of the jump cache `by` bytes from RDX is for the address
+    /// in RAX and the context in RCX.
+    fn is_entry(&mut self, by: i32) -> [Jump; 2] {
+        let field = |field: usize| at(RDX, by + field as i32);
+        emit!(self.asm, cmpq_rm, RAX, field(offset_of!(JumpEntry, pc)));
+        let elsewhere = self.asm.jump_if(Cc::Ne);
+        let context = field(offset_of!(JumpEntry, context));
+        emit!(self.asm, cmpq_rm, RCX, context);
+        [elsewhere, self.asm.jump_if(Cc::Ne)]
     }
 
     /// Emits what was put off; `None` if there is no room for ops.
@@ -283,6 +295,14 @@ impl State {
                 }
                 Cold::Leave(jump, op, spill) => {
                     self.asm.land(jump);
+                    self.store_all(spill);
+                    self.count_declined(op, true);
+                    self.leave(op);
+                }
+                Cold::Second(jump, tag, found, op, spill) => {
+                    self.asm.land(jump);
+                    let miss = self.probe_second(tag, found);
+                    self.asm.land(miss);
                     self.store_all(spill);
                     self.count_declined(op, true);
                     self.leave(op);

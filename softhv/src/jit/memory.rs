@@ -2,8 +2,8 @@
 //! to the interpreter, which goes on from there.
 
 use super::asm::host::{RAX, RCX, RDI, RDX};
-use super::asm::{Cc, at, emit, indexed, sized};
-use super::state::{State, regs_field};
+use super::asm::{Cc, Jump, at, emit, indexed, sized};
+use super::state::{Cold, State, regs_field};
 use crate::cpu::Cpu;
 use crate::cpu::op::Op;
 use crate::insn::{Address, Extend, Insn, Load, PairLoad, Reg, Size, VReg, VSize, Width};
@@ -15,6 +15,10 @@ use std::mem::offset_of;
 /// of shift less are the size of an entry.
 const INDEX_SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
 const INDEX_MASK: u32 = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
+
+/// From the first entry of a pair to the second.
+const SECOND: i32 = (ENTRIES * size_of::<Entry>()) as i32;
+const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 
 /// Where the vCPU has the entries for its own accesses, and for those with the rights
 /// of EL0 at EL1.
@@ -176,9 +180,22 @@ impl State {
         emit!(self.asm, andq_mi_sxl, RDX, PAGE_MASK as i32);
         emit!(self.asm, cmpq_rm, RDX, at(RCX, tag as i32));
         let miss = self.asm.jump_if(Cc::Ne);
-        self.leave_at(miss, op);
-        let addend = offset_of!(Entry, addend) as i32;
-        emit!(self.asm, addq_rm, RAX, at(RCX, addend));
+        emit!(self.asm, addq_rm, RAX, at(RCX, ADDEND));
+        let found = self.asm.code.len();
+        let spill = self.spill();
+        self.cold.push(Cold::Second(miss, tag, found, op, spill));
+    }
+
+    /// The probe of the second entry of a pair, whose first one is at RCX and has not
+    /// the page that RDX has: as [`State::probe_in`], from where the code goes on at
+    /// `found` if it has. The jump leads away if not.
+    pub(super) fn probe_second(&mut self, tag: usize, found: usize) -> Jump {
+        emit!(self.asm, cmpq_rm, RDX, at(RCX, SECOND + tag as i32));
+        let miss = self.asm.jump_if(Cc::Ne);
+        emit!(self.asm, addq_rm, RAX, at(RCX, SECOND + ADDEND));
+        let back = self.asm.jump();
+        self.asm.aim(back, found as i32);
+        miss
     }
 
     /// Moves the base by the same rule whatever was loaded.

@@ -85,6 +85,9 @@ pub struct Head {
 pub enum Cold {
     /// The interpreter goes on at an op.
     Leave(Jump, *const Op, Spill),
+    /// The second entry of a TLB's pair is looked at for a right, by the place of its
+    /// tag, and the code goes on where it has been found, or the interpreter at an op.
+    Second(Jump, usize, usize, *const Op, Spill),
     /// A direct branch is taken, as its op does it.
     Take(Jump, *const Op, u8, Spill),
     /// The run loop is wanted at a branch back.
