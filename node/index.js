@@ -362,7 +362,15 @@ function dress(native) {
   for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize']) {
     wrapped(ExecChild.prototype, name)
   }
-  wrapped(ExecChild.prototype, 'wait', (call, options) => awaited(given(options).signal, call))
+  // The native part tells one who waits of the end, so all wait for the same.
+  const ends = new WeakMap()
+  wrapped(ExecChild.prototype, 'wait', function wait(call, options) {
+    const end = () => {
+      if (!ends.has(this)) ends.set(this, call())
+      return ends.get(this)
+    }
+    return awaited(given(options).signal, end)
+  })
   for (const [name, read] of [['stdout', 'readStdout'], ['stderr', 'readStderr']]) {
     Object.defineProperty(ExecChild.prototype, name, {
       configurable: true,
