@@ -20,6 +20,8 @@ pub const MAX_READ_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Child {
     child: Mutex<AsyncExecChild>,
+    /// Held by who waits for the end: only one at a time is told of it.
+    waits: AsyncMutex<()>,
     control: ExecControl,
     stdin: AsyncMutex<Option<AsyncExecStdin>>,
     outputs: [AsyncMutex<Option<AsyncExecOutput>>; 2],
@@ -32,6 +34,7 @@ impl Child {
             control: child.control(),
             stdin: AsyncMutex::new(child.stdin()),
             child: Mutex::new(child),
+            waits: AsyncMutex::default(),
             outputs: Default::default(),
             scope,
         }
@@ -158,7 +161,11 @@ impl Child {
             let mut child = self.child();
             pin!(child.wait()).poll(context)
         });
-        self.in_scope(async { Ok(ended.await?) }).await
+        let next = async {
+            let _turn = self.waits.lock().await;
+            Ok(ended.await?)
+        };
+        self.in_scope(next).await
     }
 
     async fn in_scope<T>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {

@@ -197,9 +197,10 @@ impl MountSpec {
     /// Files are mapped, each 2 MiB of them that are used, into a window of the guest's
     /// addresses, for which its kernel takes a 64th of the window's size from its
     /// memory, used or not. Where more is in use than the window holds, reading here and
-    /// there gets slower than without. Of a file that the host makes shorter while it is mapped, a
-    /// guest reads zeros where it ended, until somebody there looks at the file: then its
-    /// end is there, and a bus error (`SIGBUS`) for programs that have mapped more.
+    /// there gets slower than without. Of a file that the host makes shorter while it is
+    /// mapped, a guest reads zeros where it ended, for some milliseconds: then its end is
+    /// there, and a bus error (`SIGBUS`) for programs that have mapped more. Without
+    /// [watching](Self::with_watch) that is when somebody there looks at the file.
     ///
     /// Whether there is a window, and how large it is, is part of a snapshot; which files
     /// are mapped, each copy can say anew.

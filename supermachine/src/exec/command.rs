@@ -2,9 +2,8 @@
 
 use super::channel::Channel;
 use super::durable::durable_id;
-use super::ends::Sinks;
 use super::output::MAX_UNREAD_BYTES;
-use super::{ExecChild, ExecOutcome, ExecStatus, Opens, environment};
+use super::{ExecChild, ExecOutcome, Opens, environment};
 use crate::Error;
 use crate::deadline::Deadline;
 use crate::limits::{COLLECTED_TIMEOUT, GREETING_TIMEOUT, OVERRUN_TIMEOUT};
@@ -16,8 +15,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use tracing::debug;
 
-/// Default limit of collected output, per stream.
-const MAX_OUTPUT_BYTES: usize = 256 << 20;
 /// [`COLLECTED_TIMEOUT`], as guests are told.
 #[allow(clippy::cast_possible_truncation)]
 const COLLECTED_TIMEOUT_MS: u64 = COLLECTED_TIMEOUT.as_millis() as u64;
@@ -421,49 +418,6 @@ impl Command {
         self.timeout_ms.unwrap_or(COLLECTED_TIMEOUT_MS)
     }
 
-    /// Collects what a command of which this was asked for writes.
-    pub(crate) fn collect(&self, channel: &Channel) -> Result<ExecOutcome, Error> {
-        let mut collect = Collect {
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            limit: self.max_output_bytes.unwrap_or(MAX_OUTPUT_BYTES),
-            truncates: self.truncates,
-            truncated: false,
-            steps: Vec::new(),
-        };
-        let status = std::thread::scope(|scope| {
-            if let Some(stdin) = &self.stdin {
-                let feed = move || {
-                    // Failures show on the reading side too.
-                    let _ = channel
-                        .write_stdin(stdin)
-                        .and_then(|_| channel.close_stdin());
-                };
-                std::thread::Builder::new()
-                    .name("exec-stdin".into())
-                    .spawn_scoped(scope, feed)
-                    .map_err(Error::system("start a thread"))?;
-            }
-            channel.read_to_end(&mut collect)
-        })?;
-        let before: Duration = collect.steps.iter().map(|step| step.duration).sum();
-        let mut steps = collect.steps;
-        steps.push(ExecStatus {
-            duration: status.duration.saturating_sub(before),
-            ..status
-        });
-        Ok(ExecOutcome {
-            status,
-            stdout: collect.stdout,
-            stderr: collect.stderr,
-            duration: status.duration,
-            timed_out: status.timed_out,
-            peak_rss_kib: status.peak_rss_kib,
-            truncated: collect.truncated,
-            steps,
-        })
-    }
-
     /// Starts the command with its streams open.
     pub(crate) fn spawn_on(&self, on: &dyn Opens) -> Result<ExecChild, Error> {
         let max_unread_bytes = self.max_output_bytes.unwrap_or(MAX_UNREAD_BYTES);
@@ -477,51 +431,5 @@ impl Command {
             Some(id) => child.durable(id),
             None => child,
         })
-    }
-}
-
-struct Collect {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    limit: usize,
-    truncates: bool,
-    truncated: bool,
-    /// Those before the last.
-    steps: Vec<ExecStatus>,
-}
-
-impl Collect {
-    /// As much of new bytes as there is room for beside so many.
-    fn fitting<'a>(&mut self, kept: usize, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
-        let limit = self.limit;
-        let room = limit.saturating_sub(kept);
-        match bytes.get(..room) {
-            Some(fitting) if fitting.len() < bytes.len() => {
-                self.truncated = true;
-                match self.truncates {
-                    true => Ok(fitting),
-                    false => Err(Error::OutputTooLarge { limit }),
-                }
-            }
-            _ => Ok(bytes),
-        }
-    }
-}
-
-impl Sinks for Collect {
-    fn stdout(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let fitting = self.fitting(self.stdout.len(), bytes)?;
-        self.stdout.extend_from_slice(fitting);
-        Ok(())
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let fitting = self.fitting(self.stderr.len(), bytes)?;
-        self.stderr.extend_from_slice(fitting);
-        Ok(())
-    }
-
-    fn step(&mut self, status: ExecStatus) {
-        self.steps.push(status);
     }
 }

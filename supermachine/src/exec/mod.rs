@@ -7,6 +7,7 @@ mod begun;
 mod cancel;
 mod channel;
 mod child;
+mod collect;
 mod command;
 mod durable;
 mod ends;

@@ -17,6 +17,7 @@ mod links;
 mod mapped;
 mod names;
 mod owners;
+mod reported;
 mod saved;
 mod single;
 
