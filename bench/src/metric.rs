@@ -168,7 +168,7 @@ impl Metric {
     /// The bound as text.
     pub fn must(&self) -> String {
         match self.bound {
-            Bound::Ratio(limit) => format!("ratio <= {limit}"),
+            Bound::Ratio(limit) => format!("ratio <= {}", shown(limit)),
             Bound::Median(limit) => format!("p50 <= {limit} {}", self.unit),
             Bound::Part => "none: part of another metric".to_owned(),
         }
@@ -187,19 +187,18 @@ impl Metric {
 
     /// Its line of the report for people.
     fn line(&self) -> String {
-        let or_dash =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
+        let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
         let verdict = match (self.bound, self.met()) {
             (Bound::Part, _) => String::new(),
             (_, true) => format!("{}: met", self.must()),
             (_, false) => format!("{}: NOT MET", self.must()),
         };
         let line = format!(
-            "{:<9} {:<26} {:>10.2} {:>10.2} {:>10} {:>7}  {:>3} {:<5} {}",
+            "{:<9} {:<26} {:>10} {:>10} {:>10} {:>7}  {:>3} {:<5} {}",
             self.bench,
             self.name,
-            self.p50,
-            self.p99,
+            shown(self.p50),
+            shown(self.p99),
             or_dash(self.peer.as_ref().map(|(_, p50)| *p50)),
             or_dash(self.ratio()),
             self.n,
@@ -224,6 +223,14 @@ impl Metric {
             "met": self.met(),
             "at": at,
         })
+    }
+}
+
+/// A number for people: two digits behind the point, or four if it is small.
+fn shown(value: f64) -> String {
+    match value.abs() < 0.1 {
+        true => format!("{value:.4}"),
+        false => format!("{value:.2}"),
     }
 }
 
