@@ -31,8 +31,10 @@ while True:
         if name == 'end': sys.exit()
         path = os.path.join(places.get(watch, '?'), name) if name else places.get(watch, '?')
         line = '%x %s' % (mask & 0x4000ffff, path)
-        if mask & 0x2 and os.path.exists(path):
-            line += ' ' + open(path).read()
+        if mask & 0x2:
+            # It may be gone, or have another name by now.
+            try: line += ' ' + open(path).read()
+            except FileNotFoundError: pass
         print(line, flush=True)
 ";
 
