@@ -29,11 +29,11 @@ impl BlockMap {
         self.leaves.get(usize::try_from(block / LEAF_BITS).ok()?)
     }
 
-    /// Whether `block` is in it, and the first block from there to `end` of which the
-    /// opposite is true, or `end`.
+    /// Whether `block` is in it, and the first block behind it up to `end` of which the
+    /// opposite is true, or `end`. It is looked at once: it may be added meanwhile, and
+    /// whoever asks goes on behind it.
     pub(super) fn run(&self, block: u64, end: u64) -> (bool, u64) {
-        let mut at = block;
-        let (has, _) = self.piece(at);
+        let (has, mut at) = self.piece(block);
         while at < end {
             let (same, next) = self.piece(at);
             if same != has {

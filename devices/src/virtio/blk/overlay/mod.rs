@@ -167,7 +167,8 @@ impl Overlay {
         mut each: impl FnMut(bool, u64, Range<usize>) -> io::Result<()>,
     ) -> io::Result<()> {
         let end = offset.saturating_add(len as u64);
-        let place = |at: u64| usize::try_from(at - offset).map_or(len, |at| at.min(len));
+        let place =
+            |at: u64| usize::try_from(at.saturating_sub(offset)).map_or(len, |at| at.min(len));
         let mut at = offset;
         while at < end {
             let (is_own, next) = self.run(at, end);
