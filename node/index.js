@@ -362,15 +362,7 @@ function dress(native) {
   for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize']) {
     wrapped(ExecChild.prototype, name)
   }
-  // The native part tells one who waits of the end, so all wait for the same.
-  const ends = new WeakMap()
-  wrapped(ExecChild.prototype, 'wait', function wait(call, options) {
-    const end = () => {
-      if (!ends.has(this)) ends.set(this, call())
-      return ends.get(this)
-    }
-    return awaited(given(options).signal, end)
-  })
+  wrapped(ExecChild.prototype, 'wait', (call, options) => awaited(given(options).signal, () => call()))
   for (const [name, read] of [['stdout', 'readStdout'], ['stderr', 'readStderr']]) {
     Object.defineProperty(ExecChild.prototype, name, {
       configurable: true,

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod begun;
 mod blocking;
 mod cancel;
@@ -23,6 +24,7 @@ mod options;
 mod volumes;
 mod warmup;
 
+pub use attach::AttachOptions;
 pub use begun::{Beginning, Begun};
 pub use cancel::Cancel;
 pub use changes::{WantedChange, change_word, file_word};
@@ -34,8 +36,8 @@ pub use machine::Machine;
 pub use mounts::{MountOptions, OwnerMapOptions, TmpfsOptions};
 pub use network::{NetworkOptions, NetworkRuleOptions, SecretOptions};
 pub use options::{
-    Assign, AttachOptions, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile,
-    StartOptions, VolumeOptions,
+    Assign, BuildOptions, ExecOptions, ExtraFileOptions, PoolOptions, StagedFile, StartOptions,
+    VolumeOptions,
 };
 pub use supermachine::{
     ChangeKind, Command, Copied, ErrorKind, ExecInfo, ExecOutcome, ExecState, ExecStatus, FileInfo,

@@ -81,8 +81,9 @@ pub trait Compiler: Send {
     fn header(&mut self, mode: Mode, offset: u16, words: u32, count: u8) -> Op;
 
     /// Compiles the block behind `header`, or leaves it to the interpreter for
-    /// good: how many instructions it has compiled. All words of all blocks are in `words`. Whether the vCPU has recorded an
-    /// `inexact` result by now says what code of floating point should be good at.
+    /// good: how many instructions it has compiled. All words of all blocks are in
+    /// `words`. Whether the vCPU has recorded an `inexact` result by now says what code of
+    /// floating point should be good at.
     ///
     /// # Safety
     /// `header` is of [`Compiler::header`], in front of a live block, and lives as
