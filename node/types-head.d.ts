@@ -32,6 +32,15 @@ export declare class EndedError extends SupermachineError {}
 /** See to the host: it has refused something. */
 export declare class HostError extends SupermachineError {}
 
+/** What each call may be given beside what it is about. */
+export interface CallOptions {
+  /**
+   * Ends the call when it is aborted: its promise is rejected with the signal's reason at
+   * once, and what was begun for it is stopped, or let go of when it is there.
+   */
+  signal?: AbortSignal
+}
+
 /** An output of a command: to be iterated over, or as a stream. */
 export interface Output extends AsyncIterable<Buffer> {
   /** As a Web stream. */

@@ -7,6 +7,7 @@ use crate::capture::{About, FirstSteps, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
+use crate::exec::Wanted;
 use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
@@ -411,14 +412,14 @@ impl OciImageBuilder {
         // What every command needs is in the page cache of the copies, whether
         // the image has a `true` or not.
         let _ = vm.exec(["true"]);
-        quiet(&vm)?;
+        quiet(&vm, &Wanted::always())?;
         let about = About {
             workload: &workload,
             layers: &layers,
             key,
             here,
         };
-        let number = write(&vm, draft, &about, first_steps)?;
+        let number = write(&vm, draft, &about, &Wanted::always(), first_steps)?;
         Ok((number, vm))
     }
 

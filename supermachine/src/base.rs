@@ -6,6 +6,7 @@
 //! in a directory beside the others, and they leave it out.
 
 use crate::capture::{self, About, FirstSteps};
+use crate::exec::Wanted;
 use crate::limits::BAKE_LOCK_TIMEOUT;
 use crate::random::hex;
 use crate::template::{LayerFiles, Workload};
@@ -52,14 +53,14 @@ pub fn find(root: &Path, config: &VmConfig, here: &Stamp) -> Result<Snapshot, Er
         unfinished.written_by(vm.instance().process().clone());
         // As in every bake, though there is none here.
         let _ = vm.exec(["true"]);
-        capture::quiet(&vm)?;
+        capture::quiet(&vm, &Wanted::always())?;
         let about = About {
             workload: &Workload::None,
             layers: &LayerFiles::new(),
             key: &key,
             here,
         };
-        capture::write(&vm, draft, &about, |vm, _| {
+        capture::write(&vm, draft, &about, &Wanted::always(), |vm, _| {
             vm.instance().go_on()?;
             Ok(FirstSteps::default())
         })

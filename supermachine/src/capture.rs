@@ -1,6 +1,7 @@
 //! A snapshot of a machine that runs, and goes on running.
 
 use crate::embedder::birth::Made;
+use crate::exec::Wanted;
 use crate::host;
 use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::link::protocol::MAX_BIRTHS;
@@ -69,7 +70,11 @@ impl Vm {
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
     /// machine has added memory; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
-        let dest = dest.as_ref();
+        self.snapshot_while(dest.as_ref(), &Wanted::always())
+    }
+
+    /// The same, unless it is not wanted any more before it is published.
+    pub(crate) fn snapshot_while(&self, dest: &Path, wanted: &Wanted) -> Result<Image, Error> {
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
             return Err(Error::Unsuitable {
@@ -92,8 +97,9 @@ impl Vm {
             Some(template) => template.layer_files(),
             None => read_layers(self.image().layers())?,
         };
-        quiet(self)?;
+        quiet(self, wanted)?;
         let lock = store.lock(name, SNAPSHOT_LOCK_TIMEOUT)?;
+        wanted.check()?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", random::random_name()?);
@@ -115,7 +121,7 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, |vm, _| {
+        write(self, draft, &about, wanted, |vm, _| {
             vm.instance().go_on()?;
             Ok(FirstSteps::default())
         })?;
@@ -194,12 +200,13 @@ pub(crate) struct FirstSteps {
     pub(crate) code_notes: Vec<u8>,
 }
 
-/// Captures a machine into a draft and publishes it. The machine goes on as
-/// `go_on` lets it, whatever else fails.
+/// Captures a machine into a draft and publishes it, if it is wanted until then. The
+/// machine goes on as `go_on` lets it, whatever else fails.
 pub(crate) fn write(
     vm: &Vm,
     mut draft: Draft,
     about: &About<'_>,
+    wanted: &Wanted,
     go_on: impl FnOnce(&Vm, &Path) -> Result<FirstSteps, Error>,
 ) -> Result<u64, Error> {
     let _machine = vm.span().entered();
@@ -274,13 +281,15 @@ pub(crate) fn write(
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
+    wanted.check()?;
     let number = unfinished::publish(|| draft.publish(description))?;
     info!(generation = number, took = ?begun.elapsed(), "snapshot written");
     Ok(number)
 }
 
 /// Asks the guest to write its caches out to its disks.
-pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
+pub(crate) fn quiet(vm: &Vm, wanted: &Wanted) -> Result<(), Error> {
     let channel = vm.open_session(|session| session.quiesce(false))?;
+    channel.want(wanted.clone());
     channel.answer(|event| matches!(event, Event::Done).then_some(()))
 }

@@ -118,7 +118,11 @@ fn write_declarations(head: &str, lines: &str) -> Result<String> {
                 let item = items
                     .get_mut(&name)
                     .context("functions before their class")?;
-                item.members = text("def");
+                // A class may be told of in several parts.
+                if !item.members.is_empty() {
+                    item.members.push('\n');
+                }
+                item.members.push_str(&text("def"));
             }
             other => bail!("node/src has a {other}, which `cargo xtask node types` does not know"),
         }
