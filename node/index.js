@@ -254,7 +254,9 @@ function wrappedCalls(native, owner, counts) {
 /** How results that come when nobody wants them any more are let go of. */
 const undone = {
   fork: (children) => children.forEach((vm) => vm.letGo()),
-  exposeTcp: (port) => port.stop()
+  exposeTcp: (port) => port.stop(),
+  exposeUdp: (port) => port.stop(),
+  exposeUnix: (socket) => socket.stop()
 }
 
 /** The same of a getter. */
@@ -311,6 +313,31 @@ class Output {
   }
 }
 
+/** Events of machines are iterated over, until the signal that they were asked for with. */
+function events(native) {
+  const { Vm, VmEvents } = native
+  const signals = new WeakMap()
+  wrapped(Vm.prototype, 'events', async (call, options) => {
+    const { signal } = given(options)
+    const events = await abortable(signal, native, call, (events) => events.close())
+    signals.set(events, signal)
+    return events
+  })
+  wrappedCalls(native, VmEvents.prototype, { next: 0 })
+  wrapped(VmEvents.prototype, 'close')
+  VmEvents.prototype[Symbol.asyncIterator] = async function* iterate() {
+    try {
+      for (;;) {
+        const event = await this.next({ signal: signals.get(this) })
+        if (event === null) return
+        yield event
+      }
+    } finally {
+      await this.close()
+    }
+  }
+}
+
 /** The class of volumes; as with images, its own functions cannot be replaced. */
 function volumeStore(native) {
   function VolumeStore() {
@@ -330,7 +357,8 @@ function volumeStore(native) {
 }
 
 function dress(native) {
-  const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder } = native
+  const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder, UdpForwarder, UnixForwarder } = native
+  const { VmEvents } = native
   // A thread has one of its own; what it has ends with it.
   const environment = new native.Environment()
   // Its own functions cannot be replaced, so the class is: the prototype is the same,
@@ -358,6 +386,7 @@ function dress(native) {
   })
   wrapped(Image.prototype, 'start', (call, options) => {
     const { signal, ...rest } = given(options)
+    if (rest.labels != null) strings('labels', rest.labels)
     return abortable(signal, native, (token) => call(rest, token), (vm) => vm.letGo())
   })
   wrapped(Pool.prototype, 'acquire', (call, options = {}) =>
@@ -388,10 +417,14 @@ function dress(native) {
   wrappedCalls(native, Vm.prototype, {
     execs: 0, readDir: 1, stat: 1, mkdir: 2, remove: 2, rename: 2, copyIn: 2, copyOut: 2,
     mountChanges: 1, applyChanges: 2, exportChanges: 3, growVolume: 2, exposeTcp: 2,
+    exposeUdp: 2, exposeUnix: 2, networkLog: 0, shutdown: 1,
     workloadSignal: 1, workloadStatus: 0, snapshot: 1, fork: 1, pause: 0, resume: 0, stats: 0,
     consoleLog: 0, release: 0, dispose: 0
   })
-  for (const name of ['vsockPath', 'execPath']) wrappedGetter(Vm.prototype, name)
+  for (const name of ['id', 'engine', 'isPaused', 'vsockPath', 'execPath']) {
+    wrappedGetter(Vm.prototype, name)
+  }
+  events(native)
 
   wrapped(ExecChild.prototype, 'writeStdin', (call, contents, options) => {
     const own = bytes('bytes', contents)
@@ -416,17 +449,23 @@ function dress(native) {
     })
   }
 
-  wrapped(TcpForwarder.prototype, 'stop')
+  for (const { prototype } of [TcpForwarder, UdpForwarder, UnixForwarder]) wrapped(prototype, 'stop')
 
   const VolumeStore = volumeStore(native)
 
   if (Symbol.asyncDispose) {
-    TcpForwarder.prototype[Symbol.asyncDispose] = TcpForwarder.prototype.stop
+    for (const { prototype } of [TcpForwarder, UdpForwarder, UnixForwarder]) {
+      prototype[Symbol.asyncDispose] = prototype.stop
+    }
+    VmEvents.prototype[Symbol.asyncDispose] = VmEvents.prototype.close
     Vm.prototype[Symbol.asyncDispose] = Vm.prototype.release
     Pool.prototype[Symbol.asyncDispose] = Pool.prototype.shutdown
   }
   if (Symbol.dispose) Vm.prototype[Symbol.dispose] = Vm.prototype.letGo
-  return { Image, Pool, Vm, WarmupVm, ExecChild, TcpForwarder, VolumeStore }
+  return {
+    Image, Pool, Vm, VmEvents, WarmupVm, ExecChild, TcpForwarder, UdpForwarder, UnixForwarder,
+    VolumeStore
+  }
 }
 
 /** Classes that say at the first call why there is nothing behind them. */
@@ -446,6 +485,9 @@ function absent(error) {
     WarmupVm: class WarmupVm {},
     ExecChild: class ExecChild {},
     TcpForwarder: class TcpForwarder {},
+    UdpForwarder: class UdpForwarder {},
+    UnixForwarder: class UnixForwarder {},
+    VmEvents: class VmEvents {},
     VolumeStore
   }
 }

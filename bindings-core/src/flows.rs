@@ -112,13 +112,19 @@ mod tests {
         });
         let flow: NetworkFlow = serde_json::from_value(json).unwrap();
         let told = Flow::from(flow.clone());
-        assert_eq!((told.cause, told.rule, told.allowed), ("rule", Some(2), false));
+        assert_eq!(
+            (told.cause, told.rule, told.allowed),
+            ("rule", Some(2), false)
+        );
         assert_eq!((told.end, told.protocol), ("guest-reset", "tcp"));
         assert_eq!((told.lasted, &*told.address), (1.5, "2001:db8::1"));
         let mut other = flow;
         other.cause = NetworkCause::NotPublic;
         other.end = NetworkEnd::Denied;
         let told = Flow::from(other);
-        assert_eq!((told.cause, told.rule, told.end), ("not-public", None, "denied"));
+        assert_eq!(
+            (told.cause, told.rule, told.end),
+            ("not-public", None, "denied")
+        );
     }
 }

@@ -5,6 +5,7 @@
 mod child;
 mod disks;
 mod durable;
+mod events;
 mod files;
 mod machines;
 mod mounts;

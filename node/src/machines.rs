@@ -250,7 +250,7 @@ impl Vm {
     /// What the machine has used so far.
     #[napi(
         ts_args_type = "options?: CallOptions",
-        ts_return_type = "Promise<Record<string, unknown>>"
+        ts_return_type = "Promise<VmStats>"
     )]
     pub async fn stats(&self, cancel: Option<&CancelToken>) -> Result<serde_json::Value> {
         unless(cancel, self.0.stats()).await
@@ -260,6 +260,24 @@ impl Vm {
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn console_log(&self, cancel: Option<&CancelToken>) -> Result<String> {
         unless(cancel, self.0.console_log()).await
+    }
+
+    /// What `supermachine ps` calls it where nothing else is.
+    #[napi(getter)]
+    pub fn id(&self) -> Result<String> {
+        self.0.id().map_err(thrown)
+    }
+
+    /// Name of the engine that runs the guest.
+    #[napi(getter)]
+    pub fn engine(&self) -> Result<String> {
+        self.0.engine().map_err(thrown)
+    }
+
+    /// Whether somebody has paused it.
+    #[napi(getter)]
+    pub fn is_paused(&self) -> Result<bool> {
+        self.0.is_paused().map_err(thrown)
     }
 
     /// Where a client of one's own reaches ports of the guest.
@@ -285,6 +303,19 @@ impl Vm {
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn dispose(&self, cancel: Option<&CancelToken>) -> Result<()> {
         unless(cancel, self.0.release()).await
+    }
+
+    /// Stops a machine that is of no pool in good order: its workload gets its stop signal,
+    /// and the guest writes its caches out and turns itself off. True if it has within
+    /// `graceMs`, which is 10,000 by default; after that the plug is pulled. That goes on if
+    /// the call is aborted.
+    #[napi(ts_args_type = "graceMs?: number | null, options?: CallOptions")]
+    pub async fn shutdown(
+        &self,
+        grace_ms: Option<f64>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<bool> {
+        unless(cancel, self.0.shutdown(grace_ms)).await
     }
 
     /// What `using` calls: `release` without waiting.

@@ -281,8 +281,7 @@ macro_rules! machine {
             /// # Errors
             /// As [`Vm::pause`].
             pub async fn pause(&self) -> Result<(), Error> {
-                let vm = self.vm.clone();
-                blocking(move || vm.pause()).await
+                while_wanted(&self.vm, |vm| vm.pause()).await
             }
 
             /// Lets the machine go on, as [`Vm::resume`] does.
@@ -428,6 +427,16 @@ macro_rules! machine {
             /// Where clients of one's own reach the agent: [`Vm::exec_path`].
             pub fn exec_path(&self) -> PathBuf {
                 self.vm.exec_path().to_path_buf()
+            }
+
+            /// What it is called where nothing else is, as [`Vm::id`] tells.
+            pub fn id(&self) -> &str {
+                self.vm.id()
+            }
+
+            /// Name of the engine that runs the guest: [`Vm::engine`].
+            pub fn engine(&self) -> &str {
+                self.vm.engine()
             }
 
             /// What was done to make the machine a copy, as [`Vm::copy_report`] tells.

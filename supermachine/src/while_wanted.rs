@@ -72,6 +72,21 @@ impl WhileWanted<'_> {
         list(self)
     }
 
+    /// Pauses the machine as [`Vm::pause`] does. One that is not wanted any more when it
+    /// stands still goes on.
+    ///
+    /// # Errors
+    /// As [`Vm::pause`], and [`Error::Cancelled`].
+    pub fn pause(&self) -> Result<(), Error> {
+        self.wanted.check()?;
+        self.vm.pause()?;
+        let wanted = self.wanted.check();
+        if wanted.is_err() {
+            self.vm.resume()?;
+        }
+        wanted
+    }
+
     /// Makes a snapshot as [`Vm::snapshot`] does. One that is not wanted any more before
     /// it is published leaves nothing, and those that were there stay.
     ///
