@@ -54,7 +54,7 @@ impl Image {
     }
 
     /// Makes a pool of its machines. An aborted one ends when it is there.
-    #[napi(ts_args_type = "options?: PoolOptions & CallOptions")]
+    #[napi(ts_args_type = "options?: (PoolOptions & CallOptions) | null")]
     pub async fn pool(
         &self,
         options: Option<PoolOptions>,
@@ -189,7 +189,7 @@ impl Vm {
 
     /// Takes up the streams of a durable command, also one that has ended. What the guest
     /// does not keep any more is missing, which a read says as an error.
-    #[napi(ts_args_type = "id: string, from?: AttachOptions & CallOptions")]
+    #[napi(ts_args_type = "id: string, from?: (AttachOptions & CallOptions) | null")]
     pub async fn attach(
         &self,
         id: String,

@@ -72,7 +72,8 @@ class UnixForwarder:
     @property
     def path(self) -> str:
         """Where the socket is."""
-        return os.fspath(self._native.path)
+        path: str = os.fspath(self._native.path)
+        return path
 
     def stop(self) -> None:
         """Takes no more connections, and removes the socket. Once more does nothing."""
