@@ -233,18 +233,18 @@ impl RamMapping {
     /// As [`RamMapping::present_pages`].
     pub fn populated(&self) -> io::Result<Vec<Range<u64>>> {
         let bytes = self.bytes as u64;
-        let all = vec![0..bytes / PAGE_BYTES];
+        let all = 0..bytes / PAGE_BYTES;
         let mut runs = Vec::new();
         if self.is_of_files.load(Ordering::Relaxed) {
             let stored = self.stored();
             let Some(Stored { content, .. }) = &*stored else {
-                return Ok(all);
+                return Ok(vec![all]);
             };
             runs = content.data(bytes)?;
         }
         let add = |page| runs.push(page * PAGE_BYTES..(page + 1) * PAGE_BYTES);
         if !host::each_present_page(self.address.addr().get(), self.bytes, add)? {
-            return Ok(all);
+            return Ok(vec![all]);
         }
         runs.sort_unstable_by_key(|run| run.start);
         let unit = GRANULE_BYTES / PAGE_BYTES;

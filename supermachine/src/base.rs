@@ -15,6 +15,7 @@ use crate::unfinished::Unfinished;
 use crate::{Error, Image, Vm, VmConfig};
 use sha2::{Digest, Sha256};
 use snapshot::{SnapshotError, Stamp, Store};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use vmm_core::machine::STATE_VERSION;
@@ -84,6 +85,14 @@ pub fn find(
 /// Where the bases of a directory of snapshots are.
 pub fn directory(root: &Path) -> std::path::PathBuf {
     root.join(DIRECTORY)
+}
+
+/// Whether a snapshot has the memory of a base in common with it: it has a further name of
+/// the file then.
+pub fn is_shared(store: &Store, name: &str) -> bool {
+    let found = store.inspect(name);
+    let memory = found.map(|base| std::fs::metadata(base.path().join("mem.bin")));
+    matches!(memory, Ok(Ok(memory)) if memory.nlink() > 1)
 }
 
 /// Removes the bases of a directory that has no snapshots of images any more.
