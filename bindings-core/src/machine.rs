@@ -439,16 +439,19 @@ impl Machine {
         Ok(with!(self.get()?, vm => vm.exec_path()))
     }
 
-    /// Gives the machine back to its pool, or stops it if it has none. Again is no
-    /// mistake.
+    /// Gives the machine back to its pool, or stops it if it has none, whether the future
+    /// is polled or not. Again is no mistake.
     ///
     /// # Errors
     /// As [`supermachine::Vm::stop`].
-    pub async fn release(&self) -> Result<()> {
-        match self.take() {
-            Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
-            // Its drop gives it back, and does not wait for that.
-            Some(Kind::Leased(_)) | None => Ok(()),
+    pub fn release(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let taken = self.take();
+        async move {
+            match taken {
+                Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
+                // Its drop gives it back, and does not wait for that.
+                Some(Kind::Leased(_)) | None => Ok(()),
+            }
         }
     }
 

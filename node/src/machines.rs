@@ -8,7 +8,7 @@ use crate::results::{ExecOutput, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
 use crate::{CancelToken, Environment, Result, thrown, unless};
 use bindings_core::{self as core, Beginning};
-use napi::bindgen_prelude::{Env, PromiseRaw};
+use napi::bindgen_prelude::{Env, PromiseRaw, spawn};
 use napi_derive::napi;
 
 /// A baked image: what machines are copies of.
@@ -130,10 +130,10 @@ impl Pool {
     /// use, up to 30 seconds. That goes on if the call is aborted.
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn shutdown(&self, cancel: Option<&CancelToken>) -> Result<()> {
-        let ended = async {
-            self.0.shutdown().await;
-            Ok(())
-        };
+        let pool = self.0.clone();
+        // A task of its own, so that it has begun whatever becomes of the call.
+        let ended = spawn(async move { pool.shutdown().await });
+        let ended = async move { ended.await.map_err(|_| core::BindingError::aborted()) };
         unless(cancel, ended).await
     }
 }
