@@ -460,16 +460,29 @@ impl Machine {
     ///
     /// # Errors
     /// As [`supermachine::Vm::shutdown`]; that it is one of a pool.
-    pub async fn shutdown(&self, grace_ms: Option<f64>) -> Result<bool> {
-        let grace = milliseconds("graceMs", grace_ms)?.unwrap_or(GRACE);
-        if matches!(self.get()?, Kind::Leased(_)) {
-            return Err(BindingError::invalid(
-                "a machine of a pool is not shut down: release it",
-            ));
+    pub fn shutdown(
+        &self,
+        grace_ms: Option<f64>,
+    ) -> impl Future<Output = Result<bool>> + Send + use<> {
+        let grace = milliseconds("graceMs", grace_ms);
+        let ends = grace.and_then(|grace| Ok((self.take_owned()?, grace.unwrap_or(GRACE))));
+        async move {
+            let (vm, grace) = ends?;
+            Ok(vm.shutdown(grace).await?)
         }
-        match self.take() {
-            Some(Kind::Owned(vm)) => Ok(vm.shutdown(grace).await?),
-            _ => Err(BindingError::released("machine")),
+    }
+
+    fn take_owned(&self) -> Result<AsyncVm> {
+        let mut kind = self.kind.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind.take() {
+            Some(Kind::Owned(vm)) => Ok(vm),
+            Some(leased) => {
+                *kind = Some(leased);
+                Err(BindingError::invalid(
+                    "a machine of a pool is not shut down: release it",
+                ))
+            }
+            None => Err(BindingError::released("machine")),
         }
     }
 

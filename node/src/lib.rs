@@ -42,6 +42,15 @@ async fn unless<T>(
     Cancel::or(cancel, call).await.map_err(thrown)
 }
 
+/// The same of a call that goes on to its end also if nobody waits for it any more.
+async fn unless_waiting<T: Send + 'static>(
+    cancel: Option<&CancelToken>,
+    call: impl Future<Output = bindings_core::Result<T>> + Send + 'static,
+) -> Result<T> {
+    let cancel = cancel.map(|token| token.0.clone());
+    Cancel::or_go_on(cancel, call).await.map_err(thrown)
+}
+
 /// Says where the package has its files.
 #[napi(skip_typescript)]
 pub fn install(worker: Option<String>, assets: Option<String>) {

@@ -6,9 +6,9 @@ use crate::options::{AttachOptions, BuildOptions, ExecOptions, PoolOptions, Star
 use crate::outcome::outcome;
 use crate::results::{ExecOutput, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
-use crate::{CancelToken, Environment, Result, thrown, unless};
+use crate::{CancelToken, Environment, Result, thrown, unless, unless_waiting};
 use bindings_core::{self as core, Beginning};
-use napi::bindgen_prelude::{Env, PromiseRaw, spawn};
+use napi::bindgen_prelude::{Env, PromiseRaw};
 use napi_derive::napi;
 
 /// A baked image: what machines are copies of.
@@ -131,10 +131,11 @@ impl Pool {
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn shutdown(&self, cancel: Option<&CancelToken>) -> Result<()> {
         let pool = self.0.clone();
-        // A task of its own, so that it has begun whatever becomes of the call.
-        let ended = spawn(async move { pool.shutdown().await });
-        let ended = async move { ended.await.map_err(|_| core::BindingError::aborted()) };
-        unless(cancel, ended).await
+        let ended = async move {
+            pool.shutdown().await;
+            Ok(())
+        };
+        unless_waiting(cancel, ended).await
     }
 }
 
@@ -296,13 +297,13 @@ impl Vm {
     /// nothing. That goes on if the call is aborted.
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn release(&self, cancel: Option<&CancelToken>) -> Result<()> {
-        unless(cancel, self.0.release()).await
+        unless_waiting(cancel, self.0.release()).await
     }
 
     /// The same as `release`.
     #[napi(ts_args_type = "options?: CallOptions")]
     pub async fn dispose(&self, cancel: Option<&CancelToken>) -> Result<()> {
-        unless(cancel, self.0.release()).await
+        unless_waiting(cancel, self.0.release()).await
     }
 
     /// Stops a machine that is of no pool in good order: its workload gets its stop signal,
@@ -315,7 +316,7 @@ impl Vm {
         grace_ms: Option<f64>,
         cancel: Option<&CancelToken>,
     ) -> Result<bool> {
-        unless(cancel, self.0.shutdown(grace_ms)).await
+        unless_waiting(cancel, self.0.shutdown(grace_ms)).await
     }
 
     /// What `using` calls: `release` without waiting.
