@@ -12,8 +12,8 @@ use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
 use crate::template::{Template, Workload, read_layers};
-use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, aside, stamp};
+use crate::unfinished::{NoExit, Unfinished};
+use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
 use oci_bake::{BakeOptions, ExtraFile, Progress};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -373,10 +373,7 @@ impl OciImageBuilder {
                     (found, _) => (found?, None),
                 }
             }
-            (Baked::New(baked, older), kept) => {
-                older.into_iter().for_each(aside::remove);
-                (Template::new(baked, &here)?, kept)
-            }
+            (baked, kept) => (Template::new(baked.into_snapshot(), &here)?, kept),
         };
         let template = Arc::new(template.cached_in(store, name));
         // Of a machine with volumes nobody makes a copy: theirs are over what the snapshot
@@ -395,7 +392,7 @@ impl OciImageBuilder {
         here: &Stamp,
         draft: Draft,
         unfinished: &Unfinished,
-    ) -> Result<(u64, Vm), Error> {
+    ) -> Result<(u64, Vm, NoExit), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
         info!("baking a snapshot");
@@ -420,8 +417,8 @@ impl OciImageBuilder {
             key,
             here,
         };
-        let number = write(&vm, draft, &about, &Wanted::always(), first_steps)?;
-        Ok((number, vm))
+        let (number, no_exit) = write(&vm, draft, &about, &Wanted::always(), first_steps)?;
+        Ok((number, vm, no_exit))
     }
 
     /// Brings a machine to the moment its copies start from; what is left for

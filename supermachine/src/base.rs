@@ -53,6 +53,7 @@ pub fn find(
     ]);
     let key = hex(&Sha256::digest(parts.to_string()));
     let unfinished = Unfinished::begin(&store, &name);
+    let mut published = None;
     let baked = store.bake(&name, &key, here, BAKE_LOCK_TIMEOUT, |draft| {
         let bare = VmConfig {
             hostname: Some("base".into()),
@@ -75,11 +76,14 @@ pub fn find(
             key: &key,
             here,
         };
-        capture::write(&vm, draft, &about, &Wanted::always(), |vm, _| {
+        let (number, no_exit) = capture::write(&vm, draft, &about, &Wanted::always(), |vm, _| {
             vm.instance().go_on()?;
             Ok(FirstSteps::default())
-        })
+        })?;
+        published = Some(no_exit);
+        Ok::<u64, Error>(number)
     })?;
+    drop(published);
     Ok(Template::new(baked.into_snapshot(), here)?.cached_in(store, name))
 }
 

@@ -10,7 +10,7 @@ use crate::template::{
     CODE_NOTES_FILE, IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources,
     link_layers, read_layers,
 };
-use crate::unfinished;
+use crate::unfinished::{self, NoExit};
 use crate::vm::CopyReport;
 use crate::volume::kept;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, aside, mount, random, stamp, tmpfs};
@@ -121,7 +121,7 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, wanted, |vm, _| {
+        let (_, no_exit) = write(self, draft, &about, wanted, |vm, _| {
             vm.instance().go_on()?;
             Ok(FirstSteps::default())
         })?;
@@ -130,6 +130,7 @@ impl Vm {
         let lock = store.lock(name, Duration::ZERO);
         let older = lock.and_then(|lock| lock.set_aside());
         older.into_iter().for_each(aside::remove);
+        drop(no_exit);
         Ok(Image::from_template(Arc::new(template), None))
     }
 
@@ -201,14 +202,15 @@ pub(crate) struct FirstSteps {
 }
 
 /// Captures a machine into a draft and publishes it, if it is wanted until then. The
-/// machine goes on as `go_on` lets it, whatever else fails.
+/// machine goes on as `go_on` lets it, whatever else fails. With the number of the
+/// generation comes what keeps the process until those before it are set aside.
 pub(crate) fn write(
     vm: &Vm,
     mut draft: Draft,
     about: &About<'_>,
     wanted: &Wanted,
     go_on: impl FnOnce(&Vm, &Path) -> Result<FirstSteps, Error>,
-) -> Result<u64, Error> {
+) -> Result<(u64, NoExit), Error> {
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
@@ -282,9 +284,10 @@ pub(crate) fn write(
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
     wanted.check()?;
-    let number = unfinished::publish(|| draft.publish(description))?;
+    let no_exit = unfinished::no_exit();
+    let number = draft.publish(description)?;
     info!(generation = number, took = ?begun.elapsed(), "snapshot written");
-    Ok(number)
+    Ok((number, no_exit))
 }
 
 /// Asks the guest to write its caches out to its disks.
