@@ -6,8 +6,10 @@ mkdir -p $place
 why() { grep -a -m 1 'verify:\|error' $log; }
 
 job() {
-    step $1 fio --name="$@" --directory=$place --thread --verify=crc32c --verify_fatal=1 \
-        --verify_state_save=0
+    name=$1
+    shift
+    step $name fio --name=$name --directory=$place --thread --verify=crc32c --verify_fatal=1 \
+        --verify_state_save=0 "$@"
 }
 
 job sequential --rw=write --bs=128k --size=64M

@@ -43,6 +43,8 @@ pub struct Node {
     /// Handles by which it is open.
     handles: Vec<u64>,
     seen: Option<Seen>,
+    /// What the guest wrote to it may be lost, and it has not been told so yet.
+    is_lossy: bool,
     is_dir: bool,
 }
 
@@ -117,6 +119,7 @@ impl Nodes {
                         lookups: 0,
                         handles: Vec::new(),
                         seen: None,
+                        is_lossy: false,
                         is_dir: stat.is_dir(),
                     },
                 );
@@ -269,6 +272,19 @@ impl Nodes {
         unchanged
     }
 
+    /// Notes that what the guest wrote to a file may be lost.
+    pub fn lost(&mut self, number: u64) {
+        if let Some(node) = self.by_number.get_mut(&number) {
+            node.is_lossy = true;
+        }
+    }
+
+    /// Whether that was noted, since this was last asked.
+    pub fn take_lost(&mut self, number: u64) -> bool {
+        let node = self.by_number.get_mut(&number);
+        node.is_some_and(|node| std::mem::take(&mut node.is_lossy))
+    }
+
     /// The number that the next new node gets, and all there are, in order.
     pub fn save(&self) -> (u64, Vec<SavedNode>) {
         let mut nodes: Vec<SavedNode> = self
@@ -312,6 +328,7 @@ impl Nodes {
                     lookups: node.lookups,
                     handles: Vec::new(),
                     seen: None,
+                    is_lossy: false,
                     is_dir: node.is_dir,
                 },
             );

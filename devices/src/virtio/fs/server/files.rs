@@ -254,6 +254,7 @@ impl Server {
 
     pub(super) fn sync(&self, mut arguments: Fields<'_>) -> Result<Body, Errno> {
         let handle = self.opened(arguments.u64()?)?;
+        let node = handle.node();
         let data_only = arguments.u32()? & FSYNC_DATA != 0;
         match handle {
             Handle::File(file) if data_only => host::sync_data(&file.file)?,
@@ -261,7 +262,11 @@ impl Server {
             Handle::Dir(dir) => rustix::fs::fsync(super::lock(&dir.listing).dir())?,
             Handle::Saved(_) => return Err(Errno::STALE),
         }
-        Ok(Body::default())
+        // Whoever waits for what was written has to know that it may be nowhere.
+        match self.nodes().take_lost(node) {
+            true => Err(Errno::IO),
+            false => Ok(Body::default()),
+        }
     }
 
     pub(super) fn allocate(&self, mut arguments: Fields<'_>) -> Result<Body, Errno> {
