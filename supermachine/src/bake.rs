@@ -385,10 +385,11 @@ impl OciImageBuilder {
         Ok(Image::from_template(template, kept))
     }
 
-    /// Boots and captures a machine; it is given back running.
+    /// Has a machine of the image come up and captures it; it is given back running.
     fn bake(
         &self,
         image: &Image,
+        base: &Arc<Template>,
         key: &str,
         here: &Stamp,
         draft: Draft,
@@ -399,7 +400,7 @@ impl OciImageBuilder {
         info!("baking a snapshot");
         let (vm, workload, layers) = std::thread::scope(|scope| {
             let layers = scope.spawn(|| read_layers(image.layers()));
-            let vm = Vm::boot(image, &config)?;
+            let vm = Vm::boot_from(base, image, &config)?;
             unfinished.written_by(vm.instance().process().clone());
             let workload = self.reach_moment(image, &vm)?;
             if !self.quiesce.is_zero() {

@@ -11,6 +11,7 @@ use crate::{Error, Image, Vm, base, mount};
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Stamp, Store};
 use std::path::PathBuf;
+use std::sync::Arc;
 use vmm_core::machine::STATE_VERSION;
 
 /// The readable part of a snapshot's name, made of the reference it comes from.
@@ -54,9 +55,10 @@ impl OciImageBuilder {
         let mut kept = None;
         let unfinished = Unfinished::begin(store, name);
         let baked = store.bake(name, &key, here, BAKE_LOCK_TIMEOUT, |mut draft| {
-            let base = base::find(store.root(), &self.config, here)?;
-            draft.share(&base)?;
-            let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
+            let layers = image.layers().len();
+            let base = Arc::new(base::find(store.root(), &self.config, layers, here)?);
+            draft.share(base.snapshot())?;
+            let (number, vm) = self.bake(image, &base, &key, here, draft, &unfinished)?;
             kept = Some(vm);
             Ok::<u64, Error>(number)
         });

@@ -302,7 +302,8 @@ fn disk(
 ) -> Result<Box<dyn VirtioDevice>, MachineError> {
     let config = BlkConfig {
         read_only: kind == Kind::ReadOnly,
-        may_be_empty: kind == Kind::Volume,
+        // Copies may have something there.
+        may_be_empty: true,
         id,
         ..BlkConfig::default()
     };
