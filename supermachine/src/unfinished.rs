@@ -78,4 +78,6 @@ pub fn remove_all_for_exit() {
         // The next to bake the image removes what cannot be removed now.
         let _ = entry.store.abandon(&entry.image);
     }
+    // A snapshot that is published already may have others in whose place it came.
+    crate::aside::wait();
 }

@@ -21,7 +21,7 @@ impl Vm {
         image: &Image,
         config: &VmConfig,
     ) -> Result<Self, Error> {
-        if !fits(image, config) {
+        if !fits(image, config) || is_in_memory(base) {
             return Self::boot(image, config);
         }
         match Self::copy_of_base(base, image, config) {
@@ -60,6 +60,22 @@ impl Vm {
         vm.started(begun, None)?;
         info!(engine = vm.engine(), took = ?begun.elapsed(), "machine came of the base");
         Ok(vm)
+    }
+}
+
+/// Whether the base's files are in memory (tmpfs): there a hole of a file takes room when a
+/// guest reads it, and on a full one its worker would be killed for that.
+fn is_in_memory(base: &Template) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        /// `TMPFS_MAGIC` of `linux/magic.h`.
+        const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+        rustix::fs::statfs(base.path()).is_ok_and(|system| system.f_type == TMPFS)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = base;
+        false
     }
 }
 
