@@ -114,9 +114,14 @@ const MAX_DESCRIPTORS: u64 = 32 << 10;
 /// Most that macOS takes (`OPEN_MAX`) where there is no limit.
 const WITHOUT_LIMIT: u64 = 10_240;
 
+/// Descriptors that guests leave for everything else that a worker does: what its owner
+/// asks of it, connections, and each request while it is answered.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
 /// Raises the limit on open files as far as that is useful: guests have as many open as
-/// they like, and each is a descriptor here.
-fn allow_open_files() {
+/// they like, and each is a descriptor here. How many they may have in each of so many
+/// mounts.
+fn allow_open_files(mounts: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(WITHOUT_LIMIT).min(MAX_DESCRIPTORS);
     if limit.current.is_some_and(|current| current < most) {
@@ -124,16 +129,22 @@ fn allow_open_files() {
             current: Some(most),
             ..limit
         };
-        // With fewer, guests are told that there are too many open.
+        // With fewer, guests are told sooner that there are too many open.
         let _ = setrlimit(Resource::Nofile, raised);
     }
+    let most = getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(MAX_DESCRIPTORS);
+    let others = OTHER_DESCRIPTORS.min(most / 2);
+    usize::try_from(most - others).unwrap_or(usize::MAX) / mounts.max(1)
 }
 
 /// Directories of the host, which are taken from the end of `files`.
 pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
-    if !mounts.is_empty() {
-        allow_open_files();
-    }
+    let open_files = match mounts.len() {
+        0 => 0,
+        mounts => allow_open_files(mounts),
+    };
     let directories = files.split_off(files.len().saturating_sub(mounts.len()));
     let shares = mounts
         .iter()
@@ -146,6 +157,7 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             owners: mount.owners.clone(),
             dax: mount.dax,
             watched: mount.watched,
+            open_files,
         });
     shares.collect()
 }

@@ -253,6 +253,7 @@ pub(super) fn open_shares(
                 true => HostEdits::Told,
                 false => HostEdits::Untold,
             },
+            open_files: share.open_files,
             ..FsConfig::new(&*share.tag)
         };
         match Fs::with_parts(directory.into(), config, parts) {
