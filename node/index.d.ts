@@ -32,6 +32,15 @@ export declare class EndedError extends SupermachineError {}
 /** See to the host: it has refused something. */
 export declare class HostError extends SupermachineError {}
 
+/** What each call may be given beside what it is about. */
+export interface CallOptions {
+  /**
+   * Ends the call when it is aborted: its promise is rejected with the signal's reason at
+   * once, and what was begun for it is stopped, or let go of when it is there.
+   */
+  signal?: AbortSignal
+}
+
 /** An output of a command: to be iterated over, or as a stream. */
 export interface Output extends AsyncIterable<Buffer> {
   /** As a Web stream. */
@@ -64,6 +73,93 @@ export interface Pool {
 export interface TcpForwarder {
   /** Stops it at the end of a block with `await using`. */
   [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface UdpForwarder {
+  /** Stops it at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface UnixForwarder {
+  /** Stops it at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface VmEvents {
+  /** Events until the last; a loop that is left closes them. */
+  [Symbol.asyncIterator](): AsyncGenerator<VmEvent, void, void>
+  /** Closes it at the end of a block with `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Something that happened to a machine, and when, in milliseconds since 1970. */
+export type VmEvent = { readonly atMs: number } & (
+  /** It runs, told first; it was paused, goes on, or was brought back to its snapshot. */
+  | { readonly event: 'started' | 'paused' | 'resumed' | 'reset' }
+  /** Its workload listens on a TCP port which the image exposes, or on port 80. */
+  | { readonly event: 'listening'; readonly port: number }
+  /** Its workload has ended: with an exit code, or by a signal. */
+  | { readonly event: 'workload-exited'; readonly code: number | null; readonly signal: number | null }
+  /** The guest's kernel killed a program, as there was no memory left for it. */
+  | { readonly event: 'oom-killed'; readonly pid: number; readonly program: string }
+  /** It ended. Nothing follows. */
+  | { readonly event: 'ended'; readonly reason: string; readonly orderly: boolean }
+  /** Events were not taken in time; 0 if nobody counted them, and nothing follows. */
+  | { readonly event: 'missed'; readonly count: number }
+)
+
+/** What a machine has used so far, and what it has now. Times are in microseconds. */
+export interface VmStats {
+  /** Since it was booted, copied or forked. */
+  uptime_us: number
+  /** Processor time of the host that its worker has used. */
+  cpu_us: number
+  /** Of this, what its vCPUs spent in the guest's own code, as a clock shows it. */
+  guest_us: number
+  /** Instructions that were executed, where they are counted. */
+  instructions: number | null
+  /** It is paused. */
+  is_paused: boolean
+  /** Virtual CPUs that it has. */
+  vcpus: number
+  /** Its memory; null where the system does not tell. */
+  memory: {
+    guest_bytes: number
+    ballooned_bytes: number
+    added_bytes: number
+    touched_bytes: number | null
+    host_bytes: number | null
+  }
+  /** Page faults of its worker. */
+  faults: { minor: number; major: number } | null
+  /** How often its engine stopped running the guest, by reason. */
+  exits: {
+    total: number
+    mmio_reads: number
+    mmio_writes: number
+    firmware: number
+    waits: number
+    kicks: number
+  }
+  /** Its disks, the lowest layer first. */
+  disks: Array<{ reads: number; read_bytes: number; writes: number; written_bytes: number }>
+  /** Its network, if it has one. */
+  network: {
+    connections: number
+    refused: number
+    look_ups: number
+    sent_bytes: number
+    received_bytes: number
+    waits: number
+    lost_datagrams: number
+  } | null
+  /** What copying and resetting it took, in pages of 4 KiB. */
+  restore: {
+    resets: number
+    pages_restored: number
+    pages_prefetched: number
+    prefetch_hits: number | null
+  }
 }
 
 /** From where on the streams of a durable command are taken up. */
@@ -156,26 +252,32 @@ export declare class ExecChild {
   private constructor()
   /** By what `vm.attach` finds it again, if it is durable. */
   get id(): string | null
-  /** Writes to the standard input; waits while the command does not read. */
-  writeStdin(bytes: Uint8Array | string): Promise<void>
+  /**
+   * Writes to the standard input; waits while the command does not read. What was
+   * written before an abort stays written.
+   */
+  writeStdin(bytes: Uint8Array | string, options?: CallOptions): Promise<void>
   /** Ends the standard input. */
-  closeStdin(): Promise<void>
-  /** Reads from the standard output, at most 64 KiB; an empty buffer at its end. */
-  readStdout(maxBytes?: number | undefined | null): Promise<Buffer>
+  closeStdin(options?: CallOptions): Promise<void>
+  /**
+   * Reads from the standard output, at most 64 KiB; an empty buffer at its end. An
+   * aborted read takes nothing.
+   */
+  readStdout(maxBytes?: number | null, options?: CallOptions): Promise<Buffer>
   /** Reads from the standard error, at most 64 KiB; an empty buffer at its end. */
-  readStderr(maxBytes?: number | undefined | null): Promise<Buffer>
+  readStderr(maxBytes?: number | null, options?: CallOptions): Promise<Buffer>
   /**
    * Sends a signal to the command's process group: 15 for SIGTERM; 9 ends all its
    * descendants.
    */
-  signal(signum: number): Promise<void>
+  signal(signum: number, options?: CallOptions): Promise<void>
   /** Tells the command's terminal its new size. */
-  resize(cols: number, rows: number): Promise<void>
+  resize(cols: number, rows: number, options?: CallOptions): Promise<void>
   /**
    * Waits for the command to end. Output that nobody has begun to read is dropped. A wait
    * that is aborted ends nothing, and can be begun again.
    */
-  wait(options?: { signal?: AbortSignal }): Promise<ExecWaitResult>
+  wait(options?: CallOptions): Promise<ExecWaitResult>
 }
 
 /** A durable command. */
@@ -338,13 +440,13 @@ export declare class Image {
    *
    * A bake whose `signal` is aborted goes on, for the next call that wants it.
    */
-  static build(options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void>; signal?: AbortSignal }): Promise<Image>
+  static build(options: BuildOptions & CallOptions & { warmup?: (vm: WarmupVm) => Promise<void> }): Promise<Image>
   /** Opens a snapshot that was made before. */
-  static fromSnapshot(path: string): Promise<Image>
-  /** Makes a pool of its machines. */
-  pool(options?: PoolOptions | undefined | null): Promise<Pool>
+  static fromSnapshot(path: string, options?: CallOptions): Promise<Image>
+  /** Makes a pool of its machines. An aborted one ends when it is there. */
+  pool(options?: (PoolOptions & CallOptions) | null): Promise<Pool>
   /** Starts a machine that belongs to no pool. An aborted one is let go of when it is there. */
-  start(options?: StartOptions & { signal?: AbortSignal }): Promise<Vm>
+  start(options?: StartOptions & CallOptions): Promise<Vm>
   /** Where the snapshot is. */
   get snapshotPath(): string
   /** Guest memory in MiB. */
@@ -399,6 +501,50 @@ export interface MountSpec {
   dax?: 'large' | 'always'
   /** The size in MiB of the window for mapped files, a multiple of 2; 256 by default. */
   daxWindowMib?: number
+}
+
+/**
+ * What became of one of a guest's flows: a connection, an exchange of datagrams, a
+ * question for a name that it may not ask.
+ */
+export interface NetworkFlow {
+  /** Counts the machine's flows, in the order in which they ended. */
+  number: number
+  /** When it ended, in milliseconds since 1970. */
+  endedMs: number
+  /** How long it was there, in milliseconds. */
+  lastedMs: number
+  /** The name that the guest was told the address for, or that it asked for. */
+  name?: string
+  /** Where it wanted to. */
+  address: string
+  /** The port there; 0 for echo requests. */
+  port: number
+  /** By which protocol. */
+  protocol: 'tcp' | 'udp' | 'icmp'
+  /** Whether it might. */
+  allowed: boolean
+  /**
+   * What decided that: `rule`, with its number in `rule`; `default`, as no rule fits;
+   * `not-public`, `host-port`, `name-server`, `name`, `limit`, `shown`, `secret`.
+   */
+  cause: string
+  /** The number of the rule, from 0. */
+  rule?: number
+  /** Bytes that the other end was sent, without headers. */
+  sentBytes: number
+  /** Bytes that the guest got, without headers. */
+  receivedBytes: number
+  /**
+   * How it ended: `denied`, `closed`, `guest-reset`, `remote-reset`, `refused`,
+   * `unreachable`, `failed`, `timed-out`, `displaced`, `rewound`.
+   */
+  end: string
+  /**
+   * What became of secrets, if it was to a host of some, or a placeholder left on it in
+   * clear text; by their names.
+   */
+  secrets?: SecretsUse
 }
 
 /**
@@ -466,14 +612,14 @@ export declare class Pool {
    * A machine that nobody has used since the snapshot. Callers are served in the
    * order of their calls. An aborted call leaves the line.
    */
-  acquire(options?: { signal?: AbortSignal }): Promise<Vm>
+  acquire(options?: CallOptions): Promise<Vm>
   /** How many machines there are, and what they do. It does not wait. */
   stats(): PoolStats
   /**
    * Ends the pool: refuses who waits, ends idle machines, and waits for those in
-   * use, up to 30 seconds.
+   * use, up to 30 seconds. That goes on if the call is aborted.
    */
-  shutdown(): Promise<void>
+  shutdown(options?: CallOptions): Promise<void>
 }
 
 /** How machines of a pool are. */
@@ -538,6 +684,16 @@ export interface Secret {
   authorities?: string
 }
 
+/** What became of secrets on a flow. */
+export interface SecretsUse {
+  /** Those that were put into requests. */
+  used: Array<string>
+  /** Those whose placeholder was where none is replaced. */
+  misplaced: Array<string>
+  /** Why the connection was ended, if it was. */
+  refused?: string
+}
+
 /** A file that is written before a command starts. */
 export interface StagedFile {
   /** Where in the guest. */
@@ -558,6 +714,8 @@ export interface StartOptions {
   name?: string
   /** The guest's host name. */
   hostname?: string
+  /** Labels, by which `supermachine ps` tells machines apart. */
+  labels?: Record<string, string>
   /** What the guest may reach; nothing by default. */
   network?: NetworkOptions
   /** Secrets that the guest uses and never has. */
@@ -595,46 +753,65 @@ export interface TmpfsSpec {
   executable?: boolean
 }
 
+/** A UDP port of the host that leads to one of a guest. */
+export declare class UdpForwarder {
+  private constructor()
+  /** Where it takes datagrams, as `127.0.0.1:54321`. */
+  get localAddr(): string
+  /** Takes no more datagrams. Once more does nothing. */
+  stop(): Promise<void>
+}
+
+/** A Unix socket of the host that leads to a TCP port of a guest. */
+export declare class UnixForwarder {
+  private constructor()
+  /** Where the socket is. */
+  get path(): string
+  /**
+   * Takes no more connections, and removes the socket. Connections that are open go on.
+   * Once more does nothing.
+   */
+  stop(): Promise<void>
+}
+
 /** A machine, of a pool or of its own, until it is released. */
 export declare class Vm {
   private constructor()
   /**
-   * Runs a command and collects its output. A command that fails is no error: see
-   * `exitCode`. An aborted one is killed, with its descendants.
+   * What happens to the machine from now on, for `for await`: that it was paused, that
+   * its workload listens or has ended, that it ran out of memory, its end. What the
+   * workload does is known up to a second late. Each caller gets all of it. When the
+   * call's signal is aborted, so is the loop.
    */
-  exec(options: ExecOptions & { signal?: AbortSignal }): Promise<ExecOutput>
-  /** Starts a command with its streams open. If that is aborted, it is killed. */
-  spawn(options: ExecOptions & { signal?: AbortSignal }): Promise<ExecChild>
+  events(options?: CallOptions): Promise<VmEvents>
   /**
-   * Takes up the streams of a durable command, also one that has ended. What the guest
-   * does not keep any more is missing, which a read says as an error.
+   * What became of the guest's flows: the latest 4,096 that have ended or were refused,
+   * the oldest first. A pool's machine begins anew with each reset.
    */
-  attach(id: string, from?: AttachOptions | undefined | null): Promise<ExecChild>
-  /** The durable commands of the machine, oldest first. */
-  execs(): Promise<Array<ExecInfo>>
-  /** Writes a file in the guest, whole or not at all. */
-  writeFile(path: string, bytes: Uint8Array | string): Promise<void>
+  networkLog(options?: CallOptions): Promise<Array<NetworkFlow>>
+  /** Writes a file in the guest, whole or not at all, also if that is aborted. */
+  writeFile(path: string, bytes: Uint8Array | string, options?: CallOptions): Promise<void>
   /** Reads a file of the guest. */
-  readFile(path: string): Promise<Buffer>
+  readFile(path: string, options?: CallOptions): Promise<Buffer>
   /** Lists a directory of the guest. */
-  readDir(path: string): Promise<Array<FileInfo>>
+  readDir(path: string, options?: CallOptions): Promise<Array<FileInfo>>
   /** Says what is at a path of the guest. */
-  stat(path: string): Promise<FileInfo>
+  stat(path: string, options?: CallOptions): Promise<FileInfo>
   /** Makes a directory in the guest, and those above it if `recursive`. */
-  mkdir(path: string, recursive?: boolean | undefined | null): Promise<void>
+  mkdir(path: string, recursive?: boolean | null, options?: CallOptions): Promise<void>
   /** Removes a file of the guest, or a directory with all in it if `recursive`. */
-  remove(path: string, recursive?: boolean | undefined | null): Promise<void>
+  remove(path: string, recursive?: boolean | null, options?: CallOptions): Promise<void>
   /** Gives a file of the guest another name. */
-  rename(from: string, to: string): Promise<void>
-  /** Copies a tree of the host into the guest. */
-  copyIn(hostPath: string, guestPath: string): Promise<Copied>
-  /** Copies a tree out of the guest. */
-  copyOut(guestPath: string, hostPath: string): Promise<Copied>
+  rename(from: string, to: string, options?: CallOptions): Promise<void>
+  /** Copies a tree of the host into the guest. What was copied before an abort stays. */
+  copyIn(hostPath: string, guestPath: string, options?: CallOptions): Promise<Copied>
+  /** Copies a tree out of the guest. What was copied before an abort stays. */
+  copyOut(guestPath: string, hostPath: string, options?: CallOptions): Promise<Copied>
   /**
    * What the guest has changed of the copy-on-write mount with this tag, sorted by
    * path. It is compared with what the host's directory has now.
    */
-  mountChanges(tag: string): Promise<Array<MountChange>>
+  mountChanges(tag: string, options?: CallOptions): Promise<Array<MountChange>>
   /**
    * Makes changes of the copy-on-write mount with this tag to the directory of the
    * host, and tells which: those in `changes`, of what `mountChanges` has told, or
@@ -642,50 +819,106 @@ export declare class Vm {
    * is left out; what is in a file is what the guest has there now. For the guest
    * nothing changes.
    */
-  applyChanges(tag: string, changes?: MountChange[]): Promise<Array<MountChange>>
+  applyChanges(tag: string, changes?: MountChange[] | null, options?: CallOptions): Promise<Array<MountChange>>
   /**
    * Writes the same changes into a file of the host, in the place of what has its
    * name: a tar archive in the form of an image's layer, in which `.wh.NAME` says that
    * NAME was deleted. It is there with all of it or not at all.
    */
-  exportChanges(tag: string, hostPath: string, changes?: MountChange[]): Promise<Copied>
+  exportChanges(tag: string, hostPath: string, changes?: MountChange[] | null, options?: CallOptions): Promise<Copied>
   /**
    * Grows a volume that the machine has to this size, while it is mounted. One that is
    * as large already stays as it is.
    */
-  growVolume(name: string, sizeMib: number): Promise<void>
+  growVolume(name: string, sizeMib: number, options?: CallOptions): Promise<void>
   /**
-   * Connects a TCP port of the host's loopback interface to one of the guest; 0 for
-   * one that is free. It is open until it is stopped, or the machine is released.
+   * Runs a command and collects its output. A command that fails is no error: see
+   * `exitCode`. An aborted one is killed, with its descendants.
    */
-  exposeTcp(hostPort: number, guestPort: number): Promise<TcpForwarder>
+  exec(options: ExecOptions & CallOptions): Promise<ExecOutput>
+  /** Starts a command with its streams open. If that is aborted, it is killed. */
+  spawn(options: ExecOptions & CallOptions): Promise<ExecChild>
+  /**
+   * Takes up the streams of a durable command, also one that has ended. What the guest
+   * does not keep any more is missing, which a read says as an error.
+   */
+  attach(id: string, from?: (AttachOptions & CallOptions) | null): Promise<ExecChild>
+  /** The durable commands of the machine, oldest first. */
+  execs(options?: CallOptions): Promise<Array<ExecInfo>>
   /** Sends the workload a signal. */
-  workloadSignal(signum: number): Promise<void>
+  workloadSignal(signum: number, options?: CallOptions): Promise<void>
   /** Tells how the workload is doing. */
-  workloadStatus(): Promise<WorkloadStatus>
-  /** Makes a snapshot of the running machine, which goes on. */
-  snapshot(destDir: string): Promise<Image>
-  /** Makes machines that go on where this one is. */
-  fork(count: number): Promise<Array<Vm>>
+  workloadStatus(options?: CallOptions): Promise<WorkloadStatus>
+  /**
+   * Makes a snapshot of the running machine, which goes on. One that is aborted before
+   * it is published leaves nothing, and what was there before stays.
+   */
+  snapshot(destDir: string, options?: CallOptions): Promise<Image>
+  /** Makes machines that go on where this one is. Those of an aborted call end. */
+  fork(count: number, options?: CallOptions): Promise<Array<Vm>>
   /** Stops the guest where it is until `resume`. */
-  pause(): Promise<void>
+  pause(options?: CallOptions): Promise<void>
   /** Lets a paused guest go on. */
-  resume(): Promise<void>
+  resume(options?: CallOptions): Promise<void>
   /** What the machine has used so far. */
-  stats(): Promise<Record<string, unknown>>
+  stats(options?: CallOptions): Promise<VmStats>
   /** The end of the guest's console. */
-  consoleLog(): Promise<string>
+  consoleLog(options?: CallOptions): Promise<string>
+  /** What `supermachine ps` calls it where nothing else is. */
+  get id(): string
+  /** Name of the engine that runs the guest. */
+  get engine(): string
+  /** Whether somebody has paused it. */
+  get isPaused(): boolean
   /** Where a client of one's own reaches ports of the guest. */
   get vsockPath(): string
   /** Where a client of one's own reaches the agent. */
   get execPath(): string
   /**
    * Gives the machine back to its pool, or stops it if it has none. Once more does
-   * nothing.
+   * nothing. That goes on if the call is aborted.
    */
-  release(): Promise<void>
+  release(options?: CallOptions): Promise<void>
   /** The same as `release`. */
-  dispose(): Promise<void>
+  dispose(options?: CallOptions): Promise<void>
+  /**
+   * Stops a machine that is of no pool in good order: its workload gets its stop signal,
+   * and the guest writes its caches out and turns itself off. True if it has within
+   * `graceMs`, which is 10,000 by default; after that the plug is pulled. That goes on if
+   * the call is aborted.
+   */
+  shutdown(graceMs?: number | null, options?: CallOptions): Promise<boolean>
+  /**
+   * Connects a TCP port of the host's loopback interface to one of the guest; 0 for
+   * one that is free. It is open until it is stopped, or the machine is released.
+   */
+  exposeTcp(hostPort: number, guestPort: number, options?: CallOptions): Promise<TcpForwarder>
+  /**
+   * Connects a UDP port of the host's loopback interface to one of the guest; 0 for one
+   * that is free. Each sender has a socket of its own in the guest, until it was silent
+   * for two minutes or 256 others came after it.
+   */
+  exposeUdp(hostPort: number, guestPort: number, options?: CallOptions): Promise<UdpForwarder>
+  /**
+   * Connects a Unix socket of the host to a TCP port of the guest. The socket is made,
+   * for this user alone, and removed when it is stopped.
+   */
+  exposeUnix(hostPath: string, guestPort: number, options?: CallOptions): Promise<UnixForwarder>
+}
+
+/**
+ * The events of one machine, from `vm.events()`. What is not taken is kept, up to 1,024
+ * events; the machine never waits for it. It ends with the machine, or with its loop.
+ */
+export declare class VmEvents {
+  private constructor()
+  /**
+   * Waits for the next event; null if there will be no more. An aborted call has taken
+   * none.
+   */
+  next(options?: CallOptions): Promise<VmEvent | null>
+  /** Has it end, also for who waits. Once more does nothing. */
+  close(): Promise<void>
 }
 
 /** What is known of a volume. */
@@ -728,47 +961,48 @@ export declare class VolumeStore {
   /** That in a directory, which is made, for its owner alone, when the first volume is. */
   static at(dir: string): VolumeStore
   /** Makes an empty volume, with a file system. */
-  create(name: string, sizeMib: number): Promise<void>
+  create(name: string, sizeMib: number, options?: CallOptions): Promise<void>
   /** All volumes, by their names. */
-  list(): Promise<Array<VolumeInfo>>
+  list(options?: CallOptions): Promise<Array<VolumeInfo>>
   /** What is known of a volume. */
-  inspect(name: string): Promise<VolumeInfo>
+  inspect(name: string, options?: CallOptions): Promise<VolumeInfo>
   /**
    * Removes a volume and all that is in it. One that a machine has stays, and that is
    * an error.
    */
-  remove(name: string): Promise<void>
+  remove(name: string, options?: CallOptions): Promise<void>
   /**
    * Removes what was left of volumes that were never finished, and if `all` is true
    * every volume that no machine has; the names of these.
    */
-  prune(all?: boolean | undefined | null): Promise<Array<string>>
+  prune(all?: boolean | null, options?: CallOptions): Promise<Array<string>>
   /**
    * Grows a volume that no machine has; one that a machine has is grown by
    * `vm.growVolume`.
    */
-  grow(name: string, sizeMib: number): Promise<void>
+  grow(name: string, sizeMib: number, options?: CallOptions): Promise<void>
   /**
    * Copies what a volume holds to a file of the host, in the place of what has its
-   * name: the image of a disk with an ext4 file system, with holes.
+   * name: the image of a disk with an ext4 file system, with holes. An aborted copy
+   * leaves what was there.
    */
-  export(name: string, hostPath: string): Promise<void>
+  export(name: string, hostPath: string, options?: CallOptions): Promise<void>
   /**
    * Makes a volume of what `export` has written, or another tool that makes ext4 file
-   * systems.
+   * systems. If that is aborted, there is none.
    */
-  import(name: string, hostPath: string): Promise<void>
+  import(name: string, hostPath: string, options?: CallOptions): Promise<void>
 }
 
 /** The machine that a warm-up is given, until its promise is settled. */
 export declare class WarmupVm {
   private constructor()
-  /** Runs a command and collects its output. */
-  exec(options: ExecOptions): Promise<ExecOutput>
+  /** Runs a command and collects its output. An aborted one is killed. */
+  exec(options: ExecOptions & CallOptions): Promise<ExecOutput>
   /** Writes a file in the guest. */
-  writeFile(path: string, bytes: Uint8Array | string): Promise<void>
+  writeFile(path: string, bytes: Uint8Array | string, options?: CallOptions): Promise<void>
   /** Reads a file of the guest. */
-  readFile(path: string): Promise<Buffer>
+  readFile(path: string, options?: CallOptions): Promise<Buffer>
 }
 
 /** Columns and rows of a terminal. */

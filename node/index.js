@@ -173,29 +173,36 @@ function command(options) {
   return given
 }
 
-/** Calls `call` with what ends it when `signal` says so. */
-async function abortable(signal, native, call) {
-  if (signal == null) return call(undefined)
+/** That it is a signal, and not aborted yet. */
+function heeded(signal) {
   if (typeof signal.addEventListener !== 'function') throw invalid('signal must be an AbortSignal')
   signal.throwIfAborted()
+}
+
+/** Calls `call` with what ends it when `signal` says so. What it gives nevertheless is let
+ * go of by `undo`, if that must be. */
+async function abortable(signal, native, call, undo) {
+  if (signal == null) return call(undefined)
+  heeded(signal)
   const token = new native.CancelToken()
   const cancel = () => token.cancel()
   signal.addEventListener('abort', cancel, { once: true })
   try {
-    return await call(token)
+    const result = await call(token)
+    if (!signal.aborted || undo === undefined) return result
+    Promise.resolve(undo(result)).catch(() => {})
   } catch (error) {
-    if (signal.aborted) throw signal.reason
-    throw error
+    if (!signal.aborted) throw error
   } finally {
     signal.removeEventListener('abort', cancel)
   }
+  throw signal.reason
 }
 
-/** Gives up on `call` when `signal` says so. What it gives too late is let go of by `undo`. */
-async function awaited(signal, call, undo = () => {}) {
+/** Gives up waiting for `call`, which goes on, when `signal` says so. */
+async function awaited(signal, call) {
   if (signal == null) return call()
-  if (typeof signal.addEventListener !== 'function') throw invalid('signal must be an AbortSignal')
-  signal.throwIfAborted()
+  heeded(signal)
   let abort
   const aborted = new Promise((_, reject) => {
     abort = () => reject(signal.reason)
@@ -205,7 +212,7 @@ async function awaited(signal, call, undo = () => {}) {
   try {
     return await Promise.race([called, aborted])
   } catch (error) {
-    if (signal.aborted) called.then(undo).catch(() => {})
+    if (signal.aborted) called.catch(() => {})
     throw error
   } finally {
     signal.removeEventListener('abort', abort)
@@ -230,6 +237,26 @@ function wrapped(owner, name, replace = (call, ...given) => call(...given)) {
   }
   Object.defineProperty(method, 'name', { value: name })
   Object.defineProperty(owner, name, { value: method, writable: true, configurable: true })
+}
+
+/** The same of functions that take so many arguments, and options with a signal behind
+ * them, of which the native part has what ends the call. */
+function wrappedCalls(native, owner, counts) {
+  for (const [name, count] of Object.entries(counts)) {
+    wrapped(owner, name, (call, ...all) => {
+      const { signal } = given(all[count])
+      const own = Array.from({ length: count }, (_, at) => all[at])
+      return abortable(signal, native, (token) => call(...own, token), undone[name])
+    })
+  }
+}
+
+/** How results that come when nobody wants them any more are let go of. */
+const undone = {
+  fork: (children) => children.forEach((vm) => vm.letGo()),
+  exposeTcp: (port) => port.stop(),
+  exposeUdp: (port) => port.stop(),
+  exposeUnix: (socket) => socket.stop()
 }
 
 /** The same of a getter. */
@@ -286,6 +313,31 @@ class Output {
   }
 }
 
+/** Events of machines are iterated over, until the signal that they were asked for with. */
+function events(native) {
+  const { Vm, VmEvents } = native
+  const signals = new WeakMap()
+  wrapped(Vm.prototype, 'events', async (call, options) => {
+    const { signal } = given(options)
+    const events = await abortable(signal, native, call, (events) => events.close())
+    signals.set(events, signal)
+    return events
+  })
+  wrappedCalls(native, VmEvents.prototype, { next: 0 })
+  wrapped(VmEvents.prototype, 'close')
+  VmEvents.prototype[Symbol.asyncIterator] = async function* iterate() {
+    try {
+      for (;;) {
+        const event = await this.next({ signal: signals.get(this) })
+        if (event === null) return
+        yield event
+      }
+    } finally {
+      await this.close()
+    }
+  }
+}
+
 /** The class of volumes; as with images, its own functions cannot be replaced. */
 function volumeStore(native) {
   function VolumeStore() {
@@ -298,14 +350,15 @@ function volumeStore(native) {
     if (typeof dir !== 'string' || dir === '') throw invalid('dir must name a directory')
     return native.VolumeStore.at(dir)
   }
-  for (const name of ['create', 'list', 'inspect', 'remove', 'prune', 'grow', 'export', 'import']) {
-    wrapped(VolumeStore.prototype, name)
-  }
+  wrappedCalls(native, VolumeStore.prototype, {
+    create: 2, list: 0, inspect: 1, remove: 1, prune: 1, grow: 2, export: 2, import: 2
+  })
   return VolumeStore
 }
 
 function dress(native) {
-  const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder } = native
+  const { Pool, Vm, WarmupVm, ExecChild, TcpForwarder, UdpForwarder, UnixForwarder } = native
+  const { VmEvents } = native
   // A thread has one of its own; what it has ends with it.
   const environment = new native.Environment()
   // Its own functions cannot be replaced, so the class is: the prototype is the same,
@@ -324,45 +377,62 @@ function dress(native) {
     const warm = warmup == null ? undefined : async (vm) => void (await warmup(vm))
     return awaited(signal, () => call(environment, given, warm))
   })
-  wrapped(Image, 'fromSnapshot', (call, path) => call(environment, path))
-  wrapped(Image.prototype, 'pool')
+  wrapped(Image, 'fromSnapshot', (call, path, options) =>
+    abortable(given(options).signal, native, (token) => call(environment, path, token))
+  )
+  wrapped(Image.prototype, 'pool', (call, options) => {
+    const { signal, ...rest } = given(options)
+    return abortable(signal, native, (token) => call(rest, token), (pool) => pool.shutdown())
+  })
   wrapped(Image.prototype, 'start', (call, options) => {
     const { signal, ...rest } = given(options)
-    return awaited(signal, () => call(rest), (vm) => vm.letGo())
+    if (rest.labels != null) strings('labels', rest.labels)
+    return abortable(signal, native, (token) => call(rest, token), (vm) => vm.letGo())
   })
   wrapped(Pool.prototype, 'acquire', (call, options = {}) =>
-    abortable(object('options', options).signal, native, call)
+    abortable(object('options', options).signal, native, call, (vm) => vm.letGo())
   )
-  wrapped(Pool.prototype, 'shutdown')
+  wrappedCalls(native, Pool.prototype, { shutdown: 0 })
 
-  wrapped(Vm.prototype, 'exec', (call, options) => {
-    const given = command(options)
-    return abortable(options.signal, native, (token) => call(given, token))
-  })
+  for (const { prototype } of [Vm, WarmupVm]) {
+    wrapped(prototype, 'exec', (call, options) => {
+      const given = command(options)
+      return abortable(options.signal, native, (token) => call(given, token))
+    })
+    wrapped(prototype, 'writeFile', (call, path, contents, options) => {
+      const own = bytes('bytes', contents)
+      return abortable(given(options).signal, native, (token) => call(path, own, token))
+    })
+    wrappedCalls(native, prototype, { readFile: 1 })
+  }
   wrapped(Vm.prototype, 'spawn', (call, options) => {
     const rest = command(options)
-    return awaited(options.signal, () => call(rest), (child) => child.signal(9))
+    const kill = (child) => child.signal(9)
+    return abortable(options.signal, native, (token) => call(rest, token), kill)
   })
-  wrapped(WarmupVm.prototype, 'exec', (call, options) => call(command(options)))
-  for (const { prototype } of [Vm, WarmupVm]) {
-    wrapped(prototype, 'writeFile', (call, path, contents) => call(path, bytes('bytes', contents)))
-    wrapped(prototype, 'readFile')
+  wrapped(Vm.prototype, 'attach', (call, id, from) => {
+    const { signal, ...rest } = given(from)
+    return abortable(signal, native, (token) => call(id, rest, token))
+  })
+  wrappedCalls(native, Vm.prototype, {
+    execs: 0, readDir: 1, stat: 1, mkdir: 2, remove: 2, rename: 2, copyIn: 2, copyOut: 2,
+    mountChanges: 1, applyChanges: 2, exportChanges: 3, growVolume: 2, exposeTcp: 2,
+    exposeUdp: 2, exposeUnix: 2, networkLog: 0, shutdown: 1,
+    workloadSignal: 1, workloadStatus: 0, snapshot: 1, fork: 1, pause: 0, resume: 0, stats: 0,
+    consoleLog: 0, release: 0, dispose: 0
+  })
+  for (const name of ['id', 'engine', 'isPaused', 'vsockPath', 'execPath']) {
+    wrappedGetter(Vm.prototype, name)
   }
-  for (const name of [
-    'attach', 'execs', 'readDir', 'stat', 'mkdir', 'remove', 'rename', 'copyIn', 'copyOut', 'exposeTcp',
-    'workloadSignal', 'mountChanges', 'applyChanges', 'exportChanges', 'growVolume',
-    'workloadStatus', 'snapshot', 'fork', 'pause', 'resume', 'stats', 'consoleLog', 'release',
-    'dispose'
-  ]) {
-    wrapped(Vm.prototype, name)
-  }
-  for (const name of ['vsockPath', 'execPath']) wrappedGetter(Vm.prototype, name)
+  events(native)
 
-  wrapped(ExecChild.prototype, 'writeStdin', (call, contents) => call(bytes('bytes', contents)))
-  for (const name of ['closeStdin', 'readStdout', 'readStderr', 'signal', 'resize']) {
-    wrapped(ExecChild.prototype, name)
-  }
-  wrapped(ExecChild.prototype, 'wait', (call, options) => awaited(given(options).signal, () => call()))
+  wrapped(ExecChild.prototype, 'writeStdin', (call, contents, options) => {
+    const own = bytes('bytes', contents)
+    return abortable(given(options).signal, native, (token) => call(own, token))
+  })
+  wrappedCalls(native, ExecChild.prototype, {
+    closeStdin: 0, readStdout: 1, readStderr: 1, signal: 1, resize: 2, wait: 0
+  })
   for (const [name, read] of [['stdout', 'readStdout'], ['stderr', 'readStderr']]) {
     Object.defineProperty(ExecChild.prototype, name, {
       configurable: true,
@@ -379,17 +449,23 @@ function dress(native) {
     })
   }
 
-  wrapped(TcpForwarder.prototype, 'stop')
+  for (const { prototype } of [TcpForwarder, UdpForwarder, UnixForwarder]) wrapped(prototype, 'stop')
 
   const VolumeStore = volumeStore(native)
 
   if (Symbol.asyncDispose) {
-    TcpForwarder.prototype[Symbol.asyncDispose] = TcpForwarder.prototype.stop
+    for (const { prototype } of [TcpForwarder, UdpForwarder, UnixForwarder]) {
+      prototype[Symbol.asyncDispose] = prototype.stop
+    }
+    VmEvents.prototype[Symbol.asyncDispose] = VmEvents.prototype.close
     Vm.prototype[Symbol.asyncDispose] = Vm.prototype.release
     Pool.prototype[Symbol.asyncDispose] = Pool.prototype.shutdown
   }
   if (Symbol.dispose) Vm.prototype[Symbol.dispose] = Vm.prototype.letGo
-  return { Image, Pool, Vm, WarmupVm, ExecChild, TcpForwarder, VolumeStore }
+  return {
+    Image, Pool, Vm, VmEvents, WarmupVm, ExecChild, TcpForwarder, UdpForwarder, UnixForwarder,
+    VolumeStore
+  }
 }
 
 /** Classes that say at the first call why there is nothing behind them. */
@@ -409,6 +485,9 @@ function absent(error) {
     WarmupVm: class WarmupVm {},
     ExecChild: class ExecChild {},
     TcpForwarder: class TcpForwarder {},
+    UdpForwarder: class UdpForwarder {},
+    UnixForwarder: class UnixForwarder {},
+    VmEvents: class VmEvents {},
     VolumeStore
   }
 }

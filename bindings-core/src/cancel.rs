@@ -114,6 +114,24 @@ impl Cancel {
             result = call => result,
         }
     }
+
+    /// What `call` gives, unless it is cancelled before; it goes on to its end then, for
+    /// nobody.
+    ///
+    /// # Errors
+    /// As [`Cancel::or`].
+    pub async fn or_go_on<T: Send + 'static>(
+        cancel: Option<Self>,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        if cancel.is_none() {
+            return call.await;
+        }
+        let task = tokio::spawn(call);
+        // The runtime is shutting down, if a task has no result.
+        let ended = async move { task.await.map_err(|_| BindingError::aborted())? };
+        Self::or(cancel, ended).await
+    }
 }
 
 #[cfg(test)]

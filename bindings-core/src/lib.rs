@@ -14,6 +14,8 @@ mod cancel;
 mod changes;
 mod child;
 mod error;
+mod events;
+mod flows;
 mod image;
 mod installation;
 mod machine;
@@ -30,6 +32,8 @@ pub use cancel::Cancel;
 pub use changes::{WantedChange, change_word, file_word};
 pub use child::{Child, MAX_READ_BYTES};
 pub use error::{BindingError, Result};
+pub use events::Events;
+pub use flows::Flow;
 pub use image::{Image, Pool};
 pub use installation::{Installation, install};
 pub use machine::Machine;
@@ -41,8 +45,8 @@ pub use options::{
 };
 pub use supermachine::{
     ChangeKind, Command, Copied, ErrorKind, ExecInfo, ExecOutcome, ExecState, ExecStatus, FileInfo,
-    FileKind, MountChange, PoolMetrics, PoolStats, TcpForwarder, VolumeInfo, WorkloadState,
-    WorkloadStatus,
+    FileKind, MountChange, PoolMetrics, PoolStats, TcpForwarder, UdpForwarder, UnixForwarder,
+    VmEvent, VmEventKind, VolumeInfo, WorkloadState, WorkloadStatus,
 };
 pub use volumes::VolumeStore;
 pub use warmup::{Warmup, WarmupVm};

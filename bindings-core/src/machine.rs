@@ -3,17 +3,21 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use supermachine::async_::{AsyncPooledVm, AsyncVm};
 use supermachine::{
     Command, Copied, CopyOptions, ExecId, ExecInfo, ExecOutcome, FileInfo, MountChange,
-    TcpForwarder, WorkloadStatus,
+    TcpForwarder, UdpForwarder, UnixForwarder, WorkloadStatus,
 };
 
 use crate::begun::{Beginning, Begun};
 use crate::changes::filter;
-use crate::numbers::{fitting, whole};
-use crate::{AttachOptions, BindingError, Cancel, Child, ExecOptions, Image, Result, WantedChange};
+use crate::numbers::{fitting, milliseconds, whole};
+use crate::{
+    AttachOptions, BindingError, Cancel, Child, Events, ExecOptions, Flow, Image, Result,
+    WantedChange,
+};
 
 /// A machine of its own, or one of a pool. What it is asked after it was released is
 /// an error; what was asked before comes to its end, or to that of its scope.
@@ -28,6 +32,9 @@ enum Kind {
     Owned(AsyncVm),
     Leased(AsyncPooledVm),
 }
+
+/// What a machine has to end in good order, if nobody says otherwise: as the command line.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Calls the same method of either kind.
 macro_rules! with {
@@ -285,6 +292,43 @@ impl Machine {
         of!(self, vm => vm.expose_tcp(host_port, guest_port))
     }
 
+    /// The same of a UDP port.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::expose_udp`].
+    pub async fn expose_udp(&self, host_port: f64, guest_port: f64) -> Result<UdpForwarder> {
+        let host_port = fitting("hostPort", host_port, 0)?;
+        let guest_port = fitting("guestPort", guest_port, 1)?;
+        of!(self, vm => vm.expose_udp(host_port, guest_port))
+    }
+
+    /// Connects a Unix socket of the host to a TCP port of the guest.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::expose_unix`].
+    pub async fn expose_unix(&self, host: PathBuf, guest_port: f64) -> Result<UnixForwarder> {
+        let guest_port = fitting("guestPort", guest_port, 1)?;
+        of!(self, vm => vm.expose_unix(host, guest_port))
+    }
+
+    /// What happens to the machine from now on.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::events`].
+    pub async fn events(&self) -> Result<Events> {
+        let events = of!(self, vm => vm.events())?;
+        Ok(Events::new(events, self.scope.clone()))
+    }
+
+    /// What became of the guest's flows.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::network_log`].
+    pub async fn network_log(&self) -> Result<Vec<Flow>> {
+        let flows = of!(self, vm => vm.network_log())?;
+        Ok(flows.into_iter().map(Flow::from).collect())
+    }
+
     /// Sends the workload a signal.
     ///
     /// # Errors
@@ -355,6 +399,30 @@ impl Machine {
         of!(self, vm => vm.console_log())
     }
 
+    /// What it is called where nothing else is.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn id(&self) -> Result<String> {
+        Ok(with!(self.get()?, vm => vm.id().to_owned()))
+    }
+
+    /// Name of the engine that runs the guest.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn engine(&self) -> Result<String> {
+        Ok(with!(self.get()?, vm => vm.engine().to_owned()))
+    }
+
+    /// Whether somebody has paused it.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn is_paused(&self) -> Result<bool> {
+        Ok(with!(self.get()?, vm => vm.is_paused()))
+    }
+
     /// Where a client of one's own reaches ports of the guest.
     ///
     /// # Errors
@@ -371,16 +439,50 @@ impl Machine {
         Ok(with!(self.get()?, vm => vm.exec_path()))
     }
 
-    /// Gives the machine back to its pool, or stops it if it has none. Again is no
-    /// mistake.
+    /// Gives the machine back to its pool, or stops it if it has none, whether the future
+    /// is polled or not. Again is no mistake.
     ///
     /// # Errors
     /// As [`supermachine::Vm::stop`].
-    pub async fn release(&self) -> Result<()> {
-        match self.take() {
-            Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
-            // Its drop gives it back, and does not wait for that.
-            Some(Kind::Leased(_)) | None => Ok(()),
+    pub fn release(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let taken = self.take();
+        async move {
+            match taken {
+                Some(Kind::Owned(vm)) => Ok(vm.stop().await?),
+                // Its drop gives it back, and does not wait for that.
+                Some(Kind::Leased(_)) | None => Ok(()),
+            }
+        }
+    }
+
+    /// Stops a machine of its own in good order: its workload gets its stop signal, and the
+    /// guest writes its caches out. Whether it did in that time.
+    ///
+    /// # Errors
+    /// As [`supermachine::Vm::shutdown`]; that it is one of a pool.
+    pub fn shutdown(
+        &self,
+        grace_ms: Option<f64>,
+    ) -> impl Future<Output = Result<bool>> + Send + use<> {
+        let grace = milliseconds("graceMs", grace_ms);
+        let ends = grace.and_then(|grace| Ok((self.take_owned()?, grace.unwrap_or(GRACE))));
+        async move {
+            let (vm, grace) = ends?;
+            Ok(vm.shutdown(grace).await?)
+        }
+    }
+
+    fn take_owned(&self) -> Result<AsyncVm> {
+        let mut kind = self.kind.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind.take() {
+            Some(Kind::Owned(vm)) => Ok(vm),
+            Some(leased) => {
+                *kind = Some(leased);
+                Err(BindingError::invalid(
+                    "a machine of a pool is not shut down: release it",
+                ))
+            }
+            None => Err(BindingError::released("machine")),
         }
     }
 

@@ -238,6 +238,8 @@ pub struct StartOptions {
     pub name: Option<String>,
     /// The guest's host name.
     pub hostname: Option<String>,
+    /// Labels, by which other processes tell machines apart.
+    pub labels: Assign,
     /// What the guest may reach; nothing if absent.
     pub network: Option<NetworkOptions>,
     /// Secrets that the guest uses and never has.
@@ -266,6 +268,9 @@ impl StartOptions {
         }
         if let Some(hostname) = self.hostname {
             config = config.with_hostname(hostname);
+        }
+        for (name, value) in self.labels {
+            config = config.with_label(name, value);
         }
         if let Some(network) = self.network {
             config = config.with_network(network.network()?);

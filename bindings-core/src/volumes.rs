@@ -1,6 +1,7 @@
 //! The volumes of a directory.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use supermachine::{Error, VolumeInfo};
 
@@ -30,13 +31,19 @@ impl VolumeStore {
         work: impl FnOnce(supermachine::VolumeStore) -> std::result::Result<T, Error> + Send + 'static,
     ) -> Result<T> {
         let dir = self.0.clone();
-        blocking(move || {
-            work(match dir {
+        // Dropped with the call.
+        let call = Arc::new(());
+        let asked = Arc::downgrade(&call);
+        let done = blocking(move || {
+            let store = match dir {
                 Some(dir) => supermachine::VolumeStore::at(dir),
                 None => supermachine::VolumeStore::of_user()?,
-            })
-        })
-        .await
+            };
+            work(store.while_wanted(move || asked.strong_count() > 0))
+        });
+        let done = done.await;
+        drop(call);
+        done
     }
 
     /// Makes an empty volume, with a file system.

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use supermachine::{Error, ExecOutcome, OciImageBuilder, Vm};
+use supermachine::{Error, ExecOutcome, OciImageBuilder, Vm, WhileWanted};
 use tokio::sync::oneshot;
 
 use crate::{BindingError, ExecOptions, Result};
@@ -53,7 +53,7 @@ impl Drop for WarmupEnd {
 impl WarmupVm {
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Vm) -> std::result::Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&WhileWanted<'_>) -> std::result::Result<T, Error> + Send + 'static,
     ) -> Result<T> {
         let over = || BindingError::released("machine that was warmed up");
         let sender = self
@@ -62,12 +62,18 @@ impl WarmupVm {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let (reply, answer) = oneshot::channel();
+        // Dropped with the call.
+        let call = Arc::new(());
+        let asked = Arc::downgrade(&call);
         let job = Message::Job(Box::new(move |vm| {
+            let done = work(&vm.while_wanted(move || asked.strong_count() > 0));
             // The caller may have gone.
-            let _ = reply.send(work(vm));
+            let _ = reply.send(done);
         }));
         sender.ok_or_else(over)?.send(job).map_err(|_| over())?;
-        Ok(answer.await.map_err(|_| over())??)
+        let done = answer.await;
+        drop(call);
+        Ok(done.map_err(|_| over())??)
     }
 
     /// Runs a command and collects its output.

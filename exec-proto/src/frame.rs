@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    MAX_DATA_BYTES, MAX_EXEC_BYTES, MAX_HOSTNAME_BYTES, MAX_MESSAGE_BYTES, MAX_PATH_BYTES,
-    MAX_SEED_BYTES, ProtoError, WORKLOAD_TAIL_BYTES,
+    MAX_DATA_BYTES, MAX_EXEC_BYTES, MAX_HOSTNAME_BYTES, MAX_MESSAGE_BYTES, MAX_OPTIONS_BYTES,
+    MAX_PATH_BYTES, MAX_SEED_BYTES, ProtoError, WORKLOAD_TAIL_BYTES,
 };
 
 /// Size of a frame header: kind, flags, two reserved bytes, `u32` payload length.
@@ -102,6 +102,8 @@ kinds! {
     Alone = 0x28, ToAgent, 0;
     /// Let held programs go on.
     Release = 0x29, ToAgent, 0;
+    /// Make the layers on the machine's disks its root.
+    EnterRoot = 0x2a, ToAgent, MAX_OPTIONS_BYTES;
     /// Start the machine's workload.
     StartWorkload = 0x30, ToAgent, MAX_EXEC_BYTES;
     /// Signal the workload.

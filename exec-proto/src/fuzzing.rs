@@ -132,6 +132,7 @@ fn session_for(seed: u8) -> Session {
             .quiesce(true)
             .and_then(|()| session.alone())
             .and_then(|()| session.release())
+            .and_then(|()| session.enter_root("sm.layers=1"))
             .and_then(|()| session.workload_status(10)),
         _ => session
             .ping(7)

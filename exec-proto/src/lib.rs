@@ -74,5 +74,8 @@ pub const STDIN_WINDOW_BYTES: usize = 256 * 1024;
 pub const RESUME_SEED_BYTES: core::ops::RangeInclusive<usize> = 32..=64;
 /// Longest host name (`HOST_NAME_MAX` of Linux).
 pub const MAX_HOSTNAME_BYTES: usize = 64;
+/// Longest options of [`Request::EnterRoot`] in bytes: as a kernel's command line on arm64
+/// (`COMMAND_LINE_SIZE`).
+pub const MAX_OPTIONS_BYTES: usize = 2048;
 /// Output of a workload that the agent keeps, the latest.
 pub const WORKLOAD_TAIL_BYTES: usize = 64 * 1024;

@@ -126,6 +126,10 @@ pub enum Request<'a> {
     Alone,
     /// Let programs go on that a resume has left held.
     Release,
+    /// Make the layers on the machine's disks its root, as these options say: those of a
+    /// kernel's command line, at most [`crate::MAX_OPTIONS_BYTES`]. For a machine that was booted
+    /// without a root of its own, once.
+    EnterRoot(&'a [u8]),
     /// Start the workload.
     StartWorkload(ExecRequest),
     /// Signal number for the workload; 9 reaches all its descendants.
@@ -216,6 +220,9 @@ impl<'a> Request<'a> {
             }),
             Self::Alone => put_frame(out, Kind::Alone, |_| {}),
             Self::Release => put_frame(out, Kind::Release, |_| {}),
+            Self::EnterRoot(options) => put_frame(out, Kind::EnterRoot, |out| {
+                out.extend_from_slice(options);
+            }),
             Self::StartWorkload(exec) => put_frame(out, Kind::StartWorkload, |out| exec.put(out)),
             Self::WorkloadSignal(number) => put_frame(out, Kind::WorkloadSignal, |out| {
                 out.extend_from_slice(&number.to_le_bytes());
@@ -279,6 +286,7 @@ impl<'a> Request<'a> {
             },
             Kind::Alone => Self::Alone,
             Kind::Release => Self::Release,
+            Kind::EnterRoot => Self::EnterRoot(fields.rest()),
             Kind::Resize => Self::Resize(WinSize {
                 cols: fields.u16()?,
                 rows: fields.u16()?,

@@ -85,6 +85,7 @@ fn every_request_survives_the_wire() {
         Request::Quiesce { drop_caches: true },
         Request::Alone,
         Request::Release,
+        Request::EnterRoot(b"sm.layers=2"),
         Request::StartWorkload(ExecRequest::new(["serve"])),
         Request::WorkloadSignal(9),
         Request::WorkloadStatus { tail_bytes: 5 },

@@ -1,7 +1,7 @@
 //! Volumes without a machine.
 
 use crate::results::VolumeInfo;
-use crate::{Result, thrown};
+use crate::{CancelToken, Result, unless};
 use bindings_core as core;
 use napi_derive::napi;
 
@@ -25,58 +25,87 @@ impl VolumeStore {
     }
 
     /// Makes an empty volume, with a file system.
-    #[napi]
-    pub async fn create(&self, name: String, size_mib: f64) -> Result<()> {
-        self.0.create(name, size_mib).await.map_err(thrown)
+    #[napi(ts_args_type = "name: string, sizeMib: number, options?: CallOptions")]
+    pub async fn create(
+        &self,
+        name: String,
+        size_mib: f64,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        unless(cancel, self.0.create(name, size_mib)).await
     }
 
     /// All volumes, by their names.
-    #[napi]
-    pub async fn list(&self) -> Result<Vec<VolumeInfo>> {
-        let listed = self.0.list().await.map_err(thrown)?;
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn list(&self, cancel: Option<&CancelToken>) -> Result<Vec<VolumeInfo>> {
+        let listed = unless(cancel, self.0.list()).await?;
         Ok(listed.into_iter().map(Into::into).collect())
     }
 
     /// What is known of a volume.
-    #[napi]
-    pub async fn inspect(&self, name: String) -> Result<VolumeInfo> {
-        Ok(self.0.inspect(name).await.map_err(thrown)?.into())
+    #[napi(ts_args_type = "name: string, options?: CallOptions")]
+    pub async fn inspect(&self, name: String, cancel: Option<&CancelToken>) -> Result<VolumeInfo> {
+        Ok(unless(cancel, self.0.inspect(name)).await?.into())
     }
 
     /// Removes a volume and all that is in it. One that a machine has stays, and that is
     /// an error.
-    #[napi]
-    pub async fn remove(&self, name: String) -> Result<()> {
-        self.0.remove(name).await.map_err(thrown)
+    #[napi(ts_args_type = "name: string, options?: CallOptions")]
+    pub async fn remove(&self, name: String, cancel: Option<&CancelToken>) -> Result<()> {
+        unless(cancel, self.0.remove(name)).await
     }
 
     /// Removes what was left of volumes that were never finished, and if `all` is true
     /// every volume that no machine has; the names of these.
-    #[napi]
-    pub async fn prune(&self, all: Option<bool>) -> Result<Vec<String>> {
-        self.0.prune(all.unwrap_or_default()).await.map_err(thrown)
+    #[napi(ts_args_type = "all?: boolean | null, options?: CallOptions")]
+    pub async fn prune(
+        &self,
+        all: Option<bool>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Vec<String>> {
+        unless(cancel, self.0.prune(all.unwrap_or_default())).await
     }
 
     /// Grows a volume that no machine has; one that a machine has is grown by
     /// `vm.growVolume`.
-    #[napi]
-    pub async fn grow(&self, name: String, size_mib: f64) -> Result<()> {
-        self.0.grow(name, size_mib).await.map_err(thrown)
+    #[napi(ts_args_type = "name: string, sizeMib: number, options?: CallOptions")]
+    pub async fn grow(
+        &self,
+        name: String,
+        size_mib: f64,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        unless(cancel, self.0.grow(name, size_mib)).await
     }
 
     /// Copies what a volume holds to a file of the host, in the place of what has its
-    /// name: the image of a disk with an ext4 file system, with holes.
-    #[napi(js_name = "export")]
-    pub async fn export_to(&self, name: String, host_path: String) -> Result<()> {
-        let exported = self.0.export(name, host_path.into()).await;
-        exported.map_err(thrown)
+    /// name: the image of a disk with an ext4 file system, with holes. An aborted copy
+    /// leaves what was there.
+    #[napi(
+        js_name = "export",
+        ts_args_type = "name: string, hostPath: string, options?: CallOptions"
+    )]
+    pub async fn export_to(
+        &self,
+        name: String,
+        host_path: String,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        unless(cancel, self.0.export(name, host_path.into())).await
     }
 
     /// Makes a volume of what `export` has written, or another tool that makes ext4 file
-    /// systems.
-    #[napi(js_name = "import")]
-    pub async fn import_from(&self, name: String, host_path: String) -> Result<()> {
-        let imported = self.0.import(name, host_path.into()).await;
-        imported.map_err(thrown)
+    /// systems. If that is aborted, there is none.
+    #[napi(
+        js_name = "import",
+        ts_args_type = "name: string, hostPath: string, options?: CallOptions"
+    )]
+    pub async fn import_from(
+        &self,
+        name: String,
+        host_path: String,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        unless(cancel, self.0.import(name, host_path.into())).await
     }
 }

@@ -5,10 +5,13 @@
 mod child;
 mod disks;
 mod durable;
+mod events;
+mod files;
 mod machines;
 mod mounts;
 mod options;
 mod outcome;
+mod ports;
 mod results;
 mod warmup;
 
@@ -28,6 +31,24 @@ fn thrown(error: BindingError) -> napi::Error {
         "retryable": error.is_retryable,
     });
     napi::Error::from_reason(told.to_string())
+}
+
+/// What `call` gives, unless who asked for it does not want it any more.
+async fn unless<T>(
+    cancel: Option<&CancelToken>,
+    call: impl Future<Output = bindings_core::Result<T>> + Send,
+) -> Result<T> {
+    let cancel = cancel.map(|token| token.0.clone());
+    Cancel::or(cancel, call).await.map_err(thrown)
+}
+
+/// The same of a call that goes on to its end also if nobody waits for it any more.
+async fn unless_waiting<T: Send + 'static>(
+    cancel: Option<&CancelToken>,
+    call: impl Future<Output = bindings_core::Result<T>> + Send + 'static,
+) -> Result<T> {
+    let cancel = cancel.map(|token| token.0.clone());
+    Cancel::or_go_on(cancel, call).await.map_err(thrown)
 }
 
 /// Says where the package has its files.

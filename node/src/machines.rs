@@ -2,15 +2,14 @@
 
 use crate::child::ExecChild;
 use crate::durable::ExecInfo;
-use crate::options::{AttachOptions, BuildOptions, ExecOptions, PoolOptions, StartOptions, wanted};
+use crate::options::{AttachOptions, BuildOptions, ExecOptions, PoolOptions, StartOptions};
 use crate::outcome::outcome;
-use crate::results::{Copied, ExecOutput, FileInfo, MountChange, PoolStats, WorkloadStatus};
+use crate::results::{ExecOutput, PoolStats, WorkloadStatus};
 use crate::warmup::{WarmupFunction, warmup};
-use crate::{CancelToken, Environment, Result, thrown};
+use crate::{CancelToken, Environment, Result, thrown, unless, unless_waiting};
 use bindings_core::{self as core, Beginning};
-use napi::bindgen_prelude::{Buffer, Env, PromiseRaw, spawn_blocking};
+use napi::bindgen_prelude::{Env, PromiseRaw};
 use napi_derive::napi;
-use std::sync::Arc;
 
 /// A baked image: what machines are copies of.
 #[napi]
@@ -30,7 +29,7 @@ impl Image {
     ///
     /// A bake whose `signal` is aborted goes on, for the next call that wants it.
     #[napi(
-        ts_args_type = "options: BuildOptions & { warmup?: (vm: WarmupVm) => Promise<void>; signal?: AbortSignal }"
+        ts_args_type = "options: BuildOptions & CallOptions & { warmup?: (vm: WarmupVm) => Promise<void> }"
     )]
     pub async fn build(
         environment: &Environment,
@@ -44,24 +43,36 @@ impl Image {
     }
 
     /// Opens a snapshot that was made before.
-    #[napi(ts_args_type = "path: string")]
-    pub async fn from_snapshot(environment: &Environment, path: String) -> Result<Image> {
-        let image = core::Image::from_snapshot(path.into(), environment.0.clone()).await;
-        Ok(image.map_err(thrown)?.into())
+    #[napi(ts_args_type = "path: string, options?: CallOptions")]
+    pub async fn from_snapshot(
+        environment: &Environment,
+        path: String,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Image> {
+        let image = core::Image::from_snapshot(path.into(), environment.0.clone());
+        Ok(unless(cancel, image).await?.into())
     }
 
-    /// Makes a pool of its machines.
-    #[napi]
-    pub async fn pool(&self, options: Option<PoolOptions>) -> Result<Pool> {
-        let pool = self.0.pool(options.unwrap_or_default().into()).await;
-        Ok(Pool(pool.map_err(thrown)?))
+    /// Makes a pool of its machines. An aborted one ends when it is there.
+    #[napi(ts_args_type = "options?: (PoolOptions & CallOptions) | null")]
+    pub async fn pool(
+        &self,
+        options: Option<PoolOptions>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Pool> {
+        let pool = self.0.pool(options.unwrap_or_default().into());
+        Ok(Pool(unless(cancel, pool).await?))
     }
 
     /// Starts a machine that belongs to no pool. An aborted one is let go of when it is there.
-    #[napi(ts_args_type = "options?: StartOptions & { signal?: AbortSignal }")]
-    pub async fn start(&self, options: Option<StartOptions>) -> Result<Vm> {
-        let vm = self.0.start(options.unwrap_or_default().into()).await;
-        Ok(vm.map_err(thrown)?.into())
+    #[napi(ts_args_type = "options?: StartOptions & CallOptions")]
+    pub async fn start(
+        &self,
+        options: Option<StartOptions>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Vm> {
+        let vm = self.0.start(options.unwrap_or_default().into());
+        Ok(unless(cancel, vm).await?.into())
     }
 
     /// Where the snapshot is.
@@ -99,10 +110,7 @@ pub struct Pool(core::Pool);
 impl Pool {
     /// A machine that nobody has used since the snapshot. Callers are served in the
     /// order of their calls. An aborted call leaves the line.
-    #[napi(
-        ts_args_type = "options?: { signal?: AbortSignal }",
-        ts_return_type = "Promise<Vm>"
-    )]
+    #[napi(ts_args_type = "options?: CallOptions", ts_return_type = "Promise<Vm>")]
     pub fn acquire<'env>(
         &self,
         env: &'env Env,
@@ -119,17 +127,21 @@ impl Pool {
     }
 
     /// Ends the pool: refuses who waits, ends idle machines, and waits for those in
-    /// use, up to 30 seconds.
-    #[napi]
-    pub async fn shutdown(&self) -> Result<()> {
-        self.0.shutdown().await;
-        Ok(())
+    /// use, up to 30 seconds. That goes on if the call is aborted.
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn shutdown(&self, cancel: Option<&CancelToken>) -> Result<()> {
+        let pool = self.0.clone();
+        let ended = async move {
+            pool.shutdown().await;
+            Ok(())
+        };
+        unless_waiting(cancel, ended).await
     }
 }
 
 /// A machine, of a pool or of its own, until it is released.
 #[napi]
-pub struct Vm(core::Machine);
+pub struct Vm(pub(crate) core::Machine);
 
 impl From<core::Machine> for Vm {
     fn from(machine: core::Machine) -> Self {
@@ -146,7 +158,7 @@ impl Vm {
     /// Runs a command and collects its output. A command that fails is no error: see
     /// `exitCode`. An aborted one is killed, with its descendants.
     #[napi(
-        ts_args_type = "options: ExecOptions & { signal?: AbortSignal }",
+        ts_args_type = "options: ExecOptions & CallOptions",
         ts_return_type = "Promise<ExecOutput>"
     )]
     pub fn exec<'env>(
@@ -167,196 +179,106 @@ impl Vm {
     }
 
     /// Starts a command with its streams open. If that is aborted, it is killed.
-    #[napi(ts_args_type = "options: ExecOptions & { signal?: AbortSignal }")]
-    pub async fn spawn(&self, options: ExecOptions) -> Result<ExecChild> {
-        Ok(self.0.spawn(options.into()).await.map_err(thrown)?.into())
+    #[napi(ts_args_type = "options: ExecOptions & CallOptions")]
+    pub async fn spawn(
+        &self,
+        options: ExecOptions,
+        cancel: Option<&CancelToken>,
+    ) -> Result<ExecChild> {
+        Ok(unless(cancel, self.0.spawn(options.into())).await?.into())
     }
 
     /// Takes up the streams of a durable command, also one that has ended. What the guest
     /// does not keep any more is missing, which a read says as an error.
-    #[napi]
-    pub async fn attach(&self, id: String, from: Option<AttachOptions>) -> Result<ExecChild> {
-        let child = self.0.attach(id, from.unwrap_or_default().into()).await;
-        Ok(child.map_err(thrown)?.into())
+    #[napi(ts_args_type = "id: string, from?: (AttachOptions & CallOptions) | null")]
+    pub async fn attach(
+        &self,
+        id: String,
+        from: Option<AttachOptions>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<ExecChild> {
+        let child = self.0.attach(id, from.unwrap_or_default().into());
+        Ok(unless(cancel, child).await?.into())
     }
 
     /// The durable commands of the machine, oldest first.
-    #[napi]
-    pub async fn execs(&self) -> Result<Vec<ExecInfo>> {
-        let execs = self.0.execs().await.map_err(thrown)?;
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn execs(&self, cancel: Option<&CancelToken>) -> Result<Vec<ExecInfo>> {
+        let execs = unless(cancel, self.0.execs()).await?;
         Ok(execs.into_iter().map(ExecInfo::from).collect())
     }
 
-    /// Writes a file in the guest, whole or not at all.
-    #[napi(ts_args_type = "path: string, bytes: Uint8Array | string")]
-    pub async fn write_file(&self, path: String, bytes: Buffer) -> Result<()> {
-        let written = self.0.write_file(path, bytes.to_vec()).await;
-        written.map_err(thrown)
-    }
-
-    /// Reads a file of the guest.
-    #[napi]
-    pub async fn read_file(&self, path: String) -> Result<Buffer> {
-        Ok(self.0.read_file(path).await.map_err(thrown)?.into())
-    }
-
-    /// Lists a directory of the guest.
-    #[napi]
-    pub async fn read_dir(&self, path: String) -> Result<Vec<FileInfo>> {
-        let listed = self.0.read_dir(path).await.map_err(thrown)?;
-        Ok(listed.into_iter().map(Into::into).collect())
-    }
-
-    /// Says what is at a path of the guest.
-    #[napi]
-    pub async fn stat(&self, path: String) -> Result<FileInfo> {
-        Ok(self.0.stat(path).await.map_err(thrown)?.into())
-    }
-
-    /// Makes a directory in the guest, and those above it if `recursive`.
-    #[napi]
-    pub async fn mkdir(&self, path: String, recursive: Option<bool>) -> Result<()> {
-        let made = self.0.mkdir(path, recursive.unwrap_or_default()).await;
-        made.map_err(thrown)
-    }
-
-    /// Removes a file of the guest, or a directory with all in it if `recursive`.
-    #[napi]
-    pub async fn remove(&self, path: String, recursive: Option<bool>) -> Result<()> {
-        let removed = self.0.remove(path, recursive.unwrap_or_default()).await;
-        removed.map_err(thrown)
-    }
-
-    /// Gives a file of the guest another name.
-    #[napi]
-    pub async fn rename(&self, from: String, to: String) -> Result<()> {
-        self.0.rename(from, to).await.map_err(thrown)
-    }
-
-    /// Copies a tree of the host into the guest.
-    #[napi]
-    pub async fn copy_in(&self, host_path: String, guest_path: String) -> Result<Copied> {
-        let copied = self.0.copy_in(host_path.into(), guest_path).await;
-        Ok(copied.map_err(thrown)?.into())
-    }
-
-    /// Copies a tree out of the guest.
-    #[napi]
-    pub async fn copy_out(&self, guest_path: String, host_path: String) -> Result<Copied> {
-        let copied = self.0.copy_out(guest_path, host_path.into()).await;
-        Ok(copied.map_err(thrown)?.into())
-    }
-
-    /// What the guest has changed of the copy-on-write mount with this tag, sorted by
-    /// path. It is compared with what the host's directory has now.
-    #[napi]
-    pub async fn mount_changes(&self, tag: String) -> Result<Vec<MountChange>> {
-        let changes = self.0.mount_changes(tag).await.map_err(thrown)?;
-        Ok(changes.into_iter().map(Into::into).collect())
-    }
-
-    /// Makes changes of the copy-on-write mount with this tag to the directory of the
-    /// host, and tells which: those in `changes`, of what `mountChanges` has told, or
-    /// all. One that is not what it was then (`added`, now `deleted`; a file, now a link)
-    /// is left out; what is in a file is what the guest has there now. For the guest
-    /// nothing changes.
-    #[napi(ts_args_type = "tag: string, changes?: MountChange[]")]
-    pub async fn apply_changes(
-        &self,
-        tag: String,
-        changes: Option<Vec<MountChange>>,
-    ) -> Result<Vec<MountChange>> {
-        let applied = self.0.apply_changes(tag, wanted(changes)).await;
-        Ok(applied
-            .map_err(thrown)?
-            .into_iter()
-            .map(Into::into)
-            .collect())
-    }
-
-    /// Writes the same changes into a file of the host, in the place of what has its
-    /// name: a tar archive in the form of an image's layer, in which `.wh.NAME` says that
-    /// NAME was deleted. It is there with all of it or not at all.
-    #[napi(ts_args_type = "tag: string, hostPath: string, changes?: MountChange[]")]
-    pub async fn export_changes(
-        &self,
-        tag: String,
-        host_path: String,
-        changes: Option<Vec<MountChange>>,
-    ) -> Result<Copied> {
-        let exported = self
-            .0
-            .export_changes(tag, host_path.into(), wanted(changes));
-        Ok(exported.await.map_err(thrown)?.into())
-    }
-
-    /// Grows a volume that the machine has to this size, while it is mounted. One that is
-    /// as large already stays as it is.
-    #[napi]
-    pub async fn grow_volume(&self, name: String, size_mib: f64) -> Result<()> {
-        self.0.grow_volume(name, size_mib).await.map_err(thrown)
-    }
-
-    /// Connects a TCP port of the host's loopback interface to one of the guest; 0 for
-    /// one that is free. It is open until it is stopped, or the machine is released.
-    #[napi]
-    pub async fn expose_tcp(&self, host_port: f64, guest_port: f64) -> Result<TcpForwarder> {
-        let exposed = self.0.expose_tcp(host_port, guest_port).await;
-        Ok(TcpForwarder(Arc::new(exposed.map_err(thrown)?)))
-    }
-
     /// Sends the workload a signal.
-    #[napi]
-    pub async fn workload_signal(&self, signum: f64) -> Result<()> {
-        self.0.workload_signal(signum).await.map_err(thrown)
+    #[napi(ts_args_type = "signum: number, options?: CallOptions")]
+    pub async fn workload_signal(&self, signum: f64, cancel: Option<&CancelToken>) -> Result<()> {
+        unless(cancel, self.0.workload_signal(signum)).await
     }
 
     /// Tells how the workload is doing.
-    #[napi]
-    pub async fn workload_status(&self) -> Result<WorkloadStatus> {
-        Ok(self.0.workload_status().await.map_err(thrown)?.into())
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn workload_status(&self, cancel: Option<&CancelToken>) -> Result<WorkloadStatus> {
+        Ok(unless(cancel, self.0.workload_status()).await?.into())
     }
 
-    /// Makes a snapshot of the running machine, which goes on.
-    #[napi]
-    pub async fn snapshot(&self, dest_dir: String) -> Result<Image> {
-        Ok(self
-            .0
-            .snapshot(dest_dir.into())
-            .await
-            .map_err(thrown)?
+    /// Makes a snapshot of the running machine, which goes on. One that is aborted before
+    /// it is published leaves nothing, and what was there before stays.
+    #[napi(ts_args_type = "destDir: string, options?: CallOptions")]
+    pub async fn snapshot(&self, dest_dir: String, cancel: Option<&CancelToken>) -> Result<Image> {
+        Ok(unless(cancel, self.0.snapshot(dest_dir.into()))
+            .await?
             .into())
     }
 
-    /// Makes machines that go on where this one is.
-    #[napi]
-    pub async fn fork(&self, count: f64) -> Result<Vec<Vm>> {
-        let children = self.0.fork(count).await.map_err(thrown)?;
+    /// Makes machines that go on where this one is. Those of an aborted call end.
+    #[napi(ts_args_type = "count: number, options?: CallOptions")]
+    pub async fn fork(&self, count: f64, cancel: Option<&CancelToken>) -> Result<Vec<Vm>> {
+        let children = unless(cancel, self.0.fork(count)).await?;
         Ok(children.into_iter().map(Into::into).collect())
     }
 
     /// Stops the guest where it is until `resume`.
-    #[napi]
-    pub async fn pause(&self) -> Result<()> {
-        self.0.pause().await.map_err(thrown)
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn pause(&self, cancel: Option<&CancelToken>) -> Result<()> {
+        unless(cancel, self.0.pause()).await
     }
 
     /// Lets a paused guest go on.
-    #[napi]
-    pub async fn resume(&self) -> Result<()> {
-        self.0.resume().await.map_err(thrown)
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn resume(&self, cancel: Option<&CancelToken>) -> Result<()> {
+        unless(cancel, self.0.resume()).await
     }
 
     /// What the machine has used so far.
-    #[napi(ts_return_type = "Promise<Record<string, unknown>>")]
-    pub async fn stats(&self) -> Result<serde_json::Value> {
-        self.0.stats().await.map_err(thrown)
+    #[napi(
+        ts_args_type = "options?: CallOptions",
+        ts_return_type = "Promise<VmStats>"
+    )]
+    pub async fn stats(&self, cancel: Option<&CancelToken>) -> Result<serde_json::Value> {
+        unless(cancel, self.0.stats()).await
     }
 
     /// The end of the guest's console.
-    #[napi]
-    pub async fn console_log(&self) -> Result<String> {
-        self.0.console_log().await.map_err(thrown)
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn console_log(&self, cancel: Option<&CancelToken>) -> Result<String> {
+        unless(cancel, self.0.console_log()).await
+    }
+
+    /// What `supermachine ps` calls it where nothing else is.
+    #[napi(getter)]
+    pub fn id(&self) -> Result<String> {
+        self.0.id().map_err(thrown)
+    }
+
+    /// Name of the engine that runs the guest.
+    #[napi(getter)]
+    pub fn engine(&self) -> Result<String> {
+        self.0.engine().map_err(thrown)
+    }
+
+    /// Whether somebody has paused it.
+    #[napi(getter)]
+    pub fn is_paused(&self) -> Result<bool> {
+        self.0.is_paused().map_err(thrown)
     }
 
     /// Where a client of one's own reaches ports of the guest.
@@ -372,42 +294,34 @@ impl Vm {
     }
 
     /// Gives the machine back to its pool, or stops it if it has none. Once more does
-    /// nothing.
-    #[napi]
-    pub async fn release(&self) -> Result<()> {
-        self.0.release().await.map_err(thrown)
+    /// nothing. That goes on if the call is aborted.
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn release(&self, cancel: Option<&CancelToken>) -> Result<()> {
+        unless_waiting(cancel, self.0.release()).await
     }
 
     /// The same as `release`.
-    #[napi]
-    pub async fn dispose(&self) -> Result<()> {
-        self.0.release().await.map_err(thrown)
+    #[napi(ts_args_type = "options?: CallOptions")]
+    pub async fn dispose(&self, cancel: Option<&CancelToken>) -> Result<()> {
+        unless_waiting(cancel, self.0.release()).await
+    }
+
+    /// Stops a machine that is of no pool in good order: its workload gets its stop signal,
+    /// and the guest writes its caches out and turns itself off. True if it has within
+    /// `graceMs`, which is 10,000 by default; after that the plug is pulled. That goes on if
+    /// the call is aborted.
+    #[napi(ts_args_type = "graceMs?: number | null, options?: CallOptions")]
+    pub async fn shutdown(
+        &self,
+        grace_ms: Option<f64>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<bool> {
+        unless_waiting(cancel, self.0.shutdown(grace_ms)).await
     }
 
     /// What `using` calls: `release` without waiting.
     #[napi(skip_typescript)]
     pub fn let_go(&self) {
         self.0.let_go();
-    }
-}
-
-/// A port of the host that leads to one of a guest.
-#[napi]
-pub struct TcpForwarder(Arc<core::TcpForwarder>);
-
-#[napi]
-impl TcpForwarder {
-    /// Where it listens, as `127.0.0.1:54321`.
-    #[napi(getter)]
-    pub fn local_addr(&self) -> String {
-        self.0.local_addr().to_string()
-    }
-
-    /// Takes no more connections. Those that are open go on. Once more does nothing.
-    #[napi]
-    pub async fn stop(&self) -> Result<()> {
-        let forwarder = self.0.clone();
-        let stopped = spawn_blocking(move || forwarder.stop()).await;
-        stopped.map_err(|_| thrown(core::BindingError::aborted()))
     }
 }

@@ -190,6 +190,8 @@ pub struct StartOptions {
     pub name: Option<String>,
     /// The guest's host name.
     pub hostname: Option<String>,
+    /// Labels, by which `supermachine ps` tells machines apart.
+    pub labels: Option<HashMap<String, String>>,
     /// What the guest may reach; nothing by default.
     pub network: Option<NetworkOptions>,
     /// Secrets that the guest uses and never has.
@@ -408,6 +410,7 @@ impl From<StartOptions> for core::StartOptions {
             vcpus: from.vcpus,
             name: from.name,
             hostname: from.hostname,
+            labels: pairs(from.labels),
             network: from.network.map(Into::into),
             secrets: secrets(from.secrets),
             mounts: mounts(from.mounts),

@@ -2,7 +2,7 @@
 
 use crate::options::ExecOptions;
 use crate::results::ExecOutput;
-use crate::{Result, thrown};
+use crate::{CancelToken, Result, unless};
 use bindings_core as core;
 use napi::bindgen_prelude::{Buffer, Promise, spawn};
 use napi::threadsafe_function::ThreadsafeFunction;
@@ -35,22 +35,30 @@ pub struct WarmupVm(core::WarmupVm);
 
 #[napi]
 impl WarmupVm {
-    /// Runs a command and collects its output.
-    #[napi]
-    pub async fn exec(&self, options: ExecOptions) -> Result<ExecOutput> {
-        Ok(self.0.exec(options.into()).await.map_err(thrown)?.into())
+    /// Runs a command and collects its output. An aborted one is killed.
+    #[napi(ts_args_type = "options: ExecOptions & CallOptions")]
+    pub async fn exec(
+        &self,
+        options: ExecOptions,
+        cancel: Option<&CancelToken>,
+    ) -> Result<ExecOutput> {
+        Ok(unless(cancel, self.0.exec(options.into())).await?.into())
     }
 
     /// Writes a file in the guest.
-    #[napi(ts_args_type = "path: string, bytes: Uint8Array | string")]
-    pub async fn write_file(&self, path: String, bytes: Buffer) -> Result<()> {
-        let written = self.0.write_file(path, bytes.to_vec()).await;
-        written.map_err(thrown)
+    #[napi(ts_args_type = "path: string, bytes: Uint8Array | string, options?: CallOptions")]
+    pub async fn write_file(
+        &self,
+        path: String,
+        bytes: Buffer,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        unless(cancel, self.0.write_file(path, bytes.to_vec())).await
     }
 
     /// Reads a file of the guest.
-    #[napi]
-    pub async fn read_file(&self, path: String) -> Result<Buffer> {
-        Ok(self.0.read_file(path).await.map_err(thrown)?.into())
+    #[napi(ts_args_type = "path: string, options?: CallOptions")]
+    pub async fn read_file(&self, path: String, cancel: Option<&CancelToken>) -> Result<Buffer> {
+        Ok(unless(cancel, self.0.read_file(path)).await?.into())
     }
 }

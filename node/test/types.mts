@@ -1,7 +1,8 @@
 // What the declarations must accept, and what not: compiled, never run.
 import { EndedError, Image, SupermachineError, VolumeStore } from '@supermachine/core'
 import type {
-  Copied, ExecInfo, ExecOutput, FileInfo, MountChange, Pool, PoolStats, Vm, VolumeInfo
+  Copied, ExecInfo, ExecOutput, FileInfo, MountChange, NetworkFlow, Pool, PoolStats, Vm, VmStats,
+  VolumeInfo
 } from '@supermachine/core'
 
 const image: Image = await Image.build({
@@ -59,6 +60,23 @@ await store.export(info.name, info.inUseBy ?? info.path)
 await store.import('copy', '/tmp/image')
 await image.start({ volumes: [{ name: 'copy', mountPoint: '/data' }], volumesDir: '/tmp/volumes' })
 
+const signal = AbortSignal.timeout(1_000)
+for await (const event of await vm.events({ signal })) {
+  if (event.event === 'listening') await vm.exposeUnix('/tmp/socket', event.port, { signal })
+  // @ts-expect-error: what listens has no reason.
+  if (event.event === 'listening') event.reason.trim()
+}
+const used: VmStats = await vm.stats({ signal })
+const flows: NetworkFlow[] = used.network === null ? [] : await vm.networkLog()
+const refused = flows.filter((flow) => !flow.allowed && flow.protocol === 'udp')
+await using port = await vm.exposeUdp(0, refused[0]?.port ?? 53)
+await vm.writeFile(port.localAddr, 'x', { signal })
+await vm.copyOut('/srv', '/tmp/srv', { signal })
+await vm.mkdir('/srv', null, { signal })
+const orderly: boolean = await vm.shutdown(1_000, { signal })
+
+// @ts-expect-error: a signal is one.
+await vm.readFile('/x', { signal: 'soon' })
 // @ts-expect-error: there is no such change.
 await vm.applyChanges('src', [{ path: 'x', kind: 'moved', size: 0 }])
 // @ts-expect-error: a volume has a size.
@@ -69,4 +87,4 @@ await Image.build({ ref: 'x', pullPolicy: 'often' })
 await vm.exec({ timeoutMs: 1 })
 // @ts-expect-error: machines come from images and pools.
 new Vm()
-export { running, stream }
+export { orderly, running, stream }

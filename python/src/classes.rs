@@ -19,13 +19,13 @@ macro_rules! gives {
         })*
     };
 }
+pub(crate) use gives;
 
 gives! {
     core::Image => Image,
     core::Pool => Pool,
     core::Machine => Vm::from,
     core::Child => Child::from,
-    core::TcpForwarder => TcpForwarder,
 }
 
 impl Gives for Vec<core::Machine> {
@@ -233,6 +233,22 @@ impl Vm {
         self.call(|vm| async move { vm.expose_tcp(host_port, guest_port).await })
     }
 
+    fn expose_udp(&self, host_port: f64, guest_port: f64) -> Call {
+        self.call(|vm| async move { vm.expose_udp(host_port, guest_port).await })
+    }
+
+    fn expose_unix(&self, path: PathBuf, guest_port: f64) -> Call {
+        self.call(|vm| async move { vm.expose_unix(path, guest_port).await })
+    }
+
+    fn events(&self) -> Call {
+        self.call(|vm| async move { vm.events().await })
+    }
+
+    fn network_log(&self) -> Call {
+        self.call(|vm| async move { vm.network_log().await })
+    }
+
     fn workload_signal(&self, number: f64) -> Call {
         self.call(|vm| async move { vm.workload_signal(number).await })
     }
@@ -266,6 +282,21 @@ impl Vm {
     }
 
     #[getter]
+    fn id(&self) -> PyResult<String> {
+        self.0.id().map_err(raised)
+    }
+
+    #[getter]
+    fn engine(&self) -> PyResult<String> {
+        self.0.engine().map_err(raised)
+    }
+
+    #[getter]
+    fn is_paused(&self) -> PyResult<bool> {
+        self.0.is_paused().map_err(raised)
+    }
+
+    #[getter]
     fn vsock_path(&self) -> PyResult<PathBuf> {
         self.0.vsock_path().map_err(raised)
     }
@@ -273,6 +304,11 @@ impl Vm {
     #[getter]
     fn exec_path(&self) -> PyResult<PathBuf> {
         self.0.exec_path().map_err(raised)
+    }
+
+    #[pyo3(signature = (grace_ms=None))]
+    fn shutdown(&self, grace_ms: Option<f64>) -> Call {
+        self.call(|vm| async move { vm.shutdown(grace_ms).await })
     }
 
     fn release(&self) -> Call {
@@ -335,22 +371,5 @@ impl Child {
 
     fn wait(&self) -> Call {
         self.call(|child| async move { child.wait().await })
-    }
-}
-
-/// A port of the host that leads to one of a guest.
-#[pyclass(frozen)]
-pub struct TcpForwarder(core::TcpForwarder);
-
-#[pymethods]
-impl TcpForwarder {
-    #[getter]
-    fn local_addr(&self) -> (String, u16) {
-        let address = self.0.local_addr();
-        (address.ip().to_string(), address.port())
-    }
-
-    fn stop(&self, py: Python<'_>) {
-        py.detach(|| self.0.stop());
     }
 }

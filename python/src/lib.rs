@@ -6,7 +6,9 @@
 mod call;
 mod classes;
 mod disks;
+mod events;
 mod options;
+mod ports;
 mod values;
 mod warmup;
 
@@ -43,7 +45,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<classes::Pool>()?;
     module.add_class::<classes::Vm>()?;
     module.add_class::<classes::Child>()?;
-    module.add_class::<classes::TcpForwarder>()?;
+    module.add_class::<events::Events>()?;
+    module.add_class::<ports::TcpForwarder>()?;
+    module.add_class::<ports::UdpForwarder>()?;
+    module.add_class::<ports::UnixForwarder>()?;
     module.add_class::<disks::VolumeStore>()?;
     module.add_class::<warmup::WarmupVm>()?;
     module.add_function(wrap_pyfunction!(install, module)?)

@@ -186,6 +186,7 @@ pub fn start(said: &Bound<'_, PyDict>) -> PyResult<core::StartOptions> {
         vcpus: said.get("vcpus")?,
         name: said.get("name")?,
         hostname: said.get("hostname")?,
+        labels: said.assign("labels")?,
         network: said.network()?,
         secrets: said.secrets()?,
         mounts: said.mounts()?,

@@ -18,6 +18,12 @@ impl Gives for Vec<u8> {
     }
 }
 
+impl Gives for bool {
+    fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+}
+
 impl Gives for String {
     fn give(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.into_pyobject(py)?.into_any().unbind())

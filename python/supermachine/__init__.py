@@ -46,8 +46,9 @@ from ._options import (
     VolumeInfo,
     WorkloadStatus,
 )
-from ._ports import TcpForwarder
-from ._sync import Child, Image, Pool, Vm, VolumeStore
+from ._ports import TcpForwarder, UdpForwarder, UnixForwarder
+from ._sync import Child, Events, Image, Pool, Vm, VolumeStore
+from ._told import NetworkFlow, SecretsUse, VmEvent, VmStats
 from ._warmup import WarmupVm
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "ConfigurationError",
     "Copied",
     "EndedError",
+    "Events",
     "ExecInfo",
     "ExecResult",
     "ExecStatus",
@@ -69,18 +71,24 @@ __all__ = [
     "Mount",
     "MountChange",
     "Network",
+    "NetworkFlow",
     "NetworkRule",
     "OwnerMap",
     "NotFoundError",
     "Pool",
     "PoolStats",
     "Secret",
+    "SecretsUse",
     "StagedFile",
     "SupermachineError",
     "TcpForwarder",
     "TimedOutError",
     "Tmpfs",
+    "UdpForwarder",
+    "UnixForwarder",
     "Vm",
+    "VmEvent",
+    "VmStats",
     "Volume",
     "VolumeInfo",
     "VolumeStore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Optional, Tuple, Type
 
@@ -24,6 +25,61 @@ class TcpForwarder:
         self._native.stop()
 
     def __enter__(self) -> "TcpForwarder":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.stop()
+
+
+class UdpForwarder:
+    """A UDP port of the host that leads to one of a guest. Nothing of it waits."""
+
+    def __init__(self, native: _native.UdpForwarder):
+        self._native = native
+
+    @property
+    def local_addr(self) -> Tuple[str, int]:
+        """Where it takes datagrams: for :meth:`socket.socket.connect`."""
+        return self._native.local_addr
+
+    def stop(self) -> None:
+        """Takes no more datagrams. Once more does nothing."""
+        self._native.stop()
+
+    def __enter__(self) -> "UdpForwarder":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.stop()
+
+
+class UnixForwarder:
+    """A Unix socket of the host that leads to a TCP port of a guest. Nothing of it waits."""
+
+    def __init__(self, native: _native.UnixForwarder):
+        self._native = native
+
+    @property
+    def path(self) -> str:
+        """Where the socket is."""
+        path: str = os.fspath(self._native.path)
+        return path
+
+    def stop(self) -> None:
+        """Takes no more connections, and removes the socket. Once more does nothing."""
+        self._native.stop()
+
+    def __enter__(self) -> "UnixForwarder":
         return self
 
     def __exit__(

@@ -1,7 +1,8 @@
 """Images, pools and machines for asyncio.
 
 Everything that waits is a coroutine. A cancelled one cancels what it asked for: a
-command is killed with its descendants, an ``acquire`` leaves the line.
+command is killed with its descendants, an ``acquire`` leaves the line, a copy or a
+snapshot ends, and machines that are there too late are let go of.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ._options import (
     VolumeInfo,
     WorkloadStatus,
 )
-from ._ports import TcpForwarder
+from ._ports import TcpForwarder, UdpForwarder, UnixForwarder
+from ._told import NetworkFlow, VmEvent, VmStats, flows
 from ._warmup import WarmupVm, on_loop
 
-__all__ = ["Image", "Pool", "Vm", "Child", "VolumeStore"]
+__all__ = ["Image", "Pool", "Vm", "Child", "Events", "VolumeStore"]
 
 
 class Image:
@@ -77,7 +79,7 @@ class Image:
     async def start(self, **options: Any) -> "Vm":
         """Starts a machine that belongs to no pool.
 
-        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``network``,
+        Options: ``memory_mib``, ``vcpus``, ``name``, ``hostname``, ``labels``, ``network``,
         ``secrets``, ``mounts``, ``tmpfs``, ``volumes``, ``volumes_dir``.
         """
         return Vm(await awaited(self._native.start(_options.machine(**options))))
@@ -260,6 +262,39 @@ class Vm:
         """
         return TcpForwarder(await awaited(self._native.expose_tcp(host_port, guest_port)))
 
+    async def expose_udp(self, host_port: int, guest_port: int) -> UdpForwarder:
+        """Connects a UDP port of the host's loopback interface to one of the guest.
+
+        0 takes a port that is free. Each sender has a socket of its own in the guest, until
+        it was silent for two minutes or 256 others came after it.
+        """
+        return UdpForwarder(await awaited(self._native.expose_udp(host_port, guest_port)))
+
+    async def expose_unix(self, path: Path, guest_port: int) -> UnixForwarder:
+        """Connects a Unix socket of the host to a TCP port of the guest.
+
+        The socket is made, for this user alone, and removed when it is stopped.
+        """
+        call = self._native.expose_unix(os.fspath(path), guest_port)
+        return UnixForwarder(await awaited(call))
+
+    async def events(self) -> "Events":
+        """What happens to the machine from now on, to be iterated over.
+
+        That it was paused, that its workload listens or has ended, that it ran out of
+        memory, its end. What the workload does is known up to a second late. Each caller
+        gets all of it.
+        """
+        return Events(await awaited(self._native.events()))
+
+    async def network_log(self) -> List[NetworkFlow]:
+        """What became of the guest's flows, the oldest first.
+
+        They are the latest 4,096 that have ended or were refused; a pool's machine begins
+        anew with each reset.
+        """
+        return flows(await awaited(self._native.network_log()))
+
     async def workload_signal(self, number: int) -> None:
         """Sends the workload a signal."""
         await awaited(self._native.workload_signal(number))
@@ -284,14 +319,41 @@ class Vm:
         """Lets a paused guest go on."""
         await awaited(self._native.resume())
 
-    async def stats(self) -> Any:
+    async def stats(self) -> VmStats:
         """What the machine has used so far, as numbers by name."""
-        return await awaited(self._native.stats())
+        stats: VmStats = await awaited(self._native.stats())
+        return stats
 
     async def console_log(self) -> str:
         """The end of the guest's console."""
         text: str = await awaited(self._native.console_log())
         return text
+
+    @property
+    def id(self) -> str:
+        """What ``supermachine ps`` calls it where nothing else is."""
+        return self._native.id
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that runs the guest."""
+        return self._native.engine
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has paused it."""
+        return self._native.is_paused
+
+    async def shutdown(self, grace: float = 10) -> bool:
+        """Stops a machine that is of no pool in good order: whether it did so in time.
+
+        Its workload gets its stop signal, and the guest writes its caches out and turns
+        itself off. After ``grace`` seconds the plug is pulled.
+        """
+        stopped: bool = await awaited(
+            self._native.shutdown(_options.milliseconds("grace", grace))
+        )
+        return stopped
 
     async def release(self) -> None:
         """Gives the machine back to its pool, or stops it. Once more does nothing."""
@@ -365,6 +427,40 @@ class Child:
     async def wait(self) -> ExecStatus:
         """Waits for the command to end. Output that nobody has begun to read is dropped."""
         return _options.status(await awaited(self._native.wait()))
+
+
+class Events:
+    """What happens to a machine, from ``Vm.events``: to be iterated over, once.
+
+    What is not taken is kept, up to 1,024 events; the machine never waits for it.
+    """
+
+    def __init__(self, native: _native.Events):
+        self._native = native
+
+    def __aiter__(self) -> "Events":
+        return self
+
+    async def __anext__(self) -> VmEvent:
+        event = await awaited(self._native.next())
+        if event is None:
+            raise StopAsyncIteration
+        return VmEvent(**event)
+
+    async def close(self) -> None:
+        """Has it end, also for who waits. Once more does nothing."""
+        await awaited(self._native.close())
+
+    async def __aenter__(self) -> "Events":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        await self.close()
 
 
 class VolumeStore:

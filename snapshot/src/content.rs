@@ -3,7 +3,10 @@
 
 use crate::limits::GRANULE_BYTES;
 use crate::manifest::MemoryTable;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,6 +45,28 @@ impl Content {
     pub(crate) fn shared(&self) -> impl Iterator<Item = (&File, Range<u64>)> {
         let base = self.base.iter();
         base.flat_map(|base| base.shared.iter().map(|run| (&*base.file, run.clone())))
+    }
+
+    /// Where there is anything but zeros in the first `bytes` of memory, as far as the
+    /// files' systems tell without reading: ranges in no order, which may overlap.
+    pub(crate) fn data(&self, bytes: u64) -> io::Result<Vec<Range<u64>>> {
+        let mut data: Vec<_> = self.shared().map(|(_, run)| run).collect();
+        let mut at = 0;
+        while at < bytes {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                // Nothing but a hole is left.
+                Err(Errno::NXIO) => break,
+                // A system that knows nothing of holes.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                Err(error) => return Err(error.into()),
+            };
+            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(bytes);
+            data.push(start..end.min(bytes));
+            at = end.max(start + 1);
+        }
+        data.retain(|run| run.start < run.end);
+        Ok(data)
     }
 
     /// A range of memory in pieces, and who has them.

@@ -226,26 +226,38 @@ impl RamMapping {
 
     /// Runs of pages, as numbers, outside of which all is zeros as far as is
     /// known without reading: what was never touched of memory without a
-    /// snapshot under it. They begin and end at multiples of
-    /// [`GRANULE_BYTES`].
+    /// snapshot under it, and of other memory what is in holes of the snapshot's files, too.
+    /// They begin and end at multiples of [`GRANULE_BYTES`].
     ///
     /// # Errors
     /// As [`RamMapping::present_pages`].
     pub fn populated(&self) -> io::Result<Vec<Range<u64>>> {
-        let all = 0..self.bytes as u64 / PAGE_BYTES;
+        let bytes = self.bytes as u64;
+        let all = 0..bytes / PAGE_BYTES;
+        let mut runs = Vec::new();
         if self.is_of_files.load(Ordering::Relaxed) {
+            let stored = self.stored();
+            let Some(Stored { content, .. }) = &*stored else {
+                return Ok(vec![all]);
+            };
+            runs = content.data(bytes)?;
+        }
+        let add = |page| runs.push(page * PAGE_BYTES..(page + 1) * PAGE_BYTES);
+        if !host::each_present_page(self.address.addr().get(), self.bytes, add)? {
             return Ok(vec![all]);
         }
-        let pages = self.present_pages()?;
-        if pages.is_empty() {
-            // Not told, or not worth telling.
-            return Ok(vec![all]);
-        }
+        runs.sort_unstable_by_key(|run| run.start);
         let unit = GRANULE_BYTES / PAGE_BYTES;
-        let pages = pages.into_iter().map(|page| page / unit);
-        let runs = WorkingSet::from_pages(pages);
-        let runs = runs.runs().iter();
-        Ok(runs.map(|run| run.start * unit..run.end * unit).collect())
+        let mut populated: Vec<Range<u64>> = Vec::new();
+        for run in runs {
+            let start = run.start / GRANULE_BYTES * unit;
+            let end = run.end.div_ceil(GRANULE_BYTES) * unit;
+            match populated.last_mut() {
+                Some(last) if start <= last.end => last.end = last.end.max(end),
+                _ => populated.push(start..end),
+            }
+        }
+        Ok(populated)
     }
 
     /// Forgets what the memory goes back to, without closing the file: for a

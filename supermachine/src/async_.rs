@@ -2,10 +2,13 @@
 //! threads for that.
 //!
 //! Dropping the future of a command kills the command, with all its descendants, and
-//! the machine is free at once. Dropping another future of something that has begun
-//! does not undo it: a machine that was being started is stopped when it is there.
-//! Dropping the future of [`AsyncPool::acquire`] leaves the line.
+//! the machine is free at once. So does dropping that of a call for files, of a copy, of
+//! changes of a mount, or of a snapshot that is not published yet, within a tenth of a
+//! second: what is whole by then stays, and nothing is half there. A machine, child or
+//! port that is there too late for who asked is let go of. Dropping the future of
+//! [`AsyncPool::acquire`] leaves the line. What else was begun goes on to its end.
 
+mod abandoned;
 mod files;
 
 use crate::exec::tasks::{self, blocking};
@@ -14,6 +17,7 @@ use crate::{
     Pool, PoolBuilder, PoolMetrics, PoolStats, PooledVm, StreamOffsets, TcpForwarder, UdpForwarder,
     UnixForwarder, Vm, VmConfig, VmEvents, VmStats, VmStatus, WorkloadStatus,
 };
+use abandoned::{Unclaimed, while_wanted};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -213,13 +217,15 @@ macro_rules! machine {
                 ExecBegun::ask(&self.vm, command)
             }
 
-            /// Starts a command with its streams open, as [`Vm::spawn`] does.
+            /// Starts a command with its streams open, as [`Vm::spawn`] does. Dropping the
+            /// future kills it, also if it is durable.
             ///
             /// # Errors
             /// As [`Vm::spawn`].
             pub async fn spawn(&self, command: Command) -> Result<AsyncExecChild, Error> {
                 let vm = self.vm.clone();
-                blocking(move || vm.spawn(&command).map(AsyncExecChild::new)).await
+                let spawned = blocking(move || vm.spawn(&command).map(Unclaimed::new)).await?;
+                spawned.claim()
             }
 
             /// Takes up the streams of a durable command, as [`Vm::attach`] does.
@@ -239,8 +245,7 @@ macro_rules! machine {
             /// # Errors
             /// As [`Vm::execs`].
             pub async fn execs(&self) -> Result<Vec<ExecInfo>, Error> {
-                let vm = self.vm.clone();
-                blocking(move || vm.execs()).await
+                while_wanted(&self.vm, |vm| vm.execs()).await
             }
 
             /// Makes a snapshot of the running machine, as [`Vm::snapshot`] does.
@@ -248,8 +253,8 @@ macro_rules! machine {
             /// # Errors
             /// As [`Vm::snapshot`].
             pub async fn snapshot(&self, dest: impl Into<PathBuf>) -> Result<AsyncImage, Error> {
-                let (vm, dest) = (self.vm.clone(), dest.into());
-                blocking(move || vm.snapshot(dest).map(AsyncImage)).await
+                let dest = dest.into();
+                while_wanted(&self.vm, move |vm| vm.snapshot(dest).map(AsyncImage)).await
             }
 
             /// Makes children of the running machine, as [`Vm::fork`] does.
@@ -276,8 +281,7 @@ macro_rules! machine {
             /// # Errors
             /// As [`Vm::pause`].
             pub async fn pause(&self) -> Result<(), Error> {
-                let vm = self.vm.clone();
-                blocking(move || vm.pause()).await
+                while_wanted(&self.vm, |vm| vm.pause()).await
             }
 
             /// Lets the machine go on, as [`Vm::resume`] does.
@@ -423,6 +427,16 @@ macro_rules! machine {
             /// Where clients of one's own reach the agent: [`Vm::exec_path`].
             pub fn exec_path(&self) -> PathBuf {
                 self.vm.exec_path().to_path_buf()
+            }
+
+            /// What it is called where nothing else is, as [`Vm::id`] tells.
+            pub fn id(&self) -> &str {
+                self.vm.id()
+            }
+
+            /// Name of the engine that runs the guest: [`Vm::engine`].
+            pub fn engine(&self) -> &str {
+                self.vm.engine()
             }
 
             /// What was done to make the machine a copy, as [`Vm::copy_report`] tells.

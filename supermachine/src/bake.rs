@@ -7,12 +7,13 @@ use crate::capture::{About, FirstSteps, quiet, write};
 use crate::config::MachineId;
 use crate::deadline::Deadline;
 use crate::embedder::personalise::Personality;
+use crate::exec::Wanted;
 use crate::limits::{BAKE_LOCK_TIMEOUT, GUEST_ANSWER_TIMEOUT};
 use crate::overrides::Overrides;
 use crate::pull::{Fetch, PullPolicy};
 use crate::template::{Template, Workload, read_layers};
-use crate::unfinished::Unfinished;
-use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, aside, stamp};
+use crate::unfinished::{NoExit, Unfinished};
+use crate::{Error, Image, MountSpec, TmpfsSpec, Trigger, Vm, VmConfig, VolumeSpec, stamp};
 use oci_bake::{BakeOptions, ExtraFile, Progress};
 use snapshot::{Baked, Draft, Stamp, Store, WorkingSet};
 use std::fmt;
@@ -372,10 +373,7 @@ impl OciImageBuilder {
                     (found, _) => (found?, None),
                 }
             }
-            (Baked::New(baked, older), kept) => {
-                older.into_iter().for_each(aside::remove);
-                (Template::new(baked, &here)?, kept)
-            }
+            (baked, kept) => (Template::new(baked.into_snapshot(), &here)?, kept),
         };
         let template = Arc::new(template.cached_in(store, name));
         // Of a machine with volumes nobody makes a copy: theirs are over what the snapshot
@@ -385,21 +383,22 @@ impl OciImageBuilder {
         Ok(Image::from_template(template, kept))
     }
 
-    /// Boots and captures a machine; it is given back running.
+    /// Has a machine of the image come up and captures it; it is given back running.
     fn bake(
         &self,
         image: &Image,
+        base: &Arc<Template>,
         key: &str,
         here: &Stamp,
         draft: Draft,
         unfinished: &Unfinished,
-    ) -> Result<(u64, Vm), Error> {
+    ) -> Result<(u64, Vm, NoExit), Error> {
         // The machine that is kept is for those who ask for no other either.
         let config = self.config.clone().with_machine_id(MachineId::Image);
         info!("baking a snapshot");
         let (vm, workload, layers) = std::thread::scope(|scope| {
             let layers = scope.spawn(|| read_layers(image.layers()));
-            let vm = Vm::boot(image, &config)?;
+            let vm = Vm::boot_from(base, image, &config)?;
             unfinished.written_by(vm.instance().process().clone());
             let workload = self.reach_moment(image, &vm)?;
             if !self.quiesce.is_zero() {
@@ -411,15 +410,15 @@ impl OciImageBuilder {
         // What every command needs is in the page cache of the copies, whether
         // the image has a `true` or not.
         let _ = vm.exec(["true"]);
-        quiet(&vm)?;
+        quiet(&vm, &Wanted::always())?;
         let about = About {
             workload: &workload,
             layers: &layers,
             key,
             here,
         };
-        let number = write(&vm, draft, &about, first_steps)?;
-        Ok((number, vm))
+        let (number, no_exit) = write(&vm, draft, &about, &Wanted::always(), first_steps)?;
+        Ok((number, vm, no_exit))
     }
 
     /// Brings a machine to the moment its copies start from; what is left for

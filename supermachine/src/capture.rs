@@ -1,6 +1,7 @@
 //! A snapshot of a machine that runs, and goes on running.
 
 use crate::embedder::birth::Made;
+use crate::exec::Wanted;
 use crate::host;
 use crate::limits::SNAPSHOT_LOCK_TIMEOUT;
 use crate::link::protocol::MAX_BIRTHS;
@@ -9,7 +10,7 @@ use crate::template::{
     CODE_NOTES_FILE, IMAGE_FILE, ImageFile, LayerFiles, Template, Workload, layer_resources,
     link_layers, read_layers,
 };
-use crate::unfinished;
+use crate::unfinished::{self, NoExit};
 use crate::vm::CopyReport;
 use crate::volume::kept;
 use crate::{Error, Image, MAX_VCPUS, Vm, VmConfig, aside, mount, random, stamp, tmpfs};
@@ -69,7 +70,11 @@ impl Vm {
     /// [`Error::Snapshot`] if it cannot be written, [`Error::Refused`] if the
     /// machine has added memory; a snapshot that was there before stays then.
     pub fn snapshot(&self, dest: impl AsRef<Path>) -> Result<Image, Error> {
-        let dest = dest.as_ref();
+        self.snapshot_while(dest.as_ref(), &Wanted::always())
+    }
+
+    /// The same, unless it is not wanted any more before it is published.
+    pub(crate) fn snapshot_while(&self, dest: &Path, wanted: &Wanted) -> Result<Image, Error> {
         let name = dest.file_name().and_then(|name| name.to_str());
         let (Some(root), Some(name)) = (dest.parent(), name) else {
             return Err(Error::Unsuitable {
@@ -92,8 +97,9 @@ impl Vm {
             Some(template) => template.layer_files(),
             None => read_layers(self.image().layers())?,
         };
-        quiet(self)?;
+        quiet(self, wanted)?;
         let lock = store.lock(name, SNAPSHOT_LOCK_TIMEOUT)?;
+        wanted.check()?;
         let mut draft = lock.draft()?;
         // No two are the same, so nobody takes this one for another.
         let key = format!("running {}", random::random_name()?);
@@ -115,7 +121,7 @@ impl Vm {
             key: &key,
             here: &here,
         };
-        write(self, draft, &about, |vm, _| {
+        let (_, no_exit) = write(self, draft, &about, wanted, |vm, _| {
             vm.instance().go_on()?;
             Ok(FirstSteps::default())
         })?;
@@ -124,6 +130,7 @@ impl Vm {
         let lock = store.lock(name, Duration::ZERO);
         let older = lock.and_then(|lock| lock.set_aside());
         older.into_iter().for_each(aside::remove);
+        drop(no_exit);
         Ok(Image::from_template(Arc::new(template), None))
     }
 
@@ -194,14 +201,16 @@ pub(crate) struct FirstSteps {
     pub(crate) code_notes: Vec<u8>,
 }
 
-/// Captures a machine into a draft and publishes it. The machine goes on as
-/// `go_on` lets it, whatever else fails.
+/// Captures a machine into a draft and publishes it, if it is wanted until then. The
+/// machine goes on as `go_on` lets it, whatever else fails. With the number of the
+/// generation comes what keeps the process until those before it are set aside.
 pub(crate) fn write(
     vm: &Vm,
     mut draft: Draft,
     about: &About<'_>,
+    wanted: &Wanted,
     go_on: impl FnOnce(&Vm, &Path) -> Result<FirstSteps, Error>,
-) -> Result<u64, Error> {
+) -> Result<(u64, NoExit), Error> {
     let _machine = vm.span().entered();
     let image = vm.image();
     let begun = Instant::now();
@@ -274,13 +283,16 @@ pub(crate) fn write(
         resources: layer_resources(image.layers()),
         labels: BTreeMap::from([("reference".to_owned(), image.reference().to_owned())]),
     };
-    let number = unfinished::publish(|| draft.publish(description))?;
+    wanted.check()?;
+    let no_exit = unfinished::no_exit();
+    let number = draft.publish(description)?;
     info!(generation = number, took = ?begun.elapsed(), "snapshot written");
-    Ok(number)
+    Ok((number, no_exit))
 }
 
 /// Asks the guest to write its caches out to its disks.
-pub(crate) fn quiet(vm: &Vm) -> Result<(), Error> {
+pub(crate) fn quiet(vm: &Vm, wanted: &Wanted) -> Result<(), Error> {
     let channel = vm.open_session(|session| session.quiesce(false))?;
+    channel.want(wanted.clone());
     channel.answer(|event| matches!(event, Event::Done).then_some(()))
 }

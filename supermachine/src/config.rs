@@ -119,6 +119,9 @@ pub struct VmConfig {
     pub(crate) kept_volumes: Vec<VolumeSpec>,
     /// Copies have room for at least as many other volumes.
     pub(crate) volume_slots: usize,
+    /// Disks without content: where a copy has the layers of its image, which it enters as
+    /// its root when it is told to.
+    pub(crate) layer_slots: usize,
     pub(crate) host_limits: HostLimits,
 }
 
@@ -158,6 +161,7 @@ impl Default for VmConfig {
             volume_files: BTreeMap::new(),
             kept_volumes: Vec::new(),
             volume_slots: 0,
+            layer_slots: 0,
             host_limits: HostLimits::default(),
         }
     }

@@ -53,6 +53,7 @@ mod trigger;
 mod unfinished;
 mod vm;
 mod volume;
+mod while_wanted;
 mod whole;
 mod worker;
 mod workload;
@@ -96,6 +97,7 @@ pub use tmpfs::TmpfsSpec;
 pub use trigger::Trigger;
 pub use vm::{CopyReport, Vm};
 pub use volume::{VolumeInfo, VolumeSpec, VolumeStore};
+pub use while_wanted::WhileWanted;
 pub use workload::{WorkloadState, WorkloadStatus};
 
 /// What is shared between threads or sent to others stays so.

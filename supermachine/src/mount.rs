@@ -200,7 +200,9 @@ impl MountSpec {
     /// there gets slower than without. Of a file that the host makes shorter while it is
     /// mapped, a guest reads zeros where it ended, for some milliseconds: then its end is
     /// there, and a bus error (`SIGBUS`) for programs that have mapped more. Without
-    /// [watching](Self::with_watch) that is when somebody there looks at the file.
+    /// [watching](Self::with_watch) that is when somebody there looks at the file. What a
+    /// guest writes where the host has no room, or no file any more, is an error (`EIO`) of
+    /// its next sync of that file.
     ///
     /// Whether there is a window, and how large it is, is part of a snapshot; which files
     /// are mapped, each copy can say anew.

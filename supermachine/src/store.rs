@@ -261,7 +261,7 @@ impl Store {
     }
 
     /// Removes what nothing needs, and gives what that was: generations of snapshots that
-    /// were replaced, what killed processes left, bases without snapshots, snapshots of
+    /// were replaced, what killed processes left, bases that no snapshot shares, snapshots of
     /// forks that have ended, layers in no snapshot, and what was remembered of images
     /// whose layers are gone. What a machine or a bake of any process has stays.
     ///
@@ -293,7 +293,15 @@ impl Store {
                     continue;
                 }
                 match store.lock(&name, Duration::ZERO) {
-                    Ok(lock) => drop(lock.collect()?),
+                    Ok(lock) => {
+                        lock.collect()?;
+                        if kind == StoreKind::Base
+                            && !lock.is_in_use()?
+                            && !base::is_shared(store, &name)
+                        {
+                            lock.remove()?;
+                        }
+                    }
                     // Its baker removes what is left of it. What has no snapshot's name is not ours.
                     Err(SnapshotError::Locked { .. } | SnapshotError::Name { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -383,6 +391,7 @@ fn stored(
         // Not ours, or no name of a snapshot.
         Err(_) => false,
     };
+    let nobody_shares = kind == StoreKind::Base && !base::is_shared(store, &name);
     let current = store.inspect(&name).ok();
     let current = current.as_ref().map(|found| found.path().to_owned());
     let (mut bytes, mut spare_bytes) = (0_u64, 0_u64);
@@ -391,8 +400,9 @@ fn stored(
         bytes = bytes.saturating_add(taken);
         let is_old =
             entry.path().is_dir() && current.as_ref().is_some_and(|now| *now != entry.path());
-        // Nobody asks for the snapshot of forks that have ended.
-        if !in_use && (is_old || kind == StoreKind::Fork) {
+        // Nobody asks for the snapshot of forks that have ended, and a base that is wanted
+        // again is soon made.
+        if !in_use && (is_old || kind == StoreKind::Fork || nobody_shares) {
             spare_bytes = spare_bytes.saturating_add(taken);
         }
     }

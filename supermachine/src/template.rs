@@ -259,10 +259,25 @@ impl Template {
 
     /// What the worker is told to make a copy of a configuration, and what it is
     /// given: the files that were checked here, and not what their paths lead to
-    /// by then. `id` is the machine's.
-    pub fn restore(&self, config: &VmConfig, id: &str) -> Result<(Restore, Vec<File>), Error> {
+    /// by then. `id` is the machine's. Its read-only disks are the snapshot's layers, and
+    /// then `more`, where the snapshot's machine had disks without content.
+    pub fn restore(
+        &self,
+        config: &VmConfig,
+        id: &str,
+        more: Vec<(String, File)>,
+    ) -> Result<(Restore, Vec<File>), Error> {
         let wanted = mount::for_copy(&config.mounts, &self.image.mounts)?;
-        let (names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let (mut names, mut files) = in_parts(self.snapshot.open_files().map_err(unusable)?);
+        let mut layers: Vec<String> = layer_resources(&self.layers)
+            .into_iter()
+            .map(|layer| layer.name)
+            .collect();
+        for (name, file) in more {
+            files.push(file);
+            names.push(name.clone());
+            layers.push(name);
+        }
         let (mounts, directories) = mount::open(&wanted)?;
         files.extend(directories);
         let places = config.volume_places();
@@ -273,7 +288,6 @@ impl Template {
         disks.extend(volume::open_for_copy(&config.volumes, places, slots, id)?);
         let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
-        let layers = layer_resources(&self.layers).into_iter();
         let restore = Restore {
             snapshot: self.path().to_string_lossy().into_owned(),
             files: names,
@@ -281,7 +295,7 @@ impl Template {
             volumes,
             bases: (0..kept.len()).map(kept::file_name).collect(),
             guest: self.guest.clone(),
-            layers: layers.map(|layer| layer.name).collect(),
+            layers,
             vcpus: config.vcpus.unwrap_or(0),
             memory_mib: config.memory_mib.unwrap_or(0),
             starts_idle: config.starts_idle,

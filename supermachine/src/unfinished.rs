@@ -3,7 +3,7 @@
 use crate::embedder::process::Process;
 use snapshot::Store;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 #[cfg_attr(
     not(feature = "cli"),
@@ -59,11 +59,18 @@ impl Drop for Unfinished {
     }
 }
 
-/// Makes a draft a snapshot, or waits for the process's end if that came
-/// first.
-pub fn publish<T>(publish: impl FnOnce() -> T) -> T {
-    let _no_exit = EXIT.read().unwrap_or_else(PoisonError::into_inner);
-    publish()
+/// The process does not end by a signal while this is there.
+#[derive(Debug)]
+pub struct NoExit {
+    _guard: RwLockReadGuard<'static, ()>,
+}
+
+/// Before a draft becomes a snapshot, until what it replaces is taken care of: waits for
+/// the process's end if that came first.
+pub fn no_exit() -> NoExit {
+    NoExit {
+        _guard: EXIT.read().unwrap_or_else(PoisonError::into_inner),
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -78,4 +85,6 @@ pub fn remove_all_for_exit() {
         // The next to bake the image removes what cannot be removed now.
         let _ = entry.store.abandon(&entry.image);
     }
+    // A snapshot that is published already may have others in whose place it came.
+    crate::aside::wait();
 }

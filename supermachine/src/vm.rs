@@ -1,5 +1,6 @@
 //! One machine.
 
+mod based;
 mod belongings;
 mod copy;
 
@@ -133,12 +134,19 @@ impl Vm {
         let assets = config.assets()?;
         let vm = Self::prepare(image, config)?;
         let _machine = vm.span().entered();
+        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let paths = [&assets.kernel, &assets.init_oci].into_iter();
         let files: Result<Vec<File>, Error> = paths
             .chain(image.layers())
             .map(|path| open_to_read(path))
             .collect();
         let mut files = files?;
+        let mut layers: Vec<String> = image.layers().iter().map(name).collect();
+        for _ in 0..config.layer_slots {
+            let (name, file) = volume::empty()?;
+            layers.push(name);
+            files.push(file);
+        }
         let (mounts, directories) = mount::open(&config.mounts)?;
         files.extend(directories);
         let (places, slots) = (config.volume_places(), config.volume_slots());
@@ -146,14 +154,13 @@ impl Vm {
         disks.extend(volume::open(volumes, places, slots, vm.id())?);
         let (volumes, disks): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
         files.extend(disks);
-        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
         let boot = Boot {
             kernel: name(&assets.kernel),
             init: name(&assets.init_oci),
             memory_mib: config.boot_memory_mib(),
             vcpus: config.boot_vcpus(),
             possible_vcpus: MAX_VCPUS,
-            layers: image.layers().iter().map(name).collect(),
+            layers,
             mounts,
             volumes,
             cmdline: command_line(image, config),
@@ -480,8 +487,12 @@ fn command_line(image: &Image, config: &VmConfig) -> String {
         }
         false => String::new(),
     };
+    let root = match config.layer_slots {
+        0 => "",
+        _ => " sm.root=later",
+    };
     format!(
-        "{} loglevel={loglevel} sm.layers={} sm.hostname={hostname}{processes}{network}{}",
+        "{} loglevel={loglevel} sm.layers={}{root} sm.hostname={hostname}{processes}{network}{}",
         kernel::recipe::BASE_COMMAND_LINE,
         image.layers().len(),
         mount::kernel_arguments(&config.mounts)

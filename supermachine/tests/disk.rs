@@ -127,6 +127,39 @@ fn what_nothing_needs_is_told_and_removed_and_the_rest_stays() {
 }
 
 #[test]
+fn a_base_is_spare_when_no_snapshot_shares_it_any_more() {
+    let sandbox = sandbox();
+    bake(&sandbox, "mine", "true");
+    let other = ["bake", "--name", "other", "-m", "300m", busybox()];
+    assert_eq!(run(&sandbox, &other).code(), 0);
+    let bases = || {
+        let all = json(&sandbox, &["du", "-v", "--json"]);
+        let bases = all.iter().filter(|item| item["kind"] == "base");
+        bases
+            .map(|base| (base["name"].clone(), base["spare_bytes"] != 0))
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        bases().iter().all(|(_, is_spare)| !is_spare),
+        "{:?}",
+        bases()
+    );
+    assert_eq!(bases().len(), 2);
+    assert_eq!(run(&sandbox, &["snapshot", "rm", "other"]).code(), 0);
+    let spare: Vec<_> = bases().into_iter().filter(|base| base.1).collect();
+    assert_eq!(spare.len(), 1, "{:?}", bases());
+    let freed = json(&sandbox, &["gc", "--json"]);
+    assert_eq!(
+        (&freed[0]["kind"], &freed[0]["name"]),
+        (&"base".into(), &spare[0].0)
+    );
+    assert_eq!(bases().len(), 1);
+    // Copies of the other do not miss it.
+    let up = run(&sandbox, &["run", "--net", "off", "mine", "echo", "up"]);
+    assert_eq!(up.out(), "up\n", "{}", up.err());
+}
+
+#[test]
 fn progress_is_told_in_lines_and_not_to_who_wants_quiet() {
     let sandbox = sandbox();
     // All that is kept may be in one place.

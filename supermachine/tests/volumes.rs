@@ -139,6 +139,7 @@ fn volumes_of_copies_are_one_machine_s_and_survive_it() {
     forks_go_on_with_copies(&baked);
     what_was_synced_survives_a_killed_worker(&baked);
     hostile_volumes_reach_only_their_guest(&baked);
+    replaced_volumes_stay_with_who_has_them(&baked);
 }
 
 fn one_machine_has_a_volume(baked: &Baked) {
@@ -332,4 +333,54 @@ fn hostile_volumes_reach_only_their_guest(baked: &Baked) {
     vm.stop().unwrap();
     let error = Vm::start(&baked.image, &baked.config("bad")).unwrap_err();
     assert!(error.to_string().contains("cut short"), "{error}");
+    store.remove("bad").unwrap();
+}
+
+/// Another file in the place of a volume is another volume, of whoever has it first.
+fn replaced_volumes_stay_with_who_has_them(baked: &Baked) {
+    let vm = baked.copy("kept");
+    sh(&vm, "echo mine > /data/name; sync");
+    let path = baked.file("kept");
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).unwrap();
+    let store = VolumeStore::at(&baked.volumes);
+    store.create("kept", 64).unwrap();
+    let fresh = fs::read(&path).unwrap();
+    sh(
+        &vm,
+        "echo more >> /data/name; sync; echo 3 > /proc/sys/vm/drop_caches",
+    );
+    assert_eq!(sh(&vm, "cat /data/name"), "mine\nmore");
+    assert!(fs::read(&path).unwrap() == fresh);
+    // The one there now is nobody's: the lock is the file's, not the name's.
+    let other = baked.copy("kept");
+    assert_eq!(
+        sh(&other, "ls /data; echo other > /data/name; sync"),
+        "lost+found"
+    );
+    assert_eq!(sh(&vm, "cat /data/name"), "mine\nmore");
+    // Without a name it goes on as well, and its end takes nothing from the other.
+    fs::remove_file(&aside).unwrap();
+    sh(&vm, "echo last >> /data/name; sync");
+    vm.stop().unwrap();
+    assert_eq!(sh(&other, "cat /data/name"), "other");
+    // A link in its place is no volume, whatever it leads to.
+    other.stop().unwrap();
+    assert_clean(&path);
+    fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &path).unwrap();
+    let error = Vm::start(&baked.image, &baked.config("kept")).unwrap_err();
+    assert!(matches!(error, Error::Volume { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    // Whoever else has it locked has it, though no machine does.
+    fs::rename(&aside, &path).unwrap();
+    let held = File::open(&path).unwrap();
+    held.lock_shared().unwrap();
+    let error = Vm::start(&baked.image, &baked.config("kept")).unwrap_err();
+    assert!(matches!(error, Error::VolumeInUse { .. }), "{error}");
+    drop(held);
+    let next = baked.copy("kept");
+    assert_eq!(sh(&next, "cat /data/name"), "other");
+    next.stop().unwrap();
+    store.remove("kept").unwrap();
 }

@@ -211,6 +211,9 @@ pub struct Share {
     pub dax: Option<Dax>,
     /// The guest is told what the host changes, as far as the host says it.
     pub watched: bool,
+    /// Most files and directories that the guest has open there at the same time, each of
+    /// which is a descriptor of this process.
+    pub open_files: usize,
 }
 
 /// How a guest maps files of a directory: into a window of its addresses, each for as

@@ -98,8 +98,13 @@ fn declarations() -> Result<String> {
 
 fn write_declarations(head: &str, lines: &str) -> Result<String> {
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
-    for line in lines.lines() {
-        let told: serde_json::Value = serde_json::from_str(line).context("a type's line")?;
+    let told: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).context("a type's line"))
+        .collect::<Result<_>>()?;
+    // A class may have functions in files that are told of before its own.
+    let (functions, types): (Vec<_>, Vec<_>) = told.iter().partition(|told| told["kind"] == "impl");
+    for told in types.into_iter().chain(functions) {
         let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
         let name = text("name");
         if ONLY_IN_JS.contains(&&*name) {
@@ -118,7 +123,10 @@ fn write_declarations(head: &str, lines: &str) -> Result<String> {
                 let item = items
                     .get_mut(&name)
                     .context("functions before their class")?;
-                item.members = text("def");
+                if !item.members.is_empty() {
+                    item.members.push('\n');
+                }
+                item.members.push_str(&text("def"));
             }
             other => bail!("node/src has a {other}, which `cargo xtask node types` does not know"),
         }
@@ -315,6 +323,7 @@ mod tests {
     #[test]
     fn declarations_are_written_from_what_the_macros_tell() {
         let lines = [
+            r#"{"kind":"impl","name":"Vm","js_doc":"","def":"stop(): void"}"#,
             r#"{"kind":"struct","name":"Vm","js_doc":"/** A machine. */\n","def":""}"#,
             r#"{"kind":"impl","name":"Vm","js_doc":"","def":"/**\n * Two\n * lines.\n */\n run(): void\nget id(): string"}"#,
             r#"{"kind":"interface","name":"Options","js_doc":"","def":"a?: number"}"#,
@@ -329,6 +338,7 @@ export interface Options {
 /** A machine. */
 export declare class Vm {
   private constructor()
+  stop(): void
   /**
    * Two
    * lines.

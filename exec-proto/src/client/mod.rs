@@ -16,8 +16,9 @@ use alloc::vec::Vec;
 
 use crate::{
     AgentReady, Attached, Deframer, Direction, ExecInfo, ExecRequest, Exited, Failure, FileChunk,
-    Hello, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES, MAX_STAGED_BYTES,
-    Offsets, ProtoError, Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize, WorkloadReport,
+    Hello, MAX_DATA_BYTES, MAX_FILE_BYTES, MAX_OPTIONS_BYTES, MAX_PATH_BYTES, MAX_SEED_BYTES,
+    MAX_STAGED_BYTES, Offsets, ProtoError, Request, Resume, Resumed, STDIN_WINDOW_BYTES, WinSize,
+    WorkloadReport,
 };
 use conversation::{Conversation, Owed, Stdin};
 
@@ -370,6 +371,20 @@ impl Session {
     /// As [`Self::ping`].
     pub fn release(&mut self) -> Result<(), ProtoError> {
         self.control(&Request::Release, Owed::Done)
+    }
+
+    /// Queues the order to make the layers on the machine's disks its root, as options of a
+    /// kernel's command line say. Answered by [`Event::Done`].
+    ///
+    /// # Errors
+    /// As [`Self::ping`], and for more than [`MAX_OPTIONS_BYTES`].
+    pub fn enter_root(&mut self, options: &str) -> Result<(), ProtoError> {
+        if options.len() > MAX_OPTIONS_BYTES {
+            return Err(ProtoError::Misuse {
+                what: "options longer than a kernel's command line",
+            });
+        }
+        self.control(&Request::EnterRoot(options.as_bytes()), Owed::Done)
     }
 
     /// Queues the start of the machine's one workload, which outlives the

@@ -124,7 +124,7 @@ fn resources(error: &io::Error) -> Stop {
 
 /// A group for a command: without limits it may do without.
 fn group_for(agent: &Agent, limits: &ExecLimits) -> Result<Option<Group>, Failure> {
-    let pool = agent.groups.as_ref();
+    let pool = agent.groups.get();
     if *limits == ExecLimits::default() {
         return Ok(pool.and_then(|pool| pool.take().ok()));
     }
@@ -243,7 +243,7 @@ impl<'a> Command<'a> {
         };
         let null = self.agent.places.null.as_fd();
         let start = launch::Start {
-            pool: self.agent.groups.as_deref(),
+            pool: self.agent.groups.get().map(|pool| &**pool),
             stdio: match (&slave, &self.ends) {
                 (Some(slave), _) => [slave.as_fd(); 3],
                 (None, Some(ends)) => [
@@ -447,7 +447,7 @@ impl<'a> Command<'a> {
     }
 
     fn release_group(&mut self) {
-        if let (Some(group), Some(pool)) = (self.group.take(), &self.agent.groups) {
+        if let (Some(group), Some(pool)) = (self.group.take(), self.agent.groups.get()) {
             pool.give_back(group);
         }
     }

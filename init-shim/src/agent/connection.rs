@@ -13,7 +13,7 @@ use super::dialer::{Greeting, Post};
 use super::failure::{bad_request, breach};
 use super::files::{Reading, Writing, guest_path};
 use super::link::{Buffers, Link, OUTPUT_LIMIT, Received};
-use super::{Agent, Stop, listener, resume};
+use super::{Agent, Stop, entry, listener, resume};
 use crate::sys;
 
 /// How long a failed connection may take to be closed by the host.
@@ -44,7 +44,7 @@ pub(super) fn serve_at(
     post: &Post<'_>,
 ) {
     let mut link = Link::new(socket, buffers);
-    let hello = Hello::new(if agent.groups.is_some() {
+    let hello = Hello::new(if agent.groups.get().is_some() {
         CAP_TREE_KILL
     } else {
         0
@@ -299,6 +299,10 @@ fn control(
         }
         Request::Release => {
             resume::release(agent)?;
+            Ok(Some(Reply::Done))
+        }
+        Request::EnterRoot(options) => {
+            entry::enter(agent, options)?;
             Ok(Some(Reply::Done))
         }
         Request::ListExecs => Ok(Some(Reply::Execs(agent.durable.list()))),

@@ -9,6 +9,7 @@ mod command;
 mod connection;
 mod dialer;
 mod durable;
+mod entry;
 mod failure;
 pub mod files;
 pub mod groups;
@@ -33,7 +34,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use exec_proto::{ErrorKind, Failure};
@@ -41,6 +42,7 @@ use exec_proto::{ErrorKind, Failure};
 use crate::sys;
 use dialer::Standby;
 use durable::Commands;
+use entry::Entry;
 use groups::GroupPool;
 use inbound::Inbound;
 use resume::Controls;
@@ -48,6 +50,7 @@ use workload::Workload;
 
 pub use connection::serve;
 pub use dialer::{Dialer, Greeting};
+pub use entry::EnterRoot;
 pub use link::Buffers;
 pub use workers::{Doorway, Workers};
 
@@ -95,7 +98,8 @@ impl Places {
 #[derive(Debug)]
 pub struct Agent {
     places: Places,
-    groups: Option<Arc<GroupPool>>,
+    groups: OnceLock<Arc<GroupPool>>,
+    entry: Entry,
     machine_control: bool,
     controls: Controls,
     standby: Standby,
@@ -138,7 +142,8 @@ impl Agent {
     pub fn new(groups: Option<GroupPool>, machine_control: bool) -> io::Result<Self> {
         Ok(Self {
             places: Places::open()?,
-            groups: groups.map(Arc::new),
+            groups: groups.map(Arc::new).map_or_else(OnceLock::new, Into::into),
+            entry: Entry::default(),
             machine_control,
             controls: Controls::default(),
             standby: Standby::default(),
@@ -150,15 +155,31 @@ impl Agent {
     }
 
     /// An agent that controls its machine: as [`Agent::new`], and with
-    /// `boot_id`, the file that stands in for the kernel's boot id, if any.
+    /// `boot_id`, the file that stands in for the kernel's boot id, if any. It does not
+    /// confine commands yet.
     ///
     /// # Errors
     /// As [`Agent::new`].
-    pub fn of_machine(groups: Option<GroupPool>, boot_id: Option<File>) -> io::Result<Self> {
+    pub fn of_machine(boot_id: Option<File>) -> io::Result<Self> {
         Ok(Self {
             controls: Controls::open(boot_id),
-            ..Self::new(groups, true)?
+            ..Self::new(None, true)?
         })
+    }
+
+    /// Has the host say when the machine enters its root, by `enter`.
+    #[must_use]
+    pub fn entering(self, enter: EnterRoot) -> Self {
+        Self {
+            entry: Entry::new(enter),
+            ..self
+        }
+    }
+
+    /// Confines commands to groups of `groups` from now on.
+    pub fn use_groups(&self, groups: GroupPool) {
+        // They are made once.
+        let _ = self.groups.set(groups.into());
     }
 
     /// Drops connections that the host made and on which it asked for nothing

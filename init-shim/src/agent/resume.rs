@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn machine_whose_generator_takes_no_seed_is_not_resumed() {
-        let mut agent = Agent::of_machine(None, None).unwrap();
+        let mut agent = Agent::of_machine(None).unwrap();
         agent.places.random = File::open("/dev/null").unwrap();
         let now = sys::wall_ns();
         let failure = resume(&agent, &Resume::new(&[1; 32], now, [2; 16])).unwrap_err();

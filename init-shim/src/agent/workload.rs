@@ -120,7 +120,7 @@ impl Workload {
         let launch = Launch {
             plan,
             create_cwd,
-            pool: agent.groups.clone(),
+            pool: agent.groups.get().cloned(),
             null: null.map_err(|error| resources(&error))?.into(),
             sources: [stdout_source, stderr_source],
             targets: [stdout, stderr],

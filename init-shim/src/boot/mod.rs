@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::agent::Agent;
+use crate::agent::groups::GroupPool;
 use crate::sys;
 use options::Options;
+use surroundings::GroupsPlace;
 
 /// Soft and hard limit on open descriptors of commands. Not higher, because
 /// some programs close every possible descriptor one by one; servers raise the
@@ -113,17 +115,39 @@ pub fn boot() -> Result<(Agent, Options), BootError> {
     require(proc, "proc", "/proc")?;
     let line = fs::read("/proc/cmdline").map_err(BootError::CommandLine)?;
     let options = Options::parse(&String::from_utf8_lossy(&line)).map_err(BootError::Options)?;
-    if options.layers > 0 {
-        root::enter_layers(&options)?;
-    }
     sys::set_umask(0o022);
-    let around = surroundings::prepare(&options);
-    shares::mount(&options.mounts)?;
+    let around = surroundings::of_machine(&options);
     let (soft, hard) = DESCRIPTOR_LIMITS;
     // Commands live with the kernel's default then.
     let _ = sys::set_descriptor_limit(soft, hard);
-    let agent = Agent::of_machine(around.groups, around.boot_id).map_err(BootError::Agent)?;
+    let agent = Agent::of_machine(around.boot_id).map_err(BootError::Agent)?;
+    if options.root_later {
+        let enter = |line: &str| {
+            let options = Options::parse(line).map_err(BootError::Options);
+            let entered = options.and_then(|options| enter_root(&options, around.groups));
+            entered.map_err(|error| error.to_string())
+        };
+        return Ok((agent.entering(Box::new(enter)), options));
+    }
+    if let Some(groups) = enter_root(&options, around.groups)? {
+        agent.use_groups(groups);
+    }
     Ok((agent, options))
+}
+
+/// Makes the layers the root, if there are any, and puts into it what programs expect.
+/// Gives control groups for commands, which see what is mounted by then.
+fn enter_root(
+    options: &Options,
+    groups: Option<GroupsPlace>,
+) -> Result<Option<GroupPool>, BootError> {
+    if options.layers > 0 {
+        root::enter_layers(options)?;
+    }
+    surroundings::of_root(options);
+    let groups = groups.and_then(|place| place.pool(options.process_limit).ok());
+    shares::mount(&options.mounts)?;
+    Ok(groups)
 }
 
 /// The console, opened before a guest can cover `/dev`.

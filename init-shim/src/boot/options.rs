@@ -48,6 +48,9 @@ pub struct Options {
     /// Number of read-only squashfs layers, on `/dev/vda` upwards, lowest first.
     /// Without any the initramfs stays the root.
     pub layers: usize,
+    /// The machine gets its layers, and then these options once more, from its host when
+    /// it runs.
+    pub root_later: bool,
     /// The writable layer.
     pub upper: Upper,
     /// Most processes of one command.
@@ -154,6 +157,7 @@ impl Options {
     pub fn parse(command_line: &str) -> Result<Self, BadOption> {
         let mut options = Self {
             layers: 0,
+            root_later: false,
             upper: Upper::Memory { limit_mib: None },
             process_limit: None,
             hostname: None,
@@ -179,6 +183,7 @@ impl Options {
                     let count = value.parse().ok();
                     options.layers = count.filter(|n| *n <= MAX_LAYERS).ok_or_else(bad)?;
                 }
+                "root" if value == "later" => options.root_later = true,
                 "upper" if value == "tmpfs" => options.upper = Upper::Memory { limit_mib: None },
                 "upper" => {
                     let name = value.strip_prefix("/dev/").filter(|n| is_plain(n));
@@ -276,6 +281,8 @@ mod tests {
     fn nothing_given_means_initramfs_and_memory() {
         let options = Options::parse("quiet").unwrap();
         assert_eq!(options.layers, 0);
+        assert!(!options.root_later);
+        assert!(Options::parse("sm.root=later").unwrap().root_later);
         assert_eq!(options.upper, Upper::Memory { limit_mib: None });
         let options = Options::parse("sm.upper_mib=64 sm.upper=tmpfs").unwrap();
         assert_eq!(
@@ -292,6 +299,8 @@ mod tests {
             "sm.layers=x",
             "sm.layers=501",
             "sm.layers=-1",
+            "sm.root=",
+            "sm.root=now",
             "sm.upper=vdb",
             "sm.upper=/dev/../etc",
             "sm.upper_mib=0",

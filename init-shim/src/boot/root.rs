@@ -1,8 +1,8 @@
 //! The root file system: squashfs layers under a writable one.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,16 @@ use crate::sys;
 /// there keep every option short.
 const WORKSHOP: &str = "/.sm";
 /// How often and how far apart a disk is looked for. Built-in drivers have
-/// probed theirs before PID 1 starts, so the first try is the normal case.
-const DISK_TRIES: u32 = 50;
-const DISK_PAUSE: Duration = Duration::from_millis(20);
+/// probed theirs before PID 1 starts, so the first try is the normal case; in a machine
+/// that gets its layers later, the driver has heard of them a moment before.
+const DISK_TRIES: u32 = 1000;
+const DISK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Whether a disk is there, and not without a capacity.
+fn is_there(disk: &Path) -> bool {
+    let end = File::open(disk).and_then(|mut disk| disk.seek(SeekFrom::End(0)));
+    end.is_ok_and(|bytes| bytes > 0)
+}
 
 /// Mounts a disk, giving a slow one a moment to appear.
 fn mount_disk(
@@ -27,23 +34,17 @@ fn mount_disk(
     fs_type: &CStr,
     flags: sys::MountFlags,
 ) -> Result<(), BootError> {
-    let mut tries = DISK_TRIES;
-    loop {
-        match sys::mount(source, Path::new(target), fs_type, flags, c"") {
-            Ok(()) => return Ok(()),
-            Err(error) if tries > 0 && error.kind() == io::ErrorKind::NotFound => {
-                tries -= 1;
-                std::thread::sleep(DISK_PAUSE);
-            }
-            Err(error) => {
-                return Err(BootError::Mount {
-                    target: Path::new(WORKSHOP).join(target),
-                    source: source.to_path_buf(),
-                    error,
-                });
-            }
+    for _ in 0..DISK_TRIES {
+        if is_there(source) {
+            break;
         }
+        std::thread::sleep(DISK_PAUSE);
     }
+    sys::mount(source, Path::new(target), fs_type, flags, c"").map_err(|error| BootError::Mount {
+        target: Path::new(WORKSHOP).join(target),
+        source: source.to_path_buf(),
+        error,
+    })
 }
 
 fn make_dir(path: &str) -> Result<(), BootError> {
@@ -100,7 +101,7 @@ fn make_upper(layers: &[CString]) -> io::Result<()> {
 }
 
 /// Mounts the layers, puts the writable one on top, and makes the result the
-/// root with `/dev` and `/proc` in it.
+/// root with `/dev`, `/proc` and `/sys` in it.
 pub(super) fn enter_layers(options: &Options) -> Result<(), BootError> {
     make_dir(WORKSHOP)?;
     std::env::set_current_dir(WORKSHOP).map_err(BootError::Overlay)?;
@@ -121,11 +122,16 @@ pub(super) fn enter_layers(options: &Options) -> Result<(), BootError> {
     sys::mount_overlay(&lower, c"u/upper", c"u/work", volatile, c"root")
         .map_err(BootError::Overlay)?;
     std::env::set_current_dir("root").map_err(BootError::Root)?;
-    for name in ["dev", "proc"] {
-        real_directory(Path::new(name), 0o755).map_err(BootError::Root)?;
+    let bring = |name: &str| {
+        real_directory(Path::new(name), 0o755)?;
         let from = Path::new("/").join(name);
-        sys::mount(&from, Path::new(name), c"", libc::MS_MOVE, c"").map_err(BootError::Root)?;
+        sys::mount(&from, Path::new(name), c"", libc::MS_MOVE, c"")
+    };
+    for name in ["dev", "proc"] {
+        bring(name).map_err(BootError::Root)?;
     }
+    // A kernel without sysfs has nothing there.
+    let _ = bring("sys");
     sys::move_root(Path::new(".")).map_err(BootError::Root)
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -29,7 +29,16 @@ const NO_DEV: sys::MountFlags = libc::MS_NOSUID | libc::MS_NODEV;
 const DEVICES: sys::MountFlags = libc::MS_NOSUID | libc::MS_NOEXEC;
 
 /// File system, place, mode of the place, flags, options.
-const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 5] = [
+type Mount = (
+    &'static CStr,
+    &'static str,
+    u32,
+    sys::MountFlags,
+    &'static CStr,
+);
+
+/// What the kernel shows, in places that every root has.
+const OF_MACHINE: [Mount; 4] = [
     (c"sysfs", "/sys", 0o755, NO_EXEC, c""),
     (
         c"devpts",
@@ -40,8 +49,9 @@ const MOUNTS: [(&CStr, &str, u32, sys::MountFlags, &CStr); 5] = [
     ),
     (c"tmpfs", "/dev/shm", 0o1777, NO_EXEC, c"mode=1777"),
     (c"mqueue", "/dev/mqueue", 0o1777, NO_EXEC, c""),
-    (c"tmpfs", "/run", 0o755, NO_DEV, c"mode=0755"),
 ];
+
+const RUN: Mount = (c"tmpfs", "/run", 0o755, NO_DEV, c"mode=0755");
 
 const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -84,20 +94,23 @@ const SETTINGS: [(&str, &str); 10] = [
     ("net/ipv6/neigh/default/interval_probe_time_ms", "60000"),
 ];
 
-/// What the agent needs of what was set up.
+/// What is needed of what was set up.
 pub(super) struct Surroundings {
-    /// Control groups for commands.
-    pub(super) groups: Option<GroupPool>,
+    /// Where there can be control groups for commands.
+    pub(super) groups: Option<GroupsPlace>,
     /// The file that stands in for the kernel's boot id.
     pub(super) boot_id: Option<File>,
 }
 
-pub(super) fn prepare(options: &Options) -> Surroundings {
-    for (fs_type, target, mode, flags, data) in MOUNTS {
-        if real_directory(Path::new(target), mode).is_ok() {
-            let _ = mount_virtual(fs_type, target, flags, data);
-        }
+fn mount_one((fs_type, target, mode, flags, data): Mount) {
+    if real_directory(Path::new(target), mode).is_ok() {
+        let _ = mount_virtual(fs_type, target, flags, data);
     }
+}
+
+/// Sets up what does not depend on the root.
+pub(super) fn of_machine(options: &Options) -> Surroundings {
+    OF_MACHINE.into_iter().for_each(mount_one);
     for (target, link) in LINKS {
         let _ = std::os::unix::fs::symlink(target, link);
     }
@@ -106,7 +119,6 @@ pub(super) fn prepare(options: &Options) -> Surroundings {
         let path = Path::new("/dev").join(device);
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o666));
     }
-    let _ = real_directory(Path::new("/tmp"), 0o1777);
     for (name, value) in SETTINGS {
         let _ = fs::write(Path::new("/proc/sys").join(name), value);
     }
@@ -116,13 +128,18 @@ pub(super) fn prepare(options: &Options) -> Surroundings {
     {
         super::say(&format!("no network: {error}"));
     }
-    write_names(options);
-    let boot_id = cover_boot_id().ok();
-    share_mounts();
     Surroundings {
-        groups: confine(options.process_limit).ok(),
-        boot_id,
+        groups: GroupsPlace::make().ok(),
+        boot_id: cover_boot_id().ok(),
     }
+}
+
+/// Puts into the root what programs expect there.
+pub(super) fn of_root(options: &Options) {
+    mount_one(RUN);
+    let _ = real_directory(Path::new("/tmp"), 0o1777);
+    write_names(options);
+    share_mounts();
 }
 
 /// Where commands see control groups.
@@ -141,7 +158,7 @@ fn share_mounts() {
 /// The kernel's boot id, which is one for all copies of a machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where the file that covers it is made; it has no name afterwards.
-const BOOT_ID_COVER: &str = "/run/.supermachine-boot-id";
+const BOOT_ID_COVER: &str = "/dev/.supermachine-boot-id";
 
 /// Covers the kernel's boot id with a file that says the same, and can say
 /// something else in each copy.
@@ -180,36 +197,51 @@ fn write_names(options: &Options) {
     }
 }
 
-/// Sets up the control groups of commands, with a limit on processes that
-/// leaves the agent some, and processor time shared by command and not by
-/// process: one that forks without end does not keep the agent from ending it.
-///
-/// The hierarchy is mounted nowhere. `nsdelegate` holds for all who mount it.
-fn confine(wanted: Option<u64>) -> io::Result<GroupPool> {
-    let root = sys::mount_detached(c"cgroup2", c"nsdelegate")?;
-    let _ = sys::make_dir_at(root.as_fd(), c"exec");
-    let parent = sys::open_at(root.as_fd(), c"exec", libc::O_RDONLY | libc::O_DIRECTORY)?;
-    for group in [&root, &parent] {
-        for controller in ["+pids", "+cpu"] {
-            // A kernel without one of them has the other.
-            let _ = groups::set(group.as_fd(), c"cgroup.subtree_control", controller);
+/// Where control groups for commands are made.
+pub(super) struct GroupsPlace {
+    parent: OwnedFd,
+    /// Most processes of all of them together.
+    together: u64,
+}
+
+impl GroupsPlace {
+    /// Sets up the control groups of commands, with a limit on processes that
+    /// leaves the agent some, and processor time shared by command and not by
+    /// process: one that forks without end does not keep the agent from ending it.
+    ///
+    /// The hierarchy is mounted nowhere. `nsdelegate` holds for all who mount it.
+    fn make() -> io::Result<Self> {
+        let root = sys::mount_detached(c"cgroup2", c"nsdelegate")?;
+        let _ = sys::make_dir_at(root.as_fd(), c"exec");
+        let parent = sys::open_at(root.as_fd(), c"exec", libc::O_RDONLY | libc::O_DIRECTORY)?;
+        for group in [&root, &parent] {
+            for controller in ["+pids", "+cpu"] {
+                // A kernel without one of them has the other.
+                let _ = groups::set(group.as_fd(), c"cgroup.subtree_control", controller);
+            }
         }
+        let read = |path: &str| {
+            let text = fs::read_to_string(path).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        let most = [
+            read("/proc/sys/kernel/pid_max"),
+            read("/proc/sys/kernel/threads-max"),
+        ];
+        let most = most.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let together = most.saturating_sub(RESERVED_PROCESSES).max(1);
+        let _ = groups::set(parent.as_fd(), c"pids.max", &together.to_string());
+        Ok(Self { parent, together })
     }
-    let read = |path: &str| {
-        let text = fs::read_to_string(path).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    let most = [
-        read("/proc/sys/kernel/pid_max"),
-        read("/proc/sys/kernel/threads-max"),
-    ];
-    let most = most.into_iter().flatten().min().unwrap_or(u64::MAX);
-    let together = most.saturating_sub(RESERVED_PROCESSES).max(1);
-    let _ = groups::set(parent.as_fd(), c"pids.max", &together.to_string());
-    let wanted = wanted.unwrap_or(DEFAULT_PROCESS_LIMIT);
-    let rules = Rules {
-        process_limit: Some(wanted.min(together - together / 4)),
-        private_root: Some(GROUPS),
-    };
-    GroupPool::below(parent, rules)
+
+    /// Groups there, each of so many processes at most. Commands in them see what is
+    /// mounted now, and what is mounted later.
+    pub(super) fn pool(self, wanted: Option<u64>) -> io::Result<GroupPool> {
+        let wanted = wanted.unwrap_or(DEFAULT_PROCESS_LIMIT);
+        let rules = Rules {
+            process_limit: Some(wanted.min(self.together - self.together / 4)),
+            private_root: Some(GROUPS),
+        };
+        GroupPool::below(self.parent, rules)
+    }
 }

@@ -70,6 +70,33 @@ fn mapping_is_private_aligned_and_can_be_reset() {
 }
 
 #[test]
+fn only_what_files_have_or_a_guest_wrote_is_read() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    publish(&store, "alpine", "key", 3).unwrap();
+    let snapshot = store.open("alpine", &testing::stamp()).unwrap();
+    let map = snapshot.map_memory().unwrap();
+    let pages = || map.populated().unwrap().into_iter().flatten();
+    let there: Vec<u64> = pages().collect();
+    let content = memory(3);
+    let is_zero = |page: u64| {
+        let start = usize::try_from(page * 4096).unwrap();
+        content[start..][..4096].iter().all(|byte| *byte == 0)
+    };
+    let all = 0..MEMORY_BYTES as u64 / 4096;
+    let left_out: Vec<u64> = all.filter(|page| !there.contains(page)).collect();
+    assert!(left_out.iter().all(|page| is_zero(*page)), "{there:?}");
+    let file = fs::metadata(snapshot.path().join("mem.bin")).unwrap();
+    let has_holes = file.blocks() * 512 < MEMORY_BYTES as u64;
+    assert!(!left_out.is_empty() || !has_holes || cfg!(not(target_os = "linux")));
+    if let Some(page) = left_out.last() {
+        let at = usize::try_from(page * 4096).unwrap();
+        map.slice().write_obj(1_u8, at).unwrap();
+        assert!(pages().any(|other| other == *page));
+    }
+}
+
+#[test]
 fn page_sources_give_the_same_file() {
     let scratch = Scratch::new();
     let store = scratch.store();

@@ -1,10 +1,10 @@
 //! What can be done with the files of a machine, for tasks.
 
+use super::abandoned::while_wanted;
 use super::{AsyncPooledVm, AsyncVm};
 #[cfg(doc)]
 use crate::Vm;
-use crate::exec::tasks::blocking;
-use crate::{Copied, CopyOptions, Error, FileInfo, FileOptions, MountChange};
+use crate::{Copied, CopyOptions, Error, FileInfo, FileOptions, MountChange, WhileWanted};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
@@ -21,8 +21,8 @@ macro_rules! files {
                 path: impl Into<String>,
                 bytes: impl Into<Vec<u8>>,
             ) -> Result<(), Error> {
-                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
-                blocking(move || vm.write_file(&path, &bytes)).await
+                let (path, bytes) = (path.into(), bytes.into());
+                while_wanted(&self.vm, move |vm| vm.write_file(&path, &bytes)).await
             }
 
             /// Reads a file of the guest, as [`Vm::read_file`] does.
@@ -30,8 +30,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::read_file`].
             pub async fn read_file(&self, path: impl Into<String>) -> Result<Vec<u8>, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.read_file(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.read_file(&path)).await
             }
 
             /// Says what is at a path, as [`Vm::stat`] does.
@@ -39,8 +39,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::stat`].
             pub async fn stat(&self, path: impl Into<Vec<u8>>) -> Result<FileInfo, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.stat(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.stat(&path)).await
             }
 
             /// Lists a directory, as [`Vm::read_dir`] does.
@@ -48,8 +48,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::read_dir`].
             pub async fn read_dir(&self, path: impl Into<Vec<u8>>) -> Result<Vec<FileInfo>, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.read_dir(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.read_dir(&path)).await
             }
 
             /// Makes a directory, as [`Vm::mkdir`] does.
@@ -57,8 +57,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::mkdir`].
             pub async fn mkdir(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.mkdir(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.mkdir(&path)).await
             }
 
             /// Makes a directory and those above it, as [`Vm::mkdir_all`] does.
@@ -66,8 +66,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::mkdir_all`].
             pub async fn mkdir_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.mkdir_all(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.mkdir_all(&path)).await
             }
 
             /// Removes a file, a link or an empty directory, as [`Vm::remove`] does.
@@ -75,8 +75,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::remove`].
             pub async fn remove(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.remove(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.remove(&path)).await
             }
 
             /// Removes a directory with all that is in it, as [`Vm::remove_all`] does.
@@ -84,8 +84,8 @@ macro_rules! files {
             /// # Errors
             /// As [`Vm::remove_all`].
             pub async fn remove_all(&self, path: impl Into<Vec<u8>>) -> Result<(), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.remove_all(&path)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.remove_all(&path)).await
             }
 
             /// Gives a file or directory another name, as [`Vm::rename`] does.
@@ -97,8 +97,8 @@ macro_rules! files {
                 from: impl Into<Vec<u8>>,
                 to: impl Into<Vec<u8>>,
             ) -> Result<(), Error> {
-                let (vm, from, to) = (self.vm.clone(), from.into(), to.into());
-                blocking(move || vm.rename(&from, &to)).await
+                let (from, to) = (from.into(), to.into());
+                while_wanted(&self.vm, move |vm| vm.rename(&from, &to)).await
             }
 
             /// Copies a tree into the guest, as [`Vm::copy_in_with`] does.
@@ -111,8 +111,8 @@ macro_rules! files {
                 guest: impl Into<Vec<u8>>,
                 options: CopyOptions,
             ) -> Result<Copied, Error> {
-                let (vm, host, guest) = (self.vm.clone(), host.into(), guest.into());
-                blocking(move || vm.copy_in_with(&host, &guest, &options)).await
+                let (host, guest) = (host.into(), guest.into());
+                while_wanted(&self.vm, move |vm| vm.copy_in_with(&host, &guest, &options)).await
             }
 
             /// Copies a tree out of the guest, as [`Vm::copy_out_with`] does.
@@ -125,8 +125,11 @@ macro_rules! files {
                 host: impl Into<PathBuf>,
                 options: CopyOptions,
             ) -> Result<Copied, Error> {
-                let (vm, guest, host) = (self.vm.clone(), guest.into(), host.into());
-                blocking(move || vm.copy_out_with(&guest, &host, &options)).await
+                let (guest, host) = (guest.into(), host.into());
+                while_wanted(&self.vm, move |vm| {
+                    vm.copy_out_with(&guest, &host, &options)
+                })
+                .await
             }
 
             /// Writes a file with another limit or mode, as [`Vm::write_file_with`] does.
@@ -139,8 +142,11 @@ macro_rules! files {
                 bytes: impl Into<Vec<u8>>,
                 options: FileOptions,
             ) -> Result<(), Error> {
-                let (vm, path, bytes) = (self.vm.clone(), path.into(), bytes.into());
-                blocking(move || vm.write_file_with(&path, &bytes, &options)).await
+                let (path, bytes) = (path.into(), bytes.into());
+                while_wanted(&self.vm, move |vm| {
+                    vm.write_file_with(&path, &bytes, &options)
+                })
+                .await
             }
 
             /// Reads a file with another limit, as [`Vm::read_file_with`] does.
@@ -152,8 +158,8 @@ macro_rules! files {
                 path: impl Into<Vec<u8>>,
                 options: FileOptions,
             ) -> Result<Vec<u8>, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.read_file_with(&path, &options)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| vm.read_file_with(&path, &options)).await
             }
 
             /// Writes a file with what a stream has, as [`Vm::write_file_from`] does. The
@@ -167,8 +173,11 @@ macro_rules! files {
                 source: impl Read + Send + 'static,
                 options: FileOptions,
             ) -> Result<u64, Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                blocking(move || vm.write_file_from(&path, source, &options)).await
+                let path = path.into();
+                while_wanted(&self.vm, move |vm| {
+                    vm.write_file_from(&path, source, &options)
+                })
+                .await
             }
 
             /// Reads a file into a stream, as [`Vm::read_file_to`] does, and gives the
@@ -182,9 +191,11 @@ macro_rules! files {
                 mut sink: W,
                 options: FileOptions,
             ) -> Result<(u64, W), Error> {
-                let (vm, path) = (self.vm.clone(), path.into());
-                let read = move || Ok((vm.read_file_to(&path, &mut sink, &options)?, sink));
-                blocking(read).await
+                let path = path.into();
+                let read = move |vm: &WhileWanted<'_>| {
+                    Ok((vm.read_file_to(&path, &mut sink, &options)?, sink))
+                };
+                while_wanted(&self.vm, read).await
             }
 
             /// Unpacks a tar archive in a directory, as [`Vm::copy_in_tar`] does. The
@@ -198,8 +209,11 @@ macro_rules! files {
                 guest: impl Into<Vec<u8>>,
                 options: CopyOptions,
             ) -> Result<Copied, Error> {
-                let (vm, guest) = (self.vm.clone(), guest.into());
-                blocking(move || vm.copy_in_tar(archive, &guest, &options)).await
+                let guest = guest.into();
+                while_wanted(&self.vm, move |vm| {
+                    vm.copy_in_tar(archive, &guest, &options)
+                })
+                .await
             }
 
             /// Packs a file or directory into a tar archive, as [`Vm::copy_out_tar`] does,
@@ -213,9 +227,11 @@ macro_rules! files {
                 mut archive: W,
                 options: CopyOptions,
             ) -> Result<(Copied, W), Error> {
-                let (vm, guest) = (self.vm.clone(), guest.into());
-                let pack = move || Ok((vm.copy_out_tar(&guest, &mut archive, &options)?, archive));
-                blocking(pack).await
+                let guest = guest.into();
+                let pack = move |vm: &WhileWanted<'_>| {
+                    Ok((vm.copy_out_tar(&guest, &mut archive, &options)?, archive))
+                };
+                while_wanted(&self.vm, pack).await
             }
 
             /// What the guest has changed of a copy-on-write mount, as
@@ -227,8 +243,8 @@ macro_rules! files {
                 &self,
                 tag: impl Into<String>,
             ) -> Result<Vec<MountChange>, Error> {
-                let (vm, tag) = (self.vm.clone(), tag.into());
-                blocking(move || vm.mount_changes(&tag)).await
+                let tag = tag.into();
+                while_wanted(&self.vm, move |vm| vm.mount_changes(&tag)).await
             }
 
             /// Makes changes of a copy-on-write mount the host's, as
@@ -241,8 +257,8 @@ macro_rules! files {
                 tag: impl Into<String>,
                 filter: impl Fn(&MountChange) -> bool + Send + 'static,
             ) -> Result<Vec<MountChange>, Error> {
-                let (vm, tag) = (self.vm.clone(), tag.into());
-                blocking(move || vm.apply_changes(&tag, filter)).await
+                let tag = tag.into();
+                while_wanted(&self.vm, move |vm| vm.apply_changes(&tag, filter)).await
             }
 
             /// Makes changes of a copy-on-write mount the host's within bounds, as
@@ -256,8 +272,11 @@ macro_rules! files {
                 options: CopyOptions,
                 filter: impl Fn(&MountChange) -> bool + Send + 'static,
             ) -> Result<Vec<MountChange>, Error> {
-                let (vm, tag) = (self.vm.clone(), tag.into());
-                blocking(move || vm.apply_changes_with(&tag, &options, filter)).await
+                let tag = tag.into();
+                while_wanted(&self.vm, move |vm| {
+                    vm.apply_changes_with(&tag, &options, filter)
+                })
+                .await
             }
 
             /// Writes changes of a copy-on-write mount as an archive, as
@@ -272,13 +291,15 @@ macro_rules! files {
                 mut archive: W,
                 filter: impl Fn(&MountChange) -> bool + Send + 'static,
             ) -> Result<(Copied, W), Error> {
-                let (vm, tag) = (self.vm.clone(), tag.into());
-                let export = move || Ok((vm.export_changes(&tag, &mut archive, filter)?, archive));
-                blocking(export).await
+                let tag = tag.into();
+                let export = move |vm: &WhileWanted<'_>| {
+                    Ok((vm.export_changes(&tag, &mut archive, filter)?, archive))
+                };
+                while_wanted(&self.vm, export).await
             }
 
             /// Writes them into a file of the host that is there whole or not at all, as
-            /// [`Vm::export_changes_to`] does. A call that is given up goes on to its end.
+            /// [`Vm::export_changes_to`] does.
             ///
             /// # Errors
             /// As [`Vm::export_changes_to`].
@@ -288,8 +309,8 @@ macro_rules! files {
                 file: impl Into<PathBuf>,
                 filter: impl Fn(&MountChange) -> bool + Send + 'static,
             ) -> Result<Copied, Error> {
-                let (vm, tag, file) = (self.vm.clone(), tag.into(), file.into());
-                blocking(move || vm.export_changes_to(&tag, file, filter)).await
+                let (tag, file) = (tag.into(), file.into());
+                while_wanted(&self.vm, move |vm| vm.export_changes_to(&tag, file, filter)).await
             }
         }
     };

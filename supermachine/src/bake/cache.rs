@@ -7,10 +7,11 @@ use crate::limits::BAKE_LOCK_TIMEOUT;
 use crate::random::hex;
 use crate::template::layer_resources;
 use crate::unfinished::Unfinished;
-use crate::{Error, Image, Vm, base, mount};
+use crate::{Error, Image, Vm, aside, base, mount};
 use sha2::{Digest, Sha256};
 use snapshot::{Baked, Stamp, Store};
 use std::path::PathBuf;
+use std::sync::Arc;
 use vmm_core::machine::STATE_VERSION;
 
 /// The readable part of a snapshot's name, made of the reference it comes from.
@@ -51,20 +52,26 @@ impl OciImageBuilder {
         here: &Stamp,
     ) -> Result<(Baked, Option<Vm>), Error> {
         let key = self.key(image, here);
-        let mut kept = None;
+        let (mut kept, mut published) = (None, None);
         let unfinished = Unfinished::begin(store, name);
         let baked = store.bake(name, &key, here, BAKE_LOCK_TIMEOUT, |mut draft| {
-            let base = base::find(store.root(), &self.config, here)?;
-            draft.share(&base)?;
-            let (number, vm) = self.bake(image, &key, here, draft, &unfinished)?;
-            kept = Some(vm);
+            let layers = image.layers().len();
+            let base = Arc::new(base::find(store.root(), &self.config, layers, here)?);
+            draft.share(base.snapshot())?;
+            let (number, vm, no_exit) = self.bake(image, &base, &key, here, draft, &unfinished)?;
+            (kept, published) = (Some(vm), Some(no_exit));
             Ok::<u64, Error>(number)
         });
         if baked.is_err() {
             // Of a first bake that failed nothing is left.
             let _ = base::prune(store.root());
         }
-        Ok((baked?, kept))
+        let mut baked = baked?;
+        if let Baked::New(_, older) = &mut baked {
+            older.take().into_iter().for_each(aside::remove);
+        }
+        drop(published);
+        Ok((baked, kept))
     }
 
     /// A name for the snapshot, another one for other references and options, so

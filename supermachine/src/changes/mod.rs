@@ -8,7 +8,7 @@ use crate::exec::Opens;
 use crate::files::{self, FileKind};
 use crate::running::RunningVm;
 use crate::whole::write_whole;
-use crate::{Copied, CopyOptions, Error, MountSpec, Vm};
+use crate::{Copied, CopyOptions, Error, MountSpec, Vm, WhileWanted};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tree::HostTree;
@@ -125,6 +125,16 @@ impl Vm {
             on: self,
             host,
             tag,
+        })
+    }
+}
+
+impl WhileWanted<'_> {
+    fn covered(&self, tag: &str) -> Result<Covered<'_>, Error> {
+        let covered = self.vm().covered(tag)?;
+        Ok(Covered {
+            on: self,
+            ..covered
         })
     }
 }
@@ -253,3 +263,4 @@ macro_rules! changes {
 
 changes!(Vm);
 changes!(RunningVm);
+changes!(WhileWanted<'_>);

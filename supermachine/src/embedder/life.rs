@@ -95,6 +95,14 @@ impl Instance {
         Ok(())
     }
 
+    /// Has a machine that waits for its layers make them its root.
+    pub fn enter_root(&self, options: &str, deadline: Deadline) -> Result<(), Error> {
+        let channel = self.open_session(deadline, &|session| session.enter_root(options))?;
+        await_done(&channel)?;
+        self.keep(channel);
+        Ok(())
+    }
+
     /// Sets the guest's clock again if the one that it was set by was moved.
     pub fn correct_clock(&self, clock: &WallClock) -> Result<(), Error> {
         match self.clock_is_off(clock) {

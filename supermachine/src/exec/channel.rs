@@ -103,6 +103,10 @@ impl Channel {
         &self,
         queue: impl FnOnce(&mut Session) -> Result<(), ProtoError>,
     ) -> Result<(), Error> {
+        // Before each, so that nothing is made of what came to its end too late.
+        if let Some(wanted) = self.wanted.get() {
+            wanted.check()?;
+        }
         Ok(queue(&mut self.lock())?)
     }
 
@@ -169,8 +173,8 @@ impl Channel {
         self.time_limit().later_by(paused)
     }
 
-    /// Has whoever reads ask from time to time whether that is still wanted; if not, it
-    /// is [`Error::Cancelled`].
+    /// Has whoever reads or waits ask from time to time, and before each request, whether
+    /// that is still wanted; if not, it is [`Error::Cancelled`].
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.set(wanted);
     }

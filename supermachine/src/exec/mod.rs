@@ -36,6 +36,7 @@ pub(crate) use ends::{Finished, Sinks};
 pub use gap::OutputGap;
 pub(crate) use liveness::{Liveness, Unwatched};
 pub use output::ExecOutput;
+pub(crate) use wanted::Wanted;
 
 use crate::Error;
 use crate::deadline::Deadline;

@@ -1,5 +1,6 @@
 //! Waits that somebody may not want any more.
 
+use crate::Error;
 use crate::limits::WANTED_LOOK;
 use crate::sync::lock;
 use std::fmt;
@@ -21,6 +22,11 @@ impl Wanted {
         }
     }
 
+    /// What is wanted to its end.
+    pub fn always() -> Self {
+        Self::new(|| true)
+    }
+
     /// Asks, if that was last done long enough ago.
     pub fn is_wanted(&self) -> bool {
         let mut asked = lock(&self.asked);
@@ -30,6 +36,17 @@ impl Wanted {
         *asked = Instant::now();
         drop(asked);
         (self.is_wanted)()
+    }
+
+    /// Asks now.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if it is not wanted any more.
+    pub fn check(&self) -> Result<(), Error> {
+        match (self.is_wanted)() {
+            true => Ok(()),
+            false => Err(Error::Cancelled),
+        }
     }
 }
 

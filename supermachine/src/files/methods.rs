@@ -5,7 +5,7 @@ use super::{
     infos, mkdir_all, stat, tar, whole,
 };
 use crate::running::RunningVm;
-use crate::{Error, Vm};
+use crate::{Error, Vm, WhileWanted};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -251,3 +251,4 @@ macro_rules! files {
 
 files!(Vm);
 files!(RunningVm);
+files!(WhileWanted<'_>);

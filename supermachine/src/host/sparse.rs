@@ -11,8 +11,9 @@ use std::os::unix::fs::FileExt;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Makes `to`, which is empty, hold what `from` holds, by sharing it if the file system
-/// can do that, else by copying what is no hole. The position of `from` changes.
-pub fn copy_content(from: &File, to: &File) -> io::Result<()> {
+/// can do that, else by copying what is no hole, as long as `go_on` is no error. The
+/// position of `from` changes.
+pub fn copy_content(from: &File, to: &File, go_on: impl Fn() -> io::Result<()>) -> io::Result<()> {
     if super::share_content(from, to).is_ok() {
         return Ok(());
     }
@@ -21,7 +22,7 @@ pub fn copy_content(from: &File, to: &File) -> io::Result<()> {
         return Ok(());
     }
     to.set_len(length)?;
-    copy_data(from, to, 0..length)
+    copy_data(from, to, 0..length, go_on)
 }
 
 /// Makes `to`, which is empty, as long as `length` says and hold these pieces of files, by
@@ -33,18 +34,24 @@ pub fn copy_pieces<'a>(
 ) -> io::Result<()> {
     to.set_len(length)?;
     for (from, range) in pieces {
-        copy_data(from, to, range)?;
+        copy_data(from, to, range, || Ok(()))?;
     }
     Ok(())
 }
 
 /// Copies what is no hole to the same place.
-fn copy_data(from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
+fn copy_data(
+    from: &File,
+    to: &File,
+    range: Range<u64>,
+    go_on: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES.min(length_of(&range))];
     let mut at = range.start;
     while let Some((start, end)) = next_data(from, at, range.end)? {
         at = start;
         while at < end {
+            go_on()?;
             let piece = &mut buffer[..PIECE_BYTES.min(length_of(&(at..end)))];
             from.read_exact_at(piece, at)?;
             to.write_all_at(piece, at)?;
@@ -95,7 +102,7 @@ mod tests {
             from.write_all_at(b"abc", at).unwrap();
         }
         from.write_all_at(&vec![7; 3 << 20], 100 << 20).unwrap();
-        copy_content(&from, &to).unwrap();
+        copy_content(&from, &to, || Ok(())).unwrap();
         let metadata = to.metadata().unwrap();
         assert_eq!(metadata.len(), 1 << 30);
         assert!(metadata.blocks() * 512 < 64 << 20);

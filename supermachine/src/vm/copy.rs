@@ -70,7 +70,7 @@ impl Vm {
         let vcpus = self.config.vcpus.unwrap_or(0);
         let identity = template.identity(&self.config)?;
         let deadline = Deadline::within(self.config.restore_timeout);
-        let (mut restore, files) = template.restore(&self.config, self.id())?;
+        let (mut restore, files) = template.restore(&self.config, self.id(), Vec::new())?;
         if restore.network.is_none() && !self.config.secrets.is_empty() {
             return Err(Error::Unsuitable {
                 what: "a secret in a copy of a snapshot without a network",

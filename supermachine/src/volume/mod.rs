@@ -234,7 +234,7 @@ pub(crate) fn open_for_copy(
 }
 
 /// A disk without content, which a copy of the machine has filled.
-fn empty() -> Result<(String, File), Error> {
+pub(crate) fn empty() -> Result<(String, File), Error> {
     const NOTHING: &str = "/dev/null";
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(NOTHING, flags, Mode::empty());

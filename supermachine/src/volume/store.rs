@@ -8,6 +8,7 @@ use super::ext4::{self, Identity};
 use super::refused;
 use crate::assets::volumes_dir;
 use crate::deadline::Deadline;
+use crate::exec::Wanted;
 use crate::limits::{LOCK_PAUSE, VOLUME_LOCK_TIMEOUT};
 use crate::random::{fill_random, random_name};
 use crate::whole::create_new;
@@ -41,6 +42,7 @@ pub struct VolumeStore {
     dir: PathBuf,
     /// All there is, if it is one file that somebody named.
     only: Option<PathBuf>,
+    wanted: Wanted,
 }
 
 /// What is known of a volume.
@@ -77,7 +79,28 @@ impl VolumeStore {
         Self {
             dir: dir.into(),
             only: None,
+            wanted: Wanted::always(),
         }
+    }
+
+    /// The same store, for calls that are given up when `is_wanted` says so:
+    /// [`VolumeStore::create`], [`VolumeStore::export`] and [`VolumeStore::import`] are
+    /// [`Error::Cancelled`] then, and what they would have made is not there.
+    #[must_use]
+    pub fn while_wanted(self, is_wanted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        let wanted = Wanted::new(is_wanted);
+        Self { wanted, ..self }
+    }
+
+    /// That what is made is still wanted.
+    pub(super) fn check_wanted(&self) -> Result<(), Error> {
+        self.wanted.check()
+    }
+
+    /// The same between two pieces of a copy, whose failure tells nobody why.
+    pub(super) fn go_on(&self) -> io::Result<()> {
+        self.check_wanted()
+            .map_err(|_| ErrorKind::Interrupted.into())
     }
 
     /// The one volume that is at a path, under whatever name; made if it is not there.
@@ -88,6 +111,7 @@ impl VolumeStore {
         Ok(Self {
             dir: file.parent().unwrap_or(Path::new("/")).to_owned(),
             only: Some(file),
+            wanted: Wanted::always(),
         })
     }
 
@@ -375,9 +399,14 @@ impl VolumeStore {
         self.make_dir()?;
         let unfinished = self.dir.join(format!("{UNFINISHED}{}", random_name()?));
         let made = filled(&unfinished, fill);
+        let wanted = self.check_wanted();
         // As a link, it replaces none that was made meanwhile.
-        let linked = made.and_then(|_locked| fs::hard_link(&unfinished, self.path(name)));
+        let linked = match wanted {
+            Ok(()) => made.and_then(|_locked| fs::hard_link(&unfinished, self.path(name))),
+            Err(_) => Ok(()),
+        };
         let _ = fs::remove_file(&unfinished);
+        wanted?;
         match linked {
             Ok(()) => {
                 let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());

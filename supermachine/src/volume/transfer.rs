@@ -25,7 +25,9 @@ impl VolumeStore {
         let volume = self.open(name)?.ok_or_else(|| store::missing(name))?;
         self.lock(&volume, name)?;
         write_whole(path, |to| {
-            host::copy_content(&volume, to).map_err(Error::host("cannot write", path))
+            let copied = host::copy_content(&volume, to, || self.go_on());
+            self.check_wanted()?;
+            copied.map_err(Error::host("cannot write", path))
         })
     }
 
@@ -57,7 +59,7 @@ impl VolumeStore {
                 "the file is smaller than 16 MiB or larger than 8 TiB: make one of another size",
             ));
         }
-        match self.make_by(name, |to| host::copy_content(&from, to))? {
+        match self.make_by(name, |to| host::copy_content(&from, to, || self.go_on()))? {
             true => Ok(()),
             false => Err(refused(
                 name,
@@ -74,6 +76,8 @@ mod tests {
     use crate::whole::create_new;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
 
     #[test]
     fn volumes_go_into_files_and_come_back_with_their_holes() {
@@ -102,6 +106,36 @@ mod tests {
         let _had = store.open_for("one", 16, 16, "machine").unwrap();
         let error = store.export("one", &image).unwrap_err();
         assert!(matches!(error, Error::VolumeInUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_not_made() {
+        let dir = RuntimeDir::create().unwrap();
+        let store = VolumeStore::at(dir.path().join("store"));
+        store.create("one", 64).unwrap();
+        let image = dir.path().join("image");
+        fs::write(&image, "was there").unwrap();
+        // Asked before each piece, and once more before it has its name.
+        for times in [0, 1] {
+            let unwanted = || {
+                let left = AtomicUsize::new(times);
+                let takes = move |n: usize| n.checked_sub(1);
+                let is_wanted = move || left.fetch_update(SeqCst, SeqCst, takes).is_ok();
+                store.clone().while_wanted(is_wanted)
+            };
+            let exported = unwanted().export("one", &image);
+            assert!(matches!(exported, Err(Error::Cancelled)), "{exported:?}");
+            assert_eq!(fs::read(&image).unwrap(), b"was there");
+            if times == 0 {
+                let made = unwanted().create("two", 16);
+                assert!(matches!(made, Err(Error::Cancelled)), "{made:?}");
+            }
+        }
+        store.export("one", &image).unwrap();
+        let imported = store.clone().while_wanted(|| false).import("two", &image);
+        assert!(matches!(imported, Err(Error::Cancelled)), "{imported:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(dir.path().join("store")).unwrap().count(), 1);
     }
 
     #[test]

@@ -114,9 +114,14 @@ const MAX_DESCRIPTORS: u64 = 32 << 10;
 /// Most that macOS takes (`OPEN_MAX`) where there is no limit.
 const WITHOUT_LIMIT: u64 = 10_240;
 
+/// Descriptors that guests leave for everything else that a worker does: what its owner
+/// asks of it, connections, and each request while it is answered.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
 /// Raises the limit on open files as far as that is useful: guests have as many open as
-/// they like, and each is a descriptor here.
-fn allow_open_files() {
+/// they like, and each is a descriptor here. How many they may have in each of so many
+/// mounts.
+fn allow_open_files(mounts: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(WITHOUT_LIMIT).min(MAX_DESCRIPTORS);
     if limit.current.is_some_and(|current| current < most) {
@@ -124,16 +129,22 @@ fn allow_open_files() {
             current: Some(most),
             ..limit
         };
-        // With fewer, guests are told that there are too many open.
+        // With fewer, guests are told sooner that there are too many open.
         let _ = setrlimit(Resource::Nofile, raised);
     }
+    let most = getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(MAX_DESCRIPTORS);
+    let others = OTHER_DESCRIPTORS.min(most / 2);
+    usize::try_from(most - others).unwrap_or(usize::MAX) / mounts.max(1)
 }
 
 /// Directories of the host, which are taken from the end of `files`.
 pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
-    if !mounts.is_empty() {
-        allow_open_files();
-    }
+    let open_files = match mounts.len() {
+        0 => 0,
+        mounts => allow_open_files(mounts),
+    };
     let directories = files.split_off(files.len().saturating_sub(mounts.len()));
     let shares = mounts
         .iter()
@@ -146,6 +157,7 @@ pub fn shares(mounts: &[Mount], files: &mut Vec<OwnedFd>) -> Vec<Share> {
             owners: mount.owners.clone(),
             dax: mount.dax,
             watched: mount.watched,
+            open_files,
         });
     shares.collect()
 }
@@ -191,7 +203,7 @@ pub fn keep_volumes(volumes: &[Volume], files: &[OwnedFd]) -> io::Result<Vec<usi
         match (&volume.overlay, &volume.file) {
             (Some(overlay), _) if overlay.is_unwritten() => unwritten.push(number),
             (Some(overlay), _) => host::copy_pieces(overlay.pieces(), overlay.bytes(), &to)?,
-            (None, HostFile::Open { file, .. }) => host::copy_content(file, &to)?,
+            (None, HostFile::Open { file, .. }) => host::copy_content(file, &to, || Ok(()))?,
             (None, HostFile::Path(_)) => return Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -217,7 +229,7 @@ pub fn grow(volume: &Volume, mib: u64) -> io::Result<bool> {
 pub fn copy_volumes(volumes: &[Volume], copies: &[OwnedFd]) -> io::Result<()> {
     for (volume, copy) in volumes.iter().zip(copies) {
         if let HostFile::Open { file, .. } = &volume.file {
-            host::copy_content(file, &File::from(copy.try_clone()?))?;
+            host::copy_content(file, &File::from(copy.try_clone()?), || Ok(()))?;
         }
     }
     Ok(())

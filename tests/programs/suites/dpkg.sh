@@ -1,4 +1,5 @@
 # A small system that dpkg unpacks from its packages: the files are those of the packages.
+. /suite/steps.sh
 place=/share/dpkg
 mkdir -p $place/var/lib/dpkg/info $place/var/lib/dpkg/updates $place/var/lib/dpkg/triggers
 : > $place/var/lib/dpkg/status
@@ -11,20 +12,18 @@ for package in /share/debs/*.deb; do
 done
 names=$(for package in $packages; do dpkg-deb --field $package Package; done)
 
-if $dpkg --unpack $packages > /tmp/dpkg.log 2>&1; then
-    echo "passed unpack"
-else
-    echo "failed unpack: $(grep error /tmp/dpkg.log | head -n 1)"
-fi
+unpack() {
+    $dpkg --unpack $packages && return
+    # The last line is not the one that says it.
+    grep error $log | head -n 1
+    return 1
+}
 
-# Files of configuration have another name until the packages are configured.
-verified() { $dpkg --verify 2>&1 | grep -v '^missing  *c /' | head -n 1; }
+# What dpkg says of contents. Files of configuration have another name until the packages
+# are configured.
+wrong() { $dpkg --verify 2>&1 | grep -v '^missing  *c /'; }
 
-# dpkg compares contents, and tar owners, modes, times and links as well.
-found=$(verified)
-if [ -z "$found" ]; then echo "passed verify"; else echo "failed verify: $found"; fi
-
-# What differs between a package and what is there.
+# What differs between a package and what is there, in owners, modes, times and links, too.
 differs() {
     dpkg-deb --ctrl-tarfile "$1" | tar x -C /tmp -O ./conffiles 2> /dev/null | sed 's,^,.,' > /tmp/conffiles
     # Packages share directories, of which the last one's time is left.
@@ -35,19 +34,20 @@ differs() {
     done < /tmp/conffiles
 }
 
-found=
-for package in $packages; do
-    [ -n "$found" ] || found=$(differs "$package" | head -n 1)
-done
-if [ -z "$found" ]; then echo "passed compare"; else echo "failed compare: $found"; fi
+verify() { silent wrong; }
+
+compare() {
+    for package in $packages; do
+        silent differs "$package" || return 1
+    done
+}
 
 # Once more over what is there, which keeps the files and replaces them one by one.
-if $dpkg --unpack $packages > /tmp/dpkg.log 2>&1; then
-    found=$(verified)
-else
-    found=$(grep error /tmp/dpkg.log | head -n 1)
-fi
-if [ -z "$found" ]; then echo "passed again"; else echo "failed again: $found"; fi
+again() { unpack && verify; }
+
+for name in unpack verify compare again; do
+    step $name $name
+done
 echo "# $(echo $names | wc -w) packages, $(find $place | wc -l) files"
 rm -rf $place
 echo end

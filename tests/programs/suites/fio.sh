@@ -1,16 +1,15 @@
 # Files that fio writes in several ways and reads again, each block with its own checksum.
+. /suite/steps.sh
 place=/share/fio
 mkdir -p $place
+
+why() { grep -a -m 1 'verify:\|error' $log; }
 
 job() {
     name=$1
     shift
-    if fio --name=$name --directory=$place --thread --verify=crc32c --verify_fatal=1 \
-        --verify_state_save=0 "$@" > /tmp/fio.log 2>&1; then
-        echo "passed $name"
-    else
-        echo "failed $name: $(grep -a -m 1 'verify:\|error' /tmp/fio.log)"
-    fi
+    step $name fio --name=$name --directory=$place --thread --verify=crc32c --verify_fatal=1 \
+        --verify_state_save=0 "$@"
 }
 
 job sequential --rw=write --bs=128k --size=64M

@@ -1,4 +1,5 @@
 # A repository of thousands of objects: committed, packed, cloned and checked.
+. /suite/steps.sh
 place=/share/git
 mkdir -p $place /tmp/git
 export HOME=/tmp/git
@@ -10,15 +11,7 @@ git config --global protocol.file.allow always
 git config --global gc.auto 0
 cd $place
 
-step() {
-    name=$1
-    shift
-    if "$@" > /tmp/git/log 2>&1; then
-        echo "passed $name"
-    else
-        echo "failed $name: $(grep -v '^dangling' /tmp/git/log | tail -n 1)"
-    fi
-}
+why() { grep -v '^dangling' $log | tail -n 1; }
 
 # Whether all objects are there and as they were, and files as they were committed.
 whole() {

@@ -1,4 +1,5 @@
 # A project and a workspace of it whose packages npm installs from a registry in the guest.
+. /suite/steps.sh
 place=/share/npm
 port=4873
 registry="python3 /suite/npm-registry.py"
@@ -18,16 +19,6 @@ echo "{\"name\": \"project\", \"version\": \"1.0.0\", \"workspaces\": [\"package
 echo '{"name": "own", "version": "1.0.0", "main": "own.js"}' > packages/own/package.json
 echo 'module.exports = require("semver").valid("1.2.3")' > packages/own/own.js
 
-step() {
-    name=$1
-    shift
-    if "$@" > /tmp/npm/log 2>&1; then
-        echo "passed $name"
-    else
-        echo "failed $name: $(tail -n 1 /tmp/npm/log)"
-    fi
-}
-
 install() { $npm install && $registry check $place; }
 list() { $npm ls --all; }
 # What is there is removed, and installed as the lock file says.
@@ -40,5 +31,5 @@ done
 echo "# $(cat $HOME/figures)"
 kill $server
 cd /
-if rm -rf $place /tmp/npm; then echo "passed remove"; else echo "failed remove: $(find $place | head -n 3)"; fi
+step remove rm -rf $place /tmp/npm
 echo end

@@ -1,14 +1,14 @@
 # Wheels of Debian that pip installs on the mount: files are those that the wheels list.
+. /suite/steps.sh
 place=/share/pip
 pip="pip --disable-pip-version-check --no-cache-dir --quiet"
 
-if $pip install --no-index --find-links /usr/share/python-wheels --target $place pip setuptools \
-    > /tmp/pip.log 2>&1; then
-    echo "passed install"
-else
-    echo "failed install: $(tail -n 1 /tmp/pip.log)"
-fi
-if python3 - > /tmp/pip.log 2>&1 <<'END'; then
+install() {
+    $pip install --no-index --find-links /usr/share/python-wheels --target $place pip setuptools
+}
+
+record() {
+    python3 - <<'END'
 import base64, csv, glob, hashlib
 count = 0
 for record in glob.glob("/share/pip/*.dist-info/RECORD"):
@@ -20,14 +20,17 @@ for record in glob.glob("/share/pip/*.dist-info/RECORD"):
             count += 1
 assert count > 500, count
 END
-    echo "passed record"
-else
-    echo "failed record: $(tail -n 1 /tmp/pip.log)"
-fi
-if said=$(PYTHONPATH=$place python3 -m pip --version 2>&1) && [ "${said#*$place}" != "$said" ]; then
-    echo "passed run"
-else
-    echo "failed run: $said"
-fi
+}
+
+run() {
+    said=$(PYTHONPATH=$place python3 -m pip --version 2>&1) && [ "${said#*$place}" != "$said" ]
+    went=$?
+    echo "$said"
+    return $went
+}
+
+for name in install record run; do
+    step $name $name
+done
 rm -rf $place
 echo end

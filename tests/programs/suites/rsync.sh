@@ -1,22 +1,13 @@
 # Trees that rsync copies onto the mount, on it, and from it.
+. /suite/steps.sh
 place=/share/rsync
 mkdir -p $place /tmp/rsync
 source=/usr/share/nodejs/npm
 
 # What differs between two trees, in content, owners, modes, times and links.
-differ() { rsync -aHc --delete --dry-run --itemize-changes "$@"; }
+same() { silent rsync -aHc --delete --dry-run --itemize-changes "$@"; }
 
-step() {
-    name=$1
-    shift
-    if "$@" > /tmp/rsync/log 2>&1 && [ ! -s /tmp/rsync/log ]; then
-        echo "passed $name"
-    else
-        echo "failed $name: $(head -n 1 /tmp/rsync/log)"
-    fi
-}
-
-onto() { rsync -aH $source/ $place/a/ && differ $source/ $place/a/; }
+onto() { rsync -aH $source/ $place/a/ && same $source/ $place/a/; }
 
 change() {
     mkdir /tmp/rsync/b && cp -a $source/. /tmp/rsync/b/ && cd /tmp/rsync/b || return 1
@@ -24,15 +15,15 @@ change() {
     find . -name '*.md' -delete
     ln -s package.json link
     ln "$(find . -name package.json | head -n 1)" second
-    rsync -aH --delete /tmp/rsync/b/ $place/a/ && differ /tmp/rsync/b/ $place/a/
+    rsync -aH --delete /tmp/rsync/b/ $place/a/ && same /tmp/rsync/b/ $place/a/
 }
 
-in_place() { rsync -aH --inplace --no-whole-file --delete $source/ $place/a/ && differ $source/ $place/a/; }
+in_place() { rsync -aH --inplace --no-whole-file --delete $source/ $place/a/ && same $source/ $place/a/; }
 links() {
-    rsync -aH --link-dest=$place/a $place/a/ $place/c/ && differ $place/a/ $place/c/ &&
+    rsync -aH --link-dest=$place/a $place/a/ $place/c/ && same $place/a/ $place/c/ &&
         [ "$(find $place/c -type f -links 1 | wc -l)" = 0 ]
 }
-back() { rsync -aH --delete $place/c/ /tmp/rsync/b/ && differ $source/ /tmp/rsync/b/; }
+back() { rsync -aH --delete $place/c/ /tmp/rsync/b/ && same $source/ /tmp/rsync/b/; }
 
 for name in onto change in_place links back; do
     step $name $name

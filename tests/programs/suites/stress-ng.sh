@@ -1,4 +1,5 @@
 # What stress-ng does to files, each for two seconds, with its checks.
+. /suite/steps.sh
 place=/share/stress
 mkdir -p $place
 sizes="--hdd-bytes 16M --fallocate-bytes 16M --iomix-bytes 16M --readahead-bytes 16M --seek-size 4M
@@ -22,5 +23,5 @@ for name in $(stress-ng --class 'filesystem?' 2>&1 | sed -n 's/.*stressors: *//p
             ;;
     esac
 done
-if rm -rf $place; then echo "passed remove"; else echo "failed remove: $(find $place | head -n 3)"; fi
+step remove rm -rf $place
 echo end

@@ -43,15 +43,18 @@ pub const SCRIPTS: [Script; 8] = [
     script!("npm", "bash", "npm.sh", ""),
 ];
 
-/// The registry that npm asks.
-const REGISTRY: (&str, &str) = (
-    "npm-registry.py",
-    include_str!("../../programs/suites/npm-registry.py"),
-);
+/// What scripts need beside them: what they share, and the registry that npm asks.
+const BESIDE: [(&str, &str); 2] = [
+    ("steps.sh", include_str!("../../programs/suites/steps.sh")),
+    (
+        "npm-registry.py",
+        include_str!("../../programs/suites/npm-registry.py"),
+    ),
+];
 
 /// The files that guests need for them.
 pub fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SCRIPTS.iter().map(|script| script.file).chain([REGISTRY])
+    SCRIPTS.iter().map(|script| script.file).chain(BESIDE)
 }
 
 impl Script {

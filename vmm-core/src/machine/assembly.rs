@@ -253,6 +253,7 @@ pub(super) fn open_shares(
                 true => HostEdits::Told,
                 false => HostEdits::Untold,
             },
+            open_files: share.open_files,
             ..FsConfig::new(&*share.tag)
         };
         match Fs::with_parts(directory.into(), config, parts) {
@@ -301,7 +302,8 @@ fn disk(
 ) -> Result<Box<dyn VirtioDevice>, MachineError> {
     let config = BlkConfig {
         read_only: kind == Kind::ReadOnly,
-        may_be_empty: kind == Kind::Volume,
+        // Copies may have something there.
+        may_be_empty: true,
         id,
         ..BlkConfig::default()
     };

@@ -180,6 +180,7 @@ pub(super) fn share(directory: &Path) -> Share {
         owners: Owners::default(),
         dax: None,
         watched: true,
+        open_files: 100,
     }
 }
 

@@ -323,12 +323,19 @@ fn spawn_vcpu<V: Vm>(
         })?;
     match outcome.recv() {
         Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(error.into()),
-        // The thread went away without a word: it panicked.
-        Err(_) => Err(MachineError::EndedEarly {
-            reason: ExitReason::VcpuLost { index },
-            console: String::new(),
-        }),
+        outcome => {
+            // It holds the machine until it ends, and a process has one at a time: who
+            // hears of the error may make the next. A panic was told of.
+            let _ = thread.join();
+            match outcome {
+                Ok(Err(error)) => Err(error.into()),
+                // The thread went away without a word: it panicked.
+                _ => Err(MachineError::EndedEarly {
+                    reason: ExitReason::VcpuLost { index },
+                    console: String::new(),
+                }),
+            }
+        }
     }
 }
 

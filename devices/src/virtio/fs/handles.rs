@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::host::Listing;
 
-/// Most of them, each of which is a descriptor.
+/// Most of them, whatever the owner of the device says: each is a descriptor.
 pub const MAX_HANDLES: usize = 16 << 10;
 
 /// An open file.
@@ -88,6 +88,7 @@ impl Handle {
 pub struct Handles {
     by_number: HashMap<u64, Handle>,
     next: u64,
+    most: usize,
 }
 
 impl Default for Handles {
@@ -95,13 +96,19 @@ impl Default for Handles {
         Self {
             by_number: HashMap::new(),
             next: 1,
+            most: MAX_HANDLES,
         }
     }
 }
 
 impl Handles {
+    /// No more than `most` from now on, of which there are at most [`MAX_HANDLES`].
+    pub fn limit(&mut self, most: usize) {
+        self.most = most.min(MAX_HANDLES);
+    }
+
     pub fn insert(&mut self, handle: Handle) -> Result<u64, Errno> {
-        if self.by_number.len() >= MAX_HANDLES {
+        if self.by_number.len() >= self.most {
             return Err(Errno::NFILE);
         }
         let number = self.next;
@@ -161,7 +168,8 @@ impl Handles {
                 return None;
             }
         }
-        *self = Self { by_number, next };
+        self.by_number = by_number;
+        self.next = next;
         Some(())
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueState};
 
+use self::handles::MAX_HANDLES;
 use self::herald::Herald;
 use self::threads::Threads;
 use super::{
@@ -132,6 +133,9 @@ pub struct FsConfig {
     pub edits: HostEdits,
     /// Most requests worked on at the same time, 1 to 16.
     pub workers: usize,
+    /// Most files and directories that the guest may have open at the same time, up to
+    /// 16,384. Each is a descriptor of this process, which may need others.
+    pub open_files: usize,
 }
 
 impl FsConfig {
@@ -145,6 +149,7 @@ impl FsConfig {
             dax: DaxPolicy::default(),
             edits: HostEdits::default(),
             workers: 4,
+            open_files: MAX_HANDLES,
         }
     }
 }
@@ -293,7 +298,9 @@ fn server(directory: OwnedFd, config: &FsConfig) -> Result<Server, FsError> {
         symlinks: config.symlinks,
         owners: config.owners.clone(),
     };
-    Server::new(directory, rules).map_err(|error| FsError::Directory(error.into()))
+    let server = Server::new(directory, rules);
+    let server = server.map_err(|error| FsError::Directory(error.into()))?;
+    Ok(server.with_open_files(config.open_files))
 }
 
 impl<M: DeviceMemory> VirtioDevice<M> for Fs<M> {

@@ -9,14 +9,17 @@ use std::ffi::{CStr, CString};
 
 use rustix::io::Errno;
 
-use super::host::{Identity, Stat};
+use super::host::{Identity, Moment, Stat};
 use super::wire::ROOT;
 
 /// Most nodes: what a guest with several GiB of memory keeps. Each takes about
-/// 300 bytes here.
+/// 500 bytes here, and its name.
 pub const MAX_NODES: usize = 1 << 20;
 /// Most names that are remembered of a file with several.
 const MAX_LINKS: usize = 8;
+/// Most names beside the first of each file, of all together: with names as long as they
+/// can be, a guest that forgets nothing takes less than a GiB here.
+const MAX_MORE_LINKS: usize = 1 << 18;
 /// Deepest directory: as deep as the longest path that Linux takes.
 const MAX_DEPTH: usize = 2048;
 
@@ -39,9 +42,18 @@ pub struct Node {
     lookups: u64,
     /// Handles by which it is open.
     handles: Vec<u64>,
-    /// What it was when its content was last given to the guest to keep.
-    seen: Option<Stat>,
+    seen: Option<Seen>,
+    /// What the guest wrote to it may be lost, and it has not been told so yet.
+    is_lossy: bool,
     is_dir: bool,
+}
+
+/// What a file was when its content was last given to the guest to keep.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    size: u64,
+    mtime: Moment,
+    ctime: Moment,
 }
 
 /// A step on the way from the shared directory to another.
@@ -59,6 +71,8 @@ pub struct Nodes {
     by_number: HashMap<u64, Node>,
     by_identity: HashMap<Identity, u64>,
     next: u64,
+    /// Names beside the first of each node.
+    more_links: usize,
 }
 
 /// A node as it is saved.
@@ -77,6 +91,7 @@ impl Default for Nodes {
             by_number: HashMap::new(),
             by_identity: HashMap::new(),
             next: ROOT + 1,
+            more_links: 0,
         }
     }
 }
@@ -104,6 +119,7 @@ impl Nodes {
                         lookups: 0,
                         handles: Vec::new(),
                         seen: None,
+                        is_lossy: false,
                         is_dir: stat.is_dir(),
                     },
                 );
@@ -112,7 +128,7 @@ impl Nodes {
         };
         let node = self.by_number.get_mut(&number).ok_or(Errno::STALE)?;
         node.lookups = node.lookups.saturating_add(1);
-        node.add_link(link);
+        node.add_link(link, &mut self.more_links);
         Ok(number)
     }
 
@@ -121,7 +137,7 @@ impl Nodes {
         if let Some(number) = self.by_identity.get(identity)
             && let Some(node) = self.by_number.get_mut(number)
         {
-            node.add_link(link);
+            node.add_link(link, &mut self.more_links);
         }
     }
 
@@ -136,6 +152,7 @@ impl Nodes {
             && let Some(node) = self.by_number.remove(&number)
         {
             self.by_identity.remove(&node.identity);
+            self.more_links -= node.more_links();
             return node.is_dir;
         }
         false
@@ -245,10 +262,27 @@ impl Nodes {
         let Some(node) = self.by_number.get_mut(&number) else {
             return false;
         };
-        let content = |stat: &Stat| (stat.mtime, stat.ctime, stat.size);
-        let unchanged = node.seen.is_some_and(|seen| content(&seen) == content(now));
-        node.seen = Some(*now);
+        let now = Some(Seen {
+            size: now.size,
+            mtime: now.mtime,
+            ctime: now.ctime,
+        });
+        let unchanged = node.seen == now;
+        node.seen = now;
         unchanged
+    }
+
+    /// Notes that what the guest wrote to a file may be lost.
+    pub fn lost(&mut self, number: u64) {
+        if let Some(node) = self.by_number.get_mut(&number) {
+            node.is_lossy = true;
+        }
+    }
+
+    /// Whether that was noted, since this was last asked.
+    pub fn take_lost(&mut self, number: u64) -> bool {
+        let node = self.by_number.get_mut(&number);
+        node.is_some_and(|node| std::mem::take(&mut node.is_lossy))
     }
 
     /// The number that the next new node gets, and all there are, in order.
@@ -294,10 +328,12 @@ impl Nodes {
                     lookups: node.lookups,
                     handles: Vec::new(),
                     seen: None,
+                    is_lossy: false,
                     is_dir: node.is_dir,
                 },
             );
-            if other.is_some() || twice.is_some() {
+            nodes.more_links += node.links.len().saturating_sub(1);
+            if other.is_some() || twice.is_some() || nodes.more_links > MAX_MORE_LINKS {
                 return None;
             }
         }
@@ -315,17 +351,25 @@ fn push_path(steps: &mut Vec<Step>, path: &mut Vec<u8>) -> Result<(), Errno> {
 }
 
 impl Node {
-    fn add_link(&mut self, link: Link) {
+    fn more_links(&self) -> usize {
+        self.links.len().saturating_sub(1)
+    }
+
+    /// Adds a name; `more` is how many names beside their first all nodes have.
+    fn add_link(&mut self, link: Link, more: &mut usize) {
         if self.links.first() == Some(&link) {
             return;
         }
-        if self.is_dir {
-            // It has one name, which is the one that was found last.
-            self.links.clear();
-        }
+        *more -= self.more_links();
         self.links.retain(|known| *known != link);
-        self.links.truncate(MAX_LINKS - 1);
+        // A directory has one name, which is the one that was found last.
+        let most = match self.is_dir {
+            true => 1,
+            false => MAX_LINKS.min(1 + MAX_MORE_LINKS.saturating_sub(*more)),
+        };
+        self.links.truncate(most - 1);
         self.links.insert(0, link);
+        *more += self.more_links();
     }
 }
 

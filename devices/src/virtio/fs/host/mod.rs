@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::owners::{Owner, Record};
@@ -123,6 +123,16 @@ pub fn walk(root: impl AsFd, path: &CStr) -> Result<OwnedFd, Errno> {
 pub fn open_entry(dir: impl AsFd, name: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Errno> {
     let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags | safe, mode_of(mode))
+}
+
+/// Removes what a request has just made, and which its guest is told that it has not.
+pub fn unmake(dir: impl AsFd, name: &CStr, is_directory: bool) {
+    let flags = match is_directory {
+        true => AtFlags::REMOVEDIR,
+        false => AtFlags::empty(),
+    };
+    // There is nobody to tell who could do more.
+    let _ = rustix::fs::unlinkat(dir, name, flags);
 }
 
 /// Permissions as the host's calls take them.

@@ -97,7 +97,7 @@ impl Server {
         if stat.is_link() && self.rules.symlinks != SymlinkPolicy::Opaque {
             return None;
         }
-        let stat = self.with_record(listing.dir(), name, stat);
+        let stat = self.with_record(listing.dir(), name, stat).ok()?;
         let link = Link {
             parent: open.node,
             name: name.into(),

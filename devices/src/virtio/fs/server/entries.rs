@@ -37,7 +37,7 @@ impl Server {
         let (stat, followed) = self.permit(parent, dir, name, stat)?;
         let stat = match followed {
             true => stat,
-            false => self.with_record(dir, name, stat),
+            false => self.with_record(dir, name, stat)?,
         };
         let body = self.tell(parent, name, followed, &stat)?;
         if !followed {
@@ -126,6 +126,21 @@ impl Server {
         Ok(body)
     }
 
+    /// As [`Self::tell`], for what the request has made, by what `make` does after it is
+    /// there: it is removed if that fails, or if the guest can know no more files.
+    fn tell_made(
+        &self,
+        (parent, dir, name): (u64, &Dir<'_>, &CStr),
+        is_directory: bool,
+        make: impl FnOnce() -> Result<Stat, Errno>,
+    ) -> Result<Body, Errno> {
+        let told = make().and_then(|stat| {
+            self.made(parent, dir, name);
+            self.tell(parent, name, false, &stat)
+        });
+        told.inspect_err(|_| host::unmake(dir, name, is_directory))
+    }
+
     pub(super) fn read_link(&self, node: u64) -> Result<Body, Errno> {
         let found = self.find(node)?;
         if !found.stat.is_link() {
@@ -149,10 +164,10 @@ impl Server {
         self.may_make(by)?;
         let dir = self.dir(parent)?;
         rustix::fs::symlinkat(target, &dir, name)?;
-        let stat = host::stat_entry(&dir, name)?;
-        let stat = self.give_link(&dir, name, by, stat)?;
-        self.made(parent, &dir, name);
-        self.tell(parent, name, false, &stat)
+        self.tell_made((parent, &dir, name), false, || {
+            let stat = host::stat_entry(&dir, name)?;
+            self.give_link(&dir, name, by, stat)
+        })
     }
 
     pub(super) fn make_file(
@@ -174,12 +189,11 @@ impl Server {
         let dir = self.dir(parent)?;
         let host_mode = self.host_mode(mode, false);
         let (file, stat) = create_file(&dir, name, OFlags::WRONLY, host_mode)?;
-        let made = Made { by, mode, device };
-        let stat = self.give((&dir, name), &file, made, stat)?;
-        // It says that it was written, too.
-        drop(file);
-        self.made(parent, &dir, name);
-        self.tell(parent, name, false, &stat)
+        self.tell_made((parent, &dir, name), false, || {
+            let made = Made { by, mode, device };
+            // The file is closed here: that says that it was written, too.
+            self.give(&dir, file, made, stat)
+        })
     }
 
     pub(super) fn make_directory(
@@ -195,12 +209,14 @@ impl Server {
         let name = arguments.name()?;
         let dir = self.dir(parent)?;
         rustix::fs::mkdirat(&dir, name, host::mode_of(mode))?;
-        let file = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-        let stat = with_mode(&file, mode)?;
-        let stat = self.give((&dir, name), &file, Made::plain(by, asked), stat)?;
-        self.made(parent, &dir, name);
-        let body = self.tell(parent, name, false, &stat)?;
-        self.watch_entry((parent, &dir), name, told_node(&body)?, &stat);
+        let mut made = Stat::default();
+        let body = self.tell_made((parent, &dir, name), true, || {
+            let file = host::open_entry(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+            let stat = with_mode(&file, mode)?;
+            made = self.give(&dir, file, Made::plain(by, asked), stat)?;
+            Ok(made)
+        })?;
+        self.watch_entry((parent, &dir), name, told_node(&body)?, &made);
         Ok(body)
     }
 
@@ -269,10 +285,10 @@ impl Server {
         let dir = self.dir(parent)?;
         let none = AtFlags::empty();
         rustix::fs::linkat(&found.dir, &*found.name, &dir, name, none)?;
-        let stat = host::stat_entry(&dir, name)?;
-        let stat = self.with_record(&dir, name, stat);
-        self.made(parent, &dir, name);
-        self.tell(parent, name, false, &stat)
+        self.tell_made((parent, &dir, name), false, || {
+            let stat = host::stat_entry(&dir, name)?;
+            self.with_record(&dir, name, stat)
+        })
     }
 }
 
@@ -330,8 +346,8 @@ pub(super) fn create_file(
     mode: u32,
 ) -> Result<(OwnedFd, Stat), Errno> {
     let flags = flags | OFlags::CREATE | OFlags::EXCL;
-    let file = host::open_entry(dir, name, flags, mode)?;
-    let stat = with_mode(&file, mode)?;
+    let file = host::open_entry(&dir, name, flags, mode)?;
+    let stat = with_mode(&file, mode).inspect_err(|_| host::unmake(&dir, name, false))?;
     Ok((file, stat))
 }
 

@@ -1,5 +1,7 @@
 //! Open files and their content.
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +16,7 @@ use super::super::wire::{
     Body, FSYNC_DATA, Fields, IN_HEADER_BYTES, OPEN_KEEP_CACHE, OUT_HEADER_BYTES, open,
 };
 use super::entries::{create_file, told_node};
-use super::find::Found;
+use super::find::{Dir, Found};
 use super::{BUFFER_BYTES, Exchange, Failure, MAX_DATA_BYTES, Server};
 
 /// Bytes of the arguments of a read or a write.
@@ -167,37 +169,56 @@ impl Server {
         let made = self
             .may_make(by)
             .and_then(|()| create_file(&dir, name, host_flags(flags), host_mode));
-        let (file, stat) = match made {
-            // The host was quicker: what is there is opened, if it is a file.
+        match made {
+            // The host was quicker.
             Err(Errno::EXIST) if flags & open::EXCL == 0 => {
-                let stat = host::stat_entry(&dir, name)?;
-                if !stat.is_file() {
-                    return Err(Errno::EXIST);
-                }
-                let found = Found {
-                    dir,
-                    name: name.into(),
-                    followed: false,
-                    stat,
-                };
-                let (file, mut stat) = found.open(host_flags(flags))?;
-                if flags & open::TRUNC != 0 {
-                    self.clear_privileges(&file, &stat)?;
-                    rustix::fs::ftruncate(&file, 0)?;
-                    stat = host::stat(&file)?;
-                    self.touched(&file);
-                }
-                let stat = self.with_record(&found.dir, name, stat);
-                (file, stat)
+                let (file, stat) = self.open_made(dir, name, flags)?;
+                self.tell_open((parent, name), file, &stat, flags)
             }
             made => {
                 let (file, stat) = made?;
-                let stat = self.give((&dir, name), &file, Made::plain(by, mode), stat)?;
-                self.made(parent, &dir, name);
-                (file, stat)
+                let given = self.give(&dir, &file, Made::plain(by, mode), stat);
+                let told = given.and_then(|stat| {
+                    self.made(parent, &dir, name);
+                    self.tell_open((parent, name), file, &stat, flags)
+                });
+                told.inspect_err(|_| host::unmake(&dir, name, false))
             }
+        }
+    }
+
+    /// Opens what is there already where a file was to be made, if it is one.
+    fn open_made(&self, dir: Dir<'_>, name: &CStr, flags: u32) -> Result<(OwnedFd, Stat), Errno> {
+        let stat = host::stat_entry(&dir, name)?;
+        if !stat.is_file() {
+            return Err(Errno::EXIST);
+        }
+        let found = Found {
+            dir,
+            name: name.into(),
+            followed: false,
+            stat,
         };
-        let mut body = self.tell(parent, name, false, &stat)?;
+        let (file, mut stat) = found.open(host_flags(flags))?;
+        if flags & open::TRUNC != 0 {
+            self.clear_privileges(&file, &stat)?;
+            rustix::fs::ftruncate(&file, 0)?;
+            stat = host::stat(&file)?;
+            self.touched(&file);
+        }
+        let stat = self.with_record(&found.dir, name, stat)?;
+        Ok((file, stat))
+    }
+
+    /// Tells of a file and of a handle by which it is open.
+    fn tell_open(
+        &self,
+        (parent, name): (u64, &CStr),
+        file: OwnedFd,
+        stat: &Stat,
+        flags: u32,
+    ) -> Result<Body, Errno> {
+        let mut body = self.tell(parent, name, false, stat)?;
         let node = told_node(&body)?;
         let handle = Handle::File(Arc::new(OpenFile {
             file,
@@ -233,6 +254,7 @@ impl Server {
 
     pub(super) fn sync(&self, mut arguments: Fields<'_>) -> Result<Body, Errno> {
         let handle = self.opened(arguments.u64()?)?;
+        let node = handle.node();
         let data_only = arguments.u32()? & FSYNC_DATA != 0;
         match handle {
             Handle::File(file) if data_only => host::sync_data(&file.file)?,
@@ -240,7 +262,11 @@ impl Server {
             Handle::Dir(dir) => rustix::fs::fsync(super::lock(&dir.listing).dir())?,
             Handle::Saved(_) => return Err(Errno::STALE),
         }
-        Ok(Body::default())
+        // Whoever waits for what was written has to know that it may be nowhere.
+        match self.nodes().take_lost(node) {
+            true => Err(Errno::IO),
+            false => Ok(Body::default()),
+        }
     }
 
     pub(super) fn allocate(&self, mut arguments: Fields<'_>) -> Result<Body, Errno> {

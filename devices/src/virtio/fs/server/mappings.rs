@@ -246,6 +246,9 @@ impl Server {
             let Some(known) = lock(&mappings.shown).get(&place).copied() else {
                 continue;
             };
+            if known.writes {
+                self.nodes().lost(known.node);
+            }
             // What cannot be shown stays as it is: zeros.
             if let Ok((source, access)) = self.again(known) {
                 let shown = lock(&mappings.shown);

@@ -155,6 +155,12 @@ impl Server {
         }
     }
 
+    /// A server whose guest has at most so many files and directories open.
+    pub fn with_open_files(self, most: usize) -> Self {
+        self.handles().limit(most);
+        self
+    }
+
     pub fn window(&self) -> Option<&Arc<dyn FileWindow>> {
         self.mappings.as_ref().map(|mappings| &mappings.window)
     }

@@ -60,18 +60,24 @@ impl Server {
     }
 
     /// Adds to what the host says of an entry what is recorded of it.
-    pub(super) fn with_record(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Stat {
-        self.record_of(dir, name, stat).unwrap_or(stat)
-    }
-
-    fn record_of(&self, dir: impl AsFd, name: &CStr, stat: Stat) -> Option<Stat> {
+    pub(super) fn with_record(
+        &self,
+        dir: impl AsFd,
+        name: &CStr,
+        stat: Stat,
+    ) -> Result<Stat, Errno> {
         // Links have no such attributes, and nothing else is opened.
         if !self.records() || !(stat.is_file() || stat.is_dir()) {
-            return None;
+            return Ok(stat);
         }
-        let file = host::open_entry(dir, name, OFlags::RDONLY, 0).ok()?;
-        let is_same = host::stat(&file).is_ok_and(|now| now.identity == stat.identity);
-        is_same.then(|| read(file.as_fd(), stat))
+        let found =
+            host::open_entry(dir, name, OFlags::RDONLY, 0).and_then(|file| {
+                match host::stat(&file)?.identity == stat.identity {
+                    true => read(file.as_fd(), stat),
+                    false => Ok(stat),
+                }
+            });
+        or_plain(found, stat)
     }
 
     /// As [`Self::with_record`], for what a request is about.
@@ -80,9 +86,7 @@ impl Server {
         if !self.records() {
             return Ok(stat);
         }
-        let found = target.with_open(|file| Ok(read(file, stat)));
-        // What cannot be opened has nothing recorded.
-        Ok(found.unwrap_or(stat))
+        or_plain(target.with_open(|file| read(file, stat)), stat)
     }
 
     /// Refuses to make something for one who has no number on the host.
@@ -97,30 +101,11 @@ impl Server {
     }
 
     /// Gives a file or directory that was just made in `dir` to whom it is made by;
-    /// what there is to say of it then, the time of this change included. One that cannot
-    /// be given is removed.
+    /// what there is to say of it then, the time of this change included.
     pub(super) fn give(
         &self,
-        (dir, name): (&Dir<'_>, &CStr),
-        file: impl AsFd,
-        made: Made,
-        stat: Stat,
-    ) -> Result<Stat, Errno> {
-        let given = self.try_give(dir, file.as_fd(), made, stat);
-        if given.is_err() {
-            let flags = match stat.is_dir() {
-                true => AtFlags::REMOVEDIR,
-                false => AtFlags::empty(),
-            };
-            let _ = rustix::fs::unlinkat(dir, name, flags);
-        }
-        given
-    }
-
-    fn try_give(
-        &self,
         dir: &Dir<'_>,
-        file: BorrowedFd<'_>,
+        file: impl AsFd,
         made: Made,
         stat: Stat,
     ) -> Result<Stat, Errno> {
@@ -132,12 +117,12 @@ impl Server {
                     return Ok(stat);
                 }
                 let (uid, gid) = ids(owner);
-                rustix::fs::fchown(file, uid, gid)?;
+                rustix::fs::fchown(&file, uid, gid)?;
                 host::stat(file)
             }
             Owners::Recorded(_) => {
                 let record = self.first_record(dir, made, stat.is_dir())?;
-                write(file, record)?;
+                write(file.as_fd(), record)?;
                 let record = Some(record);
                 let stat = host::stat(file)?;
                 Ok(Stat { record, ..stat })
@@ -153,12 +138,10 @@ impl Server {
             special: Special::of(made.mode, made.device),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let within = match host::open_entry(dir, c".", flags, 0) {
-            Ok(open) => read(open.as_fd(), host::stat(dir)?),
-            // As everywhere, what cannot be opened has nothing recorded.
-            Err(_) => host::stat(dir)?,
-        };
-        let (within, mode) = self.seen(&within);
+        let within = host::stat(dir)?;
+        let found = host::open_entry(dir, c".", flags, 0);
+        let found = found.and_then(|open| read(open.as_fd(), within));
+        let (within, mode) = self.seen(&or_plain(found, within)?);
         if mode & GROUP_OF_DIRECTORY != 0 {
             record.owner.gid = within.gid;
             if is_dir {
@@ -184,11 +167,7 @@ impl Server {
             return Ok(stat);
         }
         let (uid, gid) = ids(owner);
-        let given = rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-        if let Err(error) = given {
-            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
-            return Err(error);
-        }
+        rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         host::stat_entry(dir, name)
     }
 
@@ -265,8 +244,11 @@ impl Server {
         if stat.mode & PRIVILEGES != 0 {
             rustix::fs::fchmod(&file, host::mode_of(stat.mode & !PRIVILEGES))?;
         }
-        let recorded = self.records().then(|| read(file.as_fd(), *stat).record);
-        match recorded.flatten() {
+        let recorded = match self.records() {
+            true => read(file.as_fd(), *stat)?.record,
+            false => None,
+        };
+        match recorded {
             Some(record) if record.mode & PRIVILEGES != 0 => {
                 let mode = record.mode & !PRIVILEGES;
                 write(file.as_fd(), Record { mode, ..record })
@@ -319,13 +301,31 @@ fn ids(owner: Owner) -> (Option<Uid>, Option<Gid>) {
     )
 }
 
-fn read(file: BorrowedFd<'_>, stat: Stat) -> Stat {
+fn read(file: BorrowedFd<'_>, stat: Stat) -> Result<Stat, Errno> {
     let mut text = [0; Record::MAX_BYTES];
-    let length = rustix::fs::fgetxattr(file, KEY, &mut text[..]);
-    let record = length
-        .ok()
-        .and_then(|length| Record::parse(&text[..length]));
-    Stat { record, ..stat }
+    let record = match rustix::fs::fgetxattr(file, KEY, &mut text[..]) {
+        Ok(length) => Record::parse(&text[..length]),
+        Err(error) if is_want(error) => return Err(error),
+        Err(_) => None,
+    };
+    Ok(Stat { record, ..stat })
+}
+
+/// Whether the host could not look, rather than that there is nothing to see.
+fn is_want(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO
+    )
+}
+
+/// What was found of a record. What cannot be opened has none; to take for that what the
+/// host only could not look at would show it as another's, and record it so.
+fn or_plain(found: Result<Stat, Errno>, stat: Stat) -> Result<Stat, Errno> {
+    match found {
+        Err(error) if !is_want(error) => Ok(stat),
+        found => found,
+    }
 }
 
 fn write(file: BorrowedFd<'_>, record: Record) -> Result<(), Errno> {

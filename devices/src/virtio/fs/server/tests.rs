@@ -11,7 +11,13 @@ use crate::virtio::fs::requests::InMemory;
 use crate::virtio::fs::wire::{ENTRY_BYTES, ROOT, open, set};
 
 #[cfg(target_os = "linux")]
+mod apart;
+#[cfg(target_os = "linux")]
 mod edits;
+#[cfg(target_os = "linux")]
+mod failing;
+#[cfg(target_os = "linux")]
+mod floods;
 mod hostile;
 mod links;
 mod mapped;
@@ -229,6 +235,19 @@ impl Guest {
     fn list(&mut self, node: u64, plus: bool, size: u32) -> Result<Vec<(String, u64)>, Errno> {
         let answer = self.ask(opcode::OPENDIR, node, &[0; 8])?;
         let handle = Fields(&answer).u64()?;
+        let names = self.list_opened((node, handle), plus, size)?;
+        let mut arguments = Body::default();
+        arguments.u64(handle).u64(0).u64(0);
+        self.ask(opcode::RELEASEDIR, node, &arguments.0)?;
+        Ok(names)
+    }
+
+    fn list_opened(
+        &mut self,
+        (node, handle): (u64, u64),
+        plus: bool,
+        size: u32,
+    ) -> Result<Vec<(String, u64)>, Errno> {
         let mut names = Vec::new();
         let mut offset = 0;
         loop {
@@ -259,10 +278,13 @@ impl Guest {
                 names.push((name, known));
             }
         }
+        Ok(names)
+    }
+
+    fn release(&mut self, handle: u64) -> Result<(), Errno> {
         let mut arguments = Body::default();
         arguments.u64(handle).u64(0).u64(0);
-        self.ask(opcode::RELEASEDIR, node, &arguments.0)?;
-        Ok(names)
+        self.ask(opcode::RELEASE, 0, &arguments.0).map(drop)
     }
 }
 

@@ -170,5 +170,10 @@ fn handles_are_bounded() {
     for _ in 0..MAX_HANDLES {
         handles.insert(saved.clone()).unwrap();
     }
+    assert_eq!(handles.insert(saved.clone()), Err(Errno::NFILE));
+    handles.clear();
+    handles.limit(2);
+    handles.insert(saved.clone()).unwrap();
+    handles.insert(saved.clone()).unwrap();
     assert_eq!(handles.insert(saved), Err(Errno::NFILE));
 }

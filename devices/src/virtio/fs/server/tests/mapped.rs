@@ -410,3 +410,27 @@ fn windows_that_cannot_have_been_saved_are_refused() {
     assert_eq!(guest.server.restore(&saved), Some(()));
     assert_eq!(window.shown(), [(0, None)]);
 }
+
+#[test]
+fn what_may_be_lost_of_what_was_written_is_an_error_of_the_next_sync_and_of_no_other() {
+    let (mut guest, window) = guest(false, DaxPolicy::Always);
+    sparse(&guest.host("a"), PIECE_BYTES);
+    let node = guest.walk("a").unwrap().node;
+    let handle = guest.open(node, open::RDWR).unwrap();
+    let sync = |guest: &mut Guest, data_only: u32| {
+        let mut arguments = Body::default();
+        arguments.u64(handle).u32(data_only).u32(0);
+        guest.ask(opcode::FSYNC, node, &arguments.0).map(drop)
+    };
+    guest.map(node, &FIRST).unwrap();
+    // Nothing was written where it is only read.
+    window.lose(0);
+    assert_eq!(sync(&mut guest, 0), Ok(()));
+    let flags = mapping::READ | mapping::WRITE;
+    guest.map(node, &Mapping { flags, ..FIRST }).unwrap();
+    for data_only in [0, 1] {
+        window.lose(0);
+        assert_eq!(sync(&mut guest, data_only), Err(Errno::IO));
+        assert_eq!(sync(&mut guest, data_only), Ok(()));
+    }
+}

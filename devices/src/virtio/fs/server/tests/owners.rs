@@ -3,7 +3,7 @@
 use super::*;
 use crate::virtio::fs::{IdMap, IdRange};
 
-fn guest(owners: Owners) -> Guest {
+pub(super) fn guest_of(owners: Owners) -> Guest {
     let guest = Guest::new();
     let rules = Rules {
         owners,
@@ -26,7 +26,7 @@ fn ask_by(guest: &mut Guest, by: Owner, request: u32, arguments: &[u8]) -> Resul
     answer.unwrap().map_err(Errno::from_raw_os_error)
 }
 
-fn make_by(guest: &mut Guest, by: Owner, name: &CStr, mode: u32) -> Result<u64, Errno> {
+pub(super) fn make_by(guest: &mut Guest, by: Owner, name: &CStr, mode: u32) -> Result<u64, Errno> {
     let flags = open::RDWR | CREATE | open::EXCL;
     let mut arguments = Body::default();
     let arguments = arguments.u32(flags).u32(mode).u32(0).u32(0);
@@ -58,7 +58,7 @@ fn own_ids() -> (u32, u32) {
     (made.uid(), made.gid())
 }
 
-fn user(uid: u32, gid: u32) -> Owner {
+pub(super) fn user(uid: u32, gid: u32) -> Owner {
     Owner { uid, gid }
 }
 
@@ -83,7 +83,7 @@ fn numbers_of_the_guest_stand_for_those_of_the_host() {
         users: vec![range(uid)],
         groups: vec![range(gid)],
     };
-    let mut guest = guest(Owners::Map(map));
+    let mut guest = guest_of(Owners::Map(map));
     fs::write(guest.host("hosts"), "").unwrap();
     let hosts = guest.walk("hosts").unwrap().node;
     assert_eq!(seen(&mut guest, hosts).0, 1000);
@@ -130,7 +130,7 @@ fn told_owner(entry: &[u8]) -> u32 {
 
 /// One whose owners are recorded, where the file system takes that.
 fn recorded(owner: Owner) -> Option<Guest> {
-    let guest = guest(Owners::Recorded(owner));
+    let guest = guest_of(Owners::Recorded(owner));
     let none = rustix::fs::XattrFlags::empty();
     let probe = rustix::fs::setxattr(guest.host(""), c"user.probe", b"", none);
     if probe.is_err() {
@@ -319,7 +319,7 @@ fn what_was_made_is_told_with_the_time_of_its_last_change() {
         Owners::Recorded(user(0, 0)),
     ];
     for owners in all {
-        let mut guest = guest(owners.clone());
+        let mut guest = guest_of(owners.clone());
         let mut made = Body::default();
         // More than the mask of this process leaves.
         made.u32(0o777).u32(0).bytes(b"dir\0");
