@@ -253,6 +253,8 @@ impl State {
         let plain = match what {
             FpBinary::Add | FpBinary::Sub => Plain::Finite,
             FpBinary::Mul | FpBinary::Div => Plain::Normal,
+            FpBinary::Max | FpBinary::MaxNum => return self.fp_extreme(true, double, regs, op),
+            FpBinary::Min | FpBinary::MinNum => return self.fp_extreme(false, double, regs, op),
             _ => return false,
         };
         self.fp_inexact(op);
@@ -265,6 +267,27 @@ impl State {
             _ => sized!(self.asm, double, divsd_a, divss_a, XMM0, m),
         }
         self.fp_result(double, rd, plain);
+        true
+    }
+
+    /// The larger of two numbers, or the smaller; true.
+    fn fp_extreme(&mut self, larger: bool, double: bool, regs: [VReg; 3], op: &Op) -> bool {
+        let [rd, rn, rm] = regs;
+        self.fp_controls(op);
+        let [n, m] = [rn, rm].map(|reg| self.v_read(reg));
+        sized!(self.asm, double, ucomisd_a, ucomiss_a, n, m);
+        let nan = self.asm.jump_if(Cc::P);
+        self.away_and_back(nan);
+        self.pick_lanes(double, larger, n, m);
+        // Alone: what else the two have is not the result's.
+        if double {
+            self.asm.low_half(XMM0, XMM0);
+        } else {
+            emit!(self.asm, xorps_a, XMM1, XMM1);
+            emit!(self.asm, movss_a_r, XMM1, XMM0);
+            emit!(self.asm, movaps_a, XMM0, XMM1);
+        }
+        self.put_low(rd, XMM0);
         true
     }
 

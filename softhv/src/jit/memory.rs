@@ -310,17 +310,21 @@ impl State {
         let bytes = if what == PairLoad::X { 8 } else { 4 };
         self.place(address, 0);
         self.probe(offset_of!(Entry, read), 2 * bytes, op);
-        // The address goes last.
-        for (to, by) in [(RCX, bytes), (RAX, 0)] {
+        // The second stays if both are one.
+        for (reg, by) in [(regs[0], 0), (regs[1], bytes)] {
+            // The address is needed yet.
+            let to = if reg.is_zr() {
+                RCX
+            } else {
+                self.destination(reg, &[])
+            };
             match what {
                 PairLoad::W => emit!(self.asm, movl_rm, to, at(RAX, by)),
                 PairLoad::SwX => emit!(self.asm, movslq_rm, to, at(RAX, by)),
                 PairLoad::X => emit!(self.asm, movq_rm, to, at(RAX, by)),
             }
+            self.done(reg, to);
         }
-        // The second stays if both are one.
-        self.set(regs[0], RAX);
-        self.set(regs[1], RCX);
         self.writeback(address);
     }
 

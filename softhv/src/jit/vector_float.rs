@@ -10,10 +10,33 @@ use crate::constants::Constants;
 use crate::cpu::op::Op;
 use crate::insn::{Arrangement, Insn, VReg, VecFpBinary, VecFpUnary};
 
+/// The comparison of the host that holds where one is no number.
+const UNORDERED: u8 = 3;
+
 impl State {
     /// Emits `insn`, whose op is `op`; false if it is none of these.
     pub fn vector_float(&mut self, insn: &Insn, op: &Op) -> bool {
         match *insn {
+            Insn::VecFpBinary {
+                op: VecFpBinary::Max | VecFpBinary::MaxNum,
+                arrangement,
+                rd,
+                rn,
+                rm,
+            } if is_vector(arrangement) => {
+                self.fp_controls(op);
+                self.extremes(true, arrangement, rd, [rn, rm]);
+            }
+            Insn::VecFpBinary {
+                op: VecFpBinary::Min | VecFpBinary::MinNum,
+                arrangement,
+                rd,
+                rn,
+                rm,
+            } if is_vector(arrangement) => {
+                self.fp_controls(op);
+                self.extremes(false, arrangement, rd, [rn, rm]);
+            }
             Insn::VecFpBinary {
                 op: what,
                 arrangement,
@@ -88,6 +111,39 @@ impl State {
         self.lanes_result(kind, rd, plain);
     }
 
+    /// `rd` = the larger lanes of both, or the smaller ones; numbers only.
+    fn extremes(&mut self, larger: bool, kind: Arrangement, rd: VReg, from: [VReg; 2]) {
+        let double = kind.size() == 3;
+        let [n, m] = from.map(|reg| self.v_read(reg));
+        let asm = &mut self.asm;
+        emit!(*asm, movaps_a, XMM0, n);
+        sized!(*asm, double, cmppd_a, cmpps_a, XMM0, m, UNORDERED);
+        self.away_where(kind, XMM0);
+        self.pick_lanes(double, larger, n, m);
+        self.put_vector(rd, kind.is_full());
+    }
+
+    /// XMM0 = the larger lanes of `n` and `m`, or the smaller ones, which are numbers. Of
+    /// two that are equal the host takes the second: zeros of both signs are put together
+    /// from both orders. Uses XMM1.
+    pub(super) fn pick_lanes(&mut self, double: bool, larger: bool, n: u8, m: u8) {
+        let asm = &mut self.asm;
+        emit!(*asm, movaps_a, XMM0, n);
+        emit!(*asm, movaps_a, XMM1, m);
+        for (to, other) in [(XMM0, m), (XMM1, n)] {
+            if larger {
+                sized!(*asm, double, maxpd_a, maxps_a, to, other);
+            } else {
+                sized!(*asm, double, minpd_a, minps_a, to, other);
+            }
+        }
+        if larger {
+            emit!(*asm, andps_a, XMM0, XMM1);
+        } else {
+            emit!(*asm, orps_a, XMM0, XMM1);
+        }
+    }
+
     fn each(&mut self, what: VecFpUnary, kind: Arrangement, rd: VReg, rn: VReg, op: &Op) -> bool {
         let double = kind.size() == 3;
         match what {
@@ -141,7 +197,18 @@ impl State {
         if plain == Plain::Normal {
             emit!(self.asm, por_a, XMM1, XMM2);
         }
-        emit!(self.asm, movmskps_rm, RAX, XMM1);
+        self.away_where(kind, XMM1);
+        if kind == Arrangement::S {
+            emit!(self.asm, xorps_a, XMM1, XMM1);
+            emit!(self.asm, movss_a_r, XMM1, XMM0);
+            emit!(self.asm, movaps_a, XMM0, XMM1);
+        }
+        self.put_vector(rd, kind.is_full());
+    }
+
+    /// Leaves the instruction to its handler if a lane of `kind` of `mask` is negative.
+    fn away_where(&mut self, kind: Arrangement, mask: u8) {
+        emit!(self.asm, movmskps_rm, RAX, mask);
         let lanes = match kind {
             Arrangement::S => 0b0001u32,
             Arrangement::D | Arrangement::D1 | Arrangement::S2 => 0b0011,
@@ -150,12 +217,6 @@ impl State {
         emit!(self.asm, testl_mi, RAX, lanes);
         let special = self.asm.jump_if(Cc::Ne);
         self.away_and_back(special);
-        if kind == Arrangement::S {
-            emit!(self.asm, xorps_a, XMM1, XMM1);
-            emit!(self.asm, movss_a_r, XMM1, XMM0);
-            emit!(self.asm, movaps_a, XMM0, XMM1);
-        }
-        self.put_vector(rd, kind.is_full());
     }
 }
 
