@@ -15,7 +15,7 @@ pub const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.12.tar.xz";
 pub const SOURCE_DIR: &str = "linux-source-6.12";
 /// Our changes to it, by name, in the order in which they are applied with
 /// `patch -p1`; explained in `patches/README.md`.
-pub const PATCHES: [(&str, &str); 5] = [
+pub const PATCHES: [(&str, &str); 6] = [
     (
         "0001-hold-user-mode.patch",
         include_str!("../patches/0001-hold-user-mode.patch"),
@@ -35,6 +35,10 @@ pub const PATCHES: [(&str, &str); 5] = [
     (
         "0005-squashfs-in-place.patch",
         include_str!("../patches/0005-squashfs-in-place.patch"),
+    ),
+    (
+        "0006-fewer-files-longer-packets.patch",
+        include_str!("../patches/0006-fewer-files-longer-packets.patch"),
     ),
 ];
 /// Files of the archive that no build for arm64 guests reads, as `tar`'s
