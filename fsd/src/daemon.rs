@@ -11,8 +11,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use devices::virtio::fs::FsError;
+use devices::virtio::fs::{FsConfig, FsError};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::confine::{self, ConfineError};
 use crate::options::{self, CONNECTED, Options, OptionsError};
@@ -170,5 +171,49 @@ fn serve_connected(options: Options) -> Result<(), DaemonError> {
     rustix::stdio::dup2_stdin(&nothing).map_err(|error| DaemonError::Process(error.into()))?;
     let shared = open(&options)?;
     confine::confine(&shared, options.config.symlinks)?;
-    Ok(serve(client, Front::new(shared, options.config)?)?)
+    let config = FsConfig {
+        open_files: options.config.open_files.min(allow_open_files()),
+        ..options.config
+    };
+    Ok(serve(client, Front::new(shared, config)?)?)
+}
+
+/// Descriptors that a guest leaves for all else that a client's process does: the client's
+/// memory and rings, and each request while it is answered.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
+/// Raises the limit on open files as far as this user may, and gives how many of them a
+/// guest may have.
+fn allow_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Otherwise guests are told sooner that there are too many open.
+    let _ = setrlimit(Resource::Nofile, raised);
+    match getrlimit(Resource::Nofile).current {
+        Some(most) => open_files(most),
+        None => usize::MAX,
+    }
+}
+
+/// How many a guest may have where a process may have `most`.
+fn open_files(most: u64) -> usize {
+    let others = OTHER_DESCRIPTORS.min(most / 2);
+    usize::try_from(most - others).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_leave_descriptors_whatever_the_limit_is() {
+        let left = [(0, 0), (1, 1), (64, 32), (2048, 1024), (20_000, 18_976)];
+        for (most, guests) in left {
+            assert_eq!(open_files(most), guests, "{most}");
+        }
+        assert!(open_files(u64::MAX) > 1 << 20);
+    }
 }
