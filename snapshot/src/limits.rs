@@ -18,6 +18,9 @@ pub const MAX_WORKING_SET_BYTES: u64 = 2 << 20;
 pub const MAX_WORKING_SET_RUNS: usize = 65_536;
 /// Most runs of memory in a base: each is a mapping of its own in every copy.
 pub const MAX_BASE_RUNS: usize = 512;
+/// Shortest run of memory that is left to a base: a shorter one costs every copy a mapping,
+/// and spares the disk little. Readers take any.
+pub const MIN_BASE_RUN_BYTES: usize = 4 * GRANULE_BYTES as usize;
 /// Most files a generation may have beside the four it always has: each
 /// disk of the machine may be one.
 pub const MAX_EXTRA_FILES: usize = 256;

@@ -3,7 +3,7 @@
 use crate::content::Content;
 use crate::error::Context;
 use crate::files::Files;
-use crate::limits::{CHUNK_BYTES, GRANULE_BYTES, MAX_BASE_RUNS, PAGE_BYTES};
+use crate::limits::{CHUNK_BYTES, GRANULE_BYTES, MAX_BASE_RUNS, MIN_BASE_RUN_BYTES, PAGE_BYTES};
 use crate::manifest::{FileEntry, MEMORY_FILE, MemoryTable, check_memory_bytes};
 use crate::zeros::append_zeros;
 use crate::{Result, SnapshotError};
@@ -209,14 +209,25 @@ impl Chunks {
         }
     }
 
-    /// The unit at `start` is in the base.
+    /// Whether a run of `bytes` at `start` is worth a mapping: it is long, or goes on with
+    /// the one before it.
+    fn may_share(&self, start: u64, bytes: usize) -> bool {
+        let runs = &self.table.base_runs;
+        let goes_on = runs.last().is_some_and(|(first, count)| {
+            (u64::from(*first) + u64::from(*count)) * GRANULE_BYTES == start
+        });
+        goes_on || (bytes >= MIN_BASE_RUN_BYTES && runs.len() < MAX_BASE_RUNS)
+    }
+
+    /// The whole units at `start` are in the base.
     fn shared(&mut self, start: u64, bytes: &[u8]) {
         self.zeros_up_to(start);
         self.data(bytes);
-        let unit = u32::try_from(start / GRANULE_BYTES).unwrap_or(u32::MAX);
+        let units = |bytes: u64| u32::try_from(bytes / GRANULE_BYTES).unwrap_or(u32::MAX);
+        let (unit, more) = (units(start), units(bytes.len() as u64));
         match self.table.base_runs.last_mut() {
-            Some((first, count)) if *first + *count == unit => *count += 1,
-            _ => self.table.base_runs.push((unit, 1)),
+            Some((first, count)) if *first + *count == unit => *count += more,
+            _ => self.table.base_runs.push((unit, more)),
         }
     }
 
@@ -237,6 +248,25 @@ impl Chunks {
         self.zeros_up_to(self.memory_bytes);
         self.table
     }
+}
+
+/// How much of `run`, which begins at `start`, is in its first unit.
+fn unit_len(start: u64, run: &[u8]) -> usize {
+    let unit = GRANULE_BYTES - start % GRANULE_BYTES;
+    usize::try_from(unit).unwrap_or(usize::MAX).min(run.len())
+}
+
+/// How many bytes at the beginning of `run`, which begins at `start`, are whole units that
+/// the base has too and that are not zero.
+fn same_units(start: u64, run: &[u8], in_base: &[u8]) -> usize {
+    const UNIT: usize = GRANULE_BYTES as usize;
+    if !start.is_multiple_of(GRANULE_BYTES) {
+        return 0;
+    }
+    let units = run.chunks_exact(UNIT).zip(in_base.chunks_exact(UNIT));
+    UNIT * units
+        .take_while(|(unit, other)| unit == other && !is_zero(unit))
+        .count()
 }
 
 fn is_zero(page: &[u8]) -> bool {
@@ -269,7 +299,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Leaves whole units that the base has too to it.
+    /// Leaves runs of whole units that the base has too to it.
     fn compare(
         &mut self,
         mut start: u64,
@@ -282,13 +312,11 @@ impl Writer<'_> {
         read.context("read the base of", self.path)?;
         let mut in_base = &room[..];
         while !run.is_empty() {
-            let unit = GRANULE_BYTES - start % GRANULE_BYTES;
-            let unit = usize::try_from(unit).unwrap_or(usize::MAX);
-            let unit = unit.min(run.len());
-            let ((head, rest), (same, others)) = (run.split_at(unit), in_base.split_at(unit));
-            let is_full = self.chunks.table.base_runs.len() >= MAX_BASE_RUNS;
-            let is_whole = head.len() as u64 == GRANULE_BYTES;
-            if is_whole && head == same && !is_full && !is_zero(head) {
+            let same = same_units(start, run, in_base);
+            let is_shared = same > 0 && self.chunks.may_share(start, same);
+            let len = if same > 0 { same } else { unit_len(start, run) };
+            let ((head, rest), others) = (run.split_at(len), &in_base[len..]);
+            if is_shared {
                 self.chunks.shared(start, head);
             } else {
                 self.store(start, head)?;
