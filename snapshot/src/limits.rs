@@ -20,7 +20,7 @@ pub const MAX_WORKING_SET_RUNS: usize = 65_536;
 pub const MAX_BASE_RUNS: usize = 512;
 /// Shortest run of memory that is left to a base: a shorter one costs every copy a mapping,
 /// and spares the disk little. Readers take any.
-pub const MIN_BASE_RUN_BYTES: usize = 4 * GRANULE_BYTES as usize;
+pub const MIN_BASE_RUN_BYTES: u64 = 4 * GRANULE_BYTES;
 /// Most files a generation may have beside the four it always has: each
 /// disk of the machine may be one.
 pub const MAX_EXTRA_FILES: usize = 256;

@@ -17,6 +17,9 @@ use vm_memory::bitmap::BitmapSlice;
 /// A page of zeros, and the most that is written or compared at once.
 const PAGE: usize = 4096;
 const _: () = assert!(PAGE as u64 == PAGE_BYTES);
+/// What memory is compared by with a base.
+const UNIT: usize = 16 << 10;
+const _: () = assert!(UNIT as u64 == GRANULE_BYTES);
 const BUFFER_BYTES: usize = 256 << 10;
 static ZEROS: [u8; BUFFER_BYTES] = [0; BUFFER_BYTES];
 
@@ -216,7 +219,7 @@ impl Chunks {
         let goes_on = runs.last().is_some_and(|(first, count)| {
             (u64::from(*first) + u64::from(*count)) * GRANULE_BYTES == start
         });
-        goes_on || (bytes >= MIN_BASE_RUN_BYTES && runs.len() < MAX_BASE_RUNS)
+        goes_on || (bytes as u64 >= MIN_BASE_RUN_BYTES && runs.len() < MAX_BASE_RUNS)
     }
 
     /// The whole units at `start` are in the base.
@@ -259,7 +262,6 @@ fn unit_len(start: u64, run: &[u8]) -> usize {
 /// How many bytes at the beginning of `run`, which begins at `start`, are whole units that
 /// the base has too and that are not zero.
 fn same_units(start: u64, run: &[u8], in_base: &[u8]) -> usize {
-    const UNIT: usize = GRANULE_BYTES as usize;
     if !start.is_multiple_of(GRANULE_BYTES) {
         return 0;
     }
