@@ -121,10 +121,12 @@ pub fn left_behind() -> Vec<PathBuf> {
 /// a busy host longer than its owner waits for it.
 pub fn await_end_of_others(before: &[PathBuf], left: impl Fn() -> Vec<PathBuf>) {
     let begun = Instant::now();
-    while left() != before && begun.elapsed() < GONE_WITHIN {
+    let mut there = left();
+    while there != before && begun.elapsed() < GONE_WITHIN {
         std::thread::sleep(Duration::from_millis(20));
+        there = left();
     }
-    assert_eq!(left(), before);
+    assert_eq!(there, before);
 }
 
 /// Worker processes this process has started and that are not gone.
