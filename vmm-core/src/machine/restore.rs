@@ -148,12 +148,14 @@ impl PreparedMachine {
         let machine = self.assemble(memory, others, board.possible_vcpus)?;
         let generation = match &*machine.parts() {
             Some(parts) => {
+                parts.vm.track_writes()?;
+                let generation = machine.load(parts, saved)?;
+                // Last: its thread would take the processor from this one.
                 let notes = &options.code_notes;
                 if !notes.is_empty() && !parts.vm.decode_ahead(notes, !options.starts_idle) {
                     debug!("notes of code are of no use to this engine");
                 }
-                parts.vm.track_writes()?;
-                machine.load(parts, saved)?
+                generation
             }
             None => return Err(MachineError::Gone),
         };
