@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Optional, Tuple, Type
+from typing import Optional, Tuple, Type, TypeVar
 
 from . import _native
 
+Self = TypeVar("Self", bound="_Forwarder")
 
-class TcpForwarder:
+
+class _Forwarder:
+    """What is stopped at the end of a ``with``."""
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.stop()
+
+
+class TcpForwarder(_Forwarder):
     """A TCP port of the host that leads to one of a guest. Nothing of it waits."""
 
     def __init__(self, native: _native.TcpForwarder):
@@ -24,19 +44,8 @@ class TcpForwarder:
         """Takes no more connections. Those that are open go on. Once more does nothing."""
         self._native.stop()
 
-    def __enter__(self) -> "TcpForwarder":
-        return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.stop()
-
-
-class UdpForwarder:
+class UdpForwarder(_Forwarder):
     """A UDP port of the host that leads to one of a guest. Nothing of it waits."""
 
     def __init__(self, native: _native.UdpForwarder):
@@ -51,19 +60,8 @@ class UdpForwarder:
         """Takes no more datagrams. Once more does nothing."""
         self._native.stop()
 
-    def __enter__(self) -> "UdpForwarder":
-        return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.stop()
-
-
-class UnixForwarder:
+class UnixForwarder(_Forwarder):
     """A Unix socket of the host that leads to a TCP port of a guest. Nothing of it waits."""
 
     def __init__(self, native: _native.UnixForwarder):
@@ -78,14 +76,3 @@ class UnixForwarder:
     def stop(self) -> None:
         """Takes no more connections, and removes the socket. Once more does nothing."""
         self._native.stop()
-
-    def __enter__(self) -> "UnixForwarder":
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.stop()

@@ -1,10 +1,9 @@
 //! Which file has which part of guest memory: `mem.bin`, and for what it has in
 //! common with others, its base.
 
+use crate::holes::next_data;
 use crate::limits::GRANULE_BYTES;
 use crate::manifest::MemoryTable;
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -52,20 +51,10 @@ impl Content {
     pub(crate) fn data(&self, bytes: u64) -> io::Result<Vec<Range<u64>>> {
         let mut data: Vec<_> = self.shared().map(|(_, run)| run).collect();
         let mut at = 0;
-        while at < bytes {
-            let start = match seek(&self.file, SeekFrom::Data(at)) {
-                Ok(start) => start,
-                // Nothing but a hole is left.
-                Err(Errno::NXIO) => break,
-                // A system that knows nothing of holes.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
-                Err(error) => return Err(error.into()),
-            };
-            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(bytes);
-            data.push(start..end.min(bytes));
-            at = end.max(start + 1);
+        while let Some((start, end)) = next_data(&self.file, at, bytes)? {
+            data.push(start..end);
+            at = end;
         }
-        data.retain(|run| run.start < run.end);
         Ok(data)
     }
 

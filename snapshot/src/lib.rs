@@ -11,6 +11,7 @@ pub mod fields;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod holes;
 mod host;
 mod layout;
 pub mod limits;
@@ -39,6 +40,7 @@ pub use draft::{Draft, Written};
 pub use engine_id::EngineId;
 pub use error::{Result, SnapshotError};
 pub use files::{Files, LockKind};
+pub use holes::next_data;
 pub use lock::{SetAside, SnapshotLock};
 pub use manifest::{Description, FileEntry, MANIFEST_FORMAT, Manifest, MemoryTable, Resource};
 pub use map::{PresentPages, RamMapping};

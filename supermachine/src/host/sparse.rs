@@ -1,7 +1,6 @@
 //! Copies of files that are mostly holes.
 
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use snapshot::next_data;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -63,22 +62,6 @@ fn copy_data(
 
 fn length_of(range: &Range<u64>) -> usize {
     usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
-}
-
-/// Where the next data are from `at` on; where the file system cannot tell, all are.
-fn next_data(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
-    if at >= length {
-        return Ok(None);
-    }
-    let start = match seek(file, SeekFrom::Data(at)) {
-        Ok(start) => start.min(length),
-        // There is a hole up to the end.
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, length))),
-        Err(error) => return Err(error.into()),
-    };
-    let end = seek(file, SeekFrom::Hole(start)).map_or(length, |end| end.min(length));
-    Ok((start < end).then_some((start, end)))
 }
 
 #[cfg(test)]
