@@ -18,24 +18,19 @@ impl State {
     pub fn vector_float(&mut self, insn: &Insn, op: &Op) -> bool {
         match *insn {
             Insn::VecFpBinary {
-                op: VecFpBinary::Max | VecFpBinary::MaxNum,
+                op:
+                    what @ (VecFpBinary::Max
+                    | VecFpBinary::MaxNum
+                    | VecFpBinary::Min
+                    | VecFpBinary::MinNum),
                 arrangement,
                 rd,
                 rn,
                 rm,
             } if is_vector(arrangement) => {
+                let larger = matches!(what, VecFpBinary::Max | VecFpBinary::MaxNum);
                 self.fp_controls(op);
-                self.extremes(true, arrangement, rd, [rn, rm]);
-            }
-            Insn::VecFpBinary {
-                op: VecFpBinary::Min | VecFpBinary::MinNum,
-                arrangement,
-                rd,
-                rn,
-                rm,
-            } if is_vector(arrangement) => {
-                self.fp_controls(op);
-                self.extremes(false, arrangement, rd, [rn, rm]);
+                self.extremes(larger, arrangement, rd, [rn, rm]);
             }
             Insn::VecFpBinary {
                 op: what,
